@@ -1,0 +1,60 @@
+# Everything a user or a continuous-integration machine runs; `make help` lists it.
+
+# Candidates, tried in order; name one with `make venv PYTHON=/path/to/python`.
+PYTHON ?= python3.13 python3.12 python3.11 python3
+VENV ?= .venv
+WORKDIR ?= runs/demo
+
+py := $(VENV)/bin/python
+stamp := $(VENV)/.installed
+new_enough := import sys; sys.exit(sys.version_info < (3, 11))
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
+
+venv: $(stamp)  ## make .venv and install the project into it (done by the other targets when needed)
+
+# uv if there is one (seconds), else pip (about a minute).
+$(stamp): setup.cfg pyproject.toml
+	@if test -e $(VENV); then \
+	  $(py) -c '$(new_enough)' 2>/dev/null || \
+	    { echo "error: $(VENV) holds no working Python >= 3.11; remove it and run make again" >&2; exit 1; }; \
+	else \
+	  for python in $(PYTHON) none; do $$python -c '$(new_enough)' 2>/dev/null && break; done; \
+	  test $$python != none || \
+	    { echo "error: no Python >= 3.11 among: $(PYTHON). Name one: make venv PYTHON=/path/to/python" >&2; exit 1; }; \
+	  echo "Making $(VENV) with $$($$python --version)"; \
+	  if command -v uv >/dev/null; then uv venv --quiet --seed --python $$($$python -c 'import sys; print(sys.executable)') $(VENV); \
+	  else $$python -m venv $(VENV) >/dev/null 2>&1; fi || \
+	    { rm -rf $(VENV); echo "error: $$python cannot make virtual environments; install its venv module" \
+	      "(Debian, Ubuntu: apt install python3-venv) or uv" >&2; exit 1; }; \
+	fi
+	@echo "Installing into $(VENV) (about 1.2 GB; a minute or two)"
+	@{ command -v uv >/dev/null && uv pip install --quiet --python $(py) -e '.[test]'; } || \
+	  $(py) -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $(stamp)
+
+demo: $(stamp)  ## train, forget, compare with retraining, and write a report (WORKDIR=runs/demo)
+	@$(py) -m experiments.main --config=experiments/configs/readiness.py:digits --workdir="$(WORKDIR)"
+
+test: $(stamp)  ## the tests, without the slow ones
+	$(py) -m pytest -q -n 2 -m "not slow"
+
+slow: $(stamp)  ## the slow tests
+	$(py) -m pytest -q -n 2 -m slow
+
+lint: $(stamp)  ## style and types
+	$(py) -m ruff check .
+	$(py) -m ruff format --check .
+	$(py) -m mypy unlearn readiness
+
+format: $(stamp)  ## let ruff reformat the code and sort imports
+	$(py) -m ruff check --fix-only .
+	$(py) -m ruff format .
+
+bench: $(stamp)  ## the benchmarks, one after another
+	@set -e; for file in $$(ls experiments/benchmarks/*.py | grep -v __init__); do \
+	  echo "== $$file"; $(py) -m $$(echo $${file%.py} | tr / .); \
+	done
+
+.PHONY: help venv demo test slow lint format bench

@@ -1,0 +1,568 @@
+"""Data sets as arrays with stable ids: loading, splitting, naming what is to be forgotten, batches and streams.
+
+An example's id is its index in the official order: training examples first, then the test examples. Which split an
+example falls into, which examples a smaller training set keeps and which a random forget set names all follow from a
+keyed hash of that id, so removing or adding one example never moves another.
+
+The prepared files of TensorFlow Datasets are read through `as_data_source`, which does not need TensorFlow; preparing
+them does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import os
+import sys
+import uuid
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+Array = np.ndarray
+
+HASHED_TEST_SHARE = 0.2  # of a data set that has no official test examples
+DECODE_AT_ONCE = 2048
+MOMENTS_AT_ONCE = 64  # few enough to stay in the processor's cache
+MOMENTS_SAMPLE = 2048
+
+
+class DataError(ValueError):
+    """Data that cannot be used as asked; the message is one line that says what to do."""
+
+
+class Split(NamedTuple):
+    """Examples in increasing order of their ids.
+
+    x: [examples, height, width, channels] float32, standardised.
+    y: [examples] int32.
+    id: [examples] int32, the stable identity.
+    """
+
+    x: Array
+    y: Array
+    id: Array
+
+
+class Dataset(NamedTuple):
+    """Three splits that share no example; labels are 0..classes-1."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: int
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation per channel, [channels] float32 each."""
+
+    mean: Array
+    std: Array
+
+
+class Source(NamedTuple):
+    """A data set in its official order, before it is split.
+
+    read: ids [examples] -> (images, a sequence of [height, width, channels]; labels [examples]).
+    official: ids below are training examples, ids from here on test examples; all of them (= total) if there is no test.
+    total: how many examples there are.
+    classes: how many labels there are.
+    """
+
+    read: Callable[[Array], tuple[Any, Array]]
+    official: int
+    total: int
+    classes: int
+
+
+def load(config: ml_collections.ConfigDict) -> Dataset:
+    """A data set that fits in memory.
+
+    The images are standardised with the moments of the training split this returns. They are taken before any forget set
+    is known, so models retrained without the forget set see the same inputs; that much of a forgotten example remains.
+
+    Args:
+      config:
+        name: 'digits' (scikit-learn's, needs no files), or an image data set as TFDS names it.
+        data_dir: where TFDS prepared it; '' is TFDS_DATA_DIR or TFDS's default.
+        train_size: how many training examples to keep, those of lowest hash; 0 is all.
+        validation_fraction: the share of the official training examples (of all, if none is for testing) to validate on.
+        cache_dir: where to keep the decoded images; '' is nowhere.
+
+    Raises:
+      DataError: the name, the files or the numbers will not do.
+    """
+    source = _digits() if config.name == "digits" else _decoded(config.name, config.data_dir, config.cache_dir)
+    ids = _assign(source, config.name, config.validation_fraction, config.train_size)
+    scale = moments(source.read(ids["train"])[0])
+
+    def split(name: str) -> Split:
+        images, labels = source.read(ids[name])
+        return Split(standardise(images, scale), labels, ids[name])
+
+    return Dataset(config.name, split("train"), split("validation"), split("test"), source.classes)
+
+
+def hash_uniform(ids: Array, purpose: str, seed: int) -> Array:
+    """A number in [0, 1) for each id that depends on (id, purpose, seed) alone.
+
+    This is splitmix64, started at a digest of purpose and seed and advanced by the id.
+
+    Args:
+      ids: [examples] integers, not negative.
+      purpose: what the draw is for; different purposes are independent.
+    """
+    key = int.from_bytes(hashlib.blake2b(f"{purpose}/{int(seed)}".encode(), digest_size=8).digest(), "little")
+    z = (np.asarray(ids).astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def forget_ids(dataset: Dataset, setting: str, target: int, fraction: float, seed: int) -> Array:
+    """The training ids that a request names, in increasing order.
+
+    Args:
+      setting: 'class': every training example labelled `target`; 'random': round(fraction * examples) of lowest hash.
+      seed: of the random choice; a class has no seed.
+
+    Raises:
+      DataError: an unknown setting, a class or fraction out of range, nothing to forget, or everything.
+    """
+    train = dataset.train
+    if setting == "class":
+        if not 0 <= target < dataset.classes:
+            raise DataError(f"class {target} is not in {dataset.name!r}: choose one of 0..{dataset.classes - 1}")
+        chosen = train.id[train.y == target]
+    elif setting == "random":
+        if not 0 < fraction < 1:
+            raise DataError(f"the forget fraction is {fraction}: choose one between 0 and 1, both excluded")
+        chosen = _lowest(train.id, round(fraction * len(train.id)), "forget", seed)
+    else:
+        raise DataError(f"unknown forget setting {setting!r}: choose 'class' or 'random'")
+    check_ids(dataset, chosen)
+    return chosen
+
+
+def check_ids(dataset: Dataset, ids: Array) -> Array:
+    """The positions in the training split, increasing, of ids that can be asked to be forgotten.
+
+    Args:
+      ids: [examples] integers in any order.
+
+    Raises:
+      DataError: no ids, no integers, an id given twice or not of a training example, or all training examples.
+    """
+    ids = np.asarray(ids)
+    if ids.size == 0:
+        raise DataError("the forget set is empty: name at least one training example")
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise DataError(f"forget ids are {ids.dtype}{list(ids.shape)}: give one list of integer ids (not a mask)")
+    ids, counts = np.unique(ids.astype(np.int64), return_counts=True)
+    if (counts > 1).any():
+        raise DataError(f"{_some(ids[counts > 1])} given more than once: name each example once")
+    for name in ("validation", "test"):
+        held_out = ids[np.isin(ids, getattr(dataset, name).id)]
+        if held_out.size:
+            raise DataError(
+                f"{_some(held_out)} in the {name} split of {dataset.name!r}: only training examples can be forgotten"
+            )
+    unknown = ids[~np.isin(ids, dataset.train.id)]
+    if unknown.size:
+        raise DataError(f"{_some(unknown)} not in the training split of {dataset.name!r}: take ids from dataset.train.id")
+    if len(ids) == len(dataset.train.id):
+        raise DataError(f"the forget set is the whole training set ({len(ids)} examples): leave some to retain")
+    return np.searchsorted(dataset.train.id, ids)
+
+
+def revocable_ids(dataset: Dataset, forget: Array, share: float = 0.0, seed: int = 0) -> Array:
+    """What training is told may be forgotten: the later request's ids, a share of them wrong.
+
+    Args:
+      forget: [examples] the ids of the request to come.
+      share: the part of them that training is told wrongly; see `split_noise`.
+
+    Raises:
+      DataError: see `check_ids` and `split_noise`.
+    """
+    return split_noise(dataset.train.id[check_ids(dataset, forget)], dataset.train.id, share, seed)
+
+
+def split_noise(ids: Array, all_ids: Array, share: float, seed: int) -> Array:
+    """The ids with round(share * len(ids)) of them replaced by others, in increasing order.
+
+    Which leave and which come is by lowest hash, so a larger share replaces what a smaller one did and more.
+
+    Args:
+      ids: [examples] ids.
+      all_ids: every id there is.
+      share: in [0, 1].
+
+    Raises:
+      DataError: a share out of range, ids that are not among all, or too few others.
+    """
+    if not 0 <= share <= 1:
+        raise DataError(f"the noise share is {share}: choose one in 0..1")
+    if not np.isin(ids, all_ids).all():
+        raise DataError(f"{_some(np.setdiff1d(ids, all_ids))} not among the training ids: take ids from dataset.train.id")
+    outside = np.setdiff1d(all_ids, ids)
+    count = round(share * len(ids))
+    if count > len(outside):
+        raise DataError(f"{count} ids are to be replaced but only {len(outside)} lie outside: choose a smaller share")
+    leaving = _lowest(np.unique(ids), count, "noise-leaving", seed)
+    coming = _lowest(outside, count, "noise-coming", seed)
+    return np.union1d(np.setdiff1d(ids, leaving), coming).astype(np.asarray(ids).dtype)
+
+
+def batch(split: Split, positions: Array | None = None) -> dict[str, Array]:
+    """The examples at `positions` (all if None) as a Batch: x, y, id, and a weight of 1 each."""
+    x, y, ids = split if positions is None else (leaf[positions] for leaf in split)
+    return {"x": x, "y": y, "id": ids, "weight": np.ones(len(ids), np.float32)}
+
+
+def stream(
+    name: str,
+    split: str,
+    batch_size: int,
+    seed: int,
+    data_dir: str = "",
+    *,
+    start_step: int = 0,
+    epochs: int | None = None,
+    shuffle: bool = True,
+    ids: Array | None = None,
+    validation_fraction: float = 0.2,
+    train_size: int = 0,
+    transform: Callable[[Array], Array] | None = None,
+    scale: Moments | None = None,
+    threads: int = 2,
+) -> Iterator[dict[str, Array]]:
+    """Batches of a data set that need not fit in memory, decoded as they are asked for.
+
+    A batch is a function of its step and the arguments, so a stream started at step n goes on exactly as an unbroken
+    one. An epoch visits each example once, in an order given by a hash of (seed, epoch, id); its last batch is filled up
+    with examples of weight 0, id -1 and zeros.
+
+    Args:
+      name, data_dir, validation_fraction, train_size: as for `load`, which gives the same ids and splits.
+      split: 'train', 'validation' or 'test'.
+      start_step: how many batches of the stream to leave out.
+      epochs: how many passes; None is for ever.
+      shuffle: False keeps the order of the ids.
+      ids: only these examples of the split (to leave the forgotten out); None is all.
+      transform: image [height, width, channels] -> image, before standardising; must give all images one size.
+      scale: how to standardise; None takes the moments of 2048 training examples, whatever `ids` says.
+      threads: how many batches to decode at a time.
+
+    Raises:
+      DataError: what `load` refuses, an unknown split, ids outside it, or images of several sizes.
+    """
+    import grain  # slow
+
+    if batch_size < 1 or start_step < 0:
+        raise DataError(f"batch_size is {batch_size}, start_step {start_step}: choose at least 1 and 0")
+    source = _digits() if name == "digits" else _prepared(name, _data_dir(data_dir))
+    assigned = _assign(source, name, validation_fraction, train_size)
+    if split not in assigned:
+        raise DataError(f"unknown split {split!r}: choose one of {', '.join(assigned)}")
+    own = assigned[split] if ids is None else np.unique(ids)
+    stray = np.setdiff1d(own, assigned[split])
+    if stray.size:
+        raise DataError(f"{_some(stray)} not in the {split} split of {name!r}: stream only ids of that split")
+    if own.size == 0:
+        raise DataError(f"there is nothing to stream from the {split} split of {name!r}: choose another split or more ids")
+
+    def read(ids: Array) -> tuple[Array, Array]:
+        images, labels = source.read(ids)
+        images = images if transform is None else [transform(image) for image in images]
+        return _stack(images, name), labels
+
+    if scale is None:
+        train = assigned["train"]
+        scale = moments(read(_lowest(train, min(len(train), MOMENTS_SAMPLE), "moments", 0))[0])
+
+    @functools.lru_cache(maxsize=2)  # threads that prefetch may be in the next epoch already
+    def order(epoch: int) -> Array:
+        return own[np.argsort(hash_uniform(own, f"order/{epoch}", seed), kind="stable")] if shuffle else own
+
+    steps = -(-len(own) // batch_size)
+
+    def make(step: int) -> dict[str, Array]:
+        epoch, step = divmod(int(step), steps)
+        ids = order(epoch)[step * batch_size : (step + 1) * batch_size]
+        images, labels = read(ids)
+        return _pad(batch(Split(standardise(images, scale), labels, ids)), batch_size)
+
+    stop = sys.maxsize if epochs is None else epochs * steps
+    batches = grain.MapDataset.range(min(start_step, stop), stop).map(make)
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+
+
+def moments(images: Array) -> Moments:
+    """Mean and standard deviation per channel of images [examples, height, width, channels]; 1 for a constant channel."""
+    flat = images.reshape(len(images), -1)
+    total, squares = np.zeros(flat.shape[1]), np.zeros(flat.shape[1])
+    for start in range(0, len(flat), MOMENTS_AT_ONCE):
+        part = flat[start : start + MOMENTS_AT_ONCE].astype(np.float64)
+        total += part.sum(axis=0)
+        squares += np.einsum("ep,ep->p", part, part)
+    count = images.size / images.shape[-1]
+    mean, square = (sums.reshape(-1, images.shape[-1]).sum(axis=0) / count for sums in (total, squares))
+    variance = square - mean**2
+    constant = variance <= 1e-12 * square  # what rounding leaves
+    return Moments(mean.astype(np.float32), np.sqrt(np.where(constant, 1.0, variance)).astype(np.float32))
+
+
+def standardise(images: Array, scale: Moments) -> Array:
+    """(images - mean) / std per channel, in float32."""
+    # Spread over the pixels, a channel's number costs half as much to apply as broadcast.
+    mean, std = (np.broadcast_to(leaf, images.shape[1:]).copy() for leaf in scale)
+    result = np.subtract(images, mean, dtype=np.float32)
+    result /= std
+    return result
+
+
+def _assign(source: Source, name: str, validation_fraction: float, train_size: int) -> dict[str, Array]:
+    """The ids of each split, increasing."""
+    if not 0 <= validation_fraction < 1:
+        raise DataError(f"validation_fraction is {validation_fraction}: choose one in 0..1, 1 excluded")
+    ids = np.arange(source.total, dtype=np.int32)
+    draw = hash_uniform(ids, "split", 0)
+    test = ids >= source.official if source.official < source.total else draw >= 1 - HASHED_TEST_SHARE
+    validation = ~test & (draw < validation_fraction)
+    train = ids[~test & ~validation]
+    if len(train) == 0:
+        raise DataError(f"no training example of {name!r} is left: choose a smaller validation_fraction")
+    if train_size and not 1 <= train_size <= len(train):
+        raise DataError(f"train_size is {train_size}: {name!r} has 1..{len(train)} training examples to give (0 takes all)")
+    return {
+        "train": _lowest(train, train_size or len(train), "train_size", 0),
+        "validation": ids[validation],
+        "test": ids[test],
+    }
+
+
+def _digits() -> Source:
+    """Scikit-learn's 1797 handwritten digits, 8x8x1; none is for testing by convention."""
+    from sklearn.datasets import load_digits  # slow
+
+    digits = load_digits()
+    return _in_memory(digits.images.astype(np.uint8)[..., None], digits.target.astype(np.int32), len(digits.target), 10)
+
+
+def _in_memory(x: Array, y: Array, official: int, classes: int) -> Source:
+    return Source(lambda ids: (x[ids], y[ids]), official, len(x), classes)
+
+
+def _decoded(name: str, data_dir: str, cache_dir: str) -> Source:
+    """The whole of a prepared data set in memory, from the cache if it is there and sound."""
+    root = _data_dir(data_dir)
+    cache = _cache_file(cache_dir, name, root) if cache_dir else None
+    if cache is not None:
+        try:
+            with np.load(cache) as file:
+                return _in_memory(file["x"], file["y"], int(file["official"]), int(file["classes"]))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            logging.warning("cannot use %s (%s): decoding %s again", cache, _line(error), name)
+    source = _prepared(name, root)
+    logging.info("decoding the %d examples of %s", source.total, name)
+    x, y = _decode(source, name)
+    if cache is not None:
+        _save(cache, x=x, y=y, official=source.official, classes=source.classes)
+    return _in_memory(x, y, source.official, source.classes)
+
+
+def _decode(source: Source, name: str) -> tuple[Array, Array]:
+    y = np.empty(source.total, np.int32)
+    for start in range(0, source.total, DECODE_AT_ONCE):
+        part = slice(start, min(start + DECODE_AT_ONCE, source.total))
+        images, y[part] = source.read(np.arange(part.start, part.stop))
+        images = _stack(images, name)
+        if start == 0:
+            x = np.empty((source.total, *images.shape[1:]), images.dtype)
+        if images.shape[1:] != x.shape[1:]:
+            raise _several_sizes(name)
+        x[part] = images
+    return x, y
+
+
+def _stack(images: Sequence[Array], name: str) -> Array:
+    if len({image.shape for image in images}) > 1:
+        raise _several_sizes(name)
+    return np.asarray(images)
+
+
+def _several_sizes(name: str) -> DataError:
+    return DataError(
+        f"the images of {name!r} differ in size: choose another data set, or stream() with a transform that resizes"
+    )
+
+
+def _prepared(name: str, root: str) -> Source:
+    """A data set as TFDS prepared it, records decoded as they are read."""
+    import tensorflow_datasets as tfds  # slow
+
+    builder = _builder(name, root)
+    features = builder.info.features
+    keys = builder.info.supervised_keys or ()
+    image = _feature(features, keys, lambda f: isinstance(f, tfds.features.Image))
+    label = _feature(features, keys, lambda f: isinstance(f, tfds.features.ClassLabel))
+    if image is None or label is None:
+        missing = "image" if image is None else "class label"
+        found = ", ".join(sorted(features))
+        raise DataError(f"{name!r} does not have exactly one {missing} (its features are {found}): choose another data set")
+
+    def read(splits: str) -> Callable[[Array], tuple[list[Array], Array]]:
+        records = _records(builder, splits, name)
+
+        def read_ids(ids: Array) -> tuple[list[Array], Array]:
+            examples = records(ids)
+            return [e[image] for e in examples], np.array([e[label] for e in examples], np.int32)
+
+        return read_ids
+
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    if not sizes.get("train"):
+        raise DataError(f"{name!r} has no training examples (its splits are {', '.join(sizes)}): choose another data set")
+    # Some test splits come without their labels, as -1.
+    labelled = (s for s in ("test", "validation") if sizes.get(s) and read(s)(np.arange(1))[1][0] >= 0)
+    test = next(labelled, None)
+    splits = f"train+{test}" if test else "train"
+    return Source(read(splits), sizes["train"], sizes["train"] + sizes.get(test, 0), features[label].num_classes)
+
+
+def _builder(name: str, root: str) -> Any:
+    """TFDS's builder of a data set that is prepared in `root` and can be read at random."""
+    import tensorflow_datasets as tfds  # slow
+
+    prepare = f"run `tfds build {name} --file_format=array_record` where TensorFlow is installed"
+    point = "set --config.data.data_dir or TFDS_DATA_DIR to where it is prepared"
+    try:
+        builder = tfds.builder(name, data_dir=root)
+        formats = builder.info.available_file_formats() if builder.is_prepared() else None
+    except (ValueError, AssertionError) as error:
+        near = difflib.get_close_matches(name, ["digits", *tfds.list_builders(with_community_datasets=False)], 1)
+        hint = f" (did you mean {near[0]!r}?)" if near and near[0] != name else ""
+        raise DataError(
+            f"unknown data set {name!r}{hint} ({_line(error)}): use 'digits' or a name of the TFDS catalogue, or {point}"
+        ) from error
+    except ImportError as error:
+        raise _missing_package(name, error) from error
+    except Exception as error:  # whatever the readers of its metadata raise
+        raise DataError(f"cannot read how {name!r} is prepared in {root} ({_line(error)}): {prepare} again") from error
+    if not os.path.isdir(root):
+        raise DataError(f"there is no folder {root} to read {name!r} from: {prepare}, and {point}")
+    if formats is None:
+        raise DataError(f"{name!r} is not prepared in {root}: {prepare}, or {point}")
+    if not formats & set(tfds.core.FileFormat.with_random_access()):
+        found = ", ".join(sorted(f.value for f in formats))
+        raise DataError(
+            f"{name!r} is prepared as {found}, which cannot be read at random: convert it with `tfds convert_format "
+            f"--dataset_version_dir={builder.data_dir} --out_file_format=array_record` where TensorFlow is installed"
+        )
+    return builder
+
+
+def _missing_package(name: str, error: ImportError) -> DataError:
+    return DataError(f"reading {name!r} needs a package that is not installed ({_line(error)}): install it")
+
+
+def _feature(features: Any, preferred: Sequence[str], fits: Callable[[Any], bool]) -> str | None:
+    """The key of the one feature that fits, or of the preferred one of several."""
+    found = [key for key, feature in features.items() if fits(feature)]
+    chosen = [key for key in found if key in preferred] or found
+    return chosen[0] if len(chosen) == 1 else None
+
+
+def _records(builder: Any, splits: str, name: str) -> Callable[[Array], list[dict[str, Any]]]:
+    """Decoded examples by their position in `splits`; the first that cannot be read is named."""
+    source = builder.as_data_source(splits)
+
+    def where(position: int) -> str:
+        for file in builder.info.splits[splits].file_instructions:
+            if position < file.take:
+                return f"record {file.skip + position} of {file.filename}"
+            position -= file.take
+        raise IndexError(position)
+
+    def read(ids: Array) -> list[dict[str, Any]]:
+        positions = [int(i) for i in ids]
+        try:
+            return source.__getitems__(positions)
+        except ImportError as error:  # no image decoder is installed
+            raise _missing_package(name, error) from error
+        except Exception:  # array_record, protobuf and the image decoders each raise their own kinds
+            for position in positions:
+                try:
+                    source[position]
+                except Exception as error:
+                    raise DataError(
+                        f"cannot read {where(position)} ({_line(error)}): copy or prepare {name!r} again"
+                    ) from error
+            raise
+
+    return read
+
+
+def _data_dir(data_dir: str) -> str:
+    return os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets"))
+
+
+def _cache_file(cache_dir: str, name: str, root: str) -> Path | None:
+    """Where the decoded images are kept: another place as soon as any of the prepared files changes."""
+    prepared = Path(root, name.split(":")[0].split("/")[0])
+    files = sorted(path for path in prepared.rglob("*") if path.is_file())
+    if not files:
+        return None
+    state = [(str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    digest = hashlib.blake2b(repr((name, os.path.abspath(root), state)).encode(), digest_size=8).hexdigest()
+    return Path(cache_dir).expanduser() / f"{prepared.name}-{digest}.npz"
+
+
+def _save(path: Path, **arrays: Any) -> None:
+    """Write an .npz that is there whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(unfinished, "wb") as file:
+                np.savez(file, **arrays)
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write the cache {path} ({_line(error)}): set --config.data.cache_dir elsewhere") from error
+
+
+def _pad(examples: dict[str, Array], size: int) -> dict[str, Array]:
+    missing = size - len(examples["id"])
+    padding = {name: np.zeros((missing, *leaf.shape[1:]), leaf.dtype) for name, leaf in examples.items()}
+    padding["id"] -= 1
+    return {name: np.concatenate([leaf, padding[name]]) for name, leaf in examples.items()}
+
+
+def _lowest(ids: Array, count: int, purpose: str, seed: int) -> Array:
+    """The `count` ids of lowest hash, increasing; `ids` must be increasing."""
+    return np.sort(ids[np.argsort(hash_uniform(ids, purpose, seed), kind="stable")[:count]])
+
+
+def _some(ids: Array) -> str:
+    """The first few ids and the verb that goes with them."""
+    listed = ", ".join(str(int(i)) for i in ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+    return f"id {listed} is" if len(ids) == 1 else f"ids {listed} are"
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,61 @@
+"""Many models as lanes of one program: how lanes and steps are carried out, decided in this one place.
+
+On an accelerator, and for models made of matrix products, lanes are a `vmap` and steps a `lax.scan`. On a CPU,
+convolutions inside a scan run 14-22 times slower and a vmap over convolutional models about 3 times slower per model, so
+there lanes and steps are Python loops around one compiled step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.models import CONVOLUTIONAL
+
+
+def in_loops(model_name: str, backend: str | None = None) -> bool:
+    """True where lanes and steps of this model are Python loops instead of `vmap` and `scan`."""
+    return model_name in CONVOLUTIONAL and (backend or jax.default_backend()) == "cpu"
+
+
+def over_lanes(fn: Callable, loops: bool, *, compiled: bool = True) -> Callable:
+    """`fn` over the leading lane axis of its first argument, the others shared by all lanes.
+
+    Args:
+      fn: (lane, *shared) -> pytree of arrays.
+      loops: a Python loop over lanes instead of a `vmap`.
+      compiled: `jit` what runs; False where `fn` holds Python loops and compiles their bodies itself.
+    """
+    if not loops:
+        batched = lambda lanes, *shared: jax.vmap(lambda lane: fn(lane, *shared))(lanes)  # noqa: E731
+        return jax.jit(batched) if compiled else batched
+    single = jax.jit(fn) if compiled else fn
+
+    def run(lanes: Any, *shared: Any) -> Any:
+        count = lane_count(lanes)
+        return stack([single(lane(lanes, i), *shared) for i in range(count)])
+
+    return run
+
+
+def lane_count(lanes: Any) -> int:
+    """How many lanes a tree of stacked arrays holds."""
+    return jax.tree.leaves(lanes)[0].shape[0]
+
+
+def lane(lanes: Any, index: int | slice) -> Any:
+    """One lane (or, by a slice, some) of a tree of stacked arrays."""
+    return jax.tree.map(lambda leaf: leaf[index], lanes)
+
+
+def stack(trees: list[Any]) -> Any:
+    """Lanes from single trees."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def concatenate(lanes: list[Any]) -> Any:
+    """One tree of lanes from several."""
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *lanes)

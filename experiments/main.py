@@ -1,0 +1,54 @@
+"""The command line: flags and dispatch.
+
+    python -m experiments.main --config=experiments/configs/readiness.py:digits --workdir=DIR [--config.key=value ...]
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, with its argument after a colon.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of this run; made if missing.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run what the config asks for; a mistake of the user's is one line on standard error and exit status 2."""
+    if len(argv) > 1:
+        return fail(f"unexpected argument {argv[1]!r}: options look like --config.seed=1")
+    if CONFIG.value is None or WORKDIR.value is None:
+        return fail("give --config=experiments/configs/readiness.py:digits and --workdir=DIR")
+    from experiments import report, run_readiness  # heavy: only once the flags are right
+
+    runners = {"readiness": run_readiness.run}
+    config = CONFIG.value
+    try:
+        results = runners[config.runner](config, WORKDIR.value, shlex.join(["python", "-m", "experiments.main", *sys.argv[1:]]))
+        page = report.write(WORKDIR.value)
+    except (ValueError, TypeError, OSError) as error:
+        return fail(error)
+    print(report.table(results))
+    print(f"report: {page}")
+    return 0
+
+
+def fail(error: object) -> int:
+    """Say what is wrong in one line; exit status 2."""
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    return 2
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parse flags; an unknown key, a wrong type or a missing config ends in one line and exit status 2."""
+    try:
+        return flags.FLAGS(argv, known_only=False)
+    except (flags.Error, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+        sys.exit(fail(error))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

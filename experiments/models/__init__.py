@@ -1,0 +1,46 @@
+"""Linen models by name, and their view as the pure rooms' `Model`."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+
+from experiments.models.convnets import CNN, ResNet18
+from experiments.models.mlp import MLP
+from experiments.models.vit import ViT
+from unlearn.base import Model
+from unlearn.losses import cross_entropy
+
+MODELS = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18, "vit": ViT}
+CONVOLUTIONAL = ("cnn", "resnet18")  # loops and lanes cost these dearly on a CPU: see experiments.fleet
+
+
+def build(name: str, options: dict[str, Any], classes: int) -> nn.Module:
+    """The module `name` with its options.
+
+    Raises:
+      ValueError: no such model, or an option that it does not have.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model {name!r} is unknown; choose one of {', '.join(MODELS)}")
+    module = MODELS[name]
+    known = [field for field in module.__dataclass_fields__ if field not in ("parent", "name", "classes")]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"model {name!r} has no option {option!r}; it takes {', '.join(known)}")
+    return module(classes=classes, **options)
+
+
+@functools.lru_cache
+def as_model(module: nn.Module) -> Model:
+    """The module as a pair of pure functions: `apply(params, x, key)` and cross-entropy per example.
+
+    Equal modules give one Model, so that programs compiled for it are found again.
+    """
+
+    def apply(params: Any, x: Any, key: Any) -> Any:
+        return module.apply({"params": params}, x, rngs={"dropout": key})
+
+    return Model(apply, lambda logits, batch: cross_entropy(logits, batch["y"]))

@@ -1,0 +1,160 @@
+"""Devices: one training code, three ways to spread a batch over them.
+
+A mode is a set of operators that the pure rooms take as arguments. `min(mean, cap)` is not linear, so devices must agree
+on each mean before the cap is applied: averaging per-device gradients afterwards would be wrong.
+
+* one device: the defaults.
+* `jit`: a mesh; batches are sharded by their example axis, and XLA inserts the communication.
+* `pmap`: each device holds its rows of a batch. A mean is a psum over a psum. Each device differentiates its share (1/n)
+  of the objective, because the transpose of a psum is a psum, and gradients are summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from readiness.objective import MetaBatch
+from unlearn.base import Batch, Mean
+from unlearn.gradient import GradOperator, first_order, second_order
+from unlearn.losses import weighted_mean
+
+AXIS = "data"
+MODES = ("jit", "pmap")
+
+
+class Parallel(NamedTuple):
+    """The operators of one device mode.
+
+    mean: (values, weights) -> scalar over all devices.
+    inner_grad: order (1 or 2) -> the gradient operator of simulated unlearning steps.
+    outer_grad: of the type of `jax.value_and_grad`, `has_aux` included.
+    split: (batch, axis of the examples) -> this device's rows of it.
+    compile: compiles a function of replicated arguments and results.
+    """
+
+    mean: Mean
+    inner_grad: Callable[[int], GradOperator]
+    outer_grad: Callable
+    split: Callable[[Batch, int], Batch]
+    compile: Callable[[Callable], Callable]
+
+
+def make(mode: str, devices: list[jax.Device] | None = None) -> Parallel:
+    """The operators for `mode` ("jit" or "pmap") on the given devices, all local ones by default.
+
+    Raises:
+      ValueError: no such mode.
+    """
+    devices = devices or jax.local_devices()
+    if mode not in MODES:
+        raise ValueError(f"parallel mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
+    if mode == "pmap":
+        return _pmap(devices)
+    if len(devices) == 1:
+        return Parallel(weighted_mean, _inner(first_order, second_order), jax.value_and_grad, lambda batch, axis: batch, jax.jit)
+    return _jit(devices)
+
+
+def split_meta(parallel: Parallel, meta: MetaBatch) -> MetaBatch:
+    """A device's rows of every part of a meta-batch; the requests of inner steps lead with a step axis."""
+    rows = lambda axis: lambda batch: None if batch is None else parallel.split(batch, axis)  # noqa: E731
+    request = lambda r: None if r is None else type(r)(rows(1)(r.forget), rows(1)(r.retain))  # noqa: E731
+    return MetaBatch(
+        request(meta.requests), rows(0)(meta.forget), rows(0)(meta.stable), rows(0)(meta.recovery), request(meta.relearn)
+    )
+
+
+def pad(batch: Batch, axis: int, multiple: int) -> Batch:
+    """The batch with rows of weight 0 added until its example axis is a multiple of `multiple`."""
+    missing = -batch["weight"].shape[axis] % multiple
+    widths = lambda leaf: [(0, missing if i == axis else 0) for i in range(leaf.ndim)]  # noqa: E731
+    return {name: jnp.pad(leaf, widths(leaf)) for name, leaf in batch.items()}
+
+
+def _inner(first: GradOperator, second: GradOperator) -> Callable[[int], GradOperator]:
+    def by_order(order: int) -> GradOperator:
+        if order not in (1, 2):
+            raise ValueError(f"order {order} is unknown; choose 1 (first-order) or 2 (exact)")
+        return first if order == 1 else second
+
+    return by_order
+
+
+def _jit(devices: list[jax.Device]) -> Parallel:
+    mesh = jax.make_mesh((len(devices),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def split(batch: Batch, axis: int) -> Batch:
+        sharded = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharded), pad(batch, axis, len(devices)))
+
+    def compiled(fn: Callable) -> Callable:
+        return jax.jit(fn, in_shardings=replicated, out_shardings=replicated)
+
+    return Parallel(weighted_mean, _inner(first_order, second_order), jax.value_and_grad, split, compiled)
+
+
+def _pmap(devices: list[jax.Device]) -> Parallel:
+    count = len(devices)
+    psum = lambda tree: jax.lax.psum(tree, AXIS)  # noqa: E731
+
+    def mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+        total = psum(jnp.sum(weights))
+        return psum(jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)) / jnp.where(total > 0, total, 1.0)
+
+    def outer_grad(f: Callable, has_aux: bool = False) -> Callable:
+        def share(params: Any, *rest: Any) -> tuple[jax.Array, Any]:
+            value, aux = f(params, *rest) if has_aux else (f(params, *rest), None)
+            return value / count, aux
+
+        def value_and_gradient(params: Any, *rest: Any) -> tuple[Any, Any]:
+            (value, aux), gradient = jax.value_and_grad(share, has_aux=True)(params, *rest)
+            return ((value * count, aux) if has_aux else value * count), psum(gradient)
+
+        return value_and_gradient
+
+    def second(f: Callable) -> Callable:
+        @jax.custom_vjp
+        def value_and_gradient(params: Any, rest: Any) -> tuple[jax.Array, Any]:
+            return outer_grad(f)(params, *rest)
+
+        def forward(params: Any, rest: Any) -> tuple[Any, Any]:
+            return value_and_gradient(params, rest), (params, rest)
+
+        def backward(residuals: Any, cotangents: Any) -> tuple[Any, None]:
+            params, rest = residuals
+            gradient = lambda p: outer_grad(f)(p, *rest)[1]  # noqa: E731
+            product = jax.jvp(gradient, (params,), (psum(cotangents[1]),))[1]
+            return jax.tree.map(lambda leaf: leaf / count, product), None  # shares again: the outer psum adds them up
+
+        value_and_gradient.defvjp(forward, backward)
+        return lambda params, *rest: value_and_gradient(params, rest)
+
+    def first(f: Callable) -> Callable:
+        stopped = lambda tree: jax.tree.map(jax.lax.stop_gradient, tree)  # noqa: E731
+        return lambda params, *rest: stopped(outer_grad(f)(stopped(params), *rest))
+
+    def split(batch: Batch, axis: int) -> Batch:
+        padded = pad(batch, axis, count)
+        rows = padded["weight"].shape[axis] // count
+        start = jax.lax.axis_index(AXIS) * rows
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, rows, axis), padded)
+
+    def compiled(fn: Callable) -> Callable:
+        mapped: dict[int, Callable] = {}
+
+        def run(*args: Any) -> Any:
+            if len(args) not in mapped:
+                mapped[len(args)] = jax.pmap(fn, AXIS, in_axes=(None,) * len(args), devices=devices)
+            # Blocked: chains of unfinished pmap calls can deadlock on forced host devices.
+            return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf[0])), jax.block_until_ready(mapped[len(args)](*args)))
+
+        return run
+
+    return Parallel(mean, _inner(first, second), outer_grad, split, compiled)

@@ -1,0 +1,289 @@
+"""Ways of training, as lanes of a fleet: who is a member, how much each example weighs, and what a step does.
+
+Vanilla training, re-weighting and both oracles differ in two arrays alone (membership and weight), so they are lanes of
+one program. Readiness and DP-SGD have programs of their own. A lane draws its batches by keys folded from (purpose, seed,
+epoch, example id), so a resumed run draws what an uninterrupted one would, and lanes do not see each other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import checkpoint, fleet, models, results
+from experiments.parallel import Parallel, split_meta
+from readiness.objective import Readiness
+from readiness.requests import Draw, Pools, draw_meta_batch, take
+from readiness.step import StepInfo, TrainState, init_state, make_step
+from unlearn import tree
+from unlearn.base import Array, Batch
+
+INIT, ORDER, STEP, META, NOISE = range(5)  # purposes that keys fold in
+
+
+class Lane(NamedTuple):
+    """What sets one model of a fleet apart.
+
+    key: the seed's key.  member: [examples] bool, who is trained on.  weight: [examples] float, loss weights.
+    """
+
+    key: Array
+    member: Array
+    weight: Array
+
+
+class Rehearsing(NamedTuple):
+    """When and how a training step rehearses a request.
+
+    every, start: on steps start, start + every, ...
+    draw: the shape of its meta-batch.  step_size: (lowest, highest), drawn log-uniformly.
+    """
+
+    readiness: Readiness
+    draw: Draw
+    every: int
+    start: int
+    step_size: tuple[float, float]
+
+
+class Way(NamedTuple):
+    """One way of training a fleet: the optimiser, what its steps do, and for how long.
+
+    steps: in all.  per_epoch: steps between two shuffles of the data.
+    rehearsing: None for ordinary steps.  private: (clip, noise) of DP-SGD, or None.
+    """
+
+    module: nn.Module
+    optimizer: optax.GradientTransformation
+    steps: int
+    per_epoch: int
+    batch_size: int
+    rehearsing: Rehearsing | None = None
+    private: tuple[float, float] | None = None
+
+
+class Trained(NamedTuple):
+    """A trained fleet: stacked parameters, seconds per lane (without compiling), and mean losses by epoch [epochs, lanes]."""
+
+    params: Any
+    seconds: float
+    losses: np.ndarray
+
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def optimizer(config: Any, steps: int) -> optax.GradientTransformation:
+    """SGD with momentum, or AdamW, on a cosine schedule to 0 over `steps`, after clipping by the global norm."""
+    schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
+    if config.optimizer == "sgd":
+        tx = optax.sgd(schedule, momentum=config.momentum or None)
+    elif config.optimizer == "adamw":
+        tx = optax.adamw(schedule, weight_decay=config.weight_decay)
+    else:
+        raise ValueError(f"train.optimizer {config.optimizer!r} is unknown; choose sgd or adamw")
+    return optax.chain(optax.clip_by_global_norm(config.clip), tx) if config.clip else tx
+
+
+def make_lanes(seeds: Array, member: np.ndarray, weight: np.ndarray, *, stream: int = 0) -> Lane:
+    """One lane per seed with the same members and weights; `stream` 1 gives an independent second set of keys."""
+    keys = jnp.stack([jax.random.key_data(jax.random.fold_in(jax.random.key(int(s)), stream)) for s in seeds])
+    spread = lambda a: jnp.broadcast_to(jnp.asarray(a), (len(seeds), *a.shape))  # noqa: E731
+    return Lane(keys, spread(member), spread(weight.astype(np.float32)))
+
+
+def epoch_rows(lane: Lane, ids: Array, epoch: Array, steps: int, batch_size: int) -> Array:
+    """Positions of an epoch's batches, [steps, batch_size]: a shuffle of the lane's members, repeated if it runs out."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(lane.key), ORDER), epoch)
+    drawn = jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(key, i)))(ids)
+    order = jnp.lexsort((drawn, ~lane.member))
+    return order[jnp.arange(steps * batch_size) % jnp.sum(lane.member)].reshape(steps, batch_size)
+
+
+def make_step_fn(way: Way, parallel: Parallel) -> Callable[..., tuple[TrainState, StepInfo]]:
+    """One step of one lane, `(state, lane, data, pools, row, index, rehearse) -> (state, info)`; `rehearse` is static."""
+    model = models.as_model(way.module)
+    rehearsing = way.rehearsing
+    if way.private:
+        return _private_step(way, model)
+    step = make_step(
+        model,
+        way.optimizer,
+        readiness=rehearsing and rehearsing.readiness,
+        mean=parallel.mean,
+        grad=parallel.outer_grad,
+    )
+
+    def run(
+        state: TrainState, lane: Lane, data: Batch, pools: Pools | None, row: Array, index: Array, rehearse: bool
+    ) -> tuple[TrainState, StepInfo]:
+        root = jax.random.wrap_key_data(lane.key)
+        batch = parallel.split(dict(take(data, row), weight=lane.weight[row]), 0)
+        key = jax.random.fold_in(jax.random.fold_in(root, STEP), index)
+        if not rehearse:
+            return step(state, batch, key)
+        draw_key, size_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, META), index))
+        meta = split_meta(parallel, draw_meta_batch(draw_key, data, pools, rehearsing.draw))
+        low, high = jnp.log(jnp.asarray(rehearsing.step_size))
+        step_size = jnp.exp(jax.random.uniform(size_key, (), minval=low, maxval=high))
+        return step(state, batch, key, meta, step_size)
+
+    return run
+
+
+def _private_step(way: Way, model: Any) -> Callable[..., tuple[TrainState, StepInfo]]:
+    clip, noise = way.private
+
+    def run(
+        state: TrainState, lane: Lane, data: Batch, pools: Pools | None, row: Array, index: Array, rehearse: bool
+    ) -> tuple[TrainState, StepInfo]:
+        root = jax.random.wrap_key_data(lane.key)
+        key = jax.random.fold_in(jax.random.fold_in(root, STEP), index)
+        batch = dict(take(data, row), weight=lane.weight[row])
+
+        def loss(params: Any, example: Batch) -> Array:
+            one = jax.tree.map(lambda leaf: leaf[None], example)
+            return model.loss(model.apply(params, one["x"], key), one)[0]
+
+        losses, gradients = jax.vmap(jax.value_and_grad(loss), (None, 0))(state.params, batch)
+        noise_key = jax.random.fold_in(jax.random.fold_in(root, NOISE), index)
+        aggregate = optax.contrib.differentially_private_aggregate(clip, noise, key=noise_key)
+        gradient, _ = aggregate.update(gradients, aggregate.init(state.params))
+        updates, opt_state = way.optimizer.update(gradient, state.opt_state, state.params)
+        info = StepInfo(jnp.mean(losses), jnp.zeros(()))
+        return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), info
+
+    return run
+
+
+def init_lanes(way: Way, lanes: Lane, example: Array) -> TrainState:
+    """Freshly initialised lanes; a seed's parameters depend on the seed alone."""
+
+    def init(lane: Lane) -> TrainState:
+        key = jax.random.fold_in(jax.random.wrap_key_data(lane.key), INIT)
+        return init_state(way.module.init(key, example)["params"], way.optimizer)
+
+    return jax.jit(jax.vmap(init))(lanes)
+
+
+def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple[TrainState, StepInfo]]:
+    """An epoch of all lanes, `(states, lanes, data, pools, epoch, steps) -> (states, infos [lanes, steps])`."""
+    step = make_step_fn(way, parallel)
+    rehearsing = way.rehearsing
+    is_due = (lambda t: (t >= rehearsing.start) & ((t - rehearsing.start) % rehearsing.every == 0)) if rehearsing else None
+
+    def scanned(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: Array, steps: int) -> Any:
+        rows = jax.vmap(lambda lane: epoch_rows(lane, data["id"], epoch, way.per_epoch, way.batch_size))(lanes)
+        indices = epoch * way.per_epoch + jnp.arange(steps)
+
+        def body(states: TrainState, now: tuple[Array, Array]) -> tuple[TrainState, StepInfo]:
+            row, index = now
+            each = lambda rehearse: jax.vmap(  # noqa: E731
+                lambda state, lane, row: step(state, lane, data, pools, row, index, rehearse)
+            )
+            if is_due is None:
+                return each(False)(states, lanes, row)
+            return jax.lax.cond(is_due(index), each(True), each(False), states, lanes, row)
+
+        return jax.lax.scan(body, states, (jnp.moveaxis(rows[:, :steps], 1, 0), indices))
+
+    if not loops:
+        compiled = {}
+
+        def whole(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: int, steps: int) -> Any:
+            if steps not in compiled:
+                compiled[steps] = parallel.compile(lambda *args: scanned(*args, steps))
+            states, infos = compiled[steps](states, lanes, data, pools, jnp.asarray(epoch))
+            return states, jax.tree.map(lambda leaf: leaf.T, infos)
+
+        return whole
+
+    rows_of = jax.jit(epoch_rows, static_argnums=(3, 4))
+    one = {r: parallel.compile(lambda s, l, d, p, row, t, r=r: step(s, l, d, p, row, t, r)) for r in (False, True)}
+
+    def looped(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: int, steps: int) -> Any:
+        finished = []
+        for i in range(fleet.lane_count(lanes)):
+            state, lane = fleet.lane(states, i), fleet.lane(lanes, i)
+            rows = rows_of(lane, data["id"], jnp.asarray(epoch), way.per_epoch, way.batch_size)
+            infos = []
+            for j in range(steps):
+                t = epoch * way.per_epoch + j
+                due = bool(is_due(t)) if is_due else False
+                state, info = one[due](state, lane, data, pools, rows[j], jnp.asarray(t))
+                infos.append(info)
+            finished.append((state, fleet.stack(infos)))
+        return fleet.stack(finished)
+
+    return looped
+
+
+def train(
+    way: Way,
+    lanes: Lane,
+    data: Batch,
+    pools: Pools | None,
+    parallel: Parallel,
+    loops: bool,
+    folder: Path,
+    report: Report,
+    save_every: float,
+) -> Trained:
+    """Train all lanes to the end, from the latest checkpoint in `folder` if there is one.
+
+    Args:
+      way, lanes, data, pools: what is trained, on what; `data` is the whole training set as one Batch.
+      parallel, loops: the device mode, and whether lanes and steps are Python loops.
+      folder: of the checkpoints; a finished training is restored from it.
+      report: called after each epoch with step, steps, epoch, mean loss and seconds.
+      save_every: seconds between checkpoints; 0 saves after every epoch.
+    """
+    initial = (init_lanes(way, lanes, data["x"][:1]), _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
+    epoch_fn = make_epoch(way, parallel, loops)
+    manager = checkpoint.open_folder(folder)
+    epochs = -(-way.steps // way.per_epoch)
+    done, states, progress = _restore(manager, initial, epochs)
+    saved = time.monotonic()
+    for epoch, steps in list(_epochs(way))[done:]:
+        with results.stopwatch() as stopwatch:
+            states, infos = jax.block_until_ready(epoch_fn(states, lanes, data, pools, epoch, steps))
+        seconds = stopwatch()
+        progress = _Progress(progress.seconds + seconds, np.vstack([progress.losses, np.mean(infos.loss, axis=1)[None]]))
+        report({"step": epoch * way.per_epoch + steps, "steps": way.steps, "loss": float(np.mean(infos.loss)), "seconds": seconds})
+        if epoch + 1 == epochs or time.monotonic() - saved >= save_every:
+            checkpoint.save(manager, epoch + 1, {"states": states, "seconds": progress.seconds, "losses": progress.losses})
+            saved = time.monotonic()
+    manager.wait_until_finished()
+    manager.close()
+    return Trained(states.params, float(progress.seconds) / fleet.lane_count(lanes), progress.losses)
+
+
+class _Progress(NamedTuple):
+    seconds: np.ndarray
+    losses: np.ndarray
+
+
+def _restore(manager: Any, initial: tuple[TrainState, _Progress], epochs: int) -> tuple[int, TrainState, _Progress]:
+    states, progress = initial
+    step = manager.latest_step() or 0
+    blank = {"states": states, "seconds": progress.seconds, "losses": np.zeros((step, progress.losses.shape[1]))}
+    done, restored = checkpoint.restore_or(manager, blank)
+    return done, restored["states"], _Progress(restored["seconds"], restored["losses"])
+
+
+def _epochs(way: Way) -> Iterator[tuple[int, int]]:
+    for epoch in range(-(-way.steps // way.per_epoch)):
+        yield epoch, min(way.per_epoch, way.steps - epoch * way.per_epoch)
+
+
+def digests(params: Any) -> list[str]:
+    """SHA-256 of each lane's parameters."""
+    return [tree.digest(fleet.lane(params, i)) for i in range(fleet.lane_count(params))]

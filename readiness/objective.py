@@ -1,0 +1,154 @@
+"""What "ready" means: efficiency, retention and resistance after a simulated request.
+
+With theta' the parameters after K inner steps of an unlearning algorithm on a simulated request, the readiness loss is
+
+    R(theta) = - l1 gain(theta, theta') + l2 L(theta'; B_s) + l3 L(theta'; B_rec) - l4 min(L(theta''; B_f'), c)
+
+    gain form:  gain = min(L(theta'; B_f'), c) - L(theta; B_f')      rewards the increase under ascent
+    raw form:   gain = min(L(theta'; B_f'), c)                       the literal sign of the term, bounded by the cap
+
+where theta'' continues from theta' with a few simulated relearning steps. The cap c is log(classes): beyond it a model
+knows less than nothing, and without it the term has no lower bound and training diverges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from unlearn import tree
+from unlearn.base import Array, Batch, Mean, Model, Params, Request, UnlearnAlgorithm, roll_out
+from unlearn.losses import weighted_mean
+from unlearn.objectives import mean_loss
+
+
+class Terms(NamedTuple):
+    """Weights and switches of the readiness loss.
+
+    efficiency, retention, resistance, relearning: l1, l2, l3, l4; a term of weight 0 is not computed.
+    cap: c, usually log(classes); None takes the cap away (it diverges; for ablation).
+    form: "gain" or "raw".
+    """
+
+    efficiency: float = 0.5
+    retention: float = 1.0
+    resistance: float = 0.0
+    relearning: float = 0.0
+    cap: float | None = None
+    form: str = "gain"
+
+
+class MetaBatch(NamedTuple):
+    """The data of one simulated request.
+
+    requests: what the inner steps are asked to forget; arrays [K, examples, ...].
+    forget: B_f', where the outer terms measure forgetting: a fresh draw or the last inner batch.
+    stable: B_s.  recovery: B_rec, similar stable data, or None.
+    relearn: requests of the simulated relearning steps [R, examples, ...], or None.
+    """
+
+    requests: Request
+    forget: Batch
+    stable: Batch
+    recovery: Batch | None = None
+    relearn: Request | None = None
+
+
+class Rehearsal(NamedTuple):
+    """What the readiness loss was made of; every field a scalar."""
+
+    forget_before: Array
+    forget_after: Array
+    stable_after: Array
+    recovery_after: Array
+    forget_relearned: Array
+
+
+Readiness = Callable[[Params, MetaBatch, Array, Array], tuple[Array, Rehearsal]]
+
+
+def make_readiness(
+    model: Model,
+    rehearsed: Callable[[Array], UnlearnAlgorithm],
+    terms: Terms,
+    *,
+    relearner: UnlearnAlgorithm | None = None,
+    mean: Mean = weighted_mean,
+    unroll: bool = False,
+    remat: bool | None = None,
+) -> Readiness:
+    """The readiness loss as a function `(params, meta_batch, step_size, key) -> (scalar, Rehearsal)`.
+
+    Args:
+      model: what is trained.
+      rehearsed: step size -> the unlearning algorithm that the inner steps run; the same that will serve real requests.
+      terms: weights and switches.
+      relearner: the algorithm of the simulated relearning steps, needed if `terms.relearning` is not 0.
+      mean: the reduction of the device mode.
+      unroll: trace inner steps one by one instead of `lax.scan`.
+      remat: recompute inner steps in the backward pass, so that memory grows by parameters and not by activations;
+        by default exactly if there is more than one.
+
+    Raises:
+      ValueError: an algorithm that cannot be differentiated through, an unknown form, or a term without its data.
+    """
+    _check(rehearsed(jnp.float32(0.0)), terms, relearner)
+
+    def steps_from(params: Params, algorithm: UnlearnAlgorithm, requests: Request, key: Array) -> Params:
+        count = jax.tree.leaves(requests)[0].shape[0]
+        if not count:
+            return params
+        init_key, step_key = jax.random.split(key)
+        first = jax.tree.map(lambda leaf: leaf[0], requests)
+        state = algorithm.init(tree.stop_gradient(params), first, init_key)._replace(params=params)
+        again = count > 1 if remat is None else remat
+        return roll_out(algorithm, state, requests, step_key, unroll=unroll, remat=again)[0].params
+
+    def readiness(params: Params, batch: MetaBatch, step_size: Array, key: Array) -> tuple[Array, Rehearsal]:
+        loss = lambda at, data: mean_loss(model, at, data, key, mean)  # noqa: E731
+        capped = lambda value: value if terms.cap is None else jnp.minimum(value, terms.cap)  # noqa: E731
+        nan = jnp.full((), jnp.nan)
+        before = forget = stable = recovery = relearned = nan
+        after = steps_from(params, rehearsed(step_size), batch.requests, jax.random.fold_in(key, 0))
+        total = jnp.zeros(())
+        if terms.efficiency:
+            forget = loss(after, batch.forget)
+            total -= terms.efficiency * capped(forget)
+            if terms.form == "gain":
+                before = loss(params, batch.forget)
+                total += terms.efficiency * before
+        if terms.retention:
+            stable = loss(after, batch.stable)
+            total += terms.retention * stable
+        if terms.resistance:
+            recovery = loss(after, _given(batch.recovery, "resistance", "recovery"))
+            total += terms.resistance * recovery
+        if terms.relearning:
+            assert relearner is not None  # _check saw to it
+            requests = _given(batch.relearn, "relearning", "relearn")
+            relearned = loss(steps_from(after, relearner, requests, jax.random.fold_in(key, 1)), batch.forget)
+            total -= terms.relearning * capped(relearned)
+        return total, tree.stop_gradient(Rehearsal(before, forget, stable, recovery, relearned))
+
+    return readiness
+
+
+def _check(algorithm: UnlearnAlgorithm, terms: Terms, relearner: UnlearnAlgorithm | None) -> None:
+    if terms.form not in ("gain", "raw"):
+        raise ValueError(f"readiness form {terms.form!r} is unknown; choose 'gain' or 'raw'")
+    if terms.relearning and relearner is None:
+        raise ValueError("the relearning term simulates relearning: give a relearner")
+    for candidate in (algorithm, relearner):
+        if candidate is not None and not candidate.differentiable:
+            raise ValueError(
+                "readiness takes a gradient through the rehearsed algorithm, and this one has none; choose another"
+            )
+
+
+def _given(batch: Any, term: str, field: str) -> Any:
+    if batch is None:
+        raise ValueError(f"the {term} term is on, but the meta-batch has no {field} data")
+    return batch

@@ -1,0 +1,165 @@
+"""Small models and data that the tests share, and every objective written out a second time, literally, as an oracle.
+
+Nothing here calls the code under test except for its plain containers (Model, Request). Data are numpy arrays in float64:
+jax takes them as float32 or float64, as a test has set it.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from unlearn import Model, Request
+
+CLASSES, FEATURES, HIDDEN = 3, 2, 3
+
+
+@functools.cache
+def quick_options():
+    """XLA options that compile about four times quicker to a slower program; those that this version knows."""
+
+    def known(option):
+        try:
+            jax.jit(lambda: 0, compiler_options=option)()
+        except jax.errors.JaxRuntimeError:
+            return {}
+        return option
+
+    return known({"xla_backend_optimization_level": 0}) | known({"xla_cpu_use_fusion_emitters": False})
+
+
+def quick_jit(f, **kwargs):
+    """`jax.jit` for small programs, which run once: compiling is most of what they cost."""
+    return jax.jit(f, compiler_options=quick_options(), **kwargs)
+
+
+
+def mlp_apply(params, x, key):
+    return jnp.tanh(x @ params["hidden"]["w"] + params["hidden"]["b"]) @ params["out"]["w"] + params["out"]["b"]
+
+
+def dropout_apply(params, x, key):
+    """As `mlp_apply`, with inputs dropped at random: shows whether keys are passed on."""
+    return mlp_apply(params, x * jax.random.bernoulli(key, 0.7, x.shape), key)
+
+
+def loss_per_example(logits, batch):
+    return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(logits * jax.nn.one_hot(batch["y"], logits.shape[-1]), axis=-1)
+
+
+MLP = Model(mlp_apply, loss_per_example)
+DROPOUT_MLP = Model(dropout_apply, loss_per_example)
+
+
+def mlp_params(seed=0, hidden=HIDDEN, features=FEATURES, classes=CLASSES):
+    rng = np.random.default_rng(seed)
+    w = {"hidden": (features, hidden), "out": (hidden, classes)}
+    return {k: {"w": rng.normal(size=s), "b": 0.1 * rng.normal(size=s[1])} for k, s in w.items()}
+
+
+def batch(seed, examples, padded=0, steps=None):
+    """Random examples with unequal weights, the last `padded` of them 0; with a leading step axis if `steps` is given."""
+    rng = np.random.default_rng(1000 + seed)
+    shape = (examples,) if steps is None else (steps, examples)
+    weight = rng.uniform(0.5, 1.5, size=shape)
+    weight[..., examples - padded :] = 0
+    return {
+        "x": rng.normal(size=(*shape, FEATURES)),
+        "y": rng.integers(0, CLASSES, size=shape, dtype=np.int32),
+        "id": rng.integers(0, 10**6, size=shape, dtype=np.int32),
+        "weight": weight,
+    }
+
+
+def requests(seed=0, steps=3):
+    """A request for each of `steps` steps, one forget row of it padding."""
+    return Request(batch(seed, 4, padded=1, steps=steps), batch(seed + 500, 3, steps=steps))
+
+
+def first(requests):
+    return jax.tree.map(lambda leaf: leaf[0], requests)
+
+
+def stack(trees):
+    """One tree with a leading lane axis from several."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def lane(tree, index):
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+OPTIMIZERS = {
+    "sgd": lambda rate: optax.sgd(rate),
+    "momentum": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
+    "adam": lambda rate: optax.adam(rate),
+    "clip": lambda rate: optax.chain(optax.clip_by_global_norm(0.1), optax.add_decayed_weights(0.01), optax.sgd(rate)),
+}
+
+
+def log_p(logits):
+    return logits - jnp.log(jnp.sum(jnp.exp(logits), axis=-1, keepdims=True))
+
+
+def average(values, weights):
+    return jnp.sum(values * weights) / jnp.sum(weights)
+
+
+def label_loss(model, params, data, key, labels=None):
+    """L(params; data): the mean of -log p_label."""
+    at = (jnp.arange(data["y"].shape[0]), data["y"] if labels is None else labels)
+    return -average(log_p(model.apply(params, data["x"], key))[at], data["weight"])
+
+
+def literal_objective(name, model, params, start, request, key, wrong=None):
+    """The objective of each algorithm at its default options, from the formula.
+
+    Args:
+      start: the reference parameters of ascent_kl and npo.
+      wrong: the labels of random_label.
+    """
+    forget, retain = request
+    loss = lambda data, labels=None: label_loss(model, params, data, key, labels)  # noqa: E731
+    p, q = (lambda data, at=at: jnp.exp(log_p(model.apply(at, data["x"], key))) for at in (params, start))
+    if name == "ascent":
+        return -loss(forget)
+    if name == "graddiff":
+        return -loss(forget) + loss(retain)
+    if name == "neggrad_plus":
+        return 0.95 * loss(retain) - 0.05 * loss(forget)
+    if name == "ascent_kl":
+        return -loss(forget) + average(jnp.sum(q(retain) * jnp.log(q(retain) / p(retain)), axis=-1), retain["weight"])
+    if name == "npo":
+        at = (jnp.arange(forget["y"].shape[0]), forget["y"])
+        log_ratio = jnp.log(p(forget)[at] / q(forget)[at])
+        return 2 / 0.1 * average(-jnp.log(1 / (1 + jnp.exp(0.1 * log_ratio))), forget["weight"])
+    if name == "finetune":
+        return loss(retain)
+    if name == "random_label":
+        return loss(forget, wrong) + loss(retain)
+    raise KeyError(f"write the formula of {name!r} here: each entry of ALGORITHMS is tested against one")
+
+
+def central_differences(f, params, width=1e-5):
+    """The gradient of scalar `f` coordinate by coordinate, as a tree; two evaluations per coordinate, in one batch."""
+    flat, unflatten = jax.flatten_util.ravel_pytree(params)
+    values = jax.vmap(lambda shift: f(unflatten(flat + shift)))(width * jnp.concatenate([jnp.eye(flat.size), -jnp.eye(flat.size)]))
+    return unflatten((values[: flat.size] - values[flat.size :]) / (2 * width))
+
+
+def relative_error(tree, reference):
+    """||tree - reference|| / ||reference||, over all leaves."""
+    a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(t)]) for t in (tree, reference))
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def assert_close(a, b, tolerance):
+    """Equal structures, and equal leaves within `tolerance` (relative and absolute); NaN agrees with NaN."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(_plain(x), _plain(y), rtol=tolerance, atol=tolerance), a, b)
+
+
+def _plain(leaf):
+    return jax.random.key_data(leaf) if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key) else leaf

@@ -1,0 +1,50 @@
+"""Losses on logits, one number per example, and the weighted mean that reduces them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def weighted_mean(values: Array, weights: Array) -> Array:
+    """Mean of `values` under `weights`: sum(w v) / sum(w), and 0 where all weights are 0.
+
+    This is the reduction for one device and for sharded arrays under `jit`; another device mode passes its own.
+
+    Args:
+      values: [examples] float. Entries of weight 0 are never read, so padding may hold anything.
+      weights: [examples] float, not negative.
+    """
+    total = jnp.sum(weights)
+    kept = jnp.where(weights > 0, values, 0.0)
+    return jnp.sum(kept * weights) / jnp.where(total > 0, total, 1.0)
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """-log p_y for logits [..., classes] and integer labels [...], in float32 or wider."""
+    log_p = jax.nn.log_softmax(_wide(logits))
+    return -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
+
+
+def kl_divergence(reference_logits: Array, logits: Array) -> Array:
+    """KL(p_reference || p) for two arrays of logits [..., classes]: zero where they agree, never negative."""
+    log_q = jax.nn.log_softmax(_wide(reference_logits))
+    log_p = jax.nn.log_softmax(_wide(logits))
+    return jnp.sum(jnp.exp(log_q) * (log_q - log_p), axis=-1)
+
+
+def correct(logits: Array, labels: Array) -> Array:
+    """1.0 where the largest logit is the label's, else 0.0; NaN logits are never correct."""
+    hit = jnp.argmax(logits, axis=-1) == labels
+    return (hit & ~jnp.any(jnp.isnan(logits), axis=-1)).astype(jnp.float32)
+
+
+def confidence(logits: Array, labels: Array) -> Array:
+    """p_y: the probability given to the label."""
+    return jnp.exp(-cross_entropy(logits, labels))
+
+
+def _wide(logits: Array) -> Array:
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

@@ -1,0 +1,1 @@
+"""Metrics: pure functions on arrays of accuracies, losses and curves; nothing here trains."""

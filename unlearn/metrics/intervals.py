@@ -1,0 +1,66 @@
+"""Intervals over seeds, and paired comparisons of two ways on the same seeds."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+
+class Interval(NamedTuple):
+    """A mean with its 95% t-interval; `count` values were finite, and the others are left out."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+def t_interval(values: np.ndarray, level: float = 0.95) -> Interval:
+    """Mean and t-interval of independent values, one per seed.
+
+    Args:
+      values: [seeds] float; NaN and infinities are failures: they are dropped and show in `count`.
+      level: coverage.
+
+    Returns:
+      An Interval; its bounds are NaN for fewer than two values, its mean too for none.
+    """
+    kept = np.asarray(values, np.float64)
+    kept = kept[np.isfinite(kept)]
+    if not len(kept):
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    mean = float(kept.mean())
+    if len(kept) < 2:
+        return Interval(mean, float("nan"), float("nan"), 1)
+    half = float(stats.t.ppf((1 + level) / 2, len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept)))
+    return Interval(mean, mean - half, mean + half, len(kept))
+
+
+class Paired(NamedTuple):
+    """The mean difference a - b over common seeds, its 95% interval, and the two-sided p-value of a paired t-test."""
+
+    difference: Interval
+    p_value: float
+
+
+def paired(a: np.ndarray, b: np.ndarray) -> Paired:
+    """Compare two ways seed by seed; identical pairs give p = 1.
+
+    Args:
+      a, b: [seeds] float, in the same order of seeds; pairs with a non-finite member are dropped.
+
+    Raises:
+      ValueError: lengths differ.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"paired values must match seed by seed, got {a.shape} and {b.shape}")
+    difference = (a - b)[np.isfinite(a - b)]
+    interval = t_interval(difference)
+    if len(difference) < 2:
+        return Paired(interval, float("nan"))
+    if np.ptp(difference) == 0:
+        return Paired(interval, 1.0 if difference[0] == 0 else 0.0)
+    return Paired(interval, float(stats.ttest_1samp(difference, 0.0).pvalue))
