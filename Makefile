@@ -53,7 +53,7 @@ format: $(stamp)  ## let ruff reformat the code and sort imports
 	$(py) -m ruff format .
 
 bench: $(stamp)  ## the benchmarks, one after another
-	@set -e; for file in $$(ls experiments/benchmarks/*.py | grep -v __init__); do \
+	@set -e; for file in $(filter-out %/__init__.py,$(wildcard experiments/benchmarks/*.py)); do \
 	  echo "== $$file"; $(py) -m $$(echo $${file%.py} | tr / .); \
 	done
 

@@ -92,7 +92,10 @@ def make_diagnose(model: Model, loops: bool) -> Callable[[Any, Batch, Batch], di
 
 @functools.lru_cache
 def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int, loops: bool) -> Callable:
-    """Plain SGD on an attack set: `((params, key) of all lanes, attack, watch) -> accuracy on `watch`, [lanes, steps + 1]`."""
+    """Plain SGD on an attack set, or on new data: `((params, raw key) of all lanes, attack, watch) -> (params, accuracy)`.
+
+    The accuracy is on `watch`, before the first step and after each: [lanes, steps + 1].
+    """
     optimizer = optax.sgd(learning_rate)
 
     def accuracy(params: Any, watch: Batch) -> Array:
@@ -109,7 +112,7 @@ def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int
 
     one = jax.jit(step) if loops else step
 
-    def attack_lane(lane: tuple[Any, Array], attack: Batch, watch: Batch) -> Array:
+    def attack_lane(lane: tuple[Any, Array], attack: Batch, watch: Batch) -> tuple[Any, Array]:
         params, raw = lane
         key = jax.random.wrap_key_data(raw)
         start = accuracy(params, watch)
@@ -118,8 +121,8 @@ def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int
             for i in range(steps):
                 params, now = one(params, key, jnp.asarray(i), attack, watch)
                 seen.append(now)
-            return jnp.stack(seen)
-        _, later = jax.lax.scan(lambda p, i: one(p, key, i, attack, watch), params, jnp.arange(steps))
-        return jnp.concatenate([start[None], later])
+            return params, jnp.stack(seen)
+        params, later = jax.lax.scan(lambda p, i: one(p, key, i, attack, watch), params, jnp.arange(steps))
+        return params, jnp.concatenate([start[None], later])
 
     return fleet.over_lanes(attack_lane, loops, compiled=not loops)

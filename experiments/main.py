@@ -1,6 +1,6 @@
 """The command line: flags and dispatch.
 
-    python -m experiments.main --config=experiments/configs/readiness.py:digits --workdir=DIR [--config.key=value ...]
+python -m experiments.main --config=experiments/configs/readiness.py:digits --workdir=DIR [--config.key=value ...]
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def main(argv: Sequence[str]) -> int:
     runners = {"readiness": run_readiness.run}
     config = CONFIG.value
     try:
-        results = runners[config.runner](config, WORKDIR.value, shlex.join(["python", "-m", "experiments.main", *sys.argv[1:]]))
+        results = runners[config.runner](
+            config, WORKDIR.value, shlex.join(["python", "-m", "experiments.main", *sys.argv[1:]])
+        )
         page = report.write(WORKDIR.value)
     except (ValueError, TypeError, OSError) as error:
         return fail(error)
@@ -46,8 +48,13 @@ def parse(argv: Sequence[str]) -> list[str]:
     """Parse flags; an unknown key, a wrong type or a missing config ends in one line and exit status 2."""
     try:
         return flags.FLAGS(argv, known_only=False)
-    except (flags.Error, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
-        sys.exit(fail(error))
+    except (KeyError, AttributeError) as error:
+        key = str(error.args[0]).strip("\"'")
+        flag = next((a for a in argv if a.startswith("--config.") and key in a.split("=")[0].split(".")), key)
+        sys.exit(fail(f"the config has no key {flag.split('=')[0]}: the keys and their meaning stand in the config file"))
+    except (flags.Error, ValueError, TypeError, OSError, SyntaxError) as error:
+        # A config file's own error arrives as a traceback in the text: its last line says what was wrong.
+        sys.exit(fail(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")))
 
 
 if __name__ == "__main__":

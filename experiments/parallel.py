@@ -57,7 +57,9 @@ def make(mode: str, devices: list[jax.Device] | None = None) -> Parallel:
     if mode == "pmap":
         return _pmap(devices)
     if len(devices) == 1:
-        return Parallel(weighted_mean, _inner(first_order, second_order), jax.value_and_grad, lambda batch, axis: batch, jax.jit)
+        return Parallel(
+            weighted_mean, _inner(first_order, second_order), jax.value_and_grad, lambda batch, axis: batch, jax.jit
+        )
     return _jit(devices)
 
 
@@ -153,7 +155,9 @@ def _pmap(devices: list[jax.Device]) -> Parallel:
             if len(args) not in mapped:
                 mapped[len(args)] = jax.pmap(fn, AXIS, in_axes=(None,) * len(args), devices=devices)
             # Blocked: chains of unfinished pmap calls can deadlock on forced host devices.
-            return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf[0])), jax.block_until_ready(mapped[len(args)](*args)))
+            return jax.tree.map(
+                lambda leaf: jnp.asarray(np.asarray(leaf[0])), jax.block_until_ready(mapped[len(args)](*args))
+            )
 
         return run
 

@@ -25,6 +25,7 @@ from readiness.requests import Draw, make_pools, nearest_classes, nearest_exampl
 from unlearn import ALGORITHMS, STOPS
 from unlearn.gradient import normalised
 from unlearn.metrics import gaps
+from unlearn.until import REACHED
 
 Config = ml_collections.ConfigDict
 
@@ -94,12 +95,31 @@ def check(config: Config) -> None:
     for name in ("oracle", "vanilla"):
         if name not in config.trainings:
             raise ValueError(f"trainings lacks {name!r}: every comparison needs it; add it to --config.trainings")
-    for name, least in (("train.steps", 1), ("train.batch_size", 1), ("readiness.every", 1), ("request.max_steps", 1)):
+    for name, least in (
+        ("train.steps", 1),
+        ("train.batch_size", 1),
+        ("readiness.every", 1),
+        ("request.max_steps", 1),
+        ("request.parts", 1),
+    ):
         section, field = name.split(".")
         if config[section][field] < least:
             raise ValueError(f"{name} is {config[section][field]}: set --config.{name} to {least} or more")
     if not config.request.learning_rates:
         raise ValueError("request.learning_rates is empty: give at least one rate to choose from")
+    sizes = config.readiness.step_size
+    if len(sizes) != 2 or not 0 < sizes[0] <= sizes[1]:
+        raise ValueError(
+            f"readiness.step_size is {sizes}: give (lowest, highest), as in --config.readiness.step_size='(0.3, 0.5)'"
+        )
+    if not 0 < config.readiness.fraction <= 1:
+        raise ValueError(
+            f"readiness.fraction is {config.readiness.fraction}: give a share of the batch above 0 and up to 1"
+        )
+    for name in config.variants:
+        for key in config.variants[name]:
+            if key not in config.readiness:
+                raise ValueError(f"variant {name!r} overrides readiness.{key}, which does not exist")
 
 
 def set_up(config: Config, folder: results.Workdir, dataset: data.Dataset) -> Bench:
@@ -162,7 +182,11 @@ def train_all(bench: Bench) -> list[Fleet]:
     longer = []
     if config.equal_flops and ready:
         ratio = ready[0].cost["train_flops"] / plain[0].cost["train_flops"]
-        ways = {key: lanes for key, lanes in _plain_ways(bench).items() if key in (("vanilla", "default"), ("reweight", "default"))}
+        ways = {
+            key: lanes
+            for key, lanes in _plain_ways(bench).items()
+            if key in (("vanilla", "default"), ("reweight", "default"))
+        }
         ways = {(name, "equal_flops"): lanes for (name, _), lanes in ways.items()}
         longer = train_plain(bench, "equal_flops", round(config.train.steps * ratio), ways)
     private = [train_private(bench)] if "dpsgd" in config.trainings else []
@@ -313,7 +337,8 @@ def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]
 
     def distance(one: Fleet) -> float:
         losses = [
-            np.mean([s["forget_loss"] for s in evaluation.score(predict, f.trained.params, bench.sets)]) for f in (one, ready)
+            np.mean([s["forget_loss"] for s in evaluation.score(predict, f.trained.params, bench.sets)])
+            for f in (one, ready)
         ]
         return abs(math.log(losses[0] / losses[1])) if min(losses) > 0 else math.inf
 
@@ -342,14 +367,14 @@ def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requesting.S
         def sweep(name: str = name) -> list[dict[str, Any]]:
             trials = []
             for rate in tqdm(config.learning_rates, desc=f"sweep {name}", unit="rate"):
-                outcome, _ = _request(bench, vanilla, fleets, name, _setting(config, rate))
-                scores = evaluation.score(predict, outcome.state.params, bench.sets)
+                outcome, _ = _request(bench, _at_request(bench, vanilla), fleets, name, _setting(config, rate))
+                scores = evaluation.score(predict, outcome.params, bench.sets)
                 kept = [s["validation_retain_accuracy"] for s in scores]
                 trials.append(
                     {
                         "learning_rate": rate,
-                        "reached": int((np.asarray(outcome.stop) == 0).sum()),
-                        "steps": np.asarray(outcome.steps),
+                        "reached": int((outcome.stop == REACHED).sum()),
+                        "steps": outcome.steps,
                         "validation_retain_accuracy": np.nan_to_num(kept).mean(),
                     }
                 )
@@ -376,19 +401,19 @@ def _rows(bench: Bench, one: Fleet, fleets: list[Fleet], name: str, setting: req
     model = models.as_model(bench.module)
     predict = evaluation.make_predict(model, bench.loops)
     seeds = config.seeds
-    params = one.trained.params
+    at_request = params = _at_request(bench, one)
     before = after = evaluation.score(predict, params, bench.sets)
     outcome, seconds, flops = None, 0.0, 0.0
     if setting:
-        outcome, seconds = _request(bench, one, fleets, name, setting)
-        params = outcome.state.params
+        outcome, seconds = _request(bench, at_request, fleets, name, setting)
+        params = outcome.params
         after = evaluation.score(predict, params, bench.sets)
-        flops = cost.of_update(model, name, fleet.lane(one.trained.params, 0), _request_data(bench), setting, config)
+        flops = cost.of_update(model, name, fleet.lane(at_request, 0), _request_data(bench)[0], setting, config)
     oracle = evaluation.score(predict, _find(fleets, "oracle").trained.params, bench.sets)
     curves = _relearn(bench, params)
     forget, stable = (requesting.subsample(getattr(bench.sets, which), 1000) for which in ("forget", "retain"))
-    diagnosis = evaluation.make_diagnose(model, bench.loops)(one.trained.params, forget, stable)
-    sha_before, sha_after = training.digests(one.trained.params), training.digests(params)
+    diagnosis = evaluation.make_diagnose(model, bench.loops)(at_request, forget, stable)
+    sha_before, sha_after = training.digests(at_request), training.digests(params)
     rows = []
     for i in range(seeds):
         steps = int(outcome.steps[i]) if outcome else 0
@@ -398,7 +423,7 @@ def _rows(bench: Bench, one: Fleet, fleets: list[Fleet], name: str, setting: req
             "tow": gaps.tow(after[i], oracle[i]),
             "oracle_mia_auc": oracle[i]["mia_auc"],
             "relearning": {which: curve[i] for which, curve in curves.items()},
-            "curve": {k: np.asarray(v[i, : steps + 1]) for k, v in outcome.curve.items()} if outcome else {},
+            "curve": {k: v[i][np.isfinite(v[i])] for k, v in outcome.curve.items()} if outcome else {},
             "diagnostics": {k: float(v[i]) for k, v in diagnosis.items()},
             "setting": setting._asdict() if setting else None,
             "step_flops": one.cost["step_flops"],
@@ -433,24 +458,57 @@ def _setting(config: Config, learning_rate: float) -> requesting.Setting:
     return requesting.Setting(learning_rate, config.clip, config.max_steps, config.batch_size)
 
 
+class Served(NamedTuple):
+    """How the lanes came out of a request, or of several in a row: a stop is the worst of them, steps are their sum."""
+
+    params: Any
+    steps: np.ndarray
+    stop: np.ndarray
+    curve: dict[str, np.ndarray]
+
+
+def _at_request(bench: Bench, one: Fleet) -> Any:
+    """The parameters that meet the request: as trained, or after fine-tuning on new data in between."""
+    config = bench.config.request
+    if not config.tune_steps:
+        return one.trained.params
+    tune = evaluation.make_relearn(
+        models.as_model(bench.module), config.tune_rate, config.tune_steps, bench.config.train.batch_size, bench.loops
+    )
+    fresh = jax.tree.map(jnp.asarray, bench.sets.validation)
+    return tune((one.trained.params, _keys(bench)), fresh, fresh)[0]
+
+
 def _request(
-    bench: Bench, one: Fleet, fleets: list[Fleet], name: str, setting: requesting.Setting
-) -> tuple[Any, float]:
-    """Carry out the request on all lanes of a way: the outcome, and the program's seconds without compiling."""
+    bench: Bench, params: Any, fleets: list[Fleet], name: str, setting: requesting.Setting
+) -> tuple[Served, float]:
+    """Carry out the request, part after part, on all lanes: the outcome, and the program's seconds without compiling."""
     config = bench.config
     options = config.request.options.get(name, ml_collections.ConfigDict()).to_dict()
     run = requesting.make_request(models.as_model(bench.module), name, setting, options, bench.loops)
-    lanes = (one.trained.params, _keys(bench), _targets(bench, fleets))
-    with results.stopwatch() as stopwatch:
-        outcome = jax.block_until_ready(run(lanes, _request_data(bench)))
-    return outcome, stopwatch()
+    keys, targets = _keys(bench), _targets(bench, fleets)
+    steps, stop, curves, seconds = np.zeros(config.seeds, int), np.zeros(config.seeds, int), [], 0.0
+    for part in _request_data(bench):
+        with results.stopwatch() as stopwatch:
+            outcome = jax.block_until_ready(run((params, keys, targets), part))
+        params, seconds = outcome.state.params, seconds + stopwatch()
+        steps, stop = steps + np.asarray(outcome.steps), np.maximum(stop, np.asarray(outcome.stop))
+        curves.append(outcome.curve)
+    joined = {which: np.concatenate([np.asarray(curve[which]) for curve in curves], axis=1) for which in curves[0]}
+    return Served(params, steps, stop, joined), seconds
 
 
-def _request_data(bench: Bench) -> requesting.RequestData:
-    most = bench.config.request.observe
-    parts = (bench.sets.forget, bench.sets.retain, bench.sets.test_retain)
-    kept = requesting.subsample(parts[1], most), requesting.subsample(parts[2], most)
-    return requesting.RequestData(*jax.tree.map(jnp.asarray, (parts[0], *kept)))
+def _request_data(bench: Bench) -> list[requesting.RequestData]:
+    """What is asked for, in order: all at once, or in parts that share `overlap` of the part before."""
+    config, sets = bench.config.request, bench.sets
+    place = data.hash_uniform(sets.forget["id"], "part", bench.config.seed) * config.parts
+    retain, watch = (requesting.subsample(batch, config.observe) for batch in (sets.retain, sets.test_retain))
+    parts = []
+    for i in range(config.parts):
+        asked = (place >= i - config.overlap) & (place < i + 1)
+        forget = {name: leaf[asked] for name, leaf in sets.forget.items()}
+        parts.append(requesting.RequestData(*jax.tree.map(jnp.asarray, (forget, retain, watch))))
+    return parts
 
 
 def _targets(bench: Bench, fleets: list[Fleet]) -> jax.Array:
@@ -488,7 +546,7 @@ def _relearn(bench: Bench, params: Any) -> dict[str, np.ndarray]:
     }
     for name, (attack, watch) in attacks.items():
         watch = requesting.subsample(watch, 500)
-        curves[name] = np.asarray(relearn((params, _keys(bench)), *jax.tree.map(jnp.asarray, (attack, watch))))
+        curves[name] = np.asarray(relearn((params, _keys(bench)), *jax.tree.map(jnp.asarray, (attack, watch)))[1])
     return curves
 
 

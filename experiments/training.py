@@ -257,7 +257,14 @@ def train(
             states, infos = jax.block_until_ready(epoch_fn(states, lanes, data, pools, epoch, steps))
         seconds = stopwatch()
         progress = _Progress(progress.seconds + seconds, np.vstack([progress.losses, np.mean(infos.loss, axis=1)[None]]))
-        report({"step": epoch * way.per_epoch + steps, "steps": way.steps, "loss": float(np.mean(infos.loss)), "seconds": seconds})
+        report(
+            {
+                "step": epoch * way.per_epoch + steps,
+                "steps": way.steps,
+                "loss": float(np.mean(infos.loss)),
+                "seconds": seconds,
+            }
+        )
         if epoch + 1 == epochs or time.monotonic() - saved >= save_every:
             checkpoint.save(manager, epoch + 1, {"states": states, "seconds": progress.seconds, "losses": progress.losses})
             saved = time.monotonic()

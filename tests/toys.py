@@ -35,7 +35,6 @@ def quick_jit(f, **kwargs):
     return jax.jit(f, compiler_options=quick_options(), **kwargs)
 
 
-
 def mlp_apply(params, x, key):
     return jnp.tanh(x @ params["hidden"]["w"] + params["hidden"]["b"]) @ params["out"]["w"] + params["out"]["b"]
 
@@ -145,7 +144,9 @@ def literal_objective(name, model, params, start, request, key, wrong=None):
 def central_differences(f, params, width=1e-5):
     """The gradient of scalar `f` coordinate by coordinate, as a tree; two evaluations per coordinate, in one batch."""
     flat, unflatten = jax.flatten_util.ravel_pytree(params)
-    values = jax.vmap(lambda shift: f(unflatten(flat + shift)))(width * jnp.concatenate([jnp.eye(flat.size), -jnp.eye(flat.size)]))
+    values = jax.vmap(lambda shift: f(unflatten(flat + shift)))(
+        width * jnp.concatenate([jnp.eye(flat.size), -jnp.eye(flat.size)])
+    )
     return unflatten((values[: flat.size] - values[flat.size :]) / (2 * width))
 
 

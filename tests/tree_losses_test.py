@@ -32,7 +32,9 @@ def test_dot_and_norm_of_an_empty_tree_are_zero():
     assert float(tree.dot((), ())) == 0 and float(tree.norm(())) == 0
 
 
-@pytest.mark.parametrize("a, b, expected", [((1, 0), (1, 1), 0.5**0.5), ((2, 0), (-3, 0), -1), ((0, 0), (1, 1), 0), ((0, 0), (0, 0), 0)])
+@pytest.mark.parametrize(
+    "a, b, expected", [((1, 0), (1, 1), 0.5**0.5), ((2, 0), (-3, 0), -1), ((0, 0), (1, 1), 0), ((0, 0), (0, 0), 0)]
+)
 def test_cosine(a, b, expected):
     assert float(tree.cosine(f32(*a), f32(*b))) == pytest.approx(expected, abs=1e-6)
 
@@ -71,7 +73,20 @@ def test_stop_gradient_makes_constants_and_passes_integers_and_keys():
         (jax.random.key(1), jax.random.key(1), True),
         (jax.random.key(1), jax.random.key(2), False),
     ],
-    ids=["nan", "minus-zero", "bfloat16", "int", "numpy", "shape", "one-ulp", "path", "container", "empty", "key", "other-key"],
+    ids=[
+        "nan",
+        "minus-zero",
+        "bfloat16",
+        "int",
+        "numpy",
+        "shape",
+        "one-ulp",
+        "path",
+        "container",
+        "empty",
+        "key",
+        "other-key",
+    ],
 )
 def test_bits_equal(a, b, same):
     assert tree.bits_equal(a, b) is same

@@ -55,9 +55,15 @@ def test_jit_changes_nothing(name):
 @every_algorithm
 def test_scan_is_the_python_loop(name):
     algorithm, requests, key = make(name, optax.adam(RATE), toys.DROPOUT_MLP), toys.requests(), jax.random.key(1)
-    run = toys.quick_jit(lambda params, key, unroll: unlearn(algorithm, params, requests, key, unroll=unroll), static_argnums=2)
+    run = toys.quick_jit(
+        lambda params, key, unroll: unlearn(algorithm, params, requests, key, unroll=unroll), static_argnums=2
+    )
     init_key, step_key = jax.random.split(key)
-    state, infos, update = algorithm.init(toys.mlp_params(), toys.first(requests), init_key), [], toys.quick_jit(algorithm.update)
+    state, infos, update = (
+        algorithm.init(toys.mlp_params(), toys.first(requests), init_key),
+        [],
+        toys.quick_jit(algorithm.update),
+    )
     for i in range(3):
         state, info = update(state, toys.lane(requests, i), jax.random.fold_in(step_key, i))
         infos.append(info)
@@ -153,7 +159,9 @@ def test_nothing_but_padding_is_finite_and_pushes_nowhere(name):
 
 def held(algorithm, memory):
     """`algorithm` with its memory held fixed: what `init` returns is a constant to any outer derivative."""
-    return algorithm._replace(init=lambda params, request, key: algorithm.init(params, request, key)._replace(memory=memory))
+    return algorithm._replace(
+        init=lambda params, request, key: algorithm.init(params, request, key)._replace(memory=memory)
+    )
 
 
 def outer(params, request):
@@ -179,7 +187,9 @@ def test_any_optimiser_has_finite_meta_gradients(name):
     params, requests = toys.mlp_params(), toys.requests(steps=2)
 
     def slopes(params):
-        f = lambda p, build: outer(unlearn(make(name, build(RATE)), p, requests, jax.random.key(1))[0].params, toys.first(requests))  # noqa: E731
+        f = lambda p, build: outer(
+            unlearn(make(name, build(RATE)), p, requests, jax.random.key(1))[0].params, toys.first(requests)
+        )  # noqa: E731
         return {optimizer: jax.grad(f)(params, build) for optimizer, build in toys.OPTIMIZERS.items()}
 
     for slope in toys.quick_jit(slopes)(params).values():

@@ -148,7 +148,9 @@ def test_every_algorithm_runs_the_same_unrolled(name):
 # many runs
 
 
-@pytest.mark.parametrize("name, key", [("ascent", jax.random.key), ("random_label", jax.random.key), ("npo", jax.random.PRNGKey)])
+@pytest.mark.parametrize(
+    "name, key", [("ascent", jax.random.key), ("random_label", jax.random.key), ("npo", jax.random.PRNGKey)]
+)
 def test_each_lane_stops_on_its_own_and_is_frozen_then(rising, name, key):
     """Lanes with targets of their own, one of them diverging, equal single runs."""
     until = unlearn_until(make(name), draw, observe, reached, BUDGET_STEPS)

@@ -98,6 +98,10 @@ def defaults() -> ml_collections.ConfigDict:
             "max_steps": 100,
             "batch_size": 0,  # 0: the whole forget set at every step
             "observe": 1000,  # examples that stay, watched at every step
+            "parts": 1,  # so many requests one after another; random forget sets are cut by id
+            "overlap": 0.0,  # share of the part before that a part asks for again
+            "tune_steps": 0,  # fine-tune on new (validation) data between training and request
+            "tune_rate": 0.01,
         }
     )
     config.relearn = D({"learning_rate": 0.05, "steps": 40, "batch_size": 64, "size": 500, "share": 0.1})

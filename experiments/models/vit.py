@@ -33,7 +33,9 @@ class ViT(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         if x.shape[1] % self.patch or x.shape[2] % self.patch:
-            raise ValueError(f"images of {x.shape[1]}x{x.shape[2]} cannot be cut into patches of {self.patch}; set model.patch")
+            raise ValueError(
+                f"images of {x.shape[1]}x{x.shape[2]} cannot be cut into patches of {self.patch}; set model.patch"
+            )
         x = nn.Conv(self.width, (self.patch, self.patch), strides=(self.patch, self.patch), padding="VALID")(x)
         x = x.reshape(x.shape[0], -1, self.width)
         x = x + self.param("positions", nn.initializers.normal(0.02), (1, x.shape[1], self.width), jnp.float32)
