@@ -42,9 +42,8 @@ class Workdir:
         if file.exists():
             differing = sorted(_differences(json.loads(file.read_text()), wanted))
             if differing:
-                raise WorkdirError(
-                    f"{self.path} holds a run with another config ({', '.join(differing[:3])} differ): use an empty --workdir"
-                )
+                names = ", ".join(differing[:3])
+                raise WorkdirError(f"{self.path} holds a run with another config ({names} differ): use an empty --workdir")
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,7 @@ class Way(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A trained fleet: stacked parameters, seconds per lane (without compiling), and mean losses by epoch [epochs, lanes]."""
+    """A trained fleet: stacked parameters, seconds per lane without compiling, mean losses by epoch [epochs, lanes]."""
 
     params: Any
     seconds: float
@@ -207,7 +207,7 @@ def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple
         return whole
 
     rows_of = jax.jit(epoch_rows, static_argnums=(3, 4))
-    one = {r: parallel.compile(lambda s, l, d, p, row, t, r=r: step(s, l, d, p, row, t, r)) for r in (False, True)}
+    one = {r: parallel.compile(lambda *args, r=r: step(*args, r)) for r in (False, True)}
 
     def looped(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: int, steps: int) -> Any:
         finished = []
