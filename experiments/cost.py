@@ -9,48 +9,47 @@ import jax.numpy as jnp
 import optax
 
 from experiments import training
-from experiments.parallel import Parallel
 from experiments.parallel import make as make_parallel
 from experiments.requesting import RequestData, Setting
 from unlearn import ALGORITHMS, Request
 from unlearn.base import Batch, Model
 
 
-def of_training(way: training.Way, devices: Parallel, data: Batch, pools: Any) -> dict[str, float]:
-    """FLOPs of an ordinary step, of a step with readiness, and of the whole training of one lane; peak bytes of a step.
+def of_training(way: training.Way, data: Batch) -> dict[str, float]:
+    """FLOPs of a step and of the training of one lane without rehearsals, and the peak bytes of a step."""
+    step = _compiled(way, data, None, rehearse=False)
+    return {
+        "step_flops": flops(step),
+        "meta_step_flops": 0.0,
+        "train_flops": flops(step) * way.steps,
+        "peak_bytes": peak_bytes(step),
+    }
 
-    Args:
-      way: its inner steps must be unrolled.
-      devices: ignored but for the single-device operators: FLOPs do not depend on how a batch is spread.
-      data, pools: as for training.
-    """
-    step = training.make_step_fn(way, make_parallel("jit", jax.local_devices()[:1]))
-    lane = training.make_lanes([0], *(2 * [jnp.ones(len(data["id"]), bool)]))
-    state = jax.tree.map(lambda leaf: leaf[0], training.init_lanes(way, lane, data["x"][:1]))
-    lane = jax.tree.map(lambda leaf: leaf[0], lane)
-    row = jnp.zeros(way.batch_size, jnp.int32)
 
-    def compiled(rehearse: bool) -> Any:
-        return jax.jit(lambda *args: step(*args, rehearse)).lower(state, lane, data, pools, row, jnp.asarray(0)).compile()
-
-    plain = compiled(False)
-    step_flops, peak = flops(plain), peak_bytes(plain)
-    if way.rehearsing is None:
-        return {"step_flops": step_flops, "meta_step_flops": 0.0, "train_flops": step_flops * way.steps, "peak_bytes": peak}
-    meta = compiled(True)
+def of_rehearsing(way: training.Way, data: Batch, pools: Any, step_flops: float) -> dict[str, float]:
+    """The same for a way that rehearses, whose inner steps must be unrolled; its other steps cost `step_flops`."""
+    meta = _compiled(way, data, pools, rehearse=True)
     rehearsals = max(0, -(-(way.steps - way.rehearsing.start) // way.rehearsing.every))
     return {
         "step_flops": step_flops,
         "meta_step_flops": flops(meta),
         "train_flops": step_flops * (way.steps - rehearsals) + flops(meta) * rehearsals,
-        "peak_bytes": max(peak, peak_bytes(meta)),
+        "peak_bytes": peak_bytes(meta),
     }
 
 
-def of_update(model: Model, name: str, params: Any, data: RequestData, setting: Setting, config: Any) -> float:
+def _compiled(way: training.Way, data: Batch, pools: Any, rehearse: bool) -> Any:
+    # One device's operators: how a batch is spread does not change what it costs.
+    step = training.make_step_fn(way, make_parallel("jit", jax.local_devices()[:1]))
+    lanes = training.make_lanes([0], *(2 * [jnp.ones(len(data["id"]), bool)]))
+    state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (training.init_lanes(way, lanes, data["x"][:1]), lanes))
+    row = jnp.zeros(way.batch_size, jnp.int32)
+    return jax.jit(lambda *args: step(*args, rehearse)).lower(state, lane, data, pools, row, jnp.asarray(0)).compile()
+
+
+def of_update(model: Model, name: str, options: dict[str, Any], params: Any, data: RequestData, setting: Setting) -> float:
     """FLOPs of one update of a request."""
-    options = config.request.options.get(name, {})
-    algorithm = ALGORITHMS[name](model, optax.sgd(setting.learning_rate), **dict(options))
+    algorithm = ALGORITHMS[name](model, optax.sgd(setting.learning_rate), **options)
     size = setting.batch_size or data.forget["weight"].shape[0]
     cut = lambda batch: jax.tree.map(lambda leaf: leaf[:size], batch)  # noqa: E731
     request, key = Request(cut(data.forget), cut(data.retain)), jax.random.key(0)

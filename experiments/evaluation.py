@@ -19,7 +19,7 @@ from unlearn.losses import correct, weighted_mean
 from unlearn.metrics.membership import loss_attack
 from unlearn.objectives import mean_loss
 
-CHUNK = 1000  # examples predicted at once
+CHUNK = 500  # examples predicted at once, whatever the set: one compiled shape
 
 
 class Sets(NamedTuple):
@@ -45,11 +45,10 @@ def make_predict(model: Model, loops: bool) -> Callable[[Any, np.ndarray], np.nd
     apply = fleet.over_lanes(lambda params, x: model.apply(params, x, jax.random.key(0)), loops)
 
     def predict(params: Any, x: np.ndarray) -> np.ndarray:
-        size = min(CHUNK, len(x))
         parts = []
-        for start in range(0, len(x), size):
-            part = x[start : start + size]
-            padded = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
+        for start in range(0, len(x), CHUNK):
+            part = x[start : start + CHUNK]
+            padded = np.concatenate([part, np.zeros((CHUNK - len(part), *part.shape[1:]), part.dtype)])
             parts.append(np.asarray(apply(params, jnp.asarray(padded)))[:, : len(part)])
         return np.concatenate(parts, axis=1)
 
@@ -94,7 +93,8 @@ def make_diagnose(model: Model, loops: bool) -> Callable[[Any, Batch, Batch], di
 def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int, loops: bool) -> Callable:
     """Plain SGD on an attack set, or on new data: `((params, raw key) of all lanes, attack, watch) -> (params, accuracy)`.
 
-    The accuracy is on `watch`, before the first step and after each: [lanes, steps + 1].
+    The accuracy is on `watch`, before the first step and after each: [lanes, steps + 1]. Attack and watch sets may end in
+    padding of weight 0, so that sets of several sizes share one program.
     """
     optimizer = optax.sgd(learning_rate)
 
@@ -103,7 +103,7 @@ def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int
 
     def step(params: Any, key: Array, index: Array, attack: Batch, watch: Batch) -> tuple[Any, Array]:
         now = jax.random.fold_in(key, index)
-        rows = jax.random.randint(now, (batch_size,), 0, attack["weight"].shape[0])
+        rows = jax.random.randint(now, (batch_size,), 0, jnp.sum(attack["weight"] > 0))
         batch = jax.tree.map(lambda leaf: leaf[rows], attack)
         gradient = jax.grad(lambda p: mean_loss(model, p, batch, now, weighted_mean))(params)
         updates, _ = optimizer.update(gradient, optimizer.init(params))

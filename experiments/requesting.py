@@ -94,9 +94,15 @@ def _rows(key: Array, batch: Batch, count: int) -> Batch:
 
 
 def subsample(batch: Batch, most: int) -> Batch:
-    """At most `most` examples, those of lowest id hash order kept as they stand."""
+    """At most `most` examples (0: all), chosen by a fixed shuffle, in the order they stand."""
     count = len(batch["id"])
     if not most or count <= most:
         return batch
     rows = np.sort(np.random.default_rng(0).permutation(count)[:most])
     return {name: leaf[rows] for name, leaf in batch.items()}
+
+
+def padded(batch: Batch, size: int) -> Batch:
+    """The batch filled up to `size` rows with zeros of weight 0."""
+    missing = size - len(batch["id"])
+    return {name: np.concatenate([leaf, np.zeros((missing, *leaf.shape[1:]), leaf.dtype)]) for name, leaf in batch.items()}

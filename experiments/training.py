@@ -7,6 +7,7 @@ epoch, example id), so a resumed run draws what an uninterrupted one would, and 
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -166,12 +167,16 @@ def _private_step(way: Way, model: Any) -> Callable[..., tuple[TrainState, StepI
 
 def init_lanes(way: Way, lanes: Lane, example: Array) -> TrainState:
     """Freshly initialised lanes; a seed's parameters depend on the seed alone."""
+    params = _initialiser(way.module)(lanes.key, example)
+    return jax.vmap(lambda lane: init_state(lane, way.optimizer))(params)
 
-    def init(lane: Lane) -> TrainState:
-        key = jax.random.fold_in(jax.random.wrap_key_data(lane.key), INIT)
-        return init_state(way.module.init(key, example)["params"], way.optimizer)
 
-    return jax.jit(jax.vmap(init))(lanes)
+@functools.lru_cache
+def _initialiser(module: nn.Module) -> Callable[[Array, Array], Any]:
+    def init(raw: Array, example: Array) -> Any:
+        return module.init(jax.random.fold_in(jax.random.wrap_key_data(raw), INIT), example)["params"]
+
+    return jax.jit(jax.vmap(init, (0, None)))
 
 
 def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple[TrainState, StepInfo]]:

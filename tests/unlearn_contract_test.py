@@ -54,29 +54,25 @@ def test_jit_changes_nothing(name):
 
 @every_algorithm
 def test_scan_is_the_python_loop(name):
-    algorithm, requests, key = make(name, optax.adam(RATE), toys.DROPOUT_MLP), toys.requests(), jax.random.key(1)
-    run = toys.quick_jit(
-        lambda params, key, unroll: unlearn(algorithm, params, requests, key, unroll=unroll), static_argnums=2
-    )
+    algorithm, requests, key = make(name, optax.adam(RATE), toys.DROPOUT_MLP), toys.requests(steps=2), jax.random.key(1)
     init_key, step_key = jax.random.split(key)
-    state, infos, update = (
-        algorithm.init(toys.mlp_params(), toys.first(requests), init_key),
-        [],
-        toys.quick_jit(algorithm.update),
-    )
-    for i in range(3):
+    begun = state = algorithm.init(toys.mlp_params(), toys.first(requests), init_key)
+    infos, update = [], toys.quick_jit(algorithm.update)
+    for i in range(2):
         state, info = update(state, toys.lane(requests, i), jax.random.fold_in(step_key, i))
         infos.append(info)
-    by_hand = state, toys.stack(infos)
-    toys.assert_close(run(toys.mlp_params(), key, False), by_hand, 1e-12)
-    toys.assert_close(run(toys.mlp_params(), key, True), by_hand, 1e-12)
+    for unroll in (False, True):
+        run = toys.quick_jit(lambda params: unlearn(algorithm, params, requests, key, unroll=unroll))  # noqa: B023
+        ended, seen = run(toys.mlp_params())
+        toys.assert_close((ended, seen), (state, toys.stack(infos)), 1e-12)
+        assert tree.bits_equal(ended.memory, begun.memory)
 
 
 @every_algorithm
 def test_vmap_over_seeds_is_separate_runs(name):
-    algorithm, requests = make(name, optax.sgd(RATE, momentum=0.9), toys.DROPOUT_MLP), toys.requests()
+    algorithm, requests = make(name, optax.sgd(RATE, momentum=0.9), toys.DROPOUT_MLP), toys.requests(steps=2)
     run = lambda params, key: unlearn(algorithm, params, requests, key)  # noqa: E731
-    starts, keys = [toys.mlp_params(seed) for seed in range(3)], jax.random.split(jax.random.key(0), 3)
+    starts, keys = [toys.mlp_params(seed) for seed in range(3)], jax.random.split(jax.random.PRNGKey(0), 3)
     lanes, single = toys.quick_jit(jax.vmap(run))(toys.stack(starts), keys), toys.quick_jit(run)
     for i, params in enumerate(starts):
         toys.assert_close(toys.lane(lanes, i), single(params, keys[i]), 1e-12)
@@ -110,15 +106,6 @@ def test_update_keeps_structure_and_dtypes(name):
         assert info.objective.shape == info.grad_norm.shape == ()
 
 
-@every_algorithm
-@pytest.mark.parametrize("key", [jax.random.PRNGKey, jax.random.key], ids=["raw", "typed"])
-def test_memory_is_what_was_remembered(name, key):
-    algorithm, requests = make(name), toys.requests()
-    begun = algorithm.init(toys.mlp_params(), toys.first(requests), key(5))
-    ended, _ = toys.quick_jit(lambda state: roll_out(algorithm, state, requests, key(6)))(begun)
-    assert tree.bits_equal(ended.memory, begun.memory)
-
-
 # padding
 
 
@@ -135,14 +122,14 @@ def test_padding_has_no_effect(name):
     more = Request(padded(requests.forget, 1e200), padded(requests.retain, -1e200))
 
     @toys.quick_jit
-    def twice(params, requests):
+    def both(params, requests):
         """The unlearned parameters, and a derivative through them."""
-        run = lambda p: unlearn(make(name), p, requests, jax.random.key(0))  # noqa: E731
-        return run(params), jax.grad(lambda p: tree.dot(run(p)[0].params, p))(params)
+        after, pull = jax.vjp(lambda p: unlearn(make(name), p, requests, jax.random.key(0))[0].params, params)
+        return after, pull(after)
 
-    result = twice(toys.mlp_params(), more)
+    result = both(toys.mlp_params(), more)
     assert bool(tree.all_finite(result))
-    toys.assert_close(result, twice(toys.mlp_params(), requests), 1e-11)
+    toys.assert_close(result, both(toys.mlp_params(), requests), 1e-11)
 
 
 @every_algorithm
@@ -157,13 +144,6 @@ def test_nothing_but_padding_is_finite_and_pushes_nowhere(name):
 # derivatives
 
 
-def held(algorithm, memory):
-    """`algorithm` with its memory held fixed: what `init` returns is a constant to any outer derivative."""
-    return algorithm._replace(
-        init=lambda params, request, key: algorithm.init(params, request, key)._replace(memory=memory)
-    )
-
-
 def outer(params, request):
     """Any smooth function of the unlearned parameters."""
     return toys.label_loss(toys.MLP, params, request.retain, None) + 0.1 * tree.dot(params, params)
@@ -171,29 +151,27 @@ def outer(params, request):
 
 @every_algorithm
 def test_gradient_through_two_updates_is_the_finite_difference(name):
-    params, requests, key = toys.mlp_params(), toys.requests(steps=2), jax.random.key(1)
-    memory = make(name).init(params, toys.first(requests), jax.random.split(key)[0]).memory
-    algorithm = held(make(name, optax.sgd(RATE, momentum=0.9)), memory)
+    """What `init` returns is a constant, so the differences are taken with `start` standing still."""
+    requests, algorithm = toys.requests(steps=2), make(name, optax.sgd(RATE, momentum=0.9))
 
-    def f(p):
-        return outer(unlearn(algorithm, p, requests, key)[0].params, toys.first(requests))
+    @toys.quick_jit
+    @jax.value_and_grad
+    def f(params, start):
+        state = algorithm.init(start, toys.first(requests), jax.random.key(0))._replace(params=params)
+        return outer(roll_out(algorithm, state, requests, jax.random.key(1))[0].params, toys.first(requests))
 
-    slope, differences = toys.quick_jit(lambda p: (jax.grad(f)(p), toys.central_differences(f, p)))(params)
-    assert toys.relative_error(slope, differences) <= 1e-5
+    start = toys.mlp_params()
+    differences = toys.central_differences(lambda p: f(p, start)[0], start)
+    assert toys.relative_error(f(start, start)[1], differences) <= 1e-5
 
 
-@every_algorithm
-def test_any_optimiser_has_finite_meta_gradients(name):
-    params, requests = toys.mlp_params(), toys.requests(steps=2)
-
-    def slopes(params):
-        f = lambda p, build: outer(
-            unlearn(make(name, build(RATE)), p, requests, jax.random.key(1))[0].params, toys.first(requests)
-        )  # noqa: E731
-        return {optimizer: jax.grad(f)(params, build) for optimizer, build in toys.OPTIMIZERS.items()}
-
-    for slope in toys.quick_jit(slopes)(params).values():
-        assert bool(tree.all_finite(slope)) and float(tree.norm(slope)) > 0
+@pytest.mark.parametrize("name, optimizer", [*((name, "adam") for name in sorted(ALGORITHMS)), ("npo", "clip")])
+def test_any_optimiser_has_finite_meta_gradients(name, optimizer):
+    """Plain gradient descent and momentum are differentiated by the tests around this one."""
+    algorithm, requests = make(name, toys.OPTIMIZERS[optimizer](RATE)), toys.requests(steps=2)
+    f = lambda p: outer(unlearn(algorithm, p, requests, jax.random.key(1))[0].params, toys.first(requests))  # noqa: E731
+    slope = toys.quick_jit(jax.grad(f))(toys.mlp_params())
+    assert bool(tree.all_finite(slope)) and float(tree.norm(slope)) > 0
 
 
 @pytest.mark.parametrize("optimizer", [optax.sgd(1.0), optax.adam(0.1, eps_root=1e-8)], ids=["sgd", "adam"])
@@ -331,38 +309,42 @@ def test_at_the_start_the_reference_is_the_model(name, objective):
 # random labels
 
 
+IDS = np.arange(5000)
+
+
 def relabel(ids, labels, classes=4, seed=0):
-    return np.asarray(objectives.other_labels(jax.random.key(seed), jnp.asarray(ids), jnp.asarray(labels), classes))
+    draw = toys.quick_jit(objectives.other_labels, static_argnums=3)
+    return np.asarray(draw(jax.random.key(seed), ids, labels, classes))
 
 
 def test_random_labels_are_never_the_true_ones_and_uniform_over_the_others():
-    ids = np.arange(6000)
-    for true in range(4):
-        counts = np.bincount(relabel(ids, np.full(6000, true)), minlength=4)
-        assert counts[true] == 0
-        spread = 5 * np.sqrt(6000 * (1 / 3) * (2 / 3))
-        assert np.all(np.abs(np.delete(counts, true) - 2000) < spread)
+    true = IDS % 4
+    new = relabel(IDS, true)
+    for label in range(4):
+        counts = np.bincount(new[true == label], minlength=4)
+        assert counts[label] == 0
+        assert np.all(np.abs(np.delete(counts, label) - 1250 / 3) < 5 * np.sqrt(1250 * (1 / 3) * (2 / 3)))
 
 
 def test_a_random_label_belongs_to_an_id_whatever_the_batch():
-    ids, labels = np.arange(100, 140), np.arange(40) % 4
-    full, order = relabel(ids, labels), np.random.default_rng(0).permutation(40)
-    np.testing.assert_array_equal(relabel(ids[order], labels[order]), full[order])
-    np.testing.assert_array_equal(relabel(ids[7:9], labels[7:9]), full[7:9])
-    assert np.any(relabel(ids, labels, seed=1) != full)
+    labels, order = IDS % 4, np.random.default_rng(0).permutation(5000)
+    full = relabel(IDS, labels)
+    np.testing.assert_array_equal(relabel(IDS[order], labels[order]), full[order])
+    np.testing.assert_array_equal(relabel(IDS[7:9], labels[7:9]), full[7:9])
+    assert np.any(relabel(IDS, labels, seed=1) != full)
 
 
-@pytest.mark.parametrize("dtype, classes", [(np.uint8, 200), (np.int8, 100), (np.int32, 200)])
+@pytest.mark.parametrize("dtype, classes", [(np.uint8, 200), (np.int8, 100)])
 def test_random_labels_do_not_overflow_small_integers(dtype, classes):
-    labels = relabel(np.arange(5000), np.full(5000, classes - 1, dtype), classes)
+    labels = relabel(IDS, np.full(5000, classes - 1, dtype), classes)
     assert labels.dtype == dtype
     assert set(labels.tolist()) == set(range(classes - 1))
 
 
 def test_random_labels_are_the_same_in_float32_and_float64_programs():
-    wide = relabel(np.arange(50), np.zeros(50, np.int32), 10)
+    wide = relabel(IDS, IDS % 4)
     with jax.enable_x64(False):
-        np.testing.assert_array_equal(relabel(np.arange(50), np.zeros(50, np.int32), 10), wide)
+        np.testing.assert_array_equal(relabel(IDS, IDS % 4), wide)
 
 
 def test_random_labels_are_stable_over_steps():

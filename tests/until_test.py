@@ -1,5 +1,7 @@
 """Unlearning until a criterion holds, against a hand-written loop."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,12 +45,21 @@ def jit_unless(unroll, f):
     return f if unroll else toys.quick_jit(f)
 
 
-def by_hand(algorithm, data=DATA, max_steps=BUDGET_STEPS):
-    """A plain loop: look, stop or step. Returns state, steps, stop, and the list of what was seen."""
+@functools.cache
+def look():
+    return toys.quick_jit(observe)
+
+
+@functools.cache
+def update():
+    return toys.quick_jit(make().update)
+
+
+def by_hand(data=DATA, max_steps=BUDGET_STEPS):
+    """A plain loop of ascent: look, stop or step. Returns state, steps, stop, and the list of what was seen."""
     memory_key, draw_key, step_key = jax.random.split(jax.random.key(3), 3)
-    state = algorithm.init(toys.mlp_params(), draw(data, draw_key, 0), memory_key)
-    look, update = toys.quick_jit(observe), toys.quick_jit(algorithm.update)
-    seen, steps = [look(state.params, data)], 0
+    state = make().init(toys.mlp_params(), draw(data, draw_key, 0), memory_key)
+    seen, steps = [look()(state.params, data)], 0
     while True:
         numbers = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves((state.params, seen[-1]))])
         if not np.all(np.isfinite(numbers)):
@@ -57,13 +68,13 @@ def by_hand(algorithm, data=DATA, max_steps=BUDGET_STEPS):
             return state, steps, "reached", seen
         if steps == max_steps:
             return state, steps, "budget", seen
-        state, _ = update(state, draw(data, draw_key, steps), jax.random.fold_in(step_key, steps))
-        seen.append(look(state.params, data))
+        state, _ = update()(state, draw(data, draw_key, steps), jax.random.fold_in(step_key, steps))
+        seen.append(look()(state.params, data))
         steps += 1
 
 
 def losses_by_hand():
-    return [float(seen["loss"]) for seen in by_hand(make(), dict(DATA, target=np.inf))[3]]
+    return [float(seen["loss"]) for seen in by_hand(dict(DATA, target=np.inf))[3]]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +100,7 @@ def test_every_ending_is_that_of_the_hand_loop(rising, unroll):
     for steps in (0, 1, 3, BUDGET_STEPS, None):
         data = dict(DATA, target=np.float32(1e9)) if steps is None else target(rising, steps)
         outcome = until(toys.mlp_params(), data, jax.random.key(3))
-        state, made, stop, seen = by_hand(make(), data)
+        state, made, stop, seen = by_hand(data)
         assert made == (BUDGET_STEPS if steps is None else steps)
         assert int(outcome.steps) == made and outcome.steps.dtype == jnp.int32
         assert STOPS[int(outcome.stop)] == stop == ("budget" if steps is None else "reached")
@@ -138,9 +149,9 @@ def test_parameters_count_even_where_the_observation_is_finite():
     assert STOPS[int(toys.quick_jit(until)(params, DATA, jax.random.key(0)).stop)] == "diverged"
 
 
-@pytest.mark.parametrize("name", sorted(ALGORITHMS))
-def test_every_algorithm_runs_the_same_unrolled(name):
-    """Memory and optimiser state, keys among them, survive the while loop."""
+@pytest.mark.parametrize("name", ["ascent_kl", "random_label"])
+def test_memory_of_either_kind_survives_the_loop(name):
+    """Reference parameters and a key, beside the optimiser's state."""
     looped, unrolled = (run(make(name), unroll=unroll) for unroll in (False, True))
     toys.assert_close(looped, unrolled, 1e-5)
 
@@ -148,10 +159,8 @@ def test_every_algorithm_runs_the_same_unrolled(name):
 # many runs
 
 
-@pytest.mark.parametrize(
-    "name, key", [("ascent", jax.random.key), ("random_label", jax.random.key), ("npo", jax.random.PRNGKey)]
-)
-def test_each_lane_stops_on_its_own_and_is_frozen_then(rising, name, key):
+@pytest.mark.parametrize("name, key", [("ascent", jax.random.PRNGKey), ("random_label", jax.random.key)])
+def test_each_lane_stops_on_its_own_and_is_frozen_then(name, key):
     """Lanes with targets of their own, one of them diverging, equal single runs."""
     until = unlearn_until(make(name), draw, observe, reached, BUDGET_STEPS)
     curve = run(make(name), dict(DATA, target=np.float32(np.inf))).curve["loss"]
@@ -166,7 +175,7 @@ def test_each_lane_stops_on_its_own_and_is_frozen_then(rising, name, key):
     stops = [STOPS[code] for code in lanes.stop]
     assert stops[0] == "reached" and stops[-2:] == ["budget", "diverged"]
     assert lanes.steps[0] == 0 and lanes.steps[4] == 0 and lanes.steps[3] == BUDGET_STEPS
-    if name == "ascent":
+    if name == "ascent":  # its loss rises step by step
         assert lanes.steps.tolist() == [0, 2, 4, BUDGET_STEPS, 0]
 
 
@@ -174,8 +183,9 @@ def test_lanes_may_have_seeds_of_their_own():
     until = unlearn_until(make(), draw, observe, reached, BUDGET_STEPS)
     keys, starts = jax.random.split(jax.random.key(0), 2), [toys.mlp_params(seed) for seed in (4, 5)]
     lanes = toys.quick_jit(jax.vmap(until, in_axes=(0, None, 0)))(toys.stack(starts), DATA, keys)
+    single = toys.quick_jit(until)
     for i in range(2):
-        toys.assert_close(toys.lane(lanes, i), toys.quick_jit(until)(starts[i], DATA, keys[i]), 2e-5)
+        toys.assert_close(toys.lane(lanes, i), single(starts[i], DATA, keys[i]), 2e-5)
 
 
 # the program

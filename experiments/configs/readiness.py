@@ -39,7 +39,7 @@ def defaults() -> ml_collections.ConfigDict:
             "validation_fraction": 0.2,
         }
     )
-    config.model = D({"name": "mlp", "options": D({"widths": (128, 128)}, convert_dict=False)})
+    config.model = D({"name": "mlp", "options": {"widths": (128, 128)}})
     config.train = D(
         {
             "steps": 1500,
@@ -112,4 +112,175 @@ def digits(config: ml_collections.ConfigDict) -> None:
     """scikit-learn's digits, one class forgotten, MLP, 10 seeds: the demo."""
 
 
-EXPERIMENTS = {"digits": digits}
+def digits_random(config: ml_collections.ConfigDict) -> None:
+    """A random tenth of the digits forgotten; fulfilled at the oracle's accuracy on it. Sizes: --config.forget.fraction."""
+    config.forget.setting = "random"
+
+
+def digits_unlearners(config: ml_collections.ConfigDict) -> None:
+    """Requests served by another algorithm than the rehearsed one: all of the shelf, each with a rate of its own."""
+    config.request.unlearners = ("ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")
+    config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness")
+    config.equal_flops = False
+
+
+def digits_ablation(config: ml_collections.ConfigDict) -> None:
+    """Each term, order, number of inner steps, cap and form, and step sizes other than the shipped one."""
+    _few_rivals(config)
+    config.variants = _named(
+        {
+            "efficiency only": {"retention": 0.0},
+            "retention only": {"efficiency": 0.0},
+            "resistance": {"resistance": 1.0},
+            "relearning": {"relearning": 0.5},
+            "first order": {"order": 1},
+            "K=2": {"inner_steps": 2},
+            "K=4": {"inner_steps": 4},
+            "raw": {"form": "raw"},
+            "no cap": {"cap": ""},
+            "raw, no cap": {"form": "raw", "cap": ""},
+            "not normalised": {"normalise": False},
+            "step / 3": {"step_size": (0.1, 0.1)},
+            "step x 3": {"step_size": (0.9, 0.9)},
+            "step range": {"step_size": (0.1, 0.9)},
+            "same batch": {"fresh": False},
+            "late start": {"start": 1000},
+        }
+    )
+
+
+def digits_weights(config: ml_collections.ConfigDict) -> None:
+    """Sensitivity to the terms' weights."""
+    _few_rivals(config)
+    grid = [(e, r) for e in (0.1, 0.5, 2.0) for r in (1.0, 4.0, 16.0)]
+    config.variants = _named({f"efficiency {e:g}, retention {r:g}": {"efficiency": e, "retention": r} for e, r in grid})
+
+
+def digits_split(config: ml_collections.ConfigDict) -> None:
+    """The split is wrong or unknown: noise, groups, every class, random pseudo-requests."""
+    _few_rivals(config)
+    config.variants = _named(
+        {
+            "noise 10%": {"noise": 0.1},
+            "noise 25%": {"noise": 0.25},
+            "noise 50%": {"noise": 0.5},
+            "overlapping groups": {"requests": "groups"},
+            "any class": {"requests": "classes"},
+            "random requests": {"requests": "random"},
+        }
+    )
+
+
+def digits_outside(config: ml_collections.ConfigDict) -> None:
+    """The request lies wholly outside the revocable set: class 3 is forgotten, class 5 was rehearsed."""
+    _few_rivals(config)
+    config.forget.revocable = 5
+
+
+def digits_sequence(config: ml_collections.ConfigDict) -> None:
+    """A random tenth forgotten in four requests, one after another, each repeating a fifth of the one before."""
+    digits_random(config)
+    _few_rivals(config)
+    config.request.parts = 4
+    config.request.overlap = 0.2
+
+
+def digits_tuned(config: ml_collections.ConfigDict) -> None:
+    """Fine-tuning on new data comes between training and request."""
+    _few_rivals(config)
+    config.request.tune_steps = 100
+
+
+def fashion_mnist(config: ml_collections.ConfigDict) -> None:
+    """fashion_mnist, 20,000 training images, class 3 (dresses) forgotten, MLP."""
+    config.data.name = "fashion_mnist"
+    config.data.train_size = 20_000
+    config.model.options.widths = (256, 256)
+    config.train.steps = 1560
+    config.train.batch_size = 128
+    config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness")
+
+
+def fashion_mnist_random(config: ml_collections.ConfigDict) -> None:
+    """A random tenth of fashion_mnist forgotten, MLP."""
+    fashion_mnist(config)
+    config.forget.setting = "random"
+
+
+def fashion_mnist_cnn(config: ml_collections.ConfigDict) -> None:
+    """fashion_mnist, class 3 forgotten, strided CNN."""
+    fashion_mnist(config)
+    config.model.name = "cnn"
+    config.model.options = ml_collections.ConfigDict({"widths": (32, 64)})
+    config.reweight.others = (0.02,)
+    config.equal_flops = False
+    config.request.batch_size = 512
+    config.relearn.steps = 40
+
+
+def cifar10(config: ml_collections.ConfigDict) -> None:
+    """cifar10, 20,000 training images, class 3 (cats) forgotten, strided CNN."""
+    fashion_mnist_cnn(config)
+    config.data.name = "cifar10"
+    config.train.steps = 1560
+
+
+def cifar10_random(config: ml_collections.ConfigDict) -> None:
+    """A random tenth of cifar10 forgotten, strided CNN."""
+    cifar10(config)
+    config.forget.setting = "random"
+
+
+def cifar10_gpu(config: ml_collections.ConfigDict) -> None:
+    """All of cifar10, class 3 forgotten, ResNet-18: for an accelerator."""
+    cifar10(config)
+    config.data.train_size = 0
+    config.model.name = "resnet18"
+    config.model.options = ml_collections.ConfigDict({"width": 64})
+    config.train.steps = 9360
+    config.equal_flops = True
+
+
+def cifar10_vit(config: ml_collections.ConfigDict) -> None:
+    """cifar10, class 3 forgotten, a small ViT trained by AdamW."""
+    cifar10(config)
+    config.model.name = "vit"
+    config.model.options = ml_collections.ConfigDict({"width": 64, "depth": 4})
+    config.train.optimizer = "adamw"
+    config.train.learning_rate = 0.001
+
+
+def _few_rivals(config: ml_collections.ConfigDict) -> None:
+    config.trainings = ("oracle", "heldout_oracle", "vanilla", "readiness")
+    config.equal_flops = False
+
+
+def _named(variants: dict[str, dict]) -> ml_collections.ConfigDict:
+    """Variants as a ConfigDict; their names may hold dots, which its constructor would not take apart."""
+    config = ml_collections.ConfigDict()
+    for name, overrides in variants.items():
+        config[name.replace(".", "_")] = ml_collections.ConfigDict(overrides)
+    return config
+
+
+EXPERIMENTS = {
+    one.__name__: one
+    for one in (
+        digits,
+        digits_random,
+        digits_unlearners,
+        digits_ablation,
+        digits_weights,
+        digits_split,
+        digits_outside,
+        digits_sequence,
+        digits_tuned,
+        fashion_mnist,
+        fashion_mnist_random,
+        fashion_mnist_cnn,
+        cifar10,
+        cifar10_random,
+        cifar10_gpu,
+        cifar10_vit,
+    )
+}

@@ -1,0 +1,150 @@
+"""What all stages of a comparison share: the checked config, the data, who is forgotten, the model, the devices."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from experiments import data, fleet, models, parallel, results, training
+from experiments.evaluation import Sets
+from unlearn import ALGORITHMS
+
+Config = ml_collections.ConfigDict
+TRAININGS = ("oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness")
+POSITIVE = (
+    ("train.steps", 1),
+    ("train.batch_size", 1),
+    ("readiness.every", 1),
+    ("request.max_steps", 1),
+    ("request.parts", 1),
+)
+
+
+class Bench(NamedTuple):
+    """What all stages share: the config, the data, the model, the devices and the folder."""
+
+    config: Config
+    workdir: results.Workdir
+    dataset: data.Dataset
+    forget: np.ndarray  # positions in the training split
+    sets: Sets
+    train: dict[str, jax.Array]  # the training split on the device, as one Batch
+    module: Any
+    devices: parallel.Parallel
+    loops: bool
+
+
+class Fleet(NamedTuple):
+    """One way's trained lanes, one per seed."""
+
+    training: str
+    variant: str
+    trained: training.Trained
+    lanes: int  # of the program that trained it
+    cost: dict[str, float]
+    extra: dict[str, Any]
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot be run before anything is computed or written.
+
+    Raises:
+      ValueError: one line that says what to do.
+    """
+    if config.seeds < 1:
+        raise ValueError(f"seeds is {config.seeds}: train at least one, with --config.seeds=1 or more")
+    for name in config.request.unlearners:
+        if name not in ALGORITHMS:
+            raise ValueError(f"unlearner {name!r} is unknown; choose from {', '.join(ALGORITHMS)}")
+    if config.readiness.algorithm not in ALGORITHMS:
+        raise ValueError(
+            f"readiness.algorithm {config.readiness.algorithm!r} is unknown; choose from {', '.join(ALGORITHMS)}"
+        )
+    for name in config.trainings:
+        if name not in TRAININGS:
+            raise ValueError(f"training {name!r} is unknown; choose from {', '.join(TRAININGS)}")
+    for name in ("oracle", "vanilla"):
+        if name not in config.trainings:
+            raise ValueError(f"trainings lacks {name!r}: every comparison needs it; add it to --config.trainings")
+    for name, least in POSITIVE:
+        section, field = name.split(".")
+        if config[section][field] < least:
+            raise ValueError(f"{name} is {config[section][field]}: set --config.{name} to {least} or more")
+    if not config.request.learning_rates:
+        raise ValueError("request.learning_rates is empty: give at least one rate to choose from")
+    sizes = config.readiness.step_size
+    if len(sizes) != 2 or not 0 < sizes[0] <= sizes[1]:
+        raise ValueError(
+            f"readiness.step_size is {sizes}: give (lowest, highest), as in --config.readiness.step_size='(0.3, 0.5)'"
+        )
+    if not 0 < config.readiness.fraction <= 1:
+        raise ValueError(
+            f"readiness.fraction is {config.readiness.fraction}: give a share of the batch above 0 and up to 1"
+        )
+    for name in config.variants:
+        for key in config.variants[name]:
+            if key not in config.readiness:
+                raise ValueError(f"variant {name!r} overrides readiness.{key}, which does not exist")
+
+
+def set_up(config: Config, folder: results.Workdir, dataset: data.Dataset) -> Bench:
+    """Resolve who is forgotten, who is scored, the model and the devices."""
+    forget = data.check_ids(dataset, _forget_ids(config, dataset, config.forget.target))
+    module = models.build(config.model.name, dict(config.model.options), dataset.classes)
+    module.init(jax.random.key(0), jnp.asarray(dataset.train.x[:1]))
+    train = jax.tree.map(jnp.asarray, data.batch(dataset.train))
+    return Bench(
+        config,
+        folder,
+        dataset,
+        forget,
+        _sets(config, dataset, forget),
+        train,
+        module,
+        parallel.make(config.parallel),
+        fleet.in_loops(config.model.name),
+    )
+
+
+def revocable(bench: Bench) -> np.ndarray:
+    """Positions in the training split that training is told may be forgotten: the request's, another class's, or noisy."""
+    config, dataset = bench.config, bench.dataset
+    told = dataset.train.id[bench.forget]
+    if config.forget.revocable >= 0:
+        told = _forget_ids(config, dataset, config.forget.revocable)
+    return data.check_ids(dataset, data.revocable_ids(dataset, told, config.readiness.noise, config.seed))
+
+
+def _forget_ids(config: Config, dataset: data.Dataset, target: int) -> np.ndarray:
+    return data.forget_ids(dataset, config.forget.setting, target, config.forget.fraction, config.forget.seed)
+
+
+def _sets(config: Config, dataset: data.Dataset, forget: np.ndarray) -> Sets:
+    kept = np.setdiff1d(np.arange(len(dataset.train.id)), forget)
+    by_class = config.forget.setting == "class"
+    staying = lambda split: np.flatnonzero(split.y != config.forget.target) if by_class else None  # noqa: E731
+    leaving = np.flatnonzero(dataset.test.y == config.forget.target) if by_class else None
+    return Sets(
+        data.batch(dataset.train, forget),
+        data.batch(dataset.train, kept),
+        data.batch(dataset.test),
+        data.batch(dataset.test, staying(dataset.test)),
+        data.batch(dataset.validation),
+        data.batch(dataset.validation, staying(dataset.validation)),
+        data.batch(dataset.test, leaving),
+    )
+
+
+def request_keys(bench: Bench) -> jax.Array:
+    """Raw keys of the lanes' requests and attacks, one per seed and the same for all ways."""
+    seeds = range(bench.config.seed, bench.config.seed + bench.config.seeds)
+    return jnp.stack([jax.random.key_data(jax.random.fold_in(jax.random.key(s), 2)) for s in seeds])
+
+
+def find(fleets: list[Fleet], name: str) -> Fleet:
+    """The fleet of a training in its default variant."""
+    return next(one for one in fleets if (one.training, one.variant) == (name, "default"))

@@ -1,0 +1,230 @@
+"""The ways of training that a comparison holds side by side, each a fleet with one lane per seed."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from experiments import cost, data, evaluation, fleet, models, training
+from experiments.bench import Bench, Fleet, revocable
+from readiness import Terms, make_readiness
+from readiness.requests import Draw, Pools, make_pools, nearest_classes, nearest_examples
+from unlearn import ALGORITHMS
+from unlearn.gradient import normalised
+
+
+class Rehearsal(NamedTuple):
+    """A readiness variant before it is trained.
+
+    way: as it trains.  counted: the same with unrolled inner steps, for XLA's counts.  pools: who is rehearsed.
+    """
+
+    variant: str
+    way: training.Way
+    counted: training.Way
+    pools: Pools
+
+
+def plan(bench: Bench) -> list[Rehearsal]:
+    """The default rehearsal and every variant of the config; what cannot be run is refused here, before training.
+
+    Raises:
+      ValueError: one line that says what to do.
+    """
+    config = bench.config
+    plain = _way(bench, config.train.steps)
+    rehearsals = []
+    variants = {"default": {}, **config.variants.to_dict()} if "readiness" in config.trainings else {}
+    for name, overrides in variants.items():
+        changed = config.copy_and_resolve_references()
+        changed.readiness.update(overrides)
+        varied = bench._replace(config=changed)
+        ways = (plain._replace(rehearsing=_rehearsing(varied, unroll)) for unroll in (bench.loops, True))
+        rehearsals.append(Rehearsal(name, *ways, _pools(varied)))
+    return rehearsals
+
+
+def train_all(bench: Bench, rehearsals: list[Rehearsal]) -> list[Fleet]:
+    """Every way of the config: ordinary ones as lanes of one program, readiness variants and DP-SGD on their own."""
+    config = bench.config
+    ways = _plain_ways(bench)
+    plain = train_plain(bench, "plain", config.train.steps, ways)
+    ready = [train_readiness(bench, rehearsal, plain[0].cost["step_flops"]) for rehearsal in rehearsals]
+    longer = []
+    if config.equal_flops and ready:
+        steps = round(config.train.steps * ready[0].cost["train_flops"] / plain[0].cost["train_flops"])
+        again = {
+            (name, "equal_flops"): ways[name, "default"] for name in ("vanilla", "reweight") if (name, "default") in ways
+        }
+        longer = train_plain(bench, "equal_flops", steps, again)
+    private = [train_private(bench)] if "dpsgd" in config.trainings else []
+    if ready:
+        plain = _mark_matched(bench, plain, ready[0])
+    return plain + longer + private + ready
+
+
+def _plain_ways(bench: Bench) -> dict[tuple[str, str], training.Lane]:
+    """(training, variant) -> lanes, oracles first."""
+    config = bench.config
+    seeds = np.arange(config.seed, config.seed + config.seeds)
+    count = len(bench.train["id"])
+    everyone, ones = np.ones(count, bool), np.ones(count)
+    kept = everyone.copy()
+    kept[bench.forget] = False
+    lanes = functools.partial(training.make_lanes, seeds)
+
+    def weighted(weight: float) -> training.Lane:
+        weights = ones.copy()
+        weights[revocable(bench)] = weight
+        return lanes(everyone, weights)
+
+    ways = {("oracle", "default"): lanes(kept, ones)}
+    if "heldout_oracle" in config.trainings:
+        ways["heldout_oracle", "default"] = lanes(kept, ones, stream=1)
+    ways["vanilla", "default"] = lanes(everyone, ones)
+    if "reweight" in config.trainings:
+        ways["reweight", "default"] = weighted(config.reweight.weight)
+        for weight in config.reweight.others:
+            ways["reweight", f"weight={weight:g}"] = weighted(weight)
+    return ways
+
+
+def train_plain(bench: Bench, name: str, steps: int, ways: dict[tuple[str, str], training.Lane]) -> list[Fleet]:
+    """Train all lanes of all ways as one fleet, and give each way its own back."""
+    way = _way(bench, steps)
+    trained = _train(bench, way, fleet.concatenate(list(ways.values())), name)
+    spent = cost.of_training(way, bench.train)
+    seeds, total = bench.config.seeds, len(ways) * bench.config.seeds
+    fleets = []
+    for i, (key, _) in enumerate(ways.items()):
+        part = slice(i * seeds, (i + 1) * seeds)
+        lanes = training.Trained(fleet.lane(trained.params, part), trained.seconds, trained.losses[:, part])
+        fleets.append(Fleet(*key, lanes, total, spent, {}))
+    return fleets
+
+
+def train_private(bench: Bench) -> Fleet:
+    """DP-SGD by optax, at the same steps."""
+    config = bench.config
+    way = _way(bench, config.train.steps)._replace(private=(config.dpsgd.clip, config.dpsgd.noise))
+    trained = _train(bench, way, _plain_ways(bench)["vanilla", "default"], "dpsgd")
+    return Fleet("dpsgd", "default", trained, config.seeds, cost.of_training(way, bench.train), {})
+
+
+def train_readiness(bench: Bench, rehearsal: Rehearsal, step_flops: float) -> Fleet:
+    """One variant of readiness; `step_flops` is what its ordinary steps cost."""
+    config = bench.config
+    lanes = _plain_ways(bench)["vanilla", "default"]
+    trained = _train(bench, rehearsal.way, lanes, f"readiness-{rehearsal.variant}", rehearsal.pools)
+    spent = cost.of_rehearsing(rehearsal.counted, bench.train, rehearsal.pools, step_flops)
+    return Fleet("readiness", rehearsal.variant, trained, config.seeds, spent, {})
+
+
+def _way(bench: Bench, steps: int) -> training.Way:
+    config = bench.config.train
+    per_epoch = max(1, len(bench.train["id"]) // config.batch_size)
+    return training.Way(bench.module, training.optimizer(config, steps), steps, per_epoch, config.batch_size)
+
+
+def _train(bench: Bench, way: training.Way, lanes: training.Lane, name: str, pools: Any = None) -> training.Trained:
+    count = fleet.lane_count(lanes)
+    with tqdm(total=way.steps, desc=f"train {name} x{count}", unit="step", mininterval=1.0) as bar:
+
+        def report(entry: dict[str, Any]) -> None:
+            bar.update(entry["step"] - bar.n)
+            bench.workdir.log("train", training=name, lanes=count, **entry)
+
+        folder = bench.workdir.path / "checkpoints" / name
+        save_every = bench.config.checkpoint_seconds
+        return training.train(way, lanes, bench.train, pools, bench.devices, bench.loops, folder, report, save_every)
+
+
+def _rehearsing(bench: Bench, unroll: bool) -> training.Rehearsing:
+    config = bench.config.readiness
+    model = models.as_model(bench.module)
+    order = bench.devices.inner_grad(config.order)
+    cap = _cap(config.cap, bench.dataset.classes)
+    terms = Terms(config.efficiency, config.retention, config.resistance, config.relearning, cap, config.form)
+
+    def rehearsed(step_size: jax.Array) -> Any:
+        optimizer = optax.sgd(step_size)
+        if config.normalise:
+            optimizer = optax.chain(normalised(), optimizer)
+        return ALGORITHMS[config.algorithm](
+            model, optimizer, mean=bench.devices.mean, grad=order, **config.algorithm_options.to_dict()
+        )
+
+    relearner = None
+    if config.relearning:
+        first = bench.devices.inner_grad(config.relearn_order)
+        rate = optax.sgd(config.relearn_rate)
+        relearner = ALGORITHMS["finetune"](model, rate, mean=bench.devices.mean, grad=first)
+    readiness = make_readiness(model, rehearsed, terms, relearner=relearner, mean=bench.devices.mean, unroll=unroll)
+    count = len(bench.forget)
+    draw = Draw(
+        size=max(1, round(config.fraction * bench.config.train.batch_size)),
+        inner_steps=config.inner_steps,
+        fresh=config.fresh,
+        retain=config.algorithm != "ascent",
+        recovery=bool(config.resistance),
+        relearn_steps=config.relearn_steps if config.relearning else 0,
+        anew=min(count, 256) if config.requests == "random" else 0,
+    )
+    low, high = (size / max(config.inner_steps, 1) for size in config.step_size)
+    return training.Rehearsing(readiness, draw, config.every, config.start, (low, high))
+
+
+def _cap(cap: str, classes: int) -> float | None:
+    if cap in ("", "log_classes"):
+        return math.log(classes) if cap else None
+    try:
+        return float(cap)
+    except ValueError:
+        raise ValueError(f"readiness.cap {cap!r} is no number: give one, log_classes, or nothing") from None
+
+
+def _pools(bench: Bench) -> Any:
+    """The groups of ids that rehearsals draw from, by what is known in advance."""
+    config, split = bench.config.readiness, bench.dataset.train
+    known = np.zeros(len(split.id), bool)
+    known[revocable(bench)] = True
+    if config.requests in ("known", "random"):
+        groups = known[None]
+    elif config.requests == "classes":
+        groups = np.arange(bench.dataset.classes)[:, None] == split.y
+    elif config.requests == "groups":
+        groups = np.stack([known & (data.hash_uniform(split.id, f"group{i}", bench.config.seed) < 0.5) for i in range(4)])
+    else:
+        raise ValueError(f"readiness.requests {config.requests!r} is unknown; choose known, groups, classes or random")
+    choose = {
+        "stable": lambda mask: ~mask,
+        "nearest_classes": lambda mask: nearest_classes(split.x, split.y, mask, 3),
+        "nearest_examples": lambda mask: nearest_examples(split.x, mask, int(mask.sum())),
+    }
+    if config.recovery not in choose:
+        raise ValueError(f"readiness.recovery {config.recovery!r} is unknown; choose {', '.join(choose)}")
+    return make_pools(groups, np.stack([choose[config.recovery](mask) for mask in groups]))
+
+
+def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]:
+    """Mark the re-weighting whose forget loss before the request is nearest to readiness's, on a log scale."""
+    predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
+
+    def distance(one: Fleet) -> float:
+        losses = [
+            np.mean([s["forget_loss"] for s in evaluation.score(predict, f.trained.params, bench.sets)])
+            for f in (one, ready)
+        ]
+        return abs(math.log(losses[0] / losses[1])) if min(losses) > 0 else math.inf
+
+    candidates = [one for one in plain if one.training == "reweight"]
+    if not candidates:
+        return plain
+    nearest = min(candidates, key=distance)
+    return [one._replace(extra={"matched": True}) if one is nearest else one for one in plain]

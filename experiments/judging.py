@@ -1,0 +1,240 @@
+"""Requests and scores: the rate chosen for vanilla, the request carried out on every way, the rows of results.json."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from experiments import cost, data, evaluation, fleet, models, requesting, results, training
+from experiments.bench import Bench, Config, Fleet, find, request_keys
+from readiness.requests import nearest_classes, nearest_examples
+from unlearn import STOPS
+from unlearn.metrics import gaps
+from unlearn.until import REACHED
+
+WATCHED = 500  # forget examples that relearning is measured on
+
+
+def judge(bench: Bench, fleets: list[Fleet]) -> list[dict[str, Any]]:
+    """The rows of results.json: an oracle's own scores, and one row per unlearner and seed for every other way."""
+    settings = choose_settings(bench, fleets)
+    kept = bench.workdir.stage("oracle", lambda: _score(bench, find(fleets, "oracle").trained.params))
+    oracle = [{name: float("nan") if value is None else value for name, value in lane.items()} for lane in kept]
+    rows = []
+    for one in fleets:
+        for name in ("none",) if one.training.endswith("oracle") else bench.config.request.unlearners:
+
+            def compute(one: Fleet = one, name: str = name) -> list[dict[str, Any]]:
+                return _rows(bench, one, fleets, name, settings.get(name), oracle)
+
+            rows += bench.workdir.stage(f"rows-{one.training}-{one.variant}-{name}", compute)
+    return rows
+
+
+def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requesting.Setting]:
+    """For each unlearner, the learning rate that serves vanilla best on validation data, by a sweep that is kept.
+
+    Best is the highest mean accuracy on the validation examples that stay, among the rates that fulfil the request in
+    every lane; failing that, among those that fulfil it in the most lanes.
+    """
+    config = bench.config.request
+    vanilla = find(fleets, "vanilla")
+    settings = {}
+    for name in config.unlearners:
+
+        def sweep(name: str = name) -> list[dict[str, Any]]:
+            trials = []
+            for rate in tqdm(config.learning_rates, desc=f"sweep {name}", unit="rate"):
+                outcome, _ = _request(bench, _at_request(bench, vanilla), fleets, name, _setting(config, rate))
+                scores = _score(bench, outcome.params)
+                kept = [s["validation_retain_accuracy"] for s in scores]
+                trials.append(
+                    {
+                        "learning_rate": rate,
+                        "reached": int((outcome.stop == REACHED).sum()),
+                        "steps": outcome.steps,
+                        "validation_retain_accuracy": np.nan_to_num(kept).mean(),
+                    }
+                )
+            return trials
+
+        trials = bench.workdir.stage(f"sweep-{name}", sweep)
+        best = max(trials, key=lambda t: (t["reached"], t["validation_retain_accuracy"]))
+        settings[name] = _setting(config, best["learning_rate"])
+        bench.workdir.log("sweep", unlearner=name, trials=trials, chosen=best["learning_rate"], selected_for="vanilla")
+    return settings
+
+
+def _rows(
+    bench: Bench, one: Fleet, fleets: list[Fleet], name: str, setting: requesting.Setting | None, oracle: list[dict]
+) -> list[dict]:
+    config = bench.config
+    model = models.as_model(bench.module)
+    seeds = config.seeds
+    at_request = params = _at_request(bench, one)
+    before = after = _score(bench, params)
+    outcome, seconds, flops = None, 0.0, 0.0
+    if setting:
+        outcome, seconds = _request(bench, at_request, fleets, name, setting)
+        params = outcome.params
+        after = _score(bench, params)
+        flops = _update_flops(bench, at_request, name, setting)
+    curves = _relearn(bench, params)
+    forget, stable = (requesting.subsample(getattr(bench.sets, which), 1000) for which in ("forget", "retain"))
+    diagnosis = evaluation.make_diagnose(model, bench.loops)(at_request, forget, stable)
+    sha_before, sha_after = training.digests(at_request), training.digests(params)
+    rows = []
+    for i in range(seeds):
+        steps = int(outcome.steps[i]) if outcome else 0
+        extra = {
+            "lanes": one.lanes,
+            "average_gap": gaps.average_gap(after[i], oracle[i]),
+            "tow": gaps.tow(after[i], oracle[i]),
+            "oracle_mia_auc": oracle[i]["mia_auc"],
+            "relearning": {which: curve[i] for which, curve in curves.items()},
+            "curve": {k: v[i][np.isfinite(v[i])] for k, v in outcome.curve.items()} if outcome else {},
+            "diagnostics": {k: float(v[i]) for k, v in diagnosis.items()},
+            "setting": setting._asdict() if setting else None,
+            "step_flops": one.cost["step_flops"],
+            "meta_step_flops": one.cost["meta_step_flops"],
+            "params_sha256": {"before": sha_before[i], "after": sha_after[i]},
+            **one.extra,
+        }
+        rows.append(
+            {
+                "training": one.training,
+                "variant": one.variant,
+                "unlearner": name,
+                "setting": config.forget.setting,
+                "dataset": config.data.name,
+                "seed": config.seed + i,
+                "before": before[i],
+                "after": after[i],
+                "steps": steps,
+                "stop": STOPS[int(outcome.stop[i])] if outcome else "reached",
+                "train_seconds": one.trained.seconds,
+                "unlearn_seconds": seconds / seeds,
+                "train_flops": one.cost["train_flops"],
+                "unlearn_flops": flops * steps,
+                "peak_bytes": one.cost["peak_bytes"],
+                "extra": extra,
+            }
+        )
+    return rows
+
+
+def _score(bench: Bench, params: Any) -> list[dict[str, float]]:
+    return evaluation.score(evaluation.make_predict(models.as_model(bench.module), bench.loops), params, bench.sets)
+
+
+def _update_flops(bench: Bench, params: Any, name: str, setting: requesting.Setting) -> float:
+    def count() -> float:
+        request, options = _request_data(bench)[0], _options(bench, name)
+        return cost.of_update(models.as_model(bench.module), name, options, fleet.lane(params, 0), request, setting)
+
+    return bench.workdir.stage(f"flops-{name}", count)
+
+
+def _options(bench: Bench, name: str) -> dict[str, Any]:
+    options = bench.config.request.options
+    return options[name].to_dict() if name in options else {}
+
+
+def _setting(config: Config, learning_rate: float) -> requesting.Setting:
+    return requesting.Setting(learning_rate, config.clip, config.max_steps, config.batch_size)
+
+
+class Served(NamedTuple):
+    """How the lanes came out of a request, or of several in a row: a stop is the worst of them, steps are their sum."""
+
+    params: Any
+    steps: np.ndarray
+    stop: np.ndarray
+    curve: dict[str, np.ndarray]
+
+
+def _at_request(bench: Bench, one: Fleet) -> Any:
+    """The parameters that meet the request: as trained, or after fine-tuning on new data in between."""
+    config = bench.config.request
+    if not config.tune_steps:
+        return one.trained.params
+    tune = evaluation.make_relearn(
+        models.as_model(bench.module), config.tune_rate, config.tune_steps, bench.config.train.batch_size, bench.loops
+    )
+    fresh = jax.tree.map(jnp.asarray, bench.sets.validation)
+    return tune((one.trained.params, request_keys(bench)), fresh, fresh)[0]
+
+
+def _request(
+    bench: Bench, params: Any, fleets: list[Fleet], name: str, setting: requesting.Setting
+) -> tuple[Served, float]:
+    """Carry out the request, part after part, on all lanes: the outcome, and the program's seconds without compiling."""
+    config = bench.config
+    run = requesting.make_request(models.as_model(bench.module), name, setting, _options(bench, name), bench.loops)
+    keys, targets = request_keys(bench), _targets(bench, fleets)
+    steps, stop, curves, seconds = np.zeros(config.seeds, int), np.zeros(config.seeds, int), [], 0.0
+    for part in _request_data(bench):
+        with results.stopwatch() as stopwatch:
+            outcome = jax.block_until_ready(run((params, keys, targets), part))
+        params, seconds = outcome.state.params, seconds + stopwatch()
+        steps, stop = steps + np.asarray(outcome.steps), np.maximum(stop, np.asarray(outcome.stop))
+        curves.append(outcome.curve)
+    joined = {which: np.concatenate([np.asarray(curve[which]) for curve in curves], axis=1) for which in curves[0]}
+    return Served(params, steps, stop, joined), seconds
+
+
+def _request_data(bench: Bench) -> list[requesting.RequestData]:
+    """What is asked for, in order: all at once, or in parts that share `overlap` of the part before."""
+    config, sets = bench.config.request, bench.sets
+    place = data.hash_uniform(sets.forget["id"], "part", bench.config.seed) * config.parts
+    retain, watch = (requesting.subsample(batch, config.observe) for batch in (sets.retain, sets.test_retain))
+    parts = []
+    for i in range(config.parts):
+        asked = (place >= i - config.overlap) & (place < i + 1)
+        forget = {name: leaf[asked] for name, leaf in sets.forget.items()}
+        parts.append(requesting.RequestData(*jax.tree.map(jnp.asarray, (forget, retain, watch))))
+    return parts
+
+
+def _targets(bench: Bench, fleets: list[Fleet]) -> jax.Array:
+    """Forget accuracy at which a request is fulfilled, for each lane: 0 for a class, the oracle's for random data."""
+    if bench.config.forget.setting == "class":
+        return jnp.zeros(bench.config.seeds)
+    predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
+    oracle = predict(find(fleets, "oracle").trained.params, bench.sets.forget["x"])
+    return jnp.asarray((oracle.argmax(axis=-1) == bench.sets.forget["y"]).mean(axis=1), jnp.float32)
+
+
+def _relearn(bench: Bench, params: Any) -> dict[str, np.ndarray]:
+    """Relearning curves [lanes, steps + 1] on four attack sets, watched on forget examples that are not attacked with."""
+    config, sets = bench.config.relearn, bench.sets
+    curves = {}
+    relearn = evaluation.make_relearn(
+        models.as_model(bench.module), config.learning_rate, config.steps, config.batch_size, bench.loops
+    )
+    forget = requesting.subsample(sets.forget, 0)
+    few = max(1, round(config.share * config.size))
+    few = min(few, len(forget["id"]) // 2)
+    mask = np.isin(bench.dataset.train.id, forget["id"])
+    if bench.config.forget.setting == "class":
+        similar = nearest_classes(bench.dataset.train.x, bench.dataset.train.y, mask, 3)
+    else:
+        similar = nearest_examples(bench.dataset.train.x, mask, 2 * config.size)
+    rows = lambda batch, part: {name: leaf[part] for name, leaf in batch.items()}  # noqa: E731
+    join = lambda a, b: {name: np.concatenate([a[name], b[name]]) for name in a}  # noqa: E731
+    stable = requesting.subsample(sets.retain, config.size)
+    attacks = {
+        "stable": (stable, forget),
+        "similar": (requesting.subsample(data.batch(bench.dataset.train, similar), config.size), forget),
+        "part": (join(rows(forget, slice(few)), rows(stable, slice(config.size - few))), rows(forget, slice(few, None))),
+        "all": (forget, sets.others if bench.config.forget.setting == "class" else forget),
+    }
+    widest = max(len(attack["id"]) for attack, _ in attacks.values())
+    for name, (attack, watch) in attacks.items():
+        attack, watch = requesting.padded(attack, widest), requesting.padded(requesting.subsample(watch, WATCHED), WATCHED)
+        curves[name] = np.asarray(relearn((params, request_keys(bench)), *jax.tree.map(jnp.asarray, (attack, watch)))[1])
+    return curves

@@ -1,0 +1,314 @@
+"""What a run found, from the files of its workdir alone: report.html, report.md, and a table for the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import page, plots, results, ways
+from experiments.page import Block, Heading, Table, Text
+from experiments.summary import count, summary
+from experiments.ways import AUC, BEFORE, FORGET, KEPT, MATCHED, NONE, SOON, STEPS, TEST, TIMES, TOW, Measure, Way, at
+
+WIDTH = 160
+
+
+def write(workdir: str | Path) -> Path:
+    """Write report.html and report.md into a finished workdir, and return the path of the first.
+
+    Raises:
+      WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
+    """
+    folder = Path(workdir)
+    try:
+        config, found = (json.loads((folder / name).read_text()) for name in ("config.json", "results.json"))
+    except (OSError, ValueError) as error:
+        raise results.WorkdirError(f"{folder} holds no finished run ({error}): run it again to finish it") from error
+    if not found["rows"]:
+        raise results.WorkdirError(f"{folder / 'results.json'} has no rows: nothing to report")
+    title, blocks = compose(config, found, sweeps(folder / "metrics.jsonl"))
+    results.write(folder / "report.md", page.to_markdown(title, blocks))
+    results.write(folder / "report.html", page.to_html(title, blocks))
+    return folder / "report.html"
+
+
+def sweeps(file: Path) -> list[dict[str, Any]]:
+    """The last learning-rate sweep of each unlearner; a line that a kill cut short is passed over."""
+    last = {}
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if event.get("event") == "sweep":
+            last[event["unlearner"]] = event
+    return list(last.values())
+
+
+def table(found: dict[str, Any]) -> str:
+    """The result table for a terminal, at most 160 columns wide."""
+    every = ways.group(found["rows"])
+    notes = [
+        "Accuracies in %; ± half of the 95% t-interval over seeds; relearned: on the 'part' attack set.",
+        "Read every value against the oracle's, a model trained without the forget set.",
+    ]
+    if any(way.matched for way in every):
+        notes.append(f"† {MATCHED}: the re-weighting whose forget loss before the request is nearest to readiness's.")
+    return "\n".join([page.to_text(_main_table(every, brief=True), WIDTH), *notes])
+
+
+def compose(config: dict[str, Any], found: dict[str, Any], swept: list[dict[str, Any]]) -> tuple[str, list[Block]]:
+    """The title and the blocks of the page."""
+    every = ways.group(found["rows"])
+    blocks = [
+        Text(summary(every, swept), lead=True),
+        *_results(every),
+        *_before(every),
+        *_paired(every),
+        *plots.unlearning(every),
+        *_relearning(every),
+        *_cost(every),
+        *_sweep(swept),
+        *_failures(every),
+        *_diagnostics(every),
+        *_settings(config, found),
+    ]
+    return f"Forethought: {every[0].rows[0]['dataset']}, {_asked(config)}", blocks
+
+
+def _asked(config: dict[str, Any]) -> str:
+    forget, request = config.get("forget", {}), config.get("request", {})
+    who = f"class {forget.get('target')}"
+    if forget.get("setting") != "class":
+        who = f"a random {100 * forget.get('fraction', math.nan):g}% of the training set"
+    parts = f" in {request['parts']} requests" if request.get("parts", 1) > 1 else ""
+    tuned = f" after {request['tune_steps']} steps of fine-tuning" if request.get("tune_steps") else ""
+    told = f" (training was told: class {forget['revocable']})" if forget.get("revocable", -1) >= 0 else ""
+    return f"{who} forgotten{parts}{tuned}{told}"
+
+
+def _main_table(every: Sequence[Way], brief: bool) -> Table:
+    last = _last(every)
+    headers = ["way", "unlearner", "test\nbefore", "forget\nbefore", "loss\nbefore", "steps\nmed / max", "stops\nreached"]
+    headers += ["forget\nafter", "test-retain\nafter", "MIA AUC\nafter", SOON.label, last.label, "ToW"]
+    show = ways.mean if brief else ways.interval
+    rows = []
+    for way in every:
+        name = f"{way.name} †" if brief and way.matched else way.name if brief else way.marked
+        before = [show(way, measure) for measure in BEFORE[:3]]
+        after = [*(ways.interval(way, m) for m in (FORGET, KEPT)), *(show(way, m) for m in (AUC, SOON, last, TOW))]
+        rows.append([name, way.unlearner, *before, ways.steps(way), ways.stops(way, brief), *after])
+    return Table(headers, rows, left=2)
+
+
+def _results(every: Sequence[Way]) -> list[Block]:
+    note = (
+        "Accuracies in %. ± is half of the 95% t-interval over seeds; (n/N): only n of N seeds had a finite value. Read "
+        "every value against the oracle's, a model trained without the forget set; the held-out oracle is a second one "
+        "and shows the best that can be asked for. ToW, tug of war: 1 is the oracle. Relearned: accuracy on forget data "
+        "that stay unseen, after so many steps on stable data with a part of the forgotten. Requests that ran out of "
+        "budget count with what they ended at."
+    )
+    return [Heading("Results"), Text(note), _main_table(every, brief=False)]
+
+
+def _before(every: Sequence[Way]) -> list[Block]:
+    once = ways.trainings(every)
+    ready = ways.lead(once)
+    rivals = [way for way in once if way.key == ("vanilla", "default") or way.matched]
+    apart = [[f"{ready.name} − {way.marked}", *(ways.difference(ready, way, m) for m in BEFORE)] for way in rivals if ready]
+    headers = [measure.label for measure in BEFORE]
+    note = (
+        "What was hardly learned is easily forgotten. Was the ease paid for in advance, in accuracy or in confidence? The "
+        f"re-weighting at {MATCHED} paid about as much, by smaller weights for the revocable examples and nothing else. "
+        "MIA AUC: the loss attack on the forget set; the oracle's value is what no membership looks like."
+    )
+    return [
+        Heading("Before the request"),
+        Text(note),
+        Table(["way", *headers], [[way.marked, *(ways.interval(way, measure) for measure in BEFORE)] for way in once]),
+        *([Table(["difference\n[95% interval]", *headers], apart)] if apart else []),
+    ]
+
+
+def _paired(every: Sequence[Way]) -> list[Block]:
+    last = _last(every)
+    measures = (KEPT, STEPS, TEST, SOON, last)
+    rows = []
+    for name in ways.unlearners(every):
+        for a, b in _pairs(every, name):
+            cells = [NONE if b.is_oracle and m is STEPS else ways.difference(a, b, m) for m in measures]
+            rows.append([f"{a.name} − {b.marked}", name, *cells])
+    if not rows:
+        return []
+    headers = ["test-retain after\n(more is better)", "steps\n(fewer is better)", "test before\n(more is better)"]
+    headers += [" ".join(measure.label.split()) + "\n(less is better)" for measure in (SOON, last)]
+    note = (
+        "Differences seed by seed, in points and steps, with their 95% t-intervals and the p-values of paired t-tests, "
+        "which are not corrected for how many there are. The learning rate was chosen for vanilla. Requests that ran out "
+        "of budget count with the steps they had; pairs without two finite values are left out and the others counted "
+        "(n/N)."
+    )
+    return [Heading("Paired comparisons"), Text(note), Table(["comparison", "unlearner", *headers], rows, left=2)]
+
+
+def _pairs(every: Sequence[Way], unlearner: str) -> list[tuple[Way, Way]]:
+    """The leading readiness against all others, and every other readiness against vanilla."""
+    ready, vanilla = ways.lead(every, unlearner), ways.find(every, "vanilla", unlearner)
+    if not ready:
+        return []
+    others = [way for way in every if way.unlearner == unlearner and way.key != ready.key]
+    pairs = [(ready, way) for way in [*others, ways.find(every, "oracle")] if way]
+    return pairs + [(way, vanilla) for way in others if vanilla and way.training == "readiness"]
+
+
+def _relearning(every: Sequence[Way]) -> list[Block]:
+    figures = plots.relearning(every)
+    if not figures:
+        return []
+    note = (
+        "Plain SGD on four attack sets, watched on forget data that the attack does not train on: the forget set; with "
+        "'part' the rest of it; with 'all' test images of the forgotten class, or, for random forget sets, the forget set "
+        "itself. The oracle never saw these data and is attacked alike: what comes back faster than its line was still in "
+        "the model."
+    )
+    last = _last(every).label.split("@")[1]
+    headers = [f"{attack}\n@{step}" for attack in plots.ATTACKS for step in (ways.EARLY, last)]
+    measures = [_relearned(attack, step) for attack in plots.ATTACKS for step in (ways.EARLY, -1)]
+    rows = [[way.marked, way.unlearner, *(ways.interval(way, measure) for measure in measures)] for way in every]
+    return [Heading("Relearning"), Text(note), *figures, Table(["way", "unlearner", *headers], rows, left=2)]
+
+
+def _relearned(attack: str, step: int) -> Measure:
+    return Measure(attack, lambda row: ways.relearned(row, attack, step))
+
+
+def _last(every: Sequence[Way]) -> Measure:
+    length = max(len(ways.relearning(row, "part")) for way in every for row in way.rows)
+    return Measure(f"relearned\n@{length - 1 if length else 'last'}", _relearned("part", -1).of)
+
+
+def _cost(every: Sequence[Way]) -> list[Block]:
+    vanilla = ways.find(every, "vanilla")
+    base = ways.average(vanilla, "train_flops") if vanilla else math.nan
+    training = [_training_cost(way, base) for way in ways.trainings(every)]
+    requests = [_request_cost(every, way) for way in every if not way.is_oracle]
+    per_lane = (
+        "Of one lane, FLOPs as XLA counts them. Seconds are the program's wall time without compiling, divided by the "
+        "lanes it trained together: compare them between programs of as many lanes only. Peak memory: arguments, results "
+        "and temporaries of one training step."
+    )
+    per_request = (
+        "Per request, means over seeds. Break-even: how many requests win back the training FLOPs beyond vanilla's, that "
+        "is extra training FLOPs / FLOPs saved per request against vanilla with the same unlearner; it does not ask in "
+        "what state the request left the model. Retraining instead costs the oracle's training each time."
+    )
+    headers = ["way", "training", "× vanilla", "seconds", "lanes", "ordinary step", "step with\nreadiness"]
+    return [
+        Heading("Cost"),
+        Text(per_lane),
+        Table([*headers, "× ordinary", "peak memory"], training),
+        Text(per_request),
+        Table(["way", "unlearner", "FLOPs", "seconds", "stops reached", "break-even requests"], requests, left=2),
+    ]
+
+
+def _training_cost(way: Way, base: float) -> list[str]:
+    flops, step = ways.average(way, "train_flops"), ways.average(way, "extra", "step_flops")
+    meta = ways.average(way, "extra", "meta_step_flops") or math.nan  # 0: never rehearsed
+    return [
+        way.marked,
+        ways.scaled(flops, "FLOP"),
+        ways.plain(flops / (base or math.nan), TIMES),
+        ways.seconds(ways.average(way, "train_seconds")),
+        str(way.rows[0]["extra"].get("lanes", NONE)),
+        ways.scaled(step, "FLOP"),
+        ways.scaled(meta, "FLOP"),
+        ways.plain(meta / (step or math.nan), TIMES),
+        ways.scaled(ways.average(way, "peak_bytes"), "B"),
+    ]
+
+
+def _request_cost(every: Sequence[Way], way: Way) -> list[str]:
+    vanilla = ways.find(every, "vanilla", way.unlearner)
+    needed = ways.requests_to_pay(way, vanilla) if vanilla and vanilla is not way else math.nan
+    return [
+        way.marked,
+        way.unlearner,
+        ways.scaled(ways.average(way, "unlearn_flops"), "FLOP"),
+        ways.seconds(ways.average(way, "unlearn_seconds")),
+        ways.stops(way),
+        "never" if math.isinf(needed) else NONE if math.isnan(needed) else str(math.ceil(needed)),
+    ]
+
+
+def _sweep(swept: Sequence[dict[str, Any]]) -> list[Block]:
+    rows, edges = [], ""
+    for event in swept:
+        rates = [trial["learning_rate"] for trial in event["trials"]]
+        if event["chosen"] in (min(rates), max(rates)):
+            edges += f" The rate chosen for {event['unlearner']} lies at the edge of its grid."
+        for rate, trial in zip(rates, event["trials"], strict=True):
+            taken = [f"{trial['reached']}/{len(trial['steps'])}", f"{np.median(trial['steps']):g} / {max(trial['steps'])}"]
+            accuracy = ways.plain(ways.number(trial, "validation_retain_accuracy"), KEPT)
+            rows.append([event["unlearner"], f"{rate:g}", *taken, accuracy, "chosen" if rate == event["chosen"] else ""])
+    if not rows:
+        return []
+    note = (
+        "Each unlearner's learning rate was chosen for vanilla on validation data: most requests fulfilled, then highest "
+        f"validation accuracy on what stays. It then serves all ways alike.{edges}"
+    )
+    headers = ["unlearner", "learning rate", "reached", "steps\nmed / max", "validation-retain\naccuracy", ""]
+    return [Heading("Learning rate"), Text(note), Table(headers, rows)]
+
+
+def _failures(every: Sequence[Way]) -> list[Block]:
+    lanes = [(way, row) for way in every for row in way.rows]
+    rows = []
+    for way, row in lanes:
+        if ways.end(row) != "reached":
+            after = [ways.plain(measure.of(row), measure) for measure in (FORGET, KEPT)]
+            trained = "yes" if math.isfinite(TEST.of(row)) else "no"
+            rows.append([way.marked, way.unlearner, str(row["seed"]), ways.end(row), str(row["steps"]), trained, *after])
+    if not rows:
+        return [
+            Heading("Failures"),
+            Text(f"None: all of {count(lanes, 'lane')} ended as asked, and all scores are finite."),
+        ]
+    note = (
+        f"{len(rows)} of {count(lanes, 'lane')} diverged, or ran out of budget before the forget accuracy was low enough."
+    )
+    headers = ["way", "unlearner", "seed", "stop", "steps", "trained", "forget after", "test-retain after"]
+    return [Heading("Failures"), Text(note), Table(headers, rows, left=2)]
+
+
+def _diagnostics(every: Sequence[Way]) -> list[Block]:
+    length = Measure("gradient norm", at("extra", "diagnostics", "grad_norm"), 1, ".3g")
+    cosine = Measure("cosine", at("extra", "diagnostics", "grad_cosine"), 1, ".3f")
+    rows = [[way.marked, ways.interval(way, length), ways.interval(way, cosine)] for way in ways.trainings(every)]
+    note = (
+        "Of the mean loss before the request: the norm of the forget set's gradient (the longer, the faster ascent sets "
+        "out), and its cosine with the stable data's (below zero, ascent on the one is descent on the other)."
+    )
+    return [Heading("Diagnostics"), Text(note), Table(["way", length.label, cosine.label], rows)]
+
+
+def _settings(config: dict[str, Any], found: dict[str, Any]) -> list[Block]:
+    parts = {"run": {name: value for name, value in config.items() if not isinstance(value, dict)}}
+    parts |= {name: value for name, value in config.items() if isinstance(value, dict) and value}
+    said = {
+        name: ", ".join(f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in part.items())
+        for name, part in parts.items()
+    }
+    told = {"command": found.get("command"), **found.get("environment", {})}
+    return [
+        Heading("Settings"),
+        Table(["section", "values"], list(said.items()), left=2, prose=True),
+        Heading("Environment"),
+        Table(["what", "value"], [[name, str(value)] for name, value in told.items() if value], left=2, prose=True),
+    ]

@@ -1,0 +1,264 @@
+"""The ways a run compared, what is measured of them, and how numbers are written.
+
+A way is a training, a variant of it and an unlearner; its rows are its seeds. JSON's null is NaN here and "–" on paper.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unlearn.metrics.intervals import Paired, paired, t_interval
+
+NONE = "–"
+MATCHED = "matched forget loss"
+EARLY = 20  # the relearning step that is shown beside the last one
+Row = dict[str, Any]
+
+
+class Way(NamedTuple):
+    """One training × variant × unlearner and its rows, one per seed."""
+
+    training: str
+    variant: str
+    unlearner: str
+    rows: list[Row]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.training, self.variant
+
+    @property
+    def name(self) -> str:
+        return self.training if self.variant == "default" else f"{self.training} {self.variant}"
+
+    @property
+    def marked(self) -> str:
+        return f"{self.name} ({MATCHED})" if self.matched else self.name
+
+    @property
+    def matched(self) -> bool:
+        return bool(self.rows[0]["extra"].get("matched"))
+
+    @property
+    def is_oracle(self) -> bool:
+        return self.training.endswith("oracle")
+
+
+class Measure(NamedTuple):
+    """A number of a row, what it is called, and how it is shown: times `scale`, by `digits`."""
+
+    label: str
+    of: Callable[[Row], float]
+    scale: float = 100.0
+    digits: str = ".1f"
+
+
+def number(row: Row, *path: str) -> float:
+    """A number of a row; NaN where it is null or missing."""
+    value: Any = row
+    for name in path:
+        value = (value or {}).get(name)
+    return math.nan if value is None else float(value)
+
+
+def at(*path: str) -> Callable[[Row], float]:
+    """The measure at a path of names."""
+    return lambda row: number(row, *path)
+
+
+def relearning(row: Row, attack: str) -> list[float]:
+    """A relearning curve; none if the model is not finite, whose argmax would look like an accuracy."""
+    if math.isnan(number(row, "after", "forget_accuracy")):
+        return []
+    return _numbers(row["extra"].get("relearning", {}).get(attack, []))
+
+
+def relearned(row: Row, attack: str, step: int) -> float:
+    """Accuracy after `step` steps of an attack, -1 for the last; NaN where there is none."""
+    curve = relearning(row, attack)
+    index = len(curve) - 1 if step < 0 else step
+    return curve[index] if curve and index < len(curve) else math.nan
+
+
+def curve(row: Row, what: str) -> list[float]:
+    """An unlearning curve; NaN from where the lane diverged, which its losses tell before its accuracies do."""
+    kept = {name: _numbers(values) for name, values in row["extra"].get("curve", {}).items()}
+    if end(row) != "diverged" or what not in kept:
+        return kept.get(what, [])
+    return [*kept[what][: min(int(np.isfinite(values).sum()) for values in kept.values())], math.nan]
+
+
+def end(row: Row) -> str:
+    """How the request ended; a model with scores that are not finite has diverged whatever its stop."""
+    return "diverged" if math.isnan(number(row, "after", "forget_accuracy")) else row["stop"]
+
+
+def _numbers(values: Iterable[float | None]) -> list[float]:
+    return [math.nan if value is None else float(value) for value in values]
+
+
+TEST = Measure("test accuracy", at("before", "test_accuracy"))
+LOSS = Measure("forget loss", at("before", "forget_loss"), 1, ".3g")
+BEFORE = (
+    TEST,
+    Measure("forget accuracy", at("before", "forget_accuracy")),
+    LOSS,
+    Measure("forget confidence", at("before", "forget_confidence")),
+    Measure("MIA AUC", at("before", "mia_auc"), 1, ".3f"),
+)
+FORGET = Measure("forget", at("after", "forget_accuracy"))
+KEPT = Measure("test-retain", at("after", "test_retain_accuracy"))
+STEPS = Measure("steps", at("steps"), 1)
+AUC = Measure("MIA AUC", at("after", "mia_auc"), 1, ".3f")
+TOW = Measure("ToW", at("extra", "tow"), 1, ".3f")
+SOON = Measure(f"relearned\n@{EARLY}", lambda row: relearned(row, "part", EARLY))
+TIMES = Measure("×", float, 1, ".2f")
+
+
+# --- From rows to ways ------------------------------------------------------------------------------------------------
+
+
+def group(rows: Iterable[Row]) -> list[Way]:
+    """Rows grouped by training, variant and unlearner: oracles first, then one unlearner after the other."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["training"], row["variant"], row["unlearner"]), []).append(row)
+    order = list(dict.fromkeys(unlearner for _, _, unlearner in groups))
+    ways = [Way(*key, sorted(members, key=lambda row: row["seed"])) for key, members in groups.items()]
+    return sorted(ways, key=lambda way: (not way.is_oracle, order.index(way.unlearner)))
+
+
+def trainings(ways: Iterable[Way]) -> list[Way]:
+    """One way of each training and variant, for what does not depend on the unlearner."""
+    first: dict[tuple[str, str], Way] = {}
+    for way in ways:
+        first.setdefault(way.key, way)
+    return list(first.values())
+
+
+def unlearners(ways: Iterable[Way]) -> list[str]:
+    return list(dict.fromkeys(way.unlearner for way in ways if not way.is_oracle))
+
+
+def find(ways: Iterable[Way], training: str, unlearner: str | None = None, variant: str = "default") -> Way | None:
+    """The way of that training and variant, with that unlearner or else the first one."""
+    wanted = (way for way in ways if way.key == (training, variant) and unlearner in (None, way.unlearner))
+    return next(wanted, None)
+
+
+def lead(ways: Sequence[Way], unlearner: str | None = None) -> Way | None:
+    """The readiness that is compared with all others: the default one, if it was trained."""
+    ready = (way for way in ways if way.training == "readiness" and unlearner in (None, way.unlearner))
+    return find(ways, "readiness", unlearner) or next(ready, None)
+
+
+def strongest(ways: Iterable[Way], unlearner: str) -> Way | None:
+    """The way without readiness that keeps most, by the very data it is reported on: the hardest to beat."""
+    others = [way for way in ways if way.unlearner == unlearner and way.training != "readiness" and not way.is_oracle]
+    return max(others, key=lambda way: float(np.nan_to_num(values(way, KEPT)).mean()), default=None)
+
+
+def values(way: Way, measure: Measure) -> np.ndarray:
+    return np.array([measure.of(row) for row in way.rows])
+
+
+def average(way: Way, *path: str) -> float:
+    """The mean over seeds of the number at a path of names."""
+    return average_of(way, Measure("", at(*path)))
+
+
+def average_of(way: Way, measure: Measure) -> float:
+    return t_interval(values(way, measure)).mean
+
+
+def compare(a: Way, b: Way, measure: Measure) -> Paired:
+    """a - b on the seeds that both have."""
+    theirs = {row["seed"]: measure.of(row) for row in b.rows}
+    pairs = np.array([(measure.of(row), theirs[row["seed"]]) for row in a.rows if row["seed"] in theirs]).reshape(-1, 2)
+    with warnings.catch_warnings():  # SciPy warns of differences that are equal but for rounding
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return paired(pairs[:, 0], pairs[:, 1])
+
+
+def break_even(extra: float, saved: float) -> float:
+    """Requests after which `extra` FLOPs of training are won back at `saved` FLOPs a request; infinity for never."""
+    if math.isnan(extra) or math.isnan(saved):
+        return math.nan
+    return max(extra, 0.0) / saved if saved > 0 else math.inf
+
+
+def requests_to_pay(way: Way, vanilla: Way) -> float:
+    """The break-even of a way against vanilla with the same unlearner."""
+    extra = average(way, "train_flops") - average(vanilla, "train_flops")
+    return break_even(extra, average(vanilla, "unlearn_flops") - average(way, "unlearn_flops"))
+
+
+# --- From numbers to strings ------------------------------------------------------------------------------------------
+
+
+def plain(value: float, measure: Measure, sign: str = "") -> str:
+    text = f"{value * measure.scale:{sign}{measure.digits}}" if math.isfinite(value) else NONE
+    return f"−{text[1:]}" if text.startswith("-") else text
+
+
+def mean(way: Way, measure: Measure) -> str:
+    return plain(average_of(way, measure), measure)
+
+
+def interval(way: Way, measure: Measure) -> str:
+    """Mean ± half of the 95% t-interval; where seeds had no finite value, how many had."""
+    found = t_interval(values(way, measure))
+    text = plain(found.mean, measure)
+    if math.isfinite(found.high):
+        half = (found.high - found.mean) * measure.scale
+        text += f" ± {half:.1g}" if measure.digits.endswith("g") else f" ± {half:{measure.digits}}"
+    return text if found.count in (0, len(way.rows)) else f"{text} ({found.count}/{len(way.rows)})"
+
+
+def signed(value: float, measure: Measure) -> str:
+    return plain(value, measure, "+")
+
+
+def p_value(p: float) -> str:
+    return "p undefined" if math.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def difference(a: Way, b: Way, measure: Measure) -> str:
+    """Paired difference a - b, its interval and p-value; where pairs had no finite value, how many had."""
+    found, p = compare(a, b, measure)
+    text = signed(found.mean, measure)
+    if math.isfinite(found.low):
+        text += f" [{signed(found.low, measure)}, {signed(found.high, measure)}]\n{p_value(p)}"
+    pairs = min(len(a.rows), len(b.rows))
+    return text if found.count in (0, pairs) else f"{text} ({found.count}/{pairs})"
+
+
+def scaled(value: float, unit: str) -> str:
+    """1.38e10 FLOP as 13.8 GFLOP."""
+    if not math.isfinite(value):
+        return NONE
+    power = min(max(int(math.log10(abs(value)) // 3), 0), 6) if value else 0
+    return f"{value / 1000**power:.3g} {'kMGTPE'[power - 1] if power else ''}{unit}"
+
+
+def seconds(value: float) -> str:
+    return f"{value:.3g} s" if math.isfinite(value) else NONE
+
+
+def stops(way: Way, brief: bool = False) -> str:
+    """How many requests were fulfilled, and what became of the others; `brief` leaves out those that ran out of budget."""
+    if way.is_oracle:
+        return NONE
+    ends = [end(row) for row in way.rows]
+    told = [name for name in ("diverged", *(() if brief else ("budget",))) if name in ends]
+    return ", ".join([f"{ends.count('reached')}/{len(ends)}", *(f"{ends.count(name)} {name}" for name in told)])
+
+
+def steps(way: Way) -> str:
+    taken = [row["steps"] for row in way.rows]
+    return NONE if way.is_oracle else f"{np.median(taken):g} / {max(taken)}"

@@ -1,0 +1,229 @@
+"""Whole runs, made small: every config goes through every stage, and a killed run ends as if it had never been killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import data, results, run_readiness
+from experiments.configs import readiness as configs
+
+ROOT = Path(__file__).parent.parent
+QUICK = ("digits", "cifar10_random")  # lanes by vmap and every way; lanes by loops and random data
+
+
+def shrink(config):
+    """The same config at toy size, on data that need no download."""
+    config.data.name = "digits"
+    config.seeds = 2
+    config.train.steps = 20
+    config.train.batch_size = 16
+    config.readiness.every = 2
+    config.request.learning_rates = (0.01, 0.1)
+    config.request.max_steps = 3
+    config.request.observe = 50
+    config.relearn.steps = 2
+    config.relearn.size = 40
+    if config.model.name == "mlp":
+        config.model.options.widths = (8,)
+    elif config.model.name == "cnn":
+        config.model.options.widths = (8,)
+    elif config.model.name == "resnet18":
+        config.model.options.update({"width": 8, "stages": (1, 1)})
+    else:
+        config.model.options.update({"width": 8, "depth": 1, "heads": 2})
+    return config
+
+
+def run(name, workdir, **overrides):
+    config = shrink(configs.get_config(name))
+    config.update(overrides)
+    return config, run_readiness.run(config, str(workdir), "test")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in configs.EXPERIMENTS]
+)
+def test_every_config_runs_to_the_end(name, tmp_path):
+    config, outcome = run(name, tmp_path)
+    assert outcome["schema"] == 1
+    ways = {(row["training"], row["variant"], row["unlearner"]) for row in outcome["rows"]}
+    assert {training for training, _, _ in ways} == set(config.trainings)
+    assert {unlearner for _, _, unlearner in ways} == {"none", *config.request.unlearners}
+    assert {variant for training, variant, _ in ways if training == "readiness"} == {"default", *config.variants}
+    for way in ways:
+        rows = [row for row in outcome["rows"] if (row["training"], row["variant"], row["unlearner"]) == way]
+        assert [row["seed"] for row in rows] == [0, 1]
+    for row in outcome["rows"]:
+        assert row["stop"] in ("reached", "diverged", "budget")
+        assert 0 <= row["before"]["test_accuracy"] <= 1
+        assert row["steps"] <= config.request.max_steps * config.request.parts
+        assert set(row["extra"]["relearning"]) == {"stable", "similar", "part", "all"}
+        assert row["train_flops"] > 0 and row["peak_bytes"] > 0
+    assert json.loads((tmp_path / "results.json").read_text()) == outcome
+
+
+def test_oracles_are_not_unlearned_and_forget_nothing_they_saw(tmp_path):
+    _, outcome = run("digits", tmp_path, trainings=("oracle", "heldout_oracle", "vanilla"))
+    oracles = [row for row in outcome["rows"] if row["training"].endswith("oracle")]
+    assert all(row["before"] == row["after"] and row["steps"] == 0 for row in oracles)
+    digests = [row["extra"]["params_sha256"]["before"] for row in oracles]
+    assert len(set(digests)) == len(digests), "the held-out oracle has keys of its own"
+
+
+def test_a_finished_workdir_is_read_back_and_another_config_is_refused(tmp_path, monkeypatch):
+    trainings = ("oracle", "vanilla")
+    _, first = run("digits", tmp_path, trainings=trainings)
+    monkeypatch.setattr(run_readiness, "train_all", lambda bench: pytest.fail("a finished run was run again"))
+    assert run("digits", tmp_path, trainings=trainings)[1] == first
+    with pytest.raises(results.WorkdirError, match=r"another config \(config.seed differ\)"):
+        run("digits", tmp_path, trainings=trainings, seed=5)
+
+
+@pytest.mark.parametrize(
+    "path, value, message",
+    [
+        ("seeds", 0, "seeds is 0"),
+        ("train.steps", 0, "train.steps is 0"),
+        ("readiness.every", 0, "readiness.every is 0"),
+        ("readiness.step_size", (0.3,), "lowest"),
+        ("readiness.step_size", (0.3, 0.1), "lowest"),
+        ("readiness.fraction", 0.0, "readiness.fraction"),
+        ("readiness.form", "odd", "'odd' is unknown"),
+        ("readiness.order", 3, "order 3 is unknown"),
+        ("readiness.requests", "odd", "'odd' is unknown"),
+        ("readiness.recovery", "odd", "'odd' is unknown"),
+        ("readiness.algorithm", "odd", "'odd' is unknown"),
+        ("readiness.cap", "odd", "cap"),
+        ("request.unlearners", ("odd",), "'odd' is unknown"),
+        ("request.learning_rates", (), "learning_rates is empty"),
+        ("trainings", ("vanilla",), "lacks 'oracle'"),
+        ("trainings", ("oracle", "vanilla", "odd"), "'odd' is unknown"),
+        ("train.optimizer", "odd", "'odd' is unknown"),
+        ("model.name", "odd", "'odd' is unknown"),
+        ("parallel", "odd", "'odd' is unknown"),
+        ("forget.target", 10, "class 10"),
+        ("forget.setting", "odd", "unknown forget setting"),
+        ("data.name", "no_such_set", "no_such_set"),
+    ],
+)
+def test_a_bad_config_is_refused_in_one_line_before_anything_is_trained(path, value, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_readiness, "train_all", lambda bench: pytest.fail("training began"))
+    config = shrink(configs.get_config("digits"))
+    with config.ignore_type():
+        config.update_from_flattened_dict({path: value})
+    with pytest.raises(ValueError, match=message) as caught:
+        run_readiness.run(config, str(tmp_path / "run"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_random_request_is_fulfilled_at_the_oracles_accuracy(tmp_path):
+    config = shrink(configs.get_config("digits_random"))
+    config.trainings = ("oracle", "vanilla")
+    config.equal_flops = False
+    config.train.steps = 300
+    config.request.learning_rates = (0.05,)
+    config.request.max_steps = 60
+    rows = run_readiness.run(config, str(tmp_path))["rows"]
+    oracle = {row["seed"]: row["after"]["forget_accuracy"] for row in rows if row["training"] == "oracle"}
+    for row in rows:
+        if row["training"] == "vanilla" and row["stop"] == "reached":
+            assert row["after"]["forget_accuracy"] <= oracle[row["seed"]] + 1e-6
+            assert row["steps"] == len(row["extra"]["curve"]["forget_accuracy"]) - 1
+
+
+CHILD = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.run_readiness_test import configs, run_readiness, shrink
+config = shrink(configs.get_config("digits"))
+config.train.steps = 400
+config.checkpoint_seconds = 0.0
+config.trainings = ("oracle", "vanilla", "readiness")
+config.equal_flops = False
+run_readiness.run(config, sys.argv[1], "test")
+"""
+
+
+def child(workdir):
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    code = CHILD.format(root=str(ROOT))
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(workdir)], env={**os.environ, "JAX_PLATFORMS": "cpu", **cache}, stderr=subprocess.DEVNULL
+    )
+
+
+def kill_when(workdir, moment):
+    """Start a run, kill it without warning once `moment(workdir)` holds, and say whether it was killed in time."""
+    process = child(workdir)
+    while process.poll() is None and not moment(workdir):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return not (workdir / "results.json").exists()
+
+
+def first_epochs(workdir):
+    return any((workdir / "checkpoints").glob("readiness-default/[5-9]"))
+
+
+def during_a_save(workdir):
+    return any((workdir / "checkpoints").glob("plain/*orbax-checkpoint-tmp*"))
+
+
+def between_requests(workdir):
+    return any((workdir / "stages").glob("rows-*"))
+
+
+def settled(workdir):
+    """What a run ends with, seconds and peak bytes aside."""
+    rows = json.loads((workdir / "results.json").read_text())["rows"]
+    return [{k: v for k, v in row.items() if not k.endswith("seconds") and k != "peak_bytes"} for row in rows]
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param([during_a_save], id="during a save"),
+        pytest.param(
+            [first_epochs, during_a_save, between_requests], id="three kills in one run", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_killed_run_resumes_and_ends_with_the_same_bits(moments, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert child(whole).wait() == 0
+    for moment in moments:
+        assert kill_when(broken, moment), f"the run ended before {moment.__name__}"
+    assert child(broken).wait() == 0
+    assert settled(broken) == settled(whole)
+
+
+def test_scores_of_a_lane_with_nan_are_not_numbers():
+    from experiments import evaluation
+
+    batch = {"x": np.zeros((8, 2), np.float32), "y": np.zeros(8, np.int32)}
+    logits = np.zeros((2, 8, 3))
+    logits[0, 3] = np.nan
+    lanes = {"w": np.zeros((2, 1))}
+    scores = evaluation.score(lambda params, x: logits, lanes, evaluation.Sets(*[batch] * 7))
+    assert np.isnan(list(scores[0].values())).all()
+    assert scores[1]["test_accuracy"] == 1.0 and scores[1]["forget_loss"] == pytest.approx(np.log(3))
+
+
+def test_parts_of_a_request_cover_the_forget_set_and_overlap_as_asked():
+    config = shrink(configs.get_config("digits_sequence"))
+    dataset = data.load(config.data)
+    bench = run_readiness.set_up(config, None, dataset)
+    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in run_readiness._request_data(bench)]
+    assert set.union(*parts) == set(bench.sets.forget["id"].tolist())
+    assert all(a & b for a, b in zip(parts, parts[1:], strict=False))
+    bench.config.request.overlap = 0.0
+    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in run_readiness._request_data(bench)]
+    assert sum(map(len, alone)) == len(bench.sets.forget["id"])
