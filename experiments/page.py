@@ -76,7 +76,7 @@ figcaption { font-size: .875rem; font-weight: 600; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav { display: none; }
-  h2, figcaption { break-after: avoid; }
+  h2, .legend, figcaption { break-after: avoid; }
   tr, figure, .lead { break-inside: avoid; }
   .scroll { overflow: visible; }
   table { font-size: 7pt; }
@@ -111,7 +111,7 @@ def to_markdown(title: str, blocks: Sequence[Block]) -> str:
 
 
 def to_text(table: Table, width: int) -> str:
-    """Aligned columns; the first one is cut to keep lines within `width`."""
+    """Aligned columns; the first one loses its middle where lines would exceed `width`."""
     headers = [header.split("\n") for header in table.headers]
     height = max(map(len, headers))
     lines = [list(line) for line in zip(*([""] * (height - len(h)) + h for h in headers), strict=True)]
@@ -120,7 +120,7 @@ def to_text(table: Table, width: int) -> str:
     room = max(12, width - sum(widths[1:]) - 2 * (len(widths) - 1))
     widths[0] = min(widths[0], room)
     for line in lines:
-        line[0] = line[0] if len(line[0]) <= room else f"{line[0][: room - 1]}…"
+        line[0] = line[0] if len(line[0]) <= room else f"{line[0][: room // 2]}…{line[0][1 + room // 2 - room :]}"
     aligned = [
         "  ".join(
             cell.ljust(w) if i < table.left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))

@@ -119,8 +119,8 @@ def panel(drawn: Sequence[Way], curve: Callable[[Row], list[float]], target: flo
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"svg.hashsalt": "forethought", "svg.fonttype": "path", "font.size": 10})
-        figure = Figure(figsize=(4.6, 3.0), layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=(4.6, 3.0))
+        axes = figure.add_axes((0.13, 0.155, 0.855, 0.825))
         if math.isfinite(target):
             axes.axhline(100 * target, color=ORACLE.colour, linestyle=_pattern(ORACLE), linewidth=1.2)
         lanes = {way.key: held([curve(row) for row in way.rows]) for way in drawn}

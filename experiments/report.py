@@ -54,7 +54,7 @@ def table(found: dict[str, Any]) -> str:
     """The result table for a terminal, at most 160 columns wide."""
     every = ways.group(found["rows"])
     notes = [
-        "Accuracies in %; ± half of the 95% t-interval over seeds; relearned: on the 'part' attack set.",
+        "Accuracies in %; ± half of the 95% t-interval over seeds; relearn: accuracy on forget data, 'part' attack set.",
         "Read every value against the oracle's, a model trained without the forget set.",
     ]
     if any(way.matched for way in every):
@@ -101,7 +101,7 @@ def _main_table(every: Sequence[Way], brief: bool) -> Table:
     for way in every:
         name = f"{way.name} †" if brief and way.matched else way.name if brief else way.marked
         before = [show(way, measure) for measure in BEFORE[:3]]
-        after = [*(ways.interval(way, m) for m in (FORGET, KEPT)), *(show(way, m) for m in (AUC, SOON, last, TOW))]
+        after = [*(ways.interval(way, m, brief) for m in (FORGET, KEPT)), *(show(way, m) for m in (AUC, SOON, last, TOW))]
         rows.append([name, way.unlearner, *before, ways.steps(way), ways.stops(way, brief), *after])
     return Table(headers, rows, left=2)
 
@@ -110,7 +110,7 @@ def _results(every: Sequence[Way]) -> list[Block]:
     note = (
         "Accuracies in %. ± is half of the 95% t-interval over seeds; (n/N): only n of N seeds had a finite value. Read "
         "every value against the oracle's, a model trained without the forget set; the held-out oracle is a second one "
-        "and shows the best that can be asked for. ToW, tug of war: 1 is the oracle. Relearned: accuracy on forget data "
+        "and shows the best that can be asked for. ToW, tug of war: 1 is the oracle. Relearn: accuracy on forget data "
         "that stay unseen, after so many steps on stable data with a part of the forgotten. Requests that ran out of "
         "budget count with what they ended at."
     )
@@ -174,8 +174,8 @@ def _relearning(every: Sequence[Way]) -> list[Block]:
     note = (
         "Plain SGD on four attack sets, watched on forget data that the attack does not train on: the forget set; with "
         "'part' the rest of it; with 'all' test images of the forgotten class, or, for random forget sets, the forget set "
-        "itself. The oracle never saw these data and is attacked alike: what comes back faster than its line was still in "
-        "the model."
+        "itself. The oracle never saw these data and is attacked alike: coming back faster than its line is a sign of what "
+        "was still in the model."
     )
     last = _last(every).label.split("@")[1]
     headers = [f"{attack}\n@{step}" for attack in plots.ATTACKS for step in (ways.EARLY, last)]
@@ -190,7 +190,7 @@ def _relearned(attack: str, step: int) -> Measure:
 
 def _last(every: Sequence[Way]) -> Measure:
     length = max(len(ways.relearning(row, "part")) for way in every for row in way.rows)
-    return Measure(f"relearned\n@{length - 1 if length else 'last'}", _relearned("part", -1).of)
+    return Measure(f"relearn\n@{length - 1 if length else 'last'}", _relearned("part", -1).of)
 
 
 def _cost(every: Sequence[Way]) -> list[Block]:
@@ -204,9 +204,10 @@ def _cost(every: Sequence[Way]) -> list[Block]:
         "and temporaries of one training step."
     )
     per_request = (
-        "Per request, means over seeds. Break-even: how many requests win back the training FLOPs beyond vanilla's, that "
-        "is extra training FLOPs / FLOPs saved per request against vanilla with the same unlearner; it does not ask in "
-        "what state the request left the model. Retraining instead costs the oracle's training each time."
+        "FLOPs per request are means over the seeds that did not diverge; seconds are the program's, divided by its lanes. "
+        "Break-even: how many requests win back the training FLOPs beyond vanilla's, that is extra training FLOPs / FLOPs "
+        "saved per request against vanilla with the same unlearner; it does not ask in what state the request left the "
+        "model. Retraining instead costs the oracle's training each time."
     )
     headers = ["way", "training", "× vanilla", "seconds", "lanes", "ordinary step", "step with\nreadiness"]
     return [
@@ -240,7 +241,7 @@ def _request_cost(every: Sequence[Way], way: Way) -> list[str]:
     return [
         way.marked,
         way.unlearner,
-        ways.scaled(ways.average(way, "unlearn_flops"), "FLOP"),
+        ways.scaled(ways.average_of(way, ways.SPENT), "FLOP"),
         ways.seconds(ways.average(way, "unlearn_seconds")),
         ways.stops(way),
         "never" if math.isinf(needed) else NONE if math.isnan(needed) else str(math.ceil(needed)),
@@ -278,7 +279,7 @@ def _failures(every: Sequence[Way]) -> list[Block]:
     if not rows:
         return [
             Heading("Failures"),
-            Text(f"None: all of {count(lanes, 'lane')} ended as asked, and all scores are finite."),
+            Text(f"No failures: {count(lanes, 'lane')} ended as asked, with finite scores."),
         ]
     note = (
         f"{len(rows)} of {count(lanes, 'lane')} diverged, or ran out of budget before the forget accuracy was low enough."

@@ -13,7 +13,7 @@ from unlearn.metrics.intervals import Paired
 
 def summary(every: Sequence[Way], swept: Sequence[dict[str, Any]]) -> str:
     """One paragraph; of several unlearners, the first is told in full."""
-    told = []
+    told: list[str] = []
     for name in ways.unlearners(every):
         ready, vanilla = ways.lead(every, name), ways.find(every, "vanilla", name)
         if ready and vanilla:
@@ -32,8 +32,8 @@ def _full(every: Sequence[Way], swept: Sequence[dict[str, Any]], ready: Way, van
     hard = [best] if best and best.key not in [way.key for way in fair] else []
     aim = f" (the oracle: {_shown(oracle, SOON)})" if oracle else ""
     return [
-        f"Requests were carried out by {_how(ready, swept)} on {count(ready.rows, 'seed')}; in brackets, {ready.name} minus "
-        "the other, paired by seed, with its 95% t-interval and p-value.",
+        f"Requests were carried out by {_how(ready, swept)} on {count(ready.rows, 'seed')}; in brackets, {ready.name} "
+        "minus the other, paired by seed, with its 95% t-interval and p-value.",
         _line("Test accuracy on what stays", ready, [*fair, *hard], KEPT),
         _who(ready, matched, hard),
         _line("Steps", ready, fair, STEPS, higher=False),
@@ -55,10 +55,11 @@ def _how(ready: Way, swept: Sequence[dict[str, Any]]) -> str:
 
 
 def _line(what: str, ready: Way, others: Sequence[Way], measure: Measure, higher: bool = True) -> str:
-    against = [
-        f"{way.name} {_shown(way, measure)} ({verdict(ways.compare(ready, way, measure), measure, ready.name, higher)})"
-        for way in others
-    ]
+    against = []
+    for way in others:
+        found, most = ways.compare(ready, way, measure), min(len(ready.rows), len(way.rows))
+        missing = f" on {found.difference.count} of {most} seeds" if 1 < found.difference.count < most else ""
+        against.append(f"{way.name} {_shown(way, measure)} ({verdict(found, measure, ready.name, higher)}{missing})")
     return f"{what}: {ready.name} {_shown(ready, measure)}, {', '.join(against)}."
 
 

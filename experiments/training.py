@@ -21,7 +21,7 @@ import optax
 
 from experiments import checkpoint, fleet, models, results
 from experiments.parallel import Parallel, split_meta
-from readiness.objective import Readiness
+from readiness.objective import MetaBatch, Readiness
 from readiness.requests import Draw, Pools, draw_meta_batch, take
 from readiness.step import StepInfo, TrainState, init_state, make_step
 from unlearn import tree
@@ -109,53 +109,59 @@ def epoch_rows(lane: Lane, ids: Array, epoch: Array, steps: int, batch_size: int
     return order[jnp.arange(steps * batch_size) % jnp.sum(lane.member)].reshape(steps, batch_size)
 
 
-def make_step_fn(way: Way, parallel: Parallel) -> Callable[..., tuple[TrainState, StepInfo]]:
-    """One step of one lane, `(state, lane, data, pools, row, index, rehearse) -> (state, info)`; `rehearse` is static."""
+class Drawn(NamedTuple):
+    """What a lane's step works on, already gathered from the data set.
+
+    meta, step_size: None on a step that does not rehearse.
+    """
+
+    batch: Batch
+    key: Array
+    meta: MetaBatch | None
+    step_size: Array | None
+
+
+def draw(
+    way: Way, parallel: Parallel, lane: Lane, data: Batch, pools: Pools | None, row: Array, index: Array, rehearse: bool
+) -> Drawn:
+    """The batches of one step of one lane; `rehearse` is static."""
+    root = jax.random.wrap_key_data(lane.key)
+    batch = parallel.split(dict(take(data, row), weight=lane.weight[row]), 0)
+    key = jax.random.fold_in(jax.random.fold_in(root, STEP), index)
+    if not rehearse:
+        return Drawn(batch, key, None, None)
+    draw_key, size_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, META), index))
+    meta = split_meta(parallel, draw_meta_batch(draw_key, data, pools, way.rehearsing.draw))
+    low, high = jnp.log(jnp.asarray(way.rehearsing.step_size))
+    return Drawn(batch, key, meta, jnp.exp(jax.random.uniform(size_key, (), minval=low, maxval=high)))
+
+
+def make_apply(way: Way, parallel: Parallel) -> Callable[[TrainState, Drawn], tuple[TrainState, StepInfo]]:
+    """The step itself, on what was drawn."""
     model = models.as_model(way.module)
-    rehearsing = way.rehearsing
     if way.private:
         return _private_step(way, model)
-    step = make_step(
-        model,
-        way.optimizer,
-        readiness=rehearsing and rehearsing.readiness,
-        mean=parallel.mean,
-        grad=parallel.outer_grad,
-    )
-
-    def run(
-        state: TrainState, lane: Lane, data: Batch, pools: Pools | None, row: Array, index: Array, rehearse: bool
-    ) -> tuple[TrainState, StepInfo]:
-        root = jax.random.wrap_key_data(lane.key)
-        batch = parallel.split(dict(take(data, row), weight=lane.weight[row]), 0)
-        key = jax.random.fold_in(jax.random.fold_in(root, STEP), index)
-        if not rehearse:
-            return step(state, batch, key)
-        draw_key, size_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, META), index))
-        meta = split_meta(parallel, draw_meta_batch(draw_key, data, pools, rehearsing.draw))
-        low, high = jnp.log(jnp.asarray(rehearsing.step_size))
-        step_size = jnp.exp(jax.random.uniform(size_key, (), minval=low, maxval=high))
-        return step(state, batch, key, meta, step_size)
-
-    return run
+    readiness = way.rehearsing and way.rehearsing.readiness
+    step = make_step(model, way.optimizer, readiness=readiness, mean=parallel.mean, grad=parallel.outer_grad)
+    return lambda state, drawn: step(state, drawn.batch, drawn.key, drawn.meta, drawn.step_size)
 
 
-def _private_step(way: Way, model: Any) -> Callable[..., tuple[TrainState, StepInfo]]:
+def make_step_fn(way: Way, parallel: Parallel) -> Callable[..., tuple[TrainState, StepInfo]]:
+    """One step of one lane, `(state, lane, data, pools, row, index, rehearse) -> (state, info)`; `rehearse` is static."""
+    apply = make_apply(way, parallel)
+    return lambda state, *rest: apply(state, draw(way, parallel, *rest))
+
+
+def _private_step(way: Way, model: Any) -> Callable[[TrainState, Drawn], tuple[TrainState, StepInfo]]:
     clip, noise = way.private
 
-    def run(
-        state: TrainState, lane: Lane, data: Batch, pools: Pools | None, row: Array, index: Array, rehearse: bool
-    ) -> tuple[TrainState, StepInfo]:
-        root = jax.random.wrap_key_data(lane.key)
-        key = jax.random.fold_in(jax.random.fold_in(root, STEP), index)
-        batch = dict(take(data, row), weight=lane.weight[row])
-
+    def run(state: TrainState, drawn: Drawn) -> tuple[TrainState, StepInfo]:
         def loss(params: Any, example: Batch) -> Array:
             one = jax.tree.map(lambda leaf: leaf[None], example)
-            return model.loss(model.apply(params, one["x"], key), one)[0]
+            return model.loss(model.apply(params, one["x"], drawn.key), one)[0]
 
-        losses, gradients = jax.vmap(jax.value_and_grad(loss), (None, 0))(state.params, batch)
-        noise_key = jax.random.fold_in(jax.random.fold_in(root, NOISE), index)
+        losses, gradients = jax.vmap(jax.value_and_grad(loss), (None, 0))(state.params, drawn.batch)
+        noise_key = jax.random.fold_in(drawn.key, NOISE)
         aggregate = optax.contrib.differentially_private_aggregate(clip, noise, key=noise_key)
         gradient, _ = aggregate.update(gradients, aggregate.init(state.params))
         updates, opt_state = way.optimizer.update(gradient, state.opt_state, state.params)
@@ -181,7 +187,7 @@ def _initialiser(module: nn.Module) -> Callable[[Array, Array], Any]:
 
 def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple[TrainState, StepInfo]]:
     """An epoch of all lanes, `(states, lanes, data, pools, epoch, steps) -> (states, infos [lanes, steps])`."""
-    step = make_step_fn(way, parallel)
+    step, apply = make_step_fn(way, parallel), make_apply(way, parallel)
     rehearsing = way.rehearsing
     is_due = (lambda t: (t >= rehearsing.start) & ((t - rehearsing.start) % rehearsing.every == 0)) if rehearsing else None
 
@@ -191,12 +197,14 @@ def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple
 
         def body(states: TrainState, now: tuple[Array, Array]) -> tuple[TrainState, StepInfo]:
             row, index = now
-            each = lambda rehearse: jax.vmap(  # noqa: E731
-                lambda state, lane, row: step(state, lane, data, pools, row, index, rehearse)
-            )
+            # Drawn on every step, outside the condition: a CPU copies what a branch reads, and that would be all the data.
+            one = lambda lane, row: draw(way, parallel, lane, data, pools, row, index, rehearsing is not None)  # noqa: E731
+            drawn = jax.vmap(one)(lanes, row)
             if is_due is None:
-                return each(False)(states, lanes, row)
-            return jax.lax.cond(is_due(index), each(True), each(False), states, lanes, row)
+                return jax.vmap(apply)(states, drawn)
+            plain = drawn._replace(meta=None, step_size=None)
+            ready = lambda: jax.vmap(apply)(states, drawn)  # noqa: E731
+            return jax.lax.cond(is_due(index), ready, lambda: jax.vmap(apply)(states, plain))
 
         return jax.lax.scan(body, states, (jnp.moveaxis(rows[:, :steps], 1, 0), indices))
 

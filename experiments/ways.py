@@ -98,6 +98,11 @@ def end(row: Row) -> str:
     return "diverged" if math.isnan(number(row, "after", "forget_accuracy")) else row["stop"]
 
 
+def spent(row: Row, what: str) -> float:
+    """What a request took; NaN if it diverged, for then it would look cheap."""
+    return math.nan if end(row) == "diverged" else number(row, what)
+
+
 def _numbers(values: Iterable[float | None]) -> list[float]:
     return [math.nan if value is None else float(value) for value in values]
 
@@ -113,10 +118,11 @@ BEFORE = (
 )
 FORGET = Measure("forget", at("after", "forget_accuracy"))
 KEPT = Measure("test-retain", at("after", "test_retain_accuracy"))
-STEPS = Measure("steps", at("steps"), 1)
+STEPS = Measure("steps", lambda row: spent(row, "steps"), 1)
+SPENT = Measure("FLOPs", lambda row: spent(row, "unlearn_flops"))
 AUC = Measure("MIA AUC", at("after", "mia_auc"), 1, ".3f")
 TOW = Measure("ToW", at("extra", "tow"), 1, ".3f")
-SOON = Measure(f"relearned\n@{EARLY}", lambda row: relearned(row, "part", EARLY))
+SOON = Measure(f"relearn\n@{EARLY}", lambda row: relearned(row, "part", EARLY))
 TIMES = Measure("×", float, 1, ".2f")
 
 
@@ -195,7 +201,7 @@ def break_even(extra: float, saved: float) -> float:
 def requests_to_pay(way: Way, vanilla: Way) -> float:
     """The break-even of a way against vanilla with the same unlearner."""
     extra = average(way, "train_flops") - average(vanilla, "train_flops")
-    return break_even(extra, average(vanilla, "unlearn_flops") - average(way, "unlearn_flops"))
+    return break_even(extra, average_of(vanilla, SPENT) - average_of(way, SPENT))
 
 
 # --- From numbers to strings ------------------------------------------------------------------------------------------
@@ -210,14 +216,14 @@ def mean(way: Way, measure: Measure) -> str:
     return plain(average_of(way, measure), measure)
 
 
-def interval(way: Way, measure: Measure) -> str:
-    """Mean ± half of the 95% t-interval; where seeds had no finite value, how many had."""
+def interval(way: Way, measure: Measure, brief: bool = False) -> str:
+    """Mean ± half of the 95% t-interval; unless `brief`, also how many seeds had a finite value, if not all."""
     found = t_interval(values(way, measure))
     text = plain(found.mean, measure)
     if math.isfinite(found.high):
         half = (found.high - found.mean) * measure.scale
         text += f" ± {half:.1g}" if measure.digits.endswith("g") else f" ± {half:{measure.digits}}"
-    return text if found.count in (0, len(way.rows)) else f"{text} ({found.count}/{len(way.rows)})"
+    return text if brief or found.count in (0, len(way.rows)) else f"{text} ({found.count}/{len(way.rows)})"
 
 
 def signed(value: float, measure: Measure) -> str:
@@ -255,10 +261,13 @@ def stops(way: Way, brief: bool = False) -> str:
     if way.is_oracle:
         return NONE
     ends = [end(row) for row in way.rows]
-    told = [name for name in ("diverged", *(() if brief else ("budget",))) if name in ends]
-    return ", ".join([f"{ends.count('reached')}/{len(ends)}", *(f"{ends.count(name)} {name}" for name in told)])
+    words = {"diverged": "diverged", **({} if brief else {"budget": "out of budget"})}
+    told = ", ".join(f"{ends.count(name)} {word}" for name, word in words.items() if name in ends)
+    return f"{ends.count('reached')}/{len(ends)}" + (f" ({told})" if told else "")
 
 
 def steps(way: Way) -> str:
-    taken = [row["steps"] for row in way.rows]
-    return NONE if way.is_oracle else f"{np.median(taken):g} / {max(taken)}"
+    """Median and maximum over the requests that did not diverge."""
+    taken = values(way, STEPS)
+    taken = taken[np.isfinite(taken)]
+    return f"{np.median(taken):g} / {taken.max():g}" if len(taken) and not way.is_oracle else NONE

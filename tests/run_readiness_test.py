@@ -1,5 +1,6 @@
 """Whole runs, made small: every config goes through every stage, and a killed run ends as if it had never been killed."""
 
+import itertools
 import json
 import os
 import signal
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import data, results, run_readiness
+from experiments import bench as benches
+from experiments import comparison, data, evaluation, judging, results, run_readiness
 from experiments.configs import readiness as configs
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +23,7 @@ QUICK = ("digits", "cifar10_random")  # lanes by vmap and every way; lanes by lo
 def shrink(config):
     """The same config at toy size, on data that need no download."""
     config.data.name = "digits"
+    config.data.train_size = 0
     config.seeds = 2
     config.train.steps = 20
     config.train.batch_size = 16
@@ -30,9 +33,7 @@ def shrink(config):
     config.request.observe = 50
     config.relearn.steps = 2
     config.relearn.size = 40
-    if config.model.name == "mlp":
-        config.model.options.widths = (8,)
-    elif config.model.name == "cnn":
+    if config.model.name == "mlp" or config.model.name == "cnn":
         config.model.options.widths = (8,)
     elif config.model.name == "resnet18":
         config.model.options.update({"width": 8, "stages": (1, 1)})
@@ -80,7 +81,7 @@ def test_oracles_are_not_unlearned_and_forget_nothing_they_saw(tmp_path):
 def test_a_finished_workdir_is_read_back_and_another_config_is_refused(tmp_path, monkeypatch):
     trainings = ("oracle", "vanilla")
     _, first = run("digits", tmp_path, trainings=trainings)
-    monkeypatch.setattr(run_readiness, "train_all", lambda bench: pytest.fail("a finished run was run again"))
+    monkeypatch.setattr(comparison, "train_all", lambda *_: pytest.fail("a finished run was run again"))
     assert run("digits", tmp_path, trainings=trainings)[1] == first
     with pytest.raises(results.WorkdirError, match=r"another config \(config.seed differ\)"):
         run("digits", tmp_path, trainings=trainings, seed=5)
@@ -114,13 +115,14 @@ def test_a_finished_workdir_is_read_back_and_another_config_is_refused(tmp_path,
     ],
 )
 def test_a_bad_config_is_refused_in_one_line_before_anything_is_trained(path, value, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_readiness, "train_all", lambda bench: pytest.fail("training began"))
+    monkeypatch.setattr(comparison, "train_all", lambda *_: pytest.fail("training began"))
     config = shrink(configs.get_config("digits"))
     with config.ignore_type():
         config.update_from_flattened_dict({path: value})
     with pytest.raises(ValueError, match=message) as caught:
         run_readiness.run(config, str(tmp_path / "run"))
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "config.json").exists(), "a corrected config must be free to use the same folder"
 
 
 def test_a_random_request_is_fulfilled_at_the_oracles_accuracy(tmp_path):
@@ -155,7 +157,9 @@ def child(workdir):
     cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     code = CHILD.format(root=str(ROOT))
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(workdir)], env={**os.environ, "JAX_PLATFORMS": "cpu", **cache}, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", code, str(workdir)],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **cache},
+        stderr=subprocess.DEVNULL,
     )
 
 
@@ -191,9 +195,7 @@ def settled(workdir):
     "moments",
     [
         pytest.param([during_a_save], id="during a save"),
-        pytest.param(
-            [first_epochs, during_a_save, between_requests], id="three kills in one run", marks=pytest.mark.slow
-        ),
+        pytest.param([first_epochs, during_a_save, between_requests], id="three kills in one run", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_resumes_and_ends_with_the_same_bits(moments, tmp_path):
@@ -206,8 +208,6 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bits(moments, tmp_path):
 
 
 def test_scores_of_a_lane_with_nan_are_not_numbers():
-    from experiments import evaluation
-
     batch = {"x": np.zeros((8, 2), np.float32), "y": np.zeros(8, np.int32)}
     logits = np.zeros((2, 8, 3))
     logits[0, 3] = np.nan
@@ -220,10 +220,10 @@ def test_scores_of_a_lane_with_nan_are_not_numbers():
 def test_parts_of_a_request_cover_the_forget_set_and_overlap_as_asked():
     config = shrink(configs.get_config("digits_sequence"))
     dataset = data.load(config.data)
-    bench = run_readiness.set_up(config, None, dataset)
-    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in run_readiness._request_data(bench)]
+    bench = benches.set_up(config, None, dataset)
+    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in judging._request_data(bench)]
     assert set.union(*parts) == set(bench.sets.forget["id"].tolist())
-    assert all(a & b for a, b in zip(parts, parts[1:], strict=False))
+    assert all(a & b for a, b in itertools.pairwise(parts))
     bench.config.request.overlap = 0.0
-    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in run_readiness._request_data(bench)]
+    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in judging._request_data(bench)]
     assert sum(map(len, alone)) == len(bench.sets.forget["id"])
