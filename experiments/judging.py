@@ -14,7 +14,7 @@ from experiments.bench import Bench, Config, Fleet, find, request_keys
 from readiness.requests import nearest_classes, nearest_examples
 from unlearn import STOPS
 from unlearn.metrics import gaps
-from unlearn.until import REACHED
+from unlearn.until import DIVERGED, REACHED
 
 WATCHED = 500  # forget examples that relearning is measured on
 
@@ -96,7 +96,7 @@ def _rows(
             "tow": gaps.tow(after[i], oracle[i]),
             "oracle_mia_auc": oracle[i]["mia_auc"],
             "relearning": {which: curve[i] for which, curve in curves.items()},
-            "curve": {k: v[i][np.isfinite(v[i])] for k, v in outcome.curve.items()} if outcome else {},
+            "curve": _curve(outcome, i) if outcome else {},
             "diagnostics": {k: float(v[i]) for k, v in diagnosis.items()},
             "setting": setting._asdict() if setting else None,
             "step_flops": one.cost["step_flops"],
@@ -181,10 +181,20 @@ def _request(
         with results.stopwatch() as stopwatch:
             outcome = jax.block_until_ready(run((params, keys, targets), part))
         params, seconds = outcome.state.params, seconds + stopwatch()
-        steps, stop = steps + np.asarray(outcome.steps), np.maximum(stop, np.asarray(outcome.stop))
+        steps, stop = steps + np.asarray(outcome.steps), _worst(stop, np.asarray(outcome.stop))
         curves.append(outcome.curve)
     joined = {which: np.concatenate([np.asarray(curve[which]) for curve in curves], axis=1) for which in curves[0]}
     return Served(params, steps, stop, joined), seconds
+
+
+def _worst(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.where((a == DIVERGED) | (b == DIVERGED), DIVERGED, np.maximum(a, b))
+
+
+def _curve(served: Served, lane: int) -> dict[str, np.ndarray]:
+    """A lane's observations, without what follows its end and what was not finite."""
+    finite = np.all([np.isfinite(rows[lane]) for rows in served.curve.values()], axis=0)
+    return {name: rows[lane][finite] for name, rows in served.curve.items()}
 
 
 def _request_data(bench: Bench) -> list[requesting.RequestData]:

@@ -56,7 +56,9 @@ def table(rows: list[dict], classes: list[int]) -> str:
             scores = [row["after"]["test_retain_accuracy"] for row in chosen]
             steps = [row["steps"] for row in chosen]
             failed = sum(row["stop"] != "reached" for row in chosen)
-            before = [np.mean([row["before"][k] for row in chosen]) for k in ("test_accuracy", "forget_accuracy", "forget_loss")]
+            before = [
+                np.mean([row["before"][k] for row in chosen]) for k in ("test_accuracy", "forget_accuracy", "forget_loss")
+            ]
             summary = [*before, float(np.median(steps)), float(np.max(steps)), failed, float(np.mean(scores))]
             pooled.setdefault(name, []).append(summary)
             lines.append(f"{target:>5}  {name:<16}" + _cells(summary))
