@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, with its argument after a colon.")
@@ -18,6 +18,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder of this run; made if 
 
 def main(argv: Sequence[str]) -> int:
     """Run what the config asks for; a mistake of the user's is one line on standard error and exit status 2."""
+    logging.set_verbosity(logging.WARNING)  # orbax tells of every save
     if len(argv) > 1:
         return fail(f"unexpected argument {argv[1]!r}: options look like --config.seed=1")
     if CONFIG.value is None or WORKDIR.value is None:

@@ -121,26 +121,19 @@ def _pmap(devices: list[jax.Device]) -> Parallel:
 
         return value_and_gradient
 
-    def second(f: Callable) -> Callable:
-        @jax.custom_vjp
-        def value_and_gradient(params: Any, rest: Any) -> tuple[jax.Array, Any]:
-            return outer_grad(f)(params, *rest)
+    def inner(grad: GradOperator) -> GradOperator:
+        """`grad` of each device's share, summed. Its derivative is a share again: the transpose of a psum is a psum."""
 
-        def forward(params: Any, rest: Any) -> tuple[Any, Any]:
-            return value_and_gradient(params, rest), (params, rest)
+        def summed(f: Callable) -> Callable:
+            of_share = grad(lambda *args: f(*args) / count)
 
-        def backward(residuals: Any, cotangents: Any) -> tuple[Any, None]:
-            params, rest = residuals
-            gradient = lambda p: outer_grad(f)(p, *rest)[1]  # noqa: E731
-            product = jax.jvp(gradient, (params,), (psum(cotangents[1]),))[1]
-            return jax.tree.map(lambda leaf: leaf / count, product), None  # shares again: the outer psum adds them up
+            def value_and_gradient(*args: Any) -> tuple[jax.Array, Any]:
+                value, gradient = of_share(*args)
+                return value * count, psum(gradient)
 
-        value_and_gradient.defvjp(forward, backward)
-        return lambda params, *rest: value_and_gradient(params, rest)
+            return value_and_gradient
 
-    def first(f: Callable) -> Callable:
-        stopped = lambda tree: jax.tree.map(jax.lax.stop_gradient, tree)  # noqa: E731
-        return lambda params, *rest: stopped(outer_grad(f)(stopped(params), *rest))
+        return summed
 
     def split(batch: Batch, axis: int) -> Batch:
         padded = pad(batch, axis, count)
@@ -149,16 +142,14 @@ def _pmap(devices: list[jax.Device]) -> Parallel:
         return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, rows, axis), padded)
 
     def compiled(fn: Callable) -> Callable:
-        mapped: dict[int, Callable] = {}
+        # pmap wants an argument that is mapped; the real ones are the same everywhere.
+        mapped = jax.pmap(lambda device, args: fn(*args), AXIS, in_axes=(0, None), devices=devices)
 
         def run(*args: Any) -> Any:
-            if len(args) not in mapped:
-                mapped[len(args)] = jax.pmap(fn, AXIS, in_axes=(None,) * len(args), devices=devices)
             # Blocked: chains of unfinished pmap calls can deadlock on forced host devices.
-            return jax.tree.map(
-                lambda leaf: jnp.asarray(np.asarray(leaf[0])), jax.block_until_ready(mapped[len(args)](*args))
-            )
+            results = jax.block_until_ready(mapped(np.arange(count), args))
+            return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf[0])), results)
 
         return run
 
-    return Parallel(mean, _inner(first, second), outer_grad, split, compiled)
+    return Parallel(mean, _inner(inner(first_order), inner(second_order)), outer_grad, split, compiled)

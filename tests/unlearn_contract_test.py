@@ -79,26 +79,31 @@ def test_vmap_over_seeds_is_separate_runs(name):
 
 
 @every_algorithm
-def test_objective_and_gradient_norm_are_those_of_the_formula(name):
-    algorithm, request, key = make(name), toys.first(toys.requests()), jax.random.PRNGKey(3)
-    start, params = toys.mlp_params(1), toys.mlp_params(2)
-    state = algorithm.init(start, request, key)._replace(params=params)
+def test_two_updates_are_those_of_the_formula(name):
+    """Value, gradient norm, and parameters under momentum written by hand."""
+    algorithm, request = make(name, optax.sgd(RATE, momentum=0.9)), toys.first(toys.requests())
+    start, params, key = toys.mlp_params(1), toys.mlp_params(2), jax.random.PRNGKey(3)
     wrong = objectives.other_labels(key, request.forget["id"], request.forget["y"], toys.CLASSES)
     formula = lambda p: toys.literal_objective(name, toys.MLP, p, start, request, key, wrong)  # noqa: E731
-    value, gradient = toys.quick_jit(jax.value_and_grad(formula))(params)
-    after, info = toys.quick_jit(algorithm.update)(state, request, key)
-    np.testing.assert_allclose(info.objective, value, rtol=1e-10)
-    np.testing.assert_allclose(info.grad_norm, optax.tree.norm(gradient), rtol=1e-10)
-    toys.assert_close(after.params, jax.tree.map(lambda p, g: p - RATE * g, params, gradient), 1e-10)
+    value_and_grad, update = toys.quick_jit(jax.value_and_grad(formula)), toys.quick_jit(algorithm.update)
+    state, velocity = algorithm.init(start, request, key)._replace(params=params), jax.tree.map(np.zeros_like, params)
+    for _ in range(2):
+        value, gradient = value_and_grad(params)
+        velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, gradient)
+        params = jax.tree.map(lambda p, v: p - RATE * v, params, velocity)
+        state, info = update(state, request, key)
+        toys.assert_close((info.objective, info.grad_norm), (value, optax.tree.norm(gradient)), 1e-10)
+        toys.assert_close(state.params, params, 1e-10)
 
 
 @every_algorithm
 def test_update_keeps_structure_and_dtypes(name):
-    """Parameters of two dtypes, bfloat16 and float64, under every optimiser."""
+    """Parameters of two dtypes, bfloat16 and float64, under every optimiser, one that gives wider updates too."""
     params, request, key = toys.mlp_params(), toys.first(toys.requests()), jax.random.key(0)
     params["hidden"] = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params["hidden"])
-    for build in toys.OPTIMIZERS.values():
-        algorithm = make(name, build(RATE))
+    wide = optax.stateless(lambda updates, params: jax.tree.map(lambda u: u.astype(jnp.float64), updates))
+    for optimizer in [wide, *(build(jnp.asarray(RATE)) for build in toys.OPTIMIZERS.values())]:
+        algorithm = make(name, optimizer)
         state = jax.eval_shape(algorithm.init, params, request, key)
         after, info = jax.eval_shape(algorithm.update, state, request, key)
         kind = lambda s: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), s)  # noqa: E731
