@@ -43,9 +43,7 @@ def meta_gradient(mode, algorithm, order):
             return ALGORITHMS[algorithm](toys.MLP, optax.sgd(rate), mean=ops.mean, grad=ops.inner_grad(order), **options)
 
         relearner = ALGORITHMS["finetune"](toys.MLP, optax.sgd(0.25), mean=ops.mean, grad=ops.inner_grad(order))
-        readiness = make_readiness(
-            toys.MLP, rehearsed, TERMS._replace(cap=outer_cap), relearner=relearner, mean=ops.mean
-        )
+        readiness = make_readiness(toys.MLP, rehearsed, TERMS._replace(cap=outer_cap), relearner=relearner, mean=ops.mean)
         step = make_step(toys.MLP, optax.sgd(1.0), readiness=readiness, mean=ops.mean, grad=ops.outer_grad)
         state = init_state(params, optax.sgd(1.0))
         state, info = step(state, ops.split(batch, 0), key, parallel.split_meta(ops, meta), RATE)
@@ -70,7 +68,7 @@ def by_loss(params, batch):
 
 
 def outer_cap(side):
-    """A forget batch whose means on the devices, after the inner step, lie on both sides of the cap; their mean on `side`."""
+    """A forget batch whose device means after the inner step lie on both sides of the cap; their mean on `side`."""
     params, meta = toys.mlp_params(), meta_batch(1, 8)
     algorithm = ALGORITHMS["ascent"](toys.MLP, optax.sgd(RATE))
     after = unlearn(algorithm, params, meta.requests, jax.random.key(0))[0].params
@@ -182,7 +180,9 @@ def test_steps_agree_with_one_device():
     assert errors.pop("sharded"), "the jit mode does not communicate: nothing is sharded"
     print(json.dumps(errors, indent=1))
     assert errors.keys() == CASES.keys()
-    wrong = {(name, mode): error[mode] for name, error in errors.items() for mode in parallel.MODES if not error[mode] < 1e-10}
+    wrong = {
+        (name, mode): error[mode] for name, error in errors.items() for mode in parallel.MODES if not error[mode] < 1e-10
+    }
     assert not wrong
     # The tests can fail: what a mode would do that averages the devices' own gradients is far off.
     lucky = {name: error["averaged"] for name, error in errors.items() if not error["averaged"] > 0.05}

@@ -63,7 +63,9 @@ def one_device():
 
 def lanes(seeds, member=None, weight=None):
     everyone = np.ones(EXAMPLES)
-    return training.make_lanes(seeds, everyone.astype(bool) if member is None else member, everyone if weight is None else weight)
+    return training.make_lanes(
+        seeds, everyone.astype(bool) if member is None else member, everyone if weight is None else weight
+    )
 
 
 def run_epochs(way, lanes, train, ops=None, loops=False):
