@@ -99,7 +99,7 @@ def train_plain(bench: Bench, name: str, steps: int, ways: dict[tuple[str, str],
     """Train all lanes of all ways as one fleet, and give each way its own back."""
     way = _way(bench, steps)
     trained = _train(bench, way, fleet.concatenate(list(ways.values())), name)
-    spent = cost.of_training(way, bench.train)
+    spent = bench.workdir.stage(f"cost-{name}", lambda: cost.of_training(way, bench.train))
     seeds, total = bench.config.seeds, len(ways) * bench.config.seeds
     fleets = []
     for i, (key, _) in enumerate(ways.items()):
@@ -114,7 +114,8 @@ def train_private(bench: Bench) -> Fleet:
     config = bench.config
     way = _way(bench, config.train.steps)._replace(private=(config.dpsgd.clip, config.dpsgd.noise))
     trained = _train(bench, way, _plain_ways(bench)["vanilla", "default"], "dpsgd")
-    return Fleet("dpsgd", "default", trained, config.seeds, cost.of_training(way, bench.train), {})
+    spent = bench.workdir.stage("cost-dpsgd", lambda: cost.of_training(way, bench.train))
+    return Fleet("dpsgd", "default", trained, config.seeds, spent, {})
 
 
 def train_readiness(bench: Bench, rehearsal: Rehearsal, step_flops: float) -> Fleet:
@@ -122,7 +123,8 @@ def train_readiness(bench: Bench, rehearsal: Rehearsal, step_flops: float) -> Fl
     config = bench.config
     lanes = _plain_ways(bench)["vanilla", "default"]
     trained = _train(bench, rehearsal.way, lanes, f"readiness-{rehearsal.variant}", rehearsal.pools)
-    spent = cost.of_rehearsing(rehearsal.counted, bench.train, rehearsal.pools, step_flops)
+    count = lambda: cost.of_rehearsing(rehearsal.counted, bench.train, rehearsal.pools, step_flops)  # noqa: E731
+    spent = bench.workdir.stage(f"cost-readiness-{rehearsal.variant}", count)
     return Fleet("readiness", rehearsal.variant, trained, config.seeds, spent, {})
 
 

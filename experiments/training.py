@@ -126,7 +126,9 @@ def draw(
 ) -> Drawn:
     """The batches of one step of one lane; `rehearse` is static."""
     root = jax.random.wrap_key_data(lane.key)
-    batch = parallel.split(dict(take(data, row), weight=lane.weight[row]), 0)
+    batch = dict(take(data, row), weight=lane.weight[row])
+    if not way.private:  # clipping and noise know nothing of devices: each makes the whole step
+        batch = parallel.split(batch, 0)
     key = jax.random.fold_in(jax.random.fold_in(root, STEP), index)
     if not rehearse:
         return Drawn(batch, key, None, None)
