@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -140,7 +141,7 @@ def steps():
 
 
 def trainings():
-    """Two lanes through seven steps over three epochs; batches of 6 and meta-batches of 3 leave a device all padding."""
+    """Two lanes through six steps over two epochs; batches of 6 and meta-batches of 3 leave a device all padding."""
     errors = {}
     for kind, loops in (("readiness", False), ("readiness", True), ("dpsgd", False)):
         results = []
@@ -153,8 +154,6 @@ def trainings():
 
 
 def train(kind, ops, loops):
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         way, lanes = tiny.way(kind, ops), tiny.lanes([0, 1])
         trained = training.train(way, lanes, tiny.data(), tiny.pools(), ops, loops, Path(folder), lambda entry: None, 1e9)
@@ -167,6 +166,7 @@ def train(kind, ops, loops):
 def child(name):
     """What the child printed. NPROC: chains of pmap calls can deadlock where threads are fewer than devices."""
     flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    flags += "".join(f" --{name}={value}" for name, value in toys.quick_options().items())
     cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or ""}
     env = os.environ | cache | {"XLA_FLAGS": flags, "NPROC": "8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.parallel_test", name]
@@ -189,6 +189,7 @@ def test_steps_agree_with_one_device():
     assert not lucky
 
 
+@pytest.mark.slow
 def test_training_agrees_with_one_device():
     errors = child("trainings")
     print(json.dumps(errors, indent=1))

@@ -35,7 +35,7 @@ def pools():
     return jax.tree.map(jnp.asarray, make_pools(FORGET[None]))
 
 
-def way(kind, ops=None, steps=7, per_epoch=3, batch_size=6):
+def way(kind, ops=None, steps=6, per_epoch=3, batch_size=6):
     """One of KINDS. Readiness has all of its terms, two inner steps and a meta-batch of 3, on every second step."""
     plain = training.Way(MODULE, training.optimizer(SETTINGS, steps), steps, per_epoch, batch_size)
     if kind == "readiness":

@@ -1,0 +1,159 @@
+"""Fleets: lanes are independent of each other, batches follow from seed, epoch and id alone, and a resumed run ends the same.
+
+Lanes of one program equal single runs within 1e-5 after a few steps (float32; rounding differs between programs). Bits are
+compared only within one program of one shape.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import fleet, training
+from tests import tiny, toys
+from unlearn import tree
+
+SEEDS = (4, 7, 5)
+TOLERANCE = 1e-5
+
+every_kind = pytest.mark.parametrize("kind", tiny.KINDS)
+
+
+@functools.cache
+def trained(kind, seeds, loops=False):
+    return tiny.run_epochs(tiny.way(kind), tiny.lanes(seeds), tiny.data(), loops=loops)
+
+
+# lanes
+
+
+@every_kind
+def test_a_lane_is_a_single_run_with_its_seed(kind):
+    params, losses = trained(kind, SEEDS)
+    for i, seed in enumerate(SEEDS):
+        alone, its_losses = trained(kind, (seed,))
+        toys.assert_close(fleet.lane(params, i), fleet.lane(alone, 0), TOLERANCE)
+        np.testing.assert_allclose(losses[i], its_losses[0], rtol=TOLERANCE)
+    assert toys.relative_error(fleet.lane(params, 0), fleet.lane(params, 1)) > 0.1
+
+
+@every_kind
+def test_loops_are_scans(kind):
+    scanned, looped = (trained(kind, SEEDS, loops) for loops in (False, True))
+    toys.assert_close(scanned[0], looped[0], TOLERANCE)
+    np.testing.assert_allclose(scanned[1], looped[1], rtol=TOLERANCE)
+
+
+def test_kinds_differ():
+    """Rehearsing and noise do something: otherwise the tests above show little."""
+    plain, *others = (trained(kind, SEEDS)[0] for kind in tiny.KINDS)
+    assert all(toys.relative_error(other, plain) > 0.01 for other in others)
+
+
+def test_a_second_stream_of_a_seed_is_another_run():
+    members = np.ones(tiny.EXAMPLES, bool)
+    first, second = (training.make_lanes(SEEDS, members, members, stream=stream) for stream in (0, 1))
+    starts = [training.init_lanes(tiny.way("plain"), lanes, tiny.data()["x"][:1]).params for lanes in (first, second)]
+    assert toys.relative_error(*starts) > 0.1 and not np.any(first.key == second.key)
+
+
+@pytest.mark.parametrize("loops", [False, True])
+def test_the_oracle_never_sees_a_forget_example(loops):
+    """Its neighbour does, and is lost: poison would show."""
+    data, oracle, everyone = tiny.data(), tiny.lanes([3], member=~tiny.FORGET), tiny.lanes([3])
+    poisoned = dict(data, x=jnp.where(tiny.FORGET[:, None, None, None], jnp.nan, data["x"]))
+    lanes = fleet.concatenate([oracle, everyone])
+    clean, dirty = (tiny.run_epochs(tiny.way("plain"), lanes, train, loops=loops)[0] for train in (data, poisoned))
+    assert tree.bits_equal(fleet.lane(clean, 0), fleet.lane(dirty, 0)) and tree.all_finite(fleet.lane(dirty, 0))
+    assert not tree.all_finite(fleet.lane(dirty, 1))
+
+
+# batches
+
+IDS = 3 * np.arange(11, dtype=np.int32) + 1
+
+
+def rows(seed, epoch=0, ids=IDS, member=None, steps=3, size=4):
+    member = np.ones(len(ids), bool) if member is None else member
+    lane = fleet.lane(training.make_lanes([seed], member, np.ones(len(ids))), 0)
+    return np.asarray(training.epoch_rows(lane, jnp.asarray(ids), jnp.asarray(epoch), steps, size))
+
+
+def test_every_member_comes_once_before_any_comes_again():
+    order = rows(0).ravel()
+    assert sorted(order[:11]) == list(range(11)) and order[11] == order[0]
+    few = rows(0, steps=2).ravel()
+    assert len(set(few)) == 8 and few.tolist() == order[:8].tolist()
+
+
+def test_others_than_members_never_come():
+    member = IDS % 2 == 0
+    order = rows(0, member=member).ravel()
+    assert set(order) == set(np.flatnonzero(member)) and member.sum() == 5
+    assert order.tolist() == np.resize(order[:5], 12).tolist()
+
+
+def test_epochs_and_seeds_shuffle_anew():
+    orders = {tuple(rows(seed, epoch).ravel()) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9 and tuple(rows(1, 2).ravel()) in orders
+
+
+def test_a_lanes_order_does_not_depend_on_the_others():
+    lanes = fleet.concatenate([tiny.lanes([seed], member=member) for seed, member in ((1, None), (2, ~tiny.FORGET), (3, None))])
+    ids = tiny.data()["id"]
+    together = jax.vmap(lambda lane: training.epoch_rows(lane, ids, jnp.asarray(2), 4, 6))(lanes)
+    for i in range(3):
+        alone = training.epoch_rows(fleet.lane(lanes, i), ids, jnp.asarray(2), 4, 6)
+        assert together[i].tolist() == alone.tolist()
+
+
+@pytest.mark.parametrize("gone", [0, 5, 10])
+def test_deleting_an_example_leaves_the_order_of_the_others(gone):
+    before = [i for i in IDS[rows(0).ravel()[:11]] if i != IDS[gone]]
+    left = np.delete(IDS, gone)
+    removed = left[rows(0, ids=left).ravel()[:10]]
+    masked = IDS[rows(0, member=np.arange(11) != gone).ravel()[:10]]
+    assert before == removed.tolist() == masked.tolist()
+
+
+# checkpoints
+
+
+class Stop(Exception):
+    pass
+
+
+def train(folder, kind, stop_after=None, save_every=0.0, loops=False):
+    reports = []
+
+    def report(entry):
+        reports.append(entry)
+        if len(reports) == stop_after:
+            raise Stop
+
+    args = tiny.way(kind, steps=11), tiny.lanes(SEEDS[:2]), tiny.data(), tiny.pools(), tiny.one_device(), loops, folder, report
+    return training.train(*args, save_every), reports
+
+
+@every_kind
+def test_a_resumed_run_ends_with_the_bytes_of_one_never_stopped(kind, tmp_path):
+    """Four epochs, the last of two steps; stopped in the third, when the second has been saved."""
+    whole, reports = train(tmp_path / "whole", kind)
+    assert [entry["step"] for entry in reports] == [3, 6, 9, 11]
+    with pytest.raises(Stop):
+        train(tmp_path / "stopped", kind, stop_after=3)
+    resumed, reports = train(tmp_path / "stopped", kind)
+    assert [entry["step"] for entry in reports] == [9, 11]
+    assert tree.bits_equal(resumed.params, whole.params) and tree.bits_equal(resumed.losses, whole.losses)
+    again, reports = train(tmp_path / "stopped", kind)
+    assert not reports and tree.bits_equal(again.params, whole.params) and tree.bits_equal(again.losses, whole.losses)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_again(tmp_path):
+    whole, _ = train(tmp_path / "whole", "plain", save_every=1e9)
+    with pytest.raises(Stop):
+        train(tmp_path / "stopped", "plain", stop_after=3, save_every=1e9)
+    resumed, reports = train(tmp_path / "stopped", "plain", save_every=1e9)
+    assert len(reports) == 4 and tree.bits_equal(resumed.params, whole.params)
