@@ -263,28 +263,30 @@ def train(
     """
     initial = (init_lanes(way, lanes, data["x"][:1]), _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
     epoch_fn = make_epoch(way, parallel, loops)
-    manager = checkpoint.open_folder(folder)
     epochs = -(-way.steps // way.per_epoch)
-    done, states, progress = _restore(manager, initial, epochs)
-    saved = time.monotonic()
-    for epoch, steps in list(_epochs(way))[done:]:
-        with results.stopwatch() as stopwatch:
-            states, infos = jax.block_until_ready(epoch_fn(states, lanes, data, pools, epoch, steps))
-        seconds = stopwatch()
-        progress = _Progress(progress.seconds + seconds, np.vstack([progress.losses, np.mean(infos.loss, axis=1)[None]]))
-        report(
-            {
-                "step": epoch * way.per_epoch + steps,
-                "steps": way.steps,
-                "loss": float(np.mean(infos.loss)),
-                "seconds": seconds,
-            }
-        )
-        if epoch + 1 == epochs or time.monotonic() - saved >= save_every:
-            checkpoint.save(manager, epoch + 1, {"states": states, "seconds": progress.seconds, "losses": progress.losses})
-            saved = time.monotonic()
-    manager.wait_until_finished()
-    manager.close()
+    with checkpoint.open_folder(folder) as manager:  # closed after an interrupt too, when saves under way have finished
+        done, states, progress = _restore(manager, initial, epochs)
+        saved = time.monotonic()
+        for epoch, steps in list(_epochs(way))[done:]:
+            with results.stopwatch() as stopwatch:
+                states, infos = jax.block_until_ready(epoch_fn(states, lanes, data, pools, epoch, steps))
+            seconds = stopwatch()
+            progress = _Progress(
+                progress.seconds + seconds, np.vstack([progress.losses, np.mean(infos.loss, axis=1)[None]])
+            )
+            report(
+                {
+                    "step": epoch * way.per_epoch + steps,
+                    "steps": way.steps,
+                    "loss": float(np.mean(infos.loss)),
+                    "seconds": seconds,
+                }
+            )
+            if epoch + 1 == epochs or time.monotonic() - saved >= save_every:
+                checkpoint.save(
+                    manager, epoch + 1, {"states": states, "seconds": progress.seconds, "losses": progress.losses}
+                )
+                saved = time.monotonic()
     return Trained(states.params, float(progress.seconds) / fleet.lane_count(lanes), progress.losses)
 
 

@@ -1,4 +1,4 @@
-"""Fleets: lanes are independent of each other, batches follow from seed, epoch and id alone, and a resumed run ends the same.
+"""Fleets: lanes are independent, batches follow from seed, epoch and id alone, and a resumed run ends the same.
 
 Lanes of one program equal single runs within 1e-5 after a few steps (float32; rounding differs between programs). Bits are
 compared only within one program of one shape.
@@ -101,7 +101,9 @@ def test_epochs_and_seeds_shuffle_anew():
 
 
 def test_a_lanes_order_does_not_depend_on_the_others():
-    lanes = fleet.concatenate([tiny.lanes([seed], member=member) for seed, member in ((1, None), (2, ~tiny.FORGET), (3, None))])
+    lanes = fleet.concatenate(
+        [tiny.lanes([seed], member=member) for seed, member in ((1, None), (2, ~tiny.FORGET), (3, None))]
+    )
     ids = tiny.data()["id"]
     together = jax.vmap(lambda lane: training.epoch_rows(lane, ids, jnp.asarray(2), 4, 6))(lanes)
     for i in range(3):
@@ -133,7 +135,16 @@ def train(folder, kind, stop_after=None, save_every=0.0, loops=False):
         if len(reports) == stop_after:
             raise Stop
 
-    args = tiny.way(kind, steps=11), tiny.lanes(SEEDS[:2]), tiny.data(), tiny.pools(), tiny.one_device(), loops, folder, report
+    args = (
+        tiny.way(kind, steps=11),
+        tiny.lanes(SEEDS[:2]),
+        tiny.data(),
+        tiny.pools(),
+        tiny.one_device(),
+        loops,
+        folder,
+        report,
+    )
     return training.train(*args, save_every), reports
 
 

@@ -87,7 +87,7 @@ def defaults() -> ml_collections.ConfigDict:
         }
     )
     config.variants = D()  # name -> overrides of readiness, trained beside the default
-    config.reweight = D({"weight": 0.2, "others": (0.05, 0.02)})
+    config.reweight = D({"weight": 0.2, "others": (0.1, 0.02)})
     config.dpsgd = D({"clip": 1.0, "noise": 0.5})
     config.request = D(
         {
