@@ -189,33 +189,40 @@ def _initialiser(module: nn.Module) -> Callable[[Array, Array], Any]:
 
 def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple[TrainState, StepInfo]]:
     """An epoch of all lanes, `(states, lanes, data, pools, epoch, steps) -> (states, infos [lanes, steps])`."""
-    step, apply = make_step_fn(way, parallel), make_apply(way, parallel)
-    rehearsing = way.rehearsing
-    is_due = (lambda t: (t >= rehearsing.start) & ((t - rehearsing.start) % rehearsing.every == 0)) if rehearsing else None
+    step, rehearsing = make_step_fn(way, parallel), way.rehearsing
 
-    def scanned(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: Array, steps: int) -> Any:
+    def rolled(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: Array, steps: int) -> Any:
         rows = jax.vmap(lambda lane: epoch_rows(lane, data["id"], epoch, way.per_epoch, way.batch_size))(lanes)
-        indices = epoch * way.per_epoch + jnp.arange(steps)
+        begin = epoch * way.per_epoch
 
-        def body(states: TrainState, now: tuple[Array, Array]) -> tuple[TrainState, StepInfo]:
-            row, index = now
-            # Drawn on every step, outside the condition: a CPU copies what a branch reads, and that would be all the data.
-            one = lambda lane, row: draw(way, parallel, lane, data, pools, row, index, rehearsing is not None)  # noqa: E731
-            drawn = jax.vmap(one)(lanes, row)
-            if is_due is None:
-                return jax.vmap(apply)(states, drawn)
-            plain = drawn._replace(meta=None, step_size=None)
-            ready = lambda: jax.vmap(apply)(states, drawn)  # noqa: E731
-            return jax.lax.cond(is_due(index), ready, lambda: jax.vmap(apply)(states, plain))
+        def advance(i: Array, carry: Any, rehearse: bool) -> Any:
+            states, infos = carry
+            one = lambda state, lane, row: step(state, lane, data, pools, row, begin + i, rehearse)  # noqa: E731
+            states, info = jax.vmap(one)(states, lanes, rows[:, i])
+            return states, jax.tree.map(lambda all_, new: all_.at[i].set(new), infos, info)
 
-        return jax.lax.scan(body, states, (jnp.moveaxis(rows[:, :steps], 1, 0), indices))
+        plain = lambda low, high, carry: jax.lax.fori_loop(low, high, lambda i, c: advance(i, c, False), carry)  # noqa: E731
+        blank = jnp.zeros((steps, fleet.lane_count(lanes)))
+        carry = states, StepInfo(blank, blank)
+        if rehearsing is None:
+            return plain(0, steps, carry)
+
+        # Runs of ordinary steps between rehearsals, and no condition: a CPU copies all that goes through a branch.
+        first = jnp.where(begin < rehearsing.start, rehearsing.start - begin, (rehearsing.start - begin) % rehearsing.every)
+        first = jnp.minimum(first, steps)
+
+        def block(n: Array, carry: Any) -> Any:
+            i = first + n * rehearsing.every
+            return plain(i + 1, jnp.minimum(i + rehearsing.every, steps), advance(i, carry, True))
+
+        return jax.lax.fori_loop(0, -(-(steps - first) // rehearsing.every), block, plain(0, first, carry))
 
     if not loops:
         compiled = {}
 
         def whole(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: int, steps: int) -> Any:
             if steps not in compiled:
-                compiled[steps] = parallel.compile(lambda *args: scanned(*args, steps))
+                compiled[steps] = parallel.compile(lambda *args: rolled(*args, steps))
             states, infos = compiled[steps](states, lanes, data, pools, jnp.asarray(epoch))
             return states, jax.tree.map(lambda leaf: leaf.T, infos)
 
@@ -232,7 +239,7 @@ def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple
             infos = []
             for j in range(steps):
                 t = epoch * way.per_epoch + j
-                due = bool(is_due(t)) if is_due else False
+                due = bool(rehearsing) and t >= rehearsing.start and (t - rehearsing.start) % rehearsing.every == 0
                 state, info = one[due](state, lane, data, pools, rows[j], jnp.asarray(t))
                 infos.append(info)
             finished.append((state, fleet.stack(infos)))
