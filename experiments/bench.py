@@ -74,8 +74,9 @@ def check(config: Config) -> None:
         section, field = name.split(".")
         if config[section][field] < least:
             raise ValueError(f"{name} is {config[section][field]}: set --config.{name} to {least} or more")
-    if not config.request.learning_rates:
-        raise ValueError("request.learning_rates is empty: give at least one rate to choose from")
+    for name in ("learning_rates", "clips"):
+        if not config.request[name]:
+            raise ValueError(f"request.{name} is empty: give at least one to choose from")
     sizes = config.readiness.step_size
     if len(sizes) != 2 or not 0 < sizes[0] <= sizes[1]:
         raise ValueError(

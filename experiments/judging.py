@@ -1,4 +1,4 @@
-"""Requests and scores: the rate chosen for vanilla, the request carried out on every way, the rows of results.json."""
+"""Requests and scores: the setting chosen for vanilla, the request carried out on every way, the rows of results.json."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def judge(bench: Bench, fleets: list[Fleet]) -> list[dict[str, Any]]:
 
 
 def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requesting.Setting]:
-    """For each unlearner, the learning rate that serves vanilla best on validation data, by a sweep that is kept.
+    """For each unlearner, the learning rate and clipping that serve vanilla best on validation data, by a kept sweep.
 
-    Best is the highest mean accuracy on the validation examples that stay, among the rates that fulfil the request in
+    Best is the highest mean accuracy on the validation examples that stay, among the settings that fulfil the request in
     every lane; failing that, among those that fulfil it in the most lanes.
     """
     config = bench.config.request
@@ -48,13 +48,15 @@ def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requesting.S
 
         def sweep(name: str = name) -> list[dict[str, Any]]:
             trials = []
-            for rate in tqdm(config.learning_rates, desc=f"sweep {name}", unit="rate"):
-                outcome, _ = _request(bench, _at_request(bench, vanilla), fleets, name, _setting(config, rate))
-                scores = _score(bench, outcome.params)
-                kept = [s["validation_retain_accuracy"] for s in scores]
+            grid = [(rate, clip) for clip in config.clips for rate in config.learning_rates]
+            for rate, clip in tqdm(grid, desc=f"sweep {name}", unit="setting"):
+                setting = _setting(config, rate, clip)
+                outcome, _ = _request(bench, _at_request(bench, vanilla), fleets, name, setting)
+                kept = [scores["validation_retain_accuracy"] for scores in _score(bench, outcome.params)]
                 trials.append(
                     {
                         "learning_rate": rate,
+                        "clip": clip,
                         "reached": int((outcome.stop == REACHED).sum()),
                         "steps": outcome.steps,
                         "validation_retain_accuracy": np.nan_to_num(kept).mean(),
@@ -64,8 +66,9 @@ def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requesting.S
 
         trials = bench.workdir.stage(f"sweep-{name}", sweep)
         best = max(trials, key=lambda t: (t["reached"], t["validation_retain_accuracy"]))
-        settings[name] = _setting(config, best["learning_rate"])
-        bench.workdir.log("sweep", unlearner=name, trials=trials, chosen=best["learning_rate"], selected_for="vanilla")
+        chosen = {which: best[which] for which in ("learning_rate", "clip")}
+        settings[name] = _setting(config, **chosen)
+        bench.workdir.log("sweep", unlearner=name, trials=trials, chosen=chosen, selected_for="vanilla")
     return settings
 
 
@@ -144,8 +147,8 @@ def _options(bench: Bench, name: str) -> dict[str, Any]:
     return options[name].to_dict() if name in options else {}
 
 
-def _setting(config: Config, learning_rate: float) -> requesting.Setting:
-    return requesting.Setting(learning_rate, config.clip, config.max_steps, config.batch_size)
+def _setting(config: Config, learning_rate: float, clip: float) -> requesting.Setting:
+    return requesting.Setting(learning_rate, clip, config.max_steps, config.batch_size)
 
 
 class Served(NamedTuple):

@@ -252,19 +252,21 @@ def _sweep(swept: Sequence[dict[str, Any]]) -> list[Block]:
     rows, edges = [], ""
     for event in swept:
         rates = [trial["learning_rate"] for trial in event["trials"]]
-        if event["chosen"] in (min(rates), max(rates)):
+        if event["chosen"]["learning_rate"] in (min(rates), max(rates)):
             edges += f" The rate chosen for {event['unlearner']} lies at the edge of its grid."
-        for rate, trial in zip(rates, event["trials"], strict=True):
+        for trial in event["trials"]:
+            clip = f"{trial['clip']:g}" if trial["clip"] else "none"
             taken = [f"{trial['reached']}/{len(trial['steps'])}", f"{np.median(trial['steps']):g} / {max(trial['steps'])}"]
             accuracy = ways.plain(ways.number(trial, "validation_retain_accuracy"), KEPT)
-            rows.append([event["unlearner"], f"{rate:g}", *taken, accuracy, "chosen" if rate == event["chosen"] else ""])
+            mark = "chosen" if event["chosen"].items() <= trial.items() else ""
+            rows.append([event["unlearner"], f"{trial['learning_rate']:g}", clip, *taken, accuracy, mark])
     if not rows:
         return []
     note = (
-        "Each unlearner's learning rate was chosen for vanilla on validation data: most requests fulfilled, then highest "
-        f"validation accuracy on what stays. It then serves all ways alike.{edges}"
+        "Each unlearner's learning rate and clipping were chosen for vanilla on validation data: most requests fulfilled, "
+        f"then highest validation accuracy on what stays. They then serve all ways alike.{edges}"
     )
-    headers = ["unlearner", "learning rate", "reached", "steps\nmed / max", "validation-retain\naccuracy", ""]
+    headers = ["unlearner", "learning rate", "clip", "reached", "steps\nmed / max", "validation-retain\naccuracy", ""]
     return [Heading("Learning rate"), Text(note), Table(headers, rows)]
 
 

@@ -50,8 +50,11 @@ def _brief(swept: Sequence[dict[str, Any]], ready: Way, vanilla: Way) -> list[st
 
 
 def _how(ready: Way, swept: Sequence[dict[str, Any]]) -> str:
-    rate = next((f" at learning rate {event['chosen']:g}" for event in swept if event["unlearner"] == ready.unlearner), "")
-    return f"{ready.unlearner}{rate}"
+    chosen = next((event["chosen"] for event in swept if event["unlearner"] == ready.unlearner), None)
+    if chosen is None:
+        return ready.unlearner
+    clipped = f", gradients clipped to norm {chosen['clip']:g}," if chosen["clip"] else ""
+    return f"{ready.unlearner} at learning rate {chosen['learning_rate']:g}{clipped}"
 
 
 def _line(what: str, ready: Way, others: Sequence[Way], measure: Measure, higher: bool = True) -> str:

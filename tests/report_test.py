@@ -190,7 +190,9 @@ def test_unlearners_are_kept_apart():
 
 
 def told(rows):
-    return summary.summary(ways.group(as_read(rows)), [{"unlearner": "ascent", "chosen": 0.02}])
+    return summary.summary(
+        ways.group(as_read(rows)), [{"unlearner": "ascent", "chosen": {"learning_rate": 0.02, "clip": 0.0}}]
+    )
 
 
 def test_the_summary_says_what_is_better():
@@ -283,11 +285,19 @@ def written(tmp_path_factory):
     rows[4]["stop"] = "budget"
     path = tmp_path_factory.mktemp("run")
     trials = [
-        {"learning_rate": r, "reached": n, "steps": [9, 7, 8], "validation_retain_accuracy": 0.5}
+        {"learning_rate": r, "clip": 0.0, "reached": n, "steps": [9, 7, 8], "validation_retain_accuracy": 0.5}
         for r, n in ((1, 0), (2, 3))
     ]
-    sweep = {"event": "sweep", "unlearner": "ascent", "trials": trials, "chosen": 1, "selected_for": "vanilla"}
-    finished(rows, path, log=[sweep, {"event": "train"}, sweep | {"chosen": 2}, '{"event": "swe'])
+    sweep = {
+        "event": "sweep",
+        "unlearner": "ascent",
+        "trials": trials,
+        "chosen": {"learning_rate": 1, "clip": 0.0},
+        "selected_for": "vanilla",
+    }
+    finished(
+        rows, path, log=[sweep, {"event": "train"}, sweep | {"chosen": {"learning_rate": 2, "clip": 0.0}}, '{"event": "swe']
+    )
     report.write(path)
     return path
 
@@ -332,7 +342,10 @@ def test_failures_are_listed(written):
 
 def test_the_last_sweep_counts(written):
     text = (written / "report.md").read_text()
-    assert "| ascent | 1 | 0/3 | 8 / 9 | 50.0 |  |" in text and "| ascent | 2 | 3/3 | 8 / 9 | 50.0 | chosen |" in text
+    assert (
+        "| ascent | 1 | none | 0/3 | 8 / 9 | 50.0 |  |" in text
+        and "| ascent | 2 | none | 3/3 | 8 / 9 | 50.0 | chosen |" in text
+    )
     assert "lies at the edge of its grid" in text and "learning rate 2 on 3 seeds" in text
 
 

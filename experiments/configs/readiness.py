@@ -93,8 +93,8 @@ def defaults() -> ml_collections.ConfigDict:
         {
             "unlearners": ("ascent",),
             "options": D(),  # unlearner -> its options
-            "learning_rates": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1),  # the grid; chosen for vanilla on validation data
-            "clip": 0.0,
+            "learning_rates": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1),  # of the grid; chosen for vanilla on validation data
+            "clips": (0.0, 1.0),  # and so is the clipping by the global norm; 0: none
             "max_steps": 100,
             "batch_size": 0,  # 0: the whole forget set at every step
             "observe": 1000,  # examples that stay, watched at every step
