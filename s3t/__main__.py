@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from s3t import plan as plans
-from s3t import simulate
 from s3t.planners import PLANNERS
 
 Result = dict[str, Any]
@@ -47,7 +46,10 @@ def planner_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--planner", required=True, choices=PLANNERS, help="how to choose what is trained")
     parser.add_argument("--slices", required=True, type=int, metavar="L", help="slices of a shard")
     parser.add_argument(
-        "--budget", type=float, metavar="B", help="sequences; for greedy FLOPs; of no use to a planner with plans of one size"
+        "--budget",
+        type=float,
+        metavar="B",
+        help="sequences; for greedy FLOPs; of no use to a planner with plans of one size",
     )
     parser.add_argument(
         "--prior", type=numbers, metavar="p1,p2,...", help="probability that a deletion hits each slice; uniform by default"
@@ -69,10 +71,11 @@ def make_plan(args: argparse.Namespace) -> plans.Plan:
 
 def plan_text(result: Result) -> str:
     """A plan as a tree with its cost."""
-    sequences = [tuple(sequence) for sequence in result["sequences"]]
-    lines = [plans.render(plans.make_plan(1 + max(map(max, sequences)), sequences)), ""]
-    lines += [f"stages: {result['stages']} in {len(sequences)} sequences"]
-    lines += [f"FLOPs: {result['flops_plain']:.6g}, {result['flops_cached']:.6g} with cached prefixes (forward passes per epoch)"]
+    lines = [plans.render(tuple(node) for node in result["nodes"]), ""]
+    lines += [f"stages: {result['stages']} in {len(result['sequences'])} sequences"]
+    lines += [
+        f"FLOPs: {result['flops_plain']:.6g}, {result['flops_cached']:.6g} with cached prefixes (forward passes per epoch)"
+    ]
     if result["depth_served"] is not None:
         depths = ", ".join(f"{depth:.4g}" for depth in result["depth_served"].values())
         lines += [f"expected depth after 0, 1, ... distinct slices are gone: {depths}"]
@@ -97,14 +100,25 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def run_simulate(args: argparse.Namespace) -> Result:
+    """Streams of deletions against the plan that the arguments describe."""
+    from s3t import simulate  # brings scipy, which other commands can do without
+
+    return simulate.summary(make_plan(args), args.shards, args.streams, args.seed, args.prior)
+
+
 def simulate_text(result: Result) -> str:
     """Requests survived, in words."""
-    names = {"deletions_to_first_dead_shard": "the first shard has no model", "deletions_to_rebuild": "no shard has a model"}
-    lines = [
-        f"requests until {what}: {result[key]['mean']:.2f} (95%: {result[key]['ci95'][0]:.2f} to {result[key]['ci95'][1]:.2f})"
-        for key, what in names.items()
-    ]
-    return "\n".join([*lines, f"closed form of the latter: {result['closed_form']:.2f}"])
+
+    def shown(key: str) -> str:
+        low, high = result[key]["ci95"]
+        return f"{result[key]['mean']:.2f} (95%: {low:.2f} to {high:.2f})"
+
+    return (
+        f"requests until the first shard has no model: {shown('deletions_to_first_dead_shard')}\n"
+        f"requests until no shard has a model: {shown('deletions_to_rebuild')}\n"
+        f"expected by the closed form: {result['closed_form']:.2f}"
+    )
 
 
 COMMANDS = {
@@ -117,7 +131,7 @@ COMMANDS = {
     "simulate": Command(
         "how many deletions a plan survives",
         simulate_arguments,
-        lambda args: simulate.summary(make_plan(args), args.shards, args.streams, args.seed, args.prior),
+        run_simulate,
         simulate_text,
     ),
 }

@@ -1,4 +1,4 @@
-"""Which shard and slice an example belongs to: a keyed hash of its identity, and of nothing that another example could change.
+"""Which shard and slice an example belongs to: a keyed hash of its identity and of nothing else.
 
 Splits by percentage or by shuffling depend on the size and order of a data set, so that deleting one example moves others
 into slices whose nodes never saw them. Here a place is a function of (key, identity, shards, slices) alone.
@@ -51,9 +51,9 @@ def assign(
 ) -> Places:
     """Shard and slice of each example, uniform over the places open to it.
 
-    With h = BLAKE2b(key, name) of 128 bits, shard = (upper half of h) mod m and slice = first + (lower half of h) mod n, where an
-    example's name is its group's or else its own id, and n slices from `first` on are those of its band (all L without bands).
-    Shards therefore do not depend on L, nor on any risk. A risk is part of the identity: keep the one an example arrived with.
+    With h = BLAKE2b(key, name) of 128 bits, shard = (upper half of h) mod m and slice = first + (lower half of h) mod n. An
+    example's name is its group's or else its own id; the n slices from `first` on are those of its band, all L without
+    bands. Shards depend neither on L nor on risks. A risk is part of the identity: keep the one an example arrived with.
 
     Args:
       ids: [examples] int or str, stable for ever. 1 and "1" are different ids.
@@ -78,7 +78,7 @@ def assign(
         named = zip(_listed(groups), names, strict=True)
         names = [name if group is None else _name("group", group) for group, name in named]
     band = np.zeros(len(names), np.int64)
-    owned = (slices,)
+    owned: tuple[int, ...] = (slices,)
     if risks is not None and bands is not None:
         _same_length("risks", risks, labels)
         owned = _checked_bands(bands, slices)
@@ -131,7 +131,7 @@ def _name(kind: str, label: Any) -> bytes:
         return f"{kind}:str:{label}".encode()
     if isinstance(label, int | np.integer) and not isinstance(label, bool):
         return f"{kind}:int:{label}".encode()
-    raise ValueError(f"an {kind} must be an int or a str, got {label!r}" if kind == "id" else f"not a group: {label!r}")
+    raise ValueError(f"an id or a group must be an int or a str, got {label!r}")
 
 
 def _hashes(names: list[bytes], key: bytes) -> tuple[np.ndarray, np.ndarray]:

@@ -40,7 +40,7 @@ def make_plan(slices: int, sequences: Iterable[Iterable[int]]) -> Plan:
     Raises:
       ValueError: no sequence, an empty one, a repeated slice, or a slice that does not exist.
     """
-    nodes = set()
+    nodes: set[Node] = set()
     for sequence in sequences:
         node = tuple(int(s) for s in sequence)
         if not node or len(set(node)) < len(node) or not all(0 <= s < slices for s in node):
@@ -121,8 +121,8 @@ def depth_served(plan: Plan, deleted: Iterable[int]) -> int:
 def depth_table(plan: Plan) -> np.ndarray:
     """Depth served after every deletion set at once.
 
-    With best[A] the depth of the deepest node inside A, best[A] = max over s in A of best[A without s] and of the depth of the
-    nodes that are A; the depth after X is that of the complement of X.
+    With best[A] the depth of the deepest node inside A: best[A] is the depth of a node whose set is A, or if there is none
+    the largest best[A without s] over s in A. The depth after X is best of the complement of X.
 
     Returns:
       [2^L] int64, indexed by the bit mask of the deleted slices.
@@ -223,10 +223,10 @@ def subset_sums(values: np.ndarray) -> np.ndarray:
 # --- What a reader sees -----------------------------------------------------------------------------------------------
 
 
-def render(plan: Plan) -> str:
-    """The plan as a tree of slice numbers, one line per node: a path from the left edge is a sequence."""
+def render(nodes: Iterable[Node]) -> str:
+    """A plan's nodes as a tree of slice numbers, one line per node: a path from the left edge is a sequence."""
     children: dict[Node, list[Node]] = {}
-    for node in plan.nodes:
+    for node in nodes:
         children.setdefault(parent(node), []).append(node)
 
     def below(node: Node, indent: str) -> list[str]:

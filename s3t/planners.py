@@ -4,8 +4,8 @@ Every planner is a function (slices, budget, prior) -> Plan. `budget` is B, a nu
 A planner whose plan has one size has no use for a budget, one that treats all slices alike none for a prior: they
 disregard it, but a malformed one is refused by all.
 
-`sisa`, `cyclic`, `bms`, `conditional`, `random` and `full` are those of S3T (Chowdhury et al., 2406.16257); the others follow
-from survival being a matter of a node's set and not of its order.
+`sisa`, `cyclic`, `bms`, `conditional`, `random` and `full` are those of S3T (Chowdhury et al., 2406.16257); the others
+follow from survival being a matter of a node's set and not of its order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from s3t.plan import Node, Plan, as_prior, make_plan, mask_of, node_flops, subset_sums
 
@@ -78,6 +77,8 @@ def bms(slices: int, budget: Budget = None, prior: Prior = None) -> Plan:
 
     Source: bipartite-matching selection of 2406.16257; O(L^4).
     """
+    from scipy.optimize import linear_sum_assignment  # half a second, which only this planner should cost
+
     _check(slices, budget, prior)
     if budget is not None and budget > slices:
         raise ValueError(f"bms makes at most {slices} sequences of {slices} slices, got budget {budget:g}: use conditional")
@@ -187,10 +188,10 @@ def greedy(
 ) -> Plan:
     """Node after node, the one that adds most expected served quality per FLOP, until the budget is spent.
 
-    With W(X) the expected number of moments, of the first t deletions and before them, at which X are the slices gone, the aim
-    is sum over X of W(X) F(depth served after X). A node adds the sum over X disjoint from it of W(X) max(0, F(its depth) -
-    best so far at X); as the plan grows that only shrinks, so a stale value is an upper bound and is recomputed at the
-    top of a queue only. Children of chosen nodes are candidates, one per set of slices.
+    With W(X) the expected number of times that exactly X is gone, at the start and after each of t deletions, the aim is
+    the sum over X of W(X) F(depth served after X). A node adds the sum over X disjoint from it of W(X) max(0, F(its
+    depth) - best so far at X). As the plan grows that only shrinks, so a stale value is an upper bound and only the top of
+    the queue is computed anew. Children of chosen nodes are candidates, one for each set of slices.
 
     Args:
       slices: L, at most 16.
@@ -231,7 +232,7 @@ def greedy(
         return -float(gain) / cost(node), node
 
     def offer(parent: Node) -> None:
-        for node in (parent + (s,) for s in range(slices) if s not in parent):
+        for node in ((*parent, s) for s in range(slices) if s not in parent):
             if mask_of(node) not in seen:
                 seen.add(mask_of(node))
                 heapq.heappush(queue, rated(node))
@@ -251,7 +252,9 @@ def greedy(
         best[lives] = np.maximum(best[lives], curve[len(node)])
         offer(node)
     if not chosen:
-        raise ValueError(f"a budget of {budget:g} FLOPs trains no node: the cheapest costs {min(cost((s,)) for s in range(slices)):.6g}")
+        raise ValueError(
+            f"a budget of {budget:g} FLOPs trains no node: the cheapest costs {min(cost((s,)) for s in range(slices)):.6g}"
+        )
     return make_plan(slices, chosen)
 
 
@@ -316,7 +319,9 @@ def _drawn(weights: np.ndarray, count: int, seed: int) -> Iterator[Node]:
         found.update((tuple(order), None) for order in np.argsort(times, axis=1, kind="stable").tolist())
         if len(found) >= count:
             return itertools.islice(found, count)
-    raise ValueError(f"the prior is so concentrated that {len(found)} distinct sequences turned up: ask for fewer than {count}")
+    raise ValueError(
+        f"the prior is so concentrated that {len(found)} distinct sequences turned up: ask for fewer than {count}"
+    )
 
 
 def _brackets(slices: int) -> Iterator[tuple[Node, Node, Node]]:
@@ -335,16 +340,14 @@ def _brackets(slices: int) -> Iterator[tuple[Node, Node, Node]]:
 
 def _visits(prior: np.ndarray, hits: int) -> np.ndarray:
     """[2^L] expected number of the moments 0..t, in deletions, at which exactly the slices of a mask are gone."""
-    masks = np.arange(1 << len(prior))
     stay = subset_sums(prior)  # a hit on what is gone already changes nothing
-    chance = np.zeros(len(masks))
+    chance = np.zeros(len(stay))
     chance[0] = 1
     total = chance.copy()
     for _ in range(hits):
         after = chance * stay
         for s, p in enumerate(prior):
-            without = masks[masks >> s & 1 == 0]
-            after[without | 1 << s] += chance[without] * p
+            after.reshape(-1, 2, 1 << s)[:, 1] += chance.reshape(-1, 2, 1 << s)[:, 0] * p
         chance = after
         total += chance
     return total

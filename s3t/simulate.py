@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
-from s3t.plan import Node, Plan, as_prior, depth_served, depth_table, parent, served, survivors
+from s3t.plan import Node, Plan, as_prior, at_depth, depth_served, depth_table, parent, served, survivors
 
-CHUNK = 1 << 23  # first hits that are followed through a plan at once
+BLOCK = 10_000  # streams drawn from one key
+CHUNK = 1 << 23  # deaths of nodes held at once
 
 
 class Estimate(NamedTuple):
@@ -109,7 +110,7 @@ def strikes(plan: Plan) -> Node:
 def falls(plan: Plan, first: np.ndarray) -> np.ndarray:
     """The request at which each shard ceases to serve each depth.
 
-    A node dies at t(node) = min(t(parent), first hit of its last slice), and depth k is lost when the last node of depth k dies.
+    A node dies at t(node) = min(t(parent), first hit of its last slice), and depth k is lost when its last node dies.
 
     Args:
       plan: of every shard. For shards with plans of their own, concatenate the falls of `first[:, shard : shard + 1]`.
@@ -133,9 +134,9 @@ def _falls(plan: Plan, hits: np.ndarray) -> np.ndarray:
     """`falls` for hits [slices, shards], as [shards, L]; depth by depth, all nodes of a depth at once."""
     lost = np.zeros(hits.shape)
     deaths = np.full((1, hits.shape[1]), np.inf)
-    row = {(): 0}
+    row: dict[Node, int] = {(): 0}
     for depth in range(1, plan.slices + 1):
-        nodes = [node for node in plan.nodes if len(node) == depth]
+        nodes = at_depth(plan, depth)
         if not nodes:
             break
         deaths = np.minimum(deaths[[row[parent(node)] for node in nodes]], hits[[node[-1] for node in nodes]])
@@ -190,7 +191,7 @@ def estimate(values: np.ndarray, level: float = 0.95) -> Estimate:
     if not np.isfinite(values).all():
         raise ValueError("some streams never come to their end: a slice that the plan relies on is never hit")
     mean = values.mean(axis=0)
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(axis=0, ddof=1) / math.sqrt(len(values))
+    half = special.stdtrit(len(values) - 1, (1 + level) / 2) * values.std(axis=0, ddof=1) / math.sqrt(len(values))
     return Estimate(mean, mean - half, mean + half)
 
 
@@ -215,8 +216,8 @@ def expected_rebuild(shards: int, slices: int, tops: int) -> float:
 def expected_rebuild_by_prior(prior: np.ndarray) -> float:
     """Expected requests until every given slice is hit, where a request hits slice i with probability p_i.
 
-    In a Poisson process of one request per unit of time the hits on different slices are independent, and the expected time is
-    the expected number: integral over t from 0 of 1 - prod_i (1 - exp(-p_i t)).
+    In a Poisson process of one request per unit of time the hits on different slices are independent, and the expected
+    time is the expected number: integral over t from 0 of 1 - prod_i (1 - exp(-p_i t)).
 
     Args:
       prior: probabilities of the slices that must be hit: the tops of all shards. Their sum may be below 1.
@@ -226,12 +227,12 @@ def expected_rebuild_by_prior(prior: np.ndarray) -> float:
         return math.inf
     # In x = log t the integrand is smooth and vanishes at both ends, where the trapezoid rule converges geometrically.
     x = np.linspace(math.log(1e-12 / p.sum()), math.log(60 / p.min()), 4001)
-    survive = -np.expm1(np.log(-np.expm1(-p[:, None] * np.exp(x))).sum(axis=0))
+    survive = 1 - np.prod(-np.expm1(-p[:, None] * np.exp(x)), axis=0)
     return float(np.trapezoid(survive * np.exp(x), x))
 
 
 def distinct_after(slices: int, hits: int) -> np.ndarray:
-    """[L + 1] probability that `hits` uniform hits on a shard fall on exactly j distinct slices: C(L, j) j! S2(hits, j) / L^hits."""
+    """[L + 1] probability that r uniform hits on a shard fall on exactly j distinct slices: C(L, j) j! S2(r, j) / L^r."""
     chance = np.zeros(slices + 1)
     chance[0] = 1
     old = np.arange(slices + 1) / slices
@@ -243,8 +244,8 @@ def distinct_after(slices: int, hits: int) -> np.ndarray:
 def depth_distribution(plan: Plan, hits: int) -> np.ndarray:
     """[L + 1] probability of each depth served after `hits` uniform hits on a shard, by exact enumeration.
 
-    sum over j of P[j distinct slices hit] P[depth = d | the j slices are a random set]. If the plan holds every subset, P[depth >=
-    k] is the first factor alone, summed over j <= L - k.
+    The sum over j of P[j distinct slices hit] P[depth = d | the j slices are a random set]. If the plan holds every
+    subset, P[depth >= k] is the sum over j <= L - k of the first factor alone.
 
     Raises:
       ValueError: more than 20 slices.
@@ -276,19 +277,22 @@ def summary(plan: Plan, shards: int, streams: int, seed: int, prior: Sequence[fl
     Raises:
       ValueError: no shard, too few streams, a malformed prior, or one that spares the only node of depth 1 left.
     """
-    if shards < 1:
-        raise ValueError(f"an ensemble needs at least 1 shard, got {shards}")
+    if shards < 1 or streams < 2:
+        raise ValueError(f"a simulation needs at least 1 shard and 2 streams, got {shards} and {streams}")
     p = np.tile(as_prior(plan.slices, prior) / shards, (shards, 1))
-    lost = falls(plan, by_prior(np.random.default_rng(seed), streams, p))
-    tops = [node[0] for node in plan.nodes if len(node) == 1]
+    # Blocks have keys of their own, so that memory does not grow with the streams, nor a stream depend on their number.
+    draws = (by_prior(np.random.default_rng((seed, block)), BLOCK, p) for block in range(-(-streams // BLOCK)))
+    ends = [(deletions_to_rebuild(lost), deletions_to_first_dead_shard(lost)) for lost in (falls(plan, d) for d in draws)]
+    rebuild, first_dead = (np.concatenate(parts)[:streams] for parts in zip(*ends, strict=True))
+    tops = [node[0] for node in at_depth(plan, 1)]
 
     def shown(values: np.ndarray) -> dict[str, Any]:
         mean, low, high = estimate(values)
         return {"mean": float(mean), "ci95": [float(low), float(high)]}
 
     return {
-        "deletions_to_rebuild": shown(deletions_to_rebuild(lost)),
-        "deletions_to_first_dead_shard": shown(deletions_to_first_dead_shard(lost)),
+        "deletions_to_rebuild": shown(rebuild),
+        "deletions_to_first_dead_shard": shown(first_dead),
         "closed_form": (
             expected_rebuild(shards, plan.slices, len(tops)) if prior is None else expected_rebuild_by_prior(p[:, tops])
         ),
