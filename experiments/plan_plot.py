@@ -21,7 +21,7 @@ def draw(plan: Plan) -> Figure:
     deepest = len(plan.nodes[-1])
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        figure = Figure(figsize=(max(4.0, 0.6 + 0.36 * across), 1.1 + 0.55 * deepest), layout="constrained")
+        figure = Figure(figsize=(max(4.2, 0.7 + 0.36 * across), 1.1 + 0.55 * deepest), layout="constrained")
         axes = figure.add_subplot()
         for node, x in where.items():
             if len(node) > 1:
@@ -29,12 +29,12 @@ def draw(plan: Plan) -> Figure:
         for node, x in where.items():
             axes.scatter(x, len(node), s=190, color=COLOURS[node[-1] % len(COLOURS)], zorder=2)
             axes.text(x, len(node), str(node[-1]), ha="center", va="center_baseline", color="white", fontsize=9, zorder=3)
-        axes.set(xlim=(-0.8, across - 0.2), ylim=(deepest + 0.5, 0.5), xticks=[], ylabel="depth")
-        axes.set_yticks(range(1, deepest + 1), [f"{d}   {len(at_depth(plan, d))} nodes" for d in range(1, deepest + 1)])
+        axes.set(xlim=(-0.8, across - 0.2), ylim=(deepest + 0.5, 0.5), xticks=[], ylabel="depth (nodes)")
+        axes.set_yticks(range(1, deepest + 1), [f"{d} ({len(at_depth(plan, d))})" for d in range(1, deepest + 1)])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        cost = f"{flops(plan):.4g} forward passes per epoch, {flops(plan, cached=True):.4g} cached"
-        axes.set_title(f"{len(plan.nodes)} stages, {cost}", fontsize=10)
+        cost = f"per epoch {flops(plan):.4g} forward passes, {flops(plan, cached=True):.4g} with cached prefixes"
+        figure.suptitle(f"{len(plan.nodes)} stages\n{cost}", fontsize=9)
     return figure
 
 

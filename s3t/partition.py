@@ -116,8 +116,8 @@ def _check(shards: int, slices: int, key: bytes) -> None:
 
 
 def _listed(values: Any) -> list[Any]:
-    """Python's own numbers and strings, which are quicker to name one by one than NumPy's."""
-    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+    """Python's own numbers and strings, which are quicker to name one by one than an array's."""
+    return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
 def _same_length(what: str, values: Any, labels: list[Any]) -> None:

@@ -199,7 +199,8 @@ def greedy(
         costs sum over d of (d/L)(1 + d/L). Needed.
       prior: probability that a deletion hits each slice; by default its size.
       sizes: share of the shard's examples in each slice; 1/L each if None.
-      quality: [L + 1] F, quality served at depths 0..L; the depth itself if None.
+      quality: [L + 1] F, quality served at depths 0..L; the depth itself if None. Below a node that adds nothing, none
+        is trained.
       hits: t, deletions from this shard to look ahead to; 5 per slice if None.
 
     Raises:
@@ -215,47 +216,14 @@ def greedy(
     if curve.shape != (slices + 1,) or not np.isfinite(curve).all():
         raise ValueError(f"quality needs a finite number for each depth from 0 to {slices}")
     shares = None if sizes is None else as_prior(slices, sizes).tolist()
+    if shares is not None and min(shares) == 0:
+        raise ValueError("greedy plans slices that hold examples: leave the empty ones out")
     visits = _visits(as_prior(slices, shares if prior is None else prior), HITS * slices if hits is None else hits)
-    masks = np.arange(1 << slices)
-    best = np.full(len(masks), curve[0])
-    left = float(budget)
-    seen: set[int] = set()
-    chosen: list[Node] = []
-    queue: list[tuple[float, Node]] = []
-
-    def cost(node: Node) -> float:
-        return node_flops(node, slices, shares)
-
-    def rated(node: Node) -> tuple[float, Node]:
-        lives = masks & mask_of(node) == 0
-        gain = visits[lives] @ np.maximum(curve[len(node)] - best[lives], 0)
-        return -float(gain) / cost(node), node
-
-    def offer(parent: Node) -> None:
-        for node in ((*parent, s) for s in range(slices) if s not in parent):
-            if mask_of(node) not in seen:
-                seen.add(mask_of(node))
-                heapq.heappush(queue, rated(node))
-
-    offer(())
-    while queue:
-        node = heapq.heappop(queue)[1]
-        fresh = rated(node)
-        if cost(node) > left + 1e-9 or fresh[0] == 0:
-            continue  # neither comes back: the budget and the gain only shrink
-        if queue and fresh > queue[0]:
-            heapq.heappush(queue, fresh)
-            continue
-        chosen.append(node)
-        left -= cost(node)
-        lives = masks & mask_of(node) == 0
-        best[lives] = np.maximum(best[lives], curve[len(node)])
-        offer(node)
-    if not chosen:
-        raise ValueError(
-            f"a budget of {budget:g} FLOPs trains no node: the cheapest costs {min(cost((s,)) for s in range(slices)):.6g}"
-        )
-    return make_plan(slices, chosen)
+    nodes = _grown(slices, float(budget), shares, curve, visits)
+    if not nodes:
+        cheapest = min(node_flops((s,), slices, shares) for s in range(slices))
+        raise ValueError(f"a budget of {budget:g} FLOPs trains no node: the cheapest costs {cheapest:.6g}")
+    return make_plan(slices, nodes)
 
 
 Planner = Callable[[int, Budget, Prior], Plan]
@@ -336,6 +304,43 @@ def _brackets(slices: int) -> Iterator[tuple[Node, Node, Node]]:
             yield from extend(s + 1, (*closed, s), (*matched, opened[-1]), opened[:-1])
 
     return extend(0, (), (), ())
+
+
+def _grown(slices: int, left: float, shares: Sequence[float] | None, curve: np.ndarray, visits: np.ndarray) -> list[Node]:
+    """The nodes that `greedy` takes, in its order, with `left` FLOPs to spend."""
+    masks = np.arange(1 << slices)
+    best = np.full(len(masks), curve[0])
+    seen: set[int] = set()
+    chosen: list[Node] = []
+    queue: list[tuple[float, Node]] = []
+
+    def rated(node: Node) -> tuple[float, Node]:
+        lives = masks & mask_of(node) == 0
+        gain = visits[lives] @ np.maximum(curve[len(node)] - best[lives], 0)
+        return -float(gain) / node_flops(node, slices, shares), node
+
+    def offer(parent: Node) -> None:
+        for node in ((*parent, s) for s in range(slices) if s not in parent):
+            if mask_of(node) not in seen:
+                seen.add(mask_of(node))
+                heapq.heappush(queue, rated(node))
+
+    offer(())
+    while queue:
+        fresh = rated(heapq.heappop(queue)[1])
+        gain, node = fresh
+        cost = node_flops(node, slices, shares)
+        if cost > left + 1e-9 or gain == 0:
+            continue  # it never comes back: budget and gain only shrink
+        if queue and fresh > queue[0]:
+            heapq.heappush(queue, fresh)
+            continue
+        chosen.append(node)
+        left -= cost
+        lives = masks & mask_of(node) == 0
+        best[lives] = np.maximum(best[lives], curve[len(node)])
+        offer(node)
+    return chosen
 
 
 def _visits(prior: np.ndarray, hits: int) -> np.ndarray:
