@@ -15,7 +15,6 @@ import numpy as np
 
 Node = tuple[int, ...]
 
-MOST = 256  # slices of a shard: a node owns at least one block of the backbone
 EXACT = 20  # slices up to which all deletion sets are enumerated: 2^20 of them
 
 
@@ -193,8 +192,6 @@ def as_prior(slices: int, prior: Sequence[float] | np.ndarray | None) -> np.ndar
     Raises:
       ValueError: not L numbers, a negative or non-finite one, or a sum further than 1e-6 from 1.
     """
-    if not 1 <= slices <= MOST:
-        raise ValueError(f"a shard has 1 to {MOST} slices, got {slices}")
     if prior is None:
         return np.full(slices, 1 / slices)
     values = np.asarray(prior, np.float64)

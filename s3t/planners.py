@@ -22,6 +22,7 @@ from s3t.plan import Node, Plan, as_prior, make_plan, mask_of, node_flops, subse
 Budget = float | None
 Prior = Sequence[float] | None
 
+MOST = 256  # slices of a shard: each comes with at least one block of the backbone
 LARGEST = 1_000_000  # nodes of a plan; more is a mistake and not a plan
 GREEDY = 16  # slices up to which `greedy` enumerates deletion sets
 HITS = 5  # deletions per slice that `greedy` looks ahead to
@@ -246,6 +247,8 @@ PLANNERS: dict[str, Planner] = {
 
 
 def _check(slices: int, budget: Budget, prior: Prior) -> None:
+    if not 1 <= slices <= MOST:
+        raise ValueError(f"a shard has 1 to {MOST} slices, got {slices}")
     as_prior(slices, prior)
     if budget is not None and not 0 < budget < math.inf:
         raise ValueError(f"a budget must be positive, got {budget:g}")
@@ -257,7 +260,7 @@ def _count(budget: Budget, slices: int, most: int) -> int:
     if budget is not None and count != budget:
         raise ValueError(f"a budget of sequences is a whole number, got {budget:g}")
     if count > most:
-        raise ValueError(f"only {most} sequences of {slices} slices are distinct, got budget {count}")
+        raise ValueError(f"only {most} sequences of {slices} slices are distinct, got budget {count:g}")
     _fits(count * slices)
     return count
 

@@ -99,8 +99,8 @@ def strikes(plan: Plan) -> Node:
     """
     path: Node = ()
     while node := served(plan, path):
-        harm = lambda s, path=path: (depth_served(plan, (*path, s)), len(survivors(plan, (*path, s))), s)  # noqa: E731
-        path = (*path, min(node, key=harm))
+        left = [(depth_served(plan, (*path, s)), len(survivors(plan, (*path, s))), s) for s in node]
+        path = (*path, min(left)[-1])
     return path
 
 

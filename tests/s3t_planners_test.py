@@ -59,6 +59,7 @@ def test_every_planner_gives_a_parent_closed_plan_and_the_same_one_again(name, s
         (3, 3, [0.5, 0.5, 0.1], "sum to 1"),
         (3, 3, [1.5, -0.5, 0], "negative"),
         (0, 3, None, "1 to 256 slices"),
+        (257, 3, None, "1 to 256 slices"),
     ],
 )
 def test_every_planner_refuses_a_malformed_budget_or_prior(name, slices, budget, prior, message):

@@ -127,6 +127,12 @@ def test_uniform_is_a_uniform_prior():
     assert a.shape == (10, 2, 3) and a.min() == 1
 
 
+def test_an_ensemble_may_have_more_slices_than_a_shard():
+    found = simulate.summary(cyclic(32, 8), 10, 2000, 0)
+    low, high = found["deletions_to_rebuild"]["ci95"]
+    assert abs(found["closed_form"] - found["deletions_to_rebuild"]["mean"]) < high - low  # four standard errors
+
+
 def test_a_burst_stays_in_one_shard():
     first = simulate.bursts(generator(6), 200, 3, 4, length=5)
     assert np.isfinite(first).all() and (first.min(axis=(1, 2)) == 1).all()
