@@ -46,7 +46,7 @@ slow: $(stamp)  ## the slow tests
 lint: $(stamp)  ## style and types
 	$(py) -m ruff check .
 	$(py) -m ruff format --check .
-	$(py) -m mypy unlearn readiness
+	$(py) -m mypy unlearn readiness s3t
 
 format: $(stamp)  ## let ruff reformat the code and sort imports
 	$(py) -m ruff check --fix-only .

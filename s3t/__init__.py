@@ -1,0 +1,6 @@
+"""Exact unlearning by adapters that can be switched off (S3T, 2406.16257), with plans of our own.
+
+`partition` puts each example into a shard and a slice by a keyed hash, `plan` says what is trained for a shard and what
+of it survives a deletion, `planners` choose it, and `simulate` counts the deletions it survives. Nothing is imported here:
+a process that only deletes must start at once.
+"""

@@ -1,0 +1,165 @@
+"""The command line of exact unlearning: `python -m s3t COMMAND --help`.
+
+With --json a command prints one JSON object on standard output and nothing else. A mistake of the user's is one line on
+standard error and exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from s3t import plan as plans
+from s3t.planners import PLANNERS
+
+Result = dict[str, Any]
+
+
+class Command(NamedTuple):
+    """One subcommand: what --help says, its arguments, what it does, and its result in words.
+
+    A result whose "ok" is false ends with exit status 1.
+    """
+
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], Result]
+    text: Callable[[Result], str]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave with status 2."""
+        sys.exit(fail(message))
+
+
+# --- plan -------------------------------------------------------------------------------------------------------------
+
+
+def planner_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every command that makes a plan."""
+    parser.add_argument("--planner", required=True, choices=PLANNERS, help="how to choose what is trained")
+    parser.add_argument("--slices", required=True, type=int, metavar="L", help="slices of a shard")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="B",
+        help="sequences; for greedy FLOPs; of no use to a planner with plans of one size",
+    )
+    parser.add_argument(
+        "--prior", type=numbers, metavar="p1,p2,...", help="probability that a deletion hits each slice; uniform by default"
+    )
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers between commas."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers between commas, got {text!r}") from None
+
+
+def make_plan(args: argparse.Namespace) -> plans.Plan:
+    """The plan that the arguments describe."""
+    return PLANNERS[args.planner](args.slices, args.budget, args.prior)
+
+
+def plan_text(result: Result) -> str:
+    """A plan as a tree with its cost."""
+    lines = [plans.render(tuple(node) for node in result["nodes"]), ""]
+    lines += [f"stages: {result['stages']} in {len(result['sequences'])} sequences"]
+    lines += [
+        f"FLOPs: {result['flops_plain']:.6g}, {result['flops_cached']:.6g} with cached prefixes (forward passes per epoch)"
+    ]
+    if result["depth_served"] is not None:
+        depths = ", ".join(f"{depth:.4g}" for depth in result["depth_served"].values())
+        lines += [f"expected depth after 0, 1, ... distinct slices are gone: {depths}"]
+    return "\n".join(lines)
+
+
+# --- simulate ---------------------------------------------------------------------------------------------------------
+
+
+def simulate_arguments(parser: argparse.ArgumentParser) -> None:
+    """A plan, and streams of deletions against it."""
+    planner_arguments(parser)
+    parser.add_argument("--shards", required=True, type=int, metavar="m", help="models of the ensemble")
+    parser.add_argument("--streams", type=int, default=10_000, metavar="N", help="independent streams of deletions")
+    parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the streams")
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
+    return int(text)
+
+
+def run_simulate(args: argparse.Namespace) -> Result:
+    """Streams of deletions against the plan that the arguments describe."""
+    from s3t import simulate  # brings scipy, which other commands can do without
+
+    return simulate.summary(make_plan(args), args.shards, args.streams, args.seed, args.prior)
+
+
+def simulate_text(result: Result) -> str:
+    """Requests survived, in words."""
+
+    def shown(key: str) -> str:
+        low, high = result[key]["ci95"]
+        return f"{result[key]['mean']:.2f} (95%: {low:.2f} to {high:.2f})"
+
+    return (
+        f"requests until the first shard has no model: {shown('deletions_to_first_dead_shard')}\n"
+        f"requests until no shard has a model: {shown('deletions_to_rebuild')}\n"
+        f"expected by the closed form: {result['closed_form']:.2f}"
+    )
+
+
+COMMANDS = {
+    "plan": Command(
+        "what would be trained, what it costs, and how deep it serves",
+        planner_arguments,
+        lambda args: plans.summary(make_plan(args), args.prior),
+        plan_text,
+    ),
+    "simulate": Command(
+        "how many deletions a plan survives",
+        simulate_arguments,
+        run_simulate,
+        simulate_text,
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and print its result; returns the exit status."""
+    parser = Parser(prog="python -m s3t", description="Exact unlearning by adapters that can be switched off.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=command.help, description=command.help)
+        command.arguments(subparser)
+        subparser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args(argv)
+    command = COMMANDS[args.command]
+    try:
+        result = command.run(args)
+    except ValueError as error:
+        return fail(error)
+    print(json.dumps(result, allow_nan=False) if args.json else command.text(result))
+    return 0 if result.get("ok", True) else 1
+
+
+def fail(error: object) -> int:
+    """Say what is wrong in one line; exit status 2."""
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
