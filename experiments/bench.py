@@ -15,7 +15,8 @@ from unlearn import ALGORITHMS
 
 Config = ml_collections.ConfigDict
 TRAININGS = ("oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness")
-POSITIVE = (
+LEAST = (
+    ("data.score_examples", 0),
     ("train.steps", 1),
     ("train.batch_size", 1),
     ("readiness.every", 1),
@@ -76,7 +77,7 @@ def check(config: Config) -> None:
     for name in ("oracle", "vanilla"):
         if name not in config.trainings:
             raise ValueError(f"trainings lacks {name!r}: every comparison needs it; add it to --config.trainings")
-    for name, least in POSITIVE:
+    for name, least in LEAST:
         section, field = name.split(".")
         if config[section][field] < least:
             raise ValueError(f"{name} is {config[section][field]}: set --config.{name} to {least} or more")

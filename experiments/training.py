@@ -270,7 +270,7 @@ def train(
     """Train all lanes to the end, from the latest checkpoint in `folder` if there is one.
 
     Args:
-      way, lanes, data, pools: what is trained, on what; `data` is the whole training set as one Batch.
+      way, lanes, data, pools: what is trained, on what; `data` is the whole training set as one Batch, as Bench has it.
       epoch_fn: from `make_epoch`, or from that of `streaming` if the images of `data` stay on disk.
       folder: of the checkpoints; a finished training is restored from it.
       report: called after each epoch with step, steps, epoch, mean loss and seconds.
