@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import data, fleet, models, parallel, results, training
+from experiments import data, fleet, models, parallel, requesting, results, training
 from experiments.evaluation import Sets
 from unlearn import ALGORITHMS
 
 Config = ml_collections.ConfigDict
 TRAININGS = ("oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness")
-POSITIVE = (
+LEAST = (
+    ("data.score_examples", 0),
     ("train.steps", 1),
     ("train.batch_size", 1),
     ("readiness.every", 1),
@@ -25,14 +26,20 @@ POSITIVE = (
 
 
 class Bench(NamedTuple):
-    """What all stages share: the config, the data, the model, the devices and the folder."""
+    """What all stages share: the config, the data, the model, the devices and the folder.
+
+    forget: positions in the training split.
+    asked: what the request is about: all of the forget set, as one Batch.
+    train: the training split as one Batch, on the device; if it is streamed, on the host with Images.
+    """
 
     config: Config
     workdir: results.Workdir
     dataset: data.Dataset
-    forget: np.ndarray  # positions in the training split
+    forget: np.ndarray
+    asked: dict[str, np.ndarray]
     sets: Sets
-    train: dict[str, jax.Array]  # the training split on the device, as one Batch
+    train: dict[str, Any]
     module: Any
     devices: parallel.Parallel
     loops: bool
@@ -70,7 +77,7 @@ def check(config: Config) -> None:
     for name in ("oracle", "vanilla"):
         if name not in config.trainings:
             raise ValueError(f"trainings lacks {name!r}: every comparison needs it; add it to --config.trainings")
-    for name, least in POSITIVE:
+    for name, least in LEAST:
         section, field = name.split(".")
         if config[section][field] < least:
             raise ValueError(f"{name} is {config[section][field]}: set --config.{name} to {least} or more")
@@ -97,13 +104,17 @@ def set_up(config: Config, folder: results.Workdir, dataset: data.Dataset) -> Be
     forget = data.check_ids(dataset, _forget_ids(config, dataset, config.forget.target))
     module = models.build(config.model.name, dict(config.model.options), dataset.classes)
     module.init(jax.random.key(0), jnp.asarray(dataset.train.x[:1]))
-    train = jax.tree.map(jnp.asarray, data.batch(dataset.train))
+    train = data.batch(dataset.train)
+    asked = data.batch(dataset.train, forget)
+    if not config.data.stream:
+        train = jax.tree.map(jnp.asarray, train)
     return Bench(
         config,
         folder,
         dataset,
         forget,
-        _sets(config, dataset, forget),
+        asked,
+        _sets(config, dataset, asked),
         train,
         module,
         parallel.make(config.parallel),
@@ -124,13 +135,16 @@ def _forget_ids(config: Config, dataset: data.Dataset, target: int) -> np.ndarra
     return data.forget_ids(dataset, config.forget.setting, target, config.forget.fraction, config.forget.seed)
 
 
-def _sets(config: Config, dataset: data.Dataset, forget: np.ndarray) -> Sets:
-    kept = np.setdiff1d(np.arange(len(dataset.train.id)), forget)
+def _sets(config: Config, dataset: data.Dataset, asked: dict[str, np.ndarray]) -> Sets:
+    most = config.data.score_examples
+    kept = np.flatnonzero(~np.isin(dataset.train.id, asked["id"]))
+    if most:
+        kept = kept[data.lowest(dataset.train.id[kept], most, "score", 0)]
     by_class = config.forget.setting == "class"
     staying = lambda split: np.flatnonzero(split.y != config.forget.target) if by_class else None  # noqa: E731
     leaving = np.flatnonzero(dataset.test.y == config.forget.target) if by_class else None
     return Sets(
-        data.batch(dataset.train, forget),
+        requesting.subsample(asked, most, "score"),
         data.batch(dataset.train, kept),
         data.batch(dataset.test),
         data.batch(dataset.test, staying(dataset.test)),

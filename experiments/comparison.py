@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from experiments import cost, data, evaluation, fleet, models, training
+from experiments import cost, data, evaluation, fleet, models, streaming, training
 from experiments.bench import Bench, Fleet, revocable
 from readiness import Terms, make_readiness
 from readiness.requests import Draw, Pools, make_pools, nearest_classes, nearest_examples
@@ -142,9 +142,10 @@ def _train(bench: Bench, way: training.Way, lanes: training.Lane, name: str, poo
             bar.update(entry["step"] - bar.n)
             bench.workdir.log("train", training=name, lanes=count, **entry)
 
+        make_epoch = streaming.make_epoch if bench.config.data.stream else training.make_epoch
+        epoch_fn = make_epoch(way, bench.devices, bench.loops)
         folder = bench.workdir.path / "checkpoints" / name
-        save_every = bench.config.checkpoint_seconds
-        return training.train(way, lanes, bench.train, pools, bench.devices, bench.loops, folder, report, save_every)
+        return training.train(way, lanes, bench.train, pools, epoch_fn, folder, report, bench.config.checkpoint_seconds)
 
 
 def _rehearsing(bench: Bench, unroll: bool) -> training.Rehearsing:
@@ -211,7 +212,13 @@ def _pools(bench: Bench) -> Any:
     }
     if config.recovery not in choose:
         raise ValueError(f"readiness.recovery {config.recovery!r} is unknown; choose {', '.join(choose)}")
-    return make_pools(groups, np.stack([choose[config.recovery](mask) for mask in groups]))
+    recovery = config.recovery if config.resistance else "stable"  # no other term draws from it
+    if recovery != "stable" and bench.config.data.stream:
+        raise ValueError(
+            f"readiness.recovery {recovery!r} compares all images, and data.stream leaves them on disk: "
+            "set --config.readiness.recovery=stable"
+        )
+    return make_pools(groups, np.stack([choose[recovery](mask) for mask in groups]))
 
 
 def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]:

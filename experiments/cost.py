@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import training
+from experiments import streaming, training
+from experiments.data import Images
 from experiments.parallel import make as make_parallel
 from experiments.requesting import RequestData, Setting
 from unlearn import ALGORITHMS, Request
@@ -40,10 +41,15 @@ def of_rehearsing(way: training.Way, data: Batch, pools: Any, step_flops: float)
 
 def _compiled(way: training.Way, data: Batch, pools: Any, rehearse: bool) -> Any:
     # One device's operators: how a batch is spread does not change what it costs.
-    step = training.make_step_fn(way, make_parallel("jit", jax.local_devices()[:1]))
+    devices = make_parallel("jit", jax.local_devices()[:1])
     lanes = training.make_lanes([0], *(2 * [jnp.ones(len(data["id"]), bool)]))
     state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (training.init_lanes(way, lanes, data["x"][:1]), lanes))
     row = jnp.zeros(way.batch_size, jnp.int32)
+    if isinstance(data["x"], Images):
+        drawn = training.draw(way, lane, streaming.positions_of(data), pools, row, jnp.asarray(0), rehearse)
+        filled = streaming.fill(data["x"], jax.device_get(drawn))
+        return jax.jit(training.make_apply(way, devices)).lower(state, filled).compile()
+    step = training.make_step_fn(way, devices)
     return jax.jit(lambda *args: step(*args, rehearse)).lower(state, lane, data, pools, row, jnp.asarray(0)).compile()
 
 

@@ -1,4 +1,4 @@
-"""Data sets as arrays with stable ids: loading, splitting, naming what is to be forgotten, batches and streams.
+"""Data sets as arrays with stable ids, or as images that stay on disk: loading, splitting, naming what is to be forgotten.
 
 An example's id is its index in the official order: training examples first, then the test examples. Which split an
 example falls into, which examples a smaller training set keeps and which a random forget set names all follow from a
@@ -10,28 +10,29 @@ them does.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import difflib
-import functools
 import hashlib
 import os
-import sys
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import ml_collections
 import numpy as np
 from absl import logging
 
 Array = np.ndarray
+T = TypeVar("T")
 
 HASHED_TEST_SHARE = 0.2  # of a data set that has no official test examples
-DECODE_AT_ONCE = 2048
-MOMENTS_AT_ONCE = 64  # few enough to stay in the processor's cache
-MOMENTS_SAMPLE = 2048
+DECODE_AT_ONCE = 512
+MOMENTS_AT_ONCE = 64  # few enough to stay in the processor's cache; divides DECODE_AT_ONCE, so parts sum as the whole
+THREADS = min(8, os.cpu_count() or 1)  # that decode ahead
 
 
 class DataError(ValueError):
@@ -41,12 +42,12 @@ class DataError(ValueError):
 class Split(NamedTuple):
     """Examples in increasing order of their ids.
 
-    x: [examples, height, width, channels] float32, standardised.
+    x: [examples, height, width, channels] float32, standardised; the training split of a streamed data set has Images.
     y: [examples] int32.
     id: [examples] int32, the stable identity.
     """
 
-    x: Array
+    x: Any
     y: Array
     id: Array
 
@@ -71,28 +72,54 @@ class Moments(NamedTuple):
 class Source(NamedTuple):
     """A data set in its official order, before it is split.
 
-    read: ids [examples] -> (images, a sequence of [height, width, channels]; labels [examples]).
+    read: ids [examples] -> (images [examples, height, width, channels]; labels [examples] int32).
     official: ids below are training examples, ids from here on test examples; all of them (= total) if there is no test.
     total: how many examples there are.
     classes: how many labels there are.
     """
 
-    read: Callable[[Array], tuple[Any, Array]]
+    read: Callable[[Array], tuple[Array, Array]]
     official: int
     total: int
     classes: int
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+    """Images that stay on disk and stand where an array would: decoded and standardised each time they are asked for.
+
+    read: of the Source.  id: [examples].  scale: how to standardise.
+    shape: (examples, height, width, channels).
+    """
+
+    read: Callable[[Array], tuple[Array, Array]]
+    id: Array
+    scale: Moments
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def __getitem__(self, positions: Any) -> Array:
+        """The images at positions (integers, a slice or a mask), [examples, height, width, channels] float32."""
+        return standardise(self.read(self.id[positions])[0], self.scale)
+
+
 def load(config: ml_collections.ConfigDict) -> Dataset:
-    """A data set that fits in memory.
+    """A data set in memory, or one whose training images stay on disk.
 
     The images are standardised with the moments of the training split this returns. They are taken before any forget set
     is known, so models retrained without the forget set see the same inputs; that much of a forgotten example remains.
+
+    A streamed data set has the same splits and the same numbers. Its training images are read once here, in parts, for
+    their labels and moments (so what cannot be read is known before training), and again whenever they are asked for.
+    Validation and test images are arrays in memory all the same: every scoring uses all of them.
 
     Args:
       config:
         name: 'digits' (scikit-learn's, needs no files), or an image data set as TFDS names it.
         data_dir: where TFDS prepared it; '' is TFDS_DATA_DIR or TFDS's default.
+        stream: leave the training images on disk.
         train_size: how many training examples to keep, those of lowest hash; 0 is all.
         validation_fraction: the share of the official training examples (of all, if none is for testing) to validate on.
         cache_dir: where to keep the decoded images; '' is nowhere.
@@ -100,15 +127,26 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     Raises:
       DataError: the name, the files or the numbers will not do.
     """
-    source = _digits() if config.name == "digits" else _decoded(config.name, config.data_dir, config.cache_dir)
+    if config.stream and config.cache_dir:
+        raise DataError("data.cache_dir keeps all images decoded, data.stream none: set one of them alone")
+    source = _source(config)
     ids = _assign(source, config.name, config.validation_fraction, config.train_size)
-    scale = moments(source.read(ids["train"])[0])
+    own = ids["train"]
+    if config.stream:
+        labels, scale, shape = _survey(source, own, config.name)
+        train = Split(Images(source.read, own, scale, (len(own), *shape)), labels, own)
+    else:
+        images, labels = source.read(own)
+        scale = moments([images])
+        train = Split(standardise(images, scale), labels, own)
 
-    def split(name: str) -> Split:
+    def held_out(name: str) -> Split:
         images, labels = source.read(ids[name])
+        if len(images) and images.shape[1:] != train.x.shape[1:]:
+            raise _several_sizes(config.name)
         return Split(standardise(images, scale), labels, ids[name])
 
-    return Dataset(config.name, split("train"), split("validation"), split("test"), source.classes)
+    return Dataset(config.name, train, held_out("validation"), held_out("test"), source.classes)
 
 
 def hash_uniform(ids: Array, purpose: str, seed: int) -> Array:
@@ -146,7 +184,7 @@ def forget_ids(dataset: Dataset, setting: str, target: int, fraction: float, see
     elif setting == "random":
         if not 0 < fraction < 1:
             raise DataError(f"the forget fraction is {fraction}: choose one between 0 and 1, both excluded")
-        chosen = _lowest(train.id, round(fraction * len(train.id)), "forget", seed)
+        chosen = train.id[lowest(train.id, round(fraction * len(train.id)), "forget", seed)]
     else:
         raise DataError(f"unknown forget setting {setting!r}: choose 'class' or 'random'")
     check_ids(dataset, chosen)
@@ -218,9 +256,15 @@ def split_noise(ids: Array, all_ids: Array, share: float, seed: int) -> Array:
     count = round(share * len(ids))
     if count > len(outside):
         raise DataError(f"{count} ids are to be replaced but only {len(outside)} lie outside: choose a smaller share")
-    leaving = _lowest(np.unique(ids), count, "noise-leaving", seed)
-    coming = _lowest(outside, count, "noise-coming", seed)
+    unique = np.unique(ids)
+    leaving = unique[lowest(unique, count, "noise-leaving", seed)]
+    coming = outside[lowest(outside, count, "noise-coming", seed)]
     return np.union1d(np.setdiff1d(ids, leaving), coming).astype(np.asarray(ids).dtype)
+
+
+def lowest(ids: Array, count: int, purpose: str, seed: int) -> Array:
+    """Positions, increasing, of the `count` ids (all, if they are fewer) that `hash_uniform` gives the lowest numbers."""
+    return np.sort(np.argsort(hash_uniform(ids, purpose, seed), kind="stable")[:count])
 
 
 def batch(split: Split, positions: Array | None = None) -> dict[str, Array]:
@@ -229,93 +273,32 @@ def batch(split: Split, positions: Array | None = None) -> dict[str, Array]:
     return {"x": x, "y": y, "id": ids, "weight": np.ones(len(ids), np.float32)}
 
 
-def stream(
-    name: str,
-    split: str,
-    batch_size: int,
-    seed: int,
-    data_dir: str = "",
-    *,
-    start_step: int = 0,
-    epochs: int | None = None,
-    shuffle: bool = True,
-    ids: Array | None = None,
-    validation_fraction: float = 0.2,
-    train_size: int = 0,
-    transform: Callable[[Array], Array] | None = None,
-    scale: Moments | None = None,
-    threads: int = 2,
-) -> Iterator[dict[str, Array]]:
-    """Batches of a data set that need not fit in memory, decoded as they are asked for.
+def ahead(make: Callable[[int], T], count: int) -> Iterator[T]:
+    """make(0), make(1), ... make(count - 1) in order, each made by a thread before it is asked for.
 
-    A batch is a function of its step and the arguments, so a stream started at step n goes on exactly as an unbroken
-    one. An epoch visits each example once, in an order given by a hash of (seed, epoch, id); its last batch is filled up
-    with examples of weight 0, id -1 and zeros.
-
-    Args:
-      name, data_dir, validation_fraction, train_size: as for `load`, which gives the same ids and splits.
-      split: 'train', 'validation' or 'test'.
-      start_step: how many batches of the stream to leave out.
-      epochs: how many passes; None is for ever.
-      shuffle: False keeps the order of the ids.
-      ids: only these examples of the split (to leave the forgotten out); None is all.
-      transform: image [height, width, channels] -> image, before standardising; must give all images one size.
-      scale: how to standardise; None takes the moments of 2048 training examples, whatever `ids` says.
-      threads: how many batches to decode at a time.
-
-    Raises:
-      DataError: what `load` refuses, an unknown split, ids outside it, or images of several sizes.
+    No more than THREADS of them wait to be taken. What `make` raises is raised here, in its turn.
     """
     import grain  # slow
 
-    if batch_size < 1 or start_step < 0:
-        raise DataError(f"batch_size is {batch_size}, start_step {start_step}: choose at least 1 and 0")
-    source = _digits() if name == "digits" else _prepared(name, _data_dir(data_dir))
-    assigned = _assign(source, name, validation_fraction, train_size)
-    if split not in assigned:
-        raise DataError(f"unknown split {split!r}: choose one of {', '.join(assigned)}")
-    own = assigned[split] if ids is None else np.unique(ids)
-    stray = np.setdiff1d(own, assigned[split])
-    if stray.size:
-        raise DataError(f"{_some(stray)} not in the {split} split of {name!r}: stream only ids of that split")
-    if own.size == 0:
-        raise DataError(f"there is nothing to stream from the {split} split of {name!r}: choose another split or more ids")
-
-    def read(ids: Array) -> tuple[Array, Array]:
-        images, labels = source.read(ids)
-        images = images if transform is None else [transform(image) for image in images]
-        return _stack(images, name), labels
-
-    if scale is None:
-        train = assigned["train"]
-        scale = moments(read(_lowest(train, min(len(train), MOMENTS_SAMPLE), "moments", 0))[0])
-
-    @functools.lru_cache(maxsize=2)  # threads that prefetch may be in the next epoch already
-    def order(epoch: int) -> Array:
-        return own[np.argsort(hash_uniform(own, f"order/{epoch}", seed), kind="stable")] if shuffle else own
-
-    steps = -(-len(own) // batch_size)
-
-    def make(step: int) -> dict[str, Array]:
-        epoch, step = divmod(int(step), steps)
-        ids = order(epoch)[step * batch_size : (step + 1) * batch_size]
-        images, labels = read(ids)
-        return _pad(batch(Split(standardise(images, scale), labels, ids)), batch_size)
-
-    stop = sys.maxsize if epochs is None else epochs * steps
-    batches = grain.MapDataset.range(min(start_step, stop), stop).map(make)
-    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=THREADS)
+    with contextlib.closing(iter(grain.MapDataset.range(count).map(make).to_iter_dataset(options))) as made:
+        yield from made
 
 
-def moments(images: Array) -> Moments:
-    """Mean and standard deviation per channel of images [examples, height, width, channels]; 1 for a constant channel."""
-    flat = images.reshape(len(images), -1)
-    total, squares = np.zeros(flat.shape[1]), np.zeros(flat.shape[1])
-    for start in range(0, len(flat), MOMENTS_AT_ONCE):
-        part = flat[start : start + MOMENTS_AT_ONCE].astype(np.float64)
-        total += part.sum(axis=0)
-        squares += np.einsum("ep,ep->p", part, part)
-    count = images.size / images.shape[-1]
+def moments(parts: Iterable[Array]) -> Moments:
+    """Mean and standard deviation per channel over all parts; 1 for a constant channel.
+
+    Args:
+      parts: at least one; each [examples, height, width, channels].
+    """
+    count, total, squares = 0, np.zeros(1), np.zeros(1)
+    for images in parts:
+        flat = images.reshape(len(images), -1)
+        for start in range(0, len(flat), MOMENTS_AT_ONCE):
+            few = flat[start : start + MOMENTS_AT_ONCE].astype(np.float64)
+            total = total + few.sum(axis=0)
+            squares = squares + np.einsum("ep,ep->p", few, few)
+        count += len(images) * images.shape[1] * images.shape[2]
     mean, square = (sums.reshape(-1, images.shape[-1]).sum(axis=0) / count for sums in (total, squares))
     variance = square - mean**2
     constant = variance <= 1e-12 * square  # what rounding leaves
@@ -345,10 +328,35 @@ def _assign(source: Source, name: str, validation_fraction: float, train_size: i
     if train_size and not 1 <= train_size <= len(train):
         raise DataError(f"train_size is {train_size}: {name!r} has 1..{len(train)} training examples to give (0 takes all)")
     return {
-        "train": _lowest(train, train_size or len(train), "train_size", 0),
+        "train": train[lowest(train, train_size or len(train), "train_size", 0)],
         "validation": ids[validation],
         "test": ids[test],
     }
+
+
+def _source(config: ml_collections.ConfigDict) -> Source:
+    if config.name == "digits":
+        return _digits()
+    if config.stream:
+        return _prepared(config.name, _data_dir(config.data_dir))
+    return _decoded(config.name, config.data_dir, config.cache_dir)
+
+
+def _survey(source: Source, ids: Array, name: str) -> tuple[Array, Moments, tuple[int, ...]]:
+    """Labels [examples], moments, and the shape of an image: what one pass over the examples tells."""
+    parts = np.split(ids, range(DECODE_AT_ONCE, len(ids), DECODE_AT_ONCE))
+    labels, shapes = [], set()
+
+    def images() -> Iterator[Array]:
+        for x, y in ahead(lambda i: source.read(parts[i]), len(parts)):
+            labels.append(y)
+            shapes.add(x.shape[1:])
+            if len(shapes) > 1:
+                raise _several_sizes(name)
+            yield x
+
+    scale = moments(images())
+    return np.concatenate(labels), scale, shapes.pop()
 
 
 def _digits() -> Source:
@@ -388,7 +396,6 @@ def _decode(source: Source, name: str) -> tuple[Array, Array]:
     for start in range(0, source.total, DECODE_AT_ONCE):
         part = slice(start, min(start + DECODE_AT_ONCE, source.total))
         images, y[part] = source.read(np.arange(part.start, part.stop))
-        images = _stack(images, name)
         if start == 0:
             x = np.empty((source.total, *images.shape[1:]), images.dtype)
         if images.shape[1:] != x.shape[1:]:
@@ -397,16 +404,8 @@ def _decode(source: Source, name: str) -> tuple[Array, Array]:
     return x, y
 
 
-def _stack(images: Sequence[Array], name: str) -> Array:
-    if len({image.shape for image in images}) > 1:
-        raise _several_sizes(name)
-    return np.asarray(images)
-
-
 def _several_sizes(name: str) -> DataError:
-    return DataError(
-        f"the images of {name!r} differ in size: choose another data set, or stream() with a transform that resizes"
-    )
+    return DataError(f"the images of {name!r} differ in size: choose a data set whose images have one size")
 
 
 def _prepared(name: str, root: str) -> Source:
@@ -423,12 +422,15 @@ def _prepared(name: str, root: str) -> Source:
         found = ", ".join(sorted(features))
         raise DataError(f"{name!r} does not have exactly one {missing} (its features are {found}): choose another data set")
 
-    def read(splits: str) -> Callable[[Array], tuple[list[Array], Array]]:
+    def read(splits: str) -> Callable[[Array], tuple[Array, Array]]:
         records = _records(builder, splits, name)
 
-        def read_ids(ids: Array) -> tuple[list[Array], Array]:
+        def read_ids(ids: Array) -> tuple[Array, Array]:
             examples = records(ids)
-            return [e[image] for e in examples], np.array([e[label] for e in examples], np.int32)
+            images = [e[image] for e in examples] or np.empty((0, *(size or 0 for size in features[image].shape)))
+            if len({one.shape for one in images}) > 1:
+                raise _several_sizes(name)
+            return np.asarray(images), np.array([e[label] for e in examples], np.int32)
 
         return read_ids
 
@@ -543,18 +545,6 @@ def _save(path: Path, **arrays: Any) -> None:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"cannot write the cache {path} ({_line(error)}): set --config.data.cache_dir elsewhere") from error
-
-
-def _pad(examples: dict[str, Array], size: int) -> dict[str, Array]:
-    missing = size - len(examples["id"])
-    padding = {name: np.zeros((missing, *leaf.shape[1:]), leaf.dtype) for name, leaf in examples.items()}
-    padding["id"] -= 1
-    return {name: np.concatenate([leaf, padding[name]]) for name, leaf in examples.items()}
-
-
-def _lowest(ids: Array, count: int, purpose: str, seed: int) -> Array:
-    """The `count` ids of lowest hash, increasing; `ids` must be increasing."""
-    return np.sort(ids[np.argsort(hash_uniform(ids, purpose, seed), kind="stable")[:count]])
 
 
 def _some(ids: Array) -> str:

@@ -25,7 +25,7 @@ CHUNK = 500  # examples predicted at once, whatever the set: one compiled shape
 class Sets(NamedTuple):
     """Who is scored; every field a host-side Batch.
 
-    forget, retain: training examples.  test, validation: held out.
+    forget, retain: training examples, a sample where there are many.  test, validation: held out.
     test_retain, validation_retain: without the forgotten class; for random forget sets the same as test, validation.
     others: never trained on and like the forget set: test images of its class, or the test set.
     """

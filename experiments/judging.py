@@ -13,6 +13,7 @@ from experiments import cost, data, evaluation, fleet, models, requesting, resul
 from experiments.bench import Bench, Config, Fleet, find, request_keys
 from readiness.requests import nearest_classes, nearest_examples
 from unlearn import STOPS
+from unlearn.base import Batch
 from unlearn.metrics import gaps
 from unlearn.until import DIVERGED, REACHED
 
@@ -87,7 +88,7 @@ def _rows(
         after = _score(bench, params)
         flops = _update_flops(bench, at_request, name, setting)
     curves = _relearn(bench, params)
-    forget, stable = (requesting.subsample(getattr(bench.sets, which), 1000) for which in ("forget", "retain"))
+    forget, stable = (requesting.subsample(batch, 1000, "diagnose") for batch in (bench.sets.forget, bench.sets.retain))
     diagnosis = evaluation.make_diagnose(model, bench.loops)(at_request, forget, stable)
     sha_before, sha_after = training.digests(at_request), training.digests(params)
     rows = []
@@ -203,12 +204,12 @@ def _curve(served: Served, lane: int) -> dict[str, np.ndarray]:
 def _request_data(bench: Bench) -> list[requesting.RequestData]:
     """What is asked for, in order: all at once, or in parts that share `overlap` of the part before."""
     config, sets = bench.config.request, bench.sets
-    place = data.hash_uniform(sets.forget["id"], "part", bench.config.seed) * config.parts
-    retain, watch = (requesting.subsample(batch, config.observe) for batch in (sets.retain, sets.test_retain))
+    place = data.hash_uniform(bench.asked["id"], "part", bench.config.seed) * config.parts
+    retain, watch = (requesting.subsample(batch, config.observe, "observe") for batch in (sets.retain, sets.test_retain))
     parts = []
     for i in range(config.parts):
         asked = (place >= i - config.overlap) & (place < i + 1)
-        forget = {name: leaf[asked] for name, leaf in sets.forget.items()}
+        forget = {name: leaf[asked] for name, leaf in bench.asked.items()}
         parts.append(requesting.RequestData(*jax.tree.map(jnp.asarray, (forget, retain, watch))))
     return parts
 
@@ -218,36 +219,43 @@ def _targets(bench: Bench, fleets: list[Fleet]) -> jax.Array:
     if bench.config.forget.setting == "class":
         return jnp.zeros(bench.config.seeds)
     predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
-    oracle = predict(find(fleets, "oracle").trained.params, bench.sets.forget["x"])
-    return jnp.asarray((oracle.argmax(axis=-1) == bench.sets.forget["y"]).mean(axis=1), jnp.float32)
+    oracle = predict(find(fleets, "oracle").trained.params, bench.asked["x"])
+    return jnp.asarray((oracle.argmax(axis=-1) == bench.asked["y"]).mean(axis=1), jnp.float32)
 
 
 def _relearn(bench: Bench, params: Any) -> dict[str, np.ndarray]:
     """Relearning curves [lanes, steps + 1] on four attack sets, watched on forget examples that are not attacked with."""
-    config, sets = bench.config.relearn, bench.sets
-    curves = {}
+    config, attacks, curves = bench.config.relearn, _attacks(bench), {}
     relearn = evaluation.make_relearn(
         models.as_model(bench.module), config.learning_rate, config.steps, config.batch_size, bench.loops
     )
-    forget = requesting.subsample(sets.forget, 0)
-    few = max(1, round(config.share * config.size))
-    few = min(few, len(forget["id"]) // 2)
-    mask = np.isin(bench.dataset.train.id, forget["id"])
-    if bench.config.forget.setting == "class":
-        similar = nearest_classes(bench.dataset.train.x, bench.dataset.train.y, mask, 3)
-    else:
-        similar = nearest_examples(bench.dataset.train.x, mask, 2 * config.size)
-    rows = lambda batch, part: {name: leaf[part] for name, leaf in batch.items()}  # noqa: E731
-    join = lambda a, b: {name: np.concatenate([a[name], b[name]]) for name in a}  # noqa: E731
-    stable = requesting.subsample(sets.retain, config.size)
-    attacks = {
-        "stable": (stable, forget),
-        "similar": (requesting.subsample(data.batch(bench.dataset.train, similar), config.size), forget),
-        "part": (join(rows(forget, slice(few)), rows(stable, slice(config.size - few))), rows(forget, slice(few, None))),
-        "all": (forget, sets.others if bench.config.forget.setting == "class" else forget),
-    }
     widest = max(len(attack["id"]) for attack, _ in attacks.values())
     for name, (attack, watch) in attacks.items():
-        attack, watch = requesting.padded(attack, widest), requesting.padded(requesting.subsample(watch, WATCHED), WATCHED)
-        curves[name] = np.asarray(relearn((params, request_keys(bench)), *jax.tree.map(jnp.asarray, (attack, watch)))[1])
+        watch = requesting.padded(requesting.subsample(watch, WATCHED, "watch"), WATCHED)
+        sets = jax.tree.map(jnp.asarray, (requesting.padded(attack, widest), watch))
+        curves[name] = np.asarray(relearn((params, request_keys(bench)), *sets)[1])
     return curves
+
+
+def _attacks(bench: Bench) -> dict[str, tuple[Batch, Batch]]:
+    """What relearning trains on, and what it is watched on."""
+    config, forget, retain = bench.config.relearn, bench.sets.forget, bench.sets.retain
+    by_class = bench.config.forget.setting == "class"
+    rows = lambda batch, part: {name: leaf[part] for name, leaf in batch.items()}  # noqa: E731
+    join = lambda a, b: {name: np.concatenate([a[name], b[name]]) for name in a}  # noqa: E731
+    both = join(forget, retain)
+    asked = np.arange(len(both["id"])) < len(forget["id"])
+    if by_class:
+        similar = nearest_classes(both["x"], both["y"], asked, 3)
+    else:
+        similar = nearest_examples(both["x"], asked, 2 * config.size)
+    few = min(max(1, round(config.share * config.size)), len(forget["id"]) // 2)
+    known = np.isin(forget["id"], forget["id"][data.lowest(forget["id"], few, "relearn", 0)])
+    stable = requesting.subsample(retain, config.size, "relearn")
+    beside = rows(stable, data.lowest(stable["id"], config.size - few, "relearn", 0))
+    return {
+        "stable": (stable, forget),
+        "similar": (requesting.subsample(rows(both, similar), config.size, "relearn"), forget),
+        "part": (join(rows(forget, known), beside), rows(forget, ~known)),
+        "all": (forget, bench.sets.others if by_class else forget),
+    }

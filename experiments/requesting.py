@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from experiments import fleet
+from experiments.data import lowest
 from unlearn import ALGORITHMS, Outcome, Request, unlearn_until
 from unlearn.base import Array, Batch, Model
 from unlearn.losses import correct, cross_entropy, weighted_mean
@@ -93,13 +94,12 @@ def _rows(key: Array, batch: Batch, count: int) -> Batch:
     return jax.tree.map(lambda leaf: leaf[jax.random.randint(key, (count,), 0, examples)], batch)
 
 
-def subsample(batch: Batch, most: int) -> Batch:
-    """At most `most` examples (0: all), chosen by a fixed shuffle, in the order they stand."""
-    count = len(batch["id"])
-    if not most or count <= most:
+def subsample(batch: Batch, most: int, purpose: str) -> Batch:
+    """At most `most` examples (0: all), in the order they stand; which, follows from purpose and ids alone."""
+    if not most or len(batch["id"]) <= most:
         return batch
-    rows = np.sort(np.random.default_rng(0).permutation(count)[:most])
-    return {name: leaf[rows] for name, leaf in batch.items()}
+    positions = lowest(batch["id"], most, purpose, 0)
+    return {name: leaf[positions] for name, leaf in batch.items()}
 
 
 def padded(batch: Batch, size: int) -> Batch:

@@ -110,9 +110,9 @@ def epoch_rows(lane: Lane, ids: Array, epoch: Array, steps: int, batch_size: int
 
 
 class Drawn(NamedTuple):
-    """What a lane's step works on, already gathered from the data set.
+    """What a lane's step works on, already gathered from the data set: arrays alone, so that it can leave the device.
 
-    meta, step_size: None on a step that does not rehearse.
+    key: raw.  meta, step_size: None on a step that does not rehearse.
     """
 
     batch: Batch
@@ -121,19 +121,15 @@ class Drawn(NamedTuple):
     step_size: Array | None
 
 
-def draw(
-    way: Way, parallel: Parallel, lane: Lane, data: Batch, pools: Pools | None, row: Array, index: Array, rehearse: bool
-) -> Drawn:
+def draw(way: Way, lane: Lane, data: Batch, pools: Pools | None, row: Array, index: Array, rehearse: bool) -> Drawn:
     """The batches of one step of one lane; `rehearse` is static."""
     root = jax.random.wrap_key_data(lane.key)
     batch = dict(take(data, row), weight=lane.weight[row])
-    if not way.private:  # clipping and noise know nothing of devices: each makes the whole step
-        batch = parallel.split(batch, 0)
-    key = jax.random.fold_in(jax.random.fold_in(root, STEP), index)
+    key = jax.random.key_data(jax.random.fold_in(jax.random.fold_in(root, STEP), index))
     if not rehearse:
         return Drawn(batch, key, None, None)
     draw_key, size_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, META), index))
-    meta = split_meta(parallel, draw_meta_batch(draw_key, data, pools, way.rehearsing.draw))
+    meta = draw_meta_batch(draw_key, data, pools, way.rehearsing.draw)
     low, high = jnp.log(jnp.asarray(way.rehearsing.step_size))
     return Drawn(batch, key, meta, jnp.exp(jax.random.uniform(size_key, (), minval=low, maxval=high)))
 
@@ -145,25 +141,33 @@ def make_apply(way: Way, parallel: Parallel) -> Callable[[TrainState, Drawn], tu
         return _private_step(way, model)
     readiness = way.rehearsing and way.rehearsing.readiness
     step = make_step(model, way.optimizer, readiness=readiness, mean=parallel.mean, grad=parallel.outer_grad)
-    return lambda state, drawn: step(state, drawn.batch, drawn.key, drawn.meta, drawn.step_size)
+
+    def apply(state: TrainState, drawn: Drawn) -> tuple[TrainState, StepInfo]:
+        meta = drawn.meta and split_meta(parallel, drawn.meta)
+        return step(state, parallel.split(drawn.batch, 0), jax.random.wrap_key_data(drawn.key), meta, drawn.step_size)
+
+    return apply
 
 
 def make_step_fn(way: Way, parallel: Parallel) -> Callable[..., tuple[TrainState, StepInfo]]:
     """One step of one lane, `(state, lane, data, pools, row, index, rehearse) -> (state, info)`; `rehearse` is static."""
     apply = make_apply(way, parallel)
-    return lambda state, *rest: apply(state, draw(way, parallel, *rest))
+    return lambda state, *rest: apply(state, draw(way, *rest))
 
 
 def _private_step(way: Way, model: Any) -> Callable[[TrainState, Drawn], tuple[TrainState, StepInfo]]:
+    """DP-SGD. Its clipping and noise know nothing of devices: each makes the whole step."""
     clip, noise = way.private
 
     def run(state: TrainState, drawn: Drawn) -> tuple[TrainState, StepInfo]:
+        key = jax.random.wrap_key_data(drawn.key)
+
         def loss(params: Any, example: Batch) -> Array:
             one = jax.tree.map(lambda leaf: leaf[None], example)
-            return model.loss(model.apply(params, one["x"], drawn.key), one)[0]
+            return model.loss(model.apply(params, one["x"], key), one)[0]
 
         losses, gradients = jax.vmap(jax.value_and_grad(loss), (None, 0))(state.params, drawn.batch)
-        noise_key = jax.random.fold_in(drawn.key, NOISE)
+        noise_key = jax.random.fold_in(key, NOISE)
         aggregate = optax.contrib.differentially_private_aggregate(clip, noise, key=noise_key)
         gradient, _ = aggregate.update(gradients, aggregate.init(state.params))
         updates, opt_state = way.optimizer.update(gradient, state.opt_state, state.params)
@@ -185,6 +189,12 @@ def _initialiser(module: nn.Module) -> Callable[[Array, Array], Any]:
         return module.init(jax.random.fold_in(jax.random.wrap_key_data(raw), INIT), example)["params"]
 
     return jax.jit(jax.vmap(init, (0, None)))
+
+
+def rehearses(way: Way, step: int) -> bool:
+    """Whether this step of a way rehearses a request."""
+    due = way.rehearsing
+    return due is not None and step >= due.start and (step - due.start) % due.every == 0
 
 
 def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple[TrainState, StepInfo]]:
@@ -239,8 +249,7 @@ def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple
             infos = []
             for j in range(steps):
                 t = epoch * way.per_epoch + j
-                due = bool(rehearsing) and t >= rehearsing.start and (t - rehearsing.start) % rehearsing.every == 0
-                state, info = one[due](state, lane, data, pools, rows[j], jnp.asarray(t))
+                state, info = one[rehearses(way, t)](state, lane, data, pools, rows[j], jnp.asarray(t))
                 infos.append(info)
             finished.append((state, fleet.stack(infos)))
         return fleet.stack(finished)
@@ -253,8 +262,7 @@ def train(
     lanes: Lane,
     data: Batch,
     pools: Pools | None,
-    parallel: Parallel,
-    loops: bool,
+    epoch_fn: Callable[..., tuple[TrainState, StepInfo]],
     folder: Path,
     report: Report,
     save_every: float,
@@ -262,14 +270,13 @@ def train(
     """Train all lanes to the end, from the latest checkpoint in `folder` if there is one.
 
     Args:
-      way, lanes, data, pools: what is trained, on what; `data` is the whole training set as one Batch.
-      parallel, loops: the device mode, and whether lanes and steps are Python loops.
+      way, lanes, data, pools: what is trained, on what; `data` is the whole training set as one Batch, as Bench has it.
+      epoch_fn: from `make_epoch`, or from that of `streaming` if the images of `data` stay on disk.
       folder: of the checkpoints; a finished training is restored from it.
       report: called after each epoch with step, steps, epoch, mean loss and seconds.
       save_every: seconds between checkpoints; 0 saves after every epoch.
     """
     initial = (init_lanes(way, lanes, data["x"][:1]), _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
-    epoch_fn = make_epoch(way, parallel, loops)
     epochs = -(-way.steps // way.per_epoch)
     with checkpoint.open_folder(folder) as manager:  # closed after an interrupt too, when saves under way have finished
         done, states, progress = _restore(manager, initial, epochs)

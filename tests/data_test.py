@@ -13,7 +13,7 @@ POINT = "set --config.data.data_dir or TFDS_DATA_DIR"
 
 
 def config(name="digits", **changes):
-    settings = {"name": name, "data_dir": "", "train_size": 0, "validation_fraction": 0.2, "cache_dir": ""}
+    settings = {"name": name, "data_dir": "", "train_size": 0, "validation_fraction": 0.2, "cache_dir": "", "stream": False}
     return ml_collections.ConfigDict(settings | changes)
 
 
@@ -173,17 +173,17 @@ def test_validation_that_leaves_no_training_example():
 
 def test_moments():
     images = np.random.default_rng(0).integers(0, 256, (500, 4, 3, 2), dtype=np.uint8)
-    mean, std = data.moments(images)
+    mean, std = data.moments([images])
     np.testing.assert_allclose(mean, images.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(std, images.std((0, 1, 2)), rtol=1e-6)
-    np.testing.assert_array_equal(data.moments(images[::-1])[1], std)
+    np.testing.assert_array_equal(data.moments([images[128:], images[:128]]).std, std)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 7.0])
 def test_a_constant_channel_is_not_divided_by_its_rounding(value):
     images = np.full((300, 5, 5, 1), value, np.float32)
-    assert data.moments(images).std == 1
-    np.testing.assert_allclose(data.standardise(images, data.moments(images)), 0, atol=1e-6)
+    assert data.moments([images]).std == 1
+    np.testing.assert_allclose(data.standardise(images, data.moments([images])), 0, atol=1e-6)
 
 
 # Forget sets.
@@ -285,7 +285,7 @@ def test_revocable_ids(digits):
     refused("in the test split", data.revocable_ids, digits, digits.test.id[:3])
 
 
-# Batches and streams.
+# Batches, and images that stay on disk.
 
 
 def test_batch(digits):
@@ -297,79 +297,42 @@ def test_batch(digits):
     np.testing.assert_array_equal(part["x"], digits.train.x[[5, 2]])
 
 
-def test_a_stream_gives_what_load_gives(root):
-    dataset = data.load(config("tiny", data_dir=str(root)))
-    for name in ("train", "validation", "test"):
-        split = getattr(dataset, name)
-        batches = list(data.stream("tiny", name, 4, 0, str(root), epochs=1, shuffle=False))
-        joined = {key: np.concatenate([b[key] for b in batches]) for key in batches[0]}
-        real = joined["weight"] > 0
-        equal_batches({key: leaf[real] for key, leaf in joined.items()}, data.batch(split))
-        assert len(batches) == -(-len(split.id) // 4)
+@pytest.mark.parametrize("name, size", [("digits", 0), ("tiny", 0), ("tiny", 20)])
+def test_a_streamed_data_set_is_the_one_in_memory(root, monkeypatch, name, size):
+    monkeypatch.setattr(data, "DECODE_AT_ONCE", 64 if name == "digits" else 7)
+    monkeypatch.setattr(data, "MOMENTS_AT_ONCE", 64 if name == "digits" else 7)
+    whole, streamed = (data.load(config(name, data_dir=str(root), train_size=size, stream=s)) for s in (False, True))
+    x = streamed.train.x
+    assert isinstance(x, data.Images) and x.shape == whole.train.x.shape and len(x) == len(whole.train.id)
+    assert_same(streamed._replace(train=streamed.train._replace(x=x[:])), whole)
+    for positions in (slice(2, 9), np.array([5, 0, 5]), np.array([], int), whole.train.y == 1):
+        np.testing.assert_array_equal(x[positions], whole.train.x[positions])
+    np.testing.assert_array_equal(data.forget_ids(streamed, "class", 1, 0, 0), data.forget_ids(whole, "class", 1, 0, 0))
+    equal_batches(data.batch(streamed.train, np.array([3, 1])), data.batch(whole.train, np.array([3, 1])))
 
 
-def test_padding_of_the_last_batch(digits):
-    *_, last = data.stream("digits", "test", 100, 0, epochs=1)
-    real = len(digits.test.id) % 100
-    np.testing.assert_array_equal(last["weight"], [1.0] * real + [0.0] * (100 - real))
-    assert (last["id"][real:] == -1).all() and (last["x"][real:] == 0).all()
-    assert last["x"].shape == (100, 8, 8, 1) and last["x"].dtype == np.float32
+def test_training_images_are_read_in_parts(root, monkeypatch):
+    monkeypatch.setattr(data, "DECODE_AT_ONCE", 7)
+    source, asked = data._prepared("tiny", str(root)), []
+    read = lambda ids: asked.append(len(ids)) or source.read(ids)  # noqa: E731
+    monkeypatch.setattr(data, "_prepared", lambda name, root: source._replace(read=read))
+    dataset = data.load(config("tiny", data_dir=str(root), stream=True))
+    assert sum(asked) == 65 and sorted(asked)[-3] <= 7  # validation and test are read whole
+    assert len(dataset.train.id) > 14
 
 
-def test_every_epoch_visits_each_example_once_in_an_order_of_its_own(digits):
-    ids = np.concatenate([b["id"][b["weight"] > 0] for b in data.stream("digits", "train", 200, 3, epochs=2)])
-    first, second = np.split(ids, 2)
-    np.testing.assert_array_equal(np.sort(first), digits.train.id)
-    np.testing.assert_array_equal(np.sort(second), digits.train.id)
-    assert (first != second).any()
-    other = np.concatenate([b["id"][b["weight"] > 0] for b in data.stream("digits", "train", 200, 4, epochs=1)])
-    assert (first != other).any()
+def test_a_cache_of_a_streamed_data_set_is_refused(root, tmp_path):
+    settings = config("tiny", data_dir=str(root), cache_dir=str(tmp_path), stream=True)
+    refused("cache_dir keeps all images decoded, data.stream none", data.load, settings)
 
 
-@pytest.mark.parametrize("start", [1, 3, 7])
-def test_a_resumed_stream_goes_on_as_an_unbroken_one(root, start):
-    def make(start_step):
-        return data.stream("tiny", "train", 8, 1, str(root), start_step=start_step, epochs=2)
-
-    unbroken = list(make(0))[start:]
-    resumed = list(make(start))
-    assert len(unbroken) == len(resumed) > 0
-    for left, right in zip(unbroken, resumed, strict=True):
-        equal_batches(left, right)
-
-
-def test_a_finished_stream_resumes_to_nothing():
-    assert list(data.stream("digits", "train", 512, 0, start_step=2, epochs=1)) == []
-    assert list(data.stream("digits", "train", 512, 0, start_step=50, epochs=1)) == []
-
-
-def test_leaving_ids_out_of_a_stream_moves_no_other(digits):
-    gone = digits.train.id[::10]
-    kept = np.setdiff1d(digits.train.id, gone)
-    whole = list(data.stream("digits", "train", 64, 0, epochs=1))
-    part = list(data.stream("digits", "train", 64, 0, epochs=1, ids=kept))
-    whole_ids, part_ids = (np.concatenate([b["id"][b["weight"] > 0] for b in batches]) for batches in (whole, part))
-    np.testing.assert_array_equal(part_ids, whole_ids[~np.isin(whole_ids, gone)])
-    by_id = {i: x for b in whole for i, x in zip(b["id"], b["x"], strict=True)}
-    np.testing.assert_array_equal(part[0]["x"], np.stack([by_id[i] for i in part[0]["id"]]))
-
-
-def test_a_stream_transforms_before_it_standardises(root):
-    batch = next(data.stream("tiny", "train", 8, 0, str(root), transform=lambda image: image[:4, :4]))
-    assert batch["x"].shape == (8, 4, 4, 3)
-    scale = data.Moments(np.zeros(3, np.float32), np.full(3, 255, np.float32))
-    batch = next(data.stream("tiny", "train", 8, 0, str(root), scale=scale))
-    np.testing.assert_array_equal(batch["x"][2], image(int(batch["id"][2]))[1] / np.float32(255))
-
-
-def test_streams_that_cannot_be(digits):
-    refused("unknown split 'dev': choose one of train, validation, test", data.stream, "digits", "dev", 4, 0)
-    refused("batch_size is 0", data.stream, "digits", "train", 0, 0)
-    refused("start_step -1", data.stream, "digits", "train", 4, 0, start_step=-1)
-    refused("nothing to stream", data.stream, "digits", "validation", 4, 0, validation_fraction=0.0)
-    refused("nothing to stream", data.stream, "digits", "train", 4, 0, ids=[])
-    stray = digits.test.id[:1]
-    refused(f"id {stray[0]} is not in the train split", data.stream, "digits", "train", 4, 0, ids=stray)
+def test_what_is_made_ahead_comes_in_order_and_errors_in_their_turn():
+    assert list(data.ahead(lambda i: i, 0)) == []
+    assert list(data.ahead(lambda i: (i, None), 50)) == [(i, None) for i in range(50)]
+    came = []
+    with pytest.raises(ZeroDivisionError):
+        came.extend(data.ahead(lambda i: 6 // (i - 3), 9))
+    assert came == [-2, -3, -6]
 
 
 # Prepared data sets.
@@ -442,10 +405,8 @@ def test_images_of_several_sizes(tmp_path):
     features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=3)}
     examples = labelled(20) + labelled(10, size=(9, 7, 3))
     prepare(tmp_path, "mixed", {"train": examples}, features)
-    refused("'mixed' differ in size: .*transform", data.load, config("mixed", data_dir=str(tmp_path)))
-    refused("'mixed' differ in size", data.stream, "mixed", "train", 4, 0, str(tmp_path))
-    batch = next(data.stream("mixed", "train", 4, 0, str(tmp_path), transform=lambda image: image[:6, :5]))
-    assert batch["x"].shape == (4, 6, 5, 3)
+    for stream in (False, True):
+        refused("'mixed' differ in size: choose", data.load, config("mixed", data_dir=str(tmp_path), stream=stream))
 
 
 def test_unknown_name(root):
@@ -500,8 +461,7 @@ def test_a_damaged_record_is_named(own_root):
     path.write_bytes(content)
     message = refused(r"cannot read record [1-9]\d? of ", data.load, config("tiny", data_dir=str(own_root)))
     assert str(path) in message
-    scale = data.Moments(np.zeros(3, np.float32), np.ones(3, np.float32))
-    refused("cannot read record", list, data.stream("tiny", "train", 8, 0, str(own_root), scale=scale, epochs=1))
+    refused("cannot read record", data.load, config("tiny", data_dir=str(own_root), stream=True))
 
 
 def test_a_missing_package_is_named(root, monkeypatch):
@@ -605,5 +565,6 @@ def test_real_mnist():
     dataset = data.load(config("mnist", validation_fraction=0.1))
     assert len(dataset.train.id) + len(dataset.validation.id) == 60_000 and len(dataset.test.id) == 10_000
     assert np.bincount(dataset.test.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    batch = next(data.stream("mnist", "train", 64, 0, validation_fraction=0.1))
-    np.testing.assert_array_equal(batch["y"], dataset.train.y[np.searchsorted(dataset.train.id, batch["id"])])
+    streamed = data.load(config("mnist", validation_fraction=0.1, stream=True))
+    np.testing.assert_array_equal(streamed.train.y, dataset.train.y)
+    np.testing.assert_array_equal(streamed.train.x[::1000], dataset.train.x[::1000])

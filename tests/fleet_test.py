@@ -127,7 +127,7 @@ class Stop(Exception):
     pass
 
 
-def train(folder, kind, stop_after=None, save_every=0.0, loops=False):
+def train(folder, kind, stop_after=None, save_every=0.0, data=None, make_epoch=training.make_epoch):
     reports = []
 
     def report(entry):
@@ -135,17 +135,10 @@ def train(folder, kind, stop_after=None, save_every=0.0, loops=False):
         if len(reports) == stop_after:
             raise Stop
 
-    args = (
-        tiny.way(kind, steps=11),
-        tiny.lanes(SEEDS[:2]),
-        tiny.data(),
-        tiny.pools(),
-        tiny.one_device(),
-        loops,
-        folder,
-        report,
-    )
-    return training.train(*args, save_every), reports
+    way = tiny.way(kind, steps=11)
+    epoch_fn = make_epoch(way, tiny.one_device(), False)
+    args = way, tiny.lanes(SEEDS[:2]), data or tiny.data(), tiny.pools(), epoch_fn, folder, report, save_every
+    return training.train(*args), reports
 
 
 @every_kind

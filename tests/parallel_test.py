@@ -17,7 +17,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import parallel, training
+from experiments import parallel, streaming, training
 from readiness import MetaBatch, Terms, make_readiness, make_step
 from readiness.step import init_state
 from tests import tiny, toys
@@ -143,20 +143,23 @@ def steps():
 def trainings():
     """Two lanes through six steps over two epochs; batches of 6 and meta-batches of 3 leave a device all padding."""
     errors = {}
-    for kind, loops in (("readiness", False), ("readiness", True), ("dpsgd", False)):
+    for kind, form in (("readiness", "scan"), ("readiness", "loops"), ("readiness", "streamed"), ("dpsgd", "scan")):
         results = []
         for mode in ("", *parallel.MODES):
             ops = parallel.make(mode or "jit", jax.local_devices()[: DEVICES if mode else 1])
-            results.append(train(kind, ops, loops))
+            results.append(train(kind, ops, form))
         for mode, result in zip(parallel.MODES, results[1:], strict=True):
-            errors[f"{kind}, {'loops' if loops else 'scan'}, {mode}"] = toys.relative_error(result, results[0])
+            errors[f"{kind}, {form}, {mode}"] = toys.relative_error(result, results[0])
     return errors
 
 
-def train(kind, ops, loops):
+def train(kind, ops, form):
+    streamed = form == "streamed"
     with tempfile.TemporaryDirectory() as folder:
         way, lanes = tiny.way(kind, ops), tiny.lanes([0, 1])
-        trained = training.train(way, lanes, tiny.data(), tiny.pools(), ops, loops, Path(folder), lambda entry: None, 1e9)
+        epoch_fn = (streaming if streamed else training).make_epoch(way, ops, form == "loops")
+        data = tiny.on_disk() if streamed else tiny.data()
+        trained = training.train(way, lanes, data, tiny.pools(), epoch_fn, Path(folder), lambda entry: None, 1e9)
     return trained.params, trained.losses
 
 
@@ -193,7 +196,7 @@ def test_steps_agree_with_one_device():
 def test_training_agrees_with_one_device():
     errors = child("trainings")
     print(json.dumps(errors, indent=1))
-    assert len(errors) == 6
+    assert len(errors) == 8
     assert not {name: error for name, error in errors.items() if not error < 1e-5}
 
 

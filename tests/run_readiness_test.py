@@ -92,6 +92,7 @@ def test_a_finished_workdir_is_read_back_and_another_config_is_refused(tmp_path,
     [
         ("seeds", 0, "seeds is 0"),
         ("train.steps", 0, "train.steps is 0"),
+        ("data.score_examples", -1, "data.score_examples is -1"),
         ("readiness.every", 0, "readiness.every is 0"),
         ("readiness.step_size", (0.3,), "lowest"),
         ("readiness.step_size", (0.3, 0.1), "lowest"),

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from experiments import models, parallel, training
+from experiments.data import Images, Moments
 from readiness import Terms, make_readiness
 from readiness.requests import Draw, make_pools
 from unlearn import ALGORITHMS
@@ -29,6 +30,18 @@ def data():
         "id": jnp.asarray(5 * np.arange(EXAMPLES) + 2, jnp.int32),
         "weight": jnp.ones(EXAMPLES),
     }
+
+
+def on_disk(notice=lambda ids: None):
+    """The same data on the host, with images that must be read; `notice` is called with the ids of every read."""
+    held = {name: np.asarray(leaf) for name, leaf in data().items()}
+
+    def read(ids):
+        notice(ids)
+        return held["x"][np.searchsorted(held["id"], ids)], held["y"][np.searchsorted(held["id"], ids)]
+
+    scale = Moments(np.zeros(1, np.float32), np.ones(1, np.float32))
+    return dict(held, x=Images(read, held["id"], scale, held["x"].shape))
 
 
 def pools():
@@ -68,9 +81,9 @@ def lanes(seeds, member=None, weight=None):
     )
 
 
-def run_epochs(way, lanes, train, ops=None, loops=False):
+def run_epochs(way, lanes, train, ops=None, loops=False, make_epoch=training.make_epoch):
     """Parameters and losses after all steps of `way`, without checkpoints."""
-    epoch_fn = training.make_epoch(way, ops or one_device(), loops)
+    epoch_fn = make_epoch(way, ops or one_device(), loops)
     states, losses = training.init_lanes(way, lanes, train["x"][:1]), []
     for epoch in range(-(-way.steps // way.per_epoch)):
         steps = min(way.per_epoch, way.steps - epoch * way.per_epoch)

@@ -35,6 +35,8 @@ def defaults() -> ml_collections.ConfigDict:
             "name": "digits",
             "data_dir": "",  # empty: TFDS_DATA_DIR, or TFDS's default
             "cache_dir": "",  # keep decoded images here
+            "stream": False,  # leave the training images on disk and decode them as steps ask for them
+            "score_examples": 10_000,  # score on so many forget and so many retain examples at most; 0: all
             "train_size": 0,  # 0: all
             "validation_fraction": 0.2,
         }

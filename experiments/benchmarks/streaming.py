@@ -1,0 +1,74 @@
+"""Wall time of an epoch with the images on disk against the same epoch in memory.
+
+    python -m experiments.benchmarks.streaming --data_dir=DIR
+
+Trains the lanes of one fleet for a few epochs either way, prints seconds per epoch (the median, compilation aside), their
+ratio, what opening the data set took, and checks that both end with the same parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import data, fleet, models, parallel, results, streaming, training
+from experiments.configs import readiness as configs
+from unlearn import tree
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--experiment", default="fashion_mnist", choices=list(configs.EXPERIMENTS))
+    parser.add_argument("--data_dir", default="")
+    parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=3)
+    args = parser.parse_args()
+    config = configs.get_config(args.experiment)
+    config.data.data_dir = args.data_dir
+    ends, medians = [], []
+    for streamed in (False, True):
+        config.data.stream = streamed
+        started = time.monotonic()
+        dataset = data.load(config.data)
+        opened = time.monotonic() - started
+        seconds, params = epochs(config, dataset, args.lanes, args.epochs)
+        medians.append(statistics.median(seconds))
+        ends.append(params)
+        speed = len(dataset.train.id) / medians[-1]
+        print(
+            f"{'streamed' if streamed else 'in memory':9}  {medians[-1]:7.2f} s/epoch ({speed:,.0f} examples/s a lane)",
+            end="",
+        )
+        print(f"  opened in {opened:.1f} s")
+    print(f"ratio {medians[1] / medians[0]:.2f}; same bits: {tree.bits_equal(*ends)}")
+
+
+def epochs(config: Any, dataset: data.Dataset, lanes: int, count: int) -> tuple[list[float], Any]:
+    """Seconds of each epoch, and the parameters at the end."""
+    batch, everyone = data.batch(dataset.train), np.ones(len(dataset.train.id), bool)
+    if not config.data.stream:
+        batch = jax.tree.map(jnp.asarray, batch)
+    per_epoch = len(everyone) // config.train.batch_size
+    module = models.build(config.model.name, dict(config.model.options), dataset.classes)
+    rule = training.optimizer(config.train, count * per_epoch)
+    way = training.Way(module, rule, count * per_epoch, per_epoch, config.train.batch_size)
+    fleets = training.make_lanes(np.arange(lanes), everyone, everyone)
+    make_epoch = (streaming if config.data.stream else training).make_epoch
+    epoch_fn = make_epoch(way, parallel.make("jit"), fleet.in_loops(config.model.name))
+    states, seconds = training.init_lanes(way, fleets, batch["x"][:1]), []
+    for epoch in range(count):
+        with results.stopwatch() as stopwatch:
+            states, _ = jax.block_until_ready(epoch_fn(states, fleets, batch, None, epoch, per_epoch))
+        seconds.append(stopwatch())
+    return seconds, states.params
+
+
+if __name__ == "__main__":
+    main()
