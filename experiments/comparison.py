@@ -153,7 +153,8 @@ def _rehearsing(bench: Bench, unroll: bool) -> training.Rehearsing:
     model = models.as_model(bench.module)
     order = bench.devices.inner_grad(config.order)
     cap = _cap(config.cap, bench.dataset.classes)
-    terms = Terms(config.efficiency, config.retention, config.resistance, config.relearning, cap, config.form)
+    weights = config.efficiency, config.retention, config.resistance, config.relearning
+    terms = Terms(*weights, cap, config.capped, config.form)
 
     def rehearsed(step_size: jax.Array) -> Any:
         optimizer = optax.sgd(step_size)

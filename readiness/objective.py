@@ -8,7 +8,8 @@ With theta' the parameters after K inner steps of an unlearning algorithm on a s
     raw form:   gain = min(L(theta'; B_f'), c)                       the literal sign of the term, bounded by the cap
 
 where theta'' continues from theta' with a few simulated relearning steps. The cap c is log(classes): beyond it a model
-knows less than nothing, and without it the term has no lower bound and training diverges.
+knows less than nothing, and without it the term has no lower bound and training diverges. The minimum is taken of each
+example's loss, so that one forgotten far beyond the cap does not stand in for one still known; or of their mean.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Terms(NamedTuple):
 
     efficiency, retention, resistance, relearning: l1, l2, l3, l4; a term of weight 0 is not computed.
     cap: c, usually log(classes); None takes the cap away (it diverges; for ablation).
+    capped: what the cap holds down, "each" example's loss or their "mean".
     form: "gain" or "raw".
     """
 
@@ -38,6 +40,7 @@ class Terms(NamedTuple):
     resistance: float = 0.0
     relearning: float = 0.0
     cap: float | None = None
+    capped: str = "each"
     form: str = "gain"
 
 
@@ -109,14 +112,14 @@ def make_readiness(
 
     def readiness(params: Params, batch: MetaBatch, step_size: Array, key: Array) -> tuple[Array, Rehearsal]:
         loss = lambda at, data: mean_loss(model, at, data, key, mean)  # noqa: E731
-        capped = lambda value: value if terms.cap is None else jnp.minimum(value, terms.cap)  # noqa: E731
+        forgotten = lambda at: _forgotten(model, at, batch.forget, key, mean, terms)  # noqa: E731
         nan = jnp.full((), jnp.nan)
         before = forget = stable = recovery = relearned = nan
         after = steps_from(params, rehearsed(step_size), batch.requests, jax.random.fold_in(key, 0))
         total = jnp.zeros(())
         if terms.efficiency:
-            forget = loss(after, batch.forget)
-            total -= terms.efficiency * capped(forget)
+            gained, forget = forgotten(after)
+            total -= terms.efficiency * gained
             if terms.form == "gain":
                 before = loss(params, batch.forget)
                 total += terms.efficiency * before
@@ -129,16 +132,29 @@ def make_readiness(
         if terms.relearning:
             assert relearner is not None  # _check saw to it
             requests = _given(batch.relearn, "relearning", "relearn")
-            relearned = loss(steps_from(after, relearner, requests, jax.random.fold_in(key, 1)), batch.forget)
-            total -= terms.relearning * capped(relearned)
+            lasting, relearned = forgotten(steps_from(after, relearner, requests, jax.random.fold_in(key, 1)))
+            total -= terms.relearning * lasting
         return total, tree.stop_gradient(Rehearsal(before, forget, stable, recovery, relearned))
 
     return readiness
 
 
+def _forgotten(model: Model, params: Params, batch: Batch, key: Array, mean: Mean, terms: Terms) -> tuple[Array, Array]:
+    """The forget loss held down by the cap, which the terms reward, and as it is."""
+    losses = model.loss(model.apply(params, batch["x"], key), batch)
+    loss = mean(losses, batch["weight"])
+    if terms.cap is None:
+        return loss, loss
+    if terms.capped == "mean":
+        return jnp.minimum(loss, terms.cap), loss
+    return mean(jnp.minimum(losses, terms.cap), batch["weight"]), loss
+
+
 def _check(algorithm: UnlearnAlgorithm, terms: Terms, relearner: UnlearnAlgorithm | None) -> None:
     if terms.form not in ("gain", "raw"):
         raise ValueError(f"readiness form {terms.form!r} is unknown; choose 'gain' or 'raw'")
+    if terms.capped not in ("each", "mean"):
+        raise ValueError(f"readiness caps {terms.capped!r}, which is unknown; choose 'each' or 'mean'")
     if terms.relearning and relearner is None:
         raise ValueError("the relearning term simulates relearning: give a relearner")
     for candidate in (algorithm, relearner):

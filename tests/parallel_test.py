@@ -26,7 +26,7 @@ from unlearn import ALGORITHMS, Request, unlearn
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES, RATE, FAR = 4, 0.4, 50.0
 NEAR = 0.02  # how far (relative) caps lie from the mean over all devices, where that matters
-TERMS = Terms(efficiency=0.5, retention=1.0, resistance=0.7, relearning=0.3)
+TERMS = Terms(efficiency=0.5, retention=1.0, resistance=0.7, relearning=0.3, capped="mean")
 
 
 # In the child: steps

@@ -16,7 +16,7 @@ from unlearn.gradient import first_order, second_order
 
 ALPHA, RELEARN_RATE = 0.4, 0.25
 WEIGHTS = {"efficiency": 0.5, "retention": 1.0, "resistance": 0.7, "relearning": 0.3}
-CAPS = {"active": 1e-2, "inactive": 50.0}
+CAPS = {"active": 1e-2, "part": 1.0, "inactive": 50.0}  # below every forget loss, some of them, none
 ALL = Terms(**WEIGHTS, cap=CAPS["inactive"])
 KEY = np.array([0, 7], np.uint32)  # a raw key
 
@@ -67,10 +67,15 @@ def held_loss(name, terms, reference, memory_key):
     return lambda *args: readiness(*args)[0]
 
 
-def naive(name, params, batch, cap, form, memory, *, stop=lambda tree: tree):
+def naive(name, params, batch, cap, capped, form, memory, *, stop=lambda tree: tree):
     """The readiness loss from its formula, with `jax.grad` within `jax.grad`; `stop` is applied to inner gradients."""
     count = lambda requests: requests.forget["x"].shape[0]  # noqa: E731
     outer = lambda at, data: toys.label_loss(toys.MLP, at, data, None)  # noqa: E731
+
+    def held(at, data):
+        if capped == "mean":
+            return jnp.minimum(outer(at, data), cap)
+        return toys.average(jnp.minimum(toys.example_losses(toys.MLP, at, data), cap), data["weight"])
 
     def descend(at, rate, objective):
         return jax.tree.map(lambda p, g: p - rate * g, at, stop(jax.grad(objective)(at)))
@@ -88,43 +93,47 @@ def naive(name, params, batch, cap, form, memory, *, stop=lambda tree: tree):
     for i in range(count(batch.relearn)):
         again = descend(again, RELEARN_RATE, lambda at: outer(at, toys.lane(batch.relearn.retain, i)))  # noqa: B023
 
-    gain = jnp.minimum(outer(after, batch.forget), cap)
+    gain = held(after, batch.forget)
     if form == "gain":
         gain -= outer(params, batch.forget)
     kept = WEIGHTS["retention"] * outer(after, batch.stable) + WEIGHTS["resistance"] * outer(after, batch.recovery)
-    return kept - WEIGHTS["efficiency"] * gain - WEIGHTS["relearning"] * jnp.minimum(outer(again, batch.forget), cap)
+    return kept - WEIGHTS["efficiency"] * gain - WEIGHTS["relearning"] * held(again, batch.forget)
 
 
 # the meta-gradient
 
 
 @functools.cache
-def compiled(name, steps, form):
+def compiled(name, steps, form, capped="each"):
     """(params, cap, reference) -> readiness loss and meta-gradient, in float64."""
     batch, memory_key = meta_batch(steps, relearn_steps=1), jax.random.key(5)
 
     def value(params, cap, reference):
-        return held_loss(name, ALL._replace(cap=cap, form=form), reference, memory_key)(params, batch, ALPHA, KEY)
+        terms = ALL._replace(cap=cap, capped=capped, form=form)
+        return held_loss(name, terms, reference, memory_key)(params, batch, ALPHA, KEY)
 
     return toys.quick_jit(jax.value_and_grad(value))
 
 
 @every_algorithm
-@pytest.mark.parametrize("steps, form", [(1, "gain"), (2, "gain"), (2, "raw"), (3, "gain")])
+@pytest.mark.parametrize(
+    "steps, form, capped", [(1, "gain", "each"), (2, "gain", "each"), (2, "raw", "mean"), (3, "gain", "each")]
+)
 @pytest.mark.parametrize("cap", CAPS.values(), ids=CAPS)
-def test_meta_gradient_is_the_finite_difference(name, steps, form, cap, float64):
-    params, value_and_slope = toys.mlp_params(), compiled(name, steps, form)
+def test_meta_gradient_is_the_finite_difference(name, steps, form, capped, cap, float64):
+    params, value_and_slope = toys.mlp_params(), compiled(name, steps, form, capped)
     differences = toys.central_differences(lambda p: value_and_slope(p, cap, params)[0], params)
     assert toys.relative_error(value_and_slope(params, cap, params)[1], differences) <= 1e-5
 
 
 @every_algorithm
-def test_meta_gradient_is_that_of_nested_grad(name, float64):
+@pytest.mark.parametrize("form, capped", [("gain", "each"), ("raw", "mean")])
+def test_meta_gradient_is_that_of_nested_grad(name, form, capped, float64):
     params, batch = toys.mlp_params(), meta_batch(2, relearn_steps=1)
     memory = jax.random.key(5) if name == "random_label" else params
-    twin = toys.quick_jit(jax.value_and_grad(lambda p, cap: naive(name, p, batch, cap, "gain", memory)))
+    twin = toys.quick_jit(jax.value_and_grad(lambda p, cap: naive(name, p, batch, cap, capped, form, memory)))
     for cap in CAPS.values():
-        toys.assert_close(compiled(name, 2, "gain")(params, cap, params), twin(params, cap), 1e-10)
+        toys.assert_close(compiled(name, 2, form, capped)(params, cap, params), twin(params, cap), 1e-10)
 
 
 @pytest.mark.parametrize("name", ["ascent_kl", "npo"])
@@ -149,7 +158,7 @@ def test_order_one_is_the_stop_gradient_twin(name, float64):
         relearner=algorithm("finetune", RELEARN_RATE, grad=first_order),
     )
     ours = toys.quick_jit(jax.grad(lambda p: first(p, batch, ALPHA, key)[0]))(params)
-    twin = lambda p: naive(name, p, batch, ALL.cap, "gain", params, stop=jax.lax.stop_gradient)  # noqa: E731
+    twin = lambda p: naive(name, p, batch, ALL.cap, "each", "gain", params, stop=jax.lax.stop_gradient)  # noqa: E731
     toys.assert_close(ours, toys.quick_jit(jax.grad(twin))(params), 1e-10)
     second = toys.quick_jit(jax.grad(loss(name, ALL)))(params, batch, ALPHA, key)
     assert toys.relative_error(ours, second) > 1e-2
@@ -195,7 +204,7 @@ def test_no_steps_is_the_weighted_loss(form, float64):
     terms, on = ALL._replace(cap=0.9, form=form), lambda p, data: toys.label_loss(toys.MLP, p, data, None)
 
     def by_hand(p):
-        forget = jnp.minimum(on(p, batch.forget), 0.9)
+        forget = toys.average(jnp.minimum(toys.example_losses(toys.MLP, p, batch.forget), 0.9), batch.forget["weight"])
         kept = on(p, batch.stable) + 0.7 * on(p, batch.recovery)
         return kept - 0.5 * (forget - (on(p, batch.forget) if form == "gain" else 0)) - 0.3 * forget
 
@@ -203,7 +212,7 @@ def test_no_steps_is_the_weighted_loss(form, float64):
     toys.assert_close(ours, toys.quick_jit(jax.value_and_grad(by_hand))(params), 1e-12)
 
 
-@pytest.mark.parametrize("cap", CAPS)
+@pytest.mark.parametrize("cap", ["active", "inactive"])
 def test_a_step_of_length_zero_gains_nothing(cap, float64):
     """Below the cap the gain is L - L, at every theta; above it only the loss before the request is left."""
     params, batch = toys.mlp_params(), meta_batch(1)
@@ -223,10 +232,15 @@ def test_the_literal_form_has_no_lower_bound_and_the_cap_gives_it_one(float64):
     lengths = 10.0 ** np.arange(1, 7)
     values = {
         name: toys.quick_jit(jax.vmap(loss("ascent", terms), in_axes=(None, None, 0, None)))(params, batch, lengths, key)
-        for name, terms in {"uncapped": literal, "capped": literal._replace(cap=np.log(3))}.items()
+        for name, terms in {
+            "uncapped": literal,
+            "mean": literal._replace(cap=np.log(3), capped="mean"),
+            "each": literal._replace(cap=np.log(3)),
+        }.items()
     }
     assert np.all(np.diff(values["uncapped"]) < 0) and values["uncapped"][-1] < -1e4
-    np.testing.assert_allclose(values["capped"], -0.5 * np.log(3))
+    np.testing.assert_allclose(values["mean"], -0.5 * np.log(3))
+    assert np.all(values["each"] >= -0.5 * np.log(3))
 
 
 # ordinary training
@@ -334,6 +348,11 @@ def test_an_algorithm_without_a_derivative_is_refused():
 def test_an_unknown_form_is_refused():
     with pytest.raises(ValueError, match="'gains' is unknown; choose 'gain' or 'raw'"):
         build(Terms(form="gains"))
+
+
+def test_an_unknown_cap_is_refused():
+    with pytest.raises(ValueError, match="'all', which is unknown; choose 'each' or 'mean'"):
+        build(Terms(capped="all"))
 
 
 @pytest.mark.parametrize("term, field", [("resistance", "recovery"), ("relearning", "relearn")])

@@ -106,6 +106,11 @@ def average(values, weights):
     return jnp.sum(values * weights) / jnp.sum(weights)
 
 
+def example_losses(model, params, data):
+    """-log p_y, one per example."""
+    return -log_p(model.apply(params, data["x"], None))[jnp.arange(data["y"].shape[0]), data["y"]]
+
+
 def label_loss(model, params, data, key, labels=None):
     """L(params; data): the mean of -log p_label."""
     at = (jnp.arange(data["y"].shape[0]), data["y"] if labels is None else labels)

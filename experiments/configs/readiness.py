@@ -65,17 +65,18 @@ def defaults() -> ml_collections.ConfigDict:
     config.readiness = D(
         {
             "efficiency": 0.5,  # lambda 1
-            "retention": 4.0,  # lambda 2
+            "retention": 8.0,  # lambda 2
             "resistance": 0.0,  # lambda 3
             "relearning": 0.0,  # lambda 4: forget loss stays high after simulated relearning
             "cap": "log_classes",  # or a number, or "" for none
+            "capped": "each",  # example's loss, or their mean
             "form": "gain",  # or raw
             "order": 2,
             "inner_steps": 1,
             "algorithm": "ascent",
             "algorithm_options": D(),
             "normalise": True,  # inner steps of a set length instead of a set rate
-            "step_size": (0.5, 0.5),  # how far the inner steps go together, lowest and highest
+            "step_size": (0.4, 0.4),  # how far the inner steps go together, lowest and highest
             "start": 0,
             "every": 4,
             "fraction": 0.25,  # of the training batch
@@ -96,7 +97,7 @@ def defaults() -> ml_collections.ConfigDict:
             "unlearners": ("ascent",),
             "options": D(),  # unlearner -> its options
             "learning_rates": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1),  # of the grid; chosen for vanilla on validation data
-            "clips": (0.0, 1.0),  # and so is the clipping by the global norm; 0: none
+            "clips": (0.0,),  # and so is the clipping by the global norm; 0: none, plain gradient ascent
             "max_steps": 100,
             "batch_size": 0,  # 0: the whole forget set at every step
             "observe": 1000,  # examples that stay, watched at every step
