@@ -133,24 +133,30 @@ def digits_unlearners(config: ml_collections.ConfigDict) -> None:
 
 
 def digits_ablation(config: ml_collections.ConfigDict) -> None:
-    """Each term, order, number of inner steps, cap and form, and step sizes other than the shipped one."""
+    """Terms x order x K, then one change at a time: cap and form, what else is rewarded, and how steps are rehearsed."""
     _few_rivals(config)
+    terms = {"": {}, "efficiency only, ": {"retention": 0.0}, "retention only, ": {"efficiency": 0.0}}
+    crossed = {
+        f"{name}order {order}, K={steps}": {**weights, "order": order, "inner_steps": steps}
+        for name, weights in terms.items()
+        for order in (2, 1)
+        for steps in (1, 2, 4)
+        if (name, order, steps) != ("", 2, 1)  # the default
+    }
     config.variants = _named(
-        {
-            "efficiency only": {"retention": 0.0},
-            "retention only": {"efficiency": 0.0},
+        crossed
+        | {
             "resistance": {"resistance": 1.0},
             "relearning": {"relearning": 0.5},
-            "first order": {"order": 1},
-            "K=2": {"inner_steps": 2},
-            "K=4": {"inner_steps": 4},
-            "raw": {"form": "raw"},
+            "cap on the mean": {"capped": "mean"},
             "no cap": {"cap": ""},
+            "raw": {"form": "raw"},
             "raw, no cap": {"form": "raw", "cap": ""},
             "not normalised": {"normalise": False},
-            "step / 3": {"step_size": (0.1, 0.1)},
-            "step x 3": {"step_size": (0.9, 0.9)},
-            "step range": {"step_size": (0.1, 0.9)},
+            "step / 4": {"step_size": (0.1, 0.1)},
+            "step x 2": {"step_size": (0.8, 0.8)},
+            "step x 4": {"step_size": (1.6, 1.6)},
+            "step range": {"step_size": (0.1, 1.6)},
             "same batch": {"fresh": False},
             "late start": {"start": 1000},
         }
@@ -160,7 +166,7 @@ def digits_ablation(config: ml_collections.ConfigDict) -> None:
 def digits_weights(config: ml_collections.ConfigDict) -> None:
     """Sensitivity to the terms' weights."""
     _few_rivals(config)
-    grid = [(e, r) for e in (0.1, 0.5, 2.0) for r in (1.0, 4.0, 16.0)]
+    grid = [(e, r) for e in (0.1, 0.5, 2.5) for r in (1.6, 8.0, 40.0)]
     config.variants = _named({f"efficiency {e:g}, retention {r:g}": {"efficiency": e, "retention": r} for e, r in grid})
 
 
@@ -207,6 +213,7 @@ def fashion_mnist(config: ml_collections.ConfigDict) -> None:
     config.train.steps = 1560
     config.train.batch_size = 128
     config.readiness.step_size = (0.2, 1.0)
+    config.reweight.others = (0.8, 0.5)
     config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness")
 
 
@@ -221,7 +228,7 @@ def fashion_mnist_cnn(config: ml_collections.ConfigDict) -> None:
     fashion_mnist(config)
     config.model.name = "cnn"
     config.model.options = ml_collections.ConfigDict({"widths": (32, 64)})
-    config.reweight.others = (0.02,)
+    config.reweight.others = (0.6,)
     config.equal_flops = False
     config.request.batch_size = 512
     config.relearn.steps = 40
