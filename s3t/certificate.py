@@ -198,7 +198,7 @@ def check_inclusion(ids_root: str, one: int, proof: Proof) -> bool:
     """Whether a proof shows that an id is among the leaves of a root; a malformed proof shows nothing."""
     try:
         return proof["leaf"]["id"] == one and _is_leaf(ids_root, proof["size"], proof["leaf"])
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         return False
 
 
@@ -213,7 +213,7 @@ def check_exclusion(ids_root: str, one: int, proof: Proof) -> bool:
         ordered = (below is None or below["id"] < one) and (above is None or one < above["id"])
         leaves = [leaf for leaf in (below, above) if leaf is not None]
         return first == last and ordered and all(_is_leaf(ids_root, size, leaf) for leaf in leaves)
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         return False
 
 
@@ -232,13 +232,13 @@ def _is_leaf(ids_root: str, size: int, leaf: dict[str, Any]) -> bool:
     at, width = leaf["index"], size
     if type(at) is not int or type(size) is not int or not 0 <= at < size:
         return False
-    value, path = _leaf(leaf["id"]), iter(leaf["path"])
+    value, path = _leaf(leaf["id"]), list(leaf["path"])
     while width > 1:
         if at ^ 1 < width:  # an odd one at the end of a level has no sibling
-            sibling = bytes.fromhex(next(path, ""))
+            sibling = bytes.fromhex(path.pop(0))
             value = _inner(sibling, value) if at % 2 else _inner(value, sibling)
         at, width = at // 2, (width + 1) // 2
-    return next(path, None) is None and _root(size, value) == ids_root
+    return not path and _root(size, value) == ids_root
 
 
 def _leaf(one: int) -> bytes:

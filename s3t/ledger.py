@@ -457,18 +457,25 @@ def purge(ledger: Ledger, remove: Callable[[set[str]], None]) -> tuple[str, ...]
         return tuple(request for request, _ in waiting)
 
 
-def heal(ledger: Ledger, request: str) -> Head:
+def heal(ledger: Ledger, request: str) -> bool:
     """Note that what a request took away has been trained anew.
 
+    Returns:
+      whether that is news; False if the request is healed already.
+
     Raises:
-      ValueError: the request is not purged.
+      ValueError: there is no such request, or it is not purged yet.
     """
     with ledger:
         _begin(ledger)
-        changed = ledger.execute("UPDATE requests SET state = 'healed' WHERE request = ? AND state = 'purged'", (request,))
-        if changed.rowcount != 1:
-            raise ValueError(f"request {request} is not in the state purged: only then can it be healed")
-        return _append(ledger, "healed", request, {})
+        row = ledger.execute("SELECT state FROM requests WHERE request = ?", (request,)).fetchone()
+        if row not in (("purged",), ("healed",)):
+            raise ValueError(f"request {request} is {row[0] if row else 'unknown'}: only a purged one can be healed")
+        if row == ("healed",):
+            return False
+        ledger.execute("UPDATE requests SET state = 'healed' WHERE request = ?", (request,))
+        _append(ledger, "healed", request, {})
+        return True
 
 
 # --- Audit ------------------------------------------------------------------------------------------------------------

@@ -230,12 +230,13 @@ def register(store: Store, ids: Iterable[int], shards: Iterable[int], slices: It
     return ledgers.register(store.ledger, ids, shards, slices).digest
 
 
-def draft(store: Store, shard: int, slices: Node) -> Draft:
+def draft(store: Store, shard: int, slices: Iterable[int]) -> Draft:
     """What the node of these slices would be trained on now; hand it to `publish` with what came out.
 
     Raises:
       ValueError: a node that the plan does not hold.
     """
+    slices = tuple(slices)
     if slices not in store.manifest.nodes or not 0 <= shard < store.manifest.shards:
         raise ValueError(f"the plan has no node {list(slices)} of shard {shard}")
     head, ids = ledgers.members(store.ledger, shard, slices)
@@ -264,6 +265,7 @@ def publish(
       ValueError: no such parent; a node of this identity that serves with other bytes.
     """
     made = store.manifest
+    arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}  # save disregards strides
     certificate = Certificate(
         made.backbone,
         made.hyper,
@@ -274,9 +276,9 @@ def publish(
         drafted.ids_root,
         None if parent is None else ledgers.certificate_of(store.ledger, parent),
         dict(stack),
-        certificates.parameters_digest(tensors),
+        certificates.parameters_digest(arrays),
     )
-    data = save(dict(tensors), {"certificate": certificates.to_json(certificate)})
+    data = save(arrays, {"certificate": certificates.to_json(certificate)})
     digest = certificates.certificate_digest(certificate)
     node = ledgers.Node(drafted.identity, drafted.shard, drafted.slices, drafted.as_of, digest)
     ledgers.publish(store.ledger, node, parent, lambda: _write(_file(store, node.identity), data))
@@ -365,12 +367,11 @@ def heal(store: Store) -> tuple[str, ...]:
     A node that has no example left is not waited for.
     """
     waiting = [place for place in missing(store) if ledgers.members(store.ledger, *place)[1]]
-    done = []
+    done: list[str] = []
     for request in ledgers.requests(store.ledger, "purged"):
         hit = ledgers.places_hit(store.ledger, request)
         if not any((shard, slice_) in hit for shard, slices in waiting for slice_ in slices):
-            ledgers.heal(store.ledger, request)
-            done.append(request)
+            done += [request] * ledgers.heal(store.ledger, request)
     return tuple(done)
 
 
@@ -404,20 +405,26 @@ def names(nodes: Iterable[ledgers.Node]) -> list[str]:
     return [node.identity for node in nodes]
 
 
-def verify(store: Store, expect_head: str | None = None) -> dict[str, Any]:
+def verify(root: Path | str, expect_head: str | None = None) -> dict[str, Any]:
     """Prove from the ledger and the certificates that no served node holds a deleted id, and that nothing was altered.
 
     Nothing is changed, and no writer has to wait. The tree of ids of each node is built anew from the ledger's examples.
 
     Args:
-      store: the store, from `look`.
+      root: directory of the store.
       expect_head: a head that the ledger had, from an earlier answer; it must be in the chain still.
 
     Returns:
       ok; problems, one line each; and what was looked at: nodes, examples, deleted, requests, leftovers, rows, head.
+
+    Raises:
+      ValueError: there is no store.
     """
     try:
-        return _verify(store, expect_head)
+        store = look(root)
+        result = _verify(store, expect_head)
+        close(store)
+        return result
     except sqlite3.DatabaseError as error:
         return {"ok": False, "problems": [f"the ledger cannot be read: {error}"]}
 
