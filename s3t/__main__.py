@@ -136,7 +136,10 @@ def run_status(args: argparse.Namespace) -> Result:
     """What the store serves; nothing is changed."""
     from s3t import store as stores  # brings safetensors, which planning can do without
 
-    return stores.status(stores.look(args.store))
+    opened = stores.look(args.store)
+    result = stores.status(opened)
+    stores.close(opened)
+    return result
 
 
 def status_text(result: Result) -> str:
@@ -175,14 +178,17 @@ def run_delete(args: argparse.Namespace) -> Result:
     """A durable deletion, in force for every process that serves the store."""
     from s3t import store as stores
 
-    return stores.delete(stores.open(args.store), args.ids, args.request_id)
+    opened = stores.open(args.store)
+    result = stores.delete(opened, args.ids, args.request_id)
+    stores.close(opened)
+    return result
 
 
 def purge(args: argparse.Namespace) -> None:
     """Remove what the deletion left without use."""
     from s3t import store as stores
 
-    stores.open(args.store)
+    stores.close(stores.open(args.store))
 
 
 def delete_text(result: Result) -> str:

@@ -200,12 +200,12 @@ def _read(path: Path) -> tuple[Certificate, dict[str, np.ndarray]]:
     Raises:
       ValueError: a file that is missing or damaged.
     """
-    if not path.is_file():
-        raise ValueError(f"the file {path} is missing")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except FileNotFoundError:
+        raise ValueError(f"the file {path} is missing") from None
     except SafetensorError as error:
         raise ValueError(f"the file {path} is damaged: {error}") from None
     return certificates.from_json(metadata.get("certificate", "")), tensors

@@ -60,6 +60,13 @@ def test_only_nodes_that_saw_the_example_are_dropped(opened):
     assert ledger.delete(opened, [10], "early").dropped == ("ab", "b")
 
 
+def test_slice_1_is_not_slice_12(opened):
+    ledger.register(opened, [30, 31], [5, 5], [1, 12])
+    for name, slices in (("twelve", (12,)), ("one", (1,)), ("both", (12, 1))):
+        assert publish(opened, name, 5, slices, ledger.head(opened).rows, parent="twelve" if name == "both" else None)
+    assert ledger.delete(opened, [30], "r").dropped == ("both", "one")
+
+
 def test_members_are_those_not_deleted(opened):
     head, ids = ledger.members(opened, 1, (2, 0))
     assert (head, ids) == (ledger.head(opened), (11, 15, 17))
@@ -165,6 +172,8 @@ def test_a_registration_is_all_or_nothing(opened):
             ledger.register(opened, ids, [0] * len(ids), [0] * len(ids))
     with pytest.raises(ValueError, match="whole number"):
         ledger.register(opened, [30, "x"], [0, 0], [0, 0])
+    with pytest.raises(ValueError, match="one shard and one slice for each id"):
+        ledger.register(opened, [30, 31], [0, 0], [0])
     assert rows(opened) == before and ledger.counts(opened)["examples"] == 10
 
 

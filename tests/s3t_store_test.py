@@ -476,6 +476,8 @@ def test_two_processes_may_delete_train_and_purge_at_once(tmp_path, template):
     parts = ids[:18], ids[12:]
     requests = [[[f"{name}{one}", [one]] for one in part] for name, part in zip("xy", parts, strict=True)]
     both = [worker(tmp_path / "store", write(tmp_path / f"{i}.json", part)) for i, part in enumerate(requests)]
+    while any(one.poll() is None for one in both):
+        assert store.verify(tmp_path / "store")["problems"] == []  # at any moment, with files coming and going
     assert [one.communicate(timeout=120)[0].split()[-1] for one in both] == ["done", "done"]
     opened = store.open(tmp_path / "store")
     assert store.verify(opened.root)["ok"] and ledger.counts(opened.ledger)["deleted"] == 30
