@@ -44,7 +44,7 @@ slow: $(stamp)  ## the slow tests
 	$(py) -m pytest -q -n 2 -m slow
 
 faults: $(stamp)  ## kill processes that delete, purge and train at hundreds of moments (two minutes)
-	$(py) -m pytest -q -m slow -k "kill or die" tests
+	$(py) -m pytest -q -m slow -k "kill_9 or may_die" tests
 
 lint: $(stamp)  ## style and types
 	$(py) -m ruff check .
