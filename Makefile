@@ -43,6 +43,9 @@ test: $(stamp)  ## the tests, without the slow ones
 slow: $(stamp)  ## the slow tests
 	$(py) -m pytest -q -n 2 -m slow
 
+faults: $(stamp)  ## kill processes that delete, purge and train at hundreds of moments (two minutes)
+	$(py) -m pytest -q -m slow -k "kill_9 or may_die" tests
+
 lint: $(stamp)  ## style and types
 	$(py) -m ruff check .
 	$(py) -m ruff format --check .
@@ -57,4 +60,4 @@ bench: $(stamp)  ## the benchmarks, one after another
 	  echo "== $$file"; $(py) -m $$(echo $${file%.py} | tr / .); \
 	done
 
-.PHONY: help venv demo test slow lint format bench
+.PHONY: help venv demo test slow faults lint format bench

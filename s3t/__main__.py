@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -21,13 +22,15 @@ Result = dict[str, Any]
 class Command(NamedTuple):
     """One subcommand: what --help says, its arguments, what it does, and its result in words.
 
-    A result whose "ok" is false ends with exit status 1.
+    A result whose "ok" is false ends with exit status 1. `then` is work that nobody who waits for the result has to wait
+    for.
     """
 
     help: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Result]
     text: Callable[[Result], str]
+    then: Callable[[argparse.Namespace], None] | None = None
 
 
 class Parser(argparse.ArgumentParser):
@@ -121,6 +124,105 @@ def simulate_text(result: Result) -> str:
     )
 
 
+# --- status, delete, verify -------------------------------------------------------------------------------------------
+
+
+def store_arguments(parser: argparse.ArgumentParser) -> None:
+    """The argument of every command about a store."""
+    parser.add_argument("--store", required=True, metavar="DIR", help="directory of the store")
+
+
+def run_status(args: argparse.Namespace) -> Result:
+    """What the store serves; nothing is changed."""
+    from s3t import store as stores  # brings safetensors, which planning can do without
+
+    opened = stores.look(args.store)
+    result = stores.status(opened)
+    stores.close(opened)
+    return result
+
+
+def status_text(result: Result) -> str:
+    """A store in a few lines."""
+    nodes = result["nodes"]
+    requests = ", ".join(f"{count} {state}" for state, count in result["requests"].items()) or "none"
+    lines = [
+        f"{result['state']}: depth served by shard {', '.join(map(str, result['depth']))}",
+        f"nodes: {nodes['live']} live, {nodes['missing']} missing, {nodes['leftovers']} files to be removed",
+        f"examples: {result['examples']}, {result['deleted']} of them deleted",
+        f"requests: {requests}",
+        f"head: {result['head']} after {result['rows']} rows",
+    ]
+    return "\n".join([*lines, *(f"problem: {problem}" for problem in result["problems"])])
+
+
+def delete_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which examples, and the name of the request."""
+    store_arguments(parser)
+    parser.add_argument("--ids", required=True, type=whole_numbers, metavar="12,17,...", help="examples to delete")
+    parser.add_argument("--request-id", metavar="R", help="a request that is repeated under its id is carried out once")
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Whole numbers between commas."""
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not (len(part) <= 20 and part.isascii() and part.removeprefix("-").isdecimal()):  # int takes 1_2 for 12
+            raise argparse.ArgumentTypeError(
+                f"expected whole numbers between commas, got {part!r:.80}: nothing was changed"
+            )
+    return [int(part) for part in parts]
+
+
+def run_delete(args: argparse.Namespace) -> Result:
+    """A durable deletion, in force for every process that serves the store."""
+    from s3t import store as stores
+
+    opened = stores.open(args.store)
+    result = stores.delete(opened, args.ids, args.request_id)
+    stores.close(opened)
+    return result
+
+
+def purge(args: argparse.Namespace) -> None:
+    """Remove what the deletion left without use."""
+    from s3t import store as stores
+
+    stores.close(stores.open(args.store))
+
+
+def delete_text(result: Result) -> str:
+    """A deletion in words."""
+    lines = [f"request {result['request']}: {len(result['ids'])} examples deleted, {result['nodes_dropped']} nodes dropped"]
+    lines += [f"{what}: {', '.join(map(str, result[what]))}" for what in ("already", "unknown") if result[what]]
+    return "\n".join([*lines, f"head: {result['head']} (acknowledged in {result['acknowledged_ms']:.2f} ms)"])
+
+
+def verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to hold against the store."""
+    store_arguments(parser)
+    parser.add_argument(
+        "--expect-head", metavar="H", help="a head from an earlier answer, which the ledger must still hold"
+    )
+
+
+def run_verify(args: argparse.Namespace) -> Result:
+    """Proof from the ledger and the certificates; nothing is changed."""
+    from s3t import store as stores
+
+    return stores.verify(args.store, args.expect_head)
+
+
+def verify_text(result: Result) -> str:
+    """A proof in words."""
+    if not result["ok"]:
+        return "\n".join(f"problem: {problem}" for problem in result["problems"])
+    return (
+        f"ok: none of {result['nodes']} serving nodes holds one of {result['deleted']} deleted examples\n"
+        f"head: {result['head']} after {result['rows']} rows"
+    )
+
+
 COMMANDS = {
     "plan": Command(
         "what would be trained, what it costs, and how deep it serves",
@@ -133,6 +235,25 @@ COMMANDS = {
         simulate_arguments,
         run_simulate,
         simulate_text,
+    ),
+    "status": Command(
+        "what a store serves, and what is deleted",
+        store_arguments,
+        run_status,
+        status_text,
+    ),
+    "delete": Command(
+        "delete examples durably, and purge what was trained on them",
+        delete_arguments,
+        run_delete,
+        delete_text,
+        purge,
+    ),
+    "verify": Command(
+        "prove that nothing served was trained on a deleted example, and that the record is whole",
+        verify_arguments,
+        run_verify,
+        verify_text,
     ),
 }
 
@@ -149,9 +270,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = COMMANDS[args.command]
     try:
         result = command.run(args)
-    except ValueError as error:
+        print(json.dumps(result, allow_nan=False) if args.json else command.text(result), flush=True)
+        if command.then:
+            command.then(args)
+    except (ValueError, OSError, sqlite3.Error) as error:
         return fail(error)
-    print(json.dumps(result, allow_nan=False) if args.json else command.text(result))
     return 0 if result.get("ok", True) else 1
 
 

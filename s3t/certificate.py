@@ -1,0 +1,255 @@
+"""What a node was trained on and what came out, in a form that others can check.
+
+A certificate binds a node's parameters to the Merkle root of the ids it was trained on. Who holds a certificate can check,
+without the data and without the list of ids, that an id was among them (its leaf and the path to the root) or was not (two
+adjacent leaves around the place where it would be). Hashes are SHA-256; what is hashed begins with what it is, so that no
+leaf passes for an inner node and no certificate for a row of a ledger.
+
+A proof of exclusion rests on the leaves being sorted, which a root alone does not show: who can read the ledger rebuilds
+the tree from it (`python -m s3t verify`). A proof shows up to two ids beside the one in question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Json = Any
+Proof = dict[str, Any]
+
+LEAF, INNER, ROOT = b"\x00", b"\x01", b"\x02"
+INT64 = range(-(2**63), 2**63)
+
+
+# --- Canonical JSON ---------------------------------------------------------------------------------------------------
+
+
+def canonical(value: Json) -> bytes:
+    """The one spelling of a JSON value: sorted keys, no spaces, ASCII. 1 and 1.0 are different values.
+
+    Raises:
+      ValueError: something that JSON cannot hold, NaN and infinity among it, or a key that is not a string.
+    """
+    _check_keys(value)
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    except TypeError as error:
+        raise ValueError(f"this is not JSON ({error}): give numbers, strings, lists and objects") from None
+
+
+def digest(kind: str, value: Json) -> str:
+    """SHA-256 of a JSON value under the name of what it is, as 64 hexadecimal digits."""
+    return hashlib.sha256(f"s3t.{kind}\n".encode() + canonical(value)).hexdigest()
+
+
+def _check_keys(value: Json) -> None:
+    """Refuse keys that json would turn into strings: {1: ...} and {"1": ...} would be one."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"a key of a JSON object is a string, got {key!r}")
+            _check_keys(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_keys(inner)
+
+
+# --- Certificates -----------------------------------------------------------------------------------------------------
+
+
+class Certificate(NamedTuple):
+    """What a node was trained on and what came out.
+
+    backbone: digest of the frozen parameters.
+    hyper: hyper-parameters, a JSON object.
+    root_key: seed of every random draw.
+    shard: number of the shard.
+    slices: numbers of the slices in the order of training.
+    examples: how many ids.
+    ids_root: `merkle_root` of the ids.
+    parent: digest of the parent's certificate, None at depth 1.
+    stack: what bytes depend on beside the above: versions, device, lane width, capacity, threads; a JSON object.
+    output: `parameters_digest` of what came out.
+    """
+
+    backbone: str
+    hyper: dict[str, Json]
+    root_key: int
+    shard: int
+    slices: tuple[int, ...]
+    examples: int
+    ids_root: str
+    parent: str | None
+    stack: dict[str, Json]
+    output: str
+
+
+def identity(
+    backbone: str, hyper: Mapping[str, Json], root_key: int, shard: int, slices: Iterable[int], ids_root: str
+) -> str:
+    """A node's name: what its bytes are a function of, within one stack. Arguments as in `Certificate`."""
+    return digest("node", [backbone, dict(hyper), root_key, shard, list(slices), ids_root])
+
+
+def identity_of(certificate: Certificate) -> str:
+    """The name of the node that a certificate speaks of."""
+    return identity(*certificate[:5], certificate.ids_root)
+
+
+def certificate_digest(certificate: Certificate) -> str:
+    """What a child's certificate and the ledger hold of a certificate."""
+    return digest("certificate", certificate._asdict())
+
+
+def to_json(certificate: Certificate) -> str:
+    """A certificate as canonical JSON text."""
+    return canonical(certificate._asdict()).decode()
+
+
+def from_json(text: str) -> Certificate:
+    """A certificate read back.
+
+    Raises:
+      ValueError: the text is not an object of exactly the fields of a certificate.
+    """
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        raise ValueError(f"a certificate is JSON, got {text[:40]!r}") from None
+    if not isinstance(fields, dict) or set(fields) != set(Certificate._fields) or not isinstance(fields["slices"], list):
+        raise ValueError(f"a certificate holds exactly {', '.join(Certificate._fields)}")
+    return Certificate(**{**fields, "slices": tuple(fields["slices"])})
+
+
+def parameters_digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, types, shapes and bytes of named arrays, whatever their order; little-endian machines agree."""
+    sha = hashlib.sha256(b"s3t.parameters\n")
+    for name in sorted(tensors):
+        array = tensors[name]
+        sha.update(canonical([name, array.dtype.name, list(array.shape)]) + b"\n" + array.tobytes())
+    return sha.hexdigest()
+
+
+# --- Merkle trees over sorted ids -------------------------------------------------------------------------------------
+
+
+class Tree(NamedTuple):
+    """A Merkle tree; an odd hash at the end of a level rises unchanged.
+
+    ids: ascending.
+    levels: hashes from the leaves up to a single one; empty if there are no ids.
+    """
+
+    ids: tuple[int, ...]
+    levels: tuple[list[bytes], ...]
+
+
+def merkle_tree(ids: Iterable[int]) -> Tree:
+    """The tree over the ids in ascending order.
+
+    Raises:
+      ValueError: an id that is no whole number of 64 bits, or an id twice.
+    """
+    ordered = tuple(sorted(ids))
+    if any(low == high for low, high in pairwise(ordered)):
+        raise ValueError("an id stands twice among the leaves: give each once")
+    level, levels = [_leaf(one) for one in ordered], []
+    while level:
+        levels.append(level)
+        if len(level) == 1:
+            break
+        pairs = zip(level[::2], level[1::2], strict=False)
+        level = [_inner(left, right) for left, right in pairs] + (level[-1:] if len(level) % 2 else [])
+    return Tree(ordered, tuple(levels))
+
+
+def root_of(tree: Tree) -> str:
+    """A tree's root: it fixes the number of leaves, so that the last of them is known to be the last."""
+    return _root(len(tree.ids), tree.levels[-1][0] if tree.levels else b"")
+
+
+def merkle_root(ids: Iterable[int]) -> str:
+    """The root of `merkle_tree`."""
+    return root_of(merkle_tree(ids))
+
+
+def prove(tree: Tree, one: int) -> Proof:
+    """A proof that an id is in the tree, or one that it is not, as a JSON object.
+
+    Returns:
+      size, the number of leaves, and either `leaf` or `below` and `above`, the adjacent leaves around the id's place, None
+      beyond either end. A leaf is {"id", "index", "path"}, the path being the sibling hashes from the leaf up.
+    """
+    place = bisect_left(tree.ids, one)
+    size = len(tree.ids)
+    if place < size and tree.ids[place] == one:
+        return {"size": size, "leaf": _path(tree, place)}
+    below = _path(tree, place - 1) if place > 0 else None
+    return {"size": size, "below": below, "above": _path(tree, place) if place < size else None}
+
+
+def check_inclusion(ids_root: str, one: int, proof: Proof) -> bool:
+    """Whether a proof shows that an id is among the leaves of a root; a malformed proof shows nothing."""
+    try:
+        return proof["leaf"]["id"] == one and _is_leaf(ids_root, proof["size"], proof["leaf"])
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return False
+
+
+def check_exclusion(ids_root: str, one: int, proof: Proof) -> bool:
+    """Whether a proof shows that an id is not among the sorted leaves of a root; a malformed proof shows nothing."""
+    try:
+        size, below, above = proof["size"], proof["below"], proof["above"]
+        if size == 0:
+            return ids_root == _root(0, b"") and below is None and above is None
+        first = 0 if below is None else below["index"] + 1
+        last = size if above is None else above["index"]
+        ordered = (below is None or below["id"] < one) and (above is None or one < above["id"])
+        leaves = [leaf for leaf in (below, above) if leaf is not None]
+        return first == last and ordered and all(_is_leaf(ids_root, size, leaf) for leaf in leaves)
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return False
+
+
+def _path(tree: Tree, index: int) -> dict[str, Any]:
+    """The leaf at an index with its sibling hashes."""
+    path, at = [], index
+    for level in tree.levels[:-1]:
+        if at ^ 1 < len(level):
+            path.append(level[at ^ 1].hex())
+        at //= 2
+    return {"id": tree.ids[index], "index": index, "path": path}
+
+
+def _is_leaf(ids_root: str, size: int, leaf: dict[str, Any]) -> bool:
+    """Whether a leaf stands at its index under a root of `size` leaves."""
+    at, width = leaf["index"], size
+    if type(at) is not int or type(size) is not int or not 0 <= at < size:
+        return False
+    value, path = _leaf(leaf["id"]), list(leaf["path"])
+    while width > 1:
+        if at ^ 1 < width:  # an odd one at the end of a level has no sibling
+            sibling = bytes.fromhex(path.pop(0))
+            value = _inner(sibling, value) if at % 2 else _inner(value, sibling)
+        at, width = at // 2, (width + 1) // 2
+    return not path and _root(size, value) == ids_root
+
+
+def _leaf(one: int) -> bytes:
+    if type(one) is not int or one not in INT64:
+        raise ValueError(f"an id is a whole number of 64 bits, got {one!r}")
+    return hashlib.sha256(LEAF + one.to_bytes(8, "big", signed=True)).digest()
+
+
+def _inner(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(INNER + left + right).digest()
+
+
+def _root(size: int, top: bytes) -> str:
+    return hashlib.sha256(ROOT + size.to_bytes(8, "big") + top).hexdigest()

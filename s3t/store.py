@@ -1,0 +1,508 @@
+"""A trained ensemble on disk: its manifest, its ledger, and one file for each node that serves.
+
+    DIR/manifest.json                  what was built, and with what; never changes
+    DIR/ledger.sqlite                  examples, deletions, and which nodes serve (`s3t.ledger`)
+    DIR/nodes/<identity>.safetensors   a node's slot and head, its certificate in the metadata
+
+The ledger alone says what serves. A file that it does not name as serving is left over from a killed process or waiting to
+be purged; `open` and `purge` remove it. Files are unlinked, not overwritten: journals, copy on write and the wear levelling
+of flash memory keep what overwriting is meant to destroy, so keep a store on an encrypted disk if that matters. Copies
+elsewhere (backups, what a serving process holds in memory) are not in reach of a purge.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from s3t import certificate as certificates
+from s3t import ledger as ledgers
+from s3t.certificate import Certificate
+from s3t.ledger import Ledger, Outdated
+from s3t.plan import Node, Plan, make_plan
+
+__all__ = ["Draft", "Manifest", "Outdated", "Store", "create", "open"]
+
+MANIFEST, LEDGER, NODES, SUFFIX = "manifest.json", "ledger.sqlite", "nodes", ".safetensors"
+REBUILD = "needs rebuild"
+
+
+class Manifest(NamedTuple):
+    """What a store was built from.
+
+    factory: `module:function` that makes model and data.
+    arguments: its keyword arguments, a JSON object; where things lie, not what is trained.
+    backbone: digest of the frozen parameters.
+    hyper: hyper-parameters, a JSON object; part of every node's identity.
+    root_key: seed of every random draw.
+    shards: m, models of the ensemble.
+    slices: L, slices of a shard.
+    nodes: the plan of every shard.
+    partition_key: the key that places examples, in hexadecimal digits; a secret.
+    """
+
+    factory: str
+    arguments: dict[str, Any]
+    backbone: str
+    hyper: dict[str, Any]
+    root_key: int
+    shards: int
+    slices: int
+    nodes: tuple[Node, ...]
+    partition_key: str
+
+
+class Store(NamedTuple):
+    """An open store, of one process and one thread."""
+
+    root: Path
+    manifest: Manifest
+    ledger: Ledger
+
+
+class Draft(NamedTuple):
+    """What a node would be trained on now.
+
+    identity: the name it would have.
+    shard, slices: its place in the plan.
+    ids: the examples, ascending.
+    as_of: the row up to which the ledger was read.
+    ids_root: Merkle root of the ids.
+    """
+
+    identity: str
+    shard: int
+    slices: Node
+    ids: tuple[int, ...]
+    as_of: int
+    ids_root: str
+
+
+# --- Making and opening -----------------------------------------------------------------------------------------------
+
+
+def create(root: Path | str, manifest: Manifest) -> Store:
+    """A new store without examples and nodes, in a directory that is empty or does not exist.
+
+    Raises:
+      ValueError: a directory that holds something; a manifest that cannot be.
+    """
+    root = Path(root)
+    text = certificates.canonical(_checked(manifest)._asdict())
+    root.mkdir(parents=True, exist_ok=True)
+    if any(root.iterdir()):
+        raise ValueError(f"{root} is not empty: choose another directory for the store")
+    (root / NODES).mkdir()
+    ledgers.create(root / LEDGER, _digest(text)).close()
+    _write(root / MANIFEST, text)  # last: a directory without it is no store
+    _sync(root.parent)
+    return look(root)  # the manifest as JSON has it, as every other process will see it
+
+
+def open(root: Path | str) -> Store:
+    """An existing store, after finishing what a killed process began: what serves no more is removed.
+
+    Raises:
+      ValueError: there is no store.
+    """
+    store = look(root)
+    purge(store)
+    return store
+
+
+def look(root: Path | str) -> Store:
+    """An existing store as it is; nothing is changed.
+
+    Raises:
+      ValueError: there is no store.
+    """
+    root = Path(root)
+    if not (root / MANIFEST).is_file():
+        raise ValueError(f"there is no store at {root}: it has no {MANIFEST}")
+    try:
+        fields = json.loads((root / MANIFEST).read_bytes())
+        manifest = Manifest(**{**fields, "nodes": tuple(tuple(node) for node in fields["nodes"])})
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{root / MANIFEST} is not a manifest of a store: restore it from a copy") from None
+    return Store(root, manifest, ledgers.open(root / LEDGER))
+
+
+def close(store: Store) -> None:
+    """Let go of the ledger's file."""
+    store.ledger.close()
+
+
+def plan_of(manifest: Manifest) -> Plan:
+    """The plan of every shard."""
+    return make_plan(manifest.slices, manifest.nodes)
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    if manifest.shards < 1:
+        raise ValueError(f"a store needs at least 1 shard, got {manifest.shards}")
+    if plan_of(manifest).nodes != manifest.nodes:
+        raise ValueError("the manifest's nodes are not those of a plan: give plan.nodes")
+    module, _, function = manifest.factory.partition(":")
+    if not module or not function:
+        raise ValueError(f"a factory is named module:function, got {manifest.factory!r}")
+    return manifest
+
+
+def _digest(text: bytes) -> str:
+    return certificates.digest("manifest", text.decode())
+
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file so that after a crash it is there whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    """Make names that came or went in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _file(store: Store, identity: str) -> Path:
+    return store.root / NODES / (identity + SUFFIX)
+
+
+def _leftovers(store: Store, live: Iterable[str]) -> list[Path]:
+    """Everything among the files of nodes that is not the file of one of these."""
+    names = {identity + SUFFIX for identity in live}
+    return sorted(path for path in (store.root / NODES).iterdir() if path.name not in names)
+
+
+def _read(path: Path) -> tuple[Certificate, dict[str, np.ndarray]]:
+    """A node's file.
+
+    Raises:
+      ValueError: a file that is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except FileNotFoundError:
+        raise ValueError(f"the file {path} is missing") from None
+    except SafetensorError as error:
+        raise ValueError(f"the file {path} is damaged: {error}") from None
+    return certificates.from_json(metadata.get("certificate", "")), tensors
+
+
+# --- Examples and nodes -----------------------------------------------------------------------------------------------
+
+
+def register(store: Store, ids: Iterable[int], shards: Iterable[int], slices: Iterable[int]) -> str:
+    """Take in examples at the places that `s3t.partition.assign` gave them, all or none.
+
+    Returns:
+      the ledger's new head.
+
+    Raises:
+      ValueError: a place that does not exist; an id that is malformed, given twice, or was registered before.
+    """
+    shards, slices = [int(shard) for shard in shards], [int(slice_) for slice_ in slices]
+    for what, values, end in (("shard", shards, store.manifest.shards), ("slice", slices, store.manifest.slices)):
+        if wrong := [value for value in values if not 0 <= value < end]:
+            raise ValueError(f"a {what} of this store lies between 0 and {end - 1}, got {wrong[0]}")
+    return ledgers.register(store.ledger, ids, shards, slices).digest
+
+
+def draft(store: Store, shard: int, slices: Iterable[int]) -> Draft:
+    """What the node of these slices would be trained on now; hand it to `publish` with what came out.
+
+    Raises:
+      ValueError: a node that the plan does not hold.
+    """
+    slices = tuple(slices)
+    if slices not in store.manifest.nodes or not 0 <= shard < store.manifest.shards:
+        raise ValueError(f"the plan has no node {list(slices)} of shard {shard}")
+    head, ids = ledgers.members(store.ledger, shard, slices)
+    root = certificates.merkle_root(ids)
+    made = store.manifest
+    name = certificates.identity(made.backbone, made.hyper, made.root_key, shard, slices, root)
+    return Draft(name, shard, slices, ids, head.rows, root)
+
+
+def publish(
+    store: Store, drafted: Draft, tensors: Mapping[str, np.ndarray], stack: Mapping[str, Any], parent: str | None
+) -> Certificate:
+    """Write a trained node's file and let the node serve, at once and durably; publishing it again changes nothing.
+
+    The file is written while the ledger is locked, so that a temporary file seen under the lock is nobody's.
+
+    Args:
+      store: the store.
+      drafted: what it was trained on.
+      tensors: its slot and head, by name.
+      stack: what its bytes depend on beside its identity, as in `Certificate`.
+      parent: identity of its parent, None at depth 1.
+
+    Raises:
+      Outdated: one of its ids was deleted since the draft, or its parent serves no more.
+      ValueError: no such parent; a node of this identity that serves with other bytes.
+    """
+    made = store.manifest
+    arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}  # save disregards strides
+    certificate = Certificate(
+        made.backbone,
+        made.hyper,
+        made.root_key,
+        drafted.shard,
+        drafted.slices,
+        len(drafted.ids),
+        drafted.ids_root,
+        None if parent is None else ledgers.certificate_of(store.ledger, parent),
+        dict(stack),
+        certificates.parameters_digest(arrays),
+    )
+    data = save(arrays, {"certificate": certificates.to_json(certificate)})
+    digest = certificates.certificate_digest(certificate)
+    node = ledgers.Node(drafted.identity, drafted.shard, drafted.slices, drafted.as_of, digest)
+    ledgers.publish(store.ledger, node, parent, lambda: _write(_file(store, node.identity), data))
+    return certificate
+
+
+def live(store: Store) -> tuple[ledgers.Node, ...]:
+    """The nodes that may serve, in the order of their publication; ask again when `ledger.head` has changed."""
+    return ledgers.nodes(store.ledger)
+
+
+def load(store: Store, node: ledgers.Node) -> tuple[Certificate, dict[str, np.ndarray]]:
+    """A serving node's certificate, slot and head.
+
+    Raises:
+      ValueError: a file that is missing or is not what was published.
+    """
+    certificate, tensors = _read(_file(store, node.identity))
+    if certificates.certificate_digest(certificate) != node.certificate:
+        raise ValueError(f"the certificate of node {node.identity} is not the one that was published")
+    if certificates.parameters_digest(tensors) != certificate.output:
+        raise ValueError(f"the parameters of node {node.identity} are not those that were published")
+    return certificate, tensors
+
+
+def missing(store: Store) -> tuple[tuple[int, Node], ...]:
+    """(shard, slices) of the plan that no node serves, parents first: what to train.
+
+    A node whose slices hold no example any more is among them.
+    """
+    have = {(node.shard, node.slices) for node in live(store)}
+    places = ((shard, slices) for slices in store.manifest.nodes for shard in range(store.manifest.shards))
+    return tuple(place for place in places if place not in have)
+
+
+# --- Deletion ---------------------------------------------------------------------------------------------------------
+
+
+def delete(store: Store, ids: Iterable[int], request_id: str | None = None) -> dict[str, Any]:
+    """Delete examples: durable when this returns, and in force for every process that asks the ledger. Purge next.
+
+    Args:
+      store: the store.
+      ids: whole numbers.
+      request_id: of the caller's choice; a request that is repeated is answered as it was; a random one if None.
+
+    Returns:
+      request, state, ids, already, unknown, nodes_dropped, head (a receipt: `verify` finds it in the chain), and
+      acknowledged_ms, milliseconds from the call to the durable record.
+
+    Raises:
+      ValueError: as `ledger.delete`; nothing is changed.
+    """
+    began = perf_counter()
+    done = ledgers.delete(store.ledger, ids, os.urandom(8).hex() if request_id is None else request_id)
+    return {
+        "request": done.request,
+        "state": done.state,
+        "ids": list(done.ids),
+        "already": list(done.already),
+        "unknown": list(done.unknown),
+        "nodes_dropped": len(done.dropped),
+        "head": done.head,
+        "acknowledged_ms": 1e3 * (perf_counter() - began),
+    }
+
+
+def purge(store: Store) -> tuple[str, ...]:
+    """Remove every file of a node that does not serve, whole or half-written; may be repeated and interrupted.
+
+    Returns:
+      the requests that became purged.
+    """
+
+    def remove(serving: set[str]) -> None:
+        for path in _leftovers(store, serving):
+            path.unlink()
+        _sync(store.root / NODES)
+
+    return ledgers.purge(store.ledger, remove)
+
+
+def heal(store: Store) -> tuple[str, ...]:
+    """Note which requests are healed: purged ones for which every node of the plan that they hit serves again.
+
+    A node that has no example left is not waited for.
+    """
+    waiting = [place for place in missing(store) if ledgers.members(store.ledger, *place)[1]]
+    done: list[str] = []
+    for request in ledgers.requests(store.ledger, "purged"):
+        hit = ledgers.places_hit(store.ledger, request)
+        if not any((shard, slice_) in hit for shard, slices in waiting for slice_ in slices):
+            done += [request] * ledgers.heal(store.ledger, request)
+    return tuple(done)
+
+
+# --- What can be said of a store --------------------------------------------------------------------------------------
+
+
+def status(store: Store) -> dict[str, Any]:
+    """What is served, deleted and still to be done; ok unless no shard has a model or a serving node's file is missing."""
+    nodes = live(store)
+    depth = [max((len(node.slices) for node in nodes if node.shard == s), default=0) for s in range(store.manifest.shards)]
+    problems = [
+        f"the file of node {node.identity} is missing" for node in nodes if not _file(store, node.identity).is_file()
+    ]
+    if not any(depth):
+        problems.append(f"{REBUILD}: no shard has a model")
+    rows, head = ledgers.head(store.ledger)
+    return {
+        "ok": not problems,
+        "problems": problems,
+        "state": REBUILD if not any(depth) else "partial" if missing(store) else "complete",
+        "depth": depth,
+        "nodes": {"live": len(nodes), "missing": len(missing(store)), "leftovers": len(_leftovers(store, names(nodes)))},
+        **ledgers.counts(store.ledger),
+        "rows": rows,
+        "head": head,
+    }
+
+
+def names(nodes: Iterable[ledgers.Node]) -> list[str]:
+    """The nodes' identities."""
+    return [node.identity for node in nodes]
+
+
+def verify(root: Path | str, expect_head: str | None = None) -> dict[str, Any]:
+    """Prove from the ledger and the certificates that no served node holds a deleted id, and that nothing was altered.
+
+    Nothing is changed, and no writer has to wait. The tree of ids of each node is built anew from the ledger's examples.
+
+    Args:
+      root: directory of the store.
+      expect_head: a head that the ledger had, from an earlier answer; it must be in the chain still.
+
+    Returns:
+      ok; problems, one line each; and what was looked at: nodes, examples, deleted, requests, leftovers, rows, head.
+
+    Raises:
+      ValueError: there is no store.
+    """
+    try:
+        store = look(root)
+        result = _verify(store, expect_head)
+        close(store)
+        return result
+    except sqlite3.DatabaseError as error:
+        return {"ok": False, "problems": [f"the ledger cannot be read: {error}"]}
+
+
+def _verify(store: Store, expect_head: str | None) -> dict[str, Any]:
+    faults: list[tuple[str, str]] = []
+    seen: dict[str, Any] = {}
+    with store.ledger:
+        store.ledger.execute("BEGIN")  # one snapshot
+        rows, head = ledgers.head(store.ledger)
+        problems = ledgers.audit(store.ledger, _digest((store.root / MANIFEST).read_bytes()), expect_head)
+        if not problems:  # else there is nothing to hold the nodes against
+            nodes = live(store)
+            faults = [fault for shard in range(store.manifest.shards) for fault in _faults(store, nodes, shard)]
+            seen = {"nodes": len(nodes), **ledgers.counts(store.ledger), "leftovers": len(_leftovers(store, names(nodes)))}
+            problems += [
+                f"node {name} was purged, but its file is there"
+                for name in ledgers.purged(store.ledger)
+                if _file(store, name).exists()
+            ]
+    if faults:  # a node that was dropped while we looked may have lost its file
+        serving = set(names(live(store)))
+        problems += [f"node {name}: {fault}" for name, fault in faults if name in serving]
+    return {"ok": not problems, "problems": problems, **seen, "rows": rows, "head": head}
+
+
+def _faults(store: Store, nodes: Iterable[ledgers.Node], shard: int) -> list[tuple[str, str]]:
+    """(identity, what is wrong) of the nodes of one shard."""
+    examples = ledgers.shard_ids(store.ledger, shard)
+    deleted = {one for one, _, _, gone in examples if gone is not None}
+    family = [node for node in nodes if node.shard == shard]
+    parents = {(node.slices, node.certificate) for node in family} | {((), None)}
+    faults = []
+    for node in family:
+        try:
+            certificate, _ = load(store, node)
+        except ValueError as error:
+            faults.append((node.identity, str(error)))
+            continue
+        held = _held(examples, node)
+        made = store.manifest
+        claims = {
+            "was made otherwise than the manifest says": certificate[:5]
+            == (made.backbone, made.hyper, made.root_key, node.shard, node.slices),
+            "does not bear the name of its certificate": certificates.identity_of(certificate) == node.identity,
+            "was not trained on the ids that the ledger has for it": certificate.examples == len(held)
+            and certificate.ids_root == certificates.merkle_root(held),
+            "holds a deleted id": deleted.isdisjoint(held),
+            "has no serving parent": (node.slices[:-1], certificate.parent) in parents,
+        }
+        faults += [(node.identity, claim) for claim, holds in claims.items() if not holds]
+    return faults
+
+
+def _held(examples: Iterable[tuple[int, int, int, int | None]], node: ledgers.Node) -> list[int]:
+    """The ids that a node was trained on, from the examples of its shard."""
+    slices, as_of = set(node.slices), node.as_of
+    return [
+        one
+        for one, slice_, registered, gone in examples
+        if slice_ in slices and registered <= as_of and (gone is None or gone > as_of)
+    ]
+
+
+def proofs(store: Store, one: int) -> dict[str, Any]:
+    """Whether each serving node was trained on an id, so that a third party can check it (`s3t.certificate`).
+
+    Returns:
+      id, head, and of each node its certificate (as `certificate.to_json`), holds, and the proof, which
+      `check_inclusion` or `check_exclusion` checks against the certificate's ids_root.
+    """
+    found = []
+    for shard in range(store.manifest.shards):
+        examples = ledgers.shard_ids(store.ledger, shard)
+        for node in live(store):
+            if node.shard == shard:
+                tree = certificates.merkle_tree(_held(examples, node))
+                proof = certificates.prove(tree, one)
+                text = certificates.to_json(load(store, node)[0])
+                found.append({"certificate": text, "holds": "leaf" in proof, "proof": proof})
+    return {"id": one, "head": ledgers.head(store.ledger).digest, "nodes": found}
