@@ -56,12 +56,23 @@ class Fleet(NamedTuple):
     extra: dict[str, Any]
 
 
+def resolved(config: Config) -> Config:
+    """The config with everything that readiness leaves unset filled in, as suits the kind of request."""
+    config = config.copy_and_resolve_references()
+    for name, value in config.suited.get(config.forget.setting, {}).items():
+        if config.readiness[name] is None:
+            config.readiness[name] = value
+    return config
+
+
 def check(config: Config) -> None:
     """Refuse what cannot be run before anything is computed or written.
 
     Raises:
       ValueError: one line that says what to do.
     """
+    if config.forget.setting not in config.suited:
+        raise ValueError(f"unknown forget setting {config.forget.setting!r}: choose {' or '.join(config.suited)}")
     if config.seeds < 1:
         raise ValueError(f"seeds is {config.seeds}: train at least one, with --config.seeds=1 or more")
     for name in config.request.unlearners:

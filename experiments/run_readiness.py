@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments import comparison, data, judging, results
-from experiments.bench import Config, check, set_up
+from experiments.bench import Config, check, resolved, set_up
 
 
 def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
@@ -22,6 +22,7 @@ def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
     Raises:
       ValueError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
     """
+    config = resolved(config)
     check(config)
     folder = results.Workdir(workdir)
     if folder.results():

@@ -165,7 +165,7 @@ def wall(names: list[str], size: int, seconds: float) -> None:
 def schedule(seconds: float) -> None:
     """What the shipped schedule adds to an epoch: a quarter batch rehearsed on every fourth step."""
     print("\nAn epoch with rehearsals on the shipped schedule, over one without")
-    digits, synthetic = configs.get_config("digits"), configs.get_config("digits")
+    digits, synthetic = (bench.resolved(configs.get_config("digits")) for _ in range(2))
     synthetic.model.options = {"widths": (256, 256)}
     synthetic.train.batch_size, synthetic.seeds = 128, 3
     for name, config, dataset in (("digits", digits, data.load(digits.data)), ("28x28", synthetic, noise_set())):

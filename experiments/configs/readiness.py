@@ -20,7 +20,7 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
 
 def defaults() -> ml_collections.ConfigDict:
     """Every setting and what it means; the shipped schedule rehearses a quarter batch on every fourth step."""
-    D = ml_collections.ConfigDict
+    D, unset = ml_collections.ConfigDict, ml_collections.config_dict.placeholder
     config = D()
     config.runner = "readiness"
     config.name = ""
@@ -65,7 +65,7 @@ def defaults() -> ml_collections.ConfigDict:
     config.readiness = D(
         {
             "efficiency": 0.5,  # lambda 1
-            "retention": 8.0,  # lambda 2
+            "retention": unset(float),  # lambda 2; unset: as in `suited`
             "resistance": 0.0,  # lambda 3
             "relearning": 0.0,  # lambda 4: forget loss stays high after simulated relearning
             "cap": "log_classes",  # or a number, or "" for none
@@ -76,7 +76,7 @@ def defaults() -> ml_collections.ConfigDict:
             "algorithm": "ascent",
             "algorithm_options": D(),
             "normalise": True,  # inner steps of a set length instead of a set rate
-            "step_size": (0.4, 0.4),  # how far the inner steps go together, lowest and highest
+            "step_size": unset(tuple),  # how far the inner steps go together, lowest and highest; unset: as in `suited`
             "start": 0,
             "every": 4,
             "fraction": 0.25,  # of the training batch
@@ -87,6 +87,14 @@ def defaults() -> ml_collections.ConfigDict:
             "relearn_steps": 3,
             "relearn_rate": 0.05,
             "relearn_order": 1,
+        }
+    )
+    # What readiness leaves unset, by forget.setting. A class lies apart from what stays; a random forget set does not, and
+    # a model that must keep what stays so firmly, so far from here, can no longer be made to forget it.
+    config.suited = D(
+        {
+            "class": {"retention": 8.0, "step_size": (0.4, 0.4)},
+            "random": {"retention": 1.0, "step_size": (0.1, 0.1)},
         }
     )
     config.variants = D()  # name -> overrides of readiness, trained beside the default
@@ -213,7 +221,7 @@ def fashion_mnist(config: ml_collections.ConfigDict) -> None:
     config.model.options.widths = (256, 256)
     config.train.steps = 1560
     config.train.batch_size = 128
-    config.readiness.step_size = (0.2, 1.0)
+    config.suited["class"].step_size = (0.2, 1.0)
     config.reweight.others = (0.8, 0.5)
     config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness")
 
