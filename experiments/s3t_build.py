@@ -124,7 +124,9 @@ def activations(setup: Setup, slices: Slices, shapes: list[Shape]) -> dict[int, 
         return {}
     # All boundaries of the setup, whichever are needed: one program, so that a resumed build sees the same bytes.
     ascending = tuple(sorted({train.boundary(setup.backbone, shape) for shape in setup.shapes}))
-    filled = train.fill(prefixes_for(setup.backbone, ascending, setup.recipe.batch_size), setup.frozen, slices.x)
+    filled = train.fill(
+        prefixes_for(setup.backbone, ascending, setup.recipe.batch_size), jax.device_put(setup.frozen), slices.x
+    )
     return {depth: filled[ascending.index(start)] for depth, start in starts.items()}
 
 
