@@ -15,7 +15,7 @@ from experiments import fleet
 from s3t import train
 from s3t.backbone import Backbone, forward, owned
 from s3t.plan import Node, Plan, at_depth
-from s3t.train import Lanes, Recipe, Shape, Slices, Trained
+from s3t.train import Job, Lanes, Recipe, Shape, Slices, Trained
 
 Tree = Any
 Existing = Callable[[int, Node], Trained | None]
@@ -50,7 +50,7 @@ def make_setup(
     """Choose the shapes of a build for the slices it starts with.
 
     Args:
-      most_lanes: nodes that one program trains at once; see `lanes_for`.
+      most_lanes: nodes that one program trains at once, save that each device has as many; see `lanes_for`.
       cache_bytes: device memory for the activations of one depth. A depth that needs more is trained from the examples.
 
     Raises:
@@ -63,8 +63,8 @@ def make_setup(
     shapes = []
     for depth in range(1, 1 + max(len(node) for node in plan.nodes)):
         jobs = [(shard, node) for shard in range(shards) for node in at_depth(plan, depth)]
-        capacity = slices.y.shape[1]
-        shapes.append(train.shape_for(count, jobs, recipe.batch_size, capacity, most_lanes, cached))
+        shape = train.shape_for(count, jobs, recipe.batch_size, slices.y.shape[1], most_lanes, cached)
+        shapes.append(shape._replace(lanes=shape.lanes + -shape.lanes % jax.device_count()))
     return Setup(backbone, frozen, recipe, plan, shards, key, tuple(shapes))
 
 
@@ -102,13 +102,12 @@ def build(
     missing = [[job for job, node in have.items() if node is None and len(job[1]) == s.depth] for s in setup.shapes]
     todo = [(shape, jobs) for shape, jobs in zip(setup.shapes, missing, strict=True) if jobs]
     frozen = jax.device_put(setup.frozen)
-    inputs = activations(setup, slices, [shape for shape, _ in todo])
+    inputs = activations(setup, frozen, slices, todo)
+    finished = lambda shard, node: have[shard, node]  # noqa: E731
     for shape, jobs in todo:
         stage = stage_for(setup.backbone, setup.recipe, shape)
         held = jax.device_put(slices._replace(x=inputs.get(shape.depth, slices.x)))
-        finished = lambda shard, node: have[shard, node]  # noqa: E731
-        size = setup.recipe.batch_size
-        for job, trained in train.train_nodes(stage, shape, size, frozen, held, setup.key, jobs, finished, spread):
+        for job, trained in train.train_nodes(stage, frozen, held, setup.key, jobs, finished, spread):
             have[job] = trained
             yield *job, trained
 
@@ -117,25 +116,24 @@ stage_for = functools.lru_cache(maxsize=64)(train.make_stage)
 prefixes_for = functools.lru_cache(maxsize=8)(train.make_prefixes)
 
 
-def activations(setup: Setup, slices: Slices, shapes: list[Shape]) -> dict[int, Tree]:
-    """The frozen activations that each cached depth reads, on the host, from one pass over the examples."""
-    starts = {shape.depth: train.boundary(setup.backbone, shape) for shape in shapes if shape.cached}
+def activations(setup: Setup, frozen: Tree, slices: Slices, todo: list[tuple[Shape, list[Job]]]) -> dict[int, Tree]:
+    """The frozen activations that each cached depth reads, on the host, from one pass over the slices of its nodes."""
+    starts = {shape.depth: train.boundary(setup.backbone, shape) for shape, _ in todo if shape.cached}
     if not starts:
         return {}
     # All boundaries of the setup, whichever are needed: one program, so that a resumed build sees the same bytes.
     ascending = tuple(sorted({train.boundary(setup.backbone, shape) for shape in setup.shapes}))
-    filled = train.fill(
-        prefixes_for(setup.backbone, ascending, setup.recipe.batch_size), jax.device_put(setup.frozen), slices.x
-    )
+    prefixes = prefixes_for(setup.backbone, ascending, setup.recipe.batch_size)
+    groups = sorted({shard * setup.plan.slices + s for _, jobs in todo for shard, node in jobs for s in node})
+    filled = train.fill(prefixes, frozen, slices.x, groups)
     return {depth: filled[ascending.index(start)] for depth, start in starts.items()}
 
 
 def spread(lanes: Lanes) -> Lanes:
-    """Lanes divided among all devices, where they divide evenly."""
-    devices = jax.devices()
-    if len(devices) == 1 or len(lanes.shard) % len(devices):
+    """Lanes divided among all devices."""
+    if jax.device_count() == 1:
         return lanes
-    mesh = jax.make_mesh((len(devices),), ("lanes",), axis_types=(AxisType.Auto,), devices=devices)
+    mesh = jax.make_mesh((jax.device_count(),), ("lanes",), axis_types=(AxisType.Auto,))
     return jax.device_put(lanes, NamedSharding(mesh, PartitionSpec("lanes")))
 
 

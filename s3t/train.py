@@ -49,11 +49,13 @@ class Recipe(NamedTuple):
 class Shape(NamedTuple):
     """What the program of one depth is compiled for. Within one shape bytes are a function of a node's identity.
 
-    depth: of the nodes.  slices: L.  capacity: room for examples in a slice.  steps: room for steps in an epoch.
-    lanes: nodes trained at once.  cached: whether it reads activations below the slot instead of examples.
+    depth: of the nodes.  shards: m.  slices: L.  capacity: room for examples in a slice.
+    steps: room for steps in an epoch.  lanes: nodes trained at once.
+    cached: whether it reads activations below the slot instead of examples.
     """
 
     depth: int
+    shards: int
     slices: int
     capacity: int
     steps: int
@@ -97,6 +99,17 @@ class Trained(NamedTuple):
     slot: Slot
     head: Tree
     losses: Array
+
+
+class Stage(NamedTuple):
+    """The program of one depth, made by `make_stage`.
+
+    run: (frozen, slices, root key, lanes) -> what the lanes' nodes own; compiled at its first call.
+    """
+
+    run: Callable[[Tree, Slices, Array, Lanes], Trained]
+    shape: Shape
+    batch_size: int
 
 
 # --- Data -------------------------------------------------------------------------------------------------------------
@@ -173,7 +186,8 @@ def shape_for(
     largest = max(int(sum(count[shard, s] for s in node)) for shard, node in jobs)
     calls = -(-len(jobs) // most_lanes)
     steps = max(1, -(-largest // batch_size))
-    return Shape(len(jobs[0][1]), count.shape[1], capacity, steps, -(-len(jobs) // calls), cached)
+    shards, slices = count.shape
+    return Shape(len(jobs[0][1]), shards, slices, capacity, steps, -(-len(jobs) // calls), cached)
 
 
 # --- The frozen prefix ------------------------------------------------------------------------------------------------
@@ -215,18 +229,24 @@ def make_prefixes(backbone: Backbone, boundaries: Sequence[int], chunk: int) -> 
     return jax.jit(prefixes)
 
 
-def fill(prefixes: Callable[[Tree, Array], tuple[Tree, ...]], frozen: Tree, x: np.ndarray) -> tuple[Tree, ...]:
-    """The activations of all slices on the host: for each boundary what takes the place of `Slices.x`."""
+def fill(
+    prefixes: Callable[[Tree, Array], tuple[Tree, ...]], frozen: Tree, x: np.ndarray, groups: Sequence[int]
+) -> tuple[Tree, ...]:
+    """The activations of slices on the host: for each boundary what takes the place of `Slices.x`.
 
-    def put(all_slices: np.ndarray, at: int, one: Array) -> None:
-        all_slices[at] = one
-
+    Args:
+      prefixes: from `make_prefixes`.
+      frozen: the backbone's parameters.
+      x: [shards * slices, capacity, ...] examples.
+      groups: which of the shards * slices are needed, at least one; the others are left 0.
+    """
     filled: Any = None
-    for at, one_slice in enumerate(x):
-        found = prefixes(frozen, one_slice)
+    for group in groups:
+        found = prefixes(frozen, x[group])
         if filled is None:
-            filled = jax.tree.map(lambda leaf: np.empty((len(x), *leaf.shape), leaf.dtype), found)
-        jax.tree.map(lambda whole, leaf, at=at: put(whole, at, leaf), filled, found)
+            filled = jax.tree.map(lambda leaf: np.zeros((len(x), *leaf.shape), leaf.dtype), found)
+        for whole, one in zip(jax.tree.leaves(filled), jax.tree.leaves(found), strict=True):
+            whole[group] = one
     return filled
 
 
@@ -252,8 +272,8 @@ def epoch_order(key: Array, ids: Array, real: Array) -> Array:
     return jnp.lexsort((ids, drawn, ~real))
 
 
-def make_stage(backbone: Backbone, recipe: Recipe, shape: Shape) -> Callable[[Tree, Slices, Array, Lanes], Trained]:
-    """The compiled program of one depth: (frozen, slices, root key, lanes) -> what the lanes' nodes own.
+def make_stage(backbone: Backbone, recipe: Recipe, shape: Shape) -> Stage:
+    """The program of one depth.
 
     The gradient is taken with respect to a node's slot and head alone. Lanes of fewer steps than the shape has room for
     select their old state, that of the optimiser included.
@@ -320,21 +340,19 @@ def make_stage(backbone: Backbone, recipe: Recipe, shape: Shape) -> Callable[[Tr
         state, losses = jax.lax.scan(epoch, (part, optimizer.init(part)), jnp.arange(recipe.epochs))
         return Trained(*state[0], losses)
 
-    def stage(frozen: Tree, slices: Slices, key: Array, lanes: Lanes) -> Trained:
+    def run(frozen: Tree, slices: Slices, key: Array, lanes: Lanes) -> Trained:
         merge = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])  # noqa: E731
         flat = Slices(jax.tree.map(merge, slices.x), merge(slices.y), merge(slices.id), slices.used)
         return jax.vmap(lambda lane: train(frozen, flat, key, lane))(lanes)
 
-    return jax.jit(stage)
+    return Stage(jax.jit(run), shape, size)
 
 
 # --- Many nodes -------------------------------------------------------------------------------------------------------
 
 
 def train_nodes(
-    stage: Callable[[Tree, Slices, Array, Lanes], Trained],
-    shape: Shape,
-    batch_size: int,
+    stage: Stage,
     frozen: Tree,
     slices: Slices,
     key: Array,
@@ -347,9 +365,7 @@ def train_nodes(
     A call that is not full repeats its last node. How nodes are grouped changes no byte of any of them.
 
     Args:
-      stage: from `make_stage`, for this shape.
-      shape: of the program.
-      batch_size: of the recipe.
+      stage: the program.
       frozen: the backbone's parameters.
       slices: examples or, if cached, activations.
       key: the root key.
@@ -358,18 +374,19 @@ def train_nodes(
       place: puts lanes on devices.
 
     Raises:
-      ValueError: slices of another capacity, or a node with more examples than the shape has steps for.
+      ValueError: slices of another number or capacity, or a node with more examples than the shape has steps for.
     """
-    room, count = shape.steps * batch_size, np.asarray(slices.used).reshape(-1, shape.slices)
-    if slices.y.shape[1] != shape.capacity:
-        raise ValueError(f"slices have room for {slices.y.shape[1]} examples, the program for {shape.capacity}: rebuild")
+    shape, room = stage.shape, stage.shape.steps * stage.batch_size
+    count = np.asarray(slices.used).reshape(-1, shape.slices)
+    if slices.y.shape != (form := (shape.shards * shape.slices, shape.capacity)):
+        raise ValueError(f"slices are of the form {slices.y.shape}, the program's of {form}: rebuild")
     for shard, node in jobs:
         if (examples := int(count[shard, list(node)].sum())) > room:
             raise ValueError(f"node {list(node)} of shard {shard} has {examples} examples, room is for {room}: rebuild")
     for first in range(0, len(jobs), shape.lanes):
         group = jobs[first : first + shape.lanes]
         lanes = make_lanes([*group, *[group[-1]] * (shape.lanes - len(group))], finished)
-        done = jax.device_get(stage(frozen, slices, key, place(lanes)))
+        done = jax.device_get(stage.run(frozen, slices, key, place(lanes)))
         for at, job in enumerate(group):
             yield job, jax.tree.map(lambda leaf, at=at: leaf[at].copy(), done)
 

@@ -150,7 +150,7 @@ def whole():
 def test_a_build_makes_every_node_shallow_first():
     assert list(whole()) == sorted(whole(), key=lambda job: len(job[1]))
     assert set(whole()) == {(shard, node) for shard in range(2) for node in PLAN.nodes}
-    expected = stacks.train_jobs(stacks.arranged(), list(whole()), cached=False, lanes=1)
+    expected = stacks.train_jobs(stacks.arranged(), list(whole()))
     toys.assert_close([whole()[job] for job in expected], list(expected.values()), 2e-5)
 
 
@@ -198,6 +198,41 @@ def test_convolutional_models_are_trained_one_by_one_on_a_cpu():
     assert s3t_build.lanes_for("cnn", 8) == (1 if jax.default_backend() == "cpu" else 8)
 
 
+def test_a_deletion_leaves_a_vit_no_trace():
+    """Nodes without the example's slice have the same bytes if it is there, is poison, or never existed."""
+    rng = np.random.default_rng(0)
+    ids, y = np.arange(22) * 3, rng.integers(0, 5, 22)
+    x = rng.normal(size=(22, *IMAGE)).astype(np.float32)
+    places = partition.assign(ids, 2, 2, b"vit")
+    gone = int(np.flatnonzero((places.shard == 0) & (places.slice == 1))[0])
+    poisoned = x.copy()
+    poisoned[gone] = np.nan
+
+    def arranged(x, keep):
+        kept = partition.Places(places.shard[keep], places.slice[keep])
+        return train.arrange(x[keep], y[keep], ids[keep], kept, 2, 2, 8)
+
+    frozen, _ = vits.load_npz(FIXTURES / "vit_tiny.npz", TINY, IMAGE)
+    recipe = train.Recipe(Lora(2, 4.0, ("query", "value")), 4, 2, lambda steps: optax.adamw(0.01, weight_decay=0.1))
+    everyone = np.ones(22, bool)
+    build = s3t_build.make_setup(
+        vits.as_backbone(TINY),
+        frozen,
+        recipe,
+        make_plan(2, [(0, 1), (1,)]),
+        stacks.KEY,
+        arranged(x, everyone),
+        most_lanes=4,
+        cache_bytes=1 << 20,
+    )
+    there, poison, never = (
+        built(build, arranged(*data)) for data in ((x, everyone), (poisoned, everyone), (x, np.arange(22) != gone))
+    )
+    for (shard, node), trained in there.items():
+        same = [tree.bits_equal(trained, other[shard, node]) for other in (poison, never)]
+        assert same == ([False, False] if shard == 0 and 1 in node else [True, True])
+
+
 def test_digits_are_learnt():
     """One shard, two slices, a random backbone: far better than the 10% of chance, and depth 2 better than depth 1."""
     options = {
@@ -230,5 +265,4 @@ def test_digits_are_learnt():
     for node in ((0,), (0, 1)):
         found = s3t_build.node_logits(build, nodes, 0, node, jnp.asarray(digits.test.x))
         accuracy.append(float(np.mean(np.argmax(found, axis=1) == digits.test.y)))
-    print(accuracy)
     assert accuracy[0] > 0.5 and accuracy[1] > accuracy[0]

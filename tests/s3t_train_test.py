@@ -96,9 +96,7 @@ def test_bytes_depend_neither_on_neighbours_nor_on_the_grouping():
     inputs = stacks.arranged()._replace(x=stacks.fill(stacks.arranged())[1])
     form = stacks.shape(2)
     done = dict(
-        train.train_nodes(
-            stacks.stage(form), form, 4, stacks.frozen(), inputs, stacks.KEY, shuffled, lambda i, node: have[i, node]
-        )
+        train.train_nodes(stacks.stage(form), stacks.frozen(), inputs, stacks.KEY, shuffled, lambda i, node: have[i, node])
     )
     assert len(done) == 12 and same_bytes(done, table())
 
@@ -107,7 +105,7 @@ def test_one_compilation_per_depth():
     table()
     stacks.train_jobs(stacks.arranged(keep=~in_slices({(0, 0)})), JOBS)
     for depth in range(1, 5):
-        assert stacks.stage(stacks.shape(depth))._cache_size() == 1
+        assert stacks.stage(stacks.shape(depth)).run._cache_size() == 1
 
 
 def test_another_width_or_no_cache_gives_the_same_numbers():
@@ -206,7 +204,7 @@ def test_augmentation_is_drawn_by_epoch_and_id():
     stage = stacks.stage(form, backbone=noisy)
 
     def nodes(slices, jobs):
-        return dict(train.train_nodes(stage, form, 4, stacks.frozen(), slices, stacks.KEY, jobs, lambda i, n: None))
+        return dict(train.train_nodes(stage, stacks.frozen(), slices, stacks.KEY, jobs, lambda i, n: None))
 
     both = nodes(stacks.arranged(), [(0, (0,)), (1, (0,))])
     again = nodes(stacks.arranged(keep=~in_slices({(0, 1), (0, 0)})), [(1, (0,))])
@@ -231,7 +229,7 @@ def test_an_augmented_example_is_a_function_of_id_and_epoch():
     spying = stacks.BACKBONE._replace(embed=embed, random=True)
     form = stacks.shape(1, lanes=1, cached=False)
     stage = train.make_stage(spying, stacks.RECIPE, form)
-    list(train.train_nodes(stage, form, 4, stacks.frozen(), slices, stacks.KEY, [(0, (0,))], lambda i, n: None))
+    list(train.train_nodes(stage, stacks.frozen(), slices, stacks.KEY, [(0, (0,))], lambda i, n: None))
     jax.effects_barrier()
     for row, i in enumerate(slices.id[0, :5]):
         assert seen[float(slices.x[0, row, 0])] == expected[int(i)]
@@ -246,7 +244,7 @@ def test_the_loss_falls_and_stays_finite():
     longer = train.Recipe(stacks.LORA, 4, 30, stacks.optimizer)
     form = stacks.shape(1, cached=False)
     done = train.train_nodes(
-        stacks.stage(form, longer), form, 4, stacks.frozen(), stacks.arranged(), stacks.KEY, JOBS[:4], lambda i, n: None
+        stacks.stage(form, longer), stacks.frozen(), stacks.arranged(), stacks.KEY, JOBS[:4], lambda i, n: None
     )
     assert all(trained.losses[-1] < 0.5 * trained.losses[0] for _, trained in done)
 
@@ -273,7 +271,7 @@ def test_shapes_follow_from_the_sizes():
     np.testing.assert_array_equal(count, [(5, 7, 4, 6), (6, 3, 8, 5)])
     assert [train.capacity_for(count, size) for size in (3, 4, 8, 100)] == [9, 8, 8, 100]
     jobs = [(0, (1, 3)), (1, (2, 0)), (1, (1, 3))]
-    assert train.shape_for(count, jobs, 4, 8, 2, True) == train.Shape(2, 4, 8, 4, 2, True)
+    assert train.shape_for(count, jobs, 4, 8, 2, True) == train.Shape(2, 2, 4, 8, 4, 2, True)
     assert [train.shape_for(count, jobs * 7, 4, 8, most, True).lanes for most in (1, 8, 20, 21, 99)] == [1, 7, 11, 21, 21]
 
 
@@ -287,7 +285,7 @@ def test_ids_that_cannot_be_keys_are_refused(bad):
 def test_an_overflow_is_refused():
     with pytest.raises(ValueError, match="slice 2 of shard 1 has 8 examples, room is for 7: rebuild"):
         stacks.arranged(capacity=7)
-    with pytest.raises(ValueError, match=r"slices have room for 12 examples, the program for 8: rebuild"):
+    with pytest.raises(ValueError, match=r"slices are of the form \(8, 12\), the program's of \(8, 8\): rebuild"):
         stacks.train_jobs(stacks.arranged(capacity=12), JOBS[:1], cached=False)
     with pytest.raises(ValueError, match=r"node \[2\] of shard 1 has 8 examples, room is for 4: rebuild"):
         stacks.train_jobs(stacks.arranged(), [(1, (2,))], cached=False, shapes={1: stacks.shape(1, steps=1, cached=False)})

@@ -86,12 +86,12 @@ def prefixes(boundaries):
 
 
 def shape(depth, lanes=2, steps=None, cached=True, capacity=8):
-    return train.Shape(depth, SLICES, capacity, steps or 2 * depth, lanes, cached)
+    return train.Shape(depth, SHARDS, SLICES, capacity, steps or 2 * depth, lanes, cached)
 
 
 def fill(slices):
     """What takes the place of x at each depth."""
-    return train.fill(prefixes((0, 1, 2, 3)), frozen(), slices.x)[::-1]
+    return train.fill(prefixes((0, 1, 2, 3)), frozen(), slices.x, range(SHARDS * SLICES))[::-1]
 
 
 def train_jobs(slices, jobs, lanes=2, cached=True, have=None, filled=None, shapes=None):
@@ -103,8 +103,6 @@ def train_jobs(slices, jobs, lanes=2, cached=True, have=None, filled=None, shape
         form = shapes[depth] if shapes else shape(depth, lanes, cached=cached)
         inputs = slices._replace(x=filled[depth - 1]) if cached else slices
         of_depth = [job for job in todo if len(job[1]) == depth]
-        done = train.train_nodes(
-            stage(form), form, RECIPE.batch_size, frozen(), inputs, KEY, of_depth, lambda shard, node: have[shard, node]
-        )
+        done = train.train_nodes(stage(form), frozen(), inputs, KEY, of_depth, lambda shard, node: have[shard, node])
         have.update(done)
     return have
