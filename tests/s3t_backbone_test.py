@@ -1,6 +1,10 @@
 """The ViT behind s3t's contract, published checkpoints, and builds of whole plans with it."""
 
 import functools
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -231,6 +235,29 @@ def test_a_deletion_leaves_a_vit_no_trace():
     for (shard, node), trained in there.items():
         same = [tree.bits_equal(trained, other[shard, node]) for other in (poison, never)]
         assert same == ([False, False] if shard == 0 and 1 in node else [True, True])
+
+
+DEVICES_CHILD = """
+import json
+from tests import s3t_backbone_test as t, stacks, toys
+from experiments import s3t_build
+setup = t.setup(most_lanes=3)
+spread = t.built(setup)
+s3t_build.spread = lambda lanes: lanes
+alone = t.built(setup)
+toys.assert_close([spread[job] for job in alone], list(alone.values()), 2e-5)
+print(json.dumps([shape.lanes for shape in setup.shapes]))
+"""
+
+
+@pytest.mark.slow
+def test_lanes_divide_among_devices():
+    """Two devices make what one makes, within 2e-5; the lanes are a multiple of them."""
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "NPROC": "8", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", DEVICES_CHILD]
+    done = subprocess.run(command, cwd=FIXTURES.parent.parent, env=env, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout) == [4, 2, 2]
 
 
 def test_digits_are_learnt():
