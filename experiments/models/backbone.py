@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -240,6 +241,17 @@ def load_npz(path: str | Path, module: VisionTransformer, image: tuple[int, int,
             raise ValueError(f"{path} is not a checkpoint of this ViT: {name} is {arrays[name].shape}, not {shape}")
     frozen = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
     return flax.traverse_util.unflatten_dict(frozen, sep="/"), head if len(head) == 2 and not old else None
+
+
+def save_npz(path: str | Path, params: Tree) -> None:
+    """Write a module's parameters as a checkpoint of the published layout; a kill leaves the old file or the new one."""
+    arrays = {name: np.asarray(leaf) for name, leaf in flax.traverse_util.flatten_dict(params, sep="/").items()}
+    temporary = Path(path).with_name(f"{Path(path).name}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def _read_npz(path: str | Path) -> dict[str, np.ndarray]:
