@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments import fleet
@@ -16,6 +18,8 @@ from s3t import train
 from s3t.backbone import Backbone, forward, owned
 from s3t.plan import Node, Plan, at_depth
 from s3t.train import Job, Lanes, Recipe, Shape, Slices, Trained
+
+CPU_LANES = 2  # per node a tenth quicker than one; eight lanes are slower than one (ViTs "digits" and "small")
 
 Tree = Any
 Existing = Callable[[int, Node], Trained | None]
@@ -150,5 +154,23 @@ def _forward(backbone: Any, lora: Any, blocks: Any, frozen: Tree, slots: Any, he
 
 
 def lanes_for(model: str, most: int) -> int:
-    """How many nodes to train at once: one by one where lanes cost more than they save."""
-    return 1 if fleet.in_loops(model) else most
+    """How many nodes to train at once: `most` on an accelerator, two on a CPU, one where lanes cost more than they save."""
+    if fleet.in_loops(model):
+        return 1
+    return min(most, CPU_LANES) if jax.default_backend() == "cpu" else most
+
+
+@functools.lru_cache
+def cosine_adamw(
+    learning_rate: float, weight_decay: float, clip: float
+) -> Callable[[jax.Array], optax.GradientTransformation]:
+    """A recipe's optimiser: AdamW on a cosine schedule to 0 over a node's own steps, after clipping by the global norm.
+
+    Equal settings give one function, so that programs compiled for it are found again.
+    """
+
+    def optimizer(steps: jax.Array) -> optax.GradientTransformation:
+        rate = lambda step: learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * step / jnp.maximum(steps, 1)))  # noqa: E731
+        return optax.chain(optax.clip_by_global_norm(clip), optax.adamw(rate, weight_decay=weight_decay))
+
+    return optimizer

@@ -197,9 +197,23 @@ def test_more_examples_than_a_setup_has_room_for_are_refused():
         built(setup(), stacks.arranged(capacity=12))
 
 
-def test_convolutional_models_are_trained_one_by_one_on_a_cpu():
-    assert s3t_build.lanes_for("vit", 8) == 8
-    assert s3t_build.lanes_for("cnn", 8) == (1 if jax.default_backend() == "cpu" else 8)
+def test_lanes_are_chosen_by_model_and_backend():
+    cpu = jax.default_backend() == "cpu"
+    assert s3t_build.lanes_for("vit", 8) == (2 if cpu else 8) and s3t_build.lanes_for("vit", 1) == 1
+    assert s3t_build.lanes_for("cnn", 8) == (1 if cpu else 8)
+
+
+def test_the_rate_falls_to_zero_over_a_nodes_own_steps():
+    """Without decay the first step of Adam is the rate in size; settings that are equal are one function."""
+    make = s3t_build.cosine_adamw(0.5, 0.0, 1.0)
+    assert make is s3t_build.cosine_adamw(0.5, 0.0, 1.0)
+    for steps in (0, 3, 8):
+        tx = make(jnp.asarray(steps))
+        state, moves = tx.init(jnp.ones(1)), []
+        for _ in range(max(steps, 1) + 1):
+            update, state = tx.update(jnp.ones(1), state, jnp.ones(1))
+            moves.append(float(update[0]))
+        np.testing.assert_allclose([moves[0], moves[-1]], [-0.5, 0], atol=1e-5)
 
 
 def test_a_deletion_leaves_a_vit_no_trace():
@@ -276,7 +290,7 @@ def test_digits_are_learnt():
     places = partition.assign(digits.train.id, 1, 2, b"test")
     capacity = train.capacity_for(train.counts(places, 1, 2), 32)
     slices = train.arrange(*digits.train, places, 1, 2, capacity)
-    recipe = train.Recipe(Lora(8, 8.0, ("query", "value", "MlpBlock_3")), 32, 12, lambda steps: optax.adamw(1e-2))
+    recipe = train.Recipe(Lora(8, 8.0, ("query", "value", "MlpBlock_3")), 32, 12, s3t_build.cosine_adamw(1e-2, 0.0, 1.0))
     build = s3t_build.make_setup(
         vits.as_backbone(module),
         frozen,

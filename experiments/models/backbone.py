@@ -178,8 +178,12 @@ def vit(name: str, classes: int) -> VisionTransformer:
     return VisionTransformer(classes, **VITS[name])
 
 
+@functools.lru_cache
 def as_backbone(module: VisionTransformer) -> Backbone:
-    """The module behind s3t's contract; its frozen parameters are all but the head, see `split_head`."""
+    """The module behind s3t's contract; its frozen parameters are all but the head, see `split_head`.
+
+    Equal modules give one Backbone, so that programs compiled for it are found again.
+    """
     width, mlp_dim = module.width, module.mlp_dim
     attention = [(f"{ATTENTION}/{name}", width, width) for name in ("query", "key", "value", "out")]
     mlp = [(f"{MLP}/Dense_0", width, mlp_dim), (f"{MLP}/Dense_1", mlp_dim, width)]
