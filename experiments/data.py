@@ -191,6 +191,29 @@ def forget_ids(dataset: Dataset, setting: str, target: int, fraction: float, see
     return chosen
 
 
+def only_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
+    """The examples with the given labels, renumbered 0, 1, ... in the order given; ids stay. All of them if none is given.
+
+    Raises:
+      DataError: a label that does not exist or is given twice; images that stay on disk.
+    """
+    if not classes:
+        return dataset
+    if len(set(classes)) < len(classes) or not set(classes) <= set(range(dataset.classes)):
+        raise DataError(f"classes {tuple(classes)} of {dataset.name!r}: give distinct labels of 0..{dataset.classes - 1}")
+    if isinstance(dataset.train.x, Images):
+        raise DataError("a choice of classes needs the images in memory: set data.stream=False")
+    number = np.full(dataset.classes, -1, np.int32)
+    number[list(classes)] = np.arange(len(classes))
+
+    def chosen(split: Split) -> Split:
+        keep = number[split.y] >= 0
+        return Split(split.x[keep], number[split.y[keep]], split.id[keep])
+
+    splits = (chosen(split) for split in (dataset.train, dataset.validation, dataset.test))
+    return Dataset(dataset.name, *splits, len(classes))
+
+
 def check_ids(dataset: Dataset, ids: Array) -> Array:
     """The positions in the training split, increasing, of ids that can be asked to be forgotten.
 

@@ -23,19 +23,17 @@ def main(argv: Sequence[str]) -> int:
         return fail(f"unexpected argument {argv[1]!r}: options look like --config.seed=1")
     if CONFIG.value is None or WORKDIR.value is None:
         return fail("give --config=experiments/configs/readiness.py:digits and --workdir=DIR")
-    from experiments import report, run_readiness  # heavy: only once the flags are right
+    from experiments import report, run_pretrain, run_readiness  # heavy: only once the flags are right
 
-    runners = {"readiness": run_readiness.run}
+    runners = {"readiness": (run_readiness.run, report.present), "pretrain": (run_pretrain.run, run_pretrain.present)}
     config = CONFIG.value
+    run, present = runners[config.runner]
     try:
-        results = runners[config.runner](
-            config, WORKDIR.value, shlex.join(["python", "-m", "experiments.main", *sys.argv[1:]])
-        )
-        page = report.write(WORKDIR.value)
+        results = run(config, WORKDIR.value, shlex.join(["python", "-m", "experiments.main", *sys.argv[1:]]))
+        text = present(WORKDIR.value, results)
     except (ValueError, TypeError, OSError) as error:
         return fail(error)
-    print(report.table(results))
-    print(f"report: {page}")
+    print(text)
     return 0
 
 

@@ -18,6 +18,12 @@ from experiments.ways import AUC, BEFORE, FORGET, KEPT, MATCHED, NONE, SOON, STE
 WIDTH = 160
 
 
+def present(workdir: str, found: dict[str, Any]) -> str:
+    """Write the report of a finished run; what the command line prints of it."""
+    page = write(workdir)
+    return f"{table(found)}\nreport: {page}"
+
+
 def write(workdir: str | Path) -> Path:
     """Write report.html and report.md into a finished workdir, and return the path of the first.
 

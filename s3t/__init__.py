@@ -1,6 +1,7 @@
 """Exact unlearning by adapters that can be switched off (S3T, 2406.16257), with plans of our own.
 
 `partition` puts each example into a shard and a slice by a keyed hash, `plan` says what is trained for a shard and what
-of it survives a deletion, `planners` choose it, and `simulate` counts the deletions it survives. Nothing is imported here:
-a process that only deletes must start at once.
+of it survives a deletion, `planners` choose it, and `simulate` counts the deletions it survives. `adapters` are what a node
+owns, `backbone` is what is needed of a model, and `train` makes all nodes of a depth in one program. Nothing is imported
+here: a process that only deletes must start at once.
 """

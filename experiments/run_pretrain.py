@@ -1,0 +1,89 @@
+"""Pre-train a ViT and keep it as a checkpoint of the published layout: the backbone that s3t later freezes.
+
+`run(config, workdir)` is what the command line and a notebook call. Training resumes after a kill and ends with the same
+bytes. Nothing it has seen can be unlearnt by s3t: pre-train on other data, or on other classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from experiments import data, evaluation, fleet, models, parallel, results, training
+from experiments.models import backbone as vits
+from unlearn.losses import correct
+
+CHECKPOINT = "vit.npz"  # in the workdir
+
+
+def run(config: ml_collections.ConfigDict, workdir: str, command: str = "") -> dict[str, Any]:
+    """Pre-train as `config` describes; a finished workdir is read back instead.
+
+    Returns:
+      The contents of results.json.
+
+    Raises:
+      ValueError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
+    """
+    folder = results.Workdir(workdir)
+    if folder.results():
+        folder.claim(config.to_dict())
+        return folder.results()
+    if config.train.steps < 1 or config.train.batch_size < 1 or config.data.stream:
+        raise ValueError("pre-training needs train.steps and train.batch_size of 1 or more, and data.stream=False")
+    dataset = data.only_classes(data.load(config.data), config.classes)
+    module = vits.vit(config.model, dataset.classes)
+    vits.init(module, jax.random.key(0), dataset.train.x)  # a wrong size of image shows before anything is written
+    folder.claim(config.to_dict())
+    trained = _train(config, folder, module, dataset)
+    params = jax.tree.map(np.asarray, fleet.lane(trained.params, 0))
+    vits.save_npz(Path(workdir) / CHECKPOINT, params)
+    scores = {f"{name}_accuracy": _accuracy(module, trained.params, getattr(dataset, name)) for name in SPLITS}
+    row = {
+        "training": "pretrain",
+        "dataset": dataset.name,
+        "seed": config.seed,
+        "before": scores,
+        "steps": config.train.steps,
+        "train_seconds": trained.seconds,
+        "extra": {"classes": list(config.classes), "model": config.model},
+    }
+    return folder.finish(command, [row])
+
+
+SPLITS = ("train", "validation", "test")
+
+
+def _train(
+    config: ml_collections.ConfigDict, folder: results.Workdir, module: vits.VisionTransformer, dataset: data.Dataset
+) -> training.Trained:
+    steps, size, examples = config.train.steps, config.train.batch_size, len(dataset.train.id)
+    way = training.Way(module, training.optimizer(config.train, steps), steps, max(1, examples // size), size)
+    lanes = training.make_lanes([config.seed], np.ones(examples, bool), np.ones(examples))
+    return training.train(
+        way,
+        lanes,
+        jax.tree.map(jnp.asarray, data.batch(dataset.train)),
+        None,
+        training.make_epoch(way, parallel.make("jit"), loops=False),
+        folder.path / "checkpoints",
+        lambda entry: folder.log("train", **entry),
+        config.checkpoint_seconds,
+    )
+
+
+def _accuracy(module: vits.VisionTransformer, params: Any, split: data.Split) -> float:
+    logits = evaluation.make_predict(models.as_model(module), loops=False)(params, split.x)[0]
+    return float(np.mean(correct(logits, split.y)))
+
+
+def present(workdir: str, found: dict[str, Any]) -> str:
+    """What the command line prints of a finished run."""
+    row = found["rows"][0]
+    accuracy = ", ".join(f"{name} {100 * row['before'][f'{name}_accuracy']:.1f}%" for name in SPLITS)
+    return f"accuracy: {accuracy}\ncheckpoint: {Path(workdir) / CHECKPOINT}"
