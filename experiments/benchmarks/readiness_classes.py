@@ -26,7 +26,7 @@ def main() -> None:
     """Run the classes and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experiment", default="digits", choices=list(configs.EXPERIMENTS))
-    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--workdir", default="runs/classes")
     parser.add_argument("--classes", type=int, nargs="+", default=UNTUNED)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--data_dir", default="")

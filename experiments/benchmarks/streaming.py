@@ -1,6 +1,6 @@
 """Wall time of an epoch with the images on disk against the same epoch in memory.
 
-    python -m experiments.benchmarks.streaming --data_dir=DIR
+    python -m experiments.benchmarks.streaming --experiment=fashion_mnist --data_dir=DIR
 
 Trains the lanes of one fleet for a few epochs either way, prints seconds per epoch (the median, compilation aside), their
 ratio, what opening the data set took, and checks that both end with the same parameters.
@@ -25,7 +25,7 @@ from unlearn import tree
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--experiment", default="fashion_mnist", choices=list(configs.EXPERIMENTS))
+    parser.add_argument("--experiment", default="digits", choices=list(configs.EXPERIMENTS))
     parser.add_argument("--data_dir", default="")
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=3)
