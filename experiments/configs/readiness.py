@@ -106,7 +106,7 @@ def defaults() -> ml_collections.ConfigDict:
             "options": D(),  # unlearner -> its options
             "learning_rates": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1),  # of the grid; chosen for vanilla on validation data
             "clips": (0.0,),  # and so is the clipping by the global norm; 0: none, plain gradient ascent
-            "max_steps": 400,
+            "max_steps": 200,
             "batch_size": 0,  # 0: the whole forget set at every step
             "observe": 1000,  # examples that stay, watched at every step
             "parts": 1,  # so many requests one after another; random forget sets are cut by id
