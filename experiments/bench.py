@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -20,8 +21,17 @@ LEAST = (
     ("train.steps", 1),
     ("train.batch_size", 1),
     ("readiness.every", 1),
+    ("readiness.start", 0),
+    ("readiness.inner_steps", 0),
     ("request.max_steps", 1),
+    ("request.batch_size", 0),
+    ("request.observe", 0),
     ("request.parts", 1),
+    ("request.overlap", 0),
+    ("request.tune_steps", 0),
+    ("relearn.steps", 1),
+    ("relearn.batch_size", 1),
+    ("relearn.size", 2),
 )
 
 
@@ -92,9 +102,20 @@ def check(config: Config) -> None:
         section, field = name.split(".")
         if config[section][field] < least:
             raise ValueError(f"{name} is {config[section][field]}: set --config.{name} to {least} or more")
+    if not 0 <= config.seed <= 2**32 - config.seeds:
+        raise ValueError(f"seed is {config.seed}: choose one from 0 to {2**32 - config.seeds}, so that seeds stay apart")
     for name in ("learning_rates", "clips"):
-        if not config.request[name]:
+        values = config.request[name]
+        if not values:
             raise ValueError(f"request.{name} is empty: give at least one to choose from")
+        if not all(isinstance(value, (int, float)) and 0 <= value < math.inf for value in values):
+            raise ValueError(
+                f"request.{name} is {values}: give numbers from 0 up, as in --config.request.{name}='(0.01, 0.1)'"
+            )
+    if "readiness" in config.trainings and config.readiness.start >= config.train.steps:
+        raise ValueError(
+            f"readiness.start is {config.readiness.start}, but training ends after {config.train.steps} steps: start sooner"
+        )
     sizes = config.readiness.step_size
     if len(sizes) != 2 or not 0 < sizes[0] <= sizes[1]:
         raise ValueError(

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from experiments import cost, data, evaluation, fleet, models, streaming, training
+from experiments import cost, data, evaluation, fleet, models, parallel, streaming, training
 from experiments.bench import Bench, Fleet, revocable
 from readiness import Terms, make_readiness
 from readiness.requests import Draw, Pools, make_pools, nearest_classes, nearest_examples
@@ -45,7 +45,8 @@ def plan(bench: Bench) -> list[Rehearsal]:
         changed = config.copy_and_resolve_references()
         changed.readiness.update(overrides)
         varied = bench._replace(config=changed)
-        ways = (plain._replace(rehearsing=_rehearsing(varied, unroll)) for unroll in (bench.loops, True))
+        alone = varied._replace(devices=parallel.make("jit", jax.local_devices()[:1]))  # counted outside any pmap
+        ways = (plain._replace(rehearsing=_rehearsing(*how)) for how in ((varied, bench.loops), (alone, True)))
         rehearsals.append(Rehearsal(name, *ways, _pools(varied)))
     return rehearsals
 

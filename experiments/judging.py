@@ -23,7 +23,7 @@ WATCHED = 500  # forget examples that relearning is measured on
 def judge(bench: Bench, fleets: list[Fleet]) -> list[dict[str, Any]]:
     """The rows of results.json: an oracle's own scores, and one row per unlearner and seed for every other way."""
     settings = choose_settings(bench, fleets)
-    kept = bench.workdir.stage("oracle", lambda: _score(bench, find(fleets, "oracle").trained.params))
+    kept = bench.workdir.stage("oracle", lambda: _score(bench, _at_request(bench, find(fleets, "oracle"))))
     oracle = [{name: float("nan") if value is None else value for name, value in lane.items()} for lane in kept]
     rows = []
     for one in fleets:
@@ -219,7 +219,7 @@ def _targets(bench: Bench, fleets: list[Fleet]) -> jax.Array:
     if bench.config.forget.setting == "class":
         return jnp.zeros(bench.config.seeds)
     predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
-    oracle = predict(find(fleets, "oracle").trained.params, bench.asked["x"])
+    oracle = predict(_at_request(bench, find(fleets, "oracle")), bench.asked["x"])
     return jnp.asarray((oracle.argmax(axis=-1) == bench.asked["y"]).mean(axis=1), jnp.float32)
 
 
