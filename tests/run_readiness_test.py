@@ -106,6 +106,11 @@ def test_a_finished_workdir_is_read_back_and_another_config_is_refused(tmp_path,
         ("request.unlearners", ("odd",), "'odd' is unknown"),
         ("request.learning_rates", (), "learning_rates is empty"),
         ("request.clips", (), "clips is empty"),
+        ("request.learning_rates", (float("nan"),), "give numbers from 0 up"),
+        ("request.learning_rates", ("a",), "give numbers from 0 up"),
+        ("readiness.start", 20, "training ends after 20 steps"),
+        ("readiness.inner_steps", -1, "readiness.inner_steps is -1"),
+        ("seed", -1, "seed is -1"),
         ("trainings", ("vanilla",), "lacks 'oracle'"),
         ("trainings", ("oracle", "vanilla", "odd"), "'odd' is unknown"),
         ("train.optimizer", "odd", "'odd' is unknown"),
@@ -125,6 +130,16 @@ def test_a_bad_config_is_refused_in_one_line_before_anything_is_trained(path, va
         run_readiness.run(config, str(tmp_path / "run"))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run" / "config.json").exists(), "a corrected config must be free to use the same folder"
+
+
+def test_a_run_by_pmap_ends_with_every_row(tmp_path):
+    config = shrink(configs.get_config("digits"))
+    config.parallel, config.equal_flops = "pmap", False
+    config.trainings = ("oracle", "vanilla", "readiness")
+    rows = run_readiness.run(config, str(tmp_path))["rows"]
+    assert sorted((row["training"], row["seed"]) for row in rows) == sorted(
+        (name, seed) for name in config.trainings for seed in (0, 1)
+    )
 
 
 def test_a_random_request_is_fulfilled_at_the_oracles_accuracy(tmp_path):
