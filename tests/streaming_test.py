@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import comparison, data, fleet, run_readiness, streaming, training
-from experiments.bench import set_up
+from experiments.bench import resolved, set_up
 from experiments.configs import readiness as configs
 from tests import fleet_test, tiny, toys
 from tests.run_readiness_test import settled, shrink
@@ -181,7 +181,7 @@ def test_a_streamed_run_ends_as_one_in_memory(name, trainings, tmp_path):
 
 
 def test_recovery_data_that_all_images_decide_are_refused(tmp_path):
-    config = shrink(configs.get_config("digits"))
+    config = resolved(shrink(configs.get_config("digits")))
     config.data.stream = True
     config.readiness.resistance = 1.0
     with pytest.raises(ValueError, match=r"set --config\.readiness\.recovery=stable$"):
