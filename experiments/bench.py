@@ -160,7 +160,7 @@ def revocable(bench: Bench) -> np.ndarray:
     told = dataset.train.id[bench.forget]
     if config.forget.revocable >= 0:
         told = _forget_ids(config, dataset, config.forget.revocable)
-    return data.check_ids(dataset, data.revocable_ids(dataset, told, config.readiness.noise, config.seed))
+    return data.check_ids(dataset, data.revocable_ids(dataset, told, config.readiness.noise, config.forget.seed))
 
 
 def _forget_ids(config: Config, dataset: data.Dataset, target: int) -> np.ndarray:
@@ -175,15 +175,24 @@ def _sets(config: Config, dataset: data.Dataset, asked: dict[str, np.ndarray]) -
     by_class = config.forget.setting == "class"
     staying = lambda split: np.flatnonzero(split.y != config.forget.target) if by_class else None  # noqa: E731
     leaving = np.flatnonzero(dataset.test.y == config.forget.target) if by_class else None
+    validation, fresh = _halves(dataset.validation, bool(config.request.tune_steps))
     return Sets(
         requesting.subsample(asked, most, "score"),
         data.batch(dataset.train, kept),
         data.batch(dataset.test),
         data.batch(dataset.test, staying(dataset.test)),
-        data.batch(dataset.validation),
-        data.batch(dataset.validation, staying(dataset.validation)),
+        data.batch(validation),
+        data.batch(validation, staying(validation)),
         data.batch(dataset.test, leaving),
+        data.batch(fresh),
     )
+
+
+def _halves(validation: data.Split, halve: bool) -> tuple[data.Split, data.Split]:
+    """Validation data to select on, and others to tune on: by lowest hash of the ids, half of them if asked."""
+    tuned_on = np.zeros(len(validation.id), bool)
+    tuned_on[data.lowest(validation.id, len(validation.id) // 2 if halve else 0, "tune", 0)] = True
+    return jax.tree.map(lambda leaf: leaf[~tuned_on], validation), jax.tree.map(lambda leaf: leaf[tuned_on], validation)
 
 
 def request_keys(bench: Bench) -> jax.Array:

@@ -18,6 +18,8 @@ from readiness.requests import Draw, Pools, make_pools, nearest_classes, nearest
 from unlearn import ALGORITHMS
 from unlearn.gradient import normalised
 
+MATCHING = 2.0  # forget losses within this factor are called equal
+
 
 class Rehearsal(NamedTuple):
     """A readiness variant before it is trained.
@@ -204,7 +206,8 @@ def _pools(bench: Bench) -> Any:
     elif config.requests == "classes":
         groups = np.arange(bench.dataset.classes)[:, None] == split.y
     elif config.requests == "groups":
-        groups = np.stack([known & (data.hash_uniform(split.id, f"group{i}", bench.config.seed) < 0.5) for i in range(4)])
+        chance = [data.hash_uniform(split.id, f"group{i}", bench.config.forget.seed) for i in range(4)]
+        groups = known & (np.stack(chance) < 0.5)
     else:
         raise ValueError(f"readiness.requests {config.requests!r} is unknown; choose known, groups, classes or random")
     choose = {
@@ -224,7 +227,10 @@ def _pools(bench: Bench) -> Any:
 
 
 def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]:
-    """Mark the re-weighting whose forget loss before the request is nearest to readiness's, on a log scale."""
+    """Mark the re-weighting whose forget loss before the request is nearest to readiness's, on a log scale.
+
+    None is marked if the nearest is more than a factor `MATCHING` off, or not finite: that would be no match.
+    """
     predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
 
     def distance(one: Fleet) -> float:
@@ -232,10 +238,12 @@ def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]
             np.mean([s["forget_loss"] for s in evaluation.score(predict, f.trained.params, bench.sets)])
             for f in (one, ready)
         ]
-        return abs(math.log(losses[0] / losses[1])) if min(losses) > 0 else math.inf
+        apart = abs(math.log(losses[0] / losses[1])) if min(losses) > 0 else math.inf
+        return math.inf if math.isnan(apart) else apart
 
-    candidates = [one for one in plain if one.training == "reweight"]
-    if not candidates:
+    distances = {one.variant: distance(one) for one in plain if one.training == "reweight"}
+    nearest = min(distances, key=distances.__getitem__, default=None)
+    if nearest is None or distances[nearest] > math.log(MATCHING):
         return plain
-    nearest = min(candidates, key=distance)
-    return [one._replace(extra={"matched": True}) if one is nearest else one for one in plain]
+    matched = ("reweight", nearest)
+    return [one._replace(extra={"matched": True}) if (one.training, one.variant) == matched else one for one in plain]

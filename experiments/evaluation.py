@@ -28,6 +28,7 @@ class Sets(NamedTuple):
     forget, retain: training examples, a sample where there are many.  test, validation: held out.
     test_retain, validation_retain: without the forgotten class; for random forget sets the same as test, validation.
     others: never trained on and like the forget set: test images of its class, or the test set.
+    fresh: new data for fine-tuning between training and request, held out and apart from validation; may be empty.
     """
 
     forget: Batch
@@ -37,6 +38,7 @@ class Sets(NamedTuple):
     validation: Batch
     validation_retain: Batch
     others: Batch
+    fresh: Batch
 
 
 @functools.lru_cache

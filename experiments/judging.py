@@ -169,7 +169,7 @@ def _at_request(bench: Bench, one: Fleet) -> Any:
     tune = evaluation.make_relearn(
         models.as_model(bench.module), config.tune_rate, config.tune_steps, bench.config.train.batch_size, bench.loops
     )
-    fresh = jax.tree.map(jnp.asarray, bench.sets.validation)
+    fresh = jax.tree.map(jnp.asarray, bench.sets.fresh)
     return tune((one.trained.params, request_keys(bench)), fresh, fresh)[0]
 
 
@@ -204,13 +204,13 @@ def _curve(served: Served, lane: int) -> dict[str, np.ndarray]:
 def _request_data(bench: Bench) -> list[requesting.RequestData]:
     """What is asked for, in order: all at once, or in parts that share `overlap` of the part before."""
     config, sets = bench.config.request, bench.sets
-    place = data.hash_uniform(bench.asked["id"], "part", bench.config.seed) * config.parts
-    retain, watch = (requesting.subsample(batch, config.observe, "observe") for batch in (sets.retain, sets.test_retain))
+    place = data.hash_uniform(bench.asked["id"], "part", bench.config.forget.seed) * config.parts
+    watch = requesting.subsample(sets.test_retain, config.observe, "observe")
     parts = []
     for i in range(config.parts):
         asked = (place >= i - config.overlap) & (place < i + 1)
         forget = {name: leaf[asked] for name, leaf in bench.asked.items()}
-        parts.append(requesting.RequestData(*jax.tree.map(jnp.asarray, (forget, retain, watch))))
+        parts.append(requesting.RequestData(*jax.tree.map(jnp.asarray, (forget, sets.retain, watch))))
     return parts
 
 

@@ -181,11 +181,14 @@ def _relearning(every: Sequence[Way]) -> list[Block]:
         "Plain SGD on four attack sets, watched on forget data that the attack does not train on: the forget set; with "
         "'part' the rest of it; with 'all' test images of the forgotten class, or, for random forget sets, the forget set "
         "itself. The oracle never saw these data and is attacked alike: coming back faster than its line is a sign of what "
-        "was still in the model."
+        "was still in the model. Area: between a curve and the oracle's of the same seed, as a share of what a model that "
+        "never forgot would have; 0 relearns as the oracle does, 1 forgot nothing."
     )
     last = _last(every).label.split("@")[1]
-    headers = [f"{attack}\n@{step}" for attack in plots.ATTACKS for step in (ways.EARLY, last)]
+    oracle = ways.find(every, "oracle")
+    headers = [f"{attack}\n@{step}" for attack in plots.ATTACKS for step in (ways.EARLY, last)] + ["part\narea"]
     measures = [_relearned(attack, step) for attack in plots.ATTACKS for step in (ways.EARLY, -1)]
+    measures += [Measure("part", lambda row: ways.relearned_area(row, oracle, "part"), 1, ".2f")]
     rows = [[way.marked, way.unlearner, *(ways.interval(way, measure) for measure in measures)] for way in every]
     return [Heading("Relearning"), Text(note), *figures, Table(["way", "unlearner", *headers], rows, left=2)]
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unlearn.metrics.intervals import Paired, paired, t_interval
+from unlearn.metrics.relearning import normalised_area
 
 NONE = "–"
 MATCHED = "matched forget loss"
@@ -83,6 +84,15 @@ def relearned(row: Row, attack: str, step: int) -> float:
     curve = relearning(row, attack)
     index = len(curve) - 1 if step < 0 else step
     return curve[index] if curve and index < len(curve) else math.nan
+
+
+def relearned_area(row: Row, oracle: Way | None, attack: str) -> float:
+    """How much sooner than the oracle of its seed a row relearns (`metrics.relearning.normalised_area`); NaN without."""
+    beside = next((one for one in oracle.rows if one["seed"] == row["seed"]), None) if oracle else None
+    curves = [relearning(one, attack) for one in (row, beside) if one]
+    if len(curves) < 2 or not all(curves):
+        return math.nan
+    return normalised_area(*map(np.array, curves), number(row, "before", "forget_accuracy"))
 
 
 def curve(row: Row, what: str) -> list[float]:

@@ -101,20 +101,20 @@ def make_readiness(
     _check(rehearsed(jnp.float32(0.0)), terms, relearner)
 
     def steps_from(params: Params, algorithm: UnlearnAlgorithm, requests: Request, key: Array) -> Params:
-        count = jax.tree.leaves(requests)[0].shape[0]
-        if not count:
+        if not _count(requests):
             return params
         init_key, step_key = jax.random.split(key)
         first = jax.tree.map(lambda leaf: leaf[0], requests)
         state = algorithm.init(tree.stop_gradient(params), first, init_key)._replace(params=params)
-        again = count > 1 if remat is None else remat
+        again = _count(requests) > 1 if remat is None else remat
         return roll_out(algorithm, state, requests, step_key, unroll=unroll, remat=again)[0].params
 
     def readiness(params: Params, batch: MetaBatch, step_size: Array, key: Array) -> tuple[Array, Rehearsal]:
         loss = lambda at, data: mean_loss(model, at, data, key, mean)  # noqa: E731
         forgotten = lambda at: _forgotten(model, at, batch.forget, key, mean, terms)  # noqa: E731
-        nan = jnp.full((), jnp.nan)
-        before = forget = stable = recovery = relearned = nan
+        before = forget = stable = recovery = relearned = jnp.full((), jnp.nan)
+        if not _count(batch.requests):  # nothing is rehearsed: ordinary training, not training with more stable data
+            return jnp.zeros(()), Rehearsal(before, forget, stable, recovery, relearned)
         after = steps_from(params, rehearsed(step_size), batch.requests, jax.random.fold_in(key, 0))
         total = jnp.zeros(())
         if terms.efficiency:
@@ -137,6 +137,10 @@ def make_readiness(
         return total, tree.stop_gradient(Rehearsal(before, forget, stable, recovery, relearned))
 
     return readiness
+
+
+def _count(requests: Request) -> int:
+    return int(jax.tree.leaves(requests)[0].shape[0])
 
 
 def _forgotten(model: Model, params: Params, batch: Batch, key: Array, mean: Mean, terms: Terms) -> tuple[Array, Array]:

@@ -440,3 +440,19 @@ def test_plain_text_aligns():
         "                  a", "name           long", "-------------------", "x                 1", "a longer name    22",
     ]  # fmt: skip
     assert page.to_text(table, 18).splitlines()[-1] == "a long… name    22"
+
+
+@pytest.mark.parametrize(
+    ("curve", "area"),
+    [
+        ([0.0, 0.2, 0.4], 0.0),  # as the oracle
+        ([1.0, 1.0, 1.0], 1.0),  # never forgot
+        ([0.0, 0.6, 0.8], (0.0 + 0.4 + 0.4) / (1.0 + 0.8 + 0.6)),
+    ],
+)
+def test_the_area_of_relearning_by_hand(curve, area):
+    oracle = ways.group([make("oracle", 0, extra={"relearning": {"part": [0.0, 0.2, 0.4]}})])[0]
+    row = make("vanilla", 0, extra={"relearning": {"part": curve}})
+    assert ways.relearned_area(row, oracle, "part") == pytest.approx(area)
+    assert math.isnan(ways.relearned_area(make("vanilla", 1), oracle, "part"))  # no oracle of that seed
+    assert math.isnan(ways.relearned_area(row, None, "part"))

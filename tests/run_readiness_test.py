@@ -229,7 +229,7 @@ def test_scores_of_a_lane_with_nan_are_not_numbers():
     logits = np.zeros((2, 8, 3))
     logits[0, 3] = np.nan
     lanes = {"w": np.zeros((2, 1))}
-    scores = evaluation.score(lambda params, x: logits, lanes, evaluation.Sets(*[batch] * 7))
+    scores = evaluation.score(lambda params, x: logits, lanes, evaluation.Sets(*[batch] * 8))
     assert np.isnan(list(scores[0].values())).all()
     assert scores[1]["test_accuracy"] == 1.0 and scores[1]["forget_loss"] == pytest.approx(np.log(3))
 

@@ -49,7 +49,7 @@ def run_class(args: argparse.Namespace, target: int) -> list[dict]:
 
 
 def table(rows: list[dict], classes: list[int]) -> str:
-    """Per class and pooled: what vanilla, the matched re-weighting and readiness keep, and how many steps they take."""
+    """Per class and pooled: what the oracle, vanilla, the matched re-weighting and readiness keep, and their steps."""
     lines = ["class  way               test    forget  loss     steps (max)  failed  test-retain after"]
     pooled: dict[str, list[list[float]]] = {}
     for target in classes:
@@ -81,7 +81,7 @@ def ways(rows) -> dict[str, list[dict]]:
     """The rows of each way that the table shows."""
     shown: dict[str, list[dict]] = {}
     for row in rows:
-        if row["training"] in ("vanilla", "readiness"):
+        if row["training"] in ("oracle", "vanilla", "readiness"):
             shown.setdefault(row["training"], []).append(row)
         elif row["extra"].get("matched"):
             shown.setdefault("matched reweight", []).append(row)

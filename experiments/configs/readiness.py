@@ -58,7 +58,7 @@ def defaults() -> ml_collections.ConfigDict:
             "setting": "class",  # or random
             "target": 3,  # the class
             "fraction": 0.1,  # of the training set, for random
-            "seed": 0,  # of the random choice
+            "seed": 0,  # of every random choice of ids: the forget set, a wrong split, groups, parts
             "revocable": -1,  # the class that training was told about; -1: the target
         }
     )
@@ -108,10 +108,10 @@ def defaults() -> ml_collections.ConfigDict:
             "clips": (0.0,),  # and so is the clipping by the global norm; 0: none, plain gradient ascent
             "max_steps": 200,
             "batch_size": 0,  # 0: the whole forget set at every step
-            "observe": 1000,  # examples that stay, watched at every step
+            "observe": 1000,  # test examples that stay, watched at every step
             "parts": 1,  # so many requests one after another; random forget sets are cut by id
             "overlap": 0.0,  # share of the part before that a part asks for again
-            "tune_steps": 0,  # fine-tune on new (validation) data between training and request
+            "tune_steps": 0,  # fine-tune between training and request, on half of the validation data; the rest selects
             "tune_rate": 0.01,
         }
     )

@@ -5,12 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 
-def steps_to(curve: np.ndarray, accuracy: float) -> float:
-    """The first step at which a curve [steps + 1] reaches `accuracy`; infinity if it never does."""
-    reached = np.flatnonzero(np.asarray(curve) >= accuracy)
-    return float(reached[0]) if len(reached) else float("inf")
-
-
 def normalised_area(curve: np.ndarray, oracle: np.ndarray, original: float) -> float:
     """Area between a recovery curve and the oracle's, as a share of that between `original` and the oracle's.
 
