@@ -5,7 +5,7 @@ import pytest
 
 from unlearn.metrics.gaps import average_gap, tow
 from unlearn.metrics.membership import loss_attack
-from unlearn.metrics.relearning import normalised_area, steps_to
+from unlearn.metrics.relearning import normalised_area
 
 ORACLE = {"forget_accuracy": 0.2, "retain_accuracy": 1.0, "test_accuracy": 0.5, "test_retain_accuracy": 0.1}
 SCORES = {"forget_accuracy": 0.3, "retain_accuracy": 0.8, "test_accuracy": 0.9, "test_retain_accuracy": 0.9}
@@ -52,4 +52,3 @@ def test_relearning_is_measured_between_the_oracle_and_what_was_never_forgotten(
     assert normalised_area(np.ones(3), oracle, 1.0) == 1
     assert normalised_area(np.array([0.0, 0.5, 0.7]), oracle, 1.0) == pytest.approx(0.6 / 2.4)
     assert np.isnan(normalised_area(oracle, np.ones(3), 1.0))
-    assert [steps_to(oracle, accuracy) for accuracy in (0.0, 0.2, 0.3, 0.5)] == [0, 1, 2, np.inf]
