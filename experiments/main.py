@@ -48,9 +48,12 @@ def parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(argv, known_only=False)
     except (KeyError, AttributeError) as error:
-        key = str(error.args[0]).strip("\"'")
-        flag = next((a for a in argv if a.startswith("--config.") and key in a.split("=")[0].split(".")), key)
-        sys.exit(fail(f"the config has no key {flag.split('=')[0]}: the keys and their meaning stand in the config file"))
+        # The key, in quotes, and perhaps a guess on a line of its own; a KeyError may come wrapped in an AttributeError.
+        inner = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
+        key, _, guess = str(inner).partition("\n")
+        paths = [a.split("=")[0].removeprefix("--config.") for a in argv if a.startswith("--config.")]
+        key = next((path for path in paths if key.strip("'") in path.split(".") or key.endswith(f": {path}")), key)
+        sys.exit(fail(f"the config has no key {key}: {guess or 'the keys and their meaning stand in the config file'}"))
     except (flags.Error, ValueError, TypeError, OSError, SyntaxError) as error:
         # A config file's own error arrives as a traceback in the text: its last line says what was wrong.
         sys.exit(fail(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")))

@@ -9,6 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments import fleet, training
@@ -68,6 +69,47 @@ def test_the_oracle_never_sees_a_forget_example(loops):
     clean, dirty = (tiny.run_epochs(tiny.way("plain"), lanes, train, loops=loops)[0] for train in (data, poisoned))
     assert tree.bits_equal(fleet.lane(clean, 0), fleet.lane(dirty, 0)) and tree.all_finite(fleet.lane(dirty, 0))
     assert not tree.all_finite(fleet.lane(dirty, 1))
+
+
+# steps
+
+
+def drawn(weight=None):
+    """`index -> Drawn` for a rehearsing step of one lane, on the last examples."""
+    lane, row = fleet.lane(tiny.lanes([3], weight=weight), 0), jnp.arange(tiny.EXAMPLES - 6, tiny.EXAMPLES)
+    return lambda index: training.draw(tiny.way("readiness"), lane, tiny.data(), tiny.pools(), row, index, True)
+
+
+def test_the_length_of_a_rehearsal_is_drawn_log_uniformly_from_its_range():
+    """Of (0.1, 0.4): half of the lengths lie below 0.2, a quarter below 0.1414; 0.03 is three standard errors or more."""
+    sizes = np.asarray(toys.quick_jit(jax.vmap(lambda index: drawn()(index).step_size))(jnp.arange(2500)))
+    assert 0.1 <= sizes.min() < 0.101 and 0.396 < sizes.max() <= 0.4
+    shares = [np.mean(sizes < bound) for bound in (0.1 * 2**0.5, 0.2, 0.2 * 2**0.5)]
+    np.testing.assert_allclose(shares, [0.25, 0.5, 0.75], atol=0.03)
+
+
+def test_a_step_weighs_its_examples_as_the_lane_does():
+    weight = np.where(tiny.FORGET, 0.2, 1.0)
+    batch = toys.quick_jit(lambda: drawn(weight)(0).batch)()
+    assert batch["weight"].tolist() == np.float32(weight[-6:]).tolist() and 0.2 in weight[-6:]
+
+
+def test_dp_sgd_adds_noise_of_its_stated_size_to_every_parameter():
+    """Clip 2 and noise 0.5 on a batch of 6, rate 1: a standard deviation of 2 * 0.5 / 6, and no bias, on 8 * 63 numbers."""
+    lanes, data = tiny.lanes(range(8)), tiny.data()
+    row = jnp.arange(6)
+
+    def after(noise):
+        way = tiny.way("dpsgd")._replace(optimizer=optax.sgd(1.0), private=(2.0, noise))
+        step = training.make_step_fn(way, tiny.one_device())
+        one = lambda state, lane: step(state, lane, data, None, row, jnp.asarray(0), False)[0].params  # noqa: E731
+        params = toys.quick_jit(jax.vmap(one))(training.init_lanes(way, lanes, data["x"][:1]), lanes)
+        return np.concatenate([leaf.reshape(8, -1) for leaf in jax.tree.leaves(params)], axis=1)
+
+    noise = (after(0.5) - after(0.0)) / (2.0 * 0.5 / 6)
+    assert noise.shape == (8, 63)
+    assert abs(noise.std() - 1) < 0.1 and abs(noise.mean()) < 0.15  # three standard errors
+    assert np.all(np.abs(np.corrcoef(noise) - np.eye(8)) < 0.5), "each lane has noise of its own"
 
 
 # batches

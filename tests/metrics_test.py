@@ -1,0 +1,54 @@
+"""Metrics, against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+
+from unlearn.metrics.gaps import average_gap, tow
+from unlearn.metrics.membership import loss_attack
+from unlearn.metrics.relearning import normalised_area
+
+ORACLE = {"forget_accuracy": 0.2, "retain_accuracy": 1.0, "test_accuracy": 0.5, "test_retain_accuracy": 0.1}
+SCORES = {"forget_accuracy": 0.3, "retain_accuracy": 0.8, "test_accuracy": 0.9, "test_retain_accuracy": 0.9}
+
+
+def test_gaps_to_the_oracle():
+    """Distances of .1, .2 and .4, to either side."""
+    assert average_gap(SCORES, ORACLE) == pytest.approx(0.7 / 3) == average_gap(ORACLE, SCORES)
+    assert tow(SCORES, ORACLE) == pytest.approx(0.9 * 0.8 * 0.6) == tow(ORACLE, SCORES)
+    assert (average_gap(ORACLE, ORACLE), tow(ORACLE, ORACLE)) == (0, 1)
+
+
+def test_members_are_those_with_the_lower_loss():
+    """Of 25 pairs the member's loss is lower in 5 + 5 + 3 + 3 + 1."""
+    attack = loss_attack(np.array([0.1, 0.2, 1.1, 1.2, 2.1]), np.array([1.0, 0.9, 2.0, 1.9, 3.0]))
+    assert attack.auc == pytest.approx(17 / 25)
+
+
+def test_the_auc_has_a_direction_and_the_classifier_has_none():
+    low, high = np.linspace(0.1, 0.2, 8), np.linspace(1.0, 2.0, 8)
+    assert loss_attack(low, high) == (1.0, 1.0)
+    assert loss_attack(high, low) == (0.0, 1.0)
+
+
+def test_both_sides_count_alike_however_many_they_are():
+    """All members and half of the others are alike: members are found always, others half the time."""
+    others = np.where(np.arange(40) % 2, 0.1, 10.0)
+    assert loss_attack(np.full(10, 0.1), others) == pytest.approx((0.5 + 0.5 * 0.5, (1.0 + 0.5) / 2))
+
+
+def test_an_attack_on_losses_that_are_not_finite_has_no_value():
+    assert np.isnan(loss_attack(np.array([0.1, 0.2, 0.3, 0.4, np.inf]), np.ones(5))).all()
+
+
+@pytest.mark.parametrize("members, others", [(4, 5), (5, 4)])
+def test_an_attack_on_too_few_is_refused(members, others):
+    with pytest.raises(ValueError, match="at least 5 members and 5 others"):
+        loss_attack(np.ones(members), np.ones(others))
+
+
+def test_relearning_is_measured_between_the_oracle_and_what_was_never_forgotten():
+    oracle = np.array([0.0, 0.2, 0.4])  # 1, .8 and .6 below an original of 1
+    assert normalised_area(oracle, oracle, 1.0) == 0
+    assert normalised_area(np.ones(3), oracle, 1.0) == 1
+    assert normalised_area(np.array([0.0, 0.5, 0.7]), oracle, 1.0) == pytest.approx(0.6 / 2.4)
+    assert np.isnan(normalised_area(oracle, np.ones(3), 1.0))
