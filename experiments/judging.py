@@ -224,7 +224,7 @@ def _targets(bench: Bench, fleets: list[Fleet]) -> jax.Array:
 
 
 def _relearn(bench: Bench, params: Any) -> dict[str, np.ndarray]:
-    """Relearning curves [lanes, steps + 1] on four attack sets, watched on forget examples that are not attacked with."""
+    """Relearning curves [lanes, steps + 1] on four attack sets; all but a random set's "all" are watched on other examples."""
     config, attacks, curves = bench.config.relearn, _attacks(bench), {}
     relearn = evaluation.make_relearn(
         models.as_model(bench.module), config.learning_rate, config.steps, config.batch_size, bench.loops
