@@ -7,14 +7,19 @@ standard error and exit status 2.
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
 import json
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from s3t import plan as plans
 from s3t.planners import PLANNERS
+
+if TYPE_CHECKING:
+    from s3t.source import Source
 
 Result = dict[str, Any]
 
@@ -221,6 +226,26 @@ def verify_text(result: Result) -> str:
         f"ok: none of {result['nodes']} serving nodes holds one of {result['deleted']} deleted examples\n"
         f"head: {result['head']} after {result['rows']} rows"
     )
+
+
+# --- The factory ------------------------------------------------------------------------------------------------------
+
+
+def source_of(factory: str, hyper: Mapping[str, Any], arguments: Mapping[str, Any]) -> Source:
+    """What a manifest's factory makes.
+
+    Raises:
+      ValueError: no such function, or arguments that it does not take; what it raises itself.
+    """
+    module, _, function = factory.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), function)
+        inspect.signature(make).bind(hyper, **arguments)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"the factory {factory} cannot be found: {error}") from None
+    except TypeError as error:
+        raise ValueError(f"the factory {factory} does not take these arguments: {error}") from None
+    return make(hyper, **arguments)
 
 
 COMMANDS = {
