@@ -5,7 +5,7 @@ python -m s3t train --store DIR --factory experiments.s3t_factory:make ...
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +17,8 @@ from experiments.models import backbone as vits
 from s3t.adapters import Lora
 from s3t.source import Fetch, Source
 from s3t.train import Recipe
+
+Split = Callable[[str], tuple[np.ndarray, Fetch]]
 
 # What decides bytes. Images are scaled by constants: moments of the data would carry what is deleted.
 HYPER: dict[str, Any] = {
@@ -66,7 +68,8 @@ def make(
     if unknown := sorted(hyper.keys() - HYPER.keys()):
         raise ValueError(f"hyper has no {unknown[0]!r}: it takes {', '.join(HYPER)}")
     hyper = HYPER | ({"range": 16.0} if hyper.get("dataset", "digits") == "digits" else {}) | dict(hyper)
-    ids, fetch, classes = _data(hyper, data_dir, cache_dir, stream)
+    split, classes = _data(hyper, data_dir, cache_dir, stream)
+    ids, fetch = split("train")
     module = vits.vit(hyper["model"], classes)
     example = fetch(ids[:1])[0]
     if checkpoint:
@@ -86,29 +89,39 @@ def make(
         cache_bytes,
         jax.device_count(),
         s3t_build.spread,
+        split,
     )
 
 
-def _data(hyper: Mapping[str, Any], data_dir: str, cache_dir: str, stream: bool) -> tuple[np.ndarray, Fetch, int]:
-    """(training ids, fetch, number of classes)."""
-    split = {name: hyper[name] for name in ("train_size", "validation_fraction")}
+def _data(hyper: Mapping[str, Any], data_dir: str, cache_dir: str, stream: bool) -> tuple[Split, int]:
+    """(name of a split -> its ids and fetch, number of classes)."""
+    sizes = {name: hyper[name] for name in ("train_size", "validation_fraction")}
     places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
-    source, splits = data.raw(ml_collections.ConfigDict({"name": hyper["dataset"], **split, **places}))
-    ids, number = splits["train"], np.arange(source.classes, dtype=np.int32)
+    source, splits = data.raw(ml_collections.ConfigDict({"name": hyper["dataset"], **sizes, **places}))
+    number = np.arange(source.classes, dtype=np.int32)
     if classes := hyper["classes"]:
         if len(set(classes)) < len(classes) or not set(classes) <= set(range(source.classes)):
             raise ValueError(f"classes are {classes}: give distinct labels of 0..{source.classes - 1}")
         number = np.full(source.classes, -1, np.int32)
         number[classes] = np.arange(len(classes))
-        parts = np.split(ids, range(data.DECODE_AT_ONCE, len(ids), data.DECODE_AT_ONCE))
-        ids = ids[number[np.concatenate([source.read(part)[1] for part in parts])] >= 0]
     scale = data.Moments(*(np.asarray(hyper[name], np.float32) * np.float32(hyper["range"]) for name in ("mean", "std")))
 
-    def fetch(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        asked = np.asarray(asked)
-        if lacking := np.setdiff1d(asked, ids).tolist():
-            raise ValueError(f"{hyper['dataset']!r} has no training example {lacking[0]}: check data_dir and hyper")
-        images, labels = source.read(asked)
-        return data.standardise(images, scale), number[labels]
+    def split(name: str) -> tuple[np.ndarray, Fetch]:
+        if name not in splits:
+            raise ValueError(f"{hyper['dataset']!r} has no split {name!r}: it has {', '.join(splits)}")
+        ids = splits[name]
+        if classes:
+            parts = np.split(ids, range(data.DECODE_AT_ONCE, len(ids), data.DECODE_AT_ONCE))
+            ids = ids[number[np.concatenate([source.read(part)[1] for part in parts])] >= 0]
 
-    return ids, fetch, len(hyper["classes"]) or source.classes
+        def fetch(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            asked = np.asarray(asked)
+            if lacking := np.setdiff1d(asked, ids).tolist():
+                what = "training" if name == "train" else name
+                raise ValueError(f"{hyper['dataset']!r} has no {what} example {lacking[0]}: check data_dir and hyper")
+            images, labels = source.read(asked)
+            return data.standardise(images, scale), number[labels]
+
+        return ids, fetch
+
+    return split, len(hyper["classes"]) or source.classes

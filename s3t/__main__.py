@@ -228,6 +228,43 @@ def verify_text(result: Result) -> str:
     )
 
 
+# --- predict ----------------------------------------------------------------------------------------------------------
+
+
+def predict_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which examples, and how the shards' answers become one."""
+    store_arguments(parser)
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--ids", type=whole_numbers, metavar="12,17,...", help="training examples, deleted ones too")
+    asked.add_argument("--split", metavar="S", help="a split of the store's factory, such as test")
+    parser.add_argument(
+        "--aggregate",
+        choices=("mean", "depth", "all"),  # serve.AGGREGATES, which brings jax
+        default="mean",
+        help="mean of the shards' logits (default), mean weighted by the depth served, or mean of all that survives",
+    )
+
+
+def run_predict(args: argparse.Namespace) -> Result:
+    """What the ensemble says of examples; nothing is changed."""
+    from s3t import serving
+    from s3t import store as stores
+
+    opened = stores.look(args.store)
+    made = opened.manifest
+    result = serving.predict(
+        opened, source_of(made.factory, made.hyper, made.arguments), args.ids, args.split, args.aggregate
+    )
+    stores.close(opened)
+    return result
+
+
+def predict_text(result: Result) -> str:
+    """Predicted labels, and what predicted them."""
+    lines = [f"{one}: {label}" for one, label in zip(result["ids"], result["labels"], strict=True)]
+    return "\n".join([*lines, f"depth served by shard {', '.join(map(str, result['depth']))}", f"head: {result['head']}"])
+
+
 # --- The factory ------------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +316,12 @@ COMMANDS = {
         verify_arguments,
         run_verify,
         verify_text,
+    ),
+    "predict": Command(
+        "labels and logits of the ensemble that survives",
+        predict_arguments,
+        run_predict,
+        predict_text,
     ),
 }
 

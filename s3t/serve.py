@@ -159,46 +159,17 @@ def make_ensemble(backbone: Backbone, lora: Lora, slices: int) -> Callable[[Tree
         raise ValueError("a backbone that draws random keys cannot serve: give it without its augmentation")
     blocks = owned(backbone.depth, slices)
 
-    def logits_of(frozen: Tree, x: Held, bank: Bank, rows: Array, active: Array) -> Array:
+    def logits_of(frozen: Tree, x: Array, bank: Bank, rows: Array, active: Array) -> Array:
         parts = [jax.tree.map(lambda leaf, row=row: leaf[row], held) for held, row in zip(bank, rows, strict=True)]
         head = parts[0].head
         for on, part in zip(active[1:], parts[1:], strict=True):
             head = select(on, part.head, head)
         return forward(backbone, frozen, x, lora, blocks, [part.slot for part in parts], head, list(active))
 
-    def run(frozen: Tree, x: Held, bank: Bank, table: Table) -> Array:
-        logits = jax.vmap(logits_of, (None, None, None, 0, 0))(frozen, x, bank, table.rows, table.active)
-        weight = table.weight[:, None, None]
-        return jnp.sum(jnp.where(weight > 0, weight * logits, 0.0), axis=0) / jnp.sum(table.weight)
+    def run(frozen: Tree, x: Array, bank: Bank, table: Table) -> Array:
+        rows, active, weight = map(jnp.asarray, table)
+        logits = jax.vmap(logits_of, (None, None, None, 0, 0))(frozen, x, bank, rows, active)
+        weighted = weight[:, None, None] * logits
+        return jnp.sum(jnp.where(weight[:, None, None] > 0, weighted, 0.0), axis=0) / jnp.sum(weight)
 
     return jax.jit(run)
-
-
-# --- Names of arrays in a node's file ---------------------------------------------------------------------------------
-
-
-def to_tensors(part: Part) -> dict[str, np.ndarray]:
-    """What a node owns as named arrays: the path of each leaf, joined by '/', such as slot/0/query/a and head/bias."""
-    return {_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(part)[0]}
-
-
-def from_tensors(tensors: Mapping[str, np.ndarray], shape: Part) -> Part:
-    """What a node owns, from named arrays.
-
-    Args:
-      tensors: from `to_tensors`.
-      shape: of `part_shapes`.
-
-    Raises:
-      ValueError: arrays of other names, shapes or types.
-    """
-    paths, structure = jax.tree_util.tree_flatten_with_path(shape)
-    wanted = {_name(path): (leaf.shape, leaf.dtype) for path, leaf in paths}
-    found = {name: (array.shape, array.dtype) for name, array in tensors.items()}
-    if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
-        raise ValueError(f"a node's {wrong[0]} is not what the model has there: serve it with the model it was trained on")
-    return jax.tree.unflatten(structure, [tensors[name] for name in wanted])
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")

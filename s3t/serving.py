@@ -8,7 +8,7 @@ whoever deletes, and asks after the acknowledgement, is answered without the nod
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,10 +21,14 @@ from s3t.adapters import Lora
 from s3t.backbone import Backbone
 from s3t.ledger import Head
 from s3t.plan import at_depth
-from s3t.serve import Bank, Table
+from s3t.serve import Bank, Part, Table
+from s3t.source import Source, from_tensors
 from s3t.store import Store
+from unlearn import tree
 
 Tree = Any
+
+BATCH_SIZE = 64
 
 
 class Seat(NamedTuple):
@@ -56,7 +60,12 @@ class View(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Logits [examples, classes] of the ensemble, the depth served by each shard, and the ledger's head at which it is so."""
+    """What the ensemble says.
+
+    logits: [examples, classes].
+    depth: for each shard the depth served, 0 if it has no model.
+    head: digest of the ledger's head at which it is so.
+    """
 
     logits: np.ndarray
     depth: tuple[int, ...]
@@ -78,7 +87,7 @@ class Server:
         lora: Lora,
         *,
         aggregate: str = "mean",
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         """Load every live node.
 
@@ -91,7 +100,8 @@ class Server:
         Raises:
           ValueError: a file that is missing or altered, or does not fit the model.
         """
-        self.store, self.aggregate, self.batch_size = store, aggregate, batch_size
+        self.store, self.backbone, self.lora = store, backbone, lora
+        self.aggregate, self.batch_size = aggregate, batch_size
         self.plan = stores.plan_of(store.manifest)
         self.frozen = jax.device_put(frozen)
         self.ensemble = serve.make_ensemble(backbone, lora, self.plan.slices)
@@ -104,7 +114,7 @@ class Server:
         self.refresh()
 
     def refresh(self) -> None:
-        """Let memory follow the ledger: rows of dropped nodes become 0, new nodes get free rows. Microseconds if nothing is new.
+        """Let memory follow the ledger: rows of dropped nodes become 0, new nodes get free rows; microseconds if nothing is new.
 
         Raises:
           ValueError: a file that is missing or altered, or does not fit the model; nothing is changed.
@@ -130,8 +140,12 @@ class Server:
         while True:
             self.refresh()
             if not any(self.view.depth):
-                raise ValueError(f"{stores.REBUILD}: no shard has a model, so that nothing can be predicted; train the store")
-            logits = np.concatenate([self._logits(x[at : at + self.batch_size]) for at in range(0, len(x), self.batch_size)])
+                raise ValueError(
+                    f"{stores.REBUILD}: no shard has a model, so that nothing can be predicted; train the store"
+                )
+            logits = np.concatenate(
+                [self._logits(x[at : at + self.batch_size]) for at in range(0, len(x), self.batch_size)]
+            )
             if not self._outdated():
                 break
         if not np.isfinite(logits).all():
@@ -174,20 +188,21 @@ class Server:
             self.store.ledger.execute("BEGIN")  # head and nodes of one moment
             return ledgers.head(self.store.ledger), stores.live(self.store)
 
-    def _read(self, node: ledgers.Node) -> tuple[str | None, serve.Part]:
+    def _read(self, node: ledgers.Node) -> tuple[str | None, Part]:
         """The digest of the parent's certificate, and what the node owns."""
         certificate, tensors = stores.load(self.store, node)
         try:
-            return certificate.parent, serve.from_tensors(tensors, self.shapes[len(node.slices) - 1])
+            trained = from_tensors(self.backbone, self.lora, self.plan.slices, len(node.slices), tensors)
         except ValueError as error:
             raise ValueError(f"node {node.identity}: {error}") from None
+        return certificate.parent, Part(trained.slot, trained.head)
 
     def _free(self, seats: Iterable[Seat], depth: int) -> int:
         """The first free row of a depth."""
         taken = {seat.row for seat in seats if len(seat.node.slices) == depth}
         return next(row for row in range(self.rows[depth - 1]) if row not in taken)
 
-    def _put(self, seat: Seat, part: serve.Part) -> None:
+    def _put(self, seat: Seat, part: Part) -> None:
         at = len(seat.node.slices) - 1
         self.bank = (*self.bank[:at], serve.put(self.bank[at], seat.row, part), *self.bank[at + 1 :])
 
@@ -201,3 +216,35 @@ class Server:
                 chains[seat.node.shard][seat.node.slices] = rows[seat.node.certificate]
         table = serve.make_table(self.plan, chains, self.aggregate)
         return table, tuple(max(map(len, family), default=0) for family in chains)
+
+
+def predict(store: Store, source: Source, ids: Sequence[int] | None, split: str | None, aggregate: str) -> dict[str, Any]:
+    """What a store's ensemble says of examples.
+
+    Args:
+      store: an open store.
+      source: what its factory makes.
+      ids: training examples, or None for a whole split.
+      split: a split of the source, if ids is None.
+      aggregate: one of `serve.AGGREGATES`.
+
+    Returns:
+      ids, labels (the classes of the largest logits), logits, depth (served by each shard), head (of the ledger).
+
+    Raises:
+      ValueError: a source of another backbone, examples that it lacks; as `Server`.
+    """
+    if tree.digest(source.frozen) != store.manifest.backbone:
+        raise ValueError("the factory makes another backbone than the store's nodes were trained on: check its arguments")
+    asked, fetch = (np.asarray(ids), source.fetch) if split is None else source.split(split)
+    x, _ = fetch(asked)
+    size = max(1, min(BATCH_SIZE, len(asked)))
+    server = Server(store, source.backbone, source.frozen, source.recipe.lora, aggregate=aggregate, batch_size=size)
+    answer = server.predict(x)
+    return {
+        "ids": asked.tolist(),
+        "labels": answer.logits.argmax(-1).tolist(),
+        "logits": answer.logits.tolist(),
+        "depth": list(answer.depth),
+        "head": answer.head,
+    }

@@ -21,6 +21,11 @@ Tree = Any
 Fetch = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
+def no_split(name: str) -> tuple[np.ndarray, Fetch]:
+    """The splits of a factory that gives training examples alone."""
+    raise ValueError(f"the store's factory has no split {name!r}: ask for examples by their ids")
+
+
 class Source(NamedTuple):
     """All that a store's nodes are made from, save the shapes of the programs, which the manifest holds.
 
@@ -36,6 +41,7 @@ class Source(NamedTuple):
     cache_bytes: device memory for the activations of one depth.
     devices: the number that lanes divide among.
     place: puts lanes on devices.
+    split: name, such as "test" -> (ids, fetch) of examples to predict; a ValueError of one line for one that is not there.
     """
 
     backbone: Backbone
@@ -48,6 +54,7 @@ class Source(NamedTuple):
     cache_bytes: int
     devices: int = 1
     place: Callable[[Lanes], Lanes] = lambda lanes: lanes
+    split: Callable[[str], tuple[np.ndarray, Fetch]] = no_split
 
 
 def to_tensors(trained: Trained) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """Serving: who answers, against a slow loop over shards and files, without compilation, and after deletions elsewhere."""
 
+import argparse
 import contextlib
 import itertools
 import json
@@ -14,10 +15,12 @@ import numpy as np
 import pytest
 
 from s3t import ledger, serve, store
+from s3t.__main__ import main, predict_arguments
 from s3t.backbone import forward, owned
 from s3t.plan import make_plan, survivors
 from s3t.planners import lattice
-from tests import servers, stacks, toys
+from s3t.source import from_tensors, to_tensors
+from tests import servers, stacks
 from unlearn import tree
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,7 +68,7 @@ def logits_of(files, node, x):
     parts = []
     for depth in range(1, len(node.slices) + 1):
         tensors = files[node.shard, node.slices[:depth]]
-        parts.append(serve.from_tensors(tensors, servers.SHAPES[depth - 1]))
+        parts.append(from_tensors(stacks.BACKBONE, stacks.LORA, stacks.SLICES, depth, tensors))
     slots = [part.slot for part in parts]
     return np.asarray(forward(stacks.BACKBONE, stacks.frozen(), x, stacks.LORA, BLOCKS, slots, parts[-1].head))
 
@@ -163,8 +166,6 @@ def test_one_shard_answers_with_the_bits_of_its_node(tmp_path):
     store.delete(opened, servers.ids_at(opened, 0, gone[-1])[:1])
     masked = server.predict(x)
     assert masked.depth == (3,) and not np.array_equal(masked.logits, deep)
-    never = servers.make(tmp_path / "never", shards=1)
-    servers.fill(never)
     only = servers.server(store.open(tmp_path / "store"))  # what survived, loaded anew
     assert tree.bits_equal(only.predict(x).logits, masked.logits)
 
@@ -202,7 +203,6 @@ def test_batches_are_filled_up_and_come_back_in_order(opened):
 def test_deletions_purges_and_heals_compile_nothing(opened):
     server, x = servers.server(opened), servers.inputs()
     before = server.predict(x).logits
-    store.draft(opened, 0, (0,))
     with counted_compilations() as compiled:
         for shard, slice_ in [(0, 1), (0, 3), (1, 2), (0, 0), (0, 2)]:
             store.delete(opened, servers.ids_at(opened, shard, slice_)[:1])
@@ -227,7 +227,7 @@ def test_rows_of_dropped_nodes_are_overwritten_in_place(opened):
     store.delete(opened, servers.ids_at(opened, 0, 1)[:1])
     server.refresh()
     dead = [seat for name, seat in seats.items() if name not in server.view.seats]
-    assert len(dead) == 8 and all(0 == seat.node.shard and 1 in seat.node.slices for seat in dead)
+    assert len(dead) == 8 and all(seat.node.shard == 0 and 1 in seat.node.slices for seat in dead)
     held = jax.device_get(server.bank)
     for name, seat in seats.items():
         part = jax.tree.map(lambda leaf, seat=seat: leaf[seat.row], held[len(seat.node.slices) - 1])
@@ -312,7 +312,7 @@ def test_a_damaged_file_is_an_error_that_changes_nothing(opened):
 
 def test_a_node_of_another_model_is_refused(opened):
     other = stacks.LORA._replace(rank=3)
-    with pytest.raises(ValueError, match=r"node \w{64}: a node's slot/0/mix/dense_1/\w is not what the model has there"):
+    with pytest.raises(ValueError, match=r"node \w{64}: the arrays are not those of a node of this model"):
         servers.serving.Server(opened, stacks.BACKBONE, stacks.frozen(), other)
     with pytest.raises(ValueError, match="draws random keys cannot serve"):
         serve.make_ensemble(stacks.BACKBONE._replace(random=True), stacks.LORA, 4)
@@ -335,7 +335,7 @@ def test_a_place_trained_again_with_more_data_serves_its_last_node(tmp_path):
     before = server.predict(x).logits
     store.register(opened, [5000], [0], [0])
     drafted = store.draft(opened, 0, (0,))
-    store.publish(opened, drafted, serve.to_tensors(servers.drawn(drafted)), {}, None)
+    store.publish(opened, drafted, to_tensors(servers.drawn(drafted)), {}, None)
     with pytest.raises(ValueError, match="3 nodes of depth 1 live, room is for 2: serve anew"):
         server.predict(x)
     anew = servers.server(opened, aggregate="all")
@@ -343,29 +343,114 @@ def test_a_place_trained_again_with_more_data_serves_its_last_node(tmp_path):
     store.delete(opened, servers.ids_at(opened, 0, 1)[:1])
     head = servers.drawn(drafted)
     assert anew.predict(x).depth == (1,)
-    files = {(0, (0,)): serve.to_tensors(head), (0, (2,)): store.load(opened, store.live(opened)[1])[1]}
+    files = {(0, (0,)): to_tensors(head), (0, (2,)): store.load(opened, store.live(opened)[1])[1]}
     at = lambda slices: next(node for node in store.live(opened) if node.slices == slices)  # noqa: E731
     expected = (logits_of(files, at((0,)), x) + logits_of(files, at((2,)), x)) / 2
     np.testing.assert_allclose(anew.predict(x).logits, expected, rtol=1e-5, atol=1e-5)
 
 
-# names
-
-
-def test_names_of_a_nodes_arrays():
-    part = servers.drawn(store.Draft("00000000", 0, (0,), (), 0, ""))
-    tensors = serve.to_tensors(part)
-    assert sorted(tensors) == [
-        "head/b", "head/w",
-        "slot/0/mix/dense_1/a", "slot/0/mix/dense_1/b", "slot/0/mix/dense_10/a", "slot/0/mix/dense_10/b",
-    ]  # fmt: skip
-    assert tree.bits_equal(serve.from_tensors(tensors, servers.SHAPES[0]), part)
-    for wrong in ({"head/w": tensors["head/w"][:, :2]}, {"head/b": tensors["head/b"].astype(np.float64)}, {"more": part.head["b"]}):
-        with pytest.raises(ValueError, match=f"a node's {next(iter(wrong))} is not what the model has there"):
-            serve.from_tensors({**tensors, **wrong}, servers.SHAPES[0])
-    del tensors["head/b"]
-    with pytest.raises(ValueError, match="a node's head/b is not"):
-        serve.from_tensors(tensors, servers.SHAPES[0])
-
-
 # two processes
+
+
+def test_an_answer_begun_after_an_acknowledgement_uses_no_dead_node(tmp_path):
+    """Another process answers in a loop. Node n of shard s says 3^n in class s, so that the logits tell who took part."""
+    plan = make_plan(4, [(0, 1, 2), (1, 3), (3,)])
+    number = {(shard, node): n for shard in range(2) for n, node in enumerate(plan.nodes)}
+    opened = servers.fill(servers.make(tmp_path / "store", plan), lambda drafted: saying(drafted, number))
+    command = [sys.executable, "-m", "tests.servers", str(tmp_path / "store")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        answers = [json.loads(process.stdout.readline())]
+        assert used(answers[0]["logits"], plan) == {(s, node) for s in (0, 1) for node in [(3,), (1, 3), (0, 1, 2)]}
+        for shard, slice_ in [(0, 2), (1, 3), (0, 1), (1, 0), (0, 3), (0, 0), (1, 1)]:
+            store.delete(opened, servers.ids_at(opened, shard, slice_)[:1])
+            acknowledged = time.monotonic()
+            store.purge(opened)
+            alive = {(node.shard, node.slices) for node in store.live(opened)}
+            while "logits" in answers[-1] and answers[-1]["asked"] < acknowledged:
+                answers.append(json.loads(process.stdout.readline()))
+            if alive:
+                leaves = {(s, n) for s, n in alive if not any((s, more[:-1]) == (i, n) for i, more in alive if i == s)}
+                assert used(answers[-1]["logits"], plan) == leaves
+        assert not alive and answers[-1]["error"].startswith("needs rebuild: no shard has a model")
+        process.stdout.read()
+    assert process.returncode == 0
+
+
+def saying(drafted, number):
+    """A node whose logits are a constant that names it: 3^n, of class 0 or 1 by the shard."""
+    part = servers.drawn(drafted)
+    said = np.zeros(3, np.float32)
+    said[drafted.shard] = 3.0 ** number[drafted.shard, drafted.slices]
+    return part._replace(head={"w": np.zeros_like(part.head["w"]), "b": said})
+
+
+def used(logits, plan):
+    """The nodes whose constants make up logits of "all": the mean over shards of the means of their constants."""
+    families = [subset for n in range(4) for subset in itertools.combinations(range(len(plan.nodes)), n)]
+    means = {subset: sum(3.0**n for n in subset) / max(1, len(subset)) for subset in families}
+    fits = [
+        {(0, plan.nodes[n]) for n in a} | {(1, plan.nodes[n]) for n in b}
+        for a, b in itertools.product(families, families)
+        if (shards := bool(a) + bool(b))
+        and np.allclose(logits[:2], [means[a] / shards, means[b] / shards], rtol=1e-5, atol=0)
+    ]
+    (found,) = fits
+    return found
+
+
+# the command line
+
+
+def test_the_command_line_predicts(opened, capsys):
+    server = servers.server(opened)
+    x = servers.inputs(servers.EXAMPLES)
+    for arguments, ids in ((["--ids", "3,70,3"], [3, 70, 3]), (["--split", "test"], [78, 79])):
+        assert main(["predict", "--store", str(opened.root), *arguments, "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert list(result) == ["ids", "labels", "logits", "depth", "head"]
+        assert (result["ids"], result["depth"]) == (ids, [4, 4])
+        assert result["head"] == ledger.head(opened.ledger).digest
+        np.testing.assert_allclose(result["logits"], server.predict(x[ids]).logits, rtol=1e-5, atol=1e-5)
+        assert result["labels"] == np.argmax(result["logits"], axis=1).tolist()
+    store.delete(opened, servers.ids_at(opened, 0, 1)[:1])
+    for aggregate in serve.AGGREGATES:
+        assert main(["predict", "--store", str(opened.root), "--ids", "5", "--aggregate", aggregate, "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        np.testing.assert_allclose(result["logits"], twin(opened, x[5:6], aggregate)[0], rtol=1e-5, atol=1e-5)
+        assert result["depth"] == [3, 4]
+    assert main(["predict", "--store", str(opened.root), "--ids", "5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("5: ") and lines[1] == "depth served by shard 3, 4" and lines[2].startswith("head: ")
+
+
+def test_the_command_line_names_mistakes(opened, capsys, tmp_path):
+    root = str(opened.root)
+    other = tmp_path / "other"
+    store.close(store.create(other, opened.manifest._replace(arguments={"seed": 1})))
+    empty = tmp_path / "empty"
+    store.close(store.create(empty, opened.manifest))
+    for arguments, message in (
+        (["--store", root, "--ids", "5,1000"], "there is no example 1000"),
+        (["--store", root, "--ids", str(10**19)], f"there is no example {10**19}"),
+        (["--store", root, "--split", "night"], "there is no split 'night'"),
+        (["--store", root, "--ids", "five"], "expected whole numbers between commas, got 'five'"),
+        (["--store", root], "one of the arguments --ids --split is required"),
+        (["--store", root, "--ids", "5", "--split", "test"], "not allowed with argument"),
+        (["--store", root, "--ids", "5", "--aggregate", "median"], "invalid choice: 'median'"),
+        (["--store", str(tmp_path), "--ids", "5"], "there is no store at"),
+        (["--store", str(other), "--ids", "5"], "the factory makes another backbone"),
+        (["--store", str(empty), "--ids", "5"], "needs rebuild: no shard has a model"),
+    ):
+        try:
+            status = main(["predict", *arguments, "--json"])
+        except SystemExit as exit_:
+            status = exit_.code
+        out, err = capsys.readouterr()
+        assert (status, out, err.count("\n")) == (2, "", 1) and message in err, err
+
+
+def test_the_choices_of_the_command_line_are_those_of_the_module():
+    parser = argparse.ArgumentParser()
+    predict_arguments(parser)
+    (aggregate,) = (action for action in parser._actions if action.dest == "aggregate")
+    assert aggregate.choices == serve.AGGREGATES

@@ -15,7 +15,10 @@ import numpy as np
 from s3t import ledger, serve, serving, store
 from s3t.partition import assign
 from s3t.planners import lattice
+from s3t.source import Source, to_tensors
+from s3t.train import Trained
 from tests import stacks
+from unlearn import tree
 
 KEY = b"a key for tests"
 EXAMPLES = 80
@@ -25,7 +28,8 @@ SHAPES = serve.part_shapes(stacks.BACKBONE, stacks.LORA, lattice(stacks.SLICES))
 def make(root, plan=None, shards=stacks.SHARDS):
     """A store with examples and no nodes."""
     plan = plan or lattice(stacks.SLICES)
-    made = store.Manifest("tests.servers:source", {}, "backbone", {}, 7, shards, plan.slices, plan.nodes, KEY.hex())
+    backbone = tree.digest(stacks.frozen())
+    made = store.Manifest("tests.servers:source", {}, backbone, {}, 7, shards, plan.slices, plan.nodes, KEY.hex())
     opened = store.create(root, made)
     store.register(opened, range(EXAMPLES), *assign(range(EXAMPLES), shards, plan.slices, KEY))
     return opened
@@ -35,7 +39,8 @@ def drawn(drafted):
     """Parameters as large as the activations, a function of the node's identity."""
     rng = np.random.default_rng(int(drafted.identity[:8], 16))
     shape = SHAPES[len(drafted.slices) - 1]
-    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shape)
+    part = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shape)
+    return Trained(*part, np.ones(2, np.float32))
 
 
 def fill(opened, part_of=drawn):
@@ -44,7 +49,7 @@ def fill(opened, part_of=drawn):
     for shard, slices in store.missing(opened):
         drafted = store.draft(opened, shard, slices)
         if drafted.ids:
-            store.publish(opened, drafted, serve.to_tensors(part_of(drafted)), {}, names.get((shard, slices[:-1])))
+            store.publish(opened, drafted, to_tensors(part_of(drafted)), {}, names.get((shard, slices[:-1])))
             names[shard, slices] = drafted.identity
     return opened
 
@@ -60,6 +65,23 @@ def inputs(examples=6):
 def server(opened, **more):
     more = {"batch_size": 4, **more}
     return serving.Server(opened, stacks.BACKBONE, stacks.frozen(), stacks.LORA, **more)
+
+
+def source(hyper, seed=0):
+    """The factory: example i is row i of `inputs`, the test split its last two."""
+
+    def fetch(ids):
+        if lacking := [one for one in ids if not 0 <= one < EXAMPLES]:
+            raise ValueError(f"there is no example {lacking[0]}")
+        return inputs(EXAMPLES)[ids], np.zeros(len(ids), np.int32)
+
+    def split(name):
+        if name != "test":
+            raise ValueError(f"there is no split {name!r}")
+        return np.array([EXAMPLES - 2, EXAMPLES - 1]), fetch
+
+    ids = np.arange(EXAMPLES)
+    return Source(stacks.BACKBONE, stacks.frozen(seed), stacks.RECIPE, ids, fetch, hyper, 1, 0, split=split)
 
 
 def main(root):
