@@ -252,9 +252,8 @@ def run_predict(args: argparse.Namespace) -> Result:
 
     opened = stores.look(args.store)
     made = opened.manifest
-    result = serving.predict(
-        opened, source_of(made.factory, made.hyper, made.arguments), args.ids, args.split, args.aggregate
-    )
+    source = source_of(made.factory, made.hyper.get("source", {}), made.arguments)
+    result = serving.predict(opened, source, args.ids, args.split, args.aggregate)
     stores.close(opened)
     return result
 

@@ -19,6 +19,7 @@ from s3t import serve
 from s3t import store as stores
 from s3t.adapters import Lora
 from s3t.backbone import Backbone
+from s3t.certificate import canonical
 from s3t.ledger import Head
 from s3t.plan import at_depth
 from s3t.serve import Bank, Part, Table
@@ -114,7 +115,7 @@ class Server:
         self.refresh()
 
     def refresh(self) -> None:
-        """Let memory follow the ledger: rows of dropped nodes become 0, new nodes get free rows; microseconds if nothing is new.
+        """Let memory follow the ledger: rows of dropped nodes become 0, new nodes get free rows.
 
         Raises:
           ValueError: a file that is missing or altered, or does not fit the model; nothing is changed.
@@ -234,6 +235,8 @@ def predict(store: Store, source: Source, ids: Sequence[int] | None, split: str 
     Raises:
       ValueError: a source of another backbone, examples that it lacks; as `Server`.
     """
+    if canonical(source.hyper) != canonical(store.manifest.hyper.get("source")):  # a slot's strength shows nowhere else
+        raise ValueError("the factory gives other hyper-parameters than the store was made with: take that factory")
     if tree.digest(source.frozen) != store.manifest.backbone:
         raise ValueError("the factory makes another backbone than the store's nodes were trained on: check its arguments")
     asked, fetch = (np.asarray(ids), source.fetch) if split is None else source.split(split)

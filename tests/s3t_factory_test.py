@@ -1,6 +1,7 @@
 """The factory for ViTs: what it fetches, what it refuses, and that nothing of one example depends on another."""
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
@@ -28,6 +29,24 @@ def test_digits_are_fetched_by_id_and_scaled_by_constants():
     held_out = np.setdiff1d(np.arange(len(digits.target)), source.ids)[:1]
     with pytest.raises(ValueError, match=f"'digits' has no training example {held_out[0]}: "):
         source.fetch(held_out)
+
+
+def test_splits_are_those_of_the_data_set():
+    config = ml_collections.ConfigDict({"name": "digits", "data_dir": "", "cache_dir": "", "stream": False})
+    config.update({"train_size": 0, "validation_fraction": 0.1})
+    splits = data.raw(config)[1]
+    for classes in ([], [7, 3]):
+        source = make({"classes": classes})
+        for name in ("train", "validation", "test"):
+            ids, fetch = source.split(name)
+            x, y = fetch(ids)
+            assert x.shape == (len(ids), 8, 8, 1) and len(ids) and set(ids) <= set(splits[name])
+            np.testing.assert_array_equal(np.unique(y), np.arange(len(classes) or 10))
+        with pytest.raises(ValueError, match="has no test example 0: "):
+            fetch(np.setdiff1d([0], ids))
+        np.testing.assert_array_equal(source.split("train")[0], source.ids)
+    with pytest.raises(ValueError, match="'digits' has no split 'night': it has train, validation, test"):
+        source.split("night")
 
 
 def test_classes_are_chosen_and_renumbered():
@@ -74,8 +93,6 @@ def test_a_factory_that_does_not_exist_is_named(name):
 
 
 def test_raw_data_are_those_that_load_standardises():
-    import ml_collections
-
     config = ml_collections.ConfigDict({"name": "digits", "data_dir": "", "cache_dir": "", "stream": False})
     config.update({"train_size": 50, "validation_fraction": 0.2})
     source, ids = data.raw(config)

@@ -29,7 +29,8 @@ def make(root, plan=None, shards=stacks.SHARDS):
     """A store with examples and no nodes."""
     plan = plan or lattice(stacks.SLICES)
     backbone = tree.digest(stacks.frozen())
-    made = store.Manifest("tests.servers:source", {}, backbone, {}, 7, shards, plan.slices, plan.nodes, KEY.hex())
+    hyper = {"source": {"kind": "toy"}, "shapes": []}
+    made = store.Manifest("tests.servers:source", {}, backbone, hyper, 7, shards, plan.slices, plan.nodes, KEY.hex())
     opened = store.create(root, made)
     store.register(opened, range(EXAMPLES), *assign(range(EXAMPLES), shards, plan.slices, KEY))
     return opened
