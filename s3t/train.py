@@ -107,7 +107,7 @@ class Stage(NamedTuple):
     run: (frozen, slices, root key, lanes) -> what the lanes' nodes own; compiled at its first call.
     """
 
-    run: Callable[[Tree, Slices, Array, Lanes], Trained]
+    run: jax.stages.Wrapped
     shape: Shape
     batch_size: int
 
@@ -198,7 +198,7 @@ def boundary(backbone: Backbone, shape: Shape) -> int:
     return owned(backbone.depth, shape.slices)[shape.depth - 1].start
 
 
-def make_prefixes(backbone: Backbone, boundaries: Sequence[int], chunk: int) -> Callable[[Tree, Array], tuple[Tree, ...]]:
+def make_prefixes(backbone: Backbone, boundaries: Sequence[int], chunk: int) -> jax.stages.Wrapped:
     """A compiled function (frozen, x [capacity, ...]) -> the activations before each of the given blocks, [capacity, ...].
 
     One forward pass serves all boundaries. A call takes one slice, in chunks of a fixed size, so what it gives is a
