@@ -431,7 +431,7 @@ def test_the_command_line_names_mistakes(opened, capsys, tmp_path):
     other = tmp_path / "other"
     store.close(store.create(other, opened.manifest._replace(arguments={"seed": 1})))
     told = tmp_path / "told"
-    store.close(store.create(told, opened.manifest._replace(hyper={"rate": 1})))
+    store.close(store.create(told, opened.manifest._replace(hyper={"source": {"kind": "other"}, "shapes": []})))
     empty = tmp_path / "empty"
     store.close(store.create(empty, opened.manifest))
     for arguments, message in (
@@ -443,8 +443,9 @@ def test_the_command_line_names_mistakes(opened, capsys, tmp_path):
         (["--store", root, "--ids", "5", "--split", "test"], "not allowed with argument"),
         (["--store", root, "--ids", "5", "--aggregate", "median"], "invalid choice: 'median'"),
         (["--store", str(tmp_path), "--ids", "5"], "there is no store at"),
-        (["--store", str(other), "--ids", "5"], "the factory makes another backbone"),
+        (["--store", str(other), "--ids", "5"], "the backbone is not the one"),
         (["--store", str(told), "--ids", "5"], "the factory gives other hyper-parameters"),
+        (["--store", root, "--ids", "5", "--arguments", '{"where": 1}'], "does not take these arguments"),
         (["--store", str(empty), "--ids", "5"], "needs rebuild: no shard has a model"),
     ):
         try:
