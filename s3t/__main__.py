@@ -296,6 +296,8 @@ def json_object(text: str) -> dict[str, Any]:
 
 def source_for(manifest: Manifest, arguments: Mapping[str, Any]) -> Source:
     """What the factory of a store makes; arguments given now come before those of the manifest."""
+    if "source" not in manifest.hyper:
+        raise ValueError("the store was not made by `python -m s3t train`: nothing says how to train its nodes")
     return source_of(manifest.factory, manifest.hyper["source"], {**manifest.arguments, **arguments})
 
 

@@ -252,6 +252,19 @@ def test_slices_without_examples_are_skipped(opened):
     assert {(node.shard, node.slices) for node in store.live(opened)} == {(0, (1,)), (1, (0,)), (1, (0, 1))}
 
 
+def test_a_draft_is_trained_on_its_own_examples_or_not_at_all(opened):
+    """What comes or goes between draft and reading leaves only the drafts that do not hold it."""
+    store.delete(opened, [ids_at(opened, 0, 0)[0], ids_at(opened, 1, 0)[0]])
+    drafts = [store.draft(opened, *place) for place in store.missing(opened)]
+    held, true = heal._gathered(opened, drafts)
+    assert true == drafts and all(held[place] == list(ids_at(opened, *place)) for place in held) and len(held) == 4
+    store.delete(opened, [ids_at(opened, 0, 1)[0]])
+    _, true = heal._gathered(opened, drafts)
+    assert true == [draft for draft in drafts if (draft.shard, draft.slices) != (0, (0, 1))]
+    store.register(opened, [3], [1], [0])
+    assert heal._gathered(opened, drafts)[1] == [draft for draft in drafts if (draft.shard, draft.slices) == (0, (0,))]
+
+
 # replay
 
 
@@ -425,13 +438,19 @@ def write(path, requests):
 
 
 def test_a_build_killed_with_kill_9_goes_on(tmp_path, template):
-    """Before the store is one, between a node's file and its row, and while it trains."""
+    """Before the store is one, before it has examples, between a node's file and its row, and while it trains."""
     file, root = write(tmp_path / "requests.json", []), tmp_path / "store"
-    for step in (2, 8):
+    for step, left in ((2, None), (5, 0), (24, 1)):
         killed = worker(root, file, step)
         said = killed.communicate(timeout=300)[0].split()
         assert killed.returncode == -9 and said == ["ready"]
-        assert store.exists(root) == (step == 8)
+        assert store.exists(root) == (left is not None)
+        if left is not None:
+            looked = store.look(root)
+            status = store.status(looked)
+            assert (status["nodes"]["live"], status["nodes"]["leftovers"]) == (0, left)
+            assert status["examples"] == (len(SOURCE.ids) if left else 0)
+            store.close(looked)
     process = worker(root, file)
     assert [process.stdout.readline().strip() for _ in range(3)] == ["ready", "node", "node"]
     process.kill()
