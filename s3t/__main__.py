@@ -250,9 +250,8 @@ def verify_text(result: Result) -> str:
             f"head: {result['head']} after {result['rows']} rows",
         ]
     if found := result.get("replay"):
-        lines += [
-            ", ".join(f"{len(found[what])} {what}" for what in ("identical", "differs", "damaged", "not replayable here"))
-        ]
+        kinds = ("identical", "differs", "damaged", "not replayable here")
+        lines += ["replayed: " + ", ".join(f"{len(found[kind])} {kind}" for kind in kinds)]
         lines += [f"not replayable here: {reason}" for reason in found["reasons"]]
     return "\n".join(lines)
 
@@ -333,6 +332,8 @@ def json_object(text: str) -> dict[str, Any]:
 
 def source_for(manifest: Manifest, arguments: Mapping[str, Any]) -> Source:
     """What the factory of a store makes; arguments given now come before those of the manifest."""
+    if "source" not in manifest.hyper:
+        raise ValueError("the store was not made by `python -m s3t train`: nothing says how to train its nodes")
     return source_of(manifest.factory, manifest.hyper["source"], {**manifest.arguments, **arguments})
 
 
@@ -424,9 +425,7 @@ def show(made: Draft) -> None:
 
 def trained_text(result: Result) -> str:
     """What was trained, and what is served."""
-    lines = [
-        f"trained: {result['trained']} nodes, {result['discarded']} in vain, {result['skipped']} skipped without examples"
-    ]
+    lines = [f"trained: {result['trained']} nodes, {result['discarded']} in vain; {result['skipped']} have no examples"]
     lines += [f"healed: {', '.join(result['healed'])}"] if result["healed"] else []
     return "\n".join([*lines, status_text(result)])
 

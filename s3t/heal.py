@@ -59,7 +59,8 @@ def create(
 ) -> Store:
     """A new store of all examples that a source holds, without nodes yet.
 
-    Shapes are chosen here, for the examples that there are, and are part of every node's identity.
+    Shapes are chosen here, for the examples that there are, and are part of every node's identity: the manifest's hyper is
+    {"source": what the factory read, "shapes": those of each depth}.
 
     Args:
       root: directory of the store.
@@ -72,10 +73,12 @@ def create(
       arguments: its keyword arguments.
 
     Raises:
-      ValueError: no example; a plan with more slices than the model has blocks; a directory that holds something.
+      ValueError: no example; ids that cannot be keys; a plan with more slices than the model has blocks; a directory that
+        holds something.
     """
+    training.check_ids(source.ids)
     if not len(source.ids):
-        raise ValueError("the data set has no training example")
+        raise ValueError("the data set has no training example: check the factory's arguments")
     places = assign(source.ids, shards, plan.slices, key)
     shapes = builds.make_shapes(source, plan, training.counts(places, shards, plan.slices))
     hyper = {"source": source.hyper, "shapes": [shape._asdict() for shape in shapes]}

@@ -63,7 +63,7 @@ def replay(store: Store, source: Source, which: str | int = "all") -> dict[str, 
     serving = set(stores.names(stores.live(store)))  # what was dropped while we looked may have lost its file
     verdicts = [verdict for verdict in verdicts if verdict.node in serving]
     named = {found: [one.node for one in verdicts if one.found == found] for found in FOUND}
-    problems = [f"node {one.node} {one.why}" for one in verdicts if one.found in (DIFFERS, DAMAGED)]
+    problems = [f"node {one.node}: {one.why}" for one in verdicts if one.found in (DIFFERS, DAMAGED)]
     reasons = sorted({verdict.why for verdict in verdicts if verdict.found == ELSEWHERE})
     return {"ok": not problems, "problems": problems, **named, "reasons": reasons}
 
@@ -90,7 +90,7 @@ def _judged(store: Store, setup: Setup, nodes: Sequence[Node]) -> list[Verdict]:
         try:
             certificate, _ = stores.load(store, node)
         except ValueError as error:
-            verdicts.append(Verdict(node.identity, DAMAGED, f"is damaged: {error}"))
+            verdicts.append(Verdict(node.identity, DAMAGED, str(error)))
             continue
         stack = {**here, "shape": setup.shapes[len(node.slices) - 1]._asdict(), "program": certificate.stack.get("program")}
         if other := _other(certificate.stack, stack):
@@ -151,4 +151,4 @@ def _trained(store: Store, setup: Setup, here: Mapping[str, Any], family: Family
                 elif parameters_digest(to_tensors(trained)) == certificate.output:
                     yield Verdict(name, IDENTICAL)
                 else:
-                    yield Verdict(name, DIFFERS, "differs: training does not give what was published")
+                    yield Verdict(name, DIFFERS, "training gives other bytes than were published")
