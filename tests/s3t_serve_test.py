@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.benchmarks import s3t_serve
 from s3t import ledger, serve, store
 from s3t.__main__ import main, predict_arguments
 from s3t.backbone import forward, owned
@@ -461,3 +462,9 @@ def test_the_choices_of_the_command_line_are_those_of_the_module():
     predict_arguments(parser)
     (aggregate,) = (action for action in parser._actions if action.dest == "aggregate")
     assert aggregate.choices == serve.AGGREGATES
+
+
+@pytest.mark.slow
+def test_the_benchmark_counts_no_program(tmp_path):
+    lines = s3t_serve.report(tmp_path / "store", "digits", batch_size=2, rounds=1)
+    assert lines.startswith("digits, batches of 2: plain ") and lines.endswith("programs compiled meanwhile 0")
