@@ -204,11 +204,9 @@ def _curve(served: Served, lane: int) -> dict[str, np.ndarray]:
 def _request_data(bench: Bench) -> list[requesting.RequestData]:
     """What is asked for, in order: all at once, or in parts that share `overlap` of the part before."""
     config, sets = bench.config.request, bench.sets
-    place = data.hash_uniform(bench.asked["id"], "part", bench.config.seed) * config.parts
     retain, watch = (requesting.subsample(batch, config.observe, "observe") for batch in (sets.retain, sets.test_retain))
     parts = []
-    for i in range(config.parts):
-        asked = (place >= i - config.overlap) & (place < i + 1)
+    for asked in requesting.parts(bench.asked["id"], config.parts, config.overlap, bench.config.seed):
         forget = {name: leaf[asked] for name, leaf in bench.asked.items()}
         parts.append(requesting.RequestData(*jax.tree.map(jnp.asarray, (forget, retain, watch))))
     return parts
