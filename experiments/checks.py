@@ -142,7 +142,7 @@ def check_keys(config: Config, like: Config, prefix: str = "") -> None:
         kind = like.get_type(name)
         value, is_section = config[name], isinstance(config[name], Config)
         if is_section != (kind is Config) or not (is_section or _fits(value, kind, like[name] is None)):
-            raise UserError(f"{key} is {value!r}, which is no {kind.__name__}: set another --config.{key}")
+            raise UserError(f"{key} is {_plain(value)!r}, which is no {kind.__name__}: set another --config.{key}")
         if is_section and key not in FREE:
             check_keys(value, like[name], f"{key}.")
 
@@ -278,7 +278,7 @@ def _rehearsal(section: Config, config: Config) -> None:
 def _options(where: str, algorithm: str, options: Any) -> None:
     """Refuse options that an algorithm does not have or cannot take: one update of a toy model is traced with them."""
     if not isinstance(options, Config) or not all(_is_number(value) and value >= 0 for value in options.values()):
-        raise UserError(f"{where} are {options!r}: give each option a number from 0 up, as in '{{\"gamma\": 0.5}}'")
+        raise UserError(f"{where} are {_plain(options)!r}: give each option a number from 0 up, as in '{{\"gamma\": 0.5}}'")
     model = Model(lambda params, x, key: x @ params, lambda logits, batch: cross_entropy(logits, batch["y"]))
     ones = jnp.ones(1)
     batch = {"x": ones[None], "y": jnp.zeros(1, jnp.int32), "id": jnp.zeros(1, jnp.int32), "weight": ones}
@@ -320,6 +320,10 @@ def _is_positive(text: str) -> bool:
         return 0 < float(text) < math.inf
     except ValueError:
         return False
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if isinstance(value, Config) else value
 
 
 def _either(names: Any) -> str:
