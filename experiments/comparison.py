@@ -137,7 +137,7 @@ def _way(bench: Bench, steps: int) -> training.Way:
 
 def _train(bench: Bench, way: training.Way, lanes: training.Lane, name: str, pools: Any = None) -> training.Trained:
     count = fleet.lane_count(lanes)
-    with tqdm(total=way.steps, desc=f"train {name} x{count}", unit="step", mininterval=1.0) as bar:
+    with tqdm(total=way.steps, desc=f"train {name} x{count}", unit="step", mininterval=1.0, delay=0.1) as bar:
 
         def report(entry: dict[str, Any]) -> None:
             bar.update(entry["step"] - bar.n)

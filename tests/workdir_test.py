@@ -1,6 +1,7 @@
 """Workdirs: one config and one process at a time; what is damaged is named with what to do, and nothing is lost."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -176,11 +177,16 @@ def test_a_process_that_is_killed_lets_go(tmp_path):
 STATE = {"kernel": np.arange(90_000, dtype=np.float32).reshape(300, 300), "steps": np.zeros(())}
 
 
-def saved(path):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
     """Two checkpoints of the same shapes: STATE under 1, its double under 2."""
+    path = tmp_path_factory.mktemp("saved")
     with checkpoint.open_folder(path) as manager:
         for step in (1, 2):
             checkpoint.save(manager, step, jax.tree.map(lambda leaf, step=step: step * leaf, STATE))
+    step, state = restored(path)
+    assert step == 2 and tree.bits_equal(state["kernel"], 2 * STATE["kernel"])
+    return path
 
 
 def restored(path):
@@ -212,14 +218,12 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("damage", BREAKS.values(), ids=BREAKS)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_kept(tmp_path, damage):
-    saved(tmp_path)
-    step, state = restored(tmp_path)
-    assert step == 2 and tree.bits_equal(state["kernel"], 2 * STATE["kernel"])
-    damage(tmp_path)
-    refused(lambda: restored(tmp_path), str(tmp_path), "run again, which goes on from the")
-    (tmp_path / "2").rename(tmp_path.parent / f"{tmp_path.name}-moved")
-    step, state = restored(tmp_path)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_kept(saved, tmp_path, damage):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    damage(copy)
+    refused(lambda: restored(copy), str(copy), "run again, which goes on from the")
+    (copy / "2").rename(tmp_path / "2")
+    step, state = restored(copy)
     assert step == 1 and tree.bits_equal(state["kernel"], STATE["kernel"])
 
 
