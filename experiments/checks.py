@@ -114,9 +114,9 @@ def check(config: Config) -> None:
     Raises:
       UserError: one line that says what to do.
     """
+    _forgetting(config)  # first: what readiness leaves unset depends on it
     check_values(config)
     _trainings(config)
-    _forgetting(config)
     _requests(config)
     for variant, section in _rehearsals(config):
         try:
