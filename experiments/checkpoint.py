@@ -28,8 +28,8 @@ def open_folder(path: Path) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(path.absolute(), options=options)
     except Exception as error:  # of several kinds, as below
         raise WorkdirError(
-            f"the checkpoints in {path} cannot be read ({line(error)}): remove the latest of them and run again, which "
-            "goes on from the one before it"
+            f"the checkpoints in {path} cannot be read ({line(error, 120)}): remove the latest of them and run again, "
+            "which goes on from the one before it"
         ) from error
 
 
@@ -55,8 +55,8 @@ def restore_or(manager: ocp.CheckpointManager, initial: Any) -> tuple[int, Any]:
             raise ValueError("its numbers are not those that were saved")
     except Exception as error:  # Orbax, TensorStore and the parsers of metadata each raise their own kinds
         raise WorkdirError(
-            f"the checkpoint {manager.directory / str(step)} cannot be read ({line(error)}): remove that folder and run "
-            "again, which goes on from the checkpoint before it"
+            f"the checkpoint {manager.directory / str(step)} cannot be read ({line(error, 120)}): remove that folder and "
+            "run again, which goes on from the checkpoint before it"
         ) from error
     return step, jax.tree.map(lambda new, old: np.asarray(new) if isinstance(old, np.ndarray) else new, state, initial)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -21,6 +22,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder of this run; made if 
 def main(argv: Sequence[str]) -> int:
     """Run what the config asks for; a mistake of the user's is one line on standard error and exit status 2."""
     logging.set_verbosity(logging.ERROR)  # TFDS and Orbax warn of what is not the user's to mend
+    sys.unraisablehook = unraisable
     if len(argv) > 1:
         return fail(f"unexpected argument {argv[1]!r}: options look like --config.seed=1")
     if CONFIG.value is None or not WORKDIR.value:
@@ -45,6 +47,12 @@ def fail(error: object) -> int:
     """Say what is wrong in one line; exit status 2."""
     print("error: " + " ".join(str(error).split()), file=sys.stderr)
     return 2
+
+
+def unraisable(ignored: Any) -> None:
+    """Report what Python ignores, save what reads of a damaged checkpoint tell a loop that is gone: its error is raised."""
+    if str(ignored.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(ignored)
 
 
 def parse(argv: Sequence[str]) -> list[str]:
