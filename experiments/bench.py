@@ -1,8 +1,7 @@
-"""What all stages of a comparison share: the checked config, the data, who is forgotten, the model, the devices."""
+"""What all stages of a comparison share: the resolved config, the data, who is forgotten, the model, the devices."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -10,29 +9,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import data, fleet, models, parallel, requesting, results, training
+from experiments import checks, data, fleet, models, parallel, requesting, results, training
+from experiments.configs import readiness
+from experiments.errors import UserError, line
 from experiments.evaluation import Sets
-from unlearn import ALGORITHMS
 
 Config = ml_collections.ConfigDict
-TRAININGS = ("oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness")
-LEAST = (
-    ("data.score_examples", 0),
-    ("train.steps", 1),
-    ("train.batch_size", 1),
-    ("readiness.every", 1),
-    ("readiness.start", 0),
-    ("readiness.inner_steps", 0),
-    ("request.max_steps", 1),
-    ("request.batch_size", 0),
-    ("request.observe", 0),
-    ("request.parts", 1),
-    ("request.overlap", 0),
-    ("request.tune_steps", 0),
-    ("relearn.steps", 1),
-    ("relearn.batch_size", 1),
-    ("relearn.size", 2),
-)
 
 
 class Bench(NamedTuple):
@@ -67,91 +49,50 @@ class Fleet(NamedTuple):
 
 
 def resolved(config: Config) -> Config:
-    """The config with everything that readiness leaves unset filled in, as suits the kind of request."""
-    config = config.copy_and_resolve_references()
+    """The config with everything that readiness leaves unset filled in, as suits the kind of request.
+
+    Raises:
+      UserError: keys or types that are not the config file's.
+    """
+    checks.check_keys(config, readiness.defaults())
+    config = config.copy_and_resolve_references().unlock()  # a variant may give its algorithm options of its own
     for name, value in config.suited.get(config.forget.setting, {}).items():
         if config.readiness[name] is None:
             config.readiness[name] = value
     return config
 
 
-def check(config: Config) -> None:
-    """Refuse what cannot be run before anything is computed or written.
+def set_up(config: Config, folder: results.Workdir, dataset: data.Dataset) -> Bench:
+    """Resolve who is forgotten, who is scored, the model and the devices.
 
     Raises:
-      ValueError: one line that says what to do.
+      UserError: a model or sets of examples that will not do; one line that says what to do.
     """
-    if config.forget.setting not in config.suited:
-        raise ValueError(f"unknown forget setting {config.forget.setting!r}: choose {' or '.join(config.suited)}")
-    if config.seeds < 1:
-        raise ValueError(f"seeds is {config.seeds}: train at least one, with --config.seeds=1 or more")
-    for name in config.request.unlearners:
-        if name not in ALGORITHMS:
-            raise ValueError(f"unlearner {name!r} is unknown; choose from {', '.join(ALGORITHMS)}")
-    if config.readiness.algorithm not in ALGORITHMS:
-        raise ValueError(
-            f"readiness.algorithm {config.readiness.algorithm!r} is unknown; choose from {', '.join(ALGORITHMS)}"
-        )
-    for name in config.trainings:
-        if name not in TRAININGS:
-            raise ValueError(f"training {name!r} is unknown; choose from {', '.join(TRAININGS)}")
-    for name in ("oracle", "vanilla"):
-        if name not in config.trainings:
-            raise ValueError(f"trainings lacks {name!r}: every comparison needs it; add it to --config.trainings")
-    for name, least in LEAST:
-        section, field = name.split(".")
-        if config[section][field] < least:
-            raise ValueError(f"{name} is {config[section][field]}: set --config.{name} to {least} or more")
-    if not 0 <= config.seed <= 2**32 - config.seeds:
-        raise ValueError(f"seed is {config.seed}: choose one from 0 to {2**32 - config.seeds}, so that seeds stay apart")
-    for name in ("learning_rates", "clips"):
-        values = config.request[name]
-        if not values:
-            raise ValueError(f"request.{name} is empty: give at least one to choose from")
-        if not all(isinstance(value, (int, float)) and 0 <= value < math.inf for value in values):
-            raise ValueError(
-                f"request.{name} is {values}: give numbers from 0 up, as in --config.request.{name}='(0.01, 0.1)'"
-            )
-    if "readiness" in config.trainings and config.readiness.start >= config.train.steps:
-        raise ValueError(
-            f"readiness.start is {config.readiness.start}, but training ends after {config.train.steps} steps: start sooner"
-        )
-    sizes = config.readiness.step_size
-    if len(sizes) != 2 or not 0 < sizes[0] <= sizes[1]:
-        raise ValueError(
-            f"readiness.step_size is {sizes}: give (lowest, highest), as in --config.readiness.step_size='(0.3, 0.5)'"
-        )
-    if not 0 < config.readiness.fraction <= 1:
-        raise ValueError(
-            f"readiness.fraction is {config.readiness.fraction}: give a share of the batch above 0 and up to 1"
-        )
-    for name in config.variants:
-        for key in config.variants[name]:
-            if key not in config.readiness:
-                raise ValueError(f"variant {name!r} overrides readiness.{key}, which does not exist")
-
-
-def set_up(config: Config, folder: results.Workdir, dataset: data.Dataset) -> Bench:
-    """Resolve who is forgotten, who is scored, the model and the devices."""
+    checks.check_splits(dataset)
     forget = data.check_ids(dataset, _forget_ids(config, dataset, config.forget.target))
-    module = models.build(config.model.name, dict(config.model.options), dataset.classes)
-    module.init(jax.random.key(0), jnp.asarray(dataset.train.x[:1]))
+    module = _model(config.model, dataset)
     train = data.batch(dataset.train)
     asked = data.batch(dataset.train, forget)
+    sets = _sets(config, dataset, asked)
+    checks.check_sets(config, asked, sets)
     if not config.data.stream:
         train = jax.tree.map(jnp.asarray, train)
-    return Bench(
-        config,
-        folder,
-        dataset,
-        forget,
-        asked,
-        _sets(config, dataset, asked),
-        train,
-        module,
-        parallel.make(config.parallel),
-        fleet.in_loops(config.model.name),
-    )
+    devices, loops = parallel.make(config.parallel), fleet.in_loops(config.model.name)
+    return Bench(config, folder, dataset, forget, asked, sets, train, module, devices, loops)
+
+
+def _model(config: Config, dataset: data.Dataset) -> Any:
+    """The module, which has seen an image."""
+    options, image = config.options.to_dict(), dataset.train.x[:1]
+    module = models.build(config.name, options, dataset.classes)
+    try:
+        module.init(jax.random.key(0), jnp.asarray(image))
+    except Exception as error:  # Flax, JAX and the modules each raise their own kinds
+        raise UserError(
+            f"model {config.name!r} with {options} takes no images of {image.shape[1:]} ({line(error)}): "
+            "set other --config.model.options"
+        ) from error
+    return module
 
 
 def revocable(bench: Bench) -> np.ndarray:

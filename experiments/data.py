@@ -26,6 +26,8 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from experiments.errors import UserError
+
 Array = np.ndarray
 T = TypeVar("T")
 
@@ -35,7 +37,7 @@ MOMENTS_AT_ONCE = 64  # few enough to stay in the processor's cache; divides DEC
 THREADS = min(8, os.cpu_count() or 1)  # that decode ahead
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Data that cannot be used as asked; the message is one line that says what to do."""
 
 

@@ -204,11 +204,9 @@ def _curve(served: Served, lane: int) -> dict[str, np.ndarray]:
 def _request_data(bench: Bench) -> list[requesting.RequestData]:
     """What is asked for, in order: all at once, or in parts that share `overlap` of the part before."""
     config, sets = bench.config.request, bench.sets
-    place = data.hash_uniform(bench.asked["id"], "part", bench.config.forget.seed) * config.parts
     watch = requesting.subsample(sets.test_retain, config.observe, "observe")
     parts = []
-    for i in range(config.parts):
-        asked = (place >= i - config.overlap) & (place < i + 1)
+    for asked in requesting.parts(bench.asked["id"], config.parts, config.overlap, bench.config.forget.seed):
         forget = {name: leaf[asked] for name, leaf in bench.asked.items()}
         parts.append(requesting.RequestData(*jax.tree.map(jnp.asarray, (forget, sets.retain, watch))))
     return parts
@@ -224,7 +222,7 @@ def _targets(bench: Bench, fleets: list[Fleet]) -> jax.Array:
 
 
 def _relearn(bench: Bench, params: Any) -> dict[str, np.ndarray]:
-    """Relearning curves [lanes, steps + 1] on four attack sets; all but a random set's "all" are watched on other examples."""
+    """Relearning curves [lanes, steps + 1] on four attack sets, watched on others, but for "all" of a random forget set."""
     config, attacks, curves = bench.config.relearn, _attacks(bench), {}
     relearn = evaluation.make_relearn(
         models.as_model(bench.module), config.learning_rate, config.steps, config.batch_size, bench.loops

@@ -8,9 +8,12 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from experiments.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, with its argument after a colon.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of this run; made if missing.")
@@ -18,20 +21,23 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder of this run; made if 
 
 def main(argv: Sequence[str]) -> int:
     """Run what the config asks for; a mistake of the user's is one line on standard error and exit status 2."""
-    logging.set_verbosity(logging.WARNING)  # orbax tells of every save
+    logging.set_verbosity(logging.ERROR)  # TFDS and Orbax warn of what is not the user's to mend
+    sys.unraisablehook = unraisable
     if len(argv) > 1:
         return fail(f"unexpected argument {argv[1]!r}: options look like --config.seed=1")
-    if CONFIG.value is None or WORKDIR.value is None:
+    if CONFIG.value is None or not WORKDIR.value:
         return fail("give --config=experiments/configs/readiness.py:digits and --workdir=DIR")
     from experiments import report, run_pretrain, run_readiness  # heavy: only once the flags are right
 
     runners = {"readiness": (run_readiness.run, report.present), "pretrain": (run_pretrain.run, run_pretrain.present)}
-    config = CONFIG.value
-    run, present = runners[config.runner]
     try:
-        results = run(config, WORKDIR.value, shlex.join(["python", "-m", "experiments.main", *sys.argv[1:]]))
+        name = getattr(CONFIG.value, "runner", None)
+        if name not in runners:
+            return fail(f"config.runner {name!r} is unknown; choose {' or '.join(runners)}")
+        run, present = runners[name]
+        results = run(CONFIG.value, WORKDIR.value, shlex.join(["python", "-m", "experiments.main", *sys.argv[1:]]))
         text = present(WORKDIR.value, results)
-    except (ValueError, TypeError, OSError) as error:
+    except (UserError, OSError) as error:  # a full or forbidden disk is the user's to mend, too
         return fail(error)
     print(text)
     return 0
@@ -41,6 +47,12 @@ def fail(error: object) -> int:
     """Say what is wrong in one line; exit status 2."""
     print("error: " + " ".join(str(error).split()), file=sys.stderr)
     return 2
+
+
+def unraisable(ignored: Any) -> None:
+    """Report what Python ignores, save what reads of a damaged checkpoint tell a loop that is gone: its error is raised."""
+    if str(ignored.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(ignored)
 
 
 def parse(argv: Sequence[str]) -> list[str]:

@@ -31,12 +31,13 @@ def write(workdir: str | Path) -> Path:
       WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
     """
     folder = Path(workdir)
-    try:
-        config, found = (json.loads((folder / name).read_text()) for name in ("config.json", "results.json"))
-    except (OSError, ValueError) as error:
-        raise results.WorkdirError(f"{folder} holds no finished run ({error}): run it again to finish it") from error
-    if not found["rows"]:
-        raise results.WorkdirError(f"{folder / 'results.json'} has no rows: nothing to report")
+    for name in ("config.json", "results.json"):
+        if not (folder / name).exists():
+            raise results.WorkdirError(f"{folder} holds no finished run (no {name}): run it again to finish it")
+    config = results.read(folder / "config.json", dict, results.OTHER)
+    found = results.read(folder / "results.json", dict)
+    if not found.get("rows"):
+        raise results.WorkdirError(f"{folder / 'results.json'} has no rows: {results.AGAIN}")
     title, blocks = compose(config, found, sweeps(folder / "metrics.jsonl"))
     results.write(folder / "report.md", page.to_markdown(title, blocks))
     results.write(folder / "report.html", page.to_html(title, blocks))
@@ -44,16 +45,8 @@ def write(workdir: str | Path) -> Path:
 
 
 def sweeps(file: Path) -> list[dict[str, Any]]:
-    """The last learning-rate sweep of each unlearner; a line that a kill cut short is passed over."""
-    last = {}
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if event.get("event") == "sweep":
-            last[event["unlearner"]] = event
-    return list(last.values())
+    """The last learning-rate sweep of each unlearner."""
+    return list({entry["unlearner"]: entry for entry in results.entries(file) if entry.get("event") == "sweep"}.values())
 
 
 def table(found: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from experiments import fleet
-from experiments.data import lowest
+from experiments.data import hash_uniform, lowest
 from unlearn import ALGORITHMS, Outcome, Request, unlearn_until
 from unlearn.base import Array, Batch, Model
 from unlearn.losses import correct, cross_entropy, weighted_mean
@@ -92,6 +92,12 @@ def _rows(key: Array, batch: Batch, count: int) -> Batch:
     if not count or count >= examples:
         return batch
     return jax.tree.map(lambda leaf: leaf[jax.random.randint(key, (count,), 0, examples)], batch)
+
+
+def parts(ids: np.ndarray, count: int, overlap: float, seed: int) -> list[np.ndarray]:
+    """Who is asked for in each part of a request, [examples] bool each: cut by id, with a share of the part before."""
+    place = hash_uniform(ids, "part", seed) * count
+    return [(place >= i - overlap) & (place < i + 1) for i in range(count)]
 
 
 def subsample(batch: Batch, most: int, purpose: str) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -11,17 +12,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
 
+from experiments.errors import UserError, line
+
 SCHEMA = 1
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn")
+PARTS = ("results.json", "stages", "checkpoints", "metrics.jsonl")  # of a run, beside config.json
+ENTRY = '{"event": '  # how a line of metrics.jsonl begins
+AGAIN = "remove it and run again, which keeps what else has finished"
+OTHER = "put a copy of config.json back, or use an empty --workdir"
 COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
 
 
-class WorkdirError(ValueError):
+class WorkdirError(UserError):
     """A workdir that cannot be used as asked; the message is one line that says what to do."""
 
 
@@ -31,25 +38,73 @@ class Workdir:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
-    def claim(self, config: dict[str, Any]) -> None:
-        """Bind the folder to a config, or check that it already is.
+    def finished(self, config: dict[str, Any]) -> dict[str, Any] | None:
+        """results.json if the run of this config has finished.
 
         Raises:
-          WorkdirError: the folder belongs to another config, or cannot be written.
+          WorkdirError: the folder belongs to another config or to none that is known, or results.json is damaged.
         """
-        file = self.path / "config.json"
-        wanted = json.loads(dumps(config))
-        if file.exists():
-            differing = sorted(_differences(json.loads(file.read_text()), wanted))
-            if differing:
-                names = ", ".join(differing[:3])
-                raise WorkdirError(f"{self.path} holds a run with another config ({names} differ): use an empty --workdir")
-            return
+        file = self.path / "results.json"
+        self._is_bound(config)
+        if not file.exists():
+            return None
+        found = read(file, dict)
+        if not isinstance(found.get("rows"), list):
+            raise WorkdirError(f"{file} has no rows: {AGAIN}")
+        return found
+
+    @contextmanager
+    def claimed(self, config: dict[str, Any]) -> Iterator[None]:
+        """Bind the folder to a config, or check that it already is, and keep other processes out meanwhile.
+
+        Raises:
+          WorkdirError: another process is at work in the folder, or it belongs to another config, or cannot be written.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write(file, dumps(config, indent=2))
+            lock = (self.path / "lock").open("a")
         except OSError as error:
             raise WorkdirError(f"cannot write {self.path}: {error.strerror}; choose another --workdir") from error
+        with lock:
+            self._lock(lock)
+            if not self._is_bound(config):
+                write(self.path / "config.json", dumps(config, indent=2))
+            self._end_line()
+            yield
+
+    def _is_bound(self, config: dict[str, Any]) -> bool:
+        file = self.path / "config.json"
+        if not file.exists():
+            left = [name for name in PARTS if (self.path / name).exists()]
+            if left:
+                raise WorkdirError(f"{self.path} has {left[0]} but no config.json to tell of which run: {OTHER}")
+            return False
+        differing = sorted(_differences(read(file, dict, OTHER), json.loads(dumps(config))))
+        if differing:
+            names = ", ".join(differing[:3])
+            raise WorkdirError(f"{self.path} holds a run with another config ({names} differ): use an empty --workdir")
+        return True
+
+    def _lock(self, file: IO[str]) -> None:
+        """Lock an open file until it is closed or the process ends, however it ends; the first process does so for all."""
+        if jax.process_index():
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkdirError(f"another process works in {self.path}: wait for it, or use another --workdir") from None
+        except OSError:  # a file system without locks: better a run without one than none
+            return
+
+    def _end_line(self) -> None:
+        """End the line of metrics.jsonl that a kill cut short, so that the next does not go on from it."""
+        file = self.path / "metrics.jsonl"
+        if jax.process_index() == 0 and file.exists():
+            with file.open("rb+") as lines:
+                if lines.seek(0, os.SEEK_END):
+                    lines.seek(-1, os.SEEK_END)
+                    if lines.read(1) != b"\n":
+                        lines.write(b"\n")
 
     def log(self, event: str, **fields: Any) -> None:
         """Append one line to metrics.jsonl, on the first process only."""
@@ -58,17 +113,19 @@ class Workdir:
                 file.write(dumps({"event": event, "time": time.time(), **fields}) + "\n")
 
     def stage(self, name: str, compute: Callable[[], Any]) -> Any:
-        """The result of `compute`, a JSON value: read back if this stage has finished before, else computed and kept."""
+        """The result of `compute`, a JSON value: read back if this stage has finished before, else computed and kept.
+
+        Raises:
+          WorkdirError: what was kept is damaged.
+        """
         file = self.path / "stages" / f"{name}.json"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
             write(file, dumps(compute()))
-        return json.loads(file.read_text())
-
-    def results(self) -> dict[str, Any] | None:
-        """results.json if the run has finished."""
-        file = self.path / "results.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        value = read(file)
+        if value in (None, {}, []):
+            raise WorkdirError(f"{file} is empty: {AGAIN}")
+        return value
 
     def finish(self, command: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Write results.json."""
@@ -77,9 +134,51 @@ class Workdir:
         return json.loads(dumps(results))
 
 
+def read(path: Path, kind: type = object, mend: str = AGAIN) -> Any:
+    """The JSON value in a file.
+
+    Args:
+      kind: of the value.
+      mend: what to do if the file is damaged.
+
+    Raises:
+      WorkdirError: the file cannot be read or holds no such value.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WorkdirError(f"{path} cannot be read ({line(error)}): {mend}") from error
+    if not isinstance(value, kind):
+        raise WorkdirError(f"{path} cannot be read (no {kind.__name__}): {mend}")
+    return value
+
+
+def entries(path: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a metrics.jsonl, if there is one; a line that a kill cut short is passed over.
+
+    Raises:
+      WorkdirError: a line that no run wrote.
+    """
+    mend = "remove it and results.json and run again: finished stages are kept, and their sweeps logged again"
+    try:
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path} cannot be read ({line(error)}): {mend}") from error
+    for number, text in enumerate(lines, 1):
+        try:
+            entry = json.loads(text)
+        except ValueError:
+            if text[: len(ENTRY)] != ENTRY[: len(text)]:
+                raise WorkdirError(f"line {number} of {path} is damaged: {mend}") from None
+            continue
+        if not isinstance(entry, dict):
+            raise WorkdirError(f"line {number} of {path} is damaged: {mend}")
+        yield entry
+
+
 def write(path: Path, text: str) -> None:
     """Write a file through a temporary one, so that a kill leaves the old file or the new one."""
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # reports of one run may be written by several at once
     with temporary.open("w") as file:
         file.write(text)
         file.flush()

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import data, evaluation, fleet, models, parallel, results, training
+from experiments import checks, data, evaluation, fleet, models, parallel, results, training
+from experiments.configs import pretrain
+from experiments.errors import UserError, blame_user
 from experiments.models import backbone as vits
 from unlearn.losses import correct
 
@@ -28,21 +30,34 @@ def run(config: ml_collections.ConfigDict, workdir: str, command: str = "") -> d
       The contents of results.json.
 
     Raises:
-      ValueError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
+      UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
     """
-    folder = results.Workdir(workdir)
-    if folder.results():
-        folder.claim(config.to_dict())
-        return folder.results()
-    if config.train.steps < 1 or config.train.batch_size < 1 or config.data.stream:
-        raise ValueError("pre-training needs train.steps and train.batch_size of 1 or more, and data.stream=False")
-    dataset = data.only_classes(data.load(config.data), config.classes)
-    module = vits.vit(config.model, dataset.classes)
-    vits.init(module, jax.random.key(0), dataset.train.x)  # a wrong size of image shows before anything is written
-    folder.claim(config.to_dict())
+    with blame_user():
+        checks.check_keys(config, pretrain.get_config())
+        checks.check_values(config)
+        if config.data.stream:
+            raise UserError("pre-training holds its images in memory: set --config.data.stream=False")
+        folder = results.Workdir(workdir)
+        if found := folder.finished(config.to_dict()):
+            return found
+        dataset = data.only_classes(data.load(config.data), config.classes)
+        checks.check_splits(dataset)
+        module = vits.vit(config.model, dataset.classes)
+        vits.init(module, jax.random.key(0), dataset.train.x)  # a wrong size of image shows before anything is written
+    with folder.claimed(config.to_dict()):
+        return _run(config, folder, module, dataset, command)
+
+
+def _run(
+    config: ml_collections.ConfigDict,
+    folder: results.Workdir,
+    module: vits.VisionTransformer,
+    dataset: data.Dataset,
+    command: str,
+) -> dict[str, Any]:
     trained = _train(config, folder, module, dataset)
     params = jax.tree.map(np.asarray, fleet.lane(trained.params, 0))
-    vits.save_npz(Path(workdir) / CHECKPOINT, params)
+    vits.save_npz(folder.path / CHECKPOINT, params)
     scores = {f"{name}_accuracy": _accuracy(module, trained.params, getattr(dataset, name)) for name in SPLITS}
     row = {
         "training": "pretrain",

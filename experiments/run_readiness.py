@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from experiments import comparison, data, judging, results
-from experiments.bench import Config, check, resolved, set_up
+from experiments.bench import Config, resolved, set_up
+from experiments.checks import check
+from experiments.errors import blame_user
 
 
 def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
@@ -20,16 +22,16 @@ def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
       The contents of results.json.
 
     Raises:
-      ValueError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
+      UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
     """
-    config = resolved(config)
-    check(config)
-    folder = results.Workdir(workdir)
-    if folder.results():
-        folder.claim(config.to_dict())
-        return folder.results()
-    bench = set_up(config, folder, data.load(config.data))
-    rehearsals = comparison.plan(bench)
-    folder.claim(config.to_dict())  # only now: a mistake in the config must not bind the folder to it
-    fleets = comparison.train_all(bench, rehearsals)
-    return folder.finish(command, judging.judge(bench, fleets))
+    with blame_user():
+        config = resolved(config)
+        check(config)
+        folder = results.Workdir(workdir)
+        if found := folder.finished(config.to_dict()):
+            return found
+        bench = set_up(config, folder, data.load(config.data))
+        rehearsals = comparison.plan(bench)
+    with folder.claimed(config.to_dict()):  # only now: a mistake in the config must not bind the folder to it
+        fleets = comparison.train_all(bench, rehearsals)
+        return folder.finish(command, judging.judge(bench, fleets))

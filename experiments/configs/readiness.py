@@ -3,6 +3,10 @@
     python -m experiments.main --config=experiments/configs/readiness.py:digits --workdir=runs/digits
 
 `digits` needs no download. The others need `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared.
+
+Any key is a flag, `--config.train.steps=500`. Tuples are Python literals, `--config.request.clips='(0.0, 1.0)'`, and so
+are dicts, given as a whole: `--config.model.options='{"widths": (64,)}'`, `--config.variants='{"raw": {"form": "raw"}}'`,
+`--config.request.options='{"npo": {"beta": 0.2}}'`, `--config.readiness.algorithm_options='{"cap": 2.0}'`.
 """
 
 import ml_collections

@@ -21,15 +21,20 @@ def build(name: str, options: dict[str, Any], classes: int) -> nn.Module:
     """The module `name` with its options.
 
     Raises:
-      ValueError: no such model, or an option that it does not have.
+      ValueError: no such model, or an option that it does not have or that is no positive whole number, or several.
     """
     if name not in MODELS:
         raise ValueError(f"model {name!r} is unknown; choose one of {', '.join(MODELS)}")
     module = MODELS[name]
-    known = [field for field in module.__dataclass_fields__ if field not in ("parent", "name", "classes")]
-    for option in options:
+    fields = {name: field.default for name, field in module.__dataclass_fields__.items()}
+    known = {name: isinstance(fields[name], tuple) for name in fields if name not in ("parent", "name", "classes")}
+    for option, value in options.items():
         if option not in known:
             raise ValueError(f"model {name!r} has no option {option!r}; it takes {', '.join(known)}")
+        sizes = value if known[option] else (value,)
+        if not isinstance(sizes, list | tuple) or not all(type(size) is int and size >= 1 for size in sizes):
+            what = "whole numbers" if known[option] else "a whole number"
+            raise ValueError(f"option {option!r} of model {name!r} is {value!r}: give {what} from 1 up")
     return module(classes=classes, **options)
 
 

@@ -1,0 +1,31 @@
+"""Mistakes that a user can mend, told in one line; any other error is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UserError(ValueError):
+    """What was given cannot be used; the message is one line that says what to do."""
+
+
+@contextmanager
+def blame_user() -> Iterator[None]:
+    """Where config, data, model and workdir are resolved: what fails here fails for what was given.
+
+    Raises:
+      UserError: instead of an error that a library or a pure room raises for a value it cannot use.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError, LookupError, ArithmeticError, OSError) as error:
+        raise UserError(line(error)) from error
+
+
+def line(error: BaseException, most: int = 300) -> str:
+    """What an error says, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[:most]}..."
