@@ -6,7 +6,7 @@ Per ViT, untrained, in a store of 5 shards, 4 slices and all 75 nodes: milliseco
 in all of its blocks, of a loop over 5 such models, and of the server ("mean": 5 members, "all": 40), taken in turns, and in
 brackets the same as ratios to the plain model. Then what follows from the ledger: microseconds to see that its head is the
 same, milliseconds to follow a deletion (8 rows to 0) and a heal (8 files read, checked and put), and how many programs all
-that compiled. About a minute on two CPU cores.
+that compiled. A few minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=IMAGES, default=list(IMAGES))
     parser.add_argument("--dir", default=".")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=8)
     args = parser.parse_args()
     for name in args.models:
         with tempfile.TemporaryDirectory(dir=args.dir) as directory:
