@@ -127,13 +127,22 @@ def panel(drawn: Sequence[Way], curve: Callable[[Row], list[float]], target: flo
         longest = max((part.shape[-1] for part in lanes.values()), default=0)
         for key, part in lanes.items():
             _draw(axes, styles(drawn)[key], part, longest)
-        axes.set(xlabel="step", ylabel="accuracy, %", ylim=(-3, 103), yticks=range(0, 101, 20))
+        low = lowest([target, *(float(np.nanmin(part, initial=1.0)) for part in lanes.values())])
+        room = 0.03 * (100 - low)
+        ticks = range(low, 101, max(2, (100 - low) // 5))
+        axes.set(xlabel="step", ylabel="accuracy, %", ylim=(low - room, 100 + room), yticks=ticks)
         axes.margins(x=0.01)
         axes.grid(color="#e4e8ec", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def lowest(accuracies: Sequence[float]) -> int:
+    """Where the axis begins, in %: at 0, or, where every line keeps above a half, at the ten below the lowest point."""
+    least = min((value for value in accuracies if math.isfinite(value)), default=0.0)
+    return 10 * min(int(10 * least), 9) if least > 0.5 else 0
 
 
 def _draw(axes: Axes, style: Style, lanes: np.ndarray, longest: int) -> None:

@@ -456,3 +456,11 @@ def test_the_area_of_relearning_by_hand(curve, area):
     assert ways.relearned_area(row, oracle, "part") == pytest.approx(area)
     assert math.isnan(ways.relearned_area(make("vanilla", 1), oracle, "part"))  # no oracle of that seed
     assert math.isnan(ways.relearned_area(row, None, "part"))
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "percent"),
+    [([0.0, 0.9], 0), ([0.5, 0.9], 0), ([0.87, 0.99], 80), ([NAN, 0.95], 90), ([NAN], 0), ([1.0], 90)],
+)
+def test_the_axis_begins_where_lines_can_be_told_apart(accuracies, percent):
+    assert plots.lowest(accuracies) == percent
