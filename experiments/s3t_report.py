@@ -129,8 +129,8 @@ def _study(config: dict[str, Any], every: Sequence[Way]) -> list[Block]:
         "FLOPs are per shard and epoch, in forward passes of all blocks over its examples, without and with cached "
         f"prefixes. Planners with a budget take the one whose FLOPs (plain) come nearest to {budget:.4g}; sisa, stumps, "
         "chains, lattice and full have one size. An ensemble without a model answers nothing, which counts as wrong. "
-        "Nothing is healed here. SISA checkpoints are those of SISA with one adapter on all blocks: it goes back to the last one "
-        "before the hit slice and does not retrain."
+        "Nothing is healed here. SISA checkpoints are those of SISA with one adapter on all blocks: it goes back to the "
+        "last one before the hit slice and does not retrain."
     )
     accuracy = [*_curves(chosen, "accuracy", 100), *_retrained(every)]
     panels = [
@@ -206,8 +206,8 @@ def _cost(every: Sequence[Way]) -> list[Block]:
     note = (
         "Building, and what one deletion costs before it is honoured. FLOPs are those of a build without cached prefixes; "
         "seconds of a planner add up its nodes' own, by depth, as measured (without compilation; with cached prefixes "
-        "where they fit). Storage is adapters and heads of all shards. S3T's deletion flips masks: its latency is the store's, "
-        "below. SISA retrains the suffix of one shard, full retraining everything."
+        "where they fit). Storage is adapters and heads of all shards. S3T's deletion flips masks: its latency is the "
+        "store's, below. SISA retrains the suffix of one shard, full retraining everything."
     )
     headers = ["way", "build", "seconds", "storage", "per deletion", "seconds"]
     return [Heading("Cost"), Text(note), Table(headers, rows)]
@@ -257,8 +257,8 @@ def _told_store(every: Sequence[Way]) -> str:
     p50, p99 = np.percentile([one["acknowledged_ms"] for one in stream], [50, 99])
     return (
         f"The store ({name}) served {start:.1f}% before and {end:.1f}% after {len(stream)} deletions, and {healed:.1f}% "
-        f"once healed; a deletion was durable after {p50:.2f} ms at the median (99th percentile {p99:.2f} ms), and verify found "
-        f"{proof}."
+        f"once healed; a deletion was durable after {p50:.2f} ms at the median (99th percentile {p99:.2f} ms), and verify "
+        f"found {proof}."
     )
 
 
