@@ -43,7 +43,7 @@ test: $(stamp)  ## the tests, without the slow ones
 slow: $(stamp)  ## the slow tests
 	$(py) -m pytest -q -n 2 -m slow
 
-faults: $(stamp)  ## kill processes that delete, purge and train at hundreds of moments (two minutes)
+faults: $(stamp)  ## kill processes that delete, purge, train and heal at hundreds of moments (five minutes)
 	$(py) -m pytest -q -m slow -k "kill_9 or may_die" tests
 
 lint: $(stamp)  ## style and types

@@ -129,8 +129,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     """
     if config.stream and config.cache_dir:
         raise DataError("data.cache_dir keeps all images decoded, data.stream none: set one of them alone")
-    source = _source(config)
-    ids = _assign(source, config.name, config.validation_fraction, config.train_size)
+    source, ids = raw(config)
     own = ids["train"]
     if config.stream:
         labels, scale, shape = _survey(source, own, config.name)
@@ -147,6 +146,12 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         return Split(standardise(images, scale), labels, ids[name])
 
     return Dataset(config.name, train, held_out("validation"), held_out("test"), source.classes)
+
+
+def raw(config: ml_collections.ConfigDict) -> tuple[Source, dict[str, Array]]:
+    """A data set before anything is computed from its images, and the ids of each split, increasing; see `load`."""
+    source = _source(config)
+    return source, _assign(source, config.name, config.validation_fraction, config.train_size)
 
 
 def hash_uniform(ids: Array, purpose: str, seed: int) -> Array:

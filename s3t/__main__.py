@@ -7,16 +7,25 @@ standard error and exit status 2.
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
 import json
+import os
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from s3t import plan as plans
 from s3t.planners import PLANNERS
 
+if TYPE_CHECKING:
+    from s3t.source import Source
+    from s3t.store import Draft, Manifest, Store
+
 Result = dict[str, Any]
+
+KEY_BYTES = 32  # of a new store's partition key
 
 
 class Command(NamedTuple):
@@ -44,10 +53,10 @@ class Parser(argparse.ArgumentParser):
 # --- plan -------------------------------------------------------------------------------------------------------------
 
 
-def planner_arguments(parser: argparse.ArgumentParser) -> None:
+def planner_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Arguments of every command that makes a plan."""
-    parser.add_argument("--planner", required=True, choices=PLANNERS, help="how to choose what is trained")
-    parser.add_argument("--slices", required=True, type=int, metavar="L", help="slices of a shard")
+    parser.add_argument("--planner", required=required, choices=PLANNERS, help="how to choose what is trained")
+    parser.add_argument("--slices", required=required, type=int, metavar="L", help="slices of a shard")
     parser.add_argument(
         "--budget",
         type=float,
@@ -204,23 +213,221 @@ def verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expect-head", metavar="H", help="a head from an earlier answer, which the ledger must still hold"
     )
+    parser.add_argument(
+        "--replay", type=which_nodes, metavar="all|N|IDENTITY", help="train nodes once more and compare their bytes"
+    )
+    source_arguments(parser)
+
+
+def which_nodes(text: str) -> str | int:
+    """All nodes, a number of them, or one by its identity."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else text
 
 
 def run_verify(args: argparse.Namespace) -> Result:
-    """Proof from the ledger and the certificates; nothing is changed."""
+    """Proof from the ledger and the certificates, and by training anew; nothing is changed."""
+    from s3t import verify
+
+    result = verify.verify(args.store, args.expect_head)
+    if args.replay is None or "nodes" not in result:  # without a whole ledger there is nothing to train from
+        return result
+    from s3t import replay
     from s3t import store as stores
 
-    return stores.verify(args.store, args.expect_head)
+    opened = stores.look(args.store)
+    found = replay.replay(opened, source_for(opened.manifest, args.arguments), args.replay)
+    stores.close(opened)
+    problems = [*result["problems"], *(problem for problem in found["problems"] if problem not in result["problems"])]
+    return {**result, "ok": not problems, "problems": problems, "replay": found}
 
 
 def verify_text(result: Result) -> str:
     """A proof in words."""
-    if not result["ok"]:
-        return "\n".join(f"problem: {problem}" for problem in result["problems"])
-    return (
-        f"ok: none of {result['nodes']} serving nodes holds one of {result['deleted']} deleted examples\n"
-        f"head: {result['head']} after {result['rows']} rows"
+    lines = [f"problem: {problem}" for problem in result["problems"]]
+    if result["ok"]:
+        lines += [
+            f"ok: none of {result['nodes']} serving nodes holds one of {result['deleted']} deleted examples",
+            f"head: {result['head']} after {result['rows']} rows",
+        ]
+    if found := result.get("replay"):
+        kinds = ("identical", "differs", "damaged", "not replayable here")
+        lines += ["replayed: " + ", ".join(f"{len(found[kind])} {kind}" for kind in kinds)]
+        lines += [f"not replayable here: {reason}" for reason in found["reasons"]]
+    return "\n".join(lines)
+
+
+# --- predict ----------------------------------------------------------------------------------------------------------
+
+
+def predict_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which examples, and how the shards' answers become one."""
+    store_arguments(parser)
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--ids", type=whole_numbers, metavar="12,17,...", help="training examples, deleted ones too")
+    asked.add_argument("--split", metavar="S", help="a split of the store's factory, such as test")
+    parser.add_argument(
+        "--aggregate",
+        choices=("mean", "depth", "all"),  # serve.AGGREGATES, which brings jax
+        default="mean",
+        help="mean of the shards' logits (default), mean weighted by the depth served, or mean of all that survives",
     )
+
+
+def run_predict(args: argparse.Namespace) -> Result:
+    """What the ensemble says of examples; nothing is changed."""
+    from s3t import serving
+    from s3t import store as stores
+
+    opened = stores.look(args.store)
+    made = opened.manifest
+    source = source_of(made.factory, made.hyper.get("source", {}), made.arguments)
+    result = serving.predict(opened, source, args.ids, args.split, args.aggregate)
+    stores.close(opened)
+    return result
+
+
+def predict_text(result: Result) -> str:
+    """Predicted labels, and what predicted them."""
+    lines = [f"{one}: {label}" for one, label in zip(result["ids"], result["labels"], strict=True)]
+    return "\n".join([*lines, f"depth served by shard {', '.join(map(str, result['depth']))}", f"head: {result['head']}"])
+
+
+# --- The factory ------------------------------------------------------------------------------------------------------
+
+
+def source_of(factory: str, hyper: Mapping[str, Any], arguments: Mapping[str, Any]) -> Source:
+    """What a manifest's factory makes.
+
+    Raises:
+      ValueError: no such function, or arguments that it does not take; what it raises itself.
+    """
+    module, _, function = factory.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), function)
+        inspect.signature(make).bind(hyper, **arguments)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"the factory {factory} cannot be found: {error}") from None
+    except TypeError as error:
+        raise ValueError(f"the factory {factory} does not take these arguments: {error}") from None
+    return make(hyper, **arguments)
+
+
+def source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where things lie on this machine."""
+    parser.add_argument(
+        "--arguments", type=json_object, default={}, metavar="JSON", help="keyword arguments of the store's factory"
+    )
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"expected a JSON object, got {text!r:.80}")
+    return value
+
+
+def source_for(manifest: Manifest, arguments: Mapping[str, Any]) -> Source:
+    """What the factory of a store makes; arguments given now come before those of the manifest."""
+    if "source" not in manifest.hyper:
+        raise ValueError("the store was not made by `python -m s3t train`: nothing says how to train its nodes")
+    return source_of(manifest.factory, manifest.hyper["source"], {**manifest.arguments, **arguments})
+
+
+# --- train, heal ------------------------------------------------------------------------------------------------------
+
+
+def train_arguments(parser: argparse.ArgumentParser) -> None:
+    """A store, and what to make it from if there is none."""
+    store_arguments(parser)
+    source_arguments(parser)
+    planner_arguments(parser, required=False)
+    parser.add_argument("--shards", type=int, metavar="m", help="models of the ensemble")
+    parser.add_argument("--factory", metavar="MODULE:FUNCTION", help="makes model and data")
+    parser.add_argument("--hyper", type=json_object, metavar="JSON", help="what the factory calls its hyper-parameters")
+    parser.add_argument("--seed", type=seed, metavar="S", help="root key of every random draw; 0 by default")
+
+
+def run_train(args: argparse.Namespace) -> Result:
+    """Create the store if there is none, and train what is missing."""
+    from s3t import store as stores
+
+    if not stores.exists(args.store):
+        return trained(create(args), args)
+    opened = stores.open(args.store)
+    check_as_made(opened.manifest, args)
+    return trained(opened, args)
+
+
+def create(args: argparse.Namespace) -> Store:
+    """A new store, as the arguments describe it."""
+    lacking = [f"--{name}" for name in ("factory", "planner", "slices", "shards") if getattr(args, name) is None]
+    if lacking:
+        raise ValueError(f"there is no store at {args.store}; to make one, give {' and '.join(lacking)}")
+    from s3t import heal
+
+    source = source_of(args.factory, args.hyper or {}, args.arguments)
+    key = os.urandom(KEY_BYTES)
+    made = {"factory": args.factory, "arguments": args.arguments}
+    return heal.create(args.store, source, make_plan(args), args.shards, args.seed or 0, key, **made)
+
+
+def check_as_made(manifest: Manifest, args: argparse.Namespace) -> None:
+    """Refuse to go on with a store that was made otherwise than asked for now; what is left out is as it was made."""
+    hyper = manifest.hyper["source"]
+    asked = {
+        "factory": manifest.factory,
+        "slices": manifest.slices,
+        "shards": manifest.shards,
+        "seed": manifest.root_key,
+        "hyper": args.hyper and {name: hyper.get(name) for name in args.hyper},
+    }
+    for name, made in asked.items():
+        if getattr(args, name) not in (None, made):
+            raise ValueError(f"the store was made with another --{name} ({made}): leave it out or choose another directory")
+    if args.planner and (args.slices is None or make_plan(args).nodes != manifest.nodes):
+        raise ValueError("the store was made for another plan: leave --planner out or choose another directory")
+
+
+def heal_arguments(parser: argparse.ArgumentParser) -> None:
+    """A store."""
+    store_arguments(parser)
+    source_arguments(parser)
+
+
+def run_heal(args: argparse.Namespace) -> Result:
+    """Train anew what deletions took away."""
+    from s3t import store as stores
+
+    return trained(stores.open(args.store), args)
+
+
+def trained(opened: Store, args: argparse.Namespace) -> Result:
+    """Train what a store misses; what it serves then."""
+    from s3t import heal
+    from s3t import store as stores
+
+    source = source_for(opened.manifest, args.arguments)
+    heal.register(opened, source)  # if the store's creation was killed before it
+    done = heal.heal(opened, source, say=(lambda made: None) if args.json else show)
+    result = {**stores.status(opened), **done}
+    stores.close(opened)
+    return result
+
+
+def show(made: Draft) -> None:
+    """Say that a node serves."""
+    print(f"shard {made.shard}: {' '.join(map(str, made.slices))} ({len(made.ids)} examples)", file=sys.stderr, flush=True)
+
+
+def trained_text(result: Result) -> str:
+    """What was trained, and what is served."""
+    lines = [f"trained: {result['trained']} nodes, {result['discarded']} in vain; {result['skipped']} have no examples"]
+    lines += [f"healed: {', '.join(result['healed'])}"] if result["healed"] else []
+    return "\n".join([*lines, status_text(result)])
 
 
 COMMANDS = {
@@ -235,6 +442,18 @@ COMMANDS = {
         simulate_arguments,
         run_simulate,
         simulate_text,
+    ),
+    "train": Command(
+        "make a store and train its nodes, or go on with one",
+        train_arguments,
+        run_train,
+        trained_text,
+    ),
+    "heal": Command(
+        "train anew what deletions took away",
+        heal_arguments,
+        run_heal,
+        trained_text,
     ),
     "status": Command(
         "what a store serves, and what is deleted",
@@ -254,6 +473,12 @@ COMMANDS = {
         verify_arguments,
         run_verify,
         verify_text,
+    ),
+    "predict": Command(
+        "labels and logits of the ensemble that survives",
+        predict_arguments,
+        run_predict,
+        predict_text,
     ),
 }
 

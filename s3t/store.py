@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from time import perf_counter
@@ -91,19 +90,26 @@ class Draft(NamedTuple):
 
 
 def create(root: Path | str, manifest: Manifest) -> Store:
-    """A new store without examples and nodes, in a directory that is empty or does not exist.
+    """A new store without examples and nodes, in a new or empty directory, or one in which a creation was killed.
 
     Raises:
-      ValueError: a directory that holds something; a manifest that cannot be.
+      ValueError: a directory that holds something else; a manifest that cannot be.
     """
     root = Path(root)
     text = certificates.canonical(_checked(manifest)._asdict())
     root.mkdir(parents=True, exist_ok=True)
-    if any(root.iterdir()):
+    begun = (root / MANIFEST).with_suffix(".tmp")
+    found = sorted(root.iterdir())
+    ours = [path for path in found if path in (begun, root / NODES) or path.name.startswith(LEDGER)]
+    if found and (begun not in found or ours != found):
         raise ValueError(f"{root} is not empty: choose another directory for the store")
-    (root / NODES).mkdir()
-    ledgers.create(root / LEDGER, _digest(text)).close()
-    _write(root / MANIFEST, text)  # last: a directory without it is no store
+    _flush(begun, text)  # first: what stands beside it is not a store yet
+    for path in root.glob(f"{LEDGER}*"):
+        path.unlink()
+    (root / NODES).mkdir(exist_ok=True)
+    ledgers.create(root / LEDGER, manifest_digest(text)).close()
+    begun.replace(root / MANIFEST)  # last: a directory without it is no store
+    _sync(root)
     _sync(root.parent)
     return look(root)  # the manifest as JSON has it, as every other process will see it
 
@@ -119,6 +125,11 @@ def open(root: Path | str) -> Store:
     return store
 
 
+def exists(root: Path | str) -> bool:
+    """Whether there is a store."""
+    return (Path(root) / MANIFEST).is_file()
+
+
 def look(root: Path | str) -> Store:
     """An existing store as it is; nothing is changed.
 
@@ -126,7 +137,7 @@ def look(root: Path | str) -> Store:
       ValueError: there is no store.
     """
     root = Path(root)
-    if not (root / MANIFEST).is_file():
+    if not exists(root):
         raise ValueError(f"there is no store at {root}: it has no {MANIFEST}")
     try:
         fields = json.loads((root / MANIFEST).read_bytes())
@@ -157,7 +168,8 @@ def _checked(manifest: Manifest) -> Manifest:
     return manifest
 
 
-def _digest(text: bytes) -> str:
+def manifest_digest(text: bytes) -> str:
+    """What the ledger's first row holds of the manifest's file."""
     return certificates.digest("manifest", text.decode())
 
 
@@ -167,12 +179,17 @@ def _digest(text: bytes) -> str:
 def _write(path: Path, data: bytes) -> None:
     """Write a file so that after a crash it is there whole or not at all."""
     temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    _flush(temporary, data)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _flush(path: Path, data: bytes) -> None:
+    """Write a file that is on disk when this returns."""
+    with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync(path.parent)
 
 
 def _sync(directory: Path) -> None:
@@ -184,11 +201,12 @@ def _sync(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _file(store: Store, identity: str) -> Path:
+def file_of(store: Store, identity: str) -> Path:
+    """Where a node's file is, or would be."""
     return store.root / NODES / (identity + SUFFIX)
 
 
-def _leftovers(store: Store, live: Iterable[str]) -> list[Path]:
+def leftovers(store: Store, live: Iterable[str]) -> list[Path]:
     """Everything among the files of nodes that is not the file of one of these."""
     names = {identity + SUFFIX for identity in live}
     return sorted(path for path in (store.root / NODES).iterdir() if path.name not in names)
@@ -281,7 +299,7 @@ def publish(
     data = save(arrays, {"certificate": certificates.to_json(certificate)})
     digest = certificates.certificate_digest(certificate)
     node = ledgers.Node(drafted.identity, drafted.shard, drafted.slices, drafted.as_of, digest)
-    ledgers.publish(store.ledger, node, parent, lambda: _write(_file(store, node.identity), data))
+    ledgers.publish(store.ledger, node, parent, lambda: _write(file_of(store, node.identity), data))
     return certificate
 
 
@@ -296,7 +314,7 @@ def load(store: Store, node: ledgers.Node) -> tuple[Certificate, dict[str, np.nd
     Raises:
       ValueError: a file that is missing or is not what was published.
     """
-    certificate, tensors = _read(_file(store, node.identity))
+    certificate, tensors = _read(file_of(store, node.identity))
     if certificates.certificate_digest(certificate) != node.certificate:
         raise ValueError(f"the certificate of node {node.identity} is not the one that was published")
     if certificates.parameters_digest(tensors) != certificate.output:
@@ -305,13 +323,15 @@ def load(store: Store, node: ledgers.Node) -> tuple[Certificate, dict[str, np.nd
 
 
 def missing(store: Store) -> tuple[tuple[int, Node], ...]:
-    """(shard, slices) of the plan that no node serves, parents first: what to train.
-
-    A node whose slices hold no example any more is among them.
-    """
+    """(shard, slices) of the plan that no node serves, parents first: what to train, as far as it is `trainable`."""
     have = {(node.shard, node.slices) for node in live(store)}
     places = ((shard, slices) for slices in store.manifest.nodes for shard in range(store.manifest.shards))
     return tuple(place for place in places if place not in have)
+
+
+def trainable(store: Store, shard: int, slices: Node) -> bool:
+    """Whether a node and all its ancestors have examples: those of its first slice, which all of them hold."""
+    return bool(ledgers.members(store.ledger, shard, slices[:1])[1])
 
 
 # --- Deletion ---------------------------------------------------------------------------------------------------------
@@ -326,7 +346,7 @@ def delete(store: Store, ids: Iterable[int], request_id: str | None = None) -> d
       request_id: of the caller's choice; a request that is repeated is answered as it was; a random one if None.
 
     Returns:
-      request, state, ids, already, unknown, nodes_dropped, head (a receipt: `verify` finds it in the chain), and
+      request, state, ids, already, unknown, nodes_dropped, head (a receipt: `s3t.verify` finds it in the chain), and
       acknowledged_ms, milliseconds from the call to the durable record.
 
     Raises:
@@ -354,7 +374,7 @@ def purge(store: Store) -> tuple[str, ...]:
     """
 
     def remove(serving: set[str]) -> None:
-        for path in _leftovers(store, serving):
+        for path in leftovers(store, serving):
             path.unlink()
         _sync(store.root / NODES)
 
@@ -364,9 +384,9 @@ def purge(store: Store) -> tuple[str, ...]:
 def heal(store: Store) -> tuple[str, ...]:
     """Note which requests are healed: purged ones for which every node of the plan that they hit serves again.
 
-    A node that has no example left is not waited for.
+    What cannot be trained is not waited for, see `missing`.
     """
-    waiting = [place for place in missing(store) if ledgers.members(store.ledger, *place)[1]]
+    waiting = [(shard, slices) for shard, slices in missing(store) if trainable(store, shard, slices)]
     done: list[str] = []
     for request in ledgers.requests(store.ledger, "purged"):
         hit = ledgers.places_hit(store.ledger, request)
@@ -383,7 +403,7 @@ def status(store: Store) -> dict[str, Any]:
     nodes = live(store)
     depth = [max((len(node.slices) for node in nodes if node.shard == s), default=0) for s in range(store.manifest.shards)]
     problems = [
-        f"the file of node {node.identity} is missing" for node in nodes if not _file(store, node.identity).is_file()
+        f"the file of node {node.identity} is missing" for node in nodes if not file_of(store, node.identity).is_file()
     ]
     if not any(depth):
         problems.append(f"{REBUILD}: no shard has a model")
@@ -393,7 +413,7 @@ def status(store: Store) -> dict[str, Any]:
         "problems": problems,
         "state": REBUILD if not any(depth) else "partial" if missing(store) else "complete",
         "depth": depth,
-        "nodes": {"live": len(nodes), "missing": len(missing(store)), "leftovers": len(_leftovers(store, names(nodes)))},
+        "nodes": {"live": len(nodes), "missing": len(missing(store)), "leftovers": len(leftovers(store, names(nodes)))},
         **ledgers.counts(store.ledger),
         "rows": rows,
         "head": head,
@@ -403,106 +423,3 @@ def status(store: Store) -> dict[str, Any]:
 def names(nodes: Iterable[ledgers.Node]) -> list[str]:
     """The nodes' identities."""
     return [node.identity for node in nodes]
-
-
-def verify(root: Path | str, expect_head: str | None = None) -> dict[str, Any]:
-    """Prove from the ledger and the certificates that no served node holds a deleted id, and that nothing was altered.
-
-    Nothing is changed, and no writer has to wait. The tree of ids of each node is built anew from the ledger's examples.
-
-    Args:
-      root: directory of the store.
-      expect_head: a head that the ledger had, from an earlier answer; it must be in the chain still.
-
-    Returns:
-      ok; problems, one line each; and what was looked at: nodes, examples, deleted, requests, leftovers, rows, head.
-
-    Raises:
-      ValueError: there is no store.
-    """
-    try:
-        store = look(root)
-        result = _verify(store, expect_head)
-        close(store)
-        return result
-    except sqlite3.DatabaseError as error:
-        return {"ok": False, "problems": [f"the ledger cannot be read: {error}"]}
-
-
-def _verify(store: Store, expect_head: str | None) -> dict[str, Any]:
-    faults: list[tuple[str, str]] = []
-    seen: dict[str, Any] = {}
-    with store.ledger:
-        store.ledger.execute("BEGIN")  # one snapshot
-        rows, head = ledgers.head(store.ledger)
-        problems = ledgers.audit(store.ledger, _digest((store.root / MANIFEST).read_bytes()), expect_head)
-        if not problems:  # else there is nothing to hold the nodes against
-            nodes = live(store)
-            faults = [fault for shard in range(store.manifest.shards) for fault in _faults(store, nodes, shard)]
-            seen = {"nodes": len(nodes), **ledgers.counts(store.ledger), "leftovers": len(_leftovers(store, names(nodes)))}
-            problems += [
-                f"node {name} was purged, but its file is there"
-                for name in ledgers.purged(store.ledger)
-                if _file(store, name).exists()
-            ]
-    if faults:  # a node that was dropped while we looked may have lost its file
-        serving = set(names(live(store)))
-        problems += [f"node {name}: {fault}" for name, fault in faults if name in serving]
-    return {"ok": not problems, "problems": problems, **seen, "rows": rows, "head": head}
-
-
-def _faults(store: Store, nodes: Iterable[ledgers.Node], shard: int) -> list[tuple[str, str]]:
-    """(identity, what is wrong) of the nodes of one shard."""
-    examples = ledgers.shard_ids(store.ledger, shard)
-    deleted = {one for one, _, _, gone in examples if gone is not None}
-    family = [node for node in nodes if node.shard == shard]
-    parents = {(node.slices, node.certificate) for node in family} | {((), None)}
-    faults = []
-    for node in family:
-        try:
-            certificate, _ = load(store, node)
-        except ValueError as error:
-            faults.append((node.identity, str(error)))
-            continue
-        held = _held(examples, node)
-        made = store.manifest
-        claims = {
-            "was made otherwise than the manifest says": certificate[:5]
-            == (made.backbone, made.hyper, made.root_key, node.shard, node.slices),
-            "does not bear the name of its certificate": certificates.identity_of(certificate) == node.identity,
-            "was not trained on the ids that the ledger has for it": certificate.examples == len(held)
-            and certificate.ids_root == certificates.merkle_root(held),
-            "holds a deleted id": deleted.isdisjoint(held),
-            "has no serving parent": (node.slices[:-1], certificate.parent) in parents,
-        }
-        faults += [(node.identity, claim) for claim, holds in claims.items() if not holds]
-    return faults
-
-
-def _held(examples: Iterable[tuple[int, int, int, int | None]], node: ledgers.Node) -> list[int]:
-    """The ids that a node was trained on, from the examples of its shard."""
-    slices, as_of = set(node.slices), node.as_of
-    return [
-        one
-        for one, slice_, registered, gone in examples
-        if slice_ in slices and registered <= as_of and (gone is None or gone > as_of)
-    ]
-
-
-def proofs(store: Store, one: int) -> dict[str, Any]:
-    """Whether each serving node was trained on an id, so that a third party can check it (`s3t.certificate`).
-
-    Returns:
-      id, head, and of each node its certificate (as `certificate.to_json`), holds, and the proof, which
-      `check_inclusion` or `check_exclusion` checks against the certificate's ids_root.
-    """
-    found = []
-    for shard in range(store.manifest.shards):
-        examples = ledgers.shard_ids(store.ledger, shard)
-        for node in live(store):
-            if node.shard == shard:
-                tree = certificates.merkle_tree(_held(examples, node))
-                proof = certificates.prove(tree, one)
-                text = certificates.to_json(load(store, node)[0])
-                found.append({"certificate": text, "holds": "leaf" in proof, "proof": proof})
-    return {"id": one, "head": ledgers.head(store.ledger).digest, "nodes": found}

@@ -107,7 +107,7 @@ class Stage(NamedTuple):
     run: (frozen, slices, root key, lanes) -> what the lanes' nodes own; compiled at its first call.
     """
 
-    run: Callable[[Tree, Slices, Array, Lanes], Trained]
+    run: jax.stages.Wrapped
     shape: Shape
     batch_size: int
 
@@ -132,11 +132,7 @@ def arrange(x: Any, y: np.ndarray, ids: np.ndarray, places: Places, shards: int,
     Raises:
       ValueError: an id out of range or given twice; a slice with more examples than its room.
     """
-    ids = np.asarray(ids)
-    if ids.dtype.kind not in "iu" or (len(ids) and not 0 <= ids.min() <= ids.max() < 1 << 32):
-        raise ValueError("ids must be integers from 0 to 2^32 - 1: keys fold them in")
-    if len(np.unique(ids)) < len(ids):
-        raise ValueError("ids must be distinct: drop the repeated examples")
+    ids = check_ids(ids)
     count = counts(places, shards, slices).ravel()
     if count.max(initial=0) > capacity:
         at = int(count.argmax())
@@ -157,6 +153,20 @@ def arrange(x: Any, y: np.ndarray, ids: np.ndarray, places: Places, shards: int,
         arranged.y[at, : len(rows)] = y[rows]
         arranged.id[at, : len(rows)] = ids[rows]
     return arranged
+
+
+def check_ids(ids: Any) -> np.ndarray:
+    """Ids that keys can fold in and that name one example each.
+
+    Raises:
+      ValueError: ids out of range, or one given twice.
+    """
+    ids = np.asarray(ids)
+    if ids.dtype.kind not in "iu" or (len(ids) and not 0 <= ids.min() <= ids.max() < 1 << 32):
+        raise ValueError("ids must be integers from 0 to 2^32 - 1: keys fold them in")
+    if len(np.unique(ids)) < len(ids):
+        raise ValueError("ids must be distinct: drop the repeated examples")
+    return ids
 
 
 def counts(places: Places, shards: int, slices: int) -> np.ndarray:
@@ -198,7 +208,7 @@ def boundary(backbone: Backbone, shape: Shape) -> int:
     return owned(backbone.depth, shape.slices)[shape.depth - 1].start
 
 
-def make_prefixes(backbone: Backbone, boundaries: Sequence[int], chunk: int) -> Callable[[Tree, Array], tuple[Tree, ...]]:
+def make_prefixes(backbone: Backbone, boundaries: Sequence[int], chunk: int) -> jax.stages.Wrapped:
     """A compiled function (frozen, x [capacity, ...]) -> the activations before each of the given blocks, [capacity, ...].
 
     One forward pass serves all boundaries. A call takes one slice, in chunks of a fixed size, so what it gives is a

@@ -16,10 +16,11 @@ import pytest
 
 from experiments import data, s3t_build
 from experiments.models import backbone as vits
-from s3t import partition, train
+from s3t import build, partition, train
 from s3t.adapters import Lora
 from s3t.backbone import augmented, run_blocks
 from s3t.plan import make_plan
+from s3t.source import Source
 from tests import stacks, toys
 from unlearn import tree
 
@@ -136,14 +137,16 @@ def test_a_model_or_an_image_that_does_not_fit_is_refused():
 # builds
 
 
-def setup(slices=None, backbone=stacks.BACKBONE, **changes):
-    options = {"most_lanes": 3, "cache_bytes": 1 << 20} | changes
-    slices = slices or stacks.arranged()
-    return s3t_build.make_setup(backbone, stacks.frozen(), stacks.RECIPE, PLAN, stacks.KEY, slices, **options)
+def setup(**changes):
+    source = stacks.source(**changes)
+    count = train.counts(stacks.data()[3], stacks.SHARDS, stacks.SLICES)
+    return build.Setup(source, PLAN, stacks.SHARDS, stacks.KEY, build.make_shapes(source, PLAN, count))
 
 
-def built(setup, slices=None, existing=lambda shard, node: None):
-    return {(i, node): trained for i, node, trained in s3t_build.build(setup, slices or stacks.arranged(), existing)}
+def built(setup, slices=None, kept=()):
+    jobs = [(shard, node) for shard in range(setup.shards) for node in setup.plan.nodes if (shard, node) not in kept]
+    calls = build.build(setup, slices or stacks.arranged(), jobs, lambda shard, node: kept[shard, node])
+    return dict(node for call in calls for node in call.nodes)
 
 
 @functools.cache
@@ -161,7 +164,7 @@ def test_a_build_makes_every_node_shallow_first():
 @pytest.mark.parametrize("kept", [0, 1, 5, 11])
 def test_a_resumed_build_skips_what_exists_and_ends_with_the_same_bytes(kept):
     kept = dict(list(whole().items())[:kept])
-    rest = built(setup(), existing=lambda shard, node: kept.get((shard, node)))
+    rest = built(setup(), kept=kept)
     assert not rest.keys() & kept.keys() and kept.keys() | rest.keys() == whole().keys()
     assert all(tree.bits_equal(rest[job], whole()[job]) for job in rest)
 
@@ -172,7 +175,7 @@ def test_healing_is_a_build_of_what_was_lost_without_the_example():
     gone = int(np.flatnonzero((places.shard == 0) & (places.slice == 0))[0])
     without = stacks.arranged(keep=np.arange(len(ids)) != gone)
     survivors = {(i, node): trained for (i, node), trained in whole().items() if i == 1 or 0 not in node}
-    healed = built(setup(), without, lambda shard, node: survivors.get((shard, node)))
+    healed = built(setup(), without, survivors)
     assert {node for _, node in healed} == {node for node in PLAN.nodes if 0 in node}
     never = built(setup(), without)
     assert all(tree.bits_equal(never[job], (survivors | healed)[job]) for job in never)
@@ -181,7 +184,8 @@ def test_healing_is_a_build_of_what_was_lost_without_the_example():
 
 def test_the_cache_keeps_to_its_budget():
     bytes_needed = 2 * 4 * 8 * (4 * stacks.WIDTH + stacks.WIDTH)  # h in float32 and its mask
-    assert s3t_build.activation_bytes(stacks.BACKBONE, stacks.frozen(), stacks.arranged()) == bytes_needed
+    example = stacks.data()[0][:1]
+    assert 2 * 4 * 8 * build.activation_bytes(stacks.BACKBONE, stacks.frozen(), example) == bytes_needed
     assert [shape.cached for shape in setup(cache_bytes=bytes_needed).shapes] == [True] * 3
     assert [shape.cached for shape in setup(cache_bytes=bytes_needed - 1).shapes] == [False] * 3
     noisy = augmented(stacks.BACKBONE, lambda x, key: x + jax.random.normal(key))
@@ -228,23 +232,19 @@ def test_a_deletion_leaves_a_vit_no_trace():
 
     def arranged(x, keep):
         kept = partition.Places(places.shard[keep], places.slice[keep])
-        return train.arrange(x[keep], y[keep], ids[keep], kept, 2, 2, 8)
+        return train.arrange(x[keep], y[keep], ids[keep], kept, 2, 2, shapes[0].capacity)
 
     frozen, _ = vits.load_npz(FIXTURES / "vit_tiny.npz", TINY, IMAGE)
     recipe = train.Recipe(Lora(2, 4.0, ("query", "value")), 4, 2, lambda steps: optax.adamw(0.01, weight_decay=0.1))
     everyone = np.ones(22, bool)
-    build = s3t_build.make_setup(
-        vits.as_backbone(TINY),
-        frozen,
-        recipe,
-        make_plan(2, [(0, 1), (1,)]),
-        stacks.KEY,
-        arranged(x, everyone),
-        most_lanes=4,
-        cache_bytes=1 << 20,
+    source = Source(
+        vits.as_backbone(TINY), frozen, recipe, ids, lambda asked: (x[asked // 3], y[asked // 3]), {}, 4, 1 << 20
     )
+    plan = make_plan(2, [(0, 1), (1,)])
+    shapes = build.make_shapes(source, plan, train.counts(places, 2, 2))
+    own = build.Setup(source, plan, 2, stacks.KEY, shapes)
     there, poison, never = (
-        built(build, arranged(*data)) for data in ((x, everyone), (poisoned, everyone), (x, np.arange(22) != gone))
+        built(own, arranged(*data)) for data in ((x, everyone), (poisoned, everyone), (x, np.arange(22) != gone))
     )
     for (shard, node), trained in there.items():
         same = [tree.bits_equal(trained, other[shard, node]) for other in (poison, never)]
@@ -255,10 +255,9 @@ DEVICES_CHILD = """
 import json
 from tests import s3t_backbone_test as t, stacks, toys
 from experiments import s3t_build
-setup = t.setup(most_lanes=3)
+setup = t.setup(devices=2, place=s3t_build.spread)
 spread = t.built(setup)
-s3t_build.spread = lambda lanes: lanes
-alone = t.built(setup)
+alone = t.built(setup._replace(source=stacks.source()))
 toys.assert_close([spread[job] for job in alone], list(alone.values()), 2e-5)
 print(json.dumps([shape.lanes for shape in setup.shapes]))
 """
@@ -291,19 +290,16 @@ def test_digits_are_learnt():
     capacity = train.capacity_for(train.counts(places, 1, 2), 32)
     slices = train.arrange(*digits.train, places, 1, 2, capacity)
     recipe = train.Recipe(Lora(8, 8.0, ("query", "value", "MlpBlock_3")), 32, 12, s3t_build.cosine_adamw(1e-2, 0.0, 1.0))
-    build = s3t_build.make_setup(
-        vits.as_backbone(module),
-        frozen,
-        recipe,
-        make_plan(2, [(0, 1)]),
-        jax.random.key(1),
-        slices,
-        most_lanes=1,
-        cache_bytes=1 << 30,
+    backbone = vits.as_backbone(module)
+    own = Source(
+        backbone, frozen, recipe, digits.train.id, lambda ids: (digits.train.x[:1], digits.train.y[:1]), {}, 1, 1 << 30
     )
-    nodes = built(build, slices)
+    plan = make_plan(2, [(0, 1)])
+    shapes = build.make_shapes(own, plan, train.counts(places, 1, 2))
+    made = build.Setup(own, plan, 1, jax.random.key(1), shapes)
+    nodes = built(made, slices)
     accuracy = []
     for node in ((0,), (0, 1)):
-        found = s3t_build.node_logits(build, nodes, 0, node, jnp.asarray(digits.test.x))
+        found = s3t_build.node_logits(made, nodes, 0, node, jnp.asarray(digits.test.x))
         accuracy.append(float(np.mean(np.argmax(found, axis=1) == digits.test.y)))
     assert accuracy[0] > 0.5 and accuracy[1] > accuracy[0]

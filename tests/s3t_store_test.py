@@ -15,7 +15,7 @@ import pytest
 
 from experiments.benchmarks import s3t_ledger
 from s3t import certificate as certificates
-from s3t import ledger, store
+from s3t import ledger, store, verify
 from s3t.__main__ import main
 from tests import stores
 
@@ -139,7 +139,7 @@ def test_what_is_published_comes_back_bit_for_bit(opened):
     for name, tensor in tensors.items():
         assert (loaded[name].dtype, loaded[name].shape) == (tensor.dtype, tensor.shape)
         assert loaded[name].tobytes() == tensor.tobytes()
-    assert store.verify(opened.root)["ok"]
+    assert verify.verify(opened.root)["ok"]
 
 
 def test_certificates_lead_up_to_the_backbone(opened):
@@ -158,7 +158,7 @@ def test_a_deletion_during_training_discards_the_node_and_writes_nothing(opened)
     before = files(opened)
     with pytest.raises(store.Outdated):
         store.publish(opened, drafted, stores.tensors(drafted.identity), {}, None)
-    assert files(opened) == before and store.verify(opened.root)["ok"]
+    assert files(opened) == before and verify.verify(opened.root)["ok"]
 
 
 # deletion
@@ -193,7 +193,7 @@ def test_deleting_purging_healing(opened):
     assert store.heal(opened) == ("r",) and store.heal(opened) == () and store.missing(opened) == ()
     after = stores.content(opened)[1]
     assert {node[1:] for node in after} == {node[1:] for node in before} and len(after & before) == len(kept)
-    assert store.status(opened)["requests"] == {"healed": 1} and store.verify(opened.root)["ok"]
+    assert store.status(opened)["requests"] == {"healed": 1} and verify.verify(opened.root)["ok"]
 
 
 def test_a_node_without_examples_is_not_waited_for(tmp_path):
@@ -213,12 +213,12 @@ def test_a_dead_ensemble_says_so(opened):
     status = store.status(opened)
     assert (status["depth"], status["state"], status["ok"]) == ([0, 0], "needs rebuild", False)
     assert status["problems"] == ["needs rebuild: no shard has a model"]
-    assert store.verify(opened.root)["ok"]  # what serves nothing serves nothing deleted
+    assert verify.verify(opened.root)["ok"]  # what serves nothing serves nothing deleted
 
 
 def test_a_node_that_never_saw_the_example_stays(opened):
     store.register(opened, [100, 101], [0, 0], [1, 1])
-    assert store.delete(opened, [100])["nodes_dropped"] == 0 and store.verify(opened.root)["ok"]
+    assert store.delete(opened, [100])["nodes_dropped"] == 0 and verify.verify(opened.root)["ok"]
 
 
 # opening again
@@ -231,7 +231,7 @@ def test_opening_finishes_what_was_begun(opened):
     (nodes / f"{'0' * 64}.safetensors").write_bytes(b"never published")
     looked = store.look(opened.root)
     assert files(looked) - live_files(looked) and store.status(looked)["nodes"]["leftovers"] == 6
-    assert store.verify(looked.root)["ok"] and store.verify(looked.root)["leftovers"] == 6
+    assert verify.verify(looked.root)["ok"] and verify.verify(looked.root)["leftovers"] == 6
     again = store.open(opened.root)
     assert files(again) == live_files(again) and store.status(again)["requests"] == {"purged": 1}
 
@@ -242,16 +242,16 @@ def test_opening_finishes_what_was_begun(opened):
 def test_verify_counts_what_it_saw(opened):
     receipt = store.delete(opened, ids_at(opened, 0, 1)[:1], "r")["head"]
     store.purge(opened)
-    result = store.verify(opened.root, receipt)
+    result = verify.verify(opened.root, receipt)
     assert result == {
         "ok": True, "problems": [], "nodes": 10, "examples": 60, "deleted": 1, "requests": {"purged": 1}, "leftovers": 0,
         "rows": 19, "head": ledger.head(opened.ledger).digest,
     }  # fmt: skip
-    assert not store.verify(opened.root, "0" * 64)["ok"]
+    assert not verify.verify(opened.root, "0" * 64)["ok"]
 
 
 def problem(opened, expect_head=None):
-    result = store.verify(opened.root, expect_head)
+    result = verify.verify(opened.root, expect_head)
     assert result["ok"] == (not result["problems"])
     return " | ".join(result["problems"])
 
@@ -332,7 +332,7 @@ def test_a_served_node_that_holds_a_deleted_id_shows(opened):
     opened.ledger.execute("DELETE FROM nodes WHERE shard = 0")
     store.delete(opened, [one])
     opened.ledger.execute("INSERT INTO nodes SELECT * FROM hidden")
-    found = store.verify(opened.root)["problems"]
+    found = verify.verify(opened.root)["problems"]
     assert found and all("holds a deleted id" in text for text in found) and len(found) == 4
 
 
@@ -346,16 +346,16 @@ def test_an_unreadable_ledger_shows(opened):
 def test_anyone_can_check_the_proofs(opened):
     gone, kept = ids_at(opened, 0, 1)[:2]
     store.delete(opened, [gone])
-    proofs = json.loads(json.dumps([store.proofs(opened, gone), store.proofs(opened, kept), store.proofs(opened, 10**6)]))
+    proofs = json.loads(json.dumps([verify.proofs(opened, one) for one in (gone, kept, 10**6)]))
     assert [len(proof["nodes"]) for proof in proofs] == [10] * 3 and proofs[0]["head"] == ledger.head(opened.ledger).digest
     stores.fill(opened)
-    for proof in (*proofs, store.proofs(opened, gone), store.proofs(opened, kept)):
+    for proof in (*proofs, verify.proofs(opened, gone), verify.proofs(opened, kept)):
         for node in proof["nodes"]:
             certificate = certificates.from_json(node["certificate"])
             holds = proof["id"] == kept and certificate.shard == 0 and 1 in certificate.slices
             assert node["holds"] == holds == certificates.check_inclusion(certificate.ids_root, proof["id"], node["proof"])
             assert certificates.check_exclusion(certificate.ids_root, proof["id"], node["proof"]) != holds
-    assert sum(node["holds"] for node in store.proofs(opened, kept)["nodes"]) == 4
+    assert sum(node["holds"] for node in verify.proofs(opened, kept)["nodes"]) == 4
 
 
 # command line
@@ -385,7 +385,7 @@ def test_the_command_line_deletes_and_verifies(opened, capsys):
     assert again[0] == 0 and {**again[1], "acknowledged_ms": 0} == {**done, "acknowledged_ms": 0}
     already = run(capsys, "delete", "--store", root, "--ids", one)
     assert already[0] == 0 and (already[1]["ids"], already[1]["already"], already[1]["nodes_dropped"]) == ([], [one], 0)
-    assert run(capsys, "verify", "--store", root, "--expect-head", done["head"])[:2] == (0, store.verify(opened.root))
+    assert run(capsys, "verify", "--store", root, "--expect-head", done["head"])[:2] == (0, verify.verify(opened.root))
     assert run(capsys, "status", "--store", root)[:2] == (0, store.status(opened))
     wrong = run(capsys, "verify", "--store", root, "--expect-head", "0" * 64)
     assert wrong[0] == 1 and not wrong[1]["ok"] and "cut off" in wrong[1]["problems"][0]
@@ -463,7 +463,7 @@ def check_after_restart(root, acknowledged):
     opened = store.open(root)
     for request, ids in acknowledged:
         assert ledger.answer(opened.ledger, request).ids == tuple(ids)
-    result = store.verify(opened.root)
+    result = verify.verify(opened.root)
     assert result["ok"] and result["leftovers"] == 0, result
     assert files(opened) == live_files(opened)
     assert "deactivated" not in store.status(opened)["requests"]
@@ -477,10 +477,10 @@ def test_two_processes_may_delete_train_and_purge_at_once(tmp_path, template):
     requests = [[[f"{name}{one}", [one]] for one in part] for name, part in zip("xy", parts, strict=True)]
     both = [worker(tmp_path / "store", write(tmp_path / f"{i}.json", part)) for i, part in enumerate(requests)]
     while any(one.poll() is None for one in both):
-        assert store.verify(tmp_path / "store")["problems"] == []  # at any moment, with files coming and going
+        assert verify.verify(tmp_path / "store")["problems"] == []  # at any moment, with files coming and going
     assert [one.communicate(timeout=120)[0].split()[-1] for one in both] == ["done", "done"]
     opened = store.open(tmp_path / "store")
-    assert store.verify(opened.root)["ok"] and ledger.counts(opened.ledger)["deleted"] == 30
+    assert verify.verify(opened.root)["ok"] and ledger.counts(opened.ledger)["deleted"] == 30
     assert set(store.status(opened)["requests"]) == {"healed"}
     assert stores.content(opened) == never_killed(tmp_path, template, [["all", ids]])
 
@@ -501,7 +501,7 @@ def die_everywhere(tmp_path, template, steps):
         opened = store.open(root)
         stores.carry_out(opened, requests)
         assert stores.content(opened) == expected
-        assert store.status(opened)["requests"] == {"healed": 2} and store.verify(opened.root)["ok"]
+        assert store.status(opened)["requests"] == {"healed": 2} and verify.verify(opened.root)["ok"]
         store.close(opened)
         shutil.rmtree(root)
         if said[-1] == "done":
@@ -545,7 +545,7 @@ def kill_at_random(tmp_path, kills, seed):
     opened = store.open(root)
     stores.carry_out(opened, requests)
     assert stores.content(opened) == never_killed(tmp_path, template, requests)
-    assert store.status(opened)["requests"] == {"healed": done + 1} and store.verify(opened.root)["ok"]
+    assert store.status(opened)["requests"] == {"healed": done + 1} and verify.verify(opened.root)["ok"]
     store.close(opened)
     assert done > kills / 4  # it was killed at work
 

@@ -11,6 +11,7 @@ from s3t import train
 from s3t.adapters import Lora, adapt
 from s3t.backbone import Backbone
 from s3t.partition import Places
+from s3t.source import Source
 
 WIDTH, CLASSES, BLOCKS, FEATURES = 5, 3, 4, 2
 SHARDS, SLICES = 2, 4
@@ -65,6 +66,22 @@ def data(sizes=((5, 7, 4, 6), (6, 3, 8, 5))):
     y = np.where(x[:, 0] > 0.3, 2, x[:, 1] > 0).astype(np.int32)
     ids = 1000 - 7 * np.arange(len(group))
     return x, y, ids, Places((group // SLICES).astype(np.int32), (group % SLICES).astype(np.int32))
+
+
+def source(**changes):
+    """The examples by id, behind what a factory returns."""
+    x, y, ids, _ = data()
+    order = np.argsort(ids)
+    held = ids[order]
+
+    def fetch(asked):
+        if lacking := np.setdiff1d(asked, held).tolist():
+            raise ValueError(f"the toy data have no example {lacking[0]}")
+        rows = order[np.searchsorted(held, asked)]
+        return x[rows], y[rows]
+
+    made = Source(BACKBONE, frozen(), RECIPE, held, fetch, {"toy": 1}, most_lanes=3, cache_bytes=1 << 20)
+    return made._replace(**changes)
 
 
 def arranged(examples=None, keep=None, capacity=8):

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from s3t import ledger, store
+from s3t import ledger, store, verify
 from s3t.partition import assign
 from s3t.planners import lattice
 
@@ -45,7 +45,7 @@ def main() -> None:
 def row(root: Path, examples: int, size: int) -> str:
     """Build one store, verify it, and delete from it."""
     opened, build_seconds = timed(lambda: build(root, examples, size))
-    proof, verify_seconds = timed(lambda: store.verify(root))
+    proof, verify_seconds = timed(lambda: verify.verify(root))
     if not proof["ok"]:
         raise RuntimeError(f"the store is not what was built: {proof['problems'][0]}")
     order = np.random.default_rng(0).permutation(examples)

@@ -1,0 +1,127 @@
+"""A factory for stores: a ViT, random or pre-trained, on digits or on an image data set of TFDS.
+
+python -m s3t train --store DIR --factory experiments.s3t_factory:make ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments import data, s3t_build
+from experiments.models import backbone as vits
+from s3t.adapters import Lora
+from s3t.source import Fetch, Source
+from s3t.train import Recipe
+
+Split = Callable[[str], tuple[np.ndarray, Fetch]]
+
+# What decides bytes. Images are scaled by constants: moments of the data would carry what is deleted.
+HYPER: dict[str, Any] = {
+    "dataset": "digits",
+    "classes": [],  # labels to keep, renumbered in this order; all if empty
+    "train_size": 0,  # 0: all
+    "validation_fraction": 0.1,
+    "range": 255.0,  # of a pixel; 16.0 for digits
+    "mean": [0.5],  # of each channel of a pixel / range, or one for all
+    "std": [0.5],
+    "model": "digits",  # one of experiments.models.backbone.VITS
+    "seed": 0,  # of a random backbone
+    "rank": 8,
+    "alpha": 8.0,
+    "targets": ["query", "value"],
+    "batch_size": 32,
+    "epochs": 15,
+    "learning_rate": 1e-2,
+    "weight_decay": 0.0,
+    "clip": 1.0,
+}
+
+
+def make(
+    hyper: Mapping[str, Any],
+    *,
+    data_dir: str = "",
+    cache_dir: str = "",
+    stream: bool = False,
+    checkpoint: str = "",
+    most_lanes: int = 64,
+    cache_bytes: int = 1 << 30,
+) -> Source:
+    """The source of a store.
+
+    Args:
+      hyper: see HYPER; what is left out has the value there.
+      data_dir, cache_dir: see `experiments.data.load`.
+      stream: leave the images on disk and decode those that are asked for.
+      checkpoint: the backbone, an .npz file of the published layout (`experiments.run_pretrain` writes one); random if ''.
+      most_lanes: nodes to train at once on an accelerator.
+      cache_bytes: device memory for the activations of one depth.
+
+    Raises:
+      ValueError: a name in hyper that does not exist; data, a model or a checkpoint that will not do.
+    """
+    if unknown := sorted(hyper.keys() - HYPER.keys()):
+        raise ValueError(f"hyper has no {unknown[0]!r}: it takes {', '.join(HYPER)}")
+    hyper = HYPER | ({"range": 16.0} if hyper.get("dataset", "digits") == "digits" else {}) | dict(hyper)
+    split, classes = _data(hyper, data_dir, cache_dir, stream)
+    ids, fetch = split("train")
+    module = vits.vit(hyper["model"], classes)
+    example = fetch(ids[:1])[0]
+    if checkpoint:
+        frozen, _ = vits.load_npz(checkpoint, module, example.shape[1:])
+    else:
+        frozen, _ = vits.split_head(vits.init(module, jax.random.key(hyper["seed"]), example))
+    lora = Lora(hyper["rank"], hyper["alpha"], tuple(hyper["targets"]))
+    optimizer = s3t_build.cosine_adamw(hyper["learning_rate"], hyper["weight_decay"], hyper["clip"])
+    return Source(
+        vits.as_backbone(module),
+        jax.tree.map(np.asarray, frozen),
+        Recipe(lora, hyper["batch_size"], hyper["epochs"], optimizer),
+        ids,
+        fetch,
+        hyper,
+        s3t_build.lanes_for("vit", most_lanes),
+        cache_bytes,
+        jax.device_count(),
+        s3t_build.spread,
+        split,
+    )
+
+
+def _data(hyper: Mapping[str, Any], data_dir: str, cache_dir: str, stream: bool) -> tuple[Split, int]:
+    """(name of a split -> its ids and fetch, number of classes)."""
+    sizes = {name: hyper[name] for name in ("train_size", "validation_fraction")}
+    places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
+    source, splits = data.raw(ml_collections.ConfigDict({"name": hyper["dataset"], **sizes, **places}))
+    number = np.arange(source.classes, dtype=np.int32)
+    if classes := hyper["classes"]:
+        if len(set(classes)) < len(classes) or not set(classes) <= set(range(source.classes)):
+            raise ValueError(f"classes are {classes}: give distinct labels of 0..{source.classes - 1}")
+        number = np.full(source.classes, -1, np.int32)
+        number[classes] = np.arange(len(classes))
+    scale = data.Moments(*(np.asarray(hyper[name], np.float32) * np.float32(hyper["range"]) for name in ("mean", "std")))
+
+    def split(name: str) -> tuple[np.ndarray, Fetch]:
+        if name not in splits:
+            raise ValueError(f"{hyper['dataset']!r} has no split {name!r}: it has {', '.join(splits)}")
+        ids = splits[name]
+        if classes:
+            parts = np.split(ids, range(data.DECODE_AT_ONCE, len(ids), data.DECODE_AT_ONCE))
+            ids = ids[number[np.concatenate([source.read(part)[1] for part in parts])] >= 0]
+
+        def fetch(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            asked = np.asarray(asked)
+            if lacking := np.setdiff1d(asked, ids).tolist():
+                what = "training" if name == "train" else name
+                raise ValueError(f"{hyper['dataset']!r} has no {what} example {lacking[0]}: check data_dir and hyper")
+            images, labels = source.read(asked)
+            return data.standardise(images, scale), number[labels]
+
+        return ids, fetch
+
+    return split, len(hyper["classes"]) or source.classes

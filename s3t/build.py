@@ -1,0 +1,152 @@
+"""Building nodes of a plan, depth by depth: which programs there are, what they read, and what each call of them made."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from s3t import train
+from s3t.backbone import Backbone, owned
+from s3t.certificate import digest
+from s3t.plan import Node, Plan, at_depth
+from s3t.source import Source
+from s3t.train import Job, Shape, Slices, Trained
+
+Tree = Any
+
+
+class Setup(NamedTuple):
+    """All that decides the bytes of nodes, save the examples.
+
+    source: model, recipe and devices.
+    plan: of every shard.
+    shards: m.
+    key: the root key.
+    shapes: of the program of each depth, 1 first.
+    """
+
+    source: Source
+    plan: Plan
+    shards: int
+    key: jax.Array
+    shapes: tuple[Shape, ...]
+
+
+class Call(NamedTuple):
+    """What one call of a program made.
+
+    shape: of the program.
+    program: digest of the program's text, and of that which filled its cache: model, recipe, code and libraries together.
+    nodes: [(job, trained)].
+    """
+
+    shape: Shape
+    program: str
+    nodes: list[tuple[Job, Trained]]
+
+
+def make_shapes(source: Source, plan: Plan, count: np.ndarray) -> tuple[Shape, ...]:
+    """Choose the shapes of a build for the examples it starts with.
+
+    Lanes are a multiple of the devices. A depth is cached if its activations fit `cache_bytes`.
+
+    Args:
+      source: model, recipe and limits.
+      plan: of every shard.
+      count: [shards, slices] examples in each slice.
+
+    Raises:
+      ValueError: more slices than blocks.
+    """
+    shards = len(count)
+    owned(source.backbone.depth, plan.slices)
+    size = source.recipe.batch_size
+    capacity = train.capacity_for(count, size)
+    example = source.fetch(source.ids[:1])[0]
+    room = source.cache_bytes / (count.size * capacity)
+    cached = not source.backbone.random and activation_bytes(source.backbone, source.frozen, example) <= room
+    shapes = []
+    for depth in range(1, 1 + max(len(node) for node in plan.nodes)):
+        jobs = [(shard, node) for shard in range(shards) for node in at_depth(plan, depth)]
+        shape = train.shape_for(count, jobs, size, capacity, source.most_lanes, cached)
+        shapes.append(shape._replace(lanes=shape.lanes + -shape.lanes % source.devices))
+    return tuple(shapes)
+
+
+def activation_bytes(backbone: Backbone, frozen: Tree, example: np.ndarray) -> int:
+    """What the activations of one example [1, ...] at one boundary take, at the widest of all."""
+
+    def all_h(frozen: Tree, x: jax.Array) -> list[Tree]:
+        h = [backbone.embed(frozen, x, None)]
+        for i in range(backbone.depth - 1):
+            h.append(backbone.block(frozen, i, h[-1], {}))
+        return h
+
+    size = lambda h: sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(h))  # noqa: E731
+    return max(size(h) for h in jax.eval_shape(all_h, frozen, example))
+
+
+def build(setup: Setup, slices: Slices, jobs: Sequence[Job], finished: Callable[[int, Node], Trained]) -> Iterator[Call]:
+    """Train nodes, shallow before deep, and give those of each call as soon as it is done.
+
+    Neither which other nodes are asked for nor when changes a byte of any: a resumed build and a heal make what a build
+    in one go makes.
+
+    Args:
+      setup: the build.
+      slices: the examples at least of the slices of the jobs, in compartments of the shapes' capacity.
+      jobs: what to train; may hold nodes and their ancestors.
+      finished: (shard, node) -> what an ancestor that is not among the jobs owns.
+
+    Raises:
+      ValueError: more examples than the shapes have room for: a build with new shapes is needed.
+    """
+    source, have = setup.source, dict[Job, Trained]()
+    ancestor = lambda shard, node: have.get((shard, node)) or finished(shard, node)  # noqa: E731
+    by_depth = [(shape, [job for job in jobs if len(job[1]) == shape.depth]) for shape in setup.shapes]
+    todo = [(shape, of_depth) for shape, of_depth in by_depth if of_depth]
+    frozen = jax.device_put(source.frozen)
+    inputs, filling = activations(setup, frozen, slices, todo)
+    for shape, of_depth in todo:
+        stage = stage_for(source.backbone, source.recipe, shape)
+        held = jax.device_put(slices._replace(x=inputs.get(shape.depth, slices.x)))
+        program = ""
+        for first in range(0, len(of_depth), shape.lanes):
+            group = of_depth[first : first + shape.lanes]
+            nodes = list(train.train_nodes(stage, frozen, held, setup.key, group, ancestor, source.place))
+            if not program:  # asked after the first call, which has checked what it was given
+                lanes = source.place(train.make_lanes([group[0]] * shape.lanes, ancestor))
+                text = stage.run.lower(frozen, held, setup.key, lanes).as_text()
+                program = digest("program", [text, filling if shape.cached else ""])
+            have.update(nodes)
+            yield Call(shape, program, nodes)
+
+
+stage_for = functools.lru_cache(maxsize=64)(train.make_stage)
+prefixes_for = functools.lru_cache(maxsize=8)(train.make_prefixes)
+
+
+def activations(
+    setup: Setup, frozen: Tree, slices: Slices, todo: Sequence[tuple[Shape, Sequence[Job]]]
+) -> tuple[dict[int, Tree], str]:
+    """The frozen activations that each cached depth reads, on the host, from one pass over the slices of its nodes.
+
+    Returns:
+      depth -> what takes the place of `Slices.x`, and the text of the program that made them.
+    """
+    source = setup.source
+    starts = {shape.depth: train.boundary(source.backbone, shape) for shape, _ in todo if shape.cached}
+    if not starts:
+        return {}, ""
+    # All boundaries of the setup, whichever are needed: one program, so that a resumed build sees the same bytes.
+    ascending = tuple(sorted({train.boundary(source.backbone, shape) for shape in setup.shapes}))
+    prefixes = prefixes_for(source.backbone, ascending, source.recipe.batch_size)
+    groups = sorted({shard * setup.plan.slices + s for _, jobs in todo for shard, node in jobs for s in node})
+    filled = train.fill(prefixes, frozen, slices.x, groups)
+    text = prefixes.lower(frozen, slices.x[0]).as_text()
+    return {depth: filled[ascending.index(start)] for depth, start in starts.items()}, text

@@ -1,0 +1,120 @@
+"""Proof from what a store holds: nothing that serves was trained on a deleted example, and the record is whole."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from s3t import certificate as certificates
+from s3t import ledger as ledgers
+from s3t import store as stores
+from s3t.store import Store
+
+
+def verify(root: Path | str, expect_head: str | None = None) -> dict[str, Any]:
+    """Prove from the ledger and the certificates that no served node holds a deleted id, and that nothing was altered.
+
+    Nothing is changed, and no writer has to wait. The tree of ids of each node is built anew from the ledger's examples.
+
+    Args:
+      root: directory of the store.
+      expect_head: a head that the ledger had, from an earlier answer; it must be in the chain still.
+
+    Returns:
+      ok; problems, one line each; and what was looked at: nodes, examples, deleted, requests, leftovers, rows, head.
+
+    Raises:
+      ValueError: there is no store.
+    """
+    try:
+        store = stores.look(root)
+        result = _verify(store, expect_head)
+        stores.close(store)
+        return result
+    except sqlite3.DatabaseError as error:
+        return {"ok": False, "problems": [f"the ledger cannot be read: {error}"]}
+
+
+def _verify(store: Store, expect_head: str | None) -> dict[str, Any]:
+    faults: list[tuple[str, str]] = []
+    seen: dict[str, Any] = {}
+    with store.ledger:
+        store.ledger.execute("BEGIN")  # one snapshot
+        rows, head = ledgers.head(store.ledger)
+        manifest = stores.manifest_digest((store.root / stores.MANIFEST).read_bytes())
+        problems = ledgers.audit(store.ledger, manifest, expect_head)
+        if not problems:  # else there is nothing to hold the nodes against
+            nodes = stores.live(store)
+            faults = [fault for shard in range(store.manifest.shards) for fault in _faults(store, nodes, shard)]
+            left = stores.leftovers(store, stores.names(nodes))
+            seen = {"nodes": len(nodes), **ledgers.counts(store.ledger), "leftovers": len(left)}
+            problems += [
+                f"node {name} was purged, but its file is there"
+                for name in ledgers.purged(store.ledger)
+                if stores.file_of(store, name).exists()
+            ]
+    if faults:  # a node that was dropped while we looked may have lost its file
+        serving = set(stores.names(stores.live(store)))
+        problems += [f"node {name}: {fault}" for name, fault in faults if name in serving]
+    return {"ok": not problems, "problems": problems, **seen, "rows": rows, "head": head}
+
+
+def _faults(store: Store, nodes: Iterable[ledgers.Node], shard: int) -> list[tuple[str, str]]:
+    """(identity, what is wrong) of the nodes of one shard."""
+    examples = ledgers.shard_ids(store.ledger, shard)
+    deleted = {one for one, _, _, gone in examples if gone is not None}
+    family = [node for node in nodes if node.shard == shard]
+    parents = {(node.slices, node.certificate) for node in family} | {((), None)}
+    faults = []
+    for node in family:
+        try:
+            certificate, _ = stores.load(store, node)
+        except ValueError as error:
+            faults.append((node.identity, str(error)))
+            continue
+        held = held_by(examples, node)
+        made = store.manifest
+        claims = {
+            "was made otherwise than the manifest says": certificate[:5]
+            == (made.backbone, made.hyper, made.root_key, node.shard, node.slices),
+            "does not bear the name of its certificate": certificates.identity_of(certificate) == node.identity,
+            "was not trained on the ids that the ledger has for it": certificate.examples == len(held)
+            and certificate.ids_root == certificates.merkle_root(held),
+            "holds a deleted id": deleted.isdisjoint(held),
+            "has no serving parent": (node.slices[:-1], certificate.parent) in parents,
+        }
+        faults += [(node.identity, claim) for claim, holds in claims.items() if not holds]
+    return faults
+
+
+def held_by(
+    examples: Iterable[tuple[int, int, int, int | None]], node: ledgers.Node, slices: Iterable[int] | None = None
+) -> list[int]:
+    """The ids that a node was trained on in all of its slices or in some, from its shard's rows (`ledger.shard_ids`)."""
+    among, as_of = set(node.slices if slices is None else slices), node.as_of
+    return [
+        one
+        for one, slice_, registered, gone in examples
+        if slice_ in among and registered <= as_of and (gone is None or gone > as_of)
+    ]
+
+
+def proofs(store: Store, one: int) -> dict[str, Any]:
+    """Whether each serving node was trained on an id, so that a third party can check it (`s3t.certificate`).
+
+    Returns:
+      id, head, and of each node its certificate (as `certificate.to_json`), holds, and the proof, which
+      `check_inclusion` or `check_exclusion` checks against the certificate's ids_root.
+    """
+    found = []
+    for shard in range(store.manifest.shards):
+        examples = ledgers.shard_ids(store.ledger, shard)
+        for node in stores.live(store):
+            if node.shard == shard:
+                tree = certificates.merkle_tree(held_by(examples, node))
+                proof = certificates.prove(tree, one)
+                text = certificates.to_json(stores.load(store, node)[0])
+                found.append({"certificate": text, "holds": "leaf" in proof, "proof": proof})
+    return {"id": one, "head": ledgers.head(store.ledger).digest, "nodes": found}

@@ -1,0 +1,57 @@
+"""Small stores that are really trained, and a process that makes, deletes from and heals one, to be killed.
+
+    python -m tests.builds DIR REQUESTS [STEP]
+
+makes the store in DIR if there is none and trains what it misses; then it carries out the requests of a JSON file
+[[request, [id, ...]], ...] and heals after each. It says `ready`, each node that begins to serve, each request, and `done`.
+With STEP it kills itself right before its STEP-th step that others could see, as `tests.stores` does.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from s3t import heal, store
+from s3t.plan import make_plan
+from tests import stacks, stores
+
+KEY = bytes(32)
+SHARDS, SLICES = 2, 2
+PLAN = make_plan(SLICES, [(0, 1), (1,)])
+FACTORY = "tests.builds:make"
+
+
+def make(hyper, *, missing=()):
+    """The factory; examples may be missing from the data set, as may be noticed when they are fetched."""
+    source = stacks.source(hyper={"toy": 1} | dict(hyper))
+    return source._replace(ids=source.ids[~np.isin(source.ids, missing)])
+
+
+def create(root):
+    return heal.create(root, make({}), PLAN, SHARDS, 5, KEY, factory=FACTORY)
+
+
+def carry_out(opened, requests, say=lambda line: None):
+    for request, ids in requests:
+        store.delete(opened, ids, request)
+        say(request)
+        heal.heal(opened, make({}), say=lambda made: say("node"))
+
+
+def main(root, requests, step=None):
+    watch = stores.die_at(int(step)) if step else None
+    print("ready", flush=True)
+    opened = store.open(root) if store.exists(root) else create(root)
+    if watch:
+        opened.ledger.set_trace_callback(watch)
+    source = make({})
+    heal.register(opened, source)
+    heal.heal(opened, source, say=lambda made: print("node", flush=True))
+    carry_out(opened, json.loads(Path(requests).read_text()), lambda line: print(line, flush=True))
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

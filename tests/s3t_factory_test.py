@@ -1,0 +1,102 @@
+"""The factory for ViTs: what it fetches, what it refuses, and that nothing of one example depends on another."""
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from experiments import data
+from experiments.models import backbone as vits
+from experiments.s3t_factory import HYPER, make
+from s3t.__main__ import source_of
+from unlearn import tree
+
+NAME = "experiments.s3t_factory:make"
+
+
+def test_digits_are_fetched_by_id_and_scaled_by_constants():
+    source = make({})
+    assert source.hyper == HYPER | {"range": 16.0} and make(source.hyper).hyper == source.hyper
+    assert (np.diff(source.ids) > 0).all()
+    some = source.ids[[5, 2, 700]]
+    x, y = source.fetch(some)
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    np.testing.assert_array_equal(x[..., 0], digits.images[some].astype(np.float32) / 8 - 1)
+    np.testing.assert_array_equal(y, digits.target[some])
+    assert (x.dtype, y.dtype) == (np.float32, np.int32)
+    held_out = np.setdiff1d(np.arange(len(digits.target)), source.ids)[:1]
+    with pytest.raises(ValueError, match=f"'digits' has no training example {held_out[0]}: "):
+        source.fetch(held_out)
+
+
+def test_splits_are_those_of_the_data_set():
+    config = ml_collections.ConfigDict({"name": "digits", "data_dir": "", "cache_dir": "", "stream": False})
+    config.update({"train_size": 0, "validation_fraction": 0.1})
+    splits = data.raw(config)[1]
+    for classes in ([], [7, 3]):
+        source = make({"classes": classes})
+        for name in ("train", "validation", "test"):
+            ids, fetch = source.split(name)
+            x, y = fetch(ids)
+            assert x.shape == (len(ids), 8, 8, 1) and len(ids) and set(ids) <= set(splits[name])
+            np.testing.assert_array_equal(np.unique(y), np.arange(len(classes) or 10))
+        with pytest.raises(ValueError, match="has no test example 0: "):
+            fetch(np.setdiff1d([0], ids))
+        np.testing.assert_array_equal(source.split("train")[0], source.ids)
+    with pytest.raises(ValueError, match="'digits' has no split 'night': it has train, validation, test"):
+        source.split("night")
+
+
+def test_classes_are_chosen_and_renumbered():
+    source = make({"classes": [7, 3]})
+    everyone = make({})
+    y = everyone.fetch(everyone.ids)[1]
+    np.testing.assert_array_equal(source.ids, everyone.ids[np.isin(y, [3, 7])])
+    np.testing.assert_array_equal(source.fetch(source.ids)[1], np.where(y[np.isin(y, [3, 7])] == 7, 0, 1))
+    assert jax.eval_shape(source.backbone.init_head, jax.random.key(0))["bias"].shape == (2,)
+
+
+def test_a_backbone_is_random_by_seed_or_read_from_a_file(tmp_path):
+    first, again, other = (make({"seed": seed}).frozen for seed in (1, 1, 2))
+    assert tree.bits_equal(first, again) and not tree.bits_equal(first, other)
+    module = vits.vit("digits", 10)
+    params = vits.init(module, jax.random.key(9), np.zeros((1, 8, 8, 1), np.float32))
+    vits.save_npz(tmp_path / "vit.npz", params)
+    read = make({"classes": [1, 2]}, checkpoint=str(tmp_path / "vit.npz")).frozen
+    assert tree.bits_equal(read, jax.tree.map(np.asarray, vits.split_head(params)[0]))
+
+
+@pytest.mark.parametrize(
+    "hyper, arguments, message",
+    [
+        ({"epoch": 3}, {}, "hyper has no 'epoch': it takes dataset, "),
+        ({"classes": [3, 10]}, {}, "give distinct labels of 0..9"),
+        ({"model": "huge"}, {}, "ViT 'huge' is unknown"),
+        ({"model": "B/16"}, {}, "cannot be cut into patches"),
+        ({"train_size": 10**6}, {}, "train_size is 1000000"),
+        ({}, {"checkpoint": "no.npz"}, "no.npz cannot be read"),
+        ({}, {"where": "x"}, "does not take these arguments: .*where"),
+    ],
+)
+def test_what_will_not_do_is_named(hyper, arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        source_of(NAME, hyper, arguments)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["experiments.nowhere:make", "experiments.s3t_factory:nothing"])
+def test_a_factory_that_does_not_exist_is_named(name):
+    with pytest.raises(ValueError, match=f"the factory {name} cannot be found"):
+        source_of(name, {}, {})
+
+
+def test_raw_data_are_those_that_load_standardises():
+    config = ml_collections.ConfigDict({"name": "digits", "data_dir": "", "cache_dir": "", "stream": False})
+    config.update({"train_size": 50, "validation_fraction": 0.2})
+    source, ids = data.raw(config)
+    loaded = data.load(config)
+    for name, own in ids.items():
+        np.testing.assert_array_equal(own, getattr(loaded, name).id)
+        np.testing.assert_array_equal(source.read(own)[1], getattr(loaded, name).y)

@@ -1,0 +1,505 @@
+"""Stores that are trained, deleted from, healed and replayed: equality to the bit with one that never had the examples."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from s3t import heal, ledger, replay, stack, store, verify
+from s3t.__main__ import main
+from tests import builds, stacks, stores
+
+ROOT = Path(__file__).resolve().parent.parent
+NODES = [(shard, node) for node in builds.PLAN.nodes for shard in range(builds.SHARDS)]
+SOURCE = builds.make({})
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A store of the toy data: 2 shards of 2 slices, 3 nodes per shard."""
+    root = tmp_path_factory.mktemp("template") / "store"
+    opened = builds.create(root)
+    assert heal.train(opened, SOURCE) == (6, 0)
+    store.close(opened)
+    return root
+
+
+@pytest.fixture
+def opened(tmp_path, template):
+    shutil.copytree(template, tmp_path / "store")
+    made = store.open(tmp_path / "store")
+    yield made
+    store.close(made)
+
+
+def ids_at(opened, shard, slice_):
+    return ledger.members(opened.ledger, shard, (slice_,))[1]
+
+
+def at(opened, shard, slices):
+    return next(node for node in store.live(opened) if (node.shard, node.slices) == (shard, slices))
+
+
+def never_had(root, opened, gone):
+    """Files and nodes of a store that is made like another one, of data in which some examples never existed."""
+    twin = store.create(root, opened.manifest)
+    source = builds.make({}, missing=gone)
+    assert set(SOURCE.ids) - set(source.ids) == set(gone)
+    heal.register(twin, source)
+    heal.train(twin, source)
+    files, live, deleted = stores.content(twin)
+    assert not deleted
+    store.close(twin)
+    return files, live
+
+
+def hit(opened, *places):
+    """Whether a node holds one of the (shard, slice)."""
+    return {(shard, node) for shard, node in NODES if any((shard, s) in places for s in node)}
+
+
+# training
+
+
+def test_a_resumed_training_reads_back_what_is_finished(tmp_path, template):
+    opened = builds.create(tmp_path / "store")
+    said = []
+
+    class Stop(Exception):
+        pass
+
+    def stop_after(count):
+        def say(made):
+            said.append((made.shard, made.slices))
+            if len(said) == count:
+                raise Stop
+
+        return say
+
+    for count in (1, 4):
+        with pytest.raises(Stop):
+            heal.train(opened, SOURCE, say=stop_after(count))
+    assert heal.train(opened, SOURCE, say=stop_after(0)) == (2, 0)
+    assert sorted(said) == sorted(NODES) and len(said) == 6
+    assert [len(node) for _, node in said] == [1, 1, 1, 1, 2, 2]
+    assert stores.content(opened) == stores.content(store.look(template))
+    assert heal.train(opened, SOURCE) == (0, 0)
+
+
+def test_the_shapes_are_those_of_the_beginning(opened):
+    """After most of a slice is gone the same programs run, as the certificates say."""
+    shapes = {node.slices: store.load(opened, node)[0].stack for node in store.live(opened)}
+    store.delete(opened, ids_at(opened, 0, 0)[1:])
+    heal.heal(opened, SOURCE)
+    for node in store.live(opened):
+        certificate = store.load(opened, node)[0]
+        assert certificate.stack == shapes[node.slices]
+        assert certificate.stack["shape"] == opened.manifest.hyper["shapes"][len(node.slices) - 1]
+    assert len({recorded["program"] for recorded in shapes.values()}) == 2
+
+
+def test_too_many_examples_ask_for_a_rebuild(tmp_path, opened):
+    hyper = json.loads(json.dumps(opened.manifest.hyper))
+    for shape in hyper["shapes"]:
+        shape["capacity"] = 4
+    small = store.create(tmp_path / "small", opened.manifest._replace(hyper=hyper))
+    heal.register(small, SOURCE)
+    with pytest.raises(ValueError, match="room is for 4: rebuild"):
+        heal.train(small, SOURCE)
+    assert store.live(small) == ()
+
+
+def test_another_source_is_refused(opened):
+    with pytest.raises(ValueError, match="other hyper-parameters"):
+        heal.train(opened, SOURCE._replace(hyper={"toy": 2}))
+    with pytest.raises(ValueError, match="the backbone is not the one"):
+        heal.train(opened, SOURCE._replace(frozen=stacks.frozen(1)))
+    store.delete(opened, ids_at(opened, 0, 0)[:1])
+    lacking = ids_at(opened, 0, 0)[0]
+    with pytest.raises(ValueError, match=f"the toy data have no example {lacking}"):
+        heal.heal(opened, lacking_example(lacking))
+
+
+def lacking_example(one):
+    def fetch(ids):
+        if one in ids:
+            raise ValueError(f"the toy data have no example {one}")
+        return SOURCE.fetch(ids)
+
+    return SOURCE._replace(fetch=fetch)
+
+
+def test_poison_stays_in_its_slice(tmp_path, template, opened):
+    bad = ids_at(opened, 1, 0)
+
+    def fetch(ids):
+        x, y = SOURCE.fetch(ids)
+        return np.where(np.isin(ids, bad)[:, None], np.float32(np.nan), x), y
+
+    poisoned = builds.create(tmp_path / "poisoned")
+    heal.train(poisoned, SOURCE._replace(fetch=fetch))
+    for node in store.live(poisoned):
+        _, tensors = store.load(poisoned, node)
+        sound = all(np.isfinite(tensor).all() for tensor in tensors.values())
+        name = f"{node.identity}.safetensors"
+        same = (poisoned.root / "nodes" / name).read_bytes() == (template / "nodes" / name).read_bytes()
+        assert (sound, same) == ((True, True) if (node.shard, node.slices) not in hit(opened, (1, 0)) else (False, False))
+
+
+# healing
+
+
+def test_a_healed_store_never_had_the_examples(tmp_path, opened):
+    before = stores.content(opened)[1]
+    gone = [*ids_at(opened, 0, 1)[:2], ids_at(opened, 1, 0)[3]]
+    store.delete(opened, gone[:1], "r")
+    store.delete(opened, gone[1:], "s")
+    survived = {node.identity for node in store.live(opened)}
+    made, asked = [], []
+
+    def fetch(ids):
+        asked.extend(ids)
+        return SOURCE.fetch(ids)
+
+    done = heal.heal(opened, SOURCE._replace(fetch=fetch), say=lambda one: made.append((one.shard, one.slices)))
+    lost = hit(opened, (0, 1), (1, 0))
+    assert done == {"trained": 4, "discarded": 0, "skipped": 0, "healed": ["r", "s"]} and len(lost) == 4
+    assert set(made) == lost and [len(node) for _, node in made] == sorted(len(node) for _, node in made)
+    assert not set(asked) & set(gone)
+    files, live, _ = stores.content(opened)
+    assert survived <= {name for name, *_ in live} and len(live & before) == 2
+    assert (files, live) == never_had(tmp_path / "twin", opened, gone)
+    assert verify.verify(opened.root)["ok"]
+    found = replay.replay(opened, lacking_example(gone[0]))
+    assert found["ok"] and set(found["identical"]) == {name for name, *_ in live}
+    assert heal.heal(opened, SOURCE) == {"trained": 0, "discarded": 0, "skipped": 0, "healed": []}
+
+
+def test_a_deletion_during_a_heal_discards_the_node(tmp_path, opened):
+    """It comes while the first node trains, and purges its neighbours' files as well."""
+    first, second = ids_at(opened, 0, 0)[0], ids_at(opened, 0, 0)[5]
+    store.delete(opened, [first], "r")
+    other = store.open(opened.root)
+    calls = []
+
+    def place(lanes):
+        calls.append(lanes)
+        if len(calls) == 1:
+            store.delete(other, [second], "during")
+            store.purge(other)
+        return lanes
+
+    done = heal.heal(opened, SOURCE._replace(place=place))
+    assert done == {"trained": 2, "discarded": 1, "skipped": 0, "healed": ["r", "during"]}
+    files, live, deleted = stores.content(opened)
+    assert {one for (one,) in deleted} == {first, second} and verify.verify(opened.root)["ok"]
+    assert (files, live) == never_had(tmp_path / "twin", opened, [first, second])
+
+
+def test_a_parent_that_goes_while_its_child_is_healed_is_made_anew(tmp_path, opened):
+    """The deletion takes the parent after the child was drafted and before its file is read."""
+    first, second = ids_at(opened, 1, 1)[0], ids_at(opened, 1, 0)[2]
+    store.delete(opened, [first], "r")
+    other = store.open(opened.root)
+    asked = []
+
+    def fetch(ids):
+        asked.append(ids)
+        if len(asked) == 1:
+            store.delete(other, [second], "during")
+            store.purge(other)
+        return SOURCE.fetch(ids)
+
+    done = heal.heal(opened, SOURCE._replace(fetch=fetch))
+    assert (done["trained"], done["healed"]) == (3, ["r", "during"])
+    files, live, _ = stores.content(opened)
+    assert (files, live) == never_had(tmp_path / "twin", opened, [first, second])
+
+
+def test_two_heals_at_once_agree(opened):
+    """The second trains while the first is about to: each node is published once, whoever was quicker."""
+    store.delete(opened, [ids_at(opened, 0, 0)[0]], "r")
+    store.purge(opened)
+    other = store.open(opened.root)
+    started = []
+
+    def place(lanes):
+        if not started:
+            started.append(True)
+            heal.heal(other, SOURCE)
+        return lanes
+
+    heal.heal(opened, SOURCE._replace(place=place))
+    assert store.missing(opened) == () and verify.verify(opened.root)["ok"]
+    assert store.status(opened)["requests"] == {"healed": 1}
+
+
+def test_slices_without_examples_are_skipped(opened):
+    store.delete(opened, ids_at(opened, 0, 0), "r")
+    assert heal.heal(opened, SOURCE) == {"trained": 0, "discarded": 0, "skipped": 2, "healed": ["r"]}
+    assert store.status(opened)["depth"] == [1, 2]
+    store.delete(opened, ids_at(opened, 1, 1), "s")  # the second slice of a node: what is left of it comes back
+    assert heal.heal(opened, SOURCE) == {"trained": 1, "discarded": 0, "skipped": 3, "healed": ["s"]}
+    assert {(node.shard, node.slices) for node in store.live(opened)} == {(0, (1,)), (1, (0,)), (1, (0, 1))}
+
+
+def test_a_draft_is_trained_on_its_own_examples_or_not_at_all(opened):
+    """What comes or goes between draft and reading leaves only the drafts that do not hold it."""
+    store.delete(opened, [ids_at(opened, 0, 0)[0], ids_at(opened, 1, 0)[0]])
+    drafts = [store.draft(opened, *place) for place in store.missing(opened)]
+    held, true = heal._gathered(opened, drafts)
+    assert true == drafts and all(held[place] == list(ids_at(opened, *place)) for place in held) and len(held) == 4
+    store.delete(opened, [ids_at(opened, 0, 1)[0]])
+    _, true = heal._gathered(opened, drafts)
+    assert true == [draft for draft in drafts if (draft.shard, draft.slices) != (0, (0, 1))]
+    store.register(opened, [3], [1], [0])
+    assert heal._gathered(opened, drafts)[1] == [draft for draft in drafts if (draft.shard, draft.slices) == (0, (0,))]
+
+
+# replay
+
+
+def test_a_node_of_another_stack_is_not_judged(opened, monkeypatch):
+    here = stack.here()
+    monkeypatch.setattr(stack, "here", lambda: here | {"threads": 99, "jax": "0.0.1"})
+    found = replay.replay(opened, SOURCE)
+    assert found["ok"] and len(found["not replayable here"]) == 6 and not found["identical"]
+    assert found["reasons"] == [f"jax was {here['jax']}, here it is 0.0.1; threads was {here['threads']}, here it is 99"]
+
+
+def test_a_node_of_other_code_is_not_judged(opened):
+    other = SOURCE.recipe._replace(optimizer=lambda steps: optax.sgd(0.01))
+    name = at(opened, 0, (1,)).identity
+    found = replay.replay(opened, SOURCE._replace(recipe=other), name)
+    assert found["ok"] and found["not replayable here"] == [name] and found["reasons"][0].startswith("program was ")
+
+
+def test_what_the_stack_records(monkeypatch):
+    here = stack.here()
+    assert {"jax", "jaxlib", "platform", "runtime", "device", "devices", "flags"} <= set(here)
+    assert here["jax"] == jax.__version__ and here["devices"] == jax.device_count()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x --xla_b=1 --xla_a=2")
+    assert stack.here()["flags"] == ["--xla_a=2", "--xla_b=1"]
+    if here["platform"] == "cpu":
+        assert here["threads"] >= 1 and here["processor"]
+        monkeypatch.setenv("NPROC", "7")
+        assert stack.here()["threads"] == 7
+
+
+def forge(root, opened):
+    """A store in which files, certificates and ledger agree, but one node's parameters were altered before."""
+    forged = store.create(root, opened.manifest)
+    heal.register(forged, SOURCE)
+    name = at(opened, 1, (1,)).identity
+    for node in store.live(opened):
+        certificate, tensors = store.load(opened, node)
+        if node.identity == name:
+            tensors["head/b"] = tensors["head/b"] + np.float32(1e-7)
+        parent = at(opened, node.shard, node.slices[:-1]).identity if len(node.slices) > 1 else None
+        store.publish(forged, store.draft(forged, node.shard, node.slices), tensors, certificate.stack, parent)
+    return forged, name
+
+
+def test_a_forged_node_differs(tmp_path, opened, capsys):
+    forged, name = forge(tmp_path / "forged", opened)
+    assert verify.verify(forged.root)["ok"]
+    found = replay.replay(forged, SOURCE)
+    assert not found["ok"] and found["differs"] == [name] and len(found["identical"]) == 5
+    assert found["problems"] == [f"node {name}: training gives other bytes than were published"]
+    status, result, _ = run(capsys, "verify", "--store", forged.root, "--replay", name)
+    assert (status, result["ok"], result["problems"]) == (1, False, found["problems"])
+
+
+def test_a_damaged_file_is_named(opened, capsys):
+    parent, child = at(opened, 0, (0,)), at(opened, 0, (0, 1))
+    path = opened.root / "nodes" / f"{parent.identity}.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    found = replay.replay(opened, SOURCE)
+    assert found["damaged"] == [parent.identity] and found["not replayable here"] == [child.identity] and not found["ok"]
+    assert "an ancestor cannot be read: the parameters of node" in found["reasons"][0] and len(found["identical"]) == 4
+    status, result, _ = run(capsys, "verify", "--store", opened.root, "--replay", "all")
+    assert status == 1 and len(result["problems"]) == 1 and parent.identity in result["problems"][0]
+
+
+def test_nodes_from_before_a_registration_are_replayed_with_what_they_saw(tmp_path, opened):
+    """Half of the examples come later: nodes that were trained before stand beside those that were healed after."""
+    later = store.create(tmp_path / "later", opened.manifest)
+    half = SOURCE.ids[::2]
+    heal.register(later, SOURCE._replace(ids=half))
+    heal.train(later, SOURCE)
+    more = SOURCE.ids[1::2]
+    places = heal.assign(more, builds.SHARDS, builds.SLICES, builds.KEY)
+    store.register(later, more, places.shard, places.slice)
+    store.delete(later, [ids_at(later, 0, 1)[0]])
+    heal.heal(later, SOURCE)
+    seen = {(node.shard, node.slices): store.load(later, node)[0].examples for node in store.live(later)}
+    assert seen[0, (1,)] == len(ids_at(later, 0, 1)) and seen[1, (1,)] < len(ids_at(later, 1, 1))
+    found = replay.replay(later, SOURCE)
+    assert found["ok"] and len(found["identical"]) == 6
+
+
+def test_some_nodes_are_chosen(opened):
+    names = [node.identity for node in store.live(opened)]
+    assert [node.identity for node in replay.chosen(opened, "all")] == names
+    some = [node.identity for node in replay.chosen(opened, 2)]
+    assert len(some) == 2 and set(some) < set(names) and some == [node.identity for node in replay.chosen(opened, 2)]
+    assert [node.identity for node in replay.chosen(opened, names[3])] == [names[3]]
+    with pytest.raises(ValueError, match="no serving node is called x: "):
+        replay.chosen(opened, "x")
+
+
+# command line
+
+
+def run(capsys, *words):
+    """(status, object on standard output or None, standard error)."""
+    try:
+        status = main([*map(str, words), "--json"])
+    except SystemExit as left:
+        status = left.code
+    out, err = capsys.readouterr()
+    assert out.count("\n") == (1 if out else 0) and err.count("\n") == (1 if err else 0)
+    return status, json.loads(out) if out else None, err
+
+
+MAKE = ("--factory", builds.FACTORY, "--planner", "stumps", "--slices", 2, "--shards", 2, "--seed", 5)
+
+
+def test_the_command_line_trains_heals_and_replays(tmp_path, template, capsys, monkeypatch):
+    """With the template's key it makes the template's bytes: `stumps` of two slices is its plan."""
+    root = tmp_path / "store"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "urandom", bytes)
+        status, made, err = run(capsys, "train", "--store", root, *MAKE)
+    assert (status, err) == (0, "") and (made["trained"], made["state"], made["depth"]) == (6, "complete", [2, 2])
+    opened = store.open(root)
+    assert stores.content(opened) == stores.content(store.look(template))
+    status, again, err = run(capsys, "train", "--store", root, *MAKE, "--hyper", '{"toy": 1}')
+    assert (status, err, again["trained"]) == (0, "", 0)
+    one = ids_at(opened, 0, 0)[0]
+    assert run(capsys, "delete", "--store", root, "--ids", one, "--request-id", "R")[1]["nodes_dropped"] == 2
+    status, done, err = run(capsys, "heal", "--store", root)
+    assert (status, err) == (0, "") and (done["trained"], done["healed"], done["state"]) == (2, ["R"], "complete")
+    status, proof, _ = run(capsys, "verify", "--store", root, "--replay", 3, "--arguments", f'{{"missing": [{one}]}}')
+    assert (status, proof["ok"], len(proof["replay"]["identical"])) == (0, True, 3)
+    assert main(["verify", "--store", str(root), "--replay", at(opened, 0, (0, 1)).identity]) == 0
+    assert "replayed: 1 identical, 0 differs, 0 damaged, 0 not replayable here" in capsys.readouterr().out
+    assert main(["heal", "--store", str(root)]) == 0
+    assert capsys.readouterr().out.startswith("trained: 0 nodes, 0 in vain; 0 have no examples\ncomplete: ")
+
+
+def test_the_command_line_names_mistakes(tmp_path, opened, capsys):
+    root = opened.root
+    for words, message in (
+        (("train", "--store", tmp_path / "no"), "to make one, give --factory and --planner and --slices and --shards"),
+        (("train", "--store", tmp_path / "no", *MAKE, "--hyper", "[1]"), "expected a JSON object, got '[1]'"),
+        (("train", "--store", tmp_path / "no", *MAKE, "--arguments", '{"where": 1}'), "does not take these arguments"),
+        (("train", "--store", tmp_path / "no", *MAKE, "--factory", "nowhere:make"), "cannot be found"),
+        (("train", "--store", tmp_path / "no", *MAKE, "--slices", 9), "4 blocks cannot be cut into 9 slots"),
+        (("train", "--store", root, "--shards", 3), "made with another --shards (2)"),
+        (("train", "--store", root, "--hyper", '{"toy": 3}'), "made with another --hyper"),
+        (("train", "--store", root, "--planner", "sisa", "--slices", 2), "made for another plan"),
+        (("train", "--store", tmp_path), "there is no store"),
+        (("heal", "--store", tmp_path), "there is no store"),
+        (("verify", "--store", root, "--replay", "abc"), "no serving node is called abc"),
+    ):
+        status, out, err = run(capsys, *words)
+        assert (status, out) == (2, None) and err.startswith("error: ") and message in err, (words, err)
+    assert not (tmp_path / "no").exists()
+
+
+# kill -9
+
+
+def worker(root, requests, *more):
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.builds", str(root), str(requests), *map(str, more)],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, **cache, "PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+
+
+def write(path, requests):
+    path.write_text(json.dumps(requests))
+    return path
+
+
+def test_a_build_killed_with_kill_9_goes_on(tmp_path, template):
+    """Before the store is one, before it has examples, between a node's file and its row, and while it trains."""
+    file, root = write(tmp_path / "requests.json", []), tmp_path / "store"
+    for step, left in ((2, None), (5, 0), (24, 1)):
+        killed = worker(root, file, step)
+        said = killed.communicate(timeout=300)[0].split()
+        assert killed.returncode == -9 and said == ["ready"]
+        assert store.exists(root) == (left is not None)
+        if left is not None:
+            looked = store.look(root)
+            status = store.status(looked)
+            assert (status["nodes"]["live"], status["nodes"]["leftovers"]) == (0, left)
+            assert status["examples"] == (len(SOURCE.ids) if left else 0)
+            store.close(looked)
+    process = worker(root, file)
+    assert [process.stdout.readline().strip() for _ in range(3)] == ["ready", "node", "node"]
+    process.kill()
+    said = process.communicate(timeout=300)[0].split()
+    assert process.returncode == -9 and "done" not in said
+    opened = store.open(root)
+    served = len(store.live(opened))
+    assert 2 + len(said) <= served < 6 and verify.verify(root)["ok"]
+    assert heal.heal(opened, SOURCE)["trained"] == 6 - served
+    assert stores.content(opened) == stores.content(store.look(template))
+
+
+def kill_heals(tmp_path, template, kills, seed):
+    """Kill a process that deletes and heals at random moments, restart it, and end where one that was never killed ends."""
+    rng = random.Random(seed)
+    root = tmp_path / "store"
+    shutil.copytree(template, root)
+    ids = [int(one) for one in rng.sample(list(SOURCE.ids), 20)]
+    requests = [[f"r{i}", [one]] for i, one in enumerate(ids)]
+    done = died = 0
+    while died < kills:
+        process = worker(root, write(tmp_path / "requests.json", requests[done:]))
+        lines = [process.stdout.readline().strip() for _ in range(rng.randint(1, 4))]
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        lines += process.communicate(timeout=300)[0].split()
+        died += process.returncode == -9
+        done += sum(line.startswith("r") and line != "ready" for line in lines)
+        assert done < len(requests) - 1, "the stream of deletions is too short"
+        opened = store.open(root)
+        assert verify.verify(root)["ok"] and all(ledger.answer(opened.ledger, name) for name, _ in requests[:done])
+        store.close(opened)
+    requests = requests[: done + 1]  # the last one perhaps begun
+    opened = store.open(root)
+    heal.heal(opened, SOURCE)
+    builds.carry_out(opened, requests)
+    heal.heal(opened, SOURCE)
+    shutil.copytree(template, tmp_path / "peaceful")
+    peaceful = store.open(tmp_path / "peaceful")
+    builds.carry_out(peaceful, [["all", [one for _, some in requests for one in some]]])
+    assert stores.content(opened) == stores.content(peaceful)
+    assert store.status(opened)["requests"] == {"healed": done + 1} and verify.verify(root)["ok"]
+    assert replay.replay(opened, SOURCE)["ok"]
+
+
+def test_a_heal_killed_with_kill_9_ends_as_one_in_peace(tmp_path, template):
+    kill_heals(tmp_path, template, 3, seed=0)
+
+
+@pytest.mark.slow
+def test_a_heal_killed_with_kill_9_at_twenty_moments(tmp_path, template):
+    kill_heals(tmp_path, template, 20, seed=1)
