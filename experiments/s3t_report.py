@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import page, report, results, s3t_plots, s3t_study, ways
+from experiments import page, report, results, s3t_plots, ways
 from experiments.page import Block, Heading, Table, Text
 from experiments.s3t_plots import Curve
 from experiments.ways import NONE, Measure, Way, at
+from s3t import serve
 
 WIDTH = 160
 BEFORE = Measure("before", at("before", "test_accuracy"))
@@ -158,13 +159,13 @@ def _retrained(every: Sequence[Way]) -> list[Curve]:
 
 
 def _aggregates(every: Sequence[Way]) -> list[Block]:
-    by_kind = {kind: _of(every, kind) for kind in s3t_study.AGGREGATES}
+    by_kind = {kind: _of(every, kind) for kind in serve.AGGREGATES}
     chosen = by_kind["mean"]
     grid = _grid(next(iter(chosen.values())).rows[0]["extra"]["requests"])
     headers = ["planner", "ensemble", *(f"accuracy\nafter {k}" for k in grid)]
     rows = []
     for name in chosen:
-        for kind in s3t_study.AGGREGATES:
+        for kind in serve.AGGREGATES:
             mean, half = pooled(by_kind[kind][name], "accuracy")
             rows.append([name, kind, *(_percent(mean[k], half[k], False) for k in grid)])
     note = (

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from s3t import plan as plans
-from s3t import planners, simulate
+from s3t import planners, serve, simulate
 from s3t.plan import Node, Plan
 from s3t.simulate import Estimate
 
@@ -21,7 +21,6 @@ Logits = Mapping[tuple[int, Node], np.ndarray]  # (shard, node) -> [examples, cl
 
 MOST_SLICES = 8  # of a study: 2^L answers of every shard are held at once
 AT_ONCE = 1 << 26  # logits that an ensemble of states holds at once
-AGGREGATES = ("mean", "depth", "all")
 SIZED = ("cyclic", "bms", "conditional", "random")  # planners whose budget is a number of sequences
 
 
@@ -78,23 +77,14 @@ def union(some: Sequence[Plan]) -> Plan:
 # --- What is served ---------------------------------------------------------------------------------------------------
 
 
-def speakers(alive: Sequence[Node], aggregate: str) -> tuple[tuple[Node, ...], float]:
-    """Which survivors of a shard answer, the mean of their logits being the shard's, and what the shard counts for.
-
-    Args:
-      alive: at least one node, in the plan's order, parent-closed.
-      aggregate: "mean", the deepest, shards alike (the paper's); "depth", the deepest, shards weighted by it; "all", every
-        node that no survivor extends, shards alike.
-    """
-    if aggregate == "all":
-        parents = {plans.parent(node) for node in alive}
-        return tuple(node for node in alive if node not in parents), 1.0
-    deepest = max(alive, key=len)  # the first of the plan's order among equals
-    return (deepest,), float(len(deepest)) if aggregate == "depth" else 1.0
-
-
 def answers(plan: Plan, logits: Logits, shards: int, aggregate: str) -> Answers:
     """The table of what every shard says after every set of deleted slices.
+
+    Args:
+      plan: of every shard.
+      logits: of all its nodes.
+      shards: m.
+      aggregate: one of `serve.AGGREGATES`, which see; the shard's logits are the mean of those of the nodes that answer.
 
     Raises:
       ValueError: more slices than can be tabled.
@@ -107,7 +97,8 @@ def answers(plan: Plan, logits: Logits, shards: int, aggregate: str) -> Answers:
         alive = plans.survivors(plan, [s for s in range(plan.slices) if mask >> s & 1])
         if not alive:
             continue
-        speaking, table.weight[mask] = speakers(alive, aggregate)
+        speaking = serve.answering(plan, alive, aggregate)
+        table.weight[mask] = len(speaking[0]) if aggregate == "depth" else 1
         for shard in range(shards):
             table.logits[shard, mask] = np.mean([logits[shard, node] for node in speaking], axis=0)
     return table

@@ -5,7 +5,7 @@ import pytest
 
 from experiments import s3t_study
 from s3t import plan as plans
-from s3t import planners, simulate
+from s3t import planners, serve, simulate
 
 SHARDS, SLICES, EXAMPLES, CLASSES = 3, 3, 40, 4
 PLAN = plans.make_plan(SLICES, [(0, 1, 2), (1, 2), (2, 0)])
@@ -43,7 +43,7 @@ def slowly(logits, first, requests, kind):
     return found
 
 
-@pytest.mark.parametrize("kind", s3t_study.AGGREGATES)
+@pytest.mark.parametrize("kind", serve.AGGREGATES)
 def test_a_curve_is_that_of_deleting_one_by_one(kind):
     logits, requests = made_up(), [0, 1, 2, 3, 5, 8, 13, 60]
     first = simulate.uniform(np.random.default_rng(2), 30, SHARDS, SLICES)
@@ -85,7 +85,7 @@ def test_depths_and_weights_of_two_slices_by_hand():
     """The lattice of two slices: after slice 0 is gone (1,) serves, of depth 1; with all, both stumps' only leaf."""
     plan = planners.lattice(2)
     logits = {(0, node): np.full((1, 2), 10.0 * len(node) + node[0]) for node in plan.nodes}
-    mean, depth, every = (s3t_study.answers(plan, logits, 1, kind) for kind in s3t_study.AGGREGATES)
+    mean, depth, every = (s3t_study.answers(plan, logits, 1, kind) for kind in serve.AGGREGATES)
     assert mean.logits[0, :, 0, 0].tolist() == [20, 11, 10, 0] and mean.weight.tolist() == [1, 1, 1, 0]
     assert depth.weight.tolist() == [2, 1, 1, 0]
     assert every.logits[0, :, 0, 0].tolist() == [(20 + 11) / 2, 11, 10, 0]

@@ -13,6 +13,7 @@ About ten minutes on two CPU cores; `--model digits --examples 32 --repeats 1` t
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import tempfile
@@ -26,12 +27,14 @@ import numpy as np
 
 from experiments import s3t_build
 from experiments.models import backbone as vits
+from s3t import build as builds
 from s3t import plan as plans
 from s3t import planners, train
 from s3t.adapters import Lora
+from s3t.build import Setup
 from s3t.partition import Places
-from s3t.plan import Node
-from s3t.train import Recipe, Slices, Trained
+from s3t.source import Source
+from s3t.train import Job, Recipe, Slices, Trained
 
 SHARDS, SLICES, CLASSES = 5, 4, 10
 SHAPES = {"digits": (8, 8, 1), "small": (28, 28, 1)}
@@ -58,7 +61,7 @@ def main() -> None:
         Cell("node after node, cache", 1, 1 << 40),
         Cell("lanes, cache", args.lanes, 1 << 40),
     ]
-    setups = {cell.name: setup_of(args, plan, slices, cell) for cell in cells}
+    setups = {cell.name: setup_of(args, plan, x, y, cell) for cell in cells}
     results = {name: build(setup, slices) for name, setup in setups.items()}  # compiles
     spent: dict[str, list[float]] = {cell.name: [] for cell in cells}
     for _ in range(args.repeats):
@@ -70,15 +73,14 @@ def main() -> None:
     filling = [timed(lambda: fill(setups[cells[-1].name], slices)) for _ in range(args.repeats)]
     print(f"{args.model}, {args.planner}, m={SHARDS} L={SLICES}: {len(plan.nodes)} nodes per shard, {len(x)} examples,")
     print(f"{args.epochs} epochs, batches of {args.batch_size}, {args.lanes} lanes; {jax.devices()[0].device_kind}")
-    print(
-        f"FLOPs cached / uncached: {plans.flops(plan, cached=True) / plans.flops(plan):.2f}; parameters agree to {worst:.1g}"
-    )
+    share = plans.flops(plan, cached=True) / plans.flops(plan)
+    print(f"FLOPs cached / uncached: {share:.2f}; parameters agree to {worst:.1g}")
     base = np.median(spent[cells[0].name])
     for name, seconds in spent.items():
         print(row(name, seconds, base))
     print(row("  of it filling the cache", filling, base))
     if args.peers:
-        print(row("PyTorch + peft, node after node", peers(args, setups[cells[0].name], plan, x, y), base))
+        print(row("PyTorch + peft, node after node", peers(args, plan, x, y), base))
 
 
 def arguments() -> argparse.Namespace:
@@ -115,32 +117,36 @@ def group_of(count: int) -> np.ndarray:
     return np.arange(count) % (SHARDS * SLICES)
 
 
-def setup_of(args: argparse.Namespace, plan: plans.Plan, slices: Slices, cell: Cell) -> s3t_build.Setup:
-    module = vits.vit(args.model, CLASSES)
-    frozen, _ = vits.split_head(vits.init(module, jax.random.key(0), slices.x[0]))
-    lora = Lora(RECIPE["rank"], RECIPE["alpha"], ("query", "value"))
+def setup_of(args: argparse.Namespace, plan: plans.Plan, x: np.ndarray, y: np.ndarray, cell: Cell) -> Setup:
+    """The build of one cell."""
+    module, frozen = vits.vit(args.model, CLASSES), random_backbone(args.model)
     optimizer = s3t_build.cosine_adamw(RECIPE["learning_rate"], RECIPE["weight_decay"], RECIPE["clip"])
-    return s3t_build.make_setup(
-        vits.as_backbone(module),
-        frozen,
-        Recipe(lora, args.batch_size, args.epochs, optimizer),
-        plan,
-        jax.random.key(0),
-        slices,
-        most_lanes=cell.lanes,
-        cache_bytes=cell.cache_bytes,
-    )
+    recipe = Recipe(Lora(RECIPE["rank"], RECIPE["alpha"], ("query", "value")), args.batch_size, args.epochs, optimizer)
+    fetch = lambda ids: (x[ids], y[ids])  # noqa: E731
+    source = Source(vits.as_backbone(module), frozen, recipe, np.arange(len(x)), fetch, {}, cell.lanes, cell.cache_bytes)
+    shapes = builds.make_shapes(source, plan, np.bincount(group_of(len(x))).reshape(SHARDS, SLICES))
+    return Setup(source, plan, SHARDS, jax.random.key(0), shapes)
 
 
-def build(setup: s3t_build.Setup, slices: Slices) -> dict[tuple[int, Node], Trained]:
+@functools.cache
+def random_backbone(model: str) -> Any:
+    module = vits.vit(model, CLASSES)
+    return vits.split_head(vits.init(module, jax.random.key(0), np.zeros((1, *SHAPES[model]), np.float32)))[0]
+
+
+def build(setup: Setup, slices: Slices) -> dict[Job, Trained]:
     """Every node, on the host."""
-    return {(shard, node): trained for shard, node, trained in s3t_build.build(setup, slices)}
+    calls = builds.build(setup, slices, jobs_of(setup), lambda shard, node: None)
+    return {job: trained for call in calls for job, trained in call.nodes}
 
 
-def fill(setup: s3t_build.Setup, slices: Slices) -> Any:
+def fill(setup: Setup, slices: Slices) -> Any:
     """The activations that all depths read."""
-    todo = [(shape, [(s, node) for s in range(SHARDS) for node in setup.plan.nodes]) for shape in setup.shapes]
-    return s3t_build.activations(setup, setup.frozen, slices, todo)
+    return builds.activations(setup, setup.source.frozen, slices, [(shape, jobs_of(setup)) for shape in setup.shapes])
+
+
+def jobs_of(setup: Setup) -> list[Job]:
+    return [(shard, node) for node in setup.plan.nodes for shard in range(SHARDS)]
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -149,7 +155,7 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def largest_difference(some: dict[tuple[int, Node], Trained], other: dict[tuple[int, Node], Trained]) -> float:
+def largest_difference(some: dict[Job, Trained], other: dict[Job, Trained]) -> float:
     differences = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b))), some, other)
     return max(jax.tree.leaves(differences))
 
@@ -159,11 +165,11 @@ def row(name: str, seconds: list[float], base: float) -> str:
     return f"{name:34} {middle:8.2f} s [{low:.2f}, {high:.2f}]   {base / middle:5.2f} times as fast as the first"
 
 
-def peers(args: argparse.Namespace, setup: s3t_build.Setup, plan: plans.Plan, x: np.ndarray, y: np.ndarray) -> list[float]:
+def peers(args: argparse.Namespace, plan: plans.Plan, x: np.ndarray, y: np.ndarray) -> list[float]:
     """Seconds of `s3t_peft` for the same work."""
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "examples.npz", x=x, y=y, group=group_of(len(x)))
-        vits.save_npz(Path(folder) / "vit.npz", setup.frozen)
+        vits.save_npz(Path(folder) / "vit.npz", random_backbone(args.model))
         work = {
             **RECIPE,
             "vit": vits.VITS[args.model],

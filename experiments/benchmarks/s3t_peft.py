@@ -3,9 +3,9 @@
     PYTHON experiments/benchmarks/s3t_peft.py FOLDER
 
 Run by `s3t_build --peers PYTHON`, which writes FOLDER (examples.npz, vit.npz, work.json); PYTHON has torch, transformers
-and peft. It imports nothing of this project. Every node is one model with an adapter per slot, the ancestors' active and frozen
-and the others switched off; a child starts from a copy of its parent's adapters and head. The last line printed is a JSON
-object with the seconds of each repetition.
+and peft. It imports nothing of this project. Every node is trained on one model that holds an adapter per slot: its own and
+the head are trained, its ancestors' are active and frozen, the others switched off; a child starts from a copy of its
+parent's adapters and head. The last line printed is a JSON object with the seconds of each repetition.
 """
 
 from __future__ import annotations

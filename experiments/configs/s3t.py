@@ -37,11 +37,12 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
             "name": "digits",
             "data_dir": "",  # empty: TFDS_DATA_DIR, or TFDS's default
             "cache_dir": "",  # keep decoded images here
-            "stream": False,
             "train_size": 0,  # 0: all
             "validation_fraction": 0.1,
         }
     )
+    # Constants to standardise by, in pre-training too: moments of the data would carry what is deleted.
+    config.scale = D({"range": 16.0, "mean": (0.305,), "std": (0.376,)})  # of a pixel; of pixel / range, by channel
     config.shards = 3
     config.slices = 4
     config.planner = "lattice"  # of the store; one of s3t.planners.PLANNERS
@@ -85,6 +86,7 @@ def fashion_mnist(config: ml_collections.ConfigDict) -> None:
     config.pretrain.data.train_size = 20_000
     config.pretrain.train.steps = 1500
     config.data.name, config.data.train_size = "fashion_mnist", 8000
+    config.scale.update({"range": 255.0, "mean": (0.286,), "std": (0.353,)})
     config.shards = 2
     config.study.planners = ("sisa", "stumps", "cyclic", "greedy", "lattice")
     config.train.epochs = config.full_lora.epochs = 5
@@ -96,6 +98,7 @@ def cifar10_gpu(config: ml_collections.ConfigDict) -> None:
     config.model, config.shards, config.seeds = "small", 5, 3
     config.pretrain = pretrain.get_config("cifar10")
     config.data.name = "cifar10"
+    config.scale.update({"range": 255.0, "mean": (0.491, 0.482, 0.447), "std": (0.247, 0.243, 0.262)})
     config.train.batch_size, config.cache_bytes = 128, 40 << 30
     config.lanes = 75
     config.deletions = 100
