@@ -40,7 +40,7 @@ def config():
     made.pretrain.model = "tiny"
     made.lora.rank = 2
     made.train.epochs = made.full_lora.epochs = 1
-    made.study.update({"planners": ("sisa", "cyclic"), "streams": 20, "deletions": 12})
+    made.study.update({"planners": ("sisa", "lattice"), "streams": 20, "deletions": 12})
     return made
 
 
@@ -72,7 +72,7 @@ def rows(found, training, variant):
 def test_a_run_has_a_row_for_every_way_in_the_house_s_schema(finished):
     found = finished[1]
     ways = [(row["training"], row["variant"]) for row in found["rows"]]
-    study = [("s3t", f"{name} / {kind}") for name in ("sisa", "cyclic") for kind in ("mean", "depth", "all")]
+    study = [("s3t", f"{name} / {kind}") for name in ("sisa", "lattice") for kind in ("mean", "depth", "all")]
     others = [("lora", "default"), ("full", "default"), ("sisa", "retrain"), ("sisa", "rollback"), ("s3t", "one shard")]
     assert ways == [("s3t", "lattice / store"), *study, *others]
     assert found["schema"] == 1 and found["command"] == "the command"
@@ -141,7 +141,7 @@ def test_the_report_has_its_sections_from_files_alone(finished):
     )
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == list(sections)
     assert page.count("data:image/svg+xml;base64,") == 5
-    for name in ("sisa", "cyclic", "SISA checkpoints", "full retraining", "S3T, depth 2", "verify found nothing to object"):
+    for name in ("sisa", "lattice", "SISA checkpoints", "full retraining", "S3T, depth 2", "verify found nothing to object"):
         assert name in page
     told = run_s3t.present(str(folder), found)
     assert str(file) in told and max(map(len, told.splitlines()[:8])) <= s3t_report.WIDTH
