@@ -291,7 +291,7 @@ def _baselines(bench: Bench, seed: int) -> list[Row]:
         _row(bench, "sisa", "rollback", seed)
         | (of_sisa | {"unlearn_seconds": 0.0, "unlearn_flops": 0.0, "steps": rollback["requests"][-1]})
         | {when: rollback.pop(when) for when in ("before", "after")}
-        | {"extra": size(sisa) | rollback},
+        | {"extra": size(sisa) | {"stages": config.slices, "flops_plain": whole} | rollback},
         _row(bench, "s3t", "one shard", seed)
         | (of_one | _ends(one["depths"][-1:], 0))
         | {"extra": size(one) | {"by_depth": one["depths"]}},
