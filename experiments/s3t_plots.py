@@ -65,6 +65,7 @@ def _panel(label: str, curves: Sequence[Curve], styles: dict[str, Style], limits
                 axes.fill_between(curve.x, curve.low, curve.high, color=style.colour, alpha=0.18, linewidth=0)
         axes.set(xlabel="deletions", ylabel=label)
         axes.set_ylim(limits)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(x=0.01)
         axes.grid(color="#e4e8ec", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
