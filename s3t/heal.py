@@ -59,7 +59,8 @@ def create(
 ) -> Store:
     """A new store of all examples that a source holds, without nodes yet.
 
-    Shapes are chosen here, for the examples that there are, and are part of every node's identity.
+    Shapes are chosen here, for the examples that there are, and are part of every node's identity: the manifest's hyper is
+    {"source": what the factory read, "shapes": those of each depth}.
 
     Args:
       root: directory of the store.
