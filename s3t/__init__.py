@@ -4,5 +4,6 @@
 of it survives a deletion, `planners` choose it, and `simulate` counts the deletions it survives. `adapters` are what a node
 owns, `backbone` is what is needed of a model, `train` makes all nodes of a depth in one program, and `build` those of a
 whole plan. `store` and `ledger` keep them, `heal` makes and remakes them, `verify` and `replay` prove what they are made
-from. Nothing is imported here: a process that only deletes must start at once.
+from; `serve` answers with what survives, and `serving` is a process that does. Nothing is
+imported here: a process that only deletes must start at once.
 """

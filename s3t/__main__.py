@@ -262,6 +262,7 @@ def verify_text(result: Result) -> str:
 def predict_arguments(parser: argparse.ArgumentParser) -> None:
     """Which examples, and how the shards' answers become one."""
     store_arguments(parser)
+    source_arguments(parser)
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--ids", type=whole_numbers, metavar="12,17,...", help="training examples, deleted ones too")
     asked.add_argument("--split", metavar="S", help="a split of the store's factory, such as test")
@@ -279,8 +280,7 @@ def run_predict(args: argparse.Namespace) -> Result:
     from s3t import store as stores
 
     opened = stores.look(args.store)
-    made = opened.manifest
-    source = source_of(made.factory, made.hyper.get("source", {}), made.arguments)
+    source = source_for(opened.manifest, args.arguments)
     result = serving.predict(opened, source, args.ids, args.split, args.aggregate)
     stores.close(opened)
     return result

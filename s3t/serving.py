@@ -19,13 +19,12 @@ from s3t import serve
 from s3t import store as stores
 from s3t.adapters import Lora
 from s3t.backbone import Backbone
-from s3t.certificate import canonical
+from s3t.heal import setup_of
 from s3t.ledger import Head
 from s3t.plan import at_depth
 from s3t.serve import Bank, Part, Table
 from s3t.source import Source, from_tensors
 from s3t.store import Store
-from unlearn import tree
 
 Tree = Any
 
@@ -233,12 +232,9 @@ def predict(store: Store, source: Source, ids: Sequence[int] | None, split: str 
       ids, labels (the classes of the largest logits), logits, depth (served by each shard), head (of the ledger).
 
     Raises:
-      ValueError: a source of another backbone, examples that it lacks; as `Server`.
+      ValueError: a source that is not the store's, examples that it lacks; as `Server`.
     """
-    if canonical(source.hyper) != canonical(store.manifest.hyper.get("source")):  # a slot's strength shows nowhere else
-        raise ValueError("the factory gives other hyper-parameters than the store was made with: take that factory")
-    if tree.digest(source.frozen) != store.manifest.backbone:
-        raise ValueError("the factory makes another backbone than the store's nodes were trained on: check its arguments")
+    setup_of(store.manifest, source)
     asked, fetch = (np.asarray(ids), source.fetch) if split is None else source.split(split)
     x, _ = fetch(asked)
     size = max(1, min(BATCH_SIZE, len(asked)))

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.benchmarks import s3t_serve
 from s3t import ledger, serve, store
 from s3t.__main__ import main, predict_arguments
 from s3t.backbone import forward, owned
@@ -431,7 +432,7 @@ def test_the_command_line_names_mistakes(opened, capsys, tmp_path):
     other = tmp_path / "other"
     store.close(store.create(other, opened.manifest._replace(arguments={"seed": 1})))
     told = tmp_path / "told"
-    store.close(store.create(told, opened.manifest._replace(hyper={"rate": 1})))
+    store.close(store.create(told, opened.manifest._replace(hyper={"source": {"kind": "other"}, "shapes": []})))
     empty = tmp_path / "empty"
     store.close(store.create(empty, opened.manifest))
     for arguments, message in (
@@ -443,8 +444,9 @@ def test_the_command_line_names_mistakes(opened, capsys, tmp_path):
         (["--store", root, "--ids", "5", "--split", "test"], "not allowed with argument"),
         (["--store", root, "--ids", "5", "--aggregate", "median"], "invalid choice: 'median'"),
         (["--store", str(tmp_path), "--ids", "5"], "there is no store at"),
-        (["--store", str(other), "--ids", "5"], "the factory makes another backbone"),
+        (["--store", str(other), "--ids", "5"], "the backbone is not the one"),
         (["--store", str(told), "--ids", "5"], "the factory gives other hyper-parameters"),
+        (["--store", root, "--ids", "5", "--arguments", '{"where": 1}'], "does not take these arguments"),
         (["--store", str(empty), "--ids", "5"], "needs rebuild: no shard has a model"),
     ):
         try:
@@ -460,3 +462,9 @@ def test_the_choices_of_the_command_line_are_those_of_the_module():
     predict_arguments(parser)
     (aggregate,) = (action for action in parser._actions if action.dest == "aggregate")
     assert aggregate.choices == serve.AGGREGATES
+
+
+@pytest.mark.slow
+def test_the_benchmark_counts_no_program(tmp_path):
+    lines = s3t_serve.report(tmp_path / "store", "digits", batch_size=2, rounds=1)
+    assert lines.startswith("digits, batches of 2: plain ") and lines.endswith("programs compiled meanwhile 0")

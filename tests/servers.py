@@ -82,7 +82,9 @@ def source(hyper, seed=0):
         return np.array([EXAMPLES - 2, EXAMPLES - 1]), fetch
 
     ids = np.arange(EXAMPLES)
-    return Source(stacks.BACKBONE, stacks.frozen(seed), stacks.RECIPE, ids, fetch, hyper, 1, 0, split=split)
+    return Source(
+        stacks.BACKBONE, stacks.frozen(seed), stacks.RECIPE, ids, fetch, {**hyper, "kind": "toy"}, 1, 0, split=split
+    )
 
 
 def main(root):
