@@ -26,7 +26,7 @@ TRAININGS = ("oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readin
 NEEDED = ("oracle", "vanilla")
 
 # Sections that hold what they like: options of a model or an algorithm, overrides, what suits a kind of request.
-FREE = ("model.options", "readiness.algorithm_options", "request.options", "suited", "variants")
+FREE = ("data.scale", "model.options", "readiness.algorithm_options", "request.options", "suited", "variants")
 
 # A number is finite, and what stands here. A key that a config does not have is passed over.
 NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {

@@ -125,6 +125,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         train_size: how many training examples to keep, those of lowest hash; 0 is all.
         validation_fraction: the share of the official training examples (of all, if none is for testing) to validate on.
         cache_dir: where to keep the decoded images; '' is nowhere.
+        scale: if there is one, standardise by its constants: range of a pixel, mean and std of pixel / range by channel.
 
     Raises:
       DataError: the name, the files or the numbers will not do.
@@ -132,13 +133,14 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     if config.stream and config.cache_dir:
         raise DataError("data.cache_dir keeps all images decoded, data.stream none: set one of them alone")
     source, ids = raw(config)
-    own = ids["train"]
+    own, fixed = ids["train"], _fixed(config)
     if config.stream:
-        labels, scale, shape = _survey(source, own, config.name)
+        labels, found, shape = _survey(source, own, config.name)
+        scale = fixed or found
         train = Split(Images(source.read, own, scale, (len(own), *shape)), labels, own)
     else:
         images, labels = source.read(own)
-        scale = moments([images])
+        scale = fixed or moments([images])
         train = Split(standardise(images, scale), labels, own)
 
     def held_out(name: str) -> Split:
@@ -342,6 +344,14 @@ def standardise(images: Array, scale: Moments) -> Array:
     result = np.subtract(images, mean, dtype=np.float32)
     result /= std
     return result
+
+
+def _fixed(config: ml_collections.ConfigDict) -> Moments | None:
+    """The constants that a config standardises by, for models on which no example may leave a trace by its moments."""
+    scale = getattr(config, "scale", None)
+    if not scale:
+        return None
+    return Moments(*(np.asarray(scale[name], np.float32) * np.float32(scale.range) for name in ("mean", "std")))
 
 
 def _assign(source: Source, name: str, validation_fraction: float, train_size: int) -> dict[str, Array]:

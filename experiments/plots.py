@@ -122,7 +122,7 @@ def panel(drawn: Sequence[Way], curve: Callable[[Row], list[float]], target: flo
         figure = Figure(figsize=(4.6, 3.0))
         axes = figure.add_axes((0.13, 0.155, 0.855, 0.825))
         if math.isfinite(target):
-            axes.axhline(100 * target, color=ORACLE.colour, linestyle=_pattern(ORACLE), linewidth=1.2)
+            axes.axhline(100 * target, color=ORACLE.colour, linestyle=pattern(ORACLE), linewidth=1.2)
         lanes = {way.key: held([curve(row) for row in way.rows]) for way in drawn}
         longest = max((part.shape[-1] for part in lanes.values()), default=0)
         for key, part in lanes.items():
@@ -153,10 +153,10 @@ def _draw(axes: Axes, style: Style, lanes: np.ndarray, longest: int) -> None:
         axes.plot(own - 1, bands[-1, 0], "o", color=style.colour, markersize=5)
     bands = np.concatenate([bands, bands[-1:].repeat(longest - own, axis=0)])
     steps = np.arange(len(bands))
-    axes.plot(steps, bands[:, 0], color=style.colour, linestyle=_pattern(style), linewidth=1.8)
+    axes.plot(steps, bands[:, 0], color=style.colour, linestyle=pattern(style), linewidth=1.8)
     axes.fill_between(steps, bands[:, 1], bands[:, 2], color=style.colour, alpha=0.18, linewidth=0)
 
 
-def _pattern(style: Style) -> str | tuple[int, tuple[float, ...]]:
+def pattern(style: Style) -> str | tuple[int, tuple[float, ...]]:
     """A dash in units of the line's width, as matplotlib has it."""
     return (0, tuple(float(length) / 1.8 for length in style.dash.split())) if style.dash else "-"

@@ -75,7 +75,7 @@ def compose(config: dict[str, Any], found: dict[str, Any], swept: list[dict[str,
         *_sweep(swept),
         *_failures(every),
         *_diagnostics(every),
-        *_settings(config, found),
+        *settings(config, found),
     ]
     return f"Forethought: {every[0].rows[0]['dataset']}, {_asked(config)}", blocks
 
@@ -303,7 +303,7 @@ def _diagnostics(every: Sequence[Way]) -> list[Block]:
     return [Heading("Diagnostics"), Text(note), Table(["way", length.label, cosine.label], rows)]
 
 
-def _settings(config: dict[str, Any], found: dict[str, Any]) -> list[Block]:
+def settings(config: dict[str, Any], found: dict[str, Any]) -> list[Block]:
     parts = {"run": {name: value for name, value in config.items() if not isinstance(value, dict)}}
     parts |= {name: value for name, value in config.items() if isinstance(value, dict) and value}
     said = {

@@ -28,6 +28,7 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
             "stream": False,
             "train_size": 0,  # 0: all
             "validation_fraction": 0.1,
+            "scale": D(),  # constants to standardise by: range of a pixel, mean and std by channel; empty: moments
         }
     )
     config.train = D(

@@ -1,0 +1,369 @@
+"""Build a store, delete a stream of examples, heal, and judge S3T beside its peers.
+
+`run(config, workdir)` is what the command line and a notebook call. Every finished stage is kept, a store resumes by
+itself, and a repeated deletion is answered as it was: the same call goes on after a kill.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import checks, results, s3t_baselines, s3t_bench, s3t_report, s3t_study
+from experiments.configs import s3t
+from experiments.errors import blame_user
+from experiments.s3t_bench import Bench, Build, Config
+from s3t import heal as healing
+from s3t import ledger as ledgers
+from s3t import plan as plans
+from s3t import planners, serve, simulate, verify
+from s3t import store as stores
+from s3t.plan import Node, Plan
+from s3t.serving import Server
+from s3t.store import Store
+from s3t.train import counts
+
+Row = dict[str, Any]
+Job = tuple[int, Node]
+
+NOBODY = np.zeros(0, np.int64)  # who is left out of a training
+
+
+def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
+    """Run or resume what `config` describes; a finished workdir is read back instead.
+
+    Returns:
+      The contents of results.json.
+
+    Raises:
+      UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
+    """
+    with blame_user():
+        checks.check_keys(config, s3t.get_config())
+        config = s3t_bench.resolved(config)
+        checks.check_values(config)
+        s3t_bench.check(config)
+        folder = results.Workdir(workdir)
+        if found := folder.finished(config.to_dict()):
+            return found
+        source = s3t_bench.look(config)
+    with folder.claimed(config.to_dict()):
+        bench = s3t_bench.set_up(config, folder, source)
+        built = _build_store(bench)
+        rows: list[Row] = []
+        for seed in s3t_bench.seeds(config):
+            rows += _study(bench, seed)
+            rows += _baselines(bench, seed)
+        return folder.finish(command, [_from_store(bench, built), *rows])
+
+
+def present(workdir: str, found: dict[str, Any]) -> str:
+    """Write the report of a finished run; what the command line prints of it."""
+    return s3t_report.present(workdir, found)
+
+
+# --- The store --------------------------------------------------------------------------------------------------------
+
+
+def _opened(bench: Bench) -> Store:
+    """The run's store, made and filled with the ids of the training examples if it is not there."""
+    config, root = bench.config, bench.workdir.path / "store"
+    if stores.exists(root):
+        opened = stores.open(root)
+        healing.register(opened, bench.source)  # a kill may have come before
+        return opened
+    shutil.rmtree(root, ignore_errors=True)  # what a kill left of its making
+    return healing.create(
+        str(root),
+        bench.source,
+        s3t_bench.chosen_plan(config),
+        config.shards,
+        config.seed,
+        s3t_bench.partition_key(config.seed),
+        factory=s3t_bench.FACTORY,
+        arguments=bench.arguments,
+    )
+
+
+def _build_store(bench: Bench) -> dict[str, Any]:
+    """Train every node of the store, before anything is deleted."""
+
+    def compute() -> dict[str, Any]:
+        opened = _opened(bench)
+        with results.stopwatch() as clock:
+            healing.train(opened, bench.source)
+            seconds = clock()
+        nodes = _serving(opened, bench)
+        served = _served(bench, _server(opened, bench))
+        stores.close(opened)
+        return {"seconds": seconds, "bytes": sum(s3t_bench.node_bytes(nodes.values())), **served}
+
+    return bench.workdir.stage("build", compute)
+
+
+def _serving(opened: Store, bench: Bench) -> s3t_bench.Nodes:
+    """The nodes that serve, from their files."""
+    setup = healing.setup_of(opened.manifest, bench.source)
+    places = {(node.shard, node.slices): node for node in stores.live(opened)}
+    read = healing.reader(opened, setup, places)
+    return {place: read(*place) for place in places}
+
+
+def _server(opened: Store, bench: Bench) -> Server:
+    source = bench.source
+    return Server(opened, source.backbone, source.frozen, source.recipe.lora, batch_size=min(512, len(bench.x)))
+
+
+def _served(bench: Bench, server: Server) -> dict[str, Any]:
+    """Accuracies and depths of what the store serves now; without a model nothing is answered, which is never right."""
+    server.refresh()
+    if not any(server.view.depth):
+        return {"validation_accuracy": 0.0, "test_accuracy": 0.0, "depth": list(server.view.depth)}
+    answer = server.predict(bench.x)
+    return {**s3t_bench.scored(bench, answer.logits), "depth": list(answer.depth)}
+
+
+def _from_store(bench: Bench, built: dict[str, Any]) -> Row:
+    """Delete a stream of examples from the store, one by one, and heal it: the row of the real thing."""
+    config, stage = bench.config, bench.workdir.stage
+    order = s3t_bench.deletion_order(bench, config.seed)[: config.deletions]
+    opened = _opened(bench)
+    server = _server(opened, bench)
+
+    def delete(number: int) -> dict[str, Any]:
+        done = stores.delete(opened, [int(bench.source.ids[order[number]])], f"stream-{number}")
+        began = time.perf_counter()
+        stores.purge(opened)
+        purged = 1e3 * (time.perf_counter() - began)
+        kept = {name: done[name] for name in ("ids", "nodes_dropped", "acknowledged_ms", "head")}
+        return kept | {"purged_ms": purged} | _served(bench, server)
+
+    def heal() -> dict[str, Any]:
+        with results.stopwatch() as clock:
+            work = healing.heal(opened, bench.source)
+            seconds = clock()
+        requests = len(ledgers.requests(opened.ledger, "healed"))
+        return {"nodes": work["trained"], "seconds": seconds, "requests": requests, **_served(bench, server)}
+
+    stream = [stage(f"deletion-{number:05}", lambda n=number: delete(n)) for number in range(len(order))]
+    healed = stage("heal", heal)
+    stores.close(opened)
+    proof = stage("verify", lambda: verify.verify(bench.workdir.path / "store"))
+    plan = s3t_bench.chosen_plan(config)
+    where = s3t_bench.places(bench.source, config.shards, config.slices, config.seed)
+    hit = s3t_baselines.hit_slices(where, order, config.shards)
+    to_heal = sum(s3t_baselines.s3t_flops_to_heal(plan.nodes, config.slices, gone) for gone in hit) / config.shards
+    latency = float(np.mean([one["acknowledged_ms"] for one in stream])) / 1e3 if stream else 0.0
+    return _row(bench, "s3t", f"{config.planner} / store", config.seed) | {
+        "before": _scores(built),
+        "after": _scores(stream[-1] if stream else built),
+        "steps": len(stream),
+        "train_seconds": built["seconds"],
+        "unlearn_seconds": latency,
+        "train_flops": s3t_bench.absolute(bench, plans.flops(plan)),
+        "unlearn_flops": 0.0,
+        "extra": {
+            "stream": stream,
+            "built": built,
+            "healed": healed,
+            "heal_flops": s3t_bench.absolute(bench, to_heal),
+            "storage_bytes": built["bytes"],
+            "verified": {name: proof[name] for name in ("ok", "problems")},
+        },
+    }
+
+
+# --- The study --------------------------------------------------------------------------------------------------------
+
+
+def _study(bench: Bench, seed: int) -> list[Row]:
+    """Every planner and aggregate of one seed under streams of deletions, from nodes that are trained once."""
+    config = bench.config
+    budget = s3t_bench.budget_flops(config)
+    chosen = s3t_study.at_equal_flops(config.study.planners, config.slices, budget)
+    told = bench.workdir.stage(f"nodes-{seed}", lambda: _nodes(bench, seed, s3t_study.union(list(chosen.values()))))
+    logits, first = _load(bench, f"nodes-{seed}"), _streams(bench, seed)
+    rows = []
+    for name, plan in chosen.items():
+        per_shard = {what: sum(told[what][str(len(node))] for node in plan.nodes) for what in ("seconds", "bytes")}
+        extra = {
+            "budget_flops": budget,
+            "flops_plain": plans.flops(plan),
+            "flops_cached": plans.flops(plan, cached=True),
+            "stages": len(plan.nodes),
+            "storage_bytes": per_shard["bytes"] * config.shards,
+        }
+        cost = {
+            "train_seconds": per_shard["seconds"] * config.shards,
+            "train_flops": s3t_bench.absolute(bench, plans.flops(plan)),
+            "unlearn_seconds": 0.0,
+            "unlearn_flops": 0.0,
+        }
+        for aggregate in serve.AGGREGATES:
+            judged = _judged(bench, plan, logits, first, aggregate)
+            ends = {when: judged.pop(when) for when in ("before", "after")}
+            row = _row(bench, "s3t", f"{name} / {aggregate}", seed)
+            rows.append(row | ends | cost | {"steps": judged["requests"][-1], "extra": extra | judged})
+    return rows
+
+
+def _nodes(bench: Bench, seed: int, plan: Plan) -> dict[str, Any]:
+    """Train the nodes of all plans, without keeping them, and keep their logits."""
+    build = s3t_bench.of_plan(bench, plan, seed, bench.config.shards)
+    nodes, spent = s3t_bench.train_build(build, NOBODY)
+    _save(bench, f"nodes-{seed}", build, nodes)
+    sizes = s3t_bench.node_bytes(nodes.values())
+    return {
+        "nodes": len(nodes),
+        "seconds": {depth: seconds / max(count, 1) for depth, (seconds, count) in spent.items()},
+        "bytes": {str(len(node)): size for (_, node), size in zip(nodes, sizes, strict=True)},
+    }
+
+
+def _save(bench: Bench, name: str, build: Build, nodes: s3t_bench.Nodes) -> None:
+    """Keep the logits of nodes, whole or not at all."""
+    (bench.workdir.path / "logits").mkdir(exist_ok=True)
+    path = bench.workdir.path / "logits" / f"{name}.npz"
+    found = {f"{job[0]}:{'-'.join(map(str, job[1]))}": s3t_bench.logits_of(bench, build, nodes, job) for job in nodes}
+    with path.with_suffix(".tmp").open("wb") as file:
+        np.savez(file, **found)
+    path.with_suffix(".tmp").replace(path)
+
+
+def _load(bench: Bench, name: str) -> dict[Job, np.ndarray]:
+    """Logits by shard and node."""
+    with np.load(bench.workdir.path / "logits" / f"{name}.npz") as file:
+        parts = {label: label.split(":") for label in file.files}
+        return {(int(shard), tuple(map(int, node.split("-")))): file[label] for label, (shard, node) in parts.items()}
+
+
+def _streams(bench: Bench, seed: int) -> np.ndarray:
+    """Streams of deletions that fall on all examples alike: on each slice by its size."""
+    config = bench.config
+    count = counts(s3t_bench.places(bench.source, config.shards, config.slices, seed), config.shards, config.slices)
+    return simulate.by_prior(np.random.default_rng((seed, 0)), config.study.streams, count / count.sum())
+
+
+def _judged(bench: Bench, plan: Plan, logits: dict[Job, np.ndarray], first: np.ndarray, aggregate: str) -> dict[str, Any]:
+    """A plan's curve on test data, and its scores before and after the deletions."""
+    table = s3t_study.answers(plan, logits, bench.config.shards, aggregate)
+    requests = range(bench.config.study.deletions + 1)
+    part = lambda where: table._replace(logits=table.logits[:, :, where])  # noqa: E731
+    validation, test = slice(bench.held), slice(bench.held, None)
+    judged = s3t_study.judge(plan, part(test), first, requests, bench.y[test])
+    states = s3t_study.masks(first, [0, requests[-1]])
+    valid = s3t_study.accuracy(part(validation), states, bench.y[validation]).mean(axis=0)
+    return judged | {
+        when: {"test_accuracy": judged["accuracy"]["mean"][at], "validation_accuracy": float(valid[at])}
+        for when, at in (("before", 0), ("after", -1))
+    }
+
+
+# --- Baselines --------------------------------------------------------------------------------------------------------
+
+
+def _baselines(bench: Bench, seed: int) -> list[Row]:
+    """One adapter on all data and its retraining, SISA with and without retraining, and S3T in one shard beside them."""
+    config, stage = bench.config, bench.workdir.stage
+    after = sorted({0, *config.retrain_after})
+    lora = [stage(f"lora-{seed}-{k}", lambda k=k: _full_lora(bench, seed, k)) for k in after]
+    sisa = stage(f"sisa-{seed}", lambda: _sisa(bench, seed, after))
+    one = stage(f"one-shard-{seed}", lambda: _one_shard(bench, seed))
+    where = s3t_bench.places(bench.source, config.shards, config.slices, seed)
+    order = s3t_bench.deletion_order(bench, seed)[: after[-1]]
+    whole = s3t_baselines.sisa_flops(config.slices)
+    suffix = s3t_baselines.sisa_flops_per_deletion(where, order, config.shards, config.slices)
+    flops = {units: s3t_bench.absolute(bench, units, "full_lora") for units in (s3t_baselines.lora_flops(), whole, suffix)}
+    of_lora = {"train_seconds": lora[0]["seconds"], "train_flops": flops[s3t_baselines.lora_flops()]}
+    of_sisa = {"train_seconds": sisa["seconds"], "train_flops": flops[whole]}
+    again = {"unlearn_seconds": float(np.mean([s["seconds"] for s in lora])), "unlearn_flops": of_lora["train_flops"]}
+    suffixes = {"unlearn_seconds": sisa["seconds"] * suffix / whole, "unlearn_flops": flops[suffix]}
+    rollback = sisa.pop("rollback")
+    units = plans.flops(planners.sisa(config.slices))
+    of_one = {"train_seconds": one["seconds"], "train_flops": s3t_bench.absolute(bench, units)}
+    size = lambda done: {"storage_bytes": done["bytes"]}  # noqa: E731
+    return [
+        _row(bench, "lora", "default", seed) | of_lora | _ends(lora[:1], 0) | {"extra": size(lora[0])},
+        _row(bench, "full", "default", seed)
+        | (of_lora | again | _ends(lora, after[-1]))
+        | {"extra": size(lora[0]) | _curve(lora, after)},
+        _row(bench, "sisa", "retrain", seed)
+        | (of_sisa | suffixes | _ends(sisa["retrain"], after[-1]))
+        | {"extra": size(sisa) | _curve(sisa["retrain"], after)},
+        _row(bench, "sisa", "rollback", seed)
+        | (of_sisa | {"unlearn_seconds": 0.0, "unlearn_flops": 0.0, "steps": rollback["requests"][-1]})
+        | {when: rollback.pop(when) for when in ("before", "after")}
+        | {"extra": size(sisa) | {"stages": config.slices, "flops_plain": whole} | rollback},
+        _row(bench, "s3t", "one shard", seed)
+        | (of_one | _ends(one["depths"][-1:], 0))
+        | {"extra": size(one) | {"by_depth": one["depths"]}},
+    ]
+
+
+def _ends(scores: list[dict[str, Any]], steps: int) -> Row:
+    return {"before": _scores(scores[0]), "after": _scores(scores[-1]), "steps": steps}
+
+
+def _curve(scores: list[dict[str, Any]], after: list[int]) -> dict[str, Any]:
+    """Accuracy at the few numbers of deletions after which something was retrained."""
+    return {"requests": after, "accuracy": {"mean": [one["test_accuracy"] for one in scores]}}
+
+
+def _full_lora(bench: Bench, seed: int, deletions: int) -> dict[str, Any]:
+    """One adapter on all blocks, trained on what is left after some deletions."""
+    build = s3t_bench.of_full_lora(bench, seed)
+    nodes, spent = s3t_bench.train_build(build, s3t_bench.deletion_order(bench, seed)[:deletions])
+    return _told(spent, nodes) | s3t_bench.scored(bench, s3t_bench.logits_of(bench, build, nodes, (0, (0,))))
+
+
+def _sisa(bench: Bench, seed: int, after: Sequence[int]) -> dict[str, Any]:
+    """SISA: its checkpoints under streams of deletions, and what it is after retraining the suffixes that were hit."""
+    config, build = bench.config, s3t_bench.of_sisa(bench, seed)
+    nodes, spent = s3t_bench.train_build(build, NOBODY)
+    logits = {job: s3t_bench.logits_of(bench, build, nodes, job) for job in nodes}
+    order = s3t_bench.deletion_order(bench, seed)
+    retrained = []
+    for k in after:
+        hit = s3t_baselines.hit_slices(build.places, order[:k], config.shards)
+        kept = {(shard, node): trained for (shard, node), trained in nodes.items() if hit[shard].isdisjoint(node)}
+        now, _ = s3t_bench.train_build(build, order[:k], kept)
+        served = [s3t_bench.logits_of(bench, build, now, job) for job in now if len(job[1]) == config.slices]
+        retrained.append(s3t_bench.scored(bench, np.mean(served, axis=0)))
+    rollback = _judged(bench, build.setup.plan, logits, _streams(bench, seed), "mean")
+    return _told(spent, nodes) | {"rollback": rollback, "retrain": retrained}
+
+
+def _one_shard(bench: Bench, seed: int) -> dict[str, Any]:
+    """One sequence on all data, scored at every depth: what is to be held against full LoRA."""
+    build = s3t_bench.of_plan(bench, planners.sisa(bench.config.slices), seed, 1)
+    nodes, spent = s3t_bench.train_build(build, NOBODY)
+    logits = [s3t_bench.logits_of(bench, build, nodes, (0, node)) for node in build.setup.plan.nodes]
+    return _told(spent, nodes) | {"depths": [s3t_bench.scored(bench, one) for one in logits]}
+
+
+def _told(spent: dict[str, list[float]], nodes: s3t_bench.Nodes) -> dict[str, Any]:
+    seconds = sum(seconds for seconds, _ in spent.values())
+    return {"seconds": seconds, "bytes": sum(s3t_bench.node_bytes(nodes.values()))}
+
+
+# --- Rows -------------------------------------------------------------------------------------------------------------
+
+
+def _row(bench: Bench, training: str, variant: str, seed: int) -> Row:
+    return {
+        "training": training,
+        "variant": variant,
+        "unlearner": "none",
+        "setting": "deletions",
+        "dataset": bench.config.data.name,
+        "seed": seed,
+        "stop": "reached",
+    }
+
+
+def _scores(scores: dict[str, Any]) -> dict[str, float]:
+    return {name: scores[name] for name in ("test_accuracy", "validation_accuracy")}

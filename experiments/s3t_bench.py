@@ -1,0 +1,305 @@
+"""What all stages of an s3t run share: the checked config, the source of model and data, what is scored, and builds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from experiments import cost, data, results, run_pretrain, s3t_baselines, s3t_build, s3t_factory, s3t_study
+from s3t import build as builds
+from s3t import partition, planners, train
+from s3t import plan as plans
+from s3t.adapters import Lora
+from s3t.backbone import run_blocks
+from s3t.build import Setup
+from s3t.partition import Places
+from s3t.plan import Node, Plan
+from s3t.source import Source
+from s3t.train import Slices, Trained
+from unlearn.losses import correct
+
+Config = ml_collections.ConfigDict
+Nodes = dict[tuple[int, Node], Trained]
+
+FACTORY = "experiments.s3t_factory:make"
+LEAST = (
+    ("seeds", 1),
+    ("shards", 1),
+    ("slices", 1),
+    ("deletions", 0),
+    ("train.epochs", 1),
+    ("train.batch_size", 1),
+    ("full_lora.epochs", 1),
+    ("study.streams", 2),
+    ("study.deletions", 0),
+)
+
+
+class Bench(NamedTuple):
+    """What all stages share.
+
+    source: model, recipe and training data, as the store's factory makes them.
+    arguments: that the factory was called with.
+    x, y: validation and test examples, `held` of them for validation, which come first.
+    """
+
+    config: Config
+    workdir: results.Workdir
+    source: Source
+    arguments: dict[str, Any]
+    x: np.ndarray
+    y: np.ndarray
+    held: int
+
+
+class Build(NamedTuple):
+    """What is to be trained on which examples.
+
+    places: of the source's examples, in the order of their ids.
+    """
+
+    setup: Setup
+    places: Places
+
+
+def resolved(config: Config) -> Config:
+    """The config with the data's folders and scale handed on to pre-training."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        for name in ("data_dir", "cache_dir"):
+            config.pretrain.data[name] = config.pretrain.data[name] or config.data[name]
+        config.pretrain.data.scale = config.scale
+    return config
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot be run before anything is computed or written.
+
+    Raises:
+      ValueError: one line that says what to do.
+    """
+    for name, least in LEAST:
+        value = config
+        for part in name.split("."):
+            value = value[part]
+        if value < least:
+            raise ValueError(f"{name} is {value}: set --config.{name} to {least} or more")
+    for name in (config.planner, *config.study.planners):
+        if name not in planners.PLANNERS:
+            raise ValueError(f"planner {name!r} is unknown; choose from {', '.join(planners.PLANNERS)}")
+    if not config.study.planners:
+        raise ValueError("study.planners is empty: name at least one, as in --config.study.planners='(\"lattice\",)'")
+    if config.slices > s3t_study.MOST_SLICES:
+        raise ValueError(f"slices is {config.slices}: the study takes at most {s3t_study.MOST_SLICES}")
+    if any(k < 0 for k in config.retrain_after):
+        raise ValueError(f"retrain_after is {tuple(config.retrain_after)}: give numbers of deletions from 0 up")
+    chosen_plan(config)
+    if not config.checkpoint:
+        _check_pretraining(config)
+
+
+def _check_pretraining(config: Config) -> None:
+    """A backbone that has seen an example cannot unlearn it."""
+    seen = config.pretrain
+    if seen.model != config.model:
+        raise ValueError(f"pretrain.model is {seen.model!r}, model {config.model!r}: set both to the same ViT")
+    apart = seen.classes and config.classes and not set(seen.classes) & set(config.classes)
+    if seen.data.name == config.data.name and not apart:
+        raise ValueError("the backbone would be pre-trained on examples that s3t is to unlearn: set pretrain.classes apart")
+
+
+def look(config: Config) -> Source:
+    """The data, with the given backbone or, until one is pre-trained, a random one; they are refused if they will not do.
+
+    Raises:
+      ValueError (DataError among them): one line that says what to do.
+    """
+    source = s3t_factory.make(hyper(config), **_arguments(config))
+    _check_sizes(config, source)
+    return source
+
+
+def _arguments(config: Config) -> dict[str, Any]:
+    return {name: config.data[name] for name in ("data_dir", "cache_dir")} | {
+        "checkpoint": config.checkpoint,
+        "most_lanes": config.lanes,
+        "cache_bytes": config.cache_bytes,
+    }
+
+
+def set_up(config: Config, folder: results.Workdir, source: Source) -> Bench:
+    """What all stages share, with a backbone that is pre-trained here if none is given.
+
+    Args:
+      source: from `look`.
+    """
+    arguments = _arguments(config)
+    if not config.checkpoint:
+        run_pretrain.run(config.pretrain, str(folder.path / "pretrain"))
+        arguments["checkpoint"] = str((folder.path / "pretrain" / run_pretrain.CHECKPOINT).absolute())
+        source = s3t_factory.make(hyper(config), **arguments)
+    splits = [source.split(name) for name in ("validation", "test")]
+    (x, y), (test_x, test_y) = (fetch(ids) for ids, fetch in splits)
+    return Bench(config, folder, source, arguments, np.concatenate([x, test_x]), np.concatenate([y, test_y]), len(y))
+
+
+def hyper(config: Config) -> dict[str, Any]:
+    """What the factory calls hyper-parameters: all that decides the bytes of nodes."""
+    return {
+        "dataset": config.data.name,
+        "classes": list(config.classes),
+        **{name: config.data[name] for name in ("train_size", "validation_fraction")},
+        "range": config.scale.range,
+        "mean": list(config.scale.mean),
+        "std": list(config.scale.std),
+        "model": config.model,
+        "rank": config.lora.rank,
+        "alpha": config.lora.alpha,
+        "targets": list(config.lora.targets),
+        **config.train.to_dict(),
+    }
+
+
+def _check_sizes(config: Config, source: Source) -> None:
+    longest = max(config.deletions, *config.retrain_after, 0)
+    if longest >= len(source.ids):
+        raise ValueError(f"{longest} deletions are asked of {len(source.ids)} training examples: ask for fewer")
+    if not len(source.split("validation")[0]):
+        raise ValueError("settings are chosen on validation data: set data.validation_fraction above 0")
+    for seed in seeds(config):
+        where = places(source, config.shards, config.slices, seed)
+        if not train.counts(where, config.shards, config.slices).all():
+            raise ValueError(f"with seed {seed} a slice has no example: set shards or slices lower")
+
+
+def seeds(config: Config) -> range:
+    """The seeds of the run; the first one's store is kept and deleted from."""
+    return range(config.seed, config.seed + config.seeds)
+
+
+def chosen_plan(config: Config) -> Plan:
+    """The plan of the store."""
+    return planners.PLANNERS[config.planner](config.slices, config.budget or None, None)
+
+
+def budget_flops(config: Config) -> float:
+    """What planners with a budget should come near to."""
+    return config.study.flops or plans.flops(planners.lattice(config.slices))
+
+
+def partition_key(seed: int) -> bytes:
+    """The key that places a seed's examples."""
+    return f"s3t study {seed}".encode()
+
+
+def places(source: Source, shards: int, slices: int, seed: int) -> Places:
+    """Where a seed's training examples belong."""
+    return partition.assign(source.ids, shards, slices, partition_key(seed))
+
+
+def deletion_order(bench: Bench, seed: int) -> np.ndarray:
+    """Positions of the training examples in the order in which a seed's requests name them."""
+    return np.argsort(data.hash_uniform(bench.source.ids, "deletions", seed), kind="stable")
+
+
+# --- Builds -----------------------------------------------------------------------------------------------------------
+
+
+def of_plan(bench: Bench, plan: Plan, seed: int, shards: int) -> Build:
+    """S3T with any plan."""
+    return _build(bench.source, plan, seed, shards)
+
+
+def of_full_lora(bench: Bench, seed: int) -> Build:
+    """One slot on all blocks, trained on all examples: a plan of one slice in one shard."""
+    return _build(_of_lora(bench, bench.source.recipe.lora), planners.sisa(1), seed, 1)
+
+
+def of_sisa(bench: Bench, seed: int) -> Build:
+    """One sequence per shard, in which every stage goes on training the adapters of all blocks."""
+    config = bench.config
+    whole = s3t_baselines.whole_in_head(bench.source.backbone, bench.source.recipe.lora, config.slices)
+    source = _of_lora(bench, s3t_baselines.NOTHING)._replace(backbone=whole)
+    return _build(source, planners.sisa(config.slices), seed, config.shards)
+
+
+def _of_lora(bench: Bench, lora: Lora) -> Source:
+    """The source with the recipe of adapters on all blocks."""
+    config = bench.config
+    optimizer = s3t_build.cosine_adamw(config.full_lora.learning_rate, config.train.weight_decay, config.train.clip)
+    recipe = bench.source.recipe._replace(lora=lora, epochs=config.full_lora.epochs, optimizer=optimizer)
+    return bench.source._replace(recipe=recipe)
+
+
+def _build(source: Source, plan: Plan, seed: int, shards: int) -> Build:
+    where = places(source, shards, plan.slices, seed)
+    shapes = builds.make_shapes(source, plan, train.counts(where, shards, plan.slices))
+    return Build(Setup(source, plan, shards, jax.random.key(seed, impl="threefry2x32"), shapes), where)
+
+
+def examples(build: Build, gone: np.ndarray) -> Slices:
+    """The training examples in their slices, without those at the positions `gone`."""
+    setup, keep = build.setup, np.setdiff1d(np.arange(len(build.setup.source.ids)), gone)
+    ids = setup.source.ids[keep]
+    where = Places(build.places.shard[keep], build.places.slice[keep])
+    x, y = setup.source.fetch(ids)
+    return train.arrange(x, y, ids, where, setup.shards, setup.plan.slices, setup.shapes[0].capacity)
+
+
+def train_build(build: Build, gone: np.ndarray, kept: Nodes | None = None) -> tuple[Nodes, dict[str, list[float]]]:
+    """Train what is not kept, without the examples at the positions `gone`.
+
+    Returns:
+      every node; and by depth, as text, the seconds without compilation and the number of nodes that were trained.
+    """
+    nodes, setup = dict(kept or {}), build.setup
+    jobs = [(shard, node) for node in setup.plan.nodes for shard in range(setup.shards) if (shard, node) not in nodes]
+    spent = {str(depth): [0.0, 0] for depth in range(1, 1 + setup.plan.slices)}
+    with results.stopwatch() as clock:
+        began = clock()
+        for call in builds.build(setup, examples(build, gone), jobs, lambda shard, node: nodes[shard, node]):
+            seconds, count = spent[str(call.shape.depth)]
+            spent[str(call.shape.depth)] = [seconds + max(clock() - began, 0.0), count + len(call.nodes)]
+            nodes.update(call.nodes)
+            began = clock()
+    return nodes, spent
+
+
+# --- Scores -----------------------------------------------------------------------------------------------------------
+
+
+def scored(bench: Bench, logits: np.ndarray) -> dict[str, float]:
+    """Accuracies of logits on validation and test examples."""
+    right = np.asarray(correct(jnp.asarray(logits), bench.y))
+    return {"validation_accuracy": float(right[: bench.held].mean()), "test_accuracy": float(right[bench.held :].mean())}
+
+
+def logits_of(bench: Bench, build: Build, nodes: Nodes, job: tuple[int, Node]) -> np.ndarray:
+    """[validation and test examples, classes] logits of one node, in parts of one size."""
+    size = min(512, len(bench.x))
+    x = np.concatenate([bench.x, np.repeat(bench.x[:1], -len(bench.x) % size, axis=0)])
+    parts = [s3t_build.node_logits(build.setup, nodes, *job, x[i : i + size]) for i in range(0, len(x), size)]
+    return np.concatenate(parts)[: len(bench.x)]
+
+
+def absolute(bench: Bench, units: float, part: str = "train") -> float:
+    """FLOPs of a training whose every shard costs so many units (see `plan.node_flops`) per epoch."""
+    return units * bench.config[part].epochs * len(bench.source.ids) * _forward_flops(bench)
+
+
+def _forward_flops(bench: Bench) -> float:
+    """Of one example through all blocks, as XLA counts them."""
+    backbone, frozen = bench.source.backbone, bench.source.frozen
+    h = jax.eval_shape(backbone.embed, frozen, bench.x[:1], None)
+    run = jax.jit(lambda frozen, h: run_blocks(backbone, frozen, h, range(backbone.depth)))
+    return cost.flops(run.lower(frozen, h).compile())
+
+
+def node_bytes(nodes: Iterable[Trained]) -> list[int]:
+    """What the parameters of each node take."""
+    return [sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves((n.slot, n.head))) for n in nodes]
