@@ -85,7 +85,8 @@ def test_a_run_has_a_row_for_every_way_in_the_house_s_schema(finished):
 
 
 def reopened(folder):
-    return s3t_bench.set_up(s3t_bench.resolved(config()), Workdir(folder))
+    resolved = s3t_bench.resolved(config())
+    return s3t_bench.set_up(resolved, Workdir(folder), s3t_bench.look(resolved))
 
 
 def test_what_the_store_served_is_what_the_study_s_logits_say(finished):
