@@ -56,7 +56,7 @@ def _panel(label: str, curves: Sequence[Curve], styles: dict[str, Style], limits
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"svg.hashsalt": "forethought", "svg.fonttype": "path", "font.size": 10})
         figure = Figure(figsize=(4.6, 3.0))
-        axes = figure.add_axes((0.13, 0.155, 0.855, 0.825))
+        axes = figure.add_axes((0.13, 0.155, 0.84, 0.825))
         for curve in curves:
             style = styles[curve.name]
             look = {"color": style.colour, "linestyle": pattern(style), "linewidth": 1.6}

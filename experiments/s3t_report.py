@@ -131,7 +131,7 @@ def _study(config: dict[str, Any], every: Sequence[Way]) -> list[Block]:
         f"prefixes. Planners with a budget take the one whose FLOPs (plain) come nearest to {budget:.4g}; sisa, stumps, "
         "chains, lattice and full have one size. An ensemble without a model answers nothing, which counts as wrong. "
         "Nothing is healed here. SISA checkpoints are those of SISA with one adapter on all blocks: it goes back to the "
-        "last one before the hit slice and does not retrain."
+        "last one before the hit slice and does not retrain. Curves of plans that serve alike lie on each other."
     )
     accuracy = [*_curves(chosen, "accuracy", 100), *_retrained(every)]
     panels = [
