@@ -1,0 +1,84 @@
+"""The deepest node of S3T beside one full LoRA: the same data in one shard, the same ViT, over settings and seeds.
+
+    python -m experiments.benchmarks.s3t_lora [--experiment digits] [--seeds 5] [--workdir runs/s3t_lora]
+
+Each way may choose its own learning rate and epochs a stage, on validation data; the last lines compare the chosen ones seed
+by seed. `digits` takes about fifteen minutes on two CPU cores and needs no download.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from experiments import results, s3t_bench
+from experiments.configs import s3t as configs
+from experiments.run_s3t import NOBODY
+from s3t import planners
+from unlearn.metrics.intervals import paired, t_interval
+
+RATES, EPOCHS = (2.5e-3, 5e-3, 1e-2), (15, 30)
+WAYS = ("S3T", "full LoRA")
+Setting = tuple[float, int]
+
+
+def main() -> None:
+    """Print a row per setting, and how the chosen ones compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--experiment", default="digits", choices=list(configs.EXPERIMENTS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--workdir", default="runs/s3t_lora")
+    parser.add_argument("--data_dir", default="")
+    args = parser.parse_args()
+    folder = results.Workdir(args.workdir)
+    (Path(args.workdir) / "stages").mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[Setting, np.ndarray]] = {way: {} for way in WAYS}
+    print("learning rate  epochs  way        validation  test")
+    for setting in itertools.product(RATES, EPOCHS):
+        bench = make_bench(args, folder, *setting)
+        for way in WAYS:
+            scores = np.array([score(bench, way, seed) for seed in range(args.seeds)])
+            found[way][setting] = scores
+            print(f"{setting[0]:<13g}  {setting[1]:<6}  {way:<9}  {shown(scores[:, 0])}  {shown(scores[:, 1])}", flush=True)
+    chosen = {way: max(trials, key=lambda s, t=trials: float(t[s][:, 0].mean())) for way, trials in found.items()}
+    ours, theirs = (found[way][chosen[way]] for way in WAYS)
+    for at, split in enumerate(("validation", "test")):
+        (mean, low, high, _), p = paired(100 * ours[:, at], 100 * theirs[:, at])
+        print(
+            f"S3T {chosen['S3T']} - full LoRA {chosen['full LoRA']}: {split} {mean:+.1f} [{low:+.1f}, {high:+.1f}], p = {p:.2g}"
+        )
+
+
+def make_bench(args: argparse.Namespace, folder: results.Workdir, rate: float, epochs: int) -> s3t_bench.Bench:
+    """The experiment with one learning rate and number of epochs for both ways; the backbone is pre-trained once."""
+    config = configs.get_config(args.experiment)
+    config.data.data_dir = args.data_dir
+    for part in (config.train, config.full_lora):
+        part.learning_rate, part.epochs = rate, epochs
+    config = s3t_bench.resolved(config)
+    return s3t_bench.set_up(config, folder, s3t_bench.look(config))
+
+
+def score(bench: s3t_bench.Bench, way: str, seed: int) -> tuple[float, float]:
+    """Validation and test accuracy of one sequence over all slices, or of one adapter on all blocks."""
+    if way == "S3T":
+        build = s3t_bench.of_plan(bench, planners.sisa(bench.config.slices), seed, 1)
+    else:
+        build = s3t_bench.of_full_lora(bench, seed)
+    nodes, _ = s3t_bench.train_build(build, NOBODY)
+    deepest = build.setup.plan.nodes[-1]
+    scores = s3t_bench.scored(bench, s3t_bench.logits_of(bench, build, nodes, (0, deepest)))
+    return scores["validation_accuracy"], scores["test_accuracy"]
+
+
+def shown(accuracies: np.ndarray) -> str:
+    """Mean and half of the 95% t-interval, in %."""
+    found = t_interval(100 * accuracies)
+    return f"{found.mean:5.1f} ± {found.high - found.mean:.1f}"
+
+
+if __name__ == "__main__":
+    main()
