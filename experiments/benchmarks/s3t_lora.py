@@ -2,8 +2,8 @@
 
     python -m experiments.benchmarks.s3t_lora [--experiment digits] [--seeds 5] [--workdir runs/s3t_lora]
 
-Each way may choose its own learning rate and epochs a stage, on validation data; the last lines compare the chosen ones seed
-by seed. `digits` takes about fifteen minutes on two CPU cores and needs no download.
+Each way may choose its own learning rate and epochs a stage, on validation data; the last lines compare the chosen ones
+seed by seed. `digits` takes about fifteen minutes on two CPU cores and needs no download.
 """
 
 from __future__ import annotations
@@ -47,9 +47,8 @@ def main() -> None:
     ours, theirs = (found[way][chosen[way]] for way in WAYS)
     for at, split in enumerate(("validation", "test")):
         (mean, low, high, _), p = paired(100 * ours[:, at], 100 * theirs[:, at])
-        print(
-            f"S3T {chosen['S3T']} - full LoRA {chosen['full LoRA']}: {split} {mean:+.1f} [{low:+.1f}, {high:+.1f}], p = {p:.2g}"
-        )
+        apart = f"{split} {mean:+.1f} [{low:+.1f}, {high:+.1f}], p = {p:.2g}"
+        print(f"S3T {chosen['S3T']} - full LoRA {chosen['full LoRA']}: {apart}")
 
 
 def make_bench(args: argparse.Namespace, folder: results.Workdir, rate: float, epochs: int) -> s3t_bench.Bench:
