@@ -1,6 +1,6 @@
 """The deepest node of S3T beside one full LoRA: the same data in one shard, the same ViT, over settings and seeds.
 
-    python -m experiments.benchmarks.s3t_lora [--experiment digits] [--seeds 5] [--workdir runs/s3t_lora]
+    python -m experiments.benchmarks.s3t_lora [--experiment digits] [--rates 0.005 0.01] [--epochs 15 30] [--seeds 5]
 
 Each way may choose its own learning rate and epochs a stage, on validation data; the last lines compare the chosen ones
 seed by seed. `digits` takes about fifteen minutes on two CPU cores and needs no download.
@@ -20,7 +20,6 @@ from experiments.run_s3t import NOBODY
 from s3t import planners
 from unlearn.metrics.intervals import paired, t_interval
 
-RATES, EPOCHS = (2.5e-3, 5e-3, 1e-2), (15, 30)
 WAYS = ("S3T", "full LoRA")
 Setting = tuple[float, int]
 
@@ -29,6 +28,8 @@ def main() -> None:
     """Print a row per setting, and how the chosen ones compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experiment", default="digits", choices=list(configs.EXPERIMENTS))
+    parser.add_argument("--rates", type=float, nargs="+", default=(5e-3, 1e-2))
+    parser.add_argument("--epochs", type=int, nargs="+", default=(15, 30))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workdir", default="runs/s3t_lora")
     parser.add_argument("--data_dir", default="")
@@ -37,7 +38,7 @@ def main() -> None:
     (Path(args.workdir) / "stages").mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[Setting, np.ndarray]] = {way: {} for way in WAYS}
     print("learning rate  epochs  way        validation  test")
-    for setting in itertools.product(RATES, EPOCHS):
+    for setting in itertools.product(args.rates, args.epochs):
         bench = make_bench(args, folder, *setting)
         for way in WAYS:
             scores = np.array([score(bench, way, seed) for seed in range(args.seeds)])
