@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from experiments import data
+from experiments import data, sources
 
 POINT = "set --config.data.data_dir or TFDS_DATA_DIR"
 
@@ -299,7 +299,8 @@ def test_batch(digits):
 
 @pytest.mark.parametrize("name, size", [("digits", 0), ("tiny", 0), ("tiny", 20)])
 def test_a_streamed_data_set_is_the_one_in_memory(root, monkeypatch, name, size):
-    monkeypatch.setattr(data, "DECODE_AT_ONCE", 64 if name == "digits" else 7)
+    for module in (data, sources):
+        monkeypatch.setattr(module, "DECODE_AT_ONCE", 64 if name == "digits" else 7)
     monkeypatch.setattr(data, "MOMENTS_AT_ONCE", 64 if name == "digits" else 7)
     whole, streamed = (data.load(config(name, data_dir=str(root), train_size=size, stream=s)) for s in (False, True))
     x = streamed.train.x
@@ -313,9 +314,9 @@ def test_a_streamed_data_set_is_the_one_in_memory(root, monkeypatch, name, size)
 
 def test_training_images_are_read_in_parts(root, monkeypatch):
     monkeypatch.setattr(data, "DECODE_AT_ONCE", 7)
-    source, asked = data._prepared("tiny", str(root)), []
+    source, asked = sources._prepared("tiny", str(root)), []
     read = lambda ids: asked.append(len(ids)) or source.read(ids)  # noqa: E731
-    monkeypatch.setattr(data, "_prepared", lambda name, root: source._replace(read=read))
+    monkeypatch.setattr(sources, "_prepared", lambda name, root: source._replace(read=read))
     dataset = data.load(config("tiny", data_dir=str(root), stream=True))
     assert sum(asked) == 65 and sorted(asked)[-3] <= 7  # validation and test are read whole
     assert len(dataset.train.id) > 14
@@ -374,9 +375,9 @@ def test_hidden_test_labels_make_way_for_the_validation_split(tmp_path):
 
 def test_supervised_keys_choose_among_several_labels():
     features = {"image": 0, "coarse": 1, "label": 1}
-    assert data._feature(features, ("image", "label"), lambda kind: kind == 1) == "label"
-    assert data._feature(features, (), lambda kind: kind == 1) is None
-    assert data._feature(features, (), lambda kind: kind == 0) == "image"
+    assert sources._feature(features, ("image", "label"), lambda kind: kind == 1) == "label"
+    assert sources._feature(features, (), lambda kind: kind == 1) is None
+    assert sources._feature(features, (), lambda kind: kind == 0) == "image"
 
 
 def test_no_image_or_no_label(tmp_path):
@@ -498,7 +499,7 @@ def assert_same(left, right):
 def test_the_cache_is_read_instead_of_the_records(cached, monkeypatch):
     settings, first = cached
     assert len(cache_files(settings)) == 1 and cache_files(settings)[0].endswith(".npz")
-    monkeypatch.setattr(data, "_prepared", None)
+    monkeypatch.setattr(sources, "_prepared", None)
     assert_same(data.load(settings), first)
 
 
@@ -527,7 +528,7 @@ def test_a_cache_of_other_files_is_not_used(cached, own_root, monkeypatch):
     settings, _ = cached
     os.utime(first_file(own_root), (1, 1))
     monkeypatch.setattr(
-        data, "_prepared", lambda name, root: data._in_memory(np.zeros((9, 6, 5, 3)), np.zeros(9, np.int32), 9, 3)
+        sources, "_prepared", lambda name, root: sources._in_memory(np.zeros((9, 6, 5, 3)), np.zeros(9, np.int32), 9, 3)
     )
     assert len(data.load(settings).train.id) < 9
     assert len(cache_files(settings)) == 2
