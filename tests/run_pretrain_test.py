@@ -1,15 +1,13 @@
 """Pre-training: the checkpoint that it leaves, resuming, refusals; and data sets of some classes."""
 
-import functools
-
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
 from experiments import data, run_pretrain
 from experiments.configs import pretrain
 from experiments.models import backbone as vits
+from tests import tiny
 from unlearn import tree
 
 
@@ -25,25 +23,12 @@ def config(**train):
     return made
 
 
-@functools.cache
-def digits():
-    options = {
-        "name": "digits",
-        "data_dir": "",
-        "stream": False,
-        "train_size": 0,
-        "validation_fraction": 0.1,
-        "cache_dir": "",
-    }
-    return data.load(ml_collections.ConfigDict(options))
-
-
 def test_the_checkpoint_is_a_backbone_and_a_finished_run_is_read_back(tmp_path):
     found = run_pretrain.run(config(), str(tmp_path))
     frozen, head = vits.load_npz(tmp_path / "vit.npz", vits.vit("tiny", 7), (8, 8, 1))
     assert head["kernel"].shape == (16, 5) and not (tmp_path / "vit.npz.tmp").exists()
     scores = found["rows"][0]["before"]
-    test = data.only_classes(digits(), (0, 1, 2, 3, 4)).test
+    test = data.only_classes(tiny.digits(), (0, 1, 2, 3, 4)).test
     logits = vits.vit("tiny", 5).apply({"params": {**frozen, "head": head}}, test.x)
     assert scores["test_accuracy"] == pytest.approx(np.mean(np.argmax(logits, -1) == test.y))
     assert scores["test_accuracy"] > 0.4
@@ -97,7 +82,7 @@ def test_every_config_names_a_model_and_its_settings():
 
 
 def test_some_classes_keep_their_ids_and_examples():
-    whole = digits()
+    whole = tiny.digits()
     some = data.only_classes(whole, (7, 2))
     assert some.classes == 2 and data.only_classes(whole, ()) is whole
     for split, of in zip(some[1:4], whole[1:4], strict=True):
@@ -112,7 +97,7 @@ def test_some_classes_keep_their_ids_and_examples():
 
 def test_a_checkpoint_is_read_as_it_was_written(tmp_path):
     module = vits.vit("tiny", 3)
-    params = vits.init(module, jax.random.key(0), digits().train.x)
+    params = vits.init(module, jax.random.key(0), tiny.digits().train.x)
     vits.save_npz(tmp_path / "one.npz", params)
     frozen, head = vits.load_npz(tmp_path / "one.npz", module, (8, 8, 1))
     assert tree.bits_equal((frozen, head), vits.split_head(jax.tree.map(np.asarray, params)))

@@ -9,19 +9,18 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 import pytest
 
-from experiments import data, s3t_build
+from experiments import s3t_build
 from experiments.models import backbone as vits
 from s3t import build, partition, train
 from s3t.adapters import Lora
 from s3t.backbone import augmented, run_blocks
 from s3t.plan import make_plan
 from s3t.source import Source
-from tests import stacks, toys
+from tests import stacks, tiny, toys
 from unlearn import tree
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -275,15 +274,7 @@ def test_lanes_divide_among_devices():
 
 def test_digits_are_learnt():
     """One shard, two slices, a random backbone: far better than the 10% of chance, and depth 2 better than depth 1."""
-    options = {
-        "name": "digits",
-        "data_dir": "",
-        "stream": False,
-        "train_size": 0,
-        "validation_fraction": 0.1,
-        "cache_dir": "",
-    }
-    digits = data.load(ml_collections.ConfigDict(options))
+    digits = tiny.digits()
     module = vits.VisionTransformer(10, patch=4, width=48, depth=2, heads=2, mlp_dim=64)
     frozen, _ = vits.split_head(vits.init(module, jax.random.key(0), digits.train.x))
     places = partition.assign(digits.train.id, 1, 2, b"test")

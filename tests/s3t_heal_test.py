@@ -35,14 +35,8 @@ def template(tmp_path_factory):
 
 @pytest.fixture
 def opened(tmp_path, template):
-    shutil.copytree(template, tmp_path / "store")
-    made = store.open(tmp_path / "store")
-    yield made
-    store.close(made)
-
-
-def ids_at(opened, shard, slice_):
-    return ledger.members(opened.ledger, shard, (slice_,))[1]
+    with stores.copied(template, tmp_path / "store") as made:
+        yield made
 
 
 def at(opened, shard, slices):
@@ -98,7 +92,7 @@ def test_a_resumed_training_reads_back_what_is_finished(tmp_path, template):
 def test_the_shapes_are_those_of_the_beginning(opened):
     """After most of a slice is gone the same programs run, as the certificates say."""
     shapes = {node.slices: store.load(opened, node)[0].stack for node in store.live(opened)}
-    store.delete(opened, ids_at(opened, 0, 0)[1:])
+    store.delete(opened, stores.ids_at(opened, 0, 0)[1:])
     heal.heal(opened, SOURCE)
     for node in store.live(opened):
         certificate = store.load(opened, node)[0]
@@ -123,8 +117,8 @@ def test_another_source_is_refused(opened):
         heal.train(opened, SOURCE._replace(hyper={"toy": 2}))
     with pytest.raises(ValueError, match="the backbone is not the one"):
         heal.train(opened, SOURCE._replace(frozen=stacks.frozen(1)))
-    store.delete(opened, ids_at(opened, 0, 0)[:1])
-    lacking = ids_at(opened, 0, 0)[0]
+    store.delete(opened, stores.ids_at(opened, 0, 0)[:1])
+    lacking = stores.ids_at(opened, 0, 0)[0]
     with pytest.raises(ValueError, match=f"the toy data have no example {lacking}"):
         heal.heal(opened, lacking_example(lacking))
 
@@ -139,7 +133,7 @@ def lacking_example(one):
 
 
 def test_poison_stays_in_its_slice(tmp_path, template, opened):
-    bad = ids_at(opened, 1, 0)
+    bad = stores.ids_at(opened, 1, 0)
 
     def fetch(ids):
         x, y = SOURCE.fetch(ids)
@@ -160,7 +154,7 @@ def test_poison_stays_in_its_slice(tmp_path, template, opened):
 
 def test_a_healed_store_never_had_the_examples(tmp_path, opened):
     before = stores.content(opened)[1]
-    gone = [*ids_at(opened, 0, 1)[:2], ids_at(opened, 1, 0)[3]]
+    gone = [*stores.ids_at(opened, 0, 1)[:2], stores.ids_at(opened, 1, 0)[3]]
     store.delete(opened, gone[:1], "r")
     store.delete(opened, gone[1:], "s")
     survived = {node.identity for node in store.live(opened)}
@@ -186,7 +180,7 @@ def test_a_healed_store_never_had_the_examples(tmp_path, opened):
 
 def test_a_deletion_during_a_heal_discards_the_node(tmp_path, opened):
     """It comes while the first node trains, and purges its neighbours' files as well."""
-    first, second = ids_at(opened, 0, 0)[0], ids_at(opened, 0, 0)[5]
+    first, second = stores.ids_at(opened, 0, 0)[0], stores.ids_at(opened, 0, 0)[5]
     store.delete(opened, [first], "r")
     other = store.open(opened.root)
     calls = []
@@ -207,7 +201,7 @@ def test_a_deletion_during_a_heal_discards_the_node(tmp_path, opened):
 
 def test_a_parent_that_goes_while_its_child_is_healed_is_made_anew(tmp_path, opened):
     """The deletion takes the parent after the child was drafted and before its file is read."""
-    first, second = ids_at(opened, 1, 1)[0], ids_at(opened, 1, 0)[2]
+    first, second = stores.ids_at(opened, 1, 1)[0], stores.ids_at(opened, 1, 0)[2]
     store.delete(opened, [first], "r")
     other = store.open(opened.root)
     asked = []
@@ -227,7 +221,7 @@ def test_a_parent_that_goes_while_its_child_is_healed_is_made_anew(tmp_path, ope
 
 def test_two_heals_at_once_agree(opened):
     """The second trains while the first is about to: each node is published once, whoever was quicker."""
-    store.delete(opened, [ids_at(opened, 0, 0)[0]], "r")
+    store.delete(opened, [stores.ids_at(opened, 0, 0)[0]], "r")
     store.purge(opened)
     other = store.open(opened.root)
     started = []
@@ -244,21 +238,21 @@ def test_two_heals_at_once_agree(opened):
 
 
 def test_slices_without_examples_are_skipped(opened):
-    store.delete(opened, ids_at(opened, 0, 0), "r")
+    store.delete(opened, stores.ids_at(opened, 0, 0), "r")
     assert heal.heal(opened, SOURCE) == {"trained": 0, "discarded": 0, "skipped": 2, "healed": ["r"]}
     assert store.status(opened)["depth"] == [1, 2]
-    store.delete(opened, ids_at(opened, 1, 1), "s")  # the second slice of a node: what is left of it comes back
+    store.delete(opened, stores.ids_at(opened, 1, 1), "s")  # the second slice of a node: what is left of it comes back
     assert heal.heal(opened, SOURCE) == {"trained": 1, "discarded": 0, "skipped": 3, "healed": ["s"]}
     assert {(node.shard, node.slices) for node in store.live(opened)} == {(0, (1,)), (1, (0,)), (1, (0, 1))}
 
 
 def test_a_draft_is_trained_on_its_own_examples_or_not_at_all(opened):
     """What comes or goes between draft and reading leaves only the drafts that do not hold it."""
-    store.delete(opened, [ids_at(opened, 0, 0)[0], ids_at(opened, 1, 0)[0]])
+    store.delete(opened, [stores.ids_at(opened, 0, 0)[0], stores.ids_at(opened, 1, 0)[0]])
     drafts = [store.draft(opened, *place) for place in store.missing(opened)]
     held, true = heal._gathered(opened, drafts)
-    assert true == drafts and all(held[place] == list(ids_at(opened, *place)) for place in held) and len(held) == 4
-    store.delete(opened, [ids_at(opened, 0, 1)[0]])
+    assert true == drafts and all(held[place] == list(stores.ids_at(opened, *place)) for place in held) and len(held) == 4
+    store.delete(opened, [stores.ids_at(opened, 0, 1)[0]])
     _, true = heal._gathered(opened, drafts)
     assert true == [draft for draft in drafts if (draft.shard, draft.slices) != (0, (0, 1))]
     store.register(opened, [3], [1], [0])
@@ -340,10 +334,10 @@ def test_nodes_from_before_a_registration_are_replayed_with_what_they_saw(tmp_pa
     more = SOURCE.ids[1::2]
     places = heal.assign(more, builds.SHARDS, builds.SLICES, builds.KEY)
     store.register(later, more, places.shard, places.slice)
-    store.delete(later, [ids_at(later, 0, 1)[0]])
+    store.delete(later, [stores.ids_at(later, 0, 1)[0]])
     heal.heal(later, SOURCE)
     seen = {(node.shard, node.slices): store.load(later, node)[0].examples for node in store.live(later)}
-    assert seen[0, (1,)] == len(ids_at(later, 0, 1)) and seen[1, (1,)] < len(ids_at(later, 1, 1))
+    assert seen[0, (1,)] == len(stores.ids_at(later, 0, 1)) and seen[1, (1,)] < len(stores.ids_at(later, 1, 1))
     found = replay.replay(later, SOURCE)
     assert found["ok"] and len(found["identical"]) == 6
 
@@ -386,7 +380,7 @@ def test_the_command_line_trains_heals_and_replays(tmp_path, template, capsys, m
     assert stores.content(opened) == stores.content(store.look(template))
     status, again, err = run(capsys, "train", "--store", root, *MAKE, "--hyper", '{"toy": 1}')
     assert (status, err, again["trained"]) == (0, "", 0)
-    one = ids_at(opened, 0, 0)[0]
+    one = stores.ids_at(opened, 0, 0)[0]
     assert run(capsys, "delete", "--store", root, "--ids", one, "--request-id", "R")[1]["nodes_dropped"] == 2
     status, done, err = run(capsys, "heal", "--store", root)
     assert (status, err) == (0, "") and (done["trained"], done["healed"], done["state"]) == (2, ["R"], "complete")

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from s3t.backbone import forward, owned
 from s3t.plan import make_plan, survivors
 from s3t.planners import lattice
 from s3t.source import from_tensors, to_tensors
-from tests import servers, stacks
+from tests import servers, stacks, stores
 from unlearn import tree
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,10 +38,8 @@ def template(tmp_path_factory):
 
 @pytest.fixture
 def opened(tmp_path, template):
-    shutil.copytree(template, tmp_path / "store")
-    made = store.open(tmp_path / "store")
-    yield made
-    store.close(made)
+    with stores.copied(template, tmp_path / "store") as made:
+        yield made
 
 
 @contextlib.contextmanager

@@ -32,14 +32,8 @@ def template(tmp_path_factory):
 
 @pytest.fixture
 def opened(tmp_path, template):
-    shutil.copytree(template, tmp_path / "store")
-    made = store.open(tmp_path / "store")
-    yield made
-    store.close(made)
-
-
-def ids_at(opened, shard, slice_):
-    return ledger.members(opened.ledger, shard, (slice_,))[1]
+    with stores.copied(template, tmp_path / "store") as made:
+        yield made
 
 
 def files(opened):
@@ -108,9 +102,9 @@ def test_a_draft_is_named_by_who_is_in_it(opened):
     }
     assert drafted.identity == at(opened, 1, (0, 1)).identity and drafted.ids_root == certificates.merkle_root(drafted.ids)
     assert store.draft(opened, 1, [0, 1]) == drafted
-    store.delete(opened, ids_at(opened, 1, 2)[:1])
+    store.delete(opened, stores.ids_at(opened, 1, 2)[:1])
     assert store.draft(opened, 1, (0, 1)).identity == drafted.identity
-    gone = ids_at(opened, 1, 0)[0]
+    gone = stores.ids_at(opened, 1, 0)[0]
     store.delete(opened, [gone])
     changed = store.draft(opened, 1, (0, 1))
     assert changed.identity != drafted.identity and set(changed.ids) == set(drafted.ids) - {gone}
@@ -120,7 +114,7 @@ def test_a_draft_is_named_by_who_is_in_it(opened):
 
 
 def test_what_is_published_comes_back_bit_for_bit(opened):
-    store.delete(opened, ids_at(opened, 0, 0)[:1])
+    store.delete(opened, stores.ids_at(opened, 0, 0)[:1])
     drafted = store.draft(opened, 0, (0,))
     tensors = {
         "a": np.array([[np.nan, -0.0], [1, 2]], np.float32),
@@ -150,7 +144,7 @@ def test_certificates_lead_up_to_the_backbone(opened):
 
 
 def test_a_deletion_during_training_discards_the_node_and_writes_nothing(opened):
-    one, two = ids_at(opened, 0, 0)[:2]
+    one, two = stores.ids_at(opened, 0, 0)[:2]
     store.delete(opened, [one])
     store.purge(opened)
     drafted = store.draft(opened, 0, (0,))
@@ -165,7 +159,7 @@ def test_a_deletion_during_training_discards_the_node_and_writes_nothing(opened)
 
 
 def test_the_answer_to_a_deletion_is_the_promised_object(opened):
-    one, two = ids_at(opened, 0, 1)[:2]
+    one, two = stores.ids_at(opened, 0, 1)[:2]
     first = store.delete(opened, [one], "first")
     assert list(first) == ["request", "state", "ids", "already", "unknown", "nodes_dropped", "head", "acknowledged_ms"]
     again = store.delete(opened, [one, 777, two])
@@ -178,7 +172,7 @@ def test_the_answer_to_a_deletion_is_the_promised_object(opened):
 
 def test_deleting_purging_healing(opened):
     before, files_before = stores.content(opened)[1], files(opened)
-    one = ids_at(opened, 0, 1)[0]
+    one = stores.ids_at(opened, 0, 1)[0]
     store.delete(opened, [one], "r")
     kept = live_files(opened)
     assert files(opened) == files_before > kept and {node.shard for node in store.live(opened)} == {0, 1}
@@ -198,7 +192,7 @@ def test_deleting_purging_healing(opened):
 
 def test_a_node_without_examples_is_not_waited_for(tmp_path):
     opened = stores.fill(stores.make(tmp_path / "store", examples=6, shards=1, sequences=[(0, 1), (1,)], slices=2))
-    store.delete(opened, ids_at(opened, 0, 1), "r")
+    store.delete(opened, stores.ids_at(opened, 0, 1), "r")
     store.purge(opened)
     assert store.heal(opened) == ()
     stores.fill(opened)
@@ -206,10 +200,10 @@ def test_a_node_without_examples_is_not_waited_for(tmp_path):
 
 
 def test_a_dead_ensemble_says_so(opened):
-    store.delete(opened, [ids_at(opened, 0, slice_)[0] for slice_ in range(3)])
+    store.delete(opened, [stores.ids_at(opened, 0, slice_)[0] for slice_ in range(3)])
     status = store.status(opened)
     assert (status["depth"], status["state"], status["ok"]) == ([0, 3], "partial", True)
-    store.delete(opened, [ids_at(opened, 1, slice_)[0] for slice_ in range(3)])
+    store.delete(opened, [stores.ids_at(opened, 1, slice_)[0] for slice_ in range(3)])
     status = store.status(opened)
     assert (status["depth"], status["state"], status["ok"]) == ([0, 0], "needs rebuild", False)
     assert status["problems"] == ["needs rebuild: no shard has a model"]
@@ -225,7 +219,7 @@ def test_a_node_that_never_saw_the_example_stays(opened):
 
 
 def test_opening_finishes_what_was_begun(opened):
-    store.delete(opened, ids_at(opened, 0, 1)[:1], "r")
+    store.delete(opened, stores.ids_at(opened, 0, 1)[:1], "r")
     nodes = opened.root / "nodes"
     (nodes / "half.tmp").write_bytes(b"x")
     (nodes / f"{'0' * 64}.safetensors").write_bytes(b"never published")
@@ -240,7 +234,7 @@ def test_opening_finishes_what_was_begun(opened):
 
 
 def test_verify_counts_what_it_saw(opened):
-    receipt = store.delete(opened, ids_at(opened, 0, 1)[:1], "r")["head"]
+    receipt = store.delete(opened, stores.ids_at(opened, 0, 1)[:1], "r")["head"]
     store.purge(opened)
     result = verify.verify(opened.root, receipt)
     assert result == {
@@ -289,7 +283,7 @@ def test_a_purged_file_that_comes_back_shows(opened):
     node = at(opened, 0, (1, 2))
     path = opened.root / "nodes" / f"{node.identity}.safetensors"
     data = path.read_bytes()
-    store.delete(opened, ids_at(opened, 0, 1)[:1], "r")
+    store.delete(opened, stores.ids_at(opened, 0, 1)[:1], "r")
     store.purge(opened)
     path.write_bytes(data)
     assert problem(opened) == f"node {node.identity} was purged, but its file is there"
@@ -327,7 +321,7 @@ def test_a_certificate_that_lies_shows_even_if_it_was_published(opened, change, 
 
 def test_a_served_node_that_holds_a_deleted_id_shows(opened):
     """A ledger whose deletion forgot to drop a node, chain and tables alike."""
-    one = ids_at(opened, 0, 1)[0]
+    one = stores.ids_at(opened, 0, 1)[0]
     opened.ledger.execute("CREATE TEMP TABLE hidden AS SELECT * FROM nodes WHERE shard = 0")
     opened.ledger.execute("DELETE FROM nodes WHERE shard = 0")
     store.delete(opened, [one])
@@ -344,7 +338,7 @@ def test_an_unreadable_ledger_shows(opened):
 
 
 def test_anyone_can_check_the_proofs(opened):
-    gone, kept = ids_at(opened, 0, 1)[:2]
+    gone, kept = stores.ids_at(opened, 0, 1)[:2]
     store.delete(opened, [gone])
     proofs = json.loads(json.dumps([verify.proofs(opened, one) for one in (gone, kept, 10**6)]))
     assert [len(proof["nodes"]) for proof in proofs] == [10] * 3 and proofs[0]["head"] == ledger.head(opened.ledger).digest
@@ -373,7 +367,7 @@ def run(capsys, *words):
 
 
 def test_the_command_line_deletes_and_verifies(opened, capsys):
-    root, (one, two) = opened.root, ids_at(opened, 0, 1)[:2]
+    root, (one, two) = opened.root, stores.ids_at(opened, 0, 1)[:2]
     status, done, err = run(capsys, "delete", "--store", root, "--ids", f"{one},{two},{one},999", "--request-id", "R")
     assert (status, err) == (0, "")
     assert {**done, "acknowledged_ms": 0} == {
@@ -412,7 +406,7 @@ def test_the_command_line_names_mistakes(opened, capsys, tmp_path):
 
 
 def test_the_command_line_in_words(opened, capsys):
-    one = ids_at(opened, 0, 1)[0]
+    one = stores.ids_at(opened, 0, 1)[0]
     assert main(["delete", "--store", str(opened.root), "--ids", f"{one},999", "--request-id", "R"]) == 0
     assert "request R: 1 examples deleted, 4 nodes dropped\nunknown: 999\nhead: " in capsys.readouterr().out
     assert main(["status", "--store", str(opened.root)]) == 0
@@ -488,7 +482,7 @@ def test_two_processes_may_delete_train_and_purge_at_once(tmp_path, template):
 def die_everywhere(tmp_path, template, steps):
     """Kill a process before each of its visible steps in turn, and let another finish; how many steps there are."""
     opened = store.look(template)
-    requests = [["r", list(ids_at(opened, 0, 2)[:1])], ["s", list(ids_at(opened, 1, 0)[:2])]]
+    requests = [["r", list(stores.ids_at(opened, 0, 2)[:1])], ["s", list(stores.ids_at(opened, 1, 0)[:2])]]
     store.close(opened)
     file = write(tmp_path / "requests.json", requests)
     expected = never_killed(tmp_path, template, requests)

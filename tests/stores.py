@@ -6,15 +6,17 @@ carries out the requests of a JSON file [[request, [id, ...]], ...]: deletes, sa
 anew. With STEP it kills itself right before its STEP-th step that others could see: a commit, a sync, a rename, a removal.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from s3t import store
+from s3t import ledger, store
 from s3t.partition import assign
 from s3t.plan import make_plan
 
@@ -37,6 +39,20 @@ def make(root, examples=60, **more):
     opened = store.create(root, made)
     store.register(opened, range(examples), *places(range(examples), made.shards, made.slices))
     return opened
+
+
+@contextlib.contextmanager
+def copied(template, root):
+    """A copy of a store, open for a while."""
+    shutil.copytree(template, root)
+    opened = store.open(root)
+    yield opened
+    store.close(opened)
+
+
+def ids_at(opened, shard, slice_):
+    """The ids that are left in a slice."""
+    return ledger.members(opened.ledger, shard, (slice_,))[1]
 
 
 def tensors(identity):

@@ -1,14 +1,16 @@
 """A tiny data set and ways of training on it, for the tests of fleets, devices and checkpoints."""
 
+import functools
 import types
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 
 from experiments import models, parallel, training
-from experiments.data import Images, Moments
+from experiments.data import Images, Moments, load
 from readiness import Terms, make_readiness
 from readiness.requests import Draw, make_pools
 from unlearn import ALGORITHMS
@@ -30,6 +32,13 @@ def data():
         "id": jnp.asarray(5 * np.arange(EXAMPLES) + 2, jnp.int32),
         "weight": jnp.ones(EXAMPLES),
     }
+
+
+@functools.cache
+def digits():
+    """Scikit-learn's digits, a tenth of the training images held out."""
+    folders = {"data_dir": "", "cache_dir": "", "stream": False}
+    return load(ml_collections.ConfigDict({"name": "digits", "train_size": 0, "validation_fraction": 0.1, **folders}))
 
 
 def on_disk(notice=lambda ids: None):
