@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         name = getattr(CONFIG.value, "runner", None)
         if name not in runners:
-            return fail(f"config.runner {name!r} is unknown; choose {' or '.join(runners)}")
+            return fail(f"config.runner {name!r} is unknown; choose one of {', '.join(runners)}")
         run, present = runners[name]
         results = run(CONFIG.value, WORKDIR.value, shlex.join(["python", "-m", "experiments.main", *sys.argv[1:]]))
         text = present(WORKDIR.value, results)

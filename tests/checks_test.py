@@ -47,7 +47,8 @@ def test_the_tables_name_keys_that_exist():
     listed = [*checks.CHOICES, *checks.NAME_LISTS, *checks.NUMBER_LISTS, *checks.FREE]
     for key in [*listed, *(key for _, keys in checks.NUMBERS.values() for key in keys)]:
         *section, name = key.split(".")
-        assert name in (configs.defaults()[section[0]] if section else configs.defaults()), key
+        every = (configs.defaults(), pretrain.get_config())
+        assert any(name in (config.get(section[0], {}) if section else config) for config in every), key
 
 
 @pytest.mark.parametrize("value", [NAN, INFINITY, -1.0, "a"])
@@ -250,7 +251,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path, error):
 
 def test_an_unknown_runner_is_one_line(monkeypatch, tmp_path, capsys):
     assert called(monkeypatch, tmp_path, runner="odd") == 2
-    assert capsys.readouterr().err == "error: config.runner 'odd' is unknown; choose readiness or pretrain\n"
+    assert capsys.readouterr().err == "error: config.runner 'odd' is unknown; choose one of readiness, pretrain, s3t\n"
 
 
 def test_what_is_raised_while_resolving_counts_as_the_users():
