@@ -47,8 +47,11 @@ def step(name: str, kind: str, rate: float, step_size: float, cap: float, terms:
     tensors = lambda part: (_in(name, "x", part["x"]), torch.from_numpy(np.array(part["y"])).long())  # noqa: E731
     batch = tensors(batch)
 
+    def losses(p: dict, data: tuple) -> torch.Tensor:
+        return F.cross_entropy(MODELS[name](p, data[0]), data[1], reduction="none")
+
     def loss(p: dict, data: tuple) -> torch.Tensor:
-        return F.cross_entropy(MODELS[name](p, data[0]), data[1])
+        return losses(p, data).mean()
 
     total = lambda p: loss(p, batch)  # noqa: E731
     if kind == "meta":
@@ -59,7 +62,9 @@ def step(name: str, kind: str, rate: float, step_size: float, cap: float, terms:
         def total(p: dict) -> torch.Tensor:
             ascent = torch.func.grad(lambda q: -loss(q, asked))(p)
             after = {path: leaf - step_size * ascent[path] for path, leaf in p.items()}
-            gain = loss(after, forget).clamp(max=cap) - loss(p, forget)
+            gain = losses(after, forget).clamp(max=cap).mean() - loss(
+                p, forget
+            )  # each example's loss is capped, as shipped
             return loss(p, batch) - terms.efficiency * gain + terms.retention * loss(after, stable)
 
     gradient = torch.func.grad(total)
