@@ -106,9 +106,9 @@ def simulate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def seed(text: str) -> int:
-    """A whole number from 0 on."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
+    """A whole number from 0 to 2^32 - 1, of which keys tell all apart."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < 1 << 32):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {(1 << 32) - 1}, got {text!r:.80}")
     return int(text)
 
 
@@ -299,9 +299,13 @@ def source_of(factory: str, hyper: Mapping[str, Any], arguments: Mapping[str, An
     """What a manifest's factory makes.
 
     Raises:
-      ValueError: no such function, or arguments that it does not take; what it raises itself.
+      ValueError: no such function, arguments that it does not take, or something else than a source; what it raises itself.
     """
+    from s3t.source import Source
+
     module, _, function = factory.partition(":")
+    if not module or not function:
+        raise ValueError(f"a factory is named module:function, got {factory!r:.80}")
     try:
         make = getattr(importlib.import_module(module), function)
         inspect.signature(make).bind(hyper, **arguments)
@@ -309,7 +313,10 @@ def source_of(factory: str, hyper: Mapping[str, Any], arguments: Mapping[str, An
         raise ValueError(f"the factory {factory} cannot be found: {error}") from None
     except TypeError as error:
         raise ValueError(f"the factory {factory} does not take these arguments: {error}") from None
-    return make(hyper, **arguments)
+    source = make(hyper, **arguments)
+    if not isinstance(source, Source):
+        raise ValueError(f"the factory {factory} gives a {type(source).__name__}: name one that gives an s3t.source.Source")
+    return source
 
 
 def source_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from s3t import ledger as ledgers
 from s3t import stack as stacks
 from s3t import store as stores
 from s3t import train as training
+from s3t.adapters import init_slot
 from s3t.build import Setup
 from s3t.certificate import canonical
 from s3t.partition import Places, assign
@@ -74,11 +75,12 @@ def create(
 
     Raises:
       ValueError: no example; ids that cannot be keys; a plan with more slices than the model has blocks; a directory that
-        holds something.
+        holds something; a recipe or a seed that nothing can be trained with. Nothing is made then.
     """
     training.check_ids(source.ids)
     if not len(source.ids):
         raise ValueError("the data set has no training example: check the factory's arguments")
+    _check_trainable(source, _root_key(seed))
     places = assign(source.ids, shards, plan.slices, key)
     shapes = builds.make_shapes(source, plan, training.counts(places, shards, plan.slices))
     hyper = {"source": source.hyper, "shapes": [shape._asdict() for shape in shapes]}
@@ -96,6 +98,26 @@ def create(
     store = stores.create(root, manifest)
     register(store, source)
     return store
+
+
+def _root_key(seed: int) -> jax.Array:
+    if not 0 <= seed < 1 << 32:
+        raise ValueError(f"the seed is {seed}: give a whole number from 0 to {(1 << 32) - 1}")  # a larger one is cut off
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def _check_trainable(source: Source, key: jax.Array) -> None:
+    """Trace the beginning of a training, so that a recipe that cannot be fails before there is a store."""
+    backbone, recipe = source.backbone, source.recipe
+    if recipe.batch_size < 1 or recipe.epochs < 1:
+        raise ValueError(f"batches of {recipe.batch_size} in {recipe.epochs} epochs train nothing: give 1 or more of both")
+
+    def start(key: jax.Array, steps: jax.Array) -> Any:
+        part = init_slot(key, recipe.lora, backbone.layers), backbone.init_head(key)
+        optimizer = recipe.optimizer(steps)
+        return optimizer.update(part, optimizer.init(part), part)
+
+    jax.eval_shape(start, key, np.int32(1))
 
 
 def register(store: Store, source: Source) -> None:
@@ -117,8 +139,7 @@ def setup_of(manifest: Manifest, source: Source) -> Setup:
     if tree.digest(source.frozen) != manifest.backbone:
         raise ValueError("the backbone is not the one that the store was made with: give the arguments that lead to it")
     shapes = tuple(Shape(**shape) for shape in manifest.hyper["shapes"])
-    key = jax.random.key(manifest.root_key, impl="threefry2x32")
-    return Setup(source, stores.plan_of(manifest), manifest.shards, key, shapes)
+    return Setup(source, stores.plan_of(manifest), manifest.shards, _root_key(manifest.root_key), shapes)
 
 
 # --- Training what is missing -----------------------------------------------------------------------------------------

@@ -123,6 +123,31 @@ def test_another_source_is_refused(opened):
         heal.heal(opened, lacking_example(lacking))
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"lora": SOURCE.recipe.lora._replace(targets=("nope",))}, "no layer is called 'nope'"),
+        ({"lora": SOURCE.recipe.lora._replace(rank=-1)}, "rank of at least 1"),
+        ({"batch_size": 0}, "batches of 0 in "),
+        ({"epochs": 0}, "in 0 epochs train nothing"),
+    ],
+)
+def test_a_recipe_that_cannot_be_leaves_no_store(tmp_path, change, message):
+    source = SOURCE._replace(recipe=SOURCE.recipe._replace(**change))
+    with pytest.raises(ValueError, match=message):
+        heal.create(tmp_path / "no", source, builds.PLAN, 2, 5, builds.KEY, factory=builds.FACTORY)
+    with pytest.raises(ValueError, match="the seed is 4294967296"):
+        heal.create(tmp_path / "no", SOURCE, builds.PLAN, 2, 1 << 32, builds.KEY, factory=builds.FACTORY)
+    assert not (tmp_path / "no").exists()
+
+
+def test_an_optimiser_that_cannot_be_leaves_no_store(tmp_path):
+    source = SOURCE._replace(recipe=SOURCE.recipe._replace(optimizer=lambda steps: optax.sgd("fast")))
+    with pytest.raises(TypeError):
+        heal.create(tmp_path / "no", source, builds.PLAN, 2, 5, builds.KEY, factory=builds.FACTORY)
+    assert not (tmp_path / "no").exists()
+
+
 def lacking_example(one):
     def fetch(ids):
         if one in ids:
@@ -399,6 +424,10 @@ def test_the_command_line_names_mistakes(tmp_path, opened, capsys):
         (("train", "--store", tmp_path / "no", *MAKE, "--hyper", "[1]"), "expected a JSON object, got '[1]'"),
         (("train", "--store", tmp_path / "no", *MAKE, "--arguments", '{"where": 1}'), "does not take these arguments"),
         (("train", "--store", tmp_path / "no", *MAKE, "--factory", "nowhere:make"), "cannot be found"),
+        (("train", "--store", tmp_path / "no", *MAKE, "--factory", ":make"), "a factory is named module:function"),
+        (("train", "--store", tmp_path / "no", *MAKE, "--factory", "json:dumps"), "gives a str: name one that gives"),
+        (("train", "--store", tmp_path / "no", *MAKE, "--seed", 1 << 32), "from 0 to 4294967295, got '4294967296'"),
+        (("train", "--store", tmp_path / "no", *MAKE, "--seed", "9" * 20), "from 0 to 4294967295, got '9999"),
         (("train", "--store", tmp_path / "no", *MAKE, "--slices", 9), "4 blocks cannot be cut into 9 slots"),
         (("train", "--store", root, "--shards", 3), "made with another --shards (2)"),
         (("train", "--store", root, "--hyper", '{"toy": 3}'), "made with another --hyper"),
