@@ -157,7 +157,8 @@ def lacking_example(one):
     return SOURCE._replace(fetch=fetch)
 
 
-def test_poison_stays_in_its_slice(tmp_path, template, opened):
+def test_what_diverges_is_not_published_and_holds_up_nothing_else(tmp_path, template, opened):
+    """Poison in one slice: all other nodes are those of the template, and the next training begins where this one ended."""
     bad = stores.ids_at(opened, 1, 0)
 
     def fetch(ids):
@@ -165,13 +166,37 @@ def test_poison_stays_in_its_slice(tmp_path, template, opened):
         return np.where(np.isin(ids, bad)[:, None], np.float32(np.nan), x), y
 
     poisoned = builds.create(tmp_path / "poisoned")
-    heal.train(poisoned, SOURCE._replace(fetch=fetch))
-    for node in store.live(poisoned):
-        _, tensors = store.load(poisoned, node)
-        sound = all(np.isfinite(tensor).all() for tensor in tensors.values())
-        name = f"{node.identity}.safetensors"
-        same = (poisoned.root / "nodes" / name).read_bytes() == (template / "nodes" / name).read_bytes()
-        assert (sound, same) == ((True, True) if (node.shard, node.slices) not in hit(opened, (1, 0)) else (False, False))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^node \[0\] of shard 1 is not published, .*; all else is trained$"):
+            heal.train(poisoned, SOURCE._replace(fetch=fetch))
+        served = [(node.shard, node.slices) for node in store.live(poisoned)]
+        assert len(served) == len(set(served)) == 4 and set(served) == set(NODES) - hit(opened, (1, 0))
+    assert store.status(poisoned)["state"] == "partial"
+    assert heal.train(poisoned, SOURCE) == (2, 0)
+    assert stores.content(poisoned) == stores.content(store.look(template))
+
+
+def test_when_all_diverges_nothing_is_published(tmp_path):
+    poisoned = builds.create(tmp_path / "store")
+    with pytest.raises(ValueError, match=r"^node \[0\] of shard 0 is not published, .* \(and 3 more nodes\); all"):
+        heal.train(poisoned, SOURCE._replace(recipe=SOURCE.recipe._replace(optimizer=lambda steps: optax.sgd(1e30))))
+    assert store.live(poisoned) == ()
+
+
+def test_a_damaged_parent_holds_up_its_own_children_alone(opened, capsys):
+    parent = at(opened, 0, (0,))
+    path = opened.root / "nodes" / f"{parent.identity}.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    store.delete(opened, [stores.ids_at(opened, 1, 0)[0]], "r")
+    store.delete(opened, [stores.ids_at(opened, 0, 1)[0]], "s")
+    status, out, err = run(capsys, "heal", "--store", opened.root)
+    assert (status, out) == (2, None) and f"of node {parent.identity} are not those" in err and "from a copy" in err
+    lost = {(0, (0, 1))}
+    assert {(node.shard, node.slices) for node in store.live(opened)} == set(NODES) - lost
+    assert store.status(opened)["requests"] == {"healed": 1, "purged": 1}
+    path.write_bytes(whole)
+    assert heal.heal(opened, SOURCE) == {"trained": 1, "discarded": 0, "skipped": 0, "healed": ["s"]}
 
 
 # healing
