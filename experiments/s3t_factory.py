@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from absl import logging
 
 from experiments import data, s3t_build
 from experiments.models import backbone as vits
@@ -110,6 +111,7 @@ def make(
       ValueError: a name in hyper that does not exist, or a value out of its range; data, a model or a checkpoint that will
         not do.
     """
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of what is not the user's to mend
     if unknown := sorted(hyper.keys() - HYPER.keys()):
         raise ValueError(f"hyper has no {unknown[0]!r}: it takes {', '.join(HYPER)}")
     for name, value in hyper.items():

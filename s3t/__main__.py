@@ -155,8 +155,9 @@ def status_text(result: Result) -> str:
     """A store in a few lines."""
     nodes = result["nodes"]
     requests = ", ".join(f"{count} {state}" for state, count in result["requests"].items()) or "none"
+    depth = ", ".join(map(str, result["depth"]))
     lines = [
-        f"{result['state']}: depth served by shard {', '.join(map(str, result['depth']))}",
+        f"{'ok' if result['ok'] else 'not ok'}, {result['state']}: depth served by shard {depth}",
         f"nodes: {nodes['live']} live, {nodes['missing']} missing, {nodes['leftovers']} files to be removed",
         f"examples: {result['examples']}, {result['deleted']} of them deleted",
         f"requests: {requests}",
@@ -339,9 +340,14 @@ def json_object(text: str) -> dict[str, Any]:
 
 def source_for(manifest: Manifest, arguments: Mapping[str, Any]) -> Source:
     """What the factory of a store makes; arguments given now come before those of the manifest."""
+    return source_of(manifest.factory, source_hyper(manifest), {**manifest.arguments, **arguments})
+
+
+def source_hyper(manifest: Manifest) -> dict[str, Any]:
+    """What the factory of a store was called with."""
     if "source" not in manifest.hyper:
         raise ValueError("the store was not made by `python -m s3t train`: nothing says how to train its nodes")
-    return source_of(manifest.factory, manifest.hyper["source"], {**manifest.arguments, **arguments})
+    return manifest.hyper["source"]
 
 
 # --- train, heal ------------------------------------------------------------------------------------------------------
@@ -384,7 +390,7 @@ def create(args: argparse.Namespace) -> Store:
 
 def check_as_made(manifest: Manifest, args: argparse.Namespace) -> None:
     """Refuse to go on with a store that was made otherwise than asked for now; what is left out is as it was made."""
-    hyper = manifest.hyper["source"]
+    hyper = source_hyper(manifest)
     asked = {
         "factory": manifest.factory,
         "slices": manifest.slices,
@@ -395,8 +401,12 @@ def check_as_made(manifest: Manifest, args: argparse.Namespace) -> None:
     for name, made in asked.items():
         if getattr(args, name) not in (None, made):
             raise ValueError(f"the store was made with another --{name} ({made}): leave it out or choose another directory")
-    if args.planner and (args.slices is None or make_plan(args).nodes != manifest.nodes):
-        raise ValueError("the store was made for another plan: leave --planner out or choose another directory")
+    described = [f"--{name}" for name in ("planner", "budget", "prior") if getattr(args, name) is not None]
+    lacking = [f"--{name}" for name in ("planner", "slices") if getattr(args, name) is None]
+    if described and lacking:  # the manifest holds the plan alone, not what it was made from
+        raise ValueError(f"{described[0]} says nothing without {' and '.join(lacking)}: give that too, or leave both out")
+    if args.planner and make_plan(args).nodes != manifest.nodes:
+        raise ValueError(f"made for another plan: leave {' and '.join(described)} out or choose another directory")
 
 
 def heal_arguments(parser: argparse.ArgumentParser) -> None:
@@ -507,6 +517,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.then(args)
     except (ValueError, OSError, sqlite3.Error) as error:
         return fail(error)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
     return 0 if result.get("ok", True) else 1
 
 

@@ -4,6 +4,7 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+from absl import logging
 
 from experiments import data
 from experiments.models import backbone as vits
@@ -97,6 +98,12 @@ def test_what_will_not_do_is_named(hyper, arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         source_of(NAME, hyper, arguments)
     assert "\n" not in str(error.value)
+
+
+def test_the_factory_silences_warnings_of_its_data_sets():
+    logging.set_verbosity(logging.WARNING)
+    make({})
+    assert logging.get_verbosity() == logging.ERROR
 
 
 def test_every_default_keeps_its_own_rule():

@@ -439,7 +439,7 @@ def test_the_command_line_trains_heals_and_replays(tmp_path, template, capsys, m
     assert main(["verify", "--store", str(root), "--replay", at(opened, 0, (0, 1)).identity]) == 0
     assert "replayed: 1 identical, 0 differs, 0 damaged, 0 not replayable here" in capsys.readouterr().out
     assert main(["heal", "--store", str(root)]) == 0
-    assert capsys.readouterr().out.startswith("trained: 0 nodes, 0 in vain; 0 have no examples\ncomplete: ")
+    assert capsys.readouterr().out.startswith("trained: 0 nodes, 0 in vain; 0 have no examples\nok, complete: ")
 
 
 def test_the_command_line_names_mistakes(tmp_path, opened, capsys):
@@ -457,6 +457,11 @@ def test_the_command_line_names_mistakes(tmp_path, opened, capsys):
         (("train", "--store", root, "--shards", 3), "made with another --shards (2)"),
         (("train", "--store", root, "--hyper", '{"toy": 3}'), "made with another --hyper"),
         (("train", "--store", root, "--planner", "sisa", "--slices", 2), "made for another plan"),
+        (("train", "--store", root, *MAKE, "--prior", "1"), "prior"),
+        (("train", "--store", root, "--planner", "sisa"), "--planner says nothing without --slices: give that too"),
+        (("train", "--store", root, "--budget", 2), "--budget says nothing without --planner and --slices"),
+        (("train", "--store", root, "--prior", "0.1,0.9"), "--prior says nothing without --planner and --slices"),
+        (("verify", "--store", root, "--replay", 0), "0 nodes trained once more prove nothing"),
         (("train", "--store", tmp_path), "there is no store"),
         (("heal", "--store", tmp_path), "there is no store"),
         (("verify", "--store", root, "--replay", "abc"), "no serving node is called abc"),
@@ -464,6 +469,33 @@ def test_the_command_line_names_mistakes(tmp_path, opened, capsys):
         status, out, err = run(capsys, *words)
         assert (status, out) == (2, None) and err.startswith("error: ") and message in err, (words, err)
     assert not (tmp_path / "no").exists()
+
+
+def test_a_store_that_no_factory_made_is_not_trained(tmp_path, opened, capsys):
+    bare = store.create(tmp_path / "bare", opened.manifest._replace(hyper={}))
+    for command in ("train", "heal"):
+        status, out, err = run(capsys, command, "--store", bare.root)
+        assert (status, out) == (2, None) and "not made by `python -m s3t train`" in err
+
+
+def test_without_examples_predict_asks_for_another_store(opened, capsys):
+    ids = [one for shard in range(2) for s in range(2) for one in stores.ids_at(opened, shard, s)]
+    status, _, err = run(capsys, "predict", "--store", builds.create(opened.root.parent / "new").root, "--ids", ids[0])
+    assert status == 2 and err.endswith("nothing can be predicted; train the store\n")
+    store.delete(opened, ids)
+    status, _, err = run(capsys, "predict", "--store", opened.root, "--ids", ids[0])
+    assert status == 2 and err.endswith("it has no example left to train on: make another\n")
+    assert main(["status", "--store", str(opened.root)]) == 1
+    assert capsys.readouterr().out.startswith("not ok, needs rebuild: ")
+
+
+def test_an_interrupt_is_one_line(opened, capsys, monkeypatch):
+    def interrupted(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(heal, "train", interrupted)
+    status, out, err = run(capsys, "heal", "--store", opened.root)
+    assert (status, out, err) == (130, None, "interrupted: the same command goes on from here\n")
 
 
 # kill -9
