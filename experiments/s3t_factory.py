@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from absl import logging
 
 from experiments import data, s3t_build
 from experiments.models import backbone as vits
@@ -41,6 +42,50 @@ HYPER: dict[str, Any] = {
     "clip": 1.0,
 }
 
+LARGEST = 3e38  # a number beyond it is infinite in single precision
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _whole(low: int, end: int = 1 << 31) -> Rule:
+    return lambda value: type(value) is int and low <= value < end, f"a whole number from {low} to {end - 1}"
+
+
+def _above(low: float) -> Rule:
+    return lambda value: _is_number(value) and low < value, f"a number above {low:g}"
+
+
+def _list_of(rule: Rule, least: int = 1) -> Rule:
+    good, what = rule
+    return lambda value: isinstance(value, list) and len(value) >= least and all(map(good, value)), f"a list, each {what}"
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST  # which NaN is not
+
+
+TEXT: Rule = (lambda value: isinstance(value, str), "a text")
+
+# What each value must be, and how to say so.
+RULES: dict[str, Rule] = {
+    "dataset": TEXT,
+    "classes": _list_of(_whole(0), 0),
+    "train_size": _whole(0),
+    "validation_fraction": (lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
+    "range": _above(0),
+    "mean": _list_of((_is_number, "a number")),
+    "std": _list_of(_above(0)),
+    "model": TEXT,
+    "seed": _whole(0, 1 << 32),
+    "rank": _whole(1),
+    "alpha": _above(0),
+    "targets": _list_of(TEXT),
+    "batch_size": _whole(1),
+    "epochs": _whole(1),
+    "learning_rate": _above(0),
+    "weight_decay": (lambda value: _is_number(value) and value >= 0, "a number from 0 on"),
+    "clip": _above(0),
+}
+
 
 def make(
     hyper: Mapping[str, Any],
@@ -63,10 +108,16 @@ def make(
       cache_bytes: device memory for the activations of one depth.
 
     Raises:
-      ValueError: a name in hyper that does not exist; data, a model or a checkpoint that will not do.
+      ValueError: a name in hyper that does not exist, or a value out of its range; data, a model or a checkpoint that will
+        not do.
     """
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of what is not the user's to mend
     if unknown := sorted(hyper.keys() - HYPER.keys()):
         raise ValueError(f"hyper has no {unknown[0]!r}: it takes {', '.join(HYPER)}")
+    for name, value in hyper.items():
+        good, what = RULES[name]
+        if not good(value):
+            raise ValueError(f"hyper's {name!r} is {value!s:.80}: give {what}")
     hyper = HYPER | ({"range": 16.0} if hyper.get("dataset", "digits") == "digits" else {}) | dict(hyper)
     split, classes = _data(hyper, data_dir, cache_dir, stream)
     ids, fetch = split("train")

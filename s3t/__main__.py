@@ -106,9 +106,9 @@ def simulate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def seed(text: str) -> int:
-    """A whole number from 0 on."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
+    """A whole number from 0 to 2^32 - 1, of which keys tell all apart."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < 1 << 32):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {(1 << 32) - 1}, got {text!r:.80}")
     return int(text)
 
 
@@ -155,8 +155,9 @@ def status_text(result: Result) -> str:
     """A store in a few lines."""
     nodes = result["nodes"]
     requests = ", ".join(f"{count} {state}" for state, count in result["requests"].items()) or "none"
+    depth = ", ".join(map(str, result["depth"]))
     lines = [
-        f"{result['state']}: depth served by shard {', '.join(map(str, result['depth']))}",
+        f"{'ok' if result['ok'] else 'not ok'}, {result['state']}: depth served by shard {depth}",
         f"nodes: {nodes['live']} live, {nodes['missing']} missing, {nodes['leftovers']} files to be removed",
         f"examples: {result['examples']}, {result['deleted']} of them deleted",
         f"requests: {requests}",
@@ -299,9 +300,13 @@ def source_of(factory: str, hyper: Mapping[str, Any], arguments: Mapping[str, An
     """What a manifest's factory makes.
 
     Raises:
-      ValueError: no such function, or arguments that it does not take; what it raises itself.
+      ValueError: no such function, arguments that it does not take, or something else than a source; what it raises itself.
     """
+    from s3t.source import Source
+
     module, _, function = factory.partition(":")
+    if not module or not function:
+        raise ValueError(f"a factory is named module:function, got {factory!r:.80}")
     try:
         make = getattr(importlib.import_module(module), function)
         inspect.signature(make).bind(hyper, **arguments)
@@ -309,7 +314,10 @@ def source_of(factory: str, hyper: Mapping[str, Any], arguments: Mapping[str, An
         raise ValueError(f"the factory {factory} cannot be found: {error}") from None
     except TypeError as error:
         raise ValueError(f"the factory {factory} does not take these arguments: {error}") from None
-    return make(hyper, **arguments)
+    source = make(hyper, **arguments)
+    if not isinstance(source, Source):
+        raise ValueError(f"the factory {factory} gives a {type(source).__name__}: name one that gives an s3t.source.Source")
+    return source
 
 
 def source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -332,9 +340,14 @@ def json_object(text: str) -> dict[str, Any]:
 
 def source_for(manifest: Manifest, arguments: Mapping[str, Any]) -> Source:
     """What the factory of a store makes; arguments given now come before those of the manifest."""
+    return source_of(manifest.factory, source_hyper(manifest), {**manifest.arguments, **arguments})
+
+
+def source_hyper(manifest: Manifest) -> dict[str, Any]:
+    """What the factory of a store was called with."""
     if "source" not in manifest.hyper:
         raise ValueError("the store was not made by `python -m s3t train`: nothing says how to train its nodes")
-    return source_of(manifest.factory, manifest.hyper["source"], {**manifest.arguments, **arguments})
+    return manifest.hyper["source"]
 
 
 # --- train, heal ------------------------------------------------------------------------------------------------------
@@ -377,7 +390,7 @@ def create(args: argparse.Namespace) -> Store:
 
 def check_as_made(manifest: Manifest, args: argparse.Namespace) -> None:
     """Refuse to go on with a store that was made otherwise than asked for now; what is left out is as it was made."""
-    hyper = manifest.hyper["source"]
+    hyper = source_hyper(manifest)
     asked = {
         "factory": manifest.factory,
         "slices": manifest.slices,
@@ -388,8 +401,12 @@ def check_as_made(manifest: Manifest, args: argparse.Namespace) -> None:
     for name, made in asked.items():
         if getattr(args, name) not in (None, made):
             raise ValueError(f"the store was made with another --{name} ({made}): leave it out or choose another directory")
-    if args.planner and (args.slices is None or make_plan(args).nodes != manifest.nodes):
-        raise ValueError("the store was made for another plan: leave --planner out or choose another directory")
+    described = [f"--{name}" for name in ("planner", "budget", "prior") if getattr(args, name) is not None]
+    lacking = [f"--{name}" for name in ("planner", "slices") if getattr(args, name) is None]
+    if described and lacking:  # the manifest holds the plan alone, not what it was made from
+        raise ValueError(f"{described[0]} says nothing without {' and '.join(lacking)}: give that too, or leave both out")
+    if args.planner and make_plan(args).nodes != manifest.nodes:
+        raise ValueError(f"made for another plan: leave {' and '.join(described)} out or choose another directory")
 
 
 def heal_arguments(parser: argparse.ArgumentParser) -> None:
@@ -500,6 +517,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.then(args)
     except (ValueError, OSError, sqlite3.Error) as error:
         return fail(error)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
     return 0 if result.get("ok", True) else 1
 
 

@@ -19,6 +19,7 @@ from s3t import ledger as ledgers
 from s3t import stack as stacks
 from s3t import store as stores
 from s3t import train as training
+from s3t.adapters import init_slot
 from s3t.build import Setup
 from s3t.certificate import canonical
 from s3t.partition import Places, assign
@@ -30,6 +31,15 @@ from unlearn import tree
 
 Compartments = Mapping[tuple[int, int], Sequence[int]]  # (shard, slice) -> ids, ascending
 Serving = dict[tuple[int, Node], ledgers.Node]
+Spoiled = dict[str, str]  # identity of a node below which nothing can be trained -> why, in one line
+
+
+class Round(NamedTuple):
+    """What came of one round: numbers of nodes published and discarded, and nodes found damaged or diverged."""
+
+    made: int
+    lost: int
+    spoiled: Spoiled
 
 
 class Work(NamedTuple):
@@ -74,11 +84,12 @@ def create(
 
     Raises:
       ValueError: no example; ids that cannot be keys; a plan with more slices than the model has blocks; a directory that
-        holds something.
+        holds something; a recipe or a seed that nothing can be trained with. Nothing is made then.
     """
     training.check_ids(source.ids)
     if not len(source.ids):
         raise ValueError("the data set has no training example: check the factory's arguments")
+    _check_trainable(source, _root_key(seed))
     places = assign(source.ids, shards, plan.slices, key)
     shapes = builds.make_shapes(source, plan, training.counts(places, shards, plan.slices))
     hyper = {"source": source.hyper, "shapes": [shape._asdict() for shape in shapes]}
@@ -96,6 +107,26 @@ def create(
     store = stores.create(root, manifest)
     register(store, source)
     return store
+
+
+def _root_key(seed: int) -> jax.Array:
+    if not 0 <= seed < 1 << 32:
+        raise ValueError(f"the seed is {seed}: give a whole number from 0 to {(1 << 32) - 1}")  # a larger one is cut off
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def _check_trainable(source: Source, key: jax.Array) -> None:
+    """Trace the beginning of a training, so that a recipe that cannot be fails before there is a store."""
+    backbone, recipe = source.backbone, source.recipe
+    if recipe.batch_size < 1 or recipe.epochs < 1:
+        raise ValueError(f"batches of {recipe.batch_size} in {recipe.epochs} epochs train nothing: give 1 or more of both")
+
+    def start(key: jax.Array, steps: jax.Array) -> Any:
+        part = init_slot(key, recipe.lora, backbone.layers), backbone.init_head(key)
+        optimizer = recipe.optimizer(steps)
+        return optimizer.update(part, optimizer.init(part), part)
+
+    jax.eval_shape(start, key, np.int32(1))
 
 
 def register(store: Store, source: Source) -> None:
@@ -117,8 +148,7 @@ def setup_of(manifest: Manifest, source: Source) -> Setup:
     if tree.digest(source.frozen) != manifest.backbone:
         raise ValueError("the backbone is not the one that the store was made with: give the arguments that lead to it")
     shapes = tuple(Shape(**shape) for shape in manifest.hyper["shapes"])
-    key = jax.random.key(manifest.root_key, impl="threefry2x32")
-    return Setup(source, stores.plan_of(manifest), manifest.shards, key, shapes)
+    return Setup(source, stores.plan_of(manifest), manifest.shards, _root_key(manifest.root_key), shapes)
 
 
 # --- Training what is missing -----------------------------------------------------------------------------------------
@@ -141,7 +171,11 @@ def heal(store: Store, source: Source, *, say: Callable[[Draft], None] = lambda 
       ValueError: see `train`.
     """
     stores.purge(store)
-    work = train(store, source, say=say)
+    try:
+        work = train(store, source, say=say)
+    except ValueError:
+        stores.heal(store)  # what was trained beside a node that could not be may be all that a request waited for
+        raise
     stores.purge(store)  # requests that came meanwhile
     skipped = sum(not stores.trainable(store, *place) for place in stores.missing(store))
     return {**work._asdict(), "skipped": skipped, "healed": list(stores.heal(store))}
@@ -150,7 +184,8 @@ def heal(store: Store, source: Source, *, say: Callable[[Draft], None] = lambda 
 def train(store: Store, source: Source, *, say: Callable[[Draft], None] = lambda made: None) -> Work:
     """Train the nodes that the plan misses, shallow before deep, and let each serve as soon as it is done.
 
-    What was published before is read back as it is needed. Deleted examples are not even fetched.
+    What was published before is read back as it is needed. Deleted examples are not even fetched. A node whose training
+    diverges is not published; it and a parent with a damaged file hold up what is below them, and nothing else.
 
     Args:
       store: the store.
@@ -158,25 +193,34 @@ def train(store: Store, source: Source, *, say: Callable[[Draft], None] = lambda
       say: told of each node that begins to serve.
 
     Raises:
-      ValueError: a source that is not the store's, an example that it lacks, a damaged file of a parent, or more examples
-        in a slice than the store was made for.
+      ValueError: a source that is not the store's, an example that it lacks, or more examples in a slice than the store
+        was made for; after all else is trained, nodes that diverged and damaged files of parents.
     """
     setup, here = setup_of(store.manifest, source), stacks.here()
     trained = discarded = 0
+    spoiled: Spoiled = {}
     while True:
-        serving, drafts = _due(store)
+        serving, drafts = _due(store, spoiled)
         if not drafts:
-            return Work(trained, discarded)
-        made, lost = _round(store, setup, here, serving, drafts, say)
-        trained, discarded = trained + made, discarded + lost
+            break
+        made, lost, more = _round(store, setup, here, serving, drafts, say)
+        trained, discarded, spoiled = trained + made, discarded + lost, spoiled | more
+    if spoiled:
+        others = f" (and {len(spoiled) - 1} more nodes)" if len(spoiled) > 1 else ""
+        raise ValueError(f"{next(iter(spoiled.values()))}{others}; all else is trained")
+    return Work(trained, discarded)
 
 
-def _due(store: Store) -> tuple[Serving, list[Draft]]:
-    """The nodes that serve, by place, and drafts of those that should and can, parents first."""
+def _due(store: Store, spoiled: Spoiled) -> tuple[Serving, list[Draft]]:
+    """The nodes that serve, by place, and drafts of those that should and can, parents first; none below a spoiled one."""
     serving = {(node.shard, node.slices): node for node in stores.live(store)}
     places = [(shard, slices) for slices in store.manifest.nodes for shard in range(store.manifest.shards)]
     lost = [place for place in places if place not in serving and stores.trainable(store, *place)]
-    return serving, [stores.draft(store, *place) for place in lost]
+    drafts = [stores.draft(store, *place) for place in lost]
+    bad = {place for place, node in serving.items() if node.identity in spoiled}
+    bad |= {(draft.shard, draft.slices) for draft in drafts if draft.identity in spoiled}
+    above = lambda draft: {(draft.shard, draft.slices[:n]) for n in range(1, 1 + len(draft.slices))}  # noqa: E731
+    return serving, [draft for draft in drafts if not bad & above(draft)]
 
 
 def _round(
@@ -186,29 +230,56 @@ def _round(
     serving: Serving,
     drafts: list[Draft],
     say: Callable[[Draft], None],
-) -> tuple[int, int]:
-    """Train drafts until all are published or a deletion asks for new ones; how many were published, and discarded."""
+) -> Round:
+    """Train drafts until all are published, or until a deletion or a spoiled node asks for new ones."""
     held, drafts = _gathered(store, drafts)
     if not drafts:
-        return 0, 0
+        return Round(0, 0, {})
     jobs = {(draft.shard, draft.slices): draft for draft in drafts}
     names = {place: node.identity for place, node in serving.items()}
-    calls = builds.build(setup, compartments(setup, held), list(jobs), reader(store, setup, serving))
-    made = lost = 0
+    read = reader(store, setup, serving)
+    made, lost = 0, 0
+    spoiled: Spoiled = {}
     try:
-        for call in calls:
+        if damaged := _damaged(serving, drafts, read):
+            return Round(0, 0, damaged)
+        for call in builds.build(setup, compartments(setup, held), list(jobs), read):
             for place, trained in call.nodes:
                 try:
+                    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)):
+                        spoiled[jobs[place].identity] = _diverged(jobs[place])
+                        continue
                     _publish(store, jobs[place], trained, stack_of(here, call), names.get((place[0], place[1][:-1])))
                     names[place], made = jobs[place].identity, made + 1
                     say(jobs[place])
                 except Outdated:
                     lost += 1
-            if lost:
-                break  # the drafts of what is left may be outdated too
+            if lost or spoiled:
+                break  # the drafts of what is left may be outdated too, or have a parent that is not there
     except Outdated:  # a parent went while it was being read
         pass
-    return made, lost
+    return Round(made, lost, spoiled)
+
+
+def _damaged(serving: Serving, drafts: Sequence[Draft], read: Callable[[int, Node], Trained]) -> Spoiled:
+    """The serving ancestors of drafts whose files cannot be read."""
+    found: Spoiled = {}
+    for shard, node in sorted({(draft.shard, draft.slices[:n]) for draft in drafts for n in range(1, len(draft.slices))}):
+        try:
+            if (shard, node) in serving:
+                read(shard, node)
+        except Outdated:
+            raise
+        except ValueError as error:
+            found[serving[shard, node].identity] = f"{error}: restore the file from a copy, or nothing below it comes back"
+    return found
+
+
+def _diverged(draft: Draft) -> str:
+    return (
+        f"node {list(draft.slices)} of shard {draft.shard} is not published, its training diverged to numbers that are not"
+        " finite: make another store with a lower learning rate, or look for an example that is not finite"
+    )
 
 
 def _gathered(store: Store, drafts: Sequence[Draft]) -> tuple[Compartments, list[Draft]]:

@@ -74,6 +74,8 @@ def chosen(store: Store, which: str | int) -> list[Node]:
     if which == "all":
         return nodes
     if isinstance(which, int):
+        if which < 1:
+            raise ValueError(f"{which} nodes trained once more prove nothing: give 1 or more, or all")
         head = ledgers.head(store.ledger).digest
         drawn = sorted(nodes, key=lambda node: digest("sample", [head, node.identity]))[:which]
         return [node for node in nodes if node in drawn]

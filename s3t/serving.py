@@ -140,9 +140,9 @@ class Server:
         while True:
             self.refresh()
             if not any(self.view.depth):
-                raise ValueError(
-                    f"{stores.REBUILD}: no shard has a model, so that nothing can be predicted; train the store"
-                )
+                left = any(stores.trainable(self.store, *place) for place in stores.missing(self.store))
+                what = "train the store" if left else "it has no example left to train on: make another"
+                raise ValueError(f"{stores.REBUILD}: no shard has a model, so that nothing can be predicted; {what}")
             logits = np.concatenate(
                 [self._logits(x[at : at + self.batch_size]) for at in range(0, len(x), self.batch_size)]
             )

@@ -4,10 +4,11 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+from absl import logging
 
 from experiments import data
 from experiments.models import backbone as vits
-from experiments.s3t_factory import HYPER, make
+from experiments.s3t_factory import HYPER, RULES, make
 from s3t.__main__ import source_of
 from unlearn import tree
 
@@ -76,6 +77,19 @@ def test_a_backbone_is_random_by_seed_or_read_from_a_file(tmp_path):
         ({"model": "huge"}, {}, "ViT 'huge' is unknown"),
         ({"model": "B/16"}, {}, "cannot be cut into patches"),
         ({"train_size": 10**6}, {}, "train_size is 1000000"),
+        ({"rank": -1}, {}, "hyper's 'rank' is -1: give a whole number from 1 to "),
+        ({"rank": True}, {}, "hyper's 'rank' is True: "),
+        ({"epochs": "abc"}, {}, "hyper's 'epochs' is abc: give a whole number from 1 to "),
+        ({"epochs": 0}, {}, "hyper's 'epochs' is 0: "),
+        ({"batch_size": 0}, {}, "hyper's 'batch_size' is 0: "),
+        ({"seed": 1 << 32}, {}, "hyper's 'seed' is 4294967296: give a whole number from 0 to 4294967295"),
+        ({"learning_rate": "fast"}, {}, "hyper's 'learning_rate' is fast: give a number above 0"),
+        ({"learning_rate": 10**400}, {}, "hyper's 'learning_rate' is 1000"),
+        ({"alpha": float("nan")}, {}, "hyper's 'alpha' is nan: give a number above 0"),
+        ({"std": [0.5, 0]}, {}, r"hyper's 'std' is \[0.5, 0\]: give a list, each a number above 0"),
+        ({"targets": "query"}, {}, "hyper's 'targets' is query: give a list, each a text"),
+        ({"classes": [True]}, {}, r"hyper's 'classes' is \[True\]: "),
+        ({"dataset": 3}, {}, "hyper's 'dataset' is 3: give a text"),
         ({}, {"checkpoint": "no.npz"}, "no.npz cannot be read"),
         ({}, {"where": "x"}, "does not take these arguments: .*where"),
     ],
@@ -84,6 +98,16 @@ def test_what_will_not_do_is_named(hyper, arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         source_of(NAME, hyper, arguments)
     assert "\n" not in str(error.value)
+
+
+def test_the_factory_silences_warnings_of_its_data_sets():
+    logging.set_verbosity(logging.WARNING)
+    make({})
+    assert logging.get_verbosity() == logging.ERROR
+
+
+def test_every_default_keeps_its_own_rule():
+    assert RULES.keys() == HYPER.keys() and all(RULES[name][0](value) for name, value in HYPER.items())
 
 
 @pytest.mark.parametrize("name", ["experiments.nowhere:make", "experiments.s3t_factory:nothing"])

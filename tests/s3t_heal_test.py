@@ -123,6 +123,31 @@ def test_another_source_is_refused(opened):
         heal.heal(opened, lacking_example(lacking))
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"lora": SOURCE.recipe.lora._replace(targets=("nope",))}, "no layer is called 'nope'"),
+        ({"lora": SOURCE.recipe.lora._replace(rank=-1)}, "rank of at least 1"),
+        ({"batch_size": 0}, "batches of 0 in "),
+        ({"epochs": 0}, "in 0 epochs train nothing"),
+    ],
+)
+def test_a_recipe_that_cannot_be_leaves_no_store(tmp_path, change, message):
+    source = SOURCE._replace(recipe=SOURCE.recipe._replace(**change))
+    with pytest.raises(ValueError, match=message):
+        heal.create(tmp_path / "no", source, builds.PLAN, 2, 5, builds.KEY, factory=builds.FACTORY)
+    with pytest.raises(ValueError, match="the seed is 4294967296"):
+        heal.create(tmp_path / "no", SOURCE, builds.PLAN, 2, 1 << 32, builds.KEY, factory=builds.FACTORY)
+    assert not (tmp_path / "no").exists()
+
+
+def test_an_optimiser_that_cannot_be_leaves_no_store(tmp_path):
+    source = SOURCE._replace(recipe=SOURCE.recipe._replace(optimizer=lambda steps: optax.sgd("fast")))
+    with pytest.raises(TypeError):
+        heal.create(tmp_path / "no", source, builds.PLAN, 2, 5, builds.KEY, factory=builds.FACTORY)
+    assert not (tmp_path / "no").exists()
+
+
 def lacking_example(one):
     def fetch(ids):
         if one in ids:
@@ -132,7 +157,8 @@ def lacking_example(one):
     return SOURCE._replace(fetch=fetch)
 
 
-def test_poison_stays_in_its_slice(tmp_path, template, opened):
+def test_what_diverges_is_not_published_and_holds_up_nothing_else(tmp_path, template, opened):
+    """Poison in one slice: all other nodes are those of the template, and the next training begins where this one ended."""
     bad = stores.ids_at(opened, 1, 0)
 
     def fetch(ids):
@@ -140,13 +166,37 @@ def test_poison_stays_in_its_slice(tmp_path, template, opened):
         return np.where(np.isin(ids, bad)[:, None], np.float32(np.nan), x), y
 
     poisoned = builds.create(tmp_path / "poisoned")
-    heal.train(poisoned, SOURCE._replace(fetch=fetch))
-    for node in store.live(poisoned):
-        _, tensors = store.load(poisoned, node)
-        sound = all(np.isfinite(tensor).all() for tensor in tensors.values())
-        name = f"{node.identity}.safetensors"
-        same = (poisoned.root / "nodes" / name).read_bytes() == (template / "nodes" / name).read_bytes()
-        assert (sound, same) == ((True, True) if (node.shard, node.slices) not in hit(opened, (1, 0)) else (False, False))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^node \[0\] of shard 1 is not published, .*; all else is trained$"):
+            heal.train(poisoned, SOURCE._replace(fetch=fetch))
+        served = [(node.shard, node.slices) for node in store.live(poisoned)]
+        assert len(served) == len(set(served)) == 4 and set(served) == set(NODES) - hit(opened, (1, 0))
+    assert store.status(poisoned)["state"] == "partial"
+    assert heal.train(poisoned, SOURCE) == (2, 0)
+    assert stores.content(poisoned) == stores.content(store.look(template))
+
+
+def test_when_all_diverges_nothing_is_published(tmp_path):
+    poisoned = builds.create(tmp_path / "store")
+    with pytest.raises(ValueError, match=r"^node \[0\] of shard 0 is not published, .* \(and 3 more nodes\); all"):
+        heal.train(poisoned, SOURCE._replace(recipe=SOURCE.recipe._replace(optimizer=lambda steps: optax.sgd(1e30))))
+    assert store.live(poisoned) == ()
+
+
+def test_a_damaged_parent_holds_up_its_own_children_alone(opened, capsys):
+    parent = at(opened, 0, (0,))
+    path = opened.root / "nodes" / f"{parent.identity}.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    store.delete(opened, [stores.ids_at(opened, 1, 0)[0]], "r")
+    store.delete(opened, [stores.ids_at(opened, 0, 1)[0]], "s")
+    status, out, err = run(capsys, "heal", "--store", opened.root)
+    assert (status, out) == (2, None) and f"of node {parent.identity} are not those" in err and "from a copy" in err
+    lost = {(0, (0, 1))}
+    assert {(node.shard, node.slices) for node in store.live(opened)} == set(NODES) - lost
+    assert store.status(opened)["requests"] == {"healed": 1, "purged": 1}
+    path.write_bytes(whole)
+    assert heal.heal(opened, SOURCE) == {"trained": 1, "discarded": 0, "skipped": 0, "healed": ["s"]}
 
 
 # healing
@@ -389,7 +439,7 @@ def test_the_command_line_trains_heals_and_replays(tmp_path, template, capsys, m
     assert main(["verify", "--store", str(root), "--replay", at(opened, 0, (0, 1)).identity]) == 0
     assert "replayed: 1 identical, 0 differs, 0 damaged, 0 not replayable here" in capsys.readouterr().out
     assert main(["heal", "--store", str(root)]) == 0
-    assert capsys.readouterr().out.startswith("trained: 0 nodes, 0 in vain; 0 have no examples\ncomplete: ")
+    assert capsys.readouterr().out.startswith("trained: 0 nodes, 0 in vain; 0 have no examples\nok, complete: ")
 
 
 def test_the_command_line_names_mistakes(tmp_path, opened, capsys):
@@ -399,10 +449,19 @@ def test_the_command_line_names_mistakes(tmp_path, opened, capsys):
         (("train", "--store", tmp_path / "no", *MAKE, "--hyper", "[1]"), "expected a JSON object, got '[1]'"),
         (("train", "--store", tmp_path / "no", *MAKE, "--arguments", '{"where": 1}'), "does not take these arguments"),
         (("train", "--store", tmp_path / "no", *MAKE, "--factory", "nowhere:make"), "cannot be found"),
+        (("train", "--store", tmp_path / "no", *MAKE, "--factory", ":make"), "a factory is named module:function"),
+        (("train", "--store", tmp_path / "no", *MAKE, "--factory", "json:dumps"), "gives a str: name one that gives"),
+        (("train", "--store", tmp_path / "no", *MAKE, "--seed", 1 << 32), "from 0 to 4294967295, got '4294967296'"),
+        (("train", "--store", tmp_path / "no", *MAKE, "--seed", "9" * 20), "from 0 to 4294967295, got '9999"),
         (("train", "--store", tmp_path / "no", *MAKE, "--slices", 9), "4 blocks cannot be cut into 9 slots"),
         (("train", "--store", root, "--shards", 3), "made with another --shards (2)"),
         (("train", "--store", root, "--hyper", '{"toy": 3}'), "made with another --hyper"),
         (("train", "--store", root, "--planner", "sisa", "--slices", 2), "made for another plan"),
+        (("train", "--store", root, *MAKE, "--prior", "1"), "prior"),
+        (("train", "--store", root, "--planner", "sisa"), "--planner says nothing without --slices: give that too"),
+        (("train", "--store", root, "--budget", 2), "--budget says nothing without --planner and --slices"),
+        (("train", "--store", root, "--prior", "0.1,0.9"), "--prior says nothing without --planner and --slices"),
+        (("verify", "--store", root, "--replay", 0), "0 nodes trained once more prove nothing"),
         (("train", "--store", tmp_path), "there is no store"),
         (("heal", "--store", tmp_path), "there is no store"),
         (("verify", "--store", root, "--replay", "abc"), "no serving node is called abc"),
@@ -410,6 +469,33 @@ def test_the_command_line_names_mistakes(tmp_path, opened, capsys):
         status, out, err = run(capsys, *words)
         assert (status, out) == (2, None) and err.startswith("error: ") and message in err, (words, err)
     assert not (tmp_path / "no").exists()
+
+
+def test_a_store_that_no_factory_made_is_not_trained(tmp_path, opened, capsys):
+    bare = store.create(tmp_path / "bare", opened.manifest._replace(hyper={}))
+    for command in ("train", "heal"):
+        status, out, err = run(capsys, command, "--store", bare.root)
+        assert (status, out) == (2, None) and "not made by `python -m s3t train`" in err
+
+
+def test_without_examples_predict_asks_for_another_store(opened, capsys):
+    ids = [one for shard in range(2) for s in range(2) for one in stores.ids_at(opened, shard, s)]
+    status, _, err = run(capsys, "predict", "--store", builds.create(opened.root.parent / "new").root, "--ids", ids[0])
+    assert status == 2 and err.endswith("nothing can be predicted; train the store\n")
+    store.delete(opened, ids)
+    status, _, err = run(capsys, "predict", "--store", opened.root, "--ids", ids[0])
+    assert status == 2 and err.endswith("it has no example left to train on: make another\n")
+    assert main(["status", "--store", str(opened.root)]) == 1
+    assert capsys.readouterr().out.startswith("not ok, needs rebuild: ")
+
+
+def test_an_interrupt_is_one_line(opened, capsys, monkeypatch):
+    def interrupted(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(heal, "train", interrupted)
+    status, out, err = run(capsys, "heal", "--store", opened.root)
+    assert (status, out, err) == (130, None, "interrupted: the same command goes on from here\n")
 
 
 # kill -9
