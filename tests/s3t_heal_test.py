@@ -548,13 +548,13 @@ def kill_heals(tmp_path, template, kills, seed):
     rng = random.Random(seed)
     root = tmp_path / "store"
     shutil.copytree(template, root)
-    ids = [int(one) for one in rng.sample(list(SOURCE.ids), 20)]
+    ids = [int(one) for one in rng.sample(list(SOURCE.ids), 36)]
     requests = [[f"r{i}", [one]] for i, one in enumerate(ids)]
     done = died = 0
     while died < kills:
         process = worker(root, write(tmp_path / "requests.json", requests[done:]))
-        lines = [process.stdout.readline().strip() for _ in range(rng.randint(1, 4))]
-        time.sleep(rng.uniform(0, 0.3))
+        lines = [process.stdout.readline().strip() for _ in range(rng.randint(1, 3))]
+        time.sleep(rng.uniform(0, 0.1))
         process.kill()
         lines += process.communicate(timeout=300)[0].split()
         died += process.returncode == -9
