@@ -192,7 +192,7 @@ def run_delete(args: argparse.Namespace) -> Result:
     return result
 
 
-def purge(args: argparse.Namespace, result: Result, answer: str) -> None:
+def acknowledge(args: argparse.Namespace, result: Result, answer: str) -> None:
     """Acknowledge a deletion, then remove what it left without use: work that nobody who waits for the answer waits for.
 
     Raises:
@@ -481,7 +481,7 @@ COMMANDS = {
         delete_arguments,
         run_delete,
         delete_text,
-        purge,
+        acknowledge,
     ),
     "verify": Command(
         "prove that nothing served was trained on a deleted example, and that the record is whole",
