@@ -31,15 +31,14 @@ KEY_BYTES = 32  # of a new store's partition key
 class Command(NamedTuple):
     """One subcommand: what --help says, its arguments, what it does, and its result in words.
 
-    A result whose "ok" is false ends with exit status 1. `then` is work that nobody who waits for the result has to wait
-    for.
+    A result whose "ok" is false ends with exit status 1. `tell` prints the answer.
     """
 
     help: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Result]
     text: Callable[[Result], str]
-    then: Callable[[argparse.Namespace], None] | None = None
+    tell: Callable[[argparse.Namespace, Result, str], None] = lambda args, result, answer: say(answer)
 
 
 class Parser(argparse.ArgumentParser):
@@ -188,17 +187,33 @@ def run_delete(args: argparse.Namespace) -> Result:
     """A durable deletion, in force for every process that serves the store."""
     from s3t import store as stores
 
-    opened = stores.open(args.store)
+    opened = stores.look(args.store)  # what is left of earlier deletions must not keep this one waiting
     result = stores.delete(opened, args.ids, args.request_id)
     stores.close(opened)
     return result
 
 
-def purge(args: argparse.Namespace) -> None:
-    """Remove what the deletion left without use."""
+def acknowledge(args: argparse.Namespace, result: Result, answer: str) -> None:
+    """Acknowledge a deletion, then remove what it left without use: work that nobody who waits for the answer waits for.
+
+    Raises:
+      ValueError: one of the two failed; the deletion stands.
+    """
     from s3t import store as stores
 
-    stores.close(stores.open(args.store))
+    steps = {
+        "the answer could not be written": lambda: say(answer),
+        "the purge is still to be done": lambda: stores.close(stores.open(args.store)),
+    }
+    failed = []
+    for failure, step in steps.items():
+        try:
+            step()
+        except (ValueError, OSError, sqlite3.Error) as error:
+            failed.append(f"{failure}: {error}")
+    if failed:
+        done = "deleted" if result["ids"] else "nothing to delete"
+        raise ValueError(f"{done} (request {result['request']}), but {'; '.join(failed)}")
 
 
 def delete_text(result: Result) -> str:
@@ -483,7 +498,7 @@ COMMANDS = {
         delete_arguments,
         run_delete,
         delete_text,
-        purge,
+        acknowledge,
     ),
     "verify": Command(
         "prove that nothing served was trained on a deleted example, and that the record is whole",
@@ -512,15 +527,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = COMMANDS[args.command]
     try:
         result = command.run(args)
-        print(json.dumps(result, allow_nan=False) if args.json else command.text(result), flush=True)
-        if command.then:
-            command.then(args)
+        command.tell(args, result, json.dumps(result, allow_nan=False) if args.json else command.text(result))
     except (ValueError, OSError, sqlite3.Error) as error:
         return fail(error)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130
     return 0 if result.get("ok", True) else 1
+
+
+def say(answer: str) -> None:
+    """Print an answer now.
+
+    Raises:
+      OSError: it cannot be written; what is left of it is given up, so that leaving does not try once more.
+    """
+    try:
+        print(answer, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def fail(error: object) -> int:

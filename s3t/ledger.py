@@ -15,7 +15,8 @@ import hashlib
 import json
 import operator
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ Ledger = sqlite3.Connection
 WAIT_SECONDS = 30.0
 REQUEST_LENGTH = 200
 SHOWN = 20  # problems of one kind that an audit names
+BROKEN = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}  # a file that is not whole
+UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}  # one that may be read only
 DELETED = "SELECT id, deleted FROM examples WHERE deleted IS NOT NULL"
 
 SCHEMA = """
@@ -48,6 +51,10 @@ CREATE INDEX unpurged ON nodes (dropped) WHERE dropped IS NOT NULL AND purged IS
 
 class Outdated(ValueError):
     """An id that a node was trained on has been deleted meanwhile: the node must not be published."""
+
+
+class Damaged(ValueError):
+    """A file that is no ledger, or no longer a whole one."""
 
 
 class Head(NamedTuple):
@@ -113,30 +120,80 @@ def create(path: Path, manifest: str) -> Ledger:
     ledger = _connect(path, "rwc")
     ledger.execute("PRAGMA journal_mode = WAL")
     ledger.executescript(SCHEMA)
+    ledger.close()
+    ledger = open(path)
     with ledger:
         _begin(ledger)
         _append(ledger, "created", "", {"manifest": manifest})
     return ledger
 
 
-def open(path: Path) -> Ledger:
+def open(path: Path, *, still: bool = False) -> Ledger:
     """An existing ledger.
 
+    Args:
+      path: of its file.
+      still: the ledger may be one that this process has no permission to write and nobody else writes meanwhile, a copy on
+        a read-only disk. It is then read without locks and would not show what others append: not for who serves.
+
     Raises:
-      ValueError: there is none.
+      Damaged: it is not whole.
+      ValueError: there is none, or it cannot be read here or now.
     """
     if not path.is_file():
         raise ValueError(f"there is no ledger at {path}")
-    return _connect(path, "rw")
+    try:
+        return _probed(path, "rw")
+    except sqlite3.DatabaseError as error:
+        ahead = path.with_name(path.name + "-wal")  # rows that are not in the file yet
+        if not still or _code(error) not in UNWRITABLE or ahead.exists():
+            raise _explanation(path, error) from None
+    with explained(path):
+        return _probed(path, "ro&immutable=1")
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say of a ledger that cannot be read whether it is damaged, or out of this process's reach.
+
+    Raises:
+      Damaged, ValueError: as `open`.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise _explanation(path, error) from None
+
+
+def _explanation(path: Path, error: sqlite3.DatabaseError) -> ValueError:
+    if _code(error) in BROKEN:
+        return Damaged(f"{path.parent}'s ledger is damaged ({error}): restore it from a copy")
+    return ValueError(
+        f"{path.parent}'s ledger cannot be read ({error}): check who may write there, and that no other process holds it"
+    )
+
+
+def _code(error: sqlite3.DatabaseError) -> int:
+    """SQLite's primary result code; what the sqlite3 module itself finds wrong counts as SQLITE_ERROR."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def _probed(path: Path, mode: str) -> Ledger:
+    """A connection to a file that has all tables."""
+    ledger = _connect(path, mode)
+    try:
+        ledger.execute("PRAGMA synchronous = FULL")  # a commit returns when it is on disk, not when it is consistent
+        ledger.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves it in the drive's cache
+        ledger.execute("SELECT 1 FROM log, examples, requests, nodes LIMIT 0").fetchone()
+    except sqlite3.DatabaseError:
+        ledger.close()
+        raise
+    return ledger
 
 
 def _connect(path: Path, mode: str) -> Ledger:
-    ledger = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", timeout=WAIT_SECONDS, isolation_level=None, uri=True
-    )
-    ledger.execute("PRAGMA synchronous = FULL")  # a commit returns when it is on disk, not when it is consistent
-    ledger.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves it in the drive's cache
-    return ledger
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, timeout=WAIT_SECONDS, isolation_level=None, uri=True)
 
 
 def _begin(ledger: Ledger) -> None:
@@ -161,6 +218,13 @@ def head(ledger: Ledger) -> Head:
     """The ledger's head as committed by any process: a few microseconds, to be asked before every batch served."""
     row = ledger.execute("SELECT seq, digest FROM log ORDER BY seq DESC LIMIT 1").fetchone()
     return Head(*row) if row else Head(0, chain.START)
+
+
+def manifest(ledger: Ledger) -> str:
+    """The digest of the manifest that the ledger was created with; empty if its first row is not whole."""
+    rows = ledger.execute("SELECT seq, at, kind, request, detail, digest FROM log WHERE seq = 1")
+    history, _ = chain.replay(chain.Row(*row) for row in rows)
+    return history.manifest[0] if history.manifest else ""
 
 
 def nodes(ledger: Ledger) -> tuple[Node, ...]:
@@ -388,15 +452,18 @@ def publish(ledger: Ledger, node: Node, parent: str | None, place: Callable[[], 
 
     Raises:
       Outdated: an id of the node was deleted, or its parent serves no more: train it anew.
-      ValueError: a node of this identity was published with another certificate; a parent that is not one.
+      ValueError: a node of this identity was published with another certificate, or dropped before; a parent that is not
+        one.
     """
     with ledger:
         _begin(ledger)
         earlier = ledger.execute("SELECT certificate, dropped FROM nodes WHERE identity = ?", node[:1]).fetchone()
         if earlier == (node.certificate, None):
             return False
-        if _deleted_since(ledger, node) or (earlier and earlier[1]):
+        if _deleted_since(ledger, node):
             raise Outdated(f"an id that node {node.identity} was trained on has been deleted: it is not published")
+        if earlier and earlier[1]:  # its name covers an id that is gone for ever, so nothing should have drafted it
+            raise ValueError(f"the ledger was altered: node {node.identity} was dropped before; run python -m s3t verify")
         if earlier:
             raise ValueError(f"node {node.identity} serves already, with other bytes: training was not reproducible")
         _check_parent(ledger, node, parent)
@@ -504,7 +571,7 @@ def audit(ledger: Ledger, manifest: str, expect_head: str | None = None) -> list
     if broken:
         return [broken]
     problems = []
-    if expect_head and not ledger.execute("SELECT 1 FROM log WHERE digest = ?", (expect_head,)).fetchone():
+    if expect_head is not None and not ledger.execute("SELECT 1 FROM log WHERE digest = ?", (expect_head,)).fetchone():
         problems.append(f"the ledger never had the head {expect_head:.80}: its end was cut off or rewritten")
     if history.manifest != [manifest]:
         problems.append("the manifest is not the one that the ledger was created with")

@@ -130,21 +130,49 @@ def exists(root: Path | str) -> bool:
     return (Path(root) / MANIFEST).is_file()
 
 
-def look(root: Path | str) -> Store:
+def look(root: Path | str, *, still: bool = False) -> Store:
     """An existing store as it is; nothing is changed.
+
+    Args:
+      root: its directory.
+      still: it may be a copy on a read-only disk, as in `ledger.open`; not for who serves.
+
+    Raises:
+      ValueError: there is no store; its manifest is not the one that its ledger was created with; a ledger that cannot be
+        read.
+    """
+    root = Path(root)
+    text = manifest_text(root)
+    manifest = parse(root, text)
+    ledger = ledgers.open(root / LEDGER, still=still)
+    if ledgers.manifest(ledger) != manifest_digest(text):
+        ledger.close()
+        raise ValueError(f"the manifest of {root} is not the one that its ledger was created with: restore it from a copy")
+    return Store(root, manifest, ledger)
+
+
+def manifest_text(root: Path) -> bytes:
+    """The manifest's file as it is.
 
     Raises:
       ValueError: there is no store.
     """
-    root = Path(root)
     if not exists(root):
         raise ValueError(f"there is no store at {root}: it has no {MANIFEST}")
+    return (root / MANIFEST).read_bytes()
+
+
+def parse(root: Path, text: bytes) -> Manifest:
+    """The manifest of a store from its file.
+
+    Raises:
+      ValueError: it is not one.
+    """
     try:
-        fields = json.loads((root / MANIFEST).read_bytes())
-        manifest = Manifest(**{**fields, "nodes": tuple(tuple(node) for node in fields["nodes"])})
+        fields = json.loads(text)
+        return Manifest(**{**fields, "nodes": tuple(tuple(node) for node in fields["nodes"])})
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{root / MANIFEST} is not a manifest of a store: restore it from a copy") from None
-    return Store(root, manifest, ledgers.open(root / LEDGER))
 
 
 def close(store: Store) -> None:
@@ -170,7 +198,7 @@ def _checked(manifest: Manifest) -> Manifest:
 
 def manifest_digest(text: bytes) -> str:
     """What the ledger's first row holds of the manifest's file."""
-    return certificates.digest("manifest", text.decode())
+    return certificates.digest("manifest", text.decode(errors="surrogateescape"))  # a damaged one has a digest too
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------
@@ -216,7 +244,7 @@ def _read(path: Path) -> tuple[Certificate, dict[str, np.ndarray]]:
     """A node's file.
 
     Raises:
-      ValueError: a file that is missing or damaged.
+      ValueError: a file that is missing, damaged or cannot be read.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -226,6 +254,8 @@ def _read(path: Path) -> tuple[Certificate, dict[str, np.ndarray]]:
         raise ValueError(f"the file {path} is missing") from None
     except SafetensorError as error:
         raise ValueError(f"the file {path} is damaged: {error}") from None
+    except OSError as error:  # a directory in its place, a disk that fails
+        raise ValueError(f"the file {path} cannot be read: {error}") from None
     return certificates.from_json(metadata.get("certificate", "")), tensors
 
 
@@ -371,12 +401,20 @@ def purge(store: Store) -> tuple[str, ...]:
 
     Returns:
       the requests that became purged.
+
+    Raises:
+      ValueError: a directory among the files, which is nobody's to remove; all files are gone, but no request is purged.
     """
 
     def remove(serving: set[str]) -> None:
-        for path in leftovers(store, serving):
-            path.unlink()
+        left = leftovers(store, serving)
+        directories = [path for path in left if path.is_dir() and not path.is_symlink()]
+        for path in left:
+            if path not in directories:
+                path.unlink()
         _sync(store.root / NODES)
+        if directories:
+            raise ValueError(f"{directories[0]} is a directory, perhaps of copies: remove it, then purge again")
 
     return ledgers.purge(store.ledger, remove)
 

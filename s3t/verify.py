@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from s3t import certificate as certificates
 from s3t import ledger as ledgers
 from s3t import store as stores
+from s3t.ledger import Ledger
 from s3t.store import Store
 
 
@@ -26,33 +27,33 @@ def verify(root: Path | str, expect_head: str | None = None) -> dict[str, Any]:
       ok; problems, one line each; and what was looked at: nodes, examples, deleted, requests, leftovers, rows, head.
 
     Raises:
-      ValueError: there is no store.
+      ValueError: there is no store, or its ledger is whole for all that is known but out of reach here or now.
     """
+    root = Path(root)
+    text, path = stores.manifest_text(root), root / stores.LEDGER
     try:
-        store = stores.look(root)
-        result = _verify(store, expect_head)
-        stores.close(store)
-        return result
-    except sqlite3.DatabaseError as error:
-        return {"ok": False, "problems": [f"the ledger cannot be read: {error}"]}
+        with closing(ledgers.open(path, still=True)) as ledger, ledgers.explained(path):
+            return _verify(root, text, ledger, expect_head)
+    except ledgers.Damaged as error:
+        return {"ok": False, "problems": [str(error)]}
 
 
-def _verify(store: Store, expect_head: str | None) -> dict[str, Any]:
+def _verify(root: Path, text: bytes, ledger: Ledger, expect_head: str | None) -> dict[str, Any]:
     faults: list[tuple[str, str]] = []
     seen: dict[str, Any] = {}
-    with store.ledger:
-        store.ledger.execute("BEGIN")  # one snapshot
-        rows, head = ledgers.head(store.ledger)
-        manifest = stores.manifest_digest((store.root / stores.MANIFEST).read_bytes())
-        problems = ledgers.audit(store.ledger, manifest, expect_head)
+    with ledger:
+        ledger.execute("BEGIN")  # one snapshot
+        rows, head = ledgers.head(ledger)
+        problems = ledgers.audit(ledger, stores.manifest_digest(text), expect_head)
         if not problems:  # else there is nothing to hold the nodes against
+            store = Store(root, stores.parse(root, text), ledger)
             nodes = stores.live(store)
             faults = [fault for shard in range(store.manifest.shards) for fault in _faults(store, nodes, shard)]
             left = stores.leftovers(store, stores.names(nodes))
-            seen = {"nodes": len(nodes), **ledgers.counts(store.ledger), "leftovers": len(left)}
+            seen = {"nodes": len(nodes), **ledgers.counts(ledger), "leftovers": len(left)}
             problems += [
                 f"node {name} was purged, but its file is there"
-                for name in ledgers.purged(store.ledger)
+                for name in ledgers.purged(ledger)
                 if stores.file_of(store, name).exists()
             ]
     if faults:  # a node that was dropped while we looked may have lost its file
