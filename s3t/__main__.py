@@ -144,7 +144,7 @@ def run_status(args: argparse.Namespace) -> Result:
     """What the store serves; nothing is changed."""
     from s3t import store as stores  # brings safetensors, which planning can do without
 
-    opened = stores.look(args.store)
+    opened = stores.look(args.store, still=True)
     result = stores.status(opened)
     stores.close(opened)
     return result
@@ -295,7 +295,7 @@ def run_predict(args: argparse.Namespace) -> Result:
     from s3t import serving
     from s3t import store as stores
 
-    opened = stores.look(args.store)
+    opened = stores.look(args.store, still=True)
     source = source_for(opened.manifest, args.arguments)
     result = serving.predict(opened, source, args.ids, args.split, args.aggregate)
     stores.close(opened)
