@@ -28,6 +28,9 @@ def shrink(config):
     config.train.steps = 20
     config.train.batch_size = 16
     config.readiness.every = 2
+    for overrides in config.variants.values():
+        if "start" in overrides:
+            overrides.start = 10
     config.request.learning_rates = (0.01, 0.1)
     config.request.max_steps = 3
     config.request.observe = 50
