@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 PURE_STDLIB = {
-    "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "inspect", "itertools",
-    "json", "math", "operator", "struct", "typing",
+    "__future__", "bisect", "collections", "contextlib", "dataclasses", "enum", "functools", "hashlib", "heapq", "inspect",
+    "itertools", "json", "math", "operator", "struct", "typing",
 }  # fmt: skip
 PURE = PURE_STDLIB | {"jax", "optax", "numpy", "scipy"}
 CONTRACT = {"unlearn.base", "unlearn.gradient", "unlearn.losses", "unlearn.tree", "unlearn.objectives.mean_loss"}

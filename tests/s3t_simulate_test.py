@@ -377,7 +377,8 @@ def test_simulate_in_words(capsys):
 
 
 @pytest.mark.parametrize(
-    "more, message", [("--shards 0", "shard"), ("--shards 2 --seed -1", "from 0 on"), ("--shards 2 --streams 1", "streams")]
+    "more, message",
+    [("--shards 0", "shard"), ("--shards 2 --seed -1", "from 0 to 4294967295"), ("--shards 2 --streams 1", "streams")],
 )
 def test_a_mistake_is_one_line_and_status_2(capsys, more, message):
     try:
