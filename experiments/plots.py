@@ -116,11 +116,8 @@ def held(curves: Sequence[Sequence[float]]) -> np.ndarray:
 
 def panel(drawn: Sequence[Way], curve: Callable[[Row], list[float]], target: float = math.nan) -> str:
     """A data URI: mean accuracy by step with 95% t-intervals over lanes, and the oracle's as a horizontal line."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"svg.hashsalt": "forethought", "svg.fonttype": "path", "font.size": 10})
-        figure = Figure(figsize=(4.6, 3.0))
-        axes = figure.add_axes((0.13, 0.155, 0.855, 0.825))
+
+    def draw(axes: Axes) -> None:
         if math.isfinite(target):
             axes.axhline(100 * target, color=ORACLE.colour, linestyle=pattern(ORACLE), linewidth=1.2)
         lanes = {way.key: held([curve(row) for row in way.rows]) for way in drawn}
@@ -131,6 +128,18 @@ def panel(drawn: Sequence[Way], curve: Callable[[Row], list[float]], target: flo
         room = 0.03 * (100 - low)
         ticks = range(low, 101, max(2, (100 - low) // 5))
         axes.set(xlabel="step", ylabel="accuracy, %", ylim=(low - room, 100 + room), yticks=ticks)
+
+    return svg(draw)
+
+
+def svg(draw: Callable[[Axes], None]) -> str:
+    """A data URI of one figure in the house's look; `draw` puts lines and labels on its axes."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"svg.hashsalt": "forethought", "svg.fonttype": "path", "font.size": 10})
+        figure = Figure(figsize=(4.6, 3.0))
+        axes = figure.add_axes((0.13, 0.155, 0.845, 0.825))
+        draw(axes)
         axes.margins(x=0.01)
         axes.grid(color="#e4e8ec", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)

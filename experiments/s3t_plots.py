@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from experiments.page import Figures, Key
-from experiments.plots import DASHES, OTHERS, Style, pattern
+from experiments.plots import DASHES, OTHERS, Style, pattern, svg
 
 FIXED = {
     "lattice": Style("#009e73", ""),
@@ -52,11 +49,8 @@ def figures(panels: Sequence[tuple[str, str, Sequence[Curve], tuple[float, float
 
 def _panel(label: str, curves: Sequence[Curve], styles: dict[str, Style], limits: tuple[float, float] | None) -> str:
     """A data URI."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"svg.hashsalt": "forethought", "svg.fonttype": "path", "font.size": 10})
-        figure = Figure(figsize=(4.6, 3.0))
-        axes = figure.add_axes((0.13, 0.155, 0.84, 0.825))
+
+    def draw(axes: Axes) -> None:
         for curve in curves:
             style = styles[curve.name]
             look = {"color": style.colour, "linestyle": pattern(style), "linewidth": 1.6}
@@ -66,9 +60,5 @@ def _panel(label: str, curves: Sequence[Curve], styles: dict[str, Style], limits
         axes.set(xlabel="deletions", ylabel=label)
         axes.set_ylim(limits)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.margins(x=0.01)
-        axes.grid(color="#e4e8ec", linewidth=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+
+    return svg(draw)

@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--workdir", default="runs/classes")
     parser.add_argument("--classes", type=int, nargs="+", default=UNTUNED)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--max_steps", type=int, default=0, help="of a request; 0: as the experiment says")
     parser.add_argument("--data_dir", default="")
     parser.add_argument("--cache_dir", default="")
     args = parser.parse_args()
@@ -41,6 +42,7 @@ def run_class(args: argparse.Namespace, target: int) -> list[dict]:
     config = configs.get_config(args.experiment)
     config.forget.target = target
     config.seeds = args.seeds
+    config.request.max_steps = args.max_steps or config.request.max_steps
     config.trainings = TRAININGS
     config.equal_flops = False
     config.data.data_dir, config.data.cache_dir = args.data_dir, args.cache_dir
