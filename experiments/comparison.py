@@ -225,13 +225,12 @@ def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]
     None is marked if the nearest is more than a factor `MATCHING` off, or not finite: that would be no match.
     """
     predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
+    forget_loss = lambda one: evaluation.measure(predict, one.trained.params, bench.sets.forget)[1].mean()  # noqa: E731
+    wanted = forget_loss(ready)
 
     def distance(one: Fleet) -> float:
-        losses = [
-            np.mean([s["forget_loss"] for s in evaluation.score(predict, f.trained.params, bench.sets)])
-            for f in (one, ready)
-        ]
-        apart = abs(math.log(losses[0] / losses[1])) if min(losses) > 0 else math.inf
+        loss = forget_loss(one)
+        apart = abs(math.log(loss / wanted)) if min(loss, wanted) > 0 else math.inf
         return math.inf if math.isnan(apart) else apart
 
     distances = {one.variant: distance(one) for one in plain if one.training == "reweight"}

@@ -20,6 +20,7 @@ from unlearn.metrics.membership import loss_attack
 from unlearn.objectives import mean_loss
 
 CHUNK = 500  # examples predicted at once, whatever the set: one compiled shape
+PARTS = {"test_retain": "test", "others": "test", "validation_retain": "validation"}  # sets that lie within another
 
 
 class Sets(NamedTuple):
@@ -57,26 +58,36 @@ def make_predict(model: Model, loops: bool) -> Callable[[Any, np.ndarray], np.nd
     return predict
 
 
+def measure(predict: Callable, params: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each example is told right, and its loss, [lanes, examples] float64 each.
+
+    A lane with any non-finite logit is NaN throughout: argmax would turn its NaNs into an accuracy.
+    """
+    logits = predict(params, batch["x"]).astype(np.float64)
+    finite = np.isfinite(logits).all(axis=(1, 2))[:, None]
+    log_p = log_softmax(np.nan_to_num(logits), axis=-1)
+    losses = -np.take_along_axis(log_p, batch["y"][None, :, None], axis=-1)[..., 0]
+    return np.where(finite, logits.argmax(axis=-1) == batch["y"], np.nan), np.where(finite, losses, np.nan)
+
+
 def score(predict: Callable, params: Any, sets: Sets) -> list[dict[str, float]]:
     """Accuracy and loss on each set, confidence on the forget set, and the membership attack, for each lane.
 
-    A lane with any non-finite logit scores NaN throughout: argmax would turn its NaNs into an accuracy.
+    A lane with a non-finite logit on any set scores NaN throughout.
     """
+    measured = {name: measure(predict, params, getattr(sets, name)) for name in ("forget", "retain", "test", "validation")}
+    for part, whole in PARTS.items():
+        rows = np.isin(getattr(sets, whole)["id"], getattr(sets, part)["id"])
+        measured[part] = tuple(values[:, rows] for values in measured[whole])
     seen = {}
-    losses = {}
-    finite = np.ones(fleet.lane_count(params), bool)
-    for name in ("forget", "retain", "test", "test_retain", "validation", "validation_retain", "others"):
-        batch = getattr(sets, name)
-        logits = predict(params, batch["x"]).astype(np.float64)
-        finite &= np.isfinite(logits).all(axis=(1, 2))
-        log_p = log_softmax(np.nan_to_num(logits), axis=-1)
-        losses[name] = -np.take_along_axis(log_p, batch["y"][None, :, None], axis=-1)[..., 0]
-        seen[f"{name}_accuracy"] = (logits.argmax(axis=-1) == batch["y"]).mean(axis=1)
-        seen[f"{name}_loss"] = losses[name].mean(axis=1)
-    seen["forget_confidence"] = np.exp(-losses["forget"]).mean(axis=1)
-    attacks = [loss_attack(losses["forget"][i], losses["others"][i]) for i in range(len(finite))]
+    for name, (right, losses) in measured.items():
+        seen[f"{name}_accuracy"], seen[f"{name}_loss"] = right.mean(axis=1), losses.mean(axis=1)
+    forget, others = measured["forget"][1], measured["others"][1]
+    seen["forget_confidence"] = np.exp(-forget).mean(axis=1)
+    finite = np.isfinite(list(seen.values())).all(axis=0)
+    attacks = [loss_attack(forget[i], others[i]) if ok else (np.nan, np.nan) for i, ok in enumerate(finite)]
     seen["mia_auc"], seen["mia_balanced_accuracy"] = np.array(attacks).T
-    return [{name: float(v[i]) if finite[i] else float("nan") for name, v in seen.items()} for i in range(len(finite))]
+    return [{name: float(v[i]) if ok else float("nan") for name, v in seen.items()} for i, ok in enumerate(finite)]
 
 
 @functools.lru_cache

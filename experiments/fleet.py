@@ -2,12 +2,14 @@
 
 On an accelerator, and for models made of matrix products, lanes are a `vmap` and steps a `lax.scan`. On a CPU,
 convolutions inside a scan run 14-22 times slower and a vmap over convolutional models about 3 times slower per model, so
-there lanes and steps are Python loops around one compiled step.
+there lanes and steps are Python loops around one compiled step, and threads carry lanes side by side.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -35,10 +37,25 @@ def over_lanes(fn: Callable, loops: bool, *, compiled: bool = True) -> Callable:
     single = jax.jit(fn) if compiled else fn
 
     def run(lanes: Any, *shared: Any) -> Any:
-        count = lane_count(lanes)
-        return stack([single(lane(lanes, i), *shared) for i in range(count)])
+        return stack(each(lambda i: single(lane(lanes, i), *shared), lane_count(lanes)))
 
     return run
+
+
+def each(fn: Callable[[int], Any], count: int) -> list[Any]:
+    """`[fn(0), ..., fn(count - 1)]`, as many at once as there are cores: one model's convolutions do not fill them.
+
+    One after another on several devices, whose programs wait for each other and so must start in one order on all.
+    """
+    if jax.device_count() > 1:
+        return [fn(i) for i in range(count)]
+    with futures.ThreadPoolExecutor(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    ) as pool:
+        try:
+            return list(pool.map(fn, range(count)))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after an interrupt only the lanes under way are waited for
 
 
 def lane_count(lanes: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -53,14 +54,14 @@ def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requesting.S
             for rate, clip in tqdm(grid, desc=f"sweep {name}", unit="setting"):
                 setting = _setting(config, rate, clip)
                 outcome, _ = _request(bench, _at_request(bench, vanilla), fleets, name, setting)
-                kept = [scores["validation_retain_accuracy"] for scores in _score(bench, outcome.params)]
+                right, _ = evaluation.measure(_predict(bench), outcome.params, bench.sets.validation_retain)
                 trials.append(
                     {
                         "learning_rate": rate,
                         "clip": clip,
                         "reached": int((outcome.stop == REACHED).sum()),
                         "steps": outcome.steps,
-                        "validation_retain_accuracy": np.nan_to_num(kept).mean(),
+                        "validation_retain_accuracy": np.nan_to_num(right).mean(),
                     }
                 )
             return trials
@@ -132,7 +133,11 @@ def _rows(
 
 
 def _score(bench: Bench, params: Any) -> list[dict[str, float]]:
-    return evaluation.score(evaluation.make_predict(models.as_model(bench.module), bench.loops), params, bench.sets)
+    return evaluation.score(_predict(bench), params, bench.sets)
+
+
+def _predict(bench: Bench) -> Callable:
+    return evaluation.make_predict(models.as_model(bench.module), bench.loops)
 
 
 def _update_flops(bench: Bench, params: Any, name: str, setting: requesting.Setting) -> float:
@@ -216,9 +221,8 @@ def _targets(bench: Bench, fleets: list[Fleet]) -> jax.Array:
     """Forget accuracy at which a request is fulfilled, for each lane: 0 for a class, the oracle's for random data."""
     if bench.config.forget.setting == "class":
         return jnp.zeros(bench.config.seeds)
-    predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
-    oracle = predict(_at_request(bench, find(fleets, "oracle")), bench.asked["x"])
-    return jnp.asarray((oracle.argmax(axis=-1) == bench.asked["y"]).mean(axis=1), jnp.float32)
+    right, _ = evaluation.measure(_predict(bench), _at_request(bench, find(fleets, "oracle")), bench.asked)
+    return jnp.asarray(right.mean(axis=1), jnp.float32)
 
 
 def _relearn(bench: Bench, params: Any) -> dict[str, np.ndarray]:

@@ -242,8 +242,7 @@ def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple
     one = {r: parallel.compile(lambda *args, r=r: step(*args, r)) for r in (False, True)}
 
     def looped(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: int, steps: int) -> Any:
-        finished = []
-        for i in range(fleet.lane_count(lanes)):
+        def run(i: int) -> tuple[TrainState, StepInfo]:
             state, lane = fleet.lane(states, i), fleet.lane(lanes, i)
             rows = rows_of(lane, data["id"], jnp.asarray(epoch), way.per_epoch, way.batch_size)
             infos = []
@@ -251,8 +250,9 @@ def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple
                 t = epoch * way.per_epoch + j
                 state, info = one[rehearses(way, t)](state, lane, data, pools, rows[j], jnp.asarray(t))
                 infos.append(info)
-            finished.append((state, fleet.stack(infos)))
-        return fleet.stack(finished)
+            return state, fleet.stack(infos)
+
+        return fleet.stack(fleet.each(run, fleet.lane_count(lanes)))
 
     return looped
 

@@ -29,12 +29,12 @@ def set_up(name, **overrides):
 )
 def test_the_nearest_reweighting_is_matched_if_it_is_near(losses, marked, monkeypatch):
     monkeypatch.setattr(evaluation, "make_predict", lambda model, loops: None)
-    monkeypatch.setattr(evaluation, "score", lambda predict, params, sets: [{"forget_loss": params}] * 2)
+    monkeypatch.setattr(evaluation, "measure", lambda predict, params, batch: (None, np.full((2, 3), params)))
     fleet = lambda training, variant, loss: benches.Fleet(  # noqa: E731
         training, variant, types.SimpleNamespace(params=loss), 2, {}, {}
     )
     plain = [fleet("vanilla", "default", 0.1), *(fleet("reweight", name, loss) for name, loss in losses.items())]
-    bench = types.SimpleNamespace(module=None, loops=False, sets=None)
+    bench = types.SimpleNamespace(module=None, loops=False, sets=types.SimpleNamespace(forget=None))
     monkeypatch.setattr(comparison.models, "as_model", lambda module: None)
     found = comparison._mark_matched(bench, plain, fleet("readiness", "default", 0.1))
     assert [one.variant for one in found if one.extra.get("matched")] == ([marked] if marked else [])

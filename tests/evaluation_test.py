@@ -9,22 +9,23 @@ from experiments.configs import readiness as configs
 from unlearn.metrics.membership import loss_attack
 
 
-def certain(probabilities):
+def certain(probabilities, first_id=0):
     """Examples of label 0 that a model which returns its input gives these probabilities: right above a half."""
     p = np.asarray(probabilities)
-    return {"x": np.log(np.stack([p, 1 - p], axis=-1)), "y": np.zeros(len(p), int)}
+    return {"x": np.log(np.stack([p, 1 - p], axis=-1)), "y": np.zeros(len(p), int), "id": first_id + np.arange(len(p))}
 
 
 FORGET = certain([0.9, 0.8, 0.7, 0.6, 0.4])
 RETAIN = certain([0.99] * 8)  # every one likelier than any forget example
 HELD_OUT = certain([0.95] * 3 + [0.05] * 5)
-OTHERS = certain([0.85, 0.3, 0.3, 0.3, 0.2])
+OTHERS = certain([0.85, 0.3, 0.3, 0.3, 0.2], first_id=8)
+TEST = {name: np.concatenate([OTHERS[name], HELD_OUT[name]]) for name in HELD_OUT}
 
 
 @pytest.fixture(scope="module")
 def scores():
     sets = evaluation.Sets(*[HELD_OUT] * len(evaluation.Sets._fields))
-    sets = sets._replace(forget=FORGET, retain=RETAIN, others=OTHERS)
+    sets = sets._replace(forget=FORGET, retain=RETAIN, test=TEST, others=OTHERS)
     return evaluation.score(lambda params, x: x[None], {"w": np.zeros((1, 1))}, sets)[0]
 
 
@@ -32,8 +33,8 @@ def test_confidence_and_losses_are_those_of_their_own_sets(scores):
     assert scores["forget_confidence"] == pytest.approx((0.9 + 0.8 + 0.7 + 0.6 + 0.4) / 5)
     assert scores["forget_loss"] == pytest.approx(-np.log(0.9 * 0.8 * 0.7 * 0.6 * 0.4) / 5)
     assert scores["retain_loss"] == pytest.approx(-np.log(0.99))
-    found = [scores[f"{name}_accuracy"] for name in ("forget", "retain", "test", "others")]
-    assert found == pytest.approx([4 / 5, 1, 3 / 8, 1 / 5])
+    found = [scores[f"{name}_accuracy"] for name in ("forget", "retain", "test", "test_retain", "others")]
+    assert found == pytest.approx([4 / 5, 1, 4 / 13, 3 / 8, 1 / 5])
 
 
 def test_membership_sets_the_forget_examples_against_those_never_trained_on(scores):

@@ -228,7 +228,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bits(moments, tmp_path):
 
 
 def test_scores_of_a_lane_with_nan_are_not_numbers():
-    batch = {"x": np.zeros((8, 2), np.float32), "y": np.zeros(8, np.int32)}
+    batch = {"x": np.zeros((8, 2), np.float32), "y": np.zeros(8, np.int32), "id": np.arange(8)}
     logits = np.zeros((2, 8, 3))
     logits[0, 3] = np.nan
     lanes = {"w": np.zeros((2, 1))}
