@@ -5,6 +5,8 @@ compared only within one program of one shape.
 """
 
 import functools
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import fleet, training
+from experiments import fleet, models, training
 from tests import tiny, toys
 from unlearn import tree
 
@@ -45,6 +47,42 @@ def test_loops_are_scans(kind):
     scanned, looped = (trained(kind, SEEDS, loops) for loops in (False, True))
     toys.assert_close(scanned[0], looped[0], TOLERANCE)
     np.testing.assert_allclose(scanned[1], looped[1], rtol=TOLERANCE)
+
+
+def test_lanes_in_threads_have_the_bytes_of_lanes_one_after_another(monkeypatch):
+    convolutional = tiny.way("plain")._replace(module=models.CNN(tiny.CLASSES, (8,)))
+    monkeypatch.setattr(fleet.jax, "device_count", lambda: 1)
+    side_by_side = tiny.run_epochs(convolutional, tiny.lanes(SEEDS), tiny.data(), loops=True)[0]
+    monkeypatch.setattr(fleet, "each", lambda fn, count: [fn(i) for i in range(count)])
+    in_a_row = tiny.run_epochs(convolutional, tiny.lanes(SEEDS), tiny.data(), loops=True)[0]
+    assert tree.bits_equal(side_by_side, in_a_row)
+
+
+def test_lanes_come_back_in_order_and_one_that_fails_stops_those_to_come(monkeypatch):
+    monkeypatch.setattr(fleet.jax, "device_count", lambda: 1)
+    begun = []
+
+    def slow_first(i):
+        begun.append(i)
+        time.sleep(0.05 if i == 0 else 0.0)
+        return i * i
+
+    assert fleet.each(slow_first, 40) == [i * i for i in range(40)] and len(begun) == 40
+
+    def failing(i):
+        begun.append(i)
+        time.sleep(0.01)
+        raise ArithmeticError(f"lane {i}")
+
+    begun.clear()
+    with pytest.raises(ArithmeticError, match="lane 0"):
+        fleet.each(failing, 10_000)
+    assert len(begun) < 10_000
+
+
+def test_with_several_devices_lanes_go_one_after_another(monkeypatch):
+    monkeypatch.setattr(fleet.jax, "device_count", lambda: 4)
+    assert set(fleet.each(lambda i: threading.get_ident(), 8)) == {threading.get_ident()}
 
 
 def test_kinds_differ():

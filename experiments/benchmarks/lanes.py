@@ -1,0 +1,72 @@
+"""Seeds as lanes of one program against runs one after another, and what `experiments.fleet` chooses by.
+
+    python -m experiments.benchmarks.lanes [--models mlp vit cnn] [--lanes 10]
+
+Prints seconds of an epoch for all lanes, the least of some repeats, compilation aside: as one `vmap` inside a scan, as
+loops around one compiled step (a thread for each core, which is what `fleet.each` does), and as single runs one after
+another, each in the faster of the two forms. On an accelerator the loops are left out: `--loops` asks for them.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import fleet, models, parallel, results, training
+from experiments.configs import readiness as configs
+
+SIZES = {  # model -> options, image, examples, batch size, steps
+    "mlp": ({"widths": (128, 128)}, (8, 8, 1), 1024, 64, 100),
+    "vit": ({"width": 32, "depth": 2}, (16, 16, 1), 512, 64, 4),
+    "cnn": ({"widths": (32, 64)}, (28, 28, 1), 128, 64, 2),
+    "resnet18": ({"width": 8}, (8, 8, 3), 32, 16, 2),
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=list(SIZES), default=list(SIZES))
+    parser.add_argument("--lanes", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--loops", action="store_true", default=jax.default_backend() == "cpu")
+    args = parser.parse_args()
+    print(f"{args.lanes} lanes; seconds, and single runs one after another in units of each")
+    forms = {"one program": False} | ({"loops": True} if args.loops else {})
+    for name in args.models:
+        alone = args.lanes * min(epoch_seconds(name, 1, loops, args.repeats) for loops in forms.values())
+        found = {how: epoch_seconds(name, args.lanes, loops, args.repeats) for how, loops in forms.items()}
+        chosen = "loops" if fleet.in_loops(name) else "one program"
+        shown = [f"{how} {seconds:.3f} ({alone / seconds:.2f})" for how, seconds in found.items()]
+        print(f"{name:9} single runs {alone:.3f}  {'  '.join(shown)}  fleet chooses {chosen}", flush=True)
+
+
+def epoch_seconds(name: str, lanes: int, loops: bool, repeats: int) -> float:
+    """The least wall time of one epoch of all lanes."""
+    options, image, examples, batch_size, steps = SIZES[name]
+    rng = np.random.default_rng(0)
+    data = {
+        "x": jnp.asarray(rng.normal(size=(examples, *image)), jnp.float32),
+        "y": jnp.asarray(rng.integers(0, 10, examples)),
+        "weight": jnp.ones(examples),
+        "id": jnp.arange(examples),
+    }
+    rule = training.optimizer(configs.defaults().train, steps)
+    way = training.Way(models.build(name, options, 10), rule, steps, steps, batch_size)
+    everyone = np.ones(examples, bool)
+    members = training.make_lanes(np.arange(lanes), everyone, everyone)
+    epoch = training.make_epoch(way, parallel.make("jit"), loops)
+    seconds = []
+    for _ in range(repeats):
+        states = training.init_lanes(way, members, data["x"][:1])  # an epoch may take its states' buffers
+        with results.stopwatch() as stopwatch:
+            jax.block_until_ready(epoch(states, members, data, None, 0, steps))
+        seconds.append(stopwatch())
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    main()
