@@ -1,4 +1,4 @@
-"""Intervals over seeds, and paired comparisons of two ways on the same seeds."""
+"""Intervals over seeds and over models of a fleet, and paired comparisons of two ways on the same seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from scipy import stats
 
 
 class Interval(NamedTuple):
-    """A mean with its 95% t-interval; `count` values were finite, and the others are left out."""
+    """An estimate with its interval (95% unless said otherwise).
+
+    Over seeds `mean` is their mean and `count` how many were finite, the others being left out; over a fleet `mean` is the
+    metric of the whole fleet and `count` its number of models.
+    """
 
     mean: float
     low: float
@@ -36,6 +40,19 @@ def t_interval(values: np.ndarray, level: float = 0.95) -> Interval:
         return Interval(mean, float("nan"), float("nan"), 1)
     half = float(stats.t.ppf((1 + level) / 2, len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept)))
     return Interval(mean, mean - half, mean + half, len(kept))
+
+
+def percentile_interval(estimate: float, draws: np.ndarray, count: int, level: float = 0.95) -> Interval:
+    """The percentile interval of a bootstrap.
+
+    Args:
+      estimate: from all models.
+      draws: [resamples] the same from models drawn with replacement.
+      count: how many models there are.
+      level: coverage.
+    """
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high), count)
 
 
 class Paired(NamedTuple):

@@ -1,0 +1,118 @@
+"""LiRA and U-LiRA: was this model trained on this example, asked of shadow models that know?
+
+A likelihood ratio per example between two Gaussians, fitted to the scores of shadows trained with it ("in") and without
+it ("out") (Carlini et al., 2112.03570). In U-LiRA (Hayes et al., 2403.01218) "in" shadows were trained with the example
+and then unlearned it by the algorithm under judgement, so the ratio asks whether it was ever there; the mathematics is
+the same. The score is `scores.margin`. Read the rates beside a held-out oracle's, and beside KLoM: an algorithm that gives
+all examples one margin deceives this attack (2602.16400).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from unlearn.metrics import checks
+
+PER_EXAMPLE = 32  # shadows on each side of every example from which on it has variances of its own
+FLAT = 1e-9  # a standard deviation that no float32 score can have
+
+
+class Gaussian(NamedTuple):
+    """Mean and variance of each example's scores, [..., examples]."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+class Shadows(NamedTuple):
+    """The scores that examples have under models trained with them, and under models trained without."""
+
+    inside: Gaussian
+    outside: Gaussian
+
+
+def fit(scores: np.ndarray, members: np.ndarray) -> Shadows:
+    """Gaussians of each example's shadow scores.
+
+    An example has variances of its own (unbiased) if all examples have at least 32 shadows on that side; with fewer, and
+    for an example whose scores do not vary, the variance pooled over all examples, sum of squares over degrees of freedom.
+
+    Args:
+      scores: [models, examples] of shadows, apart from every target.
+      members: [models, examples] bool: whether the shadow was trained on the example.
+
+    Raises:
+      ValueError: scores not finite, fewer than 2 shadows on a side of an example, or no example whose scores vary.
+    """
+    scores, members = _checked(scores, members)
+    return Shadows(_gaussian(scores, members, False), _gaussian(scores, ~members, False))
+
+
+def leave_one_out(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Log-likelihood ratios of a fleet in which each model in turn is the target and all others are its shadows.
+
+    Where each model drew its own members, a model's ratios under the null do not depend on its membership, so that pooled
+    rates are fair; ratios of one example are not independent of each other.
+
+    Args:
+      scores, members: [models, examples], as for `fit`.
+
+    Returns:
+      [models, examples] float64, to be read by `rates.rates` with the same `members`.
+
+    Raises:
+      ValueError: as `fit`, but fewer than 3 on a side, since one of them may be the target.
+    """
+    scores, members = _checked(scores, members)
+    return log_ratio(scores, Shadows(_gaussian(scores, members, True), _gaussian(scores, ~members, True)))
+
+
+def log_ratio(scores: np.ndarray, shadows: Shadows) -> np.ndarray:
+    """log N(s; in) - log N(s; out): positive where "trained on it" explains the score better.
+
+    Args:
+      scores: [..., examples] of targets, for the shadows' examples.
+
+    Raises:
+      ValueError: scores not finite, or of other examples than the shadows'.
+    """
+    scores = checks.finite(scores, "target scores")
+    if scores.shape[-1:] != shadows.inside.mean.shape[-1:]:
+        raise ValueError(f"targets have {scores.shape[-1:]} examples, their shadows {shadows.inside.mean.shape[-1:]}")
+    return _log_density(scores, shadows.inside) - _log_density(scores, shadows.outside)
+
+
+def _log_density(scores: np.ndarray, gaussian: Gaussian) -> np.ndarray:
+    """Up to a constant that all Gaussians share."""
+    return -((scores - gaussian.mean) ** 2 / gaussian.variance + np.log(gaussian.variance)) / 2
+
+
+def _checked(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores = checks.table(scores, "shadow scores", 2)
+    return scores, checks.membership(members, scores.shape)
+
+
+def _gaussian(scores: np.ndarray, chosen: np.ndarray, one_out: bool) -> Gaussian:
+    """Moments over the chosen models, [examples]; `one_out`: for each model without itself, [models, examples]."""
+    count = chosen.sum(axis=0)
+    if count.min() < 2 + one_out:
+        example = int(count.argmin())
+        raise ValueError(
+            f"LiRA needs at least {2 + one_out} models with and {2 + one_out} without each example; "
+            f"example {example} has {chosen[:, example].sum()} and {(~chosen[:, example]).sum()} or the reverse"
+        )
+    mean = np.where(chosen, scores, 0.0).sum(axis=0) / count
+    deviation = np.where(chosen, scores - mean, 0.0)
+    squares, rest = (deviation**2).sum(axis=0), count
+    if one_out:  # a model's own share is taken back; nothing changes where it is not among the chosen
+        rest = count - chosen
+        mean = mean - deviation / rest
+        squares = np.maximum(squares - deviation**2 * count / rest, 0.0)
+    variance = squares / (rest - 1)
+    pooled = squares.sum(axis=-1, keepdims=True) / (rest - 1).sum(axis=-1, keepdims=True)
+    if pooled.min() <= FLAT**2:
+        raise ValueError("LiRA needs at least 2 distinct scores on each side of some example; these shadows are copies")
+    few = count.min() - one_out < PER_EXAMPLE
+    return Gaussian(mean, np.where(few | (variance <= FLAT**2), pooled, variance))
