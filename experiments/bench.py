@@ -48,13 +48,16 @@ class Fleet(NamedTuple):
     extra: dict[str, Any]
 
 
-def resolved(config: Config) -> Config:
+def resolved(config: Config, like: Config | None = None) -> Config:
     """The config with everything that readiness leaves unset filled in, as suits the kind of request.
+
+    Args:
+      like: has the keys and types that are allowed; the readiness comparison's if None.
 
     Raises:
       UserError: keys or types that are not the config file's.
     """
-    checks.check_keys(config, readiness.defaults())
+    checks.check_keys(config, like or readiness.defaults())
     config = config.copy_and_resolve_references().unlock()  # a variant may give its algorithm options of its own
     for name, value in config.suited.get(config.forget.setting, {}).items():
         if config.readiness[name] is None:

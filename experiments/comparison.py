@@ -40,7 +40,7 @@ def plan(bench: Bench) -> list[Rehearsal]:
       ValueError: one line that says what to do.
     """
     config = bench.config
-    plain = _way(bench, config.train.steps)
+    plain = plain_way(bench, config.train.steps)
     rehearsals = []
     variants = {"default": {}, **config.variants.to_dict()} if "readiness" in config.trainings else {}
     for name, overrides in variants.items():
@@ -100,8 +100,8 @@ def _plain_ways(bench: Bench) -> dict[tuple[str, str], training.Lane]:
 
 def train_plain(bench: Bench, name: str, steps: int, ways: dict[tuple[str, str], training.Lane]) -> list[Fleet]:
     """Train all lanes of all ways as one fleet, and give each way its own back."""
-    way = _way(bench, steps)
-    trained = _train(bench, way, fleet.concatenate(list(ways.values())), name)
+    way = plain_way(bench, steps)
+    trained = train_fleet(bench, way, fleet.concatenate(list(ways.values())), name)
     spent = bench.workdir.stage(f"cost-{name}", lambda: cost.of_training(way, bench.train))
     seeds, total = bench.config.seeds, len(ways) * bench.config.seeds
     fleets = []
@@ -115,8 +115,8 @@ def train_plain(bench: Bench, name: str, steps: int, ways: dict[tuple[str, str],
 def train_private(bench: Bench) -> Fleet:
     """DP-SGD by optax, at the same steps."""
     config = bench.config
-    way = _way(bench, config.train.steps)._replace(private=(config.dpsgd.clip, config.dpsgd.noise))
-    trained = _train(bench, way, _plain_ways(bench)["vanilla", "default"], "dpsgd")
+    way = plain_way(bench, config.train.steps)._replace(private=(config.dpsgd.clip, config.dpsgd.noise))
+    trained = train_fleet(bench, way, _plain_ways(bench)["vanilla", "default"], "dpsgd")
     spent = bench.workdir.stage("cost-dpsgd", lambda: cost.of_training(way, bench.train))
     return Fleet("dpsgd", "default", trained, config.seeds, spent, {})
 
@@ -125,19 +125,22 @@ def train_readiness(bench: Bench, rehearsal: Rehearsal, step_flops: float) -> Fl
     """One variant of readiness; `step_flops` is what its ordinary steps cost."""
     config = bench.config
     lanes = _plain_ways(bench)["vanilla", "default"]
-    trained = _train(bench, rehearsal.way, lanes, f"readiness-{rehearsal.variant}", rehearsal.pools)
+    trained = train_fleet(bench, rehearsal.way, lanes, f"readiness-{rehearsal.variant}", rehearsal.pools)
     count = lambda: cost.of_rehearsing(rehearsal.counted, bench.train, rehearsal.pools, step_flops)  # noqa: E731
     spent = bench.workdir.stage(f"cost-readiness-{rehearsal.variant}", count)
     return Fleet("readiness", rehearsal.variant, trained, config.seeds, spent, {})
 
 
-def _way(bench: Bench, steps: int) -> training.Way:
+def plain_way(bench: Bench, steps: int) -> training.Way:
     config = bench.config.train
     per_epoch = max(1, len(bench.train["id"]) // config.batch_size)
     return training.Way(bench.module, training.optimizer(config, steps), steps, per_epoch, config.batch_size)
 
 
-def _train(bench: Bench, way: training.Way, lanes: training.Lane, name: str, pools: Any = None) -> training.Trained:
+def train_fleet(
+    bench: Bench, way: training.Way, lanes: training.Lane, name: str, pools: Pools | None = None
+) -> training.Trained:
+    """Train all lanes of one way, with a bar and a line in metrics.jsonl for each epoch; `name` is that of the checkpoints."""
     count = fleet.lane_count(lanes)
     with tqdm(total=way.steps, desc=f"train {name} x{count}", unit="step", mininterval=1.0, delay=0.1) as bar:
 

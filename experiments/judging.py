@@ -24,7 +24,7 @@ WATCHED = 500  # forget examples that relearning is measured on
 def judge(bench: Bench, fleets: list[Fleet]) -> list[dict[str, Any]]:
     """The rows of results.json: an oracle's own scores, and one row per unlearner and seed for every other way."""
     settings = choose_settings(bench, fleets)
-    kept = bench.workdir.stage("oracle", lambda: _score(bench, _at_request(bench, find(fleets, "oracle"))))
+    kept = bench.workdir.stage("oracle", lambda: score(bench, _at_request(bench, find(fleets, "oracle"))))
     oracle = [{name: float("nan") if value is None else value for name, value in lane.items()} for lane in kept]
     rows = []
     for one in fleets:
@@ -54,7 +54,7 @@ def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requesting.S
             for rate, clip in tqdm(grid, desc=f"sweep {name}", unit="setting"):
                 setting = _setting(config, rate, clip)
                 outcome, _ = _request(bench, _at_request(bench, vanilla), fleets, name, setting)
-                right, _ = evaluation.measure(_predict(bench), outcome.params, bench.sets.validation_retain)
+                right, _ = evaluation.measure(predictor(bench), outcome.params, bench.sets.validation_retain)
                 trials.append(
                     {
                         "learning_rate": rate,
@@ -81,14 +81,14 @@ def _rows(
     model = models.as_model(bench.module)
     seeds = config.seeds
     at_request = params = _at_request(bench, one)
-    before = after = _score(bench, params)
+    before = after = score(bench, params)
     outcome, seconds, flops = None, 0.0, 0.0
     if setting:
         outcome, seconds = _request(bench, at_request, fleets, name, setting)
         params = outcome.params
-        after = _score(bench, params)
+        after = score(bench, params)
         flops = _update_flops(bench, at_request, name, setting)
-    curves = _relearn(bench, params)
+    curves = relearn(bench, params)
     forget, stable = (requesting.subsample(batch, 1000, "diagnose") for batch in (bench.sets.forget, bench.sets.retain))
     diagnosis = evaluation.make_diagnose(model, bench.loops)(at_request, forget, stable)
     sha_before, sha_after = training.digests(at_request), training.digests(params)
@@ -132,25 +132,30 @@ def _rows(
     return rows
 
 
-def _score(bench: Bench, params: Any) -> list[dict[str, float]]:
-    return evaluation.score(_predict(bench), params, bench.sets)
+def score(bench: Bench, params: Any) -> list[dict[str, float]]:
+    """Scores of every lane on the bench's sets."""
+    return evaluation.score(predictor(bench), params, bench.sets)
 
 
-def _predict(bench: Bench) -> Callable:
+def predictor(bench: Bench) -> Callable:
+    """`evaluation.make_predict` of the bench's model."""
     return evaluation.make_predict(models.as_model(bench.module), bench.loops)
 
 
 def _update_flops(bench: Bench, params: Any, name: str, setting: requesting.Setting) -> float:
     def count() -> float:
-        request, options = _request_data(bench)[0], _options(bench, name)
-        return cost.of_update(models.as_model(bench.module), name, options, fleet.lane(params, 0), request, setting)
+        request = _request_data(bench)[0]
+        return cost.of_update(
+            models.as_model(bench.module), name, options(bench, name), fleet.lane(params, 0), request, setting
+        )
 
     return bench.workdir.stage(f"flops-{name}", count)
 
 
-def _options(bench: Bench, name: str) -> dict[str, Any]:
-    options = bench.config.request.options
-    return options[name].to_dict() if name in options else {}
+def options(bench: Bench, name: str) -> dict[str, Any]:
+    """What the config sets of an algorithm's options."""
+    chosen = bench.config.request.options
+    return chosen[name].to_dict() if name in chosen else {}
 
 
 def _setting(config: Config, learning_rate: float, clip: float) -> requesting.Setting:
@@ -183,7 +188,7 @@ def _request(
 ) -> tuple[Served, float]:
     """Carry out the request, part after part, on all lanes: the outcome, and the program's seconds without compiling."""
     config = bench.config
-    run = requesting.make_request(models.as_model(bench.module), name, setting, _options(bench, name), bench.loops)
+    run = requesting.make_request(models.as_model(bench.module), name, setting, options(bench, name), bench.loops)
     keys, targets = request_keys(bench), _targets(bench, fleets)
     steps, stop, curves, seconds = np.zeros(config.seeds, int), np.zeros(config.seeds, int), [], 0.0
     for part in _request_data(bench):
@@ -221,21 +226,21 @@ def _targets(bench: Bench, fleets: list[Fleet]) -> jax.Array:
     """Forget accuracy at which a request is fulfilled, for each lane: 0 for a class, the oracle's for random data."""
     if bench.config.forget.setting == "class":
         return jnp.zeros(bench.config.seeds)
-    right, _ = evaluation.measure(_predict(bench), _at_request(bench, find(fleets, "oracle")), bench.asked)
+    right, _ = evaluation.measure(predictor(bench), _at_request(bench, find(fleets, "oracle")), bench.asked)
     return jnp.asarray(right.mean(axis=1), jnp.float32)
 
 
-def _relearn(bench: Bench, params: Any) -> dict[str, np.ndarray]:
+def relearn(bench: Bench, params: Any) -> dict[str, np.ndarray]:
     """Relearning curves [lanes, steps + 1] on four attack sets, watched on others, but for "all" of a random forget set."""
     config, attacks, curves = bench.config.relearn, _attacks(bench), {}
-    relearn = evaluation.make_relearn(
+    attack_by = evaluation.make_relearn(
         models.as_model(bench.module), config.learning_rate, config.steps, config.batch_size, bench.loops
     )
     widest = max(len(attack["id"]) for attack, _ in attacks.values())
     for name, (attack, watch) in attacks.items():
         watch = requesting.padded(requesting.subsample(watch, WATCHED, "watch"), WATCHED)
         sets = jax.tree.map(jnp.asarray, (requesting.padded(attack, widest), watch))
-        curves[name] = np.asarray(relearn((params, request_keys(bench)), *sets)[1])
+        curves[name] = np.asarray(attack_by((params, request_keys(bench)), *sets)[1])
     return curves
 
 

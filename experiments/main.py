@@ -27,12 +27,20 @@ def main(argv: Sequence[str]) -> int:
         return fail(f"unexpected argument {argv[1]!r}: options look like --config.seed=1")
     if CONFIG.value is None or not WORKDIR.value:
         return fail("give --config=experiments/configs/readiness.py:digits and --workdir=DIR")
-    from experiments import report, run_pretrain, run_readiness, run_s3t  # heavy: only once the flags are right
+    from experiments import (
+        judge_report,
+        report,
+        run_judge,
+        run_pretrain,
+        run_readiness,
+        run_s3t,
+    )  # heavy: only once the flags are right
 
     runners = {
         "readiness": (run_readiness.run, report.present),
         "pretrain": (run_pretrain.run, run_pretrain.present),
         "s3t": (run_s3t.run, run_s3t.present),
+        "judge": (run_judge.run, judge_report.present),
     }
     try:
         name = getattr(CONFIG.value, "runner", None)

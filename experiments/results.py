@@ -112,14 +112,17 @@ class Workdir:
             with (self.path / "metrics.jsonl").open("a") as file:
                 file.write(dumps({"event": event, "time": time.time(), **fields}) + "\n")
 
-    def stage(self, name: str, compute: Callable[[], Any]) -> Any:
+    def stage(self, name: str, compute: Callable[[], Any], beside: Path | None = None) -> Any:
         """The result of `compute`, a JSON value: read back if this stage has finished before, else computed and kept.
+
+        Args:
+          beside: a file that `compute` leaves, without which the stage has not finished.
 
         Raises:
           WorkdirError: what was kept is damaged.
         """
         file = self.path / "stages" / f"{name}.json"
-        if not file.exists():
+        if not file.exists() or (beside and not beside.exists()):
             file.parent.mkdir(exist_ok=True)
             write(file, dumps(compute()))
         value = read(file)

@@ -129,7 +129,8 @@ def draw(way: Way, lane: Lane, data: Batch, pools: Pools | None, row: Array, ind
     if not rehearse:
         return Drawn(batch, key, None, None)
     draw_key, size_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, META), index))
-    meta = draw_meta_batch(draw_key, data, pools, way.rehearsing.draw)
+    members = dict(data, weight=data["weight"] * lane.member)  # nobody rehearses forgetting what was never trained on
+    meta = draw_meta_batch(draw_key, members, pools, way.rehearsing.draw)
     low, high = jnp.log(jnp.asarray(way.rehearsing.step_size))
     return Drawn(batch, key, meta, jnp.exp(jax.random.uniform(size_key, (), minval=low, maxval=high)))
 

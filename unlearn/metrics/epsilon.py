@@ -70,9 +70,7 @@ def forgetting_quality(values: np.ndarray, models: int) -> float:
     return float(points(values, models).mean())
 
 
-def final_score(
-    quality: float, *, retain: float, oracle_retain: float, test: float, oracle_test: float
-) -> float:
+def final_score(quality: float, *, retain: float, oracle_retain: float, test: float, oracle_test: float) -> float:
     """F (RA / RA of the oracle) (TA / TA of the oracle), of mean retain and test accuracies.
 
     Raises:

@@ -133,7 +133,9 @@ def _rank(scores: np.ndarray, members: np.ndarray, threshold: float, fprs: tuple
         if not 0 < fpr < 1:
             raise ValueError(f"a false-positive rate must lie between 0 and 1, got {fpr}")
         if others < np.ceil(1 / fpr):
-            raise ValueError(f"a false-positive rate of {fpr:g} needs at least {np.ceil(1 / fpr):.0f} non-members, got {others}")
+            raise ValueError(
+                f"a false-positive rate of {fpr:g} needs at least {np.ceil(1 / fpr):.0f} non-members, got {others}"
+            )
     flat = scores.ravel()
     order = np.argsort(-flat, kind="stable")
     ranked = flat[order]

@@ -1,0 +1,208 @@
+"""What the judge computes from kept logits alone, and how logits are kept.
+
+Models with a logit that is not finite have failed: they are left out of what is computed and counted beside it. A metric
+that cannot be computed has no value and says why.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from experiments.errors import line
+from experiments.results import AGAIN, WorkdirError
+from unlearn.metrics import epsilon, klom, lira, rates, rmia, scores
+from unlearn.metrics.intervals import Interval, t_interval
+
+Logits = dict[str, np.ndarray]
+KINDS = ("forget", "retain", "validation")
+BLOCKS = 8  # of models, left out one after another
+REFERENCES = 4  # oracles that RMIA may ask
+
+
+class Kept(NamedTuple):
+    """The logits of one entry, [lanes, examples, classes], without the models that failed.
+
+    pool, retain, validation, test: of the repeats.  shadows: on the pool.
+    included: [shadows, pool] bool.  failed: how many models of either kind.
+    """
+
+    pool: np.ndarray
+    retain: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    shadows: np.ndarray
+    included: np.ndarray
+    failed: dict[str, int]
+
+
+class Labels(NamedTuple):
+    """Labels of the kept examples; forgotten: [pool] bool, which of them all repeats were asked to forget."""
+
+    pool: np.ndarray
+    retain: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    forgotten: np.ndarray
+
+
+def keep(file: Path, logits: Logits) -> None:
+    """Write logits whole or not at all; values that are not finite are kept as they are."""
+    file.parent.mkdir(exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as out:
+        np.savez_compressed(out, **{name: leaf.astype(np.float32) for name, leaf in logits.items()})
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(temporary, file)
+
+
+def load(file: Path, included: np.ndarray) -> Kept:
+    """Read what `keep` wrote.
+
+    Raises:
+      WorkdirError: the file cannot be read.
+    """
+    try:
+        with np.load(file) as found:
+            logits = {name: found[name] for name in found.files}
+        whole = [np.isfinite(logits[name]).all(axis=(1, 2)) for name in ("pool", "retain", "validation", "test")]
+        repeats, shadows = np.all(whole, axis=0), np.isfinite(logits["shadows"]).all(axis=(1, 2))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise WorkdirError(f"{file} cannot be read ({line(error)}): {AGAIN}") from error
+    parts = {name: leaf[shadows if name == "shadows" else repeats] for name, leaf in logits.items()}
+    failed = {"repeats": int((~repeats).sum()), "shadows": int((~shadows).sum())}
+    return Kept(**parts, included=included[shadows], failed=failed)
+
+
+def judged(kept: Kept, oracle: Kept, labels: Labels, seed: int, resamples: int) -> dict[str, Any]:
+    """Every metric of one entry against the oracles: name -> {"value", "interval", ...}."""
+    return {
+        "ulira": _or_why(lambda: _ulira(kept, labels, seed, resamples)),
+        "klom": {kind: _or_why(lambda kind=kind: _klom(kept, oracle, labels, kind)) for kind in KINDS},
+        "epsilon": _or_why(lambda: _epsilon(kept, oracle, labels)),
+        "rmia": _or_why(lambda: _rmia(kept, oracle, labels)),
+        "failed": kept.failed,
+    }
+
+
+def _or_why(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return compute()
+    except ValueError as refused:
+        return {"value": None, "interval": [None, None], "refused": line(refused)}
+
+
+def _ulira(kept: Kept, labels: Labels, seed: int, resamples: int) -> dict[str, Any]:
+    """Each shadow in turn is the target of all others; pairs of a shadow and an example are pooled."""
+    margins = scores.margin(kept.shadows, labels.pool)
+    ratios = lira.leave_one_out(margins, kept.included)
+    found = rates.rates_intervals(ratios, kept.included, seed=seed, resamples=resamples)
+    levels = dict(zip(("tpr_at_0.1%", "tpr_at_1%"), map(_valued, found.tpr), strict=True))
+    each = rates.per_example_auc(margins, kept.included)
+    curve = _roc(ratios, kept.included)
+    return _valued(found.auc) | {
+        "balanced_accuracy": _valued(found.balanced_accuracy),
+        **levels,
+        "examples": each,
+        "roc": curve,
+    }
+
+
+def _roc(ratios: np.ndarray, included: np.ndarray) -> dict[str, np.ndarray]:
+    """True-positive rates at false-positive rates from 1e-3 to 1, evenly apart on a log axis."""
+    outside, inside = np.sort(ratios[~included]), ratios[included]
+    alarms = np.geomspace(1e-3, 1.0, 49)
+    thresholds = outside[np.maximum(len(outside) - 1 - (alarms * len(outside)).astype(int), 0)]
+    hits = np.array([(inside > threshold).mean() for threshold in thresholds])
+    return {"fpr": alarms, "tpr": np.where(alarms >= 1, 1.0, hits)}
+
+
+def margins_of(kept: Kept, labels: Labels, kind: str) -> np.ndarray:
+    """[lanes, examples] float64 margins of the repeats on the forget set, retain or validation examples."""
+    if kind == "forget":
+        return scores.margin(kept.pool[:, labels.forgotten], labels.pool[labels.forgotten])
+    return scores.margin(getattr(kept, kind), getattr(labels, kind))
+
+
+def _klom(kept: Kept, oracle: Kept, labels: Labels, kind: str) -> dict[str, Any]:
+    """Mean and 95th percentile over examples; the interval leaves out blocks of models, of both fleets at once."""
+    unlearned, reference = (margins_of(one, labels, kind) for one in (kept, oracle))
+    each = klom.klom(unlearned=unlearned, oracle=reference)
+    left = np.array(
+        [_summary(klom.klom(unlearned=_without(unlearned, b), oracle=_without(reference, b))) for b in range(BLOCKS)]
+    )
+    mean, p95 = (_jackknife(value, left[:, i]) for i, value in enumerate(_summary(each)))
+    return _valued(mean) | {"p95": _valued(p95), "examples": each}
+
+
+def _summary(each: np.ndarray) -> tuple[float, float]:
+    return float(each.mean()), float(np.quantile(each, 0.95))
+
+
+def _without(values: np.ndarray, block: int) -> np.ndarray:
+    return np.delete(values, np.arange(block, len(values), BLOCKS), axis=0)
+
+
+def _jackknife(value: float, left: np.ndarray) -> Interval:
+    """The 95% t-interval of a grouped jackknife: a bootstrap would repeat models, which KL takes for a difference."""
+    error = np.sqrt((BLOCKS - 1) / BLOCKS * np.sum((left - left.mean()) ** 2))
+    half = float(stats.t.ppf(0.975, BLOCKS - 1) * error)
+    return Interval(value, value - half, value + half, BLOCKS)
+
+
+def _epsilon(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
+    """Mean per-example epsilon and forgetting quality on the forget set."""
+    unlearned, reference = (margins_of(one, labels, "forget") for one in (kept, oracle))
+    each = epsilon.epsilon(unlearned=unlearned, oracle=reference)
+    models = min(len(unlearned), len(reference))
+    left = np.array(
+        [epsilon.epsilon(unlearned=_without(unlearned, b), oracle=_without(reference, b)).mean() for b in range(BLOCKS)]
+    )
+    quality = epsilon.forgetting_quality(each, models)
+    return _valued(_jackknife(float(each.mean()), left)) | {"forgetting_quality": quality, "examples": each}
+
+
+def _rmia(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
+    """AUC of forget against validation examples on each repeat, with a few oracles as references: mean over repeats.
+
+    Half of the validation examples are the population and half the non-members, by position in a hashed order.
+    """
+    log_p = lambda one, part, truth: -scores.loss(one, truth)[..., part]  # noqa: E731
+    held = np.arange(len(labels.validation)) % 2 == 0
+    everyone = np.ones(int(labels.forgotten.sum()), bool)
+    wanted = (kept.pool[:, labels.forgotten], everyone, labels.pool[labels.forgotten])
+    known = (oracle.pool[:REFERENCES, labels.forgotten], everyone, labels.pool[labels.forgotten])
+    found = []
+    for lane in range(len(kept.pool)):
+        target = lambda part: log_p(kept.validation[lane], part, labels.validation)  # noqa: E731, B023
+        reference = lambda part: log_p(oracle.validation[:REFERENCES], part, labels.validation)  # noqa: E731
+        asked = np.concatenate([log_p(wanted[0][lane], *wanted[1:]), target(~held)])
+        references = np.concatenate([log_p(*known), reference(~held)], axis=1)
+        score = rmia.rmia(asked, target(held), references=references, population_references=reference(held))
+        member = np.arange(len(asked)) < len(everyone)
+        if np.ptp(score) == 0:
+            raise ValueError("RMIA gives every example the same score")
+        found.append(rates.rates(score, member, threshold=0.5, fprs=()).auc)
+    return _valued(t_interval(np.array(found)))
+
+
+def numbers(lanes: list[dict[str, float | None]]) -> dict[str, np.ndarray]:
+    """Scores of lanes, by name, [lanes] each; null is NaN."""
+    return {name: np.array([np.nan if lane[name] is None else lane[name] for lane in lanes]) for name in lanes[0]}
+
+
+def over_lanes(values: Sequence[float]) -> dict[str, Any]:
+    """A mean over repeats with its t-interval; values that are not finite are left out and counted."""
+    found = t_interval(np.asarray(values, float))
+    return _valued(found) | {"lanes": found.count}
+
+
+def _valued(interval: Interval) -> dict[str, Any]:
+    return {"value": interval.mean, "interval": [interval.low, interval.high]}
