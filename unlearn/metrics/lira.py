@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unlearn.metrics import checks
+from unlearn.metrics import checks, rates
+from unlearn.metrics.intervals import Interval, jackknife
 
 PER_EXAMPLE = 32  # shadows on each side of every example from which on it has variances of its own
 FLAT = 1e-9  # a standard deviation that no float32 score can have
@@ -53,8 +54,9 @@ def fit(scores: np.ndarray, members: np.ndarray) -> Shadows:
 def leave_one_out(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
     """Log-likelihood ratios of a fleet in which each model in turn is the target and all others are its shadows.
 
-    Where each model drew its own members, a model's ratios under the null do not depend on its membership, so that pooled
-    rates are fair; ratios of one example are not independent of each other.
+    Where each model drew its own members, its ratios do not depend on its membership under the null, so that pooled rates
+    are fair. The ratios of one example are not: each is a function of the others' scores, and the AUC of one example
+    alone falls below .5 under the null (to .45 with 64 models).
 
     Args:
       scores, members: [models, examples], as for `fit`.
@@ -69,8 +71,41 @@ def leave_one_out(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
     return log_ratio(scores, Shadows(_gaussian(scores, members, True), _gaussian(scores, ~members, True)))
 
 
+def leave_one_out_rates(
+    scores: np.ndarray,
+    members: np.ndarray,
+    *,
+    threshold: float = 0.0,
+    fprs: tuple[float, ...] = rates.FPRS,
+    level: float = 0.95,
+) -> rates.Rates[Interval]:
+    """The rates of `leave_one_out`, with intervals that leave groups of models out, as targets and as shadows.
+
+    They are up to twice too wide where there is nothing to detect (measured: Gaussian scores, 64 models), and fair where
+    there is; with a bootstrap of the targets alone 95% intervals would hold 78% of the time. To show that nothing is
+    there, keep targets and shadows apart and use `rates.rates_intervals`.
+
+    Args:
+      scores, members: [models, examples], as for `leave_one_out`.
+      threshold, fprs: as for `rates.rates`.
+      level: coverage.
+
+    Raises:
+      ValueError: as `leave_one_out`, `rates.rates` and `intervals.jackknife`, also where that is so without some models.
+    """
+    scores, members = _checked(scores, members)
+
+    def statistic(rows: np.ndarray) -> np.ndarray:
+        part = members[rows]
+        found = rates.rates(leave_one_out(scores[rows], part), part, threshold=threshold, fprs=fprs)
+        return np.array([found.auc, found.balanced_accuracy, *found.tpr])
+
+    auc, accuracy, *tpr = jackknife(statistic, (len(scores),), level)
+    return rates.Rates(auc, accuracy, tuple(tpr))
+
+
 def log_ratio(scores: np.ndarray, shadows: Shadows) -> np.ndarray:
-    """log N(s; in) - log N(s; out): positive where "trained on it" explains the score better.
+    """The log-likelihood ratio log N(s; in) - log N(s; out): positive where "trained on it" explains the score better.
 
     Args:
       scores: [..., examples] of targets, for the shadows' examples.
@@ -98,10 +133,10 @@ def _gaussian(scores: np.ndarray, chosen: np.ndarray, one_out: bool) -> Gaussian
     """Moments over the chosen models, [examples]; `one_out`: for each model without itself, [models, examples]."""
     count = chosen.sum(axis=0)
     if count.min() < 2 + one_out:
-        example = int(count.argmin())
+        short = int((count < 2 + one_out).sum())
         raise ValueError(
             f"LiRA needs at least {2 + one_out} models with and {2 + one_out} without each example; "
-            f"example {example} has {chosen[:, example].sum()} and {(~chosen[:, example]).sum()} or the reverse"
+            f"{short} of {len(count)} examples have only {count.min()} on one side"
         )
     mean = np.where(chosen, scores, 0.0).sum(axis=0) / count
     deviation = np.where(chosen, scores - mean, 0.0)

@@ -56,7 +56,7 @@ def rmia(
 
 
 def _log_prior(references: np.ndarray, a: float) -> np.ndarray:
-    """log p(x): [references, examples] -> [examples]."""
+    """The logarithm of p(x): [references, examples] -> [examples]."""
     log_out = np.logaddexp.reduce(references, axis=0) - np.log(len(references))
     return log_out if a == 1 else np.logaddexp(np.log((1 + a) / 2) + log_out, np.log((1 - a) / 2))
 
@@ -64,5 +64,7 @@ def _log_prior(references: np.ndarray, a: float) -> np.ndarray:
 def _log_probabilities(values: np.ndarray, axes: int) -> np.ndarray:
     numbers = checks.finite(values, "log-probabilities")
     if numbers.ndim != axes or numbers.max() > 0:
-        raise ValueError(f"log-probabilities must be at most 0, on {axes} axes; got up to {numbers.max():g}, on {numbers.ndim}")
+        raise ValueError(
+            f"log-probabilities must be at most 0, on {axes} axes; got up to {numbers.max():g}, on {numbers.ndim}"
+        )
     return numbers
