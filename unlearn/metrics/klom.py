@@ -73,7 +73,7 @@ def _klom(unlearned: np.ndarray, oracle: np.ndarray) -> np.ndarray:
     q = np.where(p > 0, np.maximum(q, FLOOR), q)
     q /= q.sum(axis=1, keepdims=True)
     log_ratio = np.log(np.where(p > 0, p, 1.0)) - np.log(np.where(p > 0, q, 1.0))
-    return np.sum(p * log_ratio, axis=1)
+    return np.maximum(np.sum(p * log_ratio, axis=1), 0.0)  # rounding
 
 
 def _histogram(position: np.ndarray) -> np.ndarray:

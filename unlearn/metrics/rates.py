@@ -78,8 +78,8 @@ def rates_intervals(
     ranked = _rank(scores, members, threshold, fprs)
     point = _rates(ranked, np.ones(ranked.models), fprs)
     draws = np.random.default_rng(seed).multinomial(ranked.models, np.full(ranked.models, 1 / ranked.models), resamples)
-    inside = members.sum(axis=1)
-    both = (draws @ inside > 0) & (draws @ (members.shape[1] - inside) > 0)
+    inside = np.sum(members, axis=1)
+    both = (draws @ inside > 0) & (draws @ (scores.shape[1] - inside) > 0)
     found = [_rates(ranked, weights, fprs) for weights in draws[both].astype(np.float64)]
     flat = np.array([[one.auc, one.balanced_accuracy, *one.tpr] for one in found])
     auc, accuracy, *tpr = (
