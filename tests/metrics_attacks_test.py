@@ -12,6 +12,12 @@ from unlearn.metrics.rates import per_example_auc, rates_intervals
 from unlearn.metrics.rmia import rmia
 
 RNG = np.random.default_rng(0)
+START = RNG.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def same_draws_in_any_order():
+    RNG.bit_generator.state = START
 
 
 def slow_rates(scores, members, threshold, fpr):

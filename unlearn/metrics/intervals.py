@@ -71,7 +71,7 @@ def jackknife(statistic: Callable[..., np.ndarray], models: tuple[int, ...], lev
 
     Args:
       statistic: (rows of the first fleet, rows of the second, ...) -> [values]; rows are indices of models.
-      models: how many each fleet has; it falls into that many groups, at most 16.
+      models: how many each fleet has; it falls into that many groups of neighbours, at most 16.
       level: coverage.
 
     Returns:
@@ -87,7 +87,7 @@ def jackknife(statistic: Callable[..., np.ndarray], models: tuple[int, ...], lev
     variance, freedom = np.zeros_like(estimate), 0
     for which, count in enumerate(models):
         groups = min(count, GROUPS)
-        kept = [everyone[which][everyone[which] % groups != group] for group in range(groups)]
+        kept = [np.setdiff1d(everyone[which], group) for group in np.array_split(everyone[which], groups)]
         found = np.array([statistic(*everyone[:which], rows, *everyone[which + 1 :]) for rows in kept])
         variance += (groups - 1) * found.var(axis=0)
         freedom += groups - 1

@@ -23,7 +23,9 @@ def confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """-sum_i p_i log p_i. The labels are only checked: every score has one signature."""
-    log_p = log_softmax(_checked(logits, labels)[0], axis=-1)
+    logits, _ = _checked(logits, labels)
+    log_p, top = log_softmax(logits, axis=-1), logits.argmax(axis=-1)
+    np.put_along_axis(log_p, top[..., None], -np.logaddexp(0.0, -_margin(logits, top))[..., None], axis=-1)  # exact near 0
     return -np.sum(np.exp(log_p) * log_p, axis=-1)
 
 
@@ -46,7 +48,7 @@ def modified_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def margin(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """M = z_y - log sum over j != y of exp z_j, which is the logit-scaled confidence log p_y - log(1 - p_y).
+    """The margin M = z_y - log sum over j != y of exp z_j, which is the logit-scaled confidence log p_y - log(1 - p_y).
 
     With Z the sum over all classes, log p_y = z_y - log Z and log(1 - p_y) = log sum_{j != y} exp z_j - log Z: log Z
     cancels, so KLoM's margin and LiRA's score are one function, and no probability is formed that could round to 1.
