@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from unlearn.metrics.intervals import MODELS
+
 
 def finite(values: np.ndarray, what: str) -> np.ndarray:
     """`values` as float64.
@@ -36,6 +38,22 @@ def table(values: np.ndarray, what: str, models: int) -> np.ndarray:
     if len(numbers) < models:
         raise ValueError(f"{what}: need at least {models} models, got {len(numbers)}")
     return numbers
+
+
+def two_fleets(unlearned: np.ndarray, oracle: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Finite values [models, examples] of unlearned models and of oracles, as float64.
+
+    Unlearned models may be copies of each other: an algorithm that gives all of them one answer deserves its score.
+
+    Raises:
+      ValueError: fewer than 10 models of a kind, not finite, other examples, or oracles that are copies.
+    """
+    unlearned, oracle = (table(v, f"{kind} {what}", MODELS) for v, kind in ((unlearned, "unlearned"), (oracle, "oracle")))
+    if unlearned.shape[1] != oracle.shape[1]:
+        raise ValueError(f"{what} must be of the same examples, got {unlearned.shape[1]} and {oracle.shape[1]}")
+    if not np.ptp(oracle, axis=0).any():
+        raise ValueError(f"oracle {what}: need at least 2 distinct values of some example; these oracles are copies")
+    return unlearned, oracle
 
 
 def membership(members: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

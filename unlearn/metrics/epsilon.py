@@ -1,25 +1,28 @@
 """The score of the NeurIPS 2023 unlearning competition: how well unlearned models pass for retrained ones.
 
 From its write-up (2406.09073) and evaluation code. Read it beside a held-out oracle's: with N models of each kind an
-epsilon of up to about log N can be seen, and noise alone gives some.
+epsilon of up to about log N can be seen, and noise alone gives about 1.6, so that F is near .19 for models that are alike
+(measured: Gaussian scores, N from 64 to 512).
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from unlearn.metrics import checks
+from unlearn.metrics.intervals import MODELS
 
-MODELS = 10  # of each kind, at least; the competition had 512
 DELTA = 1e-5
 CAP = 50.0  # of two kinds that a threshold separates: infinity, but finite in tables
 WIDTH = 0.5
 
 
 def epsilon(*, unlearned: np.ndarray, oracle: np.ndarray, delta: float = DELTA) -> np.ndarray:
-    """Per example the smallest epsilon that excuses no attack seen: max over attacks of
+    """The epsilon of each example: the least for which (epsilon, delta) would allow every attack seen.
 
-        max(log(1 - delta - FPR) - log FNR, log(1 - delta - FNR) - log FPR), at least 0.
+        max over attacks of max(log(1 - delta - FPR) - log FNR, log(1 - delta - FNR) - log FPR), and at least 0
 
     Attacks call a score unlearned (or retrained: both directions) if it is at or above any of the scores seen, or if it
     lies within the k-th smallest and k-th largest score of either kind for any k, which catches a peak inside a wide
@@ -36,17 +39,12 @@ def epsilon(*, unlearned: np.ndarray, oracle: np.ndarray, delta: float = DELTA) 
     Raises:
       ValueError: scores not finite, fewer than 10 models of a kind, other examples, or oracles that are copies.
     """
-    unlearned = checks.table(unlearned, "unlearned scores", MODELS)
-    oracle = checks.table(oracle, "oracle scores", MODELS)
-    if unlearned.shape[1] != oracle.shape[1]:
-        raise ValueError(f"scores must be of the same examples, got {unlearned.shape[1]} and {oracle.shape[1]}")
+    unlearned, oracle = checks.two_fleets(unlearned, oracle, "scores")
     if not 0 <= delta < 1:
         raise ValueError(f"delta must be at least 0 and below 1, got {delta}")
-    if not np.ptp(oracle, axis=0).any():
-        raise ValueError("oracle scores: need at least 2 distinct values of some example; these oracles are copies")
-    inside, outside = _shares(unlearned, oracle)
-    rates = [(outside, 1 - inside), (1 - outside, inside)]  # (FPR, FNR) if what lies within is called unlearned, or not
-    return np.clip(np.maximum(*(_of_rates(fpr, fnr, delta).max(axis=0) for fpr, fnr in rates)), 0.0, CAP)
+    hit, alarm = _shares(unlearned, oracle)
+    called_unlearned, called_retrained = _of_rates(alarm, 1 - hit, delta), _of_rates(1 - alarm, hit, delta)
+    return np.clip(np.maximum(called_unlearned, called_retrained).max(axis=1), 0.0, CAP)
 
 
 def points(values: np.ndarray, models: int) -> np.ndarray:
@@ -83,22 +81,22 @@ def final_score(quality: float, *, retain: float, oracle_retain: float, test: fl
 
 
 def _shares(unlearned: np.ndarray, oracle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The shares of either kind that lie within each attack's set: two arrays [attacks, examples]."""
-    kinds = np.sort(unlearned, axis=0), np.sort(oracle, axis=0)
+    """The shares of either kind that lie within each attack's set: two arrays [examples, attacks]."""
+    kinds = np.sort(unlearned.T, axis=1), np.sort(oracle.T, axis=1)
     low, high = [], []
     for kind in kinds:
-        half = (len(kind) + 1) // 2
-        low += [kind, kind[:half]]
-        high += [np.full_like(kind, np.inf), kind[::-1][:half]]
-    lows, highs = np.concatenate(low), np.concatenate(high)
-    shares = [(_count(kind, highs, "right") - _count(kind, lows, "left")) / len(kind) for kind in kinds]
-    return shares[0], shares[1]
+        half = (kind.shape[1] + 1) // 2
+        low += [kind, kind[:, :half]]
+        high += [np.full_like(kind, np.inf), kind[:, ::-1][:, :half]]
+    lows, highs = np.concatenate(low, axis=1), np.concatenate(high, axis=1)
+    within = (_count(kind, highs, "right") - _count(kind, lows, "left") for kind in kinds)
+    hit, alarm = (count / kind.shape[1] for count, kind in zip(within, kinds, strict=True))
+    return hit, alarm
 
 
-def _count(kind: np.ndarray, thresholds: np.ndarray, side: str) -> np.ndarray:
-    """How many of a sorted kind [models, examples] lie below ("left") or up to ("right") thresholds [attacks, examples]."""
-    columns = range(kind.shape[1])
-    return np.stack([np.searchsorted(kind[:, i], thresholds[:, i], side=side) for i in columns], axis=1)  # type: ignore[call-overload]
+def _count(kind: np.ndarray, thresholds: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
+    """How many of each sorted row lie below ("left") or up to ("right") each of the same row's thresholds."""
+    return np.stack([np.searchsorted(row, limits, side) for row, limits in zip(kind, thresholds, strict=True)])
 
 
 def _of_rates(fpr: np.ndarray, fnr: np.ndarray, delta: float) -> np.ndarray:

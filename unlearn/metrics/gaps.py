@@ -20,7 +20,7 @@ def tow(scores: Mapping[str, float], oracle: Mapping[str, float]) -> float:
 
 
 def tow_mia(scores: Mapping[str, float], oracle: Mapping[str, float]) -> float:
-    """ToW with the AUC of the loss attack in place of forget accuracy: did the attack become the oracle's? (RUM)
+    """ToW with the loss attack's AUC in place of forget accuracy: 1 if the attack finds what it finds in the oracle (RUM).
 
     The AUC and not an accuracy: it falls below .5 where forgetting went too far.
     """

@@ -12,10 +12,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from unlearn.metrics import checks
-from unlearn.metrics.intervals import Interval, percentile_interval
+from unlearn.metrics.intervals import MODELS, Interval, percentile_interval
 
 FPRS = (0.001, 0.01)
-MODELS = 10  # a bootstrap over fewer is no interval
 
 Value = TypeVar("Value")
 
@@ -62,10 +61,11 @@ def rates_intervals(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> Rates[Interval]:
-    """`rates`, each with a percentile interval of a bootstrap over models.
+    """`rates` of targets, each with a percentile interval of a bootstrap over these models.
 
-    Scores stay as they are while the models that they belong to are drawn again: a model drawn twice must not be its own
-    shadow. Draws that hold only members, or none, are left out.
+    Scores stay as they are, so this is for targets that were no shadows of each other (`lira.fit`, `rmia.rmia`), and says
+    what other targets would give under the same shadows. For a fleet that attacks itself it is too narrow: use
+    `lira.leave_one_out_rates`. Draws that hold only members, or none, are left out.
 
     Args:
       scores, members: [models, examples]; see `rates`.
@@ -78,8 +78,8 @@ def rates_intervals(
     ranked = _rank(scores, members, threshold, fprs)
     point = _rates(ranked, np.ones(ranked.models), fprs)
     draws = np.random.default_rng(seed).multinomial(ranked.models, np.full(ranked.models, 1 / ranked.models), resamples)
-    inside = members.sum(axis=1)
-    both = (draws @ inside > 0) & (draws @ (members.shape[1] - inside) > 0)
+    inside = np.sum(members, axis=1)
+    both = (draws @ inside > 0) & (draws @ (scores.shape[1] - inside) > 0)
     found = [_rates(ranked, weights, fprs) for weights in draws[both].astype(np.float64)]
     flat = np.array([[one.auc, one.balanced_accuracy, *one.tpr] for one in found])
     auc, accuracy, *tpr = (
@@ -115,7 +115,7 @@ def per_example_auc(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
 
 
 class _Ranked(NamedTuple):
-    """Pairs in descending order of score: the model of each, its membership, where runs of ties end, how many are called."""
+    """Pairs in descending order of score: whose they are, their membership, where ties end, how many are called members."""
 
     models: int
     model: np.ndarray

@@ -56,7 +56,7 @@ def rmia(
 
 
 def _log_prior(references: np.ndarray, a: float) -> np.ndarray:
-    """log p(x): [references, examples] -> [examples]."""
+    """The logarithm of p(x): [references, examples] -> [examples]."""
     log_out = np.logaddexp.reduce(references, axis=0) - np.log(len(references))
     return log_out if a == 1 else np.logaddexp(np.log((1 + a) / 2) + log_out, np.log((1 - a) / 2))
 

@@ -6,25 +6,26 @@ All take logits [..., examples, classes] and integer labels [examples] and give 
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax
 
 from unlearn.metrics.checks import finite
 
 
 def loss(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Cross-entropy, -log p_y."""
-    logits, labels = _checked(logits, labels)
-    return -_take(log_softmax(logits, axis=-1), labels)
+    """Cross-entropy -log p_y = log(1 + exp(-M)) with M the `margin`: accurate also where p_y rounds to 1."""
+    return np.logaddexp(0.0, -margin(logits, labels))
 
 
 def confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """p_y, the probability of the label."""
-    return np.exp(-loss(logits, labels))
+    return expit(margin(logits, labels))
 
 
 def entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """-sum_i p_i log p_i. The labels are only checked: every score has one signature."""
-    log_p = log_softmax(_checked(logits, labels)[0], axis=-1)
+    logits, _ = _checked(logits, labels)
+    log_p, top = log_softmax(logits, axis=-1), logits.argmax(axis=-1)
+    np.put_along_axis(log_p, top[..., None], -np.logaddexp(0.0, -_margin(logits, top))[..., None], axis=-1)  # exact near 0
     return -np.sum(np.exp(log_p) * log_p, axis=-1)
 
 
@@ -35,27 +36,24 @@ def modified_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     largest p_i, 1 - p_i is the sum of the others, so nothing cancels and the score is finite for all finite logits.
     """
     logits, labels = _checked(logits, labels)
-    log_p = log_softmax(logits, axis=-1)
-    p = np.exp(log_p)
-    top = logits.argmax(axis=-1)
-    rest_of_top = _log_sum_others(logits, top)
-    log_rest_of_top = rest_of_top - np.logaddexp(_take(logits, top), rest_of_top)
-    np.put_along_axis(p, top[..., None], 0.0, axis=-1)  # not the top's probability, only kept out of log(1 - p)
-    log_rest = np.log1p(-p)
+    p, top, of_label = np.exp(log_softmax(logits, axis=-1)), logits.argmax(axis=-1), _margin(logits, labels)
+    others = p.copy()
+    np.put_along_axis(others, top[..., None], 0.0, axis=-1)
+    log_rest = np.log1p(-others)
+    log_rest_of_top = -np.logaddexp(0.0, _margin(logits, top))
     np.put_along_axis(log_rest, top[..., None], log_rest_of_top[..., None], axis=-1)
-    terms = -np.exp(log_p) * log_rest
-    of_label = -np.exp(_take(log_rest, labels)) * _take(log_p, labels)
-    return of_label + np.sum(terms, axis=-1) - _take(terms, labels)
+    terms = -p * log_rest
+    np.put_along_axis(terms, labels[..., None], 0.0, axis=-1)
+    return expit(-of_label) * np.logaddexp(0.0, -of_label) + terms.sum(axis=-1)
 
 
 def margin(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """M = z_y - log sum over j != y of exp z_j, which is the logit-scaled confidence log p_y - log(1 - p_y).
+    """The margin M = z_y - log sum over j != y of exp z_j, which is the logit-scaled confidence log p_y - log(1 - p_y).
 
     With Z the sum over all classes, log p_y = z_y - log Z and log(1 - p_y) = log sum_{j != y} exp z_j - log Z: log Z
     cancels, so KLoM's margin and LiRA's score are one function, and no probability is formed that could round to 1.
     """
-    logits, labels = _checked(logits, labels)
-    return _take(logits, labels) - _log_sum_others(logits, labels)
+    return _margin(*_checked(logits, labels))
 
 
 def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,13 +72,9 @@ def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     return logits, np.broadcast_to(labels.astype(np.intp), logits.shape[:-1])
 
 
-def _take(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    return np.take_along_axis(values, classes[..., None], axis=-1)[..., 0]
-
-
-def _log_sum_others(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Log of the sum of exp z_j over all j but one class."""
-    others = logits.copy()
-    np.put_along_axis(others, classes[..., None], -np.inf, axis=-1)
+def _margin(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    chosen, others = classes[..., None], logits.copy()
+    np.put_along_axis(others, chosen, -np.inf, axis=-1)
     top = others.max(axis=-1, keepdims=True)
-    return np.log(np.exp(others - top).sum(axis=-1)) + top[..., 0]
+    log_sum = np.log(np.exp(others - top).sum(axis=-1)) + top[..., 0]
+    return np.take_along_axis(logits, chosen, axis=-1)[..., 0] - log_sum
