@@ -131,10 +131,15 @@ def _check_trainable(source: Source, key: jax.Array) -> None:
 
 def register(store: Store, source: Source) -> None:
     """Take in the source's examples, at the places that the partition's key gives them, unless the store has examples."""
-    if not ledgers.counts(store.ledger)["examples"]:
-        made = store.manifest
-        places = assign(source.ids, made.shards, made.slices, bytes.fromhex(made.partition_key))
+    if ledgers.counts(store.ledger)["examples"]:
+        return
+    made = store.manifest
+    places = assign(source.ids, made.shards, made.slices, bytes.fromhex(made.partition_key))
+    try:
         stores.register(store, source.ids, places.shard, places.slice)
+    except ValueError:
+        if not ledgers.counts(store.ledger)["examples"]:
+            raise  # else another process that goes on with this store was quicker
 
 
 def setup_of(manifest: Manifest, source: Source) -> Setup:

@@ -12,9 +12,11 @@ elsewhere (backups, what a serving process holds in memory) are not in reach of 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -93,25 +95,43 @@ def create(root: Path | str, manifest: Manifest) -> Store:
     """A new store without examples and nodes, in a new or empty directory, or one in which a creation was killed.
 
     Raises:
-      ValueError: a directory that holds something else; a manifest that cannot be.
+      ValueError: a directory that holds something else, or in which another process is making a store; a manifest that
+        cannot be.
     """
     root = Path(root)
     text = certificates.canonical(_checked(manifest)._asdict())
     root.mkdir(parents=True, exist_ok=True)
-    begun = (root / MANIFEST).with_suffix(".tmp")
-    found = sorted(root.iterdir())
-    ours = [path for path in found if path in (begun, root / NODES) or path.name.startswith(LEDGER)]
-    if found and (begun not in found or ours != found):
-        raise ValueError(f"{root} is not empty: choose another directory for the store")
-    _flush(begun, text)  # first: what stands beside it is not a store yet
-    for path in root.glob(f"{LEDGER}*"):
-        path.unlink()
-    (root / NODES).mkdir(exist_ok=True)
-    ledgers.create(root / LEDGER, manifest_digest(text)).close()
-    begun.replace(root / MANIFEST)  # last: a directory without it is no store
-    _sync(root)
+    with _alone(root):
+        begun = (root / MANIFEST).with_suffix(".tmp")
+        found = sorted(root.iterdir())
+        ours = [path for path in found if path in (begun, root / NODES) or path.name.startswith(LEDGER)]
+        if found and (begun not in found or ours != found):
+            raise ValueError(f"{root} is not empty: choose another directory for the store")
+        _flush(begun, text)  # first: what stands beside it is not a store yet
+        for path in root.glob(f"{LEDGER}*"):
+            path.unlink()
+        (root / NODES).mkdir(exist_ok=True)
+        ledgers.create(root / LEDGER, manifest_digest(text)).close()
+        begun.replace(root / MANIFEST)  # last: a directory without it is no store
+        _sync(root)
     _sync(root.parent)
     return look(root)  # the manifest as JSON has it, as every other process will see it
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keep others from making a store in a directory, until this process is done with it or ends, however it ends."""
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process makes a store in {root}: wait for it, or choose another directory") from None
+        except OSError:  # a file system without locks: better a store made without one than none
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def open(root: Path | str) -> Store:

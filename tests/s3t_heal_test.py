@@ -442,6 +442,29 @@ def test_the_command_line_trains_heals_and_replays(tmp_path, template, capsys, m
     assert capsys.readouterr().out.startswith("trained: 0 nodes, 0 in vain; 0 have no examples\nok, complete: ")
 
 
+def test_a_train_beside_the_making_of_its_store_is_one_line(tmp_path, capsys, monkeypatch):
+    """The second comes while the first makes the store; the third, while it takes in the examples, and goes on with both."""
+    root, said = tmp_path / "store", []
+    create, register = ledger.create, store.register
+
+    def creating(*args):
+        monkeypatch.setattr(ledger, "create", create)
+        said.append(run(capsys, "train", "--store", root, *MAKE))
+        return create(*args)
+
+    def registering(opened, *args):
+        monkeypatch.setattr(store, "register", register)
+        said.append(run(capsys, "train", "--store", root, *MAKE))
+        return register(opened, *args)
+
+    monkeypatch.setattr(ledger, "create", creating)
+    monkeypatch.setattr(store, "register", registering)
+    status, made, err = run(capsys, "train", "--store", root, *MAKE)
+    assert said[0][:2] == (2, None) and said[0][2].startswith(f"error: another process makes a store in {root}: ")
+    assert (said[1][0], said[1][1]["trained"]) == (0, 6) and (status, err, made["trained"]) == (0, "", 0)
+    assert made["examples"] == len(SOURCE.ids) and verify.verify(root)["ok"]
+
+
 def test_the_command_line_names_mistakes(tmp_path, opened, capsys):
     root = opened.root
     for words, message in (

@@ -6,7 +6,9 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
@@ -63,6 +65,51 @@ def test_a_store_is_made_once_and_reads_as_made(tmp_path):
     (made.root / "manifest.json").write_text("{}")
     with pytest.raises(ValueError, match="is not a manifest"):
         store.look(made.root)
+
+
+def test_of_two_who_make_a_store_one_wins(tmp_path, monkeypatch):
+    """The second comes at every step of the first: it is refused, and the first ends as if it had been alone."""
+    root, asked = tmp_path / "store", []
+
+    def refused(function):
+        def called(*args, **more):
+            monkeypatch.undo()  # the second makes no third
+            with pytest.raises(ValueError, match=r"another process makes a store in .*: wait for it, or choose"):
+                stores.make(root, shards=1)
+            asked.append(function.__name__)
+            return function(*args, **more)
+
+        return called
+
+    for step, (place, name) in enumerate(((store, "_flush"), (ledger, "create"), (Path, "replace"), (store, "_sync"))):
+        monkeypatch.setattr(place, name, refused(getattr(place, name)))
+        made = stores.make(root)
+        assert len(asked) == step + 1 and made.manifest == stores.manifest() and verify.verify(root)["ok"]
+        assert sorted(path.name for path in root.iterdir() if "ledger" not in path.name) == ["manifest.json", "nodes"]
+        assert ledger.counts(made.ledger)["examples"] == 60
+        with pytest.raises(ValueError, match="is not empty"):
+            stores.make(root)
+        store.close(made)
+        shutil.rmtree(root)
+
+
+def test_of_many_threads_that_make_a_store_one_wins(tmp_path):
+    barrier = threading.Barrier(8)
+
+    def make(shards):
+        barrier.wait()
+        try:
+            store.close(stores.make(tmp_path / "store", shards=shards))
+        except ValueError as error:
+            return str(error)
+        return shards
+
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(make, range(1, 9)))
+    (winner,) = (one for one in told if isinstance(one, int))
+    assert all(one == winner or "another process makes a store" in one or "is not empty" in one for one in told)
+    assert store.look(tmp_path / "store").manifest == stores.manifest(shards=winner)
+    assert verify.verify(tmp_path / "store")["ok"] and verify.verify(tmp_path / "store")["examples"] == 60
 
 
 @pytest.mark.parametrize(
