@@ -1,7 +1,7 @@
 """The command line of exact unlearning: `python -m s3t COMMAND --help`.
 
 With --json a command prints one JSON object on standard output and nothing else. A mistake of the user's is one line on
-standard error and exit status 2.
+standard error and exit status 2. When nobody reads any more, a command ends without a word and with exit status 141.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Result = dict[str, Any]
 
 KEY_BYTES = 32  # of a new store's partition key
+UNREAD = 128 + 13  # the exit status of who was stopped by SIGPIPE
 
 
 class Command(NamedTuple):
@@ -42,11 +43,15 @@ class Command(NamedTuple):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, whose errors are one line."""
+    """argparse's parser, whose errors are one line and whose help is an answer like others."""
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave with status 2."""
         sys.exit(fail(message))
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help now, so that nobody finds out when leaving that nobody reads it."""
+        say(self.format_help().rstrip())
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------
@@ -197,6 +202,7 @@ def acknowledge(args: argparse.Namespace, result: Result, answer: str) -> None:
     """Acknowledge a deletion, then remove what it left without use: work that nobody who waits for the answer waits for.
 
     Raises:
+      BrokenPipeError: all is done, but nobody read the answer.
       ValueError: one of the two failed; the deletion stands.
     """
     from s3t import store as stores
@@ -205,15 +211,18 @@ def acknowledge(args: argparse.Namespace, result: Result, answer: str) -> None:
         "the answer could not be written": lambda: say(answer),
         "the purge is still to be done": lambda: stores.close(stores.open(args.store)),
     }
-    failed = []
+    failed: dict[str, Exception] = {}
     for failure, step in steps.items():
         try:
             step()
         except (ValueError, OSError, sqlite3.Error) as error:
-            failed.append(f"{failure}: {error}")
+            failed[failure] = error
+    if [type(error) for error in failed.values()] == [BrokenPipeError]:
+        raise BrokenPipeError
     if failed:
         done = "deleted" if result["ids"] else "nothing to delete"
-        raise ValueError(f"{done} (request {result['request']}), but {'; '.join(failed)}")
+        why = "; ".join(f"{failure}: {error}" for failure, error in failed.items())
+        raise ValueError(f"{done} (request {result['request']}), but {why}")
 
 
 def delete_text(result: Result) -> str:
@@ -254,7 +263,7 @@ def run_verify(args: argparse.Namespace) -> Result:
     found = replay.replay(opened, source_for(opened.manifest, args.arguments), args.replay)
     stores.close(opened)
     problems = [*result["problems"], *(problem for problem in found["problems"] if problem not in result["problems"])]
-    return {**result, "ok": not problems, "problems": problems, "replay": found}
+    return {**result, "ok": result["ok"] and found["ok"], "problems": problems, "replay": found}
 
 
 def verify_text(result: Result) -> str:
@@ -517,6 +526,19 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and print its result; returns the exit status."""
+    try:
+        return run(argv)
+    except BrokenPipeError:
+        give_up()
+        return UNREAD
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Run one command and print its result; returns the exit status.
+
+    Raises:
+      BrokenPipeError: who reads has closed the pipe, as `head` does when it has enough.
+    """
     parser = Parser(prog="python -m s3t", description="Exact unlearning by adapters that can be switched off.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
@@ -528,6 +550,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = command.run(args)
         command.tell(args, result, json.dumps(result, allow_nan=False) if args.json else command.text(result))
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, sqlite3.Error) as error:
         return fail(error)
     except KeyboardInterrupt:
@@ -540,13 +564,22 @@ def say(answer: str) -> None:
     """Print an answer now.
 
     Raises:
-      OSError: it cannot be written; what is left of it is given up, so that leaving does not try once more.
+      OSError: it cannot be written.
     """
     try:
         print(answer, flush=True)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up()
         raise
+
+
+def give_up() -> None:
+    """Let go of what cannot be written, so that leaving does not try once more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def fail(error: object) -> int:

@@ -120,18 +120,44 @@ def test_a_deletion_without_the_directory_of_nodes_stands(opened, capsys):
 
 
 def test_a_deletion_whose_answer_cannot_be_written_is_purged_and_says_so(opened):
-    """A pipe that nobody reads: at once, as at the interpreter's exit, when what is left is written once more."""
+    """A full disk: at once, as at the interpreter's exit, when what is left is written once more."""
     one = stores.ids_at(opened, 0, 1)[0]
+    with open("/dev/full", "w") as full:
+        done = command("delete", "--json", "--store", opened.root, "--request-id", "R", "--ids", one, stdout=full)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: deleted (request R), but the answer could not be written: [Errno 28]")
+    assert store.status(opened)["requests"] == {"purged": 1} and store.status(opened)["nodes"]["leftovers"] == 0
+
+
+def command(*words, **pipes):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes}
+    words = [sys.executable, "-m", "s3t", *map(str, words)]
+    return subprocess.run(words, cwd=ROOT, text=True, timeout=60, check=False, **pipes)
+
+
+@pytest.fixture
+def unread():
+    """A pipe whose reader has gone."""
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "s3t", "delete", "--json", "--store", str(opened.root), "--request-id", "R", "--ids"]
-    done = subprocess.run(
-        [*command, str(one)], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=False
-    )
+    yield write
     os.close(write)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: deleted (request R), but the answer could not be written: [Errno 32]")
-    assert store.status(opened)["requests"] == {"purged": 1} and store.status(opened)["nodes"]["leftovers"] == 0
+
+
+@pytest.mark.parametrize("words", [("--help",), ("status", "--help"), ("status",), ("verify", "--json"), ("delete",)])
+def test_a_command_that_nobody_reads_ends_without_a_word(opened, unread, words):
+    """As `... | head -1` does; a deletion is done all the same, to its end."""
+    about = () if "--help" in words else ("--store", opened.root)
+    which = ("--ids", stores.ids_at(opened, 0, 1)[0]) if words == ("delete",) else ()
+    done = command(*words, *about, *which, stdout=unread)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert store.status(opened)["requests"] == ({"purged": 1} if which else {})
+
+
+def test_a_mistake_that_nobody_reads_ends_without_a_word(tmp_path, unread):
+    """As `... 2>&1 | head -1` does."""
+    for words in (("status", "--store", tmp_path), ("status",)):
+        assert command(*words, stdout=unread, stderr=subprocess.STDOUT).returncode == 141
 
 
 def test_what_was_not_deleted_is_not_called_so(opened, capsys):

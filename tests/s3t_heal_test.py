@@ -312,12 +312,28 @@ def test_a_draft_is_trained_on_its_own_examples_or_not_at_all(opened):
 # replay
 
 
-def test_a_node_of_another_stack_is_not_judged(opened, monkeypatch):
+def test_a_node_of_another_stack_is_not_judged(opened, monkeypatch, capsys):
     here = stack.here()
     monkeypatch.setattr(stack, "here", lambda: here | {"threads": 99, "jax": "0.0.1"})
     found = replay.replay(opened, SOURCE)
     assert found["ok"] and len(found["not replayable here"]) == 6 and not found["identical"]
-    assert found["reasons"] == [f"jax was {here['jax']}, here it is 0.0.1; threads was {here['threads']}, here it is 99"]
+    why = f"jax was {here['jax']}, here it is 0.0.1; threads was {here['threads']}, here it is 99"
+    assert found["reasons"] == [why]
+    assert main(["verify", "--store", str(opened.root), "--replay", "2"]) == 0  # not proved is not refuted, but it is said
+    told = capsys.readouterr().out.splitlines()
+    assert told[-2:] == ["replayed: 0 identical, 0 differs, 0 damaged, 2 not replayable here", f"not replayable here: {why}"]
+
+
+@pytest.mark.parametrize("sound", [True, False])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_store_is_ok_if_both_the_record_and_the_replay_are(opened, capsys, monkeypatch, sound, same):
+    """Whatever either of them says beside its "ok"."""
+    proof = verify.verify(opened.root)
+    found = {"ok": same, "problems": [], **{one: [] for one in replay.FOUND}, "reasons": []}
+    monkeypatch.setattr(verify, "verify", lambda *args: {**proof, "ok": sound})
+    monkeypatch.setattr(replay, "replay", lambda *args: found)
+    status, result, _ = run(capsys, "verify", "--store", opened.root, "--replay", "all")
+    assert (status, result["ok"], result["replay"]) == (0 if sound and same else 1, sound and same, found)
 
 
 def test_a_node_of_other_code_is_not_judged(opened):
@@ -510,6 +526,20 @@ def test_without_examples_predict_asks_for_another_store(opened, capsys):
     assert status == 2 and err.endswith("it has no example left to train on: make another\n")
     assert main(["status", "--store", str(opened.root)]) == 1
     assert capsys.readouterr().out.startswith("not ok, needs rebuild: ")
+
+
+def test_a_heal_that_nobody_reads_ends_without_a_word_and_goes_on(opened, capsys, monkeypatch):
+    """A closed pipe as standard error stops it at the first node that it tells of, one as standard output at the end."""
+    store.delete(opened, [stores.ids_at(opened, 0, 0)[0]], "r")
+    for stream, left in (("stderr", 1), ("stdout", 0)):
+        read, write = os.pipe()
+        os.close(read)
+        with monkeypatch.context() as patch, os.fdopen(write, "w") as pipe:
+            patch.setattr(sys, stream, pipe)
+            assert main(["heal", "--store", str(opened.root)]) == 141
+        out, err = capsys.readouterr()
+        assert (out, err.count("error")) == ("", 0) and len(store.missing(opened)) == left
+    assert store.status(opened)["requests"] == {"healed": 1} and verify.verify(opened.root)["ok"]
 
 
 def test_an_interrupt_is_one_line(opened, capsys, monkeypatch):
