@@ -317,7 +317,7 @@ def standardise(images: Array, scale: Moments) -> Array:
     channels = images.shape[-1]
     for name, leaf in zip(scale._fields, scale, strict=True):
         if leaf.size not in (1, channels):
-            raise DataError(f"{name} has {leaf.size} numbers, the images have {channels} channels: give one, or one per channel")
+            raise DataError(f"{name} has {leaf.size} numbers, images have {channels} channels: give one, or one for each")
     # Spread over the pixels, a channel's number costs half as much to apply as broadcast.
     mean, std = (np.broadcast_to(leaf, images.shape[1:]).copy() for leaf in scale)
     result = np.subtract(images, mean, dtype=np.float32)

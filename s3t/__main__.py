@@ -314,6 +314,7 @@ def run_predict(args: argparse.Namespace) -> Result:
 def predict_text(result: Result) -> str:
     """Predicted labels, and what predicted them."""
     lines = [f"{one}: {label}" for one, label in zip(result["ids"], result["labels"], strict=True)]
+    lines += [f"problem: {problem}; heal the store" for problem in result["problems"]]
     return "\n".join([*lines, f"depth served by shard {', '.join(map(str, result['depth']))}", f"head: {result['head']}"])
 
 
@@ -491,7 +492,7 @@ COMMANDS = {
         trained_text,
     ),
     "heal": Command(
-        "train anew what deletions took away",
+        "train anew what deletions took away, and restore files that were lost or damaged",
         heal_arguments,
         run_heal,
         trained_text,

@@ -271,6 +271,18 @@ def shard_ids(ledger: Ledger, shard: int) -> list[tuple[int, int, int, int | Non
     ).fetchall()
 
 
+def held_by(
+    examples: Iterable[tuple[int, int, int, int | None]], node: Node, slices: Iterable[int] | None = None
+) -> list[int]:
+    """The ids that a node was trained on in all of its slices or in some, from its shard's rows (`shard_ids`)."""
+    among, as_of = set(node.slices if slices is None else slices), node.as_of
+    return [
+        one
+        for one, slice_, registered, gone in examples
+        if slice_ in among and registered <= as_of and (gone is None or gone > as_of)
+    ]
+
+
 def counts(ledger: Ledger) -> dict[str, Any]:
     """Numbers of examples, deleted ones, and requests by state."""
     (examples,) = ledger.execute("SELECT count(*) FROM examples").fetchone()
@@ -473,6 +485,28 @@ def publish(ledger: Ledger, node: Node, parent: str | None, place: Callable[[], 
         row = (node.identity, node.shard, _text(node.slices), node.as_of, node.certificate, seq)
         ledger.execute("INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)", row)
         return True
+
+
+def restore(ledger: Ledger, node: Node, place: Callable[[], None]) -> None:
+    """Note that a serving node's lost file is there again, byte for byte, so that who serves looks for it.
+
+    Args:
+      node: the node, with the certificate of what takes the file's place.
+      place: as in `publish`.
+
+    Raises:
+      Outdated: the node serves no more.
+      ValueError: it was published with another certificate.
+    """
+    with ledger:
+        _begin(ledger)
+        row = ledger.execute("SELECT certificate, dropped FROM nodes WHERE identity = ?", node[:1]).fetchone()
+        if row is None or row[1] is not None:
+            raise Outdated(f"node {node.identity} serves no more: it is not restored")
+        if row[0] != node.certificate:
+            raise ValueError("what is trained here in its place is not, byte for byte, what was published")
+        place()
+        _append(ledger, "restored", "", {"identity": node.identity})
 
 
 def _deleted_since(ledger: Ledger, node: Node) -> bool:

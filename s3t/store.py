@@ -332,6 +332,34 @@ def publish(
       Outdated: one of its ids was deleted since the draft, or its parent serves no more.
       ValueError: no such parent; a node of this identity that serves with other bytes.
     """
+    certificate, data = _sealed(store, drafted, tensors, stack, parent)
+    node = _node(drafted, certificate)
+    ledgers.publish(store.ledger, node, parent, lambda: _write(file_of(store, node.identity), data))
+    return certificate
+
+
+def restore(
+    store: Store, drafted: Draft, tensors: Mapping[str, np.ndarray], stack: Mapping[str, Any], parent: str | None
+) -> None:
+    """Put a serving node's file back after training it once more, if not a bit of it is other than what was published.
+
+    Args:
+      store, tensors, stack, parent: as in `publish`.
+      drafted: what the node was trained on then.
+
+    Raises:
+      Outdated: the node serves no more.
+      ValueError: another certificate than was published, be it for parameters or for the stack.
+    """
+    certificate, data = _sealed(store, drafted, tensors, stack, parent)
+    node = _node(drafted, certificate)
+    ledgers.restore(store.ledger, node, lambda: _write(file_of(store, node.identity), data))
+
+
+def _sealed(
+    store: Store, drafted: Draft, tensors: Mapping[str, np.ndarray], stack: Mapping[str, Any], parent: str | None
+) -> tuple[Certificate, bytes]:
+    """The certificate of a trained node, and its file."""
     made = store.manifest
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}  # save disregards strides
     certificate = Certificate(
@@ -346,11 +374,12 @@ def publish(
         dict(stack),
         certificates.parameters_digest(arrays),
     )
-    data = save(arrays, {"certificate": certificates.to_json(certificate)})
+    return certificate, save(arrays, {"certificate": certificates.to_json(certificate)})
+
+
+def _node(drafted: Draft, certificate: Certificate) -> ledgers.Node:
     digest = certificates.certificate_digest(certificate)
-    node = ledgers.Node(drafted.identity, drafted.shard, drafted.slices, drafted.as_of, digest)
-    ledgers.publish(store.ledger, node, parent, lambda: _write(file_of(store, node.identity), data))
-    return certificate
+    return ledgers.Node(drafted.identity, drafted.shard, drafted.slices, drafted.as_of, digest)
 
 
 def live(store: Store) -> tuple[ledgers.Node, ...]:
@@ -370,6 +399,18 @@ def load(store: Store, node: ledgers.Node) -> tuple[Certificate, dict[str, np.nd
     if certificates.parameters_digest(tensors) != certificate.output:
         raise ValueError(f"the parameters of node {node.identity} are not those that were published")
     return certificate, tensors
+
+
+def damaged(store: Store) -> dict[ledgers.Node, str]:
+    """The serving nodes whose files are missing or not what was published, and why."""
+    found = {}
+    for node in live(store):
+        try:
+            load(store, node)
+        except ValueError as error:
+            found[node] = str(error)
+    serving = set(names(live(store)))  # what was dropped while we looked may have lost its file
+    return {node: why for node, why in found.items() if node.identity in serving}
 
 
 def missing(store: Store) -> tuple[tuple[int, Node], ...]:

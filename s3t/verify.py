@@ -75,7 +75,7 @@ def _faults(store: Store, nodes: Iterable[ledgers.Node], shard: int) -> list[tup
         except ValueError as error:
             faults.append((node.identity, str(error)))
             continue
-        held = held_by(examples, node)
+        held = ledgers.held_by(examples, node)
         made = store.manifest
         claims = {
             "was made otherwise than the manifest says": certificate[:5]
@@ -90,18 +90,6 @@ def _faults(store: Store, nodes: Iterable[ledgers.Node], shard: int) -> list[tup
     return faults
 
 
-def held_by(
-    examples: Iterable[tuple[int, int, int, int | None]], node: ledgers.Node, slices: Iterable[int] | None = None
-) -> list[int]:
-    """The ids that a node was trained on in all of its slices or in some, from its shard's rows (`ledger.shard_ids`)."""
-    among, as_of = set(node.slices if slices is None else slices), node.as_of
-    return [
-        one
-        for one, slice_, registered, gone in examples
-        if slice_ in among and registered <= as_of and (gone is None or gone > as_of)
-    ]
-
-
 def proofs(store: Store, one: int) -> dict[str, Any]:
     """Whether each serving node was trained on an id, so that a third party can check it (`s3t.certificate`).
 
@@ -114,7 +102,7 @@ def proofs(store: Store, one: int) -> dict[str, Any]:
         examples = ledgers.shard_ids(store.ledger, shard)
         for node in stores.live(store):
             if node.shard == shard:
-                tree = certificates.merkle_tree(held_by(examples, node))
+                tree = certificates.merkle_tree(ledgers.held_by(examples, node))
                 proof = certificates.prove(tree, one)
                 text = certificates.to_json(stores.load(store, node)[0])
                 found.append({"certificate": text, "holds": "leaf" in proof, "proof": proof})

@@ -215,7 +215,7 @@ def test_mistakes_are_one_line_before_anything_is_written(tmp_path):
             run_s3t.run(wrong, str(tmp_path / "dir"))
     wrong = config()
     wrong.scale.std = (0.2, 0.3)
-    with pytest.raises(ValueError, match="std has 2 numbers, the images have 1 channels: give one"):
+    with pytest.raises(ValueError, match="std has 2 numbers, images have 1 channels: give one"):
         run_s3t.run(wrong, str(tmp_path / "dir"))
     assert not (tmp_path / "dir").exists()
 

@@ -375,6 +375,7 @@ def test_rows_must_tell_a_possible_story():
         created, received, gone, ("received", "s", {}), ("deactivated", "s", nothing)
     )
     assert "never published" in chained(created, received, ("deactivated", "r", {**nothing, "nodes": ["n"]}))
+    assert "restored but does not serve" in chained(created, ("restored", "", {"identity": "n"}))
     assert "unknown kind" in chained(created, ("forgiven", "r", {}))
 
 
