@@ -17,10 +17,9 @@ from experiments import checks, results, s3t_baselines, s3t_bench, s3t_report, s
 from experiments.configs import s3t
 from experiments.errors import UserError, blame_user
 from experiments.s3t_bench import Bench, Build, Config
+from s3t import deletion, planners, serve, simulate, supply, verify
 from s3t import heal as healing
-from s3t import ledger as ledgers
 from s3t import plan as plans
-from s3t import planners, serve, simulate, supply, verify
 from s3t import store as stores
 from s3t.plan import Node, Plan
 from s3t.serving import Server
@@ -149,7 +148,7 @@ def _from_store(bench: Bench, built: dict[str, Any]) -> Row:
         with results.stopwatch() as clock:
             work = healing.heal(opened, bench.source)
             seconds = clock()
-        requests = len(ledgers.requests(opened.ledger, "healed"))
+        requests = len(deletion.requests(opened.ledger, "healed"))
         return {"nodes": work["trained"], "seconds": seconds, "requests": requests, **_served(bench, server)}
 
     stream = [stage(f"deletion-{number:05}", lambda n=number: delete(n)) for number in range(len(order))]

@@ -14,19 +14,20 @@ import jax
 import numpy as np
 
 from s3t import build as builds
+from s3t import database, supply
 from s3t import ledger as ledgers
 from s3t import stack as stacks
 from s3t import store as stores
-from s3t import supply
 from s3t import train as training
 from s3t.adapters import init_slot
 from s3t.again import Again, again
 from s3t.build import Setup
 from s3t.certificate import merkle_root
+from s3t.manifest import Manifest
 from s3t.partition import assign
 from s3t.plan import Plan
 from s3t.source import Source, to_tensors
-from s3t.store import Draft, Manifest, Outdated, Store
+from s3t.store import Draft, Outdated, Store
 from s3t.supply import Compartments, Serving, root_key
 from s3t.train import Trained
 from unlearn import tree
@@ -186,13 +187,13 @@ def train(store: Store, source: Source, *, say: Callable[[Draft], None] = lambda
     setup, here = supply.setup_of(store.manifest, source), stacks.here()
     trained, discarded, spoiled = _restore(store, setup, here, say)
     while True:
-        rows = ledgers.head(store.ledger).rows
+        rows = database.head(store.ledger).rows
         serving, drafts = _due(store, spoiled)
         if not drafts:
             break
         made, lost, more = _round(store, setup, here, serving, drafts, say)
-        if not more and rows == ledgers.head(store.ledger).rows:  # what is outdated is so by a later row
-            raise ledgers.Damaged(
+        if not more and rows == database.head(store.ledger).rows:  # what is outdated is so by a later row
+            raise database.Damaged(
                 f"{store.root}'s ledger is damaged: no row says why node {drafts[0].identity} is outdated; "
                 "restore it from a copy (python -m s3t verify tells more)"
             )

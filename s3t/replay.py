@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from s3t import ledger as ledgers
+from s3t import database, supply
 from s3t import stack as stacks
 from s3t import store as stores
-from s3t import supply
 from s3t.again import Again, again
 from s3t.build import Setup
 from s3t.certificate import Certificate, digest, parameters_digest
@@ -65,7 +64,7 @@ def chosen(store: Store, which: str | int) -> list[Node]:
     if isinstance(which, int):
         if which < 1:
             raise ValueError(f"{which} nodes trained once more prove nothing: give 1 or more, or all")
-        head = ledgers.head(store.ledger).digest
+        head = database.head(store.ledger).digest
         drawn = sorted(nodes, key=lambda node: digest("sample", [head, node.identity]))[:which]
         return [node for node in nodes if node in drawn]
     found = [node for node in nodes if node.identity == which]

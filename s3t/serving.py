@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from s3t import database, serve
 from s3t import ledger as ledgers
-from s3t import serve
 from s3t import store as stores
 from s3t.adapters import Lora
 from s3t.backbone import Backbone
-from s3t.ledger import Head
+from s3t.database import Head
+from s3t.manifest import plan_of
 from s3t.plan import at_depth
 from s3t.serve import Bank, Part, Table
 from s3t.source import Source, from_tensors
@@ -104,7 +105,7 @@ class Server:
         """
         self.store, self.backbone, self.lora = store, backbone, lora
         self.aggregate, self.batch_size = aggregate, batch_size
-        self.plan = stores.plan_of(store.manifest)
+        self.plan = plan_of(store.manifest)
         self.frozen = jax.device_put(frozen)
         self.ensemble = serve.make_ensemble(backbone, lora, self.plan.slices)
         self.shapes = serve.part_shapes(backbone, lora, self.plan)
@@ -123,7 +124,7 @@ class Server:
         Raises:
           ValueError: a file that does not fit the model; nothing is changed.
         """
-        while ledgers.head(self.store.ledger) != self.view.head:
+        while database.head(self.store.ledger) != self.view.head:
             self._follow()
 
     def predict(self, x: np.ndarray) -> Answer:
@@ -162,7 +163,7 @@ class Server:
 
     def _outdated(self) -> bool:
         """Whether a node in memory has been dropped since the last look."""
-        if ledgers.head(self.store.ledger) == self.view.head:
+        if database.head(self.store.ledger) == self.view.head:
             return False
         return not self.view.seats.keys() <= set(stores.names(stores.live(self.store)))
 
@@ -194,7 +195,7 @@ class Server:
     def _snapshot(self) -> tuple[Head, tuple[ledgers.Node, ...]]:
         with self.store.ledger:
             self.store.ledger.execute("BEGIN")  # head and nodes of one moment
-            return ledgers.head(self.store.ledger), stores.live(self.store)
+            return database.head(self.store.ledger), stores.live(self.store)
 
     def _part(self, node: ledgers.Node, tensors: Mapping[str, np.ndarray]) -> Part:
         """What a node owns."""

@@ -15,10 +15,11 @@ from s3t import store as stores
 from s3t import train as training
 from s3t.build import Setup
 from s3t.certificate import canonical
+from s3t.manifest import Manifest, plan_of
 from s3t.partition import Places
 from s3t.plan import Node
 from s3t.source import Source, from_tensors
-from s3t.store import Manifest, Outdated, Store
+from s3t.store import Outdated, Store
 from s3t.train import Shape, Slices, Trained
 from unlearn import tree
 
@@ -37,7 +38,7 @@ def setup_of(manifest: Manifest, source: Source) -> Setup:
     if tree.digest(source.frozen) != manifest.backbone:
         raise ValueError("the backbone is not the one that the store was made with: give the arguments that lead to it")
     shapes = tuple(Shape(**shape) for shape in manifest.hyper["shapes"])
-    return Setup(source, stores.plan_of(manifest), manifest.shards, root_key(manifest.root_key), shapes)
+    return Setup(source, plan_of(manifest), manifest.shards, root_key(manifest.root_key), shapes)
 
 
 def root_key(seed: int) -> jax.Array:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from s3t import ledger, store, verify
+from s3t import database, deletion, store, verify
 from s3t.__main__ import main
 from tests import stores
 
@@ -52,7 +52,7 @@ def alter(opened, statement):
 def test_a_changed_manifest_is_believed_by_no_command(opened, capsys, change):
     path = opened.root / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    head = ledger.head(opened.ledger)
+    head = database.head(opened.ledger)
     for words in (
         ("status",),
         ("delete", "--ids", "1"),
@@ -63,7 +63,7 @@ def test_a_changed_manifest_is_believed_by_no_command(opened, capsys, change):
         status, out, err = run(capsys, *words, "--store", opened.root)
         assert (status, out) == (2, "")
         assert f"the manifest of {opened.root} is not the one that its ledger was created with: restore it" in err
-    assert ledger.head(opened.ledger) == head
+    assert database.head(opened.ledger) == head
     status, out, _ = run(capsys, "verify", "--store", opened.root)
     assert status == 1 and out == "problem: the manifest is not the one that the ledger was created with\n"
 
@@ -116,7 +116,7 @@ def test_a_deletion_without_the_directory_of_nodes_stands(opened, capsys):
     status, out, err = run(capsys, "delete", "--store", opened.root, "--ids", one, "--request-id", "R")
     assert status == 2 and "request R: 1 examples deleted" in out
     assert "error: deleted (request R), but the purge is still to be done: " in err
-    assert ledger.answer(opened.ledger, "R").ids == (one,)
+    assert deletion.answer(opened.ledger, "R").ids == (one,)
 
 
 def test_a_deletion_whose_answer_cannot_be_written_is_purged_and_says_so(opened):
@@ -204,14 +204,14 @@ def unwritable(monkeypatch, path):
     """What SQLite says of a ledger that this process may not write, before it has found its files of rows ahead."""
     error = sqlite3.OperationalError("attempt to write a readonly database")
     error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
-    connect = ledger._connect
+    connect = database._connect
 
     def refused(asked, mode):
         if asked == path and "immutable" not in mode:
             raise error
         return connect(asked, mode)
 
-    monkeypatch.setattr(ledger, "_connect", refused)
+    monkeypatch.setattr(database, "_connect", refused)
 
 
 def test_a_store_on_a_read_only_disk_is_verified(template, tmp_path, monkeypatch):
@@ -226,13 +226,13 @@ def test_a_store_on_a_read_only_disk_is_verified(template, tmp_path, monkeypatch
     (root / "ledger.sqlite-wal").write_bytes(b"rows ahead")  # not to be passed over
     with pytest.raises(ValueError, match=r"cannot be read .*: check who may write") as raised:
         verify.verify(root)
-    assert not isinstance(raised.value, ledger.Damaged)
+    assert not isinstance(raised.value, database.Damaged)
 
 
 def test_a_locked_ledger_is_not_called_damaged(template, tmp_path, monkeypatch):
     root = tmp_path / "store"
     shutil.copytree(template, root)
-    monkeypatch.setattr(ledger, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(database, "WAIT_SECONDS", 0.0)
     holder = sqlite3.connect(root / "ledger.sqlite", isolation_level=None)
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")

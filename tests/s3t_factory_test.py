@@ -9,7 +9,7 @@ from absl import logging
 from experiments import data
 from experiments.models import backbone as vits
 from experiments.s3t_factory import HYPER, RULES, make
-from s3t.__main__ import source_of
+from s3t.factory import source_of
 from unlearn import tree
 
 NAME = "experiments.s3t_factory:make"

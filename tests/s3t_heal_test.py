@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from s3t import heal, ledger, replay, stack, store, verify
+from s3t import database, deletion, heal, replay, stack, store, verify
 from s3t.__main__ import main
 from tests import builds, stacks, stores
 
@@ -196,7 +196,7 @@ def damage(opened, shard, slices):
 
 def test_a_lost_file_comes_back_bit_for_bit(opened, template, capsys):
     """Of a parent and its child, and of a node whose deepest slice is another's first; deletions elsewhere heal beside."""
-    bad, head = damage(opened, 0, (0,))[0].stem, ledger.head(opened.ledger)
+    bad, head = damage(opened, 0, (0,))[0].stem, database.head(opened.ledger)
     gone = {store.file_of(opened, at(opened, *place).identity) for place in ((0, (0, 1)), (1, (1,)))}
     for path in gone:
         path.unlink()
@@ -527,10 +527,10 @@ def test_the_command_line_trains_heals_and_replays(tmp_path, template, capsys, m
 def test_a_train_beside_the_making_of_its_store_is_one_line(tmp_path, capsys, monkeypatch):
     """The second comes while the first makes the store; the third, while it takes in examples: both go on with one."""
     root, said = tmp_path / "store", []
-    create, register = ledger.create, store.register
+    create, register = database.create, store.register
 
     def creating(*args):
-        monkeypatch.setattr(ledger, "create", create)
+        monkeypatch.setattr(database, "create", create)
         said.append(run(capsys, "train", "--store", root, *MAKE))
         return create(*args)
 
@@ -539,7 +539,7 @@ def test_a_train_beside_the_making_of_its_store_is_one_line(tmp_path, capsys, mo
         said.append(run(capsys, "train", "--store", root, *MAKE))
         return register(opened, *args)
 
-    monkeypatch.setattr(ledger, "create", creating)
+    monkeypatch.setattr(database, "create", creating)
     monkeypatch.setattr(store, "register", registering)
     status, made, err = run(capsys, "train", "--store", root, *MAKE)
     assert said[0][:2] == (2, None) and said[0][2].startswith(f"error: another process makes a store in {root}: ")
@@ -680,7 +680,7 @@ def kill_heals(tmp_path, template, kills, seed):
         done += sum(line.startswith("r") and line != "ready" for line in lines)
         assert done < len(requests) - 1, "the stream of deletions is too short"
         opened = store.open(root)
-        assert verify.verify(root)["ok"] and all(ledger.answer(opened.ledger, name) for name, _ in requests[:done])
+        assert verify.verify(root)["ok"] and all(deletion.answer(opened.ledger, name) for name, _ in requests[:done])
         store.close(opened)
     requests = requests[: done + 1]  # the last one perhaps begun
     opened = store.open(root)

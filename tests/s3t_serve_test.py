@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import s3t_serve
-from s3t import ledger, serve, store, verify
-from s3t.__main__ import main, predict_arguments
+from s3t import database, ledger, serve, store, verify
+from s3t.__main__ import main
 from s3t.backbone import forward, owned
+from s3t.options import predict_arguments
 from s3t.plan import make_plan, survivors
 from s3t.planners import lattice
 from s3t.source import from_tensors, to_tensors
@@ -145,7 +146,7 @@ def test_answers_are_those_of_a_loop_over_shards_and_files(opened, aggregate):
         answer = server.predict(x)
         expected, depth = twin(opened, x, aggregate)
         np.testing.assert_allclose(answer.logits, expected, rtol=1e-5, atol=1e-5)
-        assert answer.depth == depth and answer.head == ledger.head(opened.ledger).digest
+        assert answer.depth == depth and answer.head == database.head(opened.ledger).digest
         seen.append((answer.depth, answer.logits))
         store.delete(opened, servers.ids_at(opened, shard, slice_)[:1])
     assert [depth for depth, _ in seen] == [(4, 4), (3, 4), (2, 4), (2, 3), (1, 3), (1, 2), (0, 2)]
@@ -293,7 +294,7 @@ def test_a_file_that_goes_while_it_is_read_is_no_error(opened, monkeypatch):
 
     monkeypatch.setattr(store, "load", interrupted)
     answer = server.predict(servers.inputs(4))
-    assert answer.depth == (3, 4) and answer.head == ledger.head(opened.ledger).digest
+    assert answer.depth == (3, 4) and answer.head == database.head(opened.ledger).digest
 
 
 @pytest.mark.parametrize("aggregate", serve.AGGREGATES)
@@ -425,7 +426,7 @@ def test_the_command_line_predicts(opened, capsys):
         result = json.loads(capsys.readouterr().out)
         assert list(result) == ["ids", "labels", "logits", "depth", "head", "problems"]
         assert (result["ids"], result["depth"], result["problems"]) == (ids, [4, 4], [])
-        assert result["head"] == ledger.head(opened.ledger).digest
+        assert result["head"] == database.head(opened.ledger).digest
         np.testing.assert_allclose(result["logits"], server.predict(x[ids]).logits, rtol=1e-5, atol=1e-5)
         assert result["labels"] == np.argmax(result["logits"], axis=1).tolist()
     store.delete(opened, servers.ids_at(opened, 0, 1)[:1])
