@@ -56,7 +56,10 @@ def read(path: Path) -> tuple[Certificate, dict[str, np.ndarray]]:
         raise ValueError(f"the file {path} is damaged: {error}") from None
     except OSError as error:  # a directory in its place, a disk that fails
         raise ValueError(f"the file {path} cannot be read: {error}") from None
-    return certificates.from_json(metadata.get("certificate", "")), tensors
+    try:
+        return certificates.from_json(metadata.get("certificate", "")), tensors
+    except ValueError as error:
+        raise ValueError(f"the file {path} is damaged: {error}") from None
 
 
 @contextmanager

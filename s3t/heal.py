@@ -216,9 +216,10 @@ def _restore(store: Store, setup: Setup, here: Mapping[str, Any], say: Callable[
             _put_back(store, made, parent)
             done += 1
             say(_draft_of(made))
-        except Outdated:
-            outdated += 1
         except ValueError as error:
+            if node not in stores.live(store):  # an example of it was deleted meanwhile
+                outdated += 1
+                continue
             spoiled[node.identity] = f"{lost[node]}, and {error}: restore it from a copy, or heal where it was trained"
     return Round(done, outdated, spoiled)
 
