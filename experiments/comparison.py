@@ -59,17 +59,22 @@ def train_all(bench: Bench, rehearsals: list[Rehearsal]) -> list[Fleet]:
     ways = _plain_ways(bench)
     plain = train_plain(bench, "plain", config.train.steps, ways)
     ready = [train_readiness(bench, rehearsal, plain[0].cost["step_flops"]) for rehearsal in rehearsals]
-    longer = []
-    if config.equal_flops and ready:
-        steps = round(config.train.steps * ready[0].cost["train_flops"] / plain[0].cost["train_flops"])
-        again = {
-            (name, "equal_flops"): ways[name, "default"] for name in ("vanilla", "reweight") if (name, "default") in ways
-        }
-        longer = train_plain(bench, "equal_flops", steps, again)
-    private = [train_private(bench)] if "dpsgd" in config.trainings else []
     if ready:
         plain = _mark_matched(bench, plain, ready[0])
+    longer = _longer(bench, plain, ready[0], ways) if config.equal_flops and ready else []
+    private = [train_private(bench)] if "dpsgd" in config.trainings else []
     return plain + longer + private + ready
+
+
+def _longer(bench: Bench, plain: list[Fleet], ready: Fleet, ways: dict[tuple[str, str], training.Lane]) -> list[Fleet]:
+    """Vanilla and the matched re-weighting (the default one if none is), for as many FLOPs as readiness used."""
+    matched = next((one.variant for one in plain if one.extra.get("matched")), "default")
+    again = {("vanilla", "equal_flops"): ways["vanilla", "default"]}
+    if ("reweight", matched) in ways:
+        name = "equal_flops" if matched == "default" else f"{matched} equal_flops"
+        again["reweight", name] = ways["reweight", matched]
+    steps = round(bench.config.train.steps * ready.cost["train_flops"] / plain[0].cost["train_flops"])
+    return train_plain(bench, "equal_flops", steps, again)
 
 
 def _plain_ways(bench: Bench) -> dict[tuple[str, str], training.Lane]:
@@ -228,7 +233,13 @@ def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]
     None is marked if the nearest is more than a factor `MATCHING` off, or not finite: that would be no match.
     """
     predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
-    forget_loss = lambda one: evaluation.measure(predict, one.trained.params, bench.sets.forget)[1].mean()  # noqa: E731
+
+    def forget_loss(one: Fleet) -> float:
+        """The mean over lanes that did not diverge."""
+        _, losses = evaluation.measure(predict, one.trained.params, bench.sets.forget)
+        finite = np.isfinite(losses).all(axis=1)
+        return float(losses[finite].mean()) if finite.any() else math.nan
+
     wanted = forget_loss(ready)
 
     def distance(one: Fleet) -> float:

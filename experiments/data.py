@@ -309,7 +309,15 @@ def moments(parts: Iterable[Array]) -> Moments:
 
 
 def standardise(images: Array, scale: Moments) -> Array:
-    """(images - mean) / std per channel, in float32."""
+    """(images - mean) / std per channel, in float32.
+
+    Raises:
+      DataError: a mean or a std that has neither one number for all channels nor one for each.
+    """
+    channels = images.shape[-1]
+    for name, leaf in zip(scale._fields, scale, strict=True):
+        if leaf.size not in (1, channels):
+            raise DataError(f"{name} has {leaf.size} numbers, images have {channels} channels: give one, or one for each")
     # Spread over the pixels, a channel's number costs half as much to apply as broadcast.
     mean, std = (np.broadcast_to(leaf, images.shape[1:]).copy() for leaf in scale)
     result = np.subtract(images, mean, dtype=np.float32)

@@ -13,7 +13,23 @@ import numpy as np
 from experiments import page, plots, results, ways
 from experiments.page import Block, Heading, Table, Text
 from experiments.summary import count, summary
-from experiments.ways import AUC, BEFORE, FORGET, KEPT, MATCHED, NONE, SOON, STEPS, TEST, TIMES, TOW, Measure, Way, at
+from experiments.ways import (
+    AFTER,
+    AUC,
+    BEFORE,
+    FORGET,
+    KEPT,
+    MATCHED,
+    NONE,
+    SOON,
+    STEPS,
+    TEST,
+    TIMES,
+    TOW,
+    Measure,
+    Way,
+    at,
+)
 
 WIDTH = 160
 
@@ -68,6 +84,7 @@ def compose(config: dict[str, Any], found: dict[str, Any], swept: list[dict[str,
         Text(summary(every, swept), lead=True),
         *_results(every),
         *_before(every),
+        *_after(every),
         *_paired(every),
         *plots.unlearning(every),
         *_relearning(every),
@@ -132,6 +149,19 @@ def _before(every: Sequence[Way]) -> list[Block]:
         Text(note),
         Table(["way", *headers], [[way.marked, *(ways.interval(way, measure) for measure in BEFORE)] for way in once]),
         *([Table(["difference\n[95% interval]", *headers], apart)] if apart else []),
+    ]
+
+
+def _after(every: Sequence[Way]) -> list[Block]:
+    note = (
+        "Gap: mean absolute difference from the oracle of the same seed in forget, retain and test accuracy. MIA: balanced "
+        "accuracy of the loss attack, to be read beside the oracle's."
+    )
+    rows = [[way.marked, way.unlearner, *(ways.interval(way, measure) for measure in AFTER)] for way in every]
+    return [
+        Heading("After the request"),
+        Text(note),
+        Table(["way", "unlearner", *(measure.label for measure in AFTER)], rows, left=2),
     ]
 
 

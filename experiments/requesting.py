@@ -53,14 +53,14 @@ def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: in
         return optax.chain(optax.clip_by_global_norm(clip), optimizer) if clip else optimizer
 
     def draw(data: tuple, key: Array, step: Array) -> Request:
-        request, _, _ = data
+        request, _ = data
         part = lambda k, batch: _rows(jax.random.fold_in(k, step), batch, batch_size)  # noqa: E731
         keys = jax.random.split(key)
         retained = batch_size or request.forget["weight"].shape[0]
         return Request(part(keys[0], request.forget), _rows(jax.random.fold_in(keys[1], step), request.retain, retained))
 
     def observe(params: Any, data: tuple) -> dict[str, Array]:
-        request, _, _ = data
+        request, _ = data
         seen = {}
         for which in ("forget", "watch"):
             batch = getattr(request, which)
@@ -81,7 +81,7 @@ def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: in
     def single(lane: tuple, data: RequestData, learning_rate: Any) -> Outcome:
         params, raw, target = lane
         run = by_rate(learning_rate) if loops else runner(learning_rate)
-        return run(params, (data, target, learning_rate), jax.random.wrap_key_data(raw))
+        return run(params, (data, target), jax.random.wrap_key_data(raw))
 
     over = fleet.over_lanes(single, loops, compiled=not loops)
     return lambda learning_rate, lanes, data: over(lanes, data, learning_rate if loops else jnp.float32(learning_rate))

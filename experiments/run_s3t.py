@@ -15,12 +15,11 @@ import numpy as np
 
 from experiments import checks, results, s3t_baselines, s3t_bench, s3t_report, s3t_study
 from experiments.configs import s3t
-from experiments.errors import blame_user
+from experiments.errors import UserError, blame_user
 from experiments.s3t_bench import Bench, Build, Config
+from s3t import deletion, planners, serve, simulate, supply, verify
 from s3t import heal as healing
-from s3t import ledger as ledgers
 from s3t import plan as plans
-from s3t import planners, serve, simulate, verify
 from s3t import store as stores
 from s3t.plan import Node, Plan
 from s3t.serving import Server
@@ -107,9 +106,9 @@ def _build_store(bench: Bench) -> dict[str, Any]:
 
 def _serving(opened: Store, bench: Bench) -> s3t_bench.Nodes:
     """The nodes that serve, from their files."""
-    setup = healing.setup_of(opened.manifest, bench.source)
-    places = {(node.shard, node.slices): node for node in stores.live(opened)}
-    read = healing.reader(opened, setup, places)
+    setup = supply.setup_of(opened.manifest, bench.source)
+    places = supply.serving(opened)
+    read = supply.reader(opened, setup, places)
     return {place: read(*place) for place in places}
 
 
@@ -121,6 +120,9 @@ def _server(opened: Store, bench: Bench) -> Server:
 def _served(bench: Bench, server: Server) -> dict[str, Any]:
     """Accuracies and depths of what the store serves now; without a model nothing is answered, which is never right."""
     server.refresh()
+    if server.view.damaged:  # shallower nodes would answer, and the accuracy be another one
+        store = bench.workdir.path / "store"
+        raise UserError(f"{server.view.damaged[0]}: restore it by `python -m s3t heal --store {store}`, then go on")
     if not any(server.view.depth):
         return {"validation_accuracy": 0.0, "test_accuracy": 0.0, "depth": list(server.view.depth)}
     answer = server.predict(bench.x)
@@ -146,7 +148,7 @@ def _from_store(bench: Bench, built: dict[str, Any]) -> Row:
         with results.stopwatch() as clock:
             work = healing.heal(opened, bench.source)
             seconds = clock()
-        requests = len(ledgers.requests(opened.ledger, "healed"))
+        requests = len(deletion.requests(opened.ledger, "healed"))
         return {"nodes": work["trained"], "seconds": seconds, "requests": requests, **_served(bench, server)}
 
     stream = [stage(f"deletion-{number:05}", lambda n=number: delete(n)) for number in range(len(order))]

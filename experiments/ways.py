@@ -133,6 +133,15 @@ SPENT = Measure("FLOPs", lambda row: spent(row, "unlearn_flops"))
 AUC = Measure("MIA AUC", at("after", "mia_auc"), 1, ".3f")
 TOW = Measure("ToW", at("extra", "tow"), 1, ".3f")
 SOON = Measure(f"relearn\n@{EARLY}", lambda row: relearned(row, "part", EARLY))
+AFTER = (
+    Measure("retain accuracy", at("after", "retain_accuracy")),
+    Measure("test accuracy", at("after", "test_accuracy")),
+    Measure("forget loss", at("after", "forget_loss"), 1, ".3g"),
+    Measure("retain loss", at("after", "retain_loss"), 1, ".3g"),
+    Measure("test-retain loss", at("after", "test_retain_loss"), 1, ".3g"),
+    Measure("MIA", at("after", "mia_balanced_accuracy")),
+    Measure("gap", at("extra", "average_gap")),
+)
 TIMES = Measure("×", float, 1, ".2f")
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -134,6 +135,25 @@ def parameters_digest(tensors: Mapping[str, np.ndarray]) -> str:
         array = tensors[name]
         sha.update(canonical([name, array.dtype.name, list(array.shape)]) + b"\n" + array.tobytes())
     return sha.hexdigest()
+
+
+# --- Ids --------------------------------------------------------------------------------------------------------------
+
+
+def whole(values: Iterable[int]) -> list[int]:
+    """Whole numbers of 64 bits, numpy's among them.
+
+    Raises:
+      ValueError: anything else.
+    """
+    return [_one(value) for value in (values.tolist() if hasattr(values, "tolist") else values)]
+
+
+def _one(value: Any) -> int:
+    whole = operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else None
+    if whole is None or whole not in INT64:
+        raise ValueError(f"an id is a whole number of 64 bits, got {value!r:.80}: nothing was changed")
+    return whole
 
 
 # --- Merkle trees over sorted ids -------------------------------------------------------------------------------------

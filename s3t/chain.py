@@ -9,6 +9,7 @@ Kinds of rows, with what their detail holds:
     created      manifest, the digest of the store's manifest
     registered   count and digest of the examples that came in
     published    identity, shard, slices, as_of, certificate: a node and what it was trained on
+    restored     identity of a node whose file was lost and is there again, byte for byte
     received     ids as asked for
     deactivated  ids deleted by this request, already and unknown ones, and the nodes that no longer serve
     purged       nodes of the request whose files are gone
@@ -130,6 +131,9 @@ def _apply(history: History, row: Row, detail: dict[str, Any]) -> str | None:
     elif row.kind == "published":
         place = (detail["shard"], tuple(detail["slices"]))
         history.nodes[detail["identity"]] = Node(place, detail["as_of"], detail["certificate"], row.seq)
+    elif row.kind == "restored":
+        if detail["identity"] not in history.nodes or history.nodes[detail["identity"]].dropped is not None:
+            return f"node {detail['identity']} is restored but does not serve"
     elif row.kind == "received":
         if row.request in history.requests:
             return f"request {row.request} was received before"

@@ -7,7 +7,6 @@ may be killed at any moment, and several may work on one store.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,27 +14,29 @@ import jax
 import numpy as np
 
 from s3t import build as builds
+from s3t import database, supply
 from s3t import ledger as ledgers
 from s3t import stack as stacks
 from s3t import store as stores
 from s3t import train as training
 from s3t.adapters import init_slot
+from s3t.again import Again, again
 from s3t.build import Setup
-from s3t.certificate import canonical
-from s3t.partition import Places, assign
-from s3t.plan import Node, Plan
-from s3t.source import Source, from_tensors, to_tensors
-from s3t.store import Draft, Manifest, Outdated, Store
-from s3t.train import Shape, Slices, Trained
+from s3t.certificate import merkle_root
+from s3t.manifest import Manifest
+from s3t.partition import assign
+from s3t.plan import Plan
+from s3t.source import Source, to_tensors
+from s3t.store import Draft, Outdated, Store
+from s3t.supply import Compartments, Serving, root_key
+from s3t.train import Trained
 from unlearn import tree
 
-Compartments = Mapping[tuple[int, int], Sequence[int]]  # (shard, slice) -> ids, ascending
-Serving = dict[tuple[int, Node], ledgers.Node]
 Spoiled = dict[str, str]  # identity of a node below which nothing can be trained -> why, in one line
 
 
 class Round(NamedTuple):
-    """What came of one round: numbers of nodes published and discarded, and nodes found damaged or diverged."""
+    """What came of one round: numbers of nodes published and discarded, and nodes that diverged."""
 
     made: int
     lost: int
@@ -45,7 +46,7 @@ class Round(NamedTuple):
 class Work(NamedTuple):
     """What `train` did.
 
-    trained: nodes that it published.
+    trained: nodes that it published, or whose files it restored.
     discarded: nodes that it trained in vain, because of a deletion.
     """
 
@@ -89,7 +90,7 @@ def create(
     training.check_ids(source.ids)
     if not len(source.ids):
         raise ValueError("the data set has no training example: check the factory's arguments")
-    _check_trainable(source, _root_key(seed))
+    _check_trainable(source, root_key(seed))
     places = assign(source.ids, shards, plan.slices, key)
     shapes = builds.make_shapes(source, plan, training.counts(places, shards, plan.slices))
     hyper = {"source": source.hyper, "shapes": [shape._asdict() for shape in shapes]}
@@ -109,12 +110,6 @@ def create(
     return store
 
 
-def _root_key(seed: int) -> jax.Array:
-    if not 0 <= seed < 1 << 32:
-        raise ValueError(f"the seed is {seed}: give a whole number from 0 to {(1 << 32) - 1}")  # a larger one is cut off
-    return jax.random.key(seed, impl="threefry2x32")
-
-
 def _check_trainable(source: Source, key: jax.Array) -> None:
     """Trace the beginning of a training, so that a recipe that cannot be fails before there is a store."""
     backbone, recipe = source.backbone, source.recipe
@@ -131,24 +126,15 @@ def _check_trainable(source: Source, key: jax.Array) -> None:
 
 def register(store: Store, source: Source) -> None:
     """Take in the source's examples, at the places that the partition's key gives them, unless the store has examples."""
-    if not ledgers.counts(store.ledger)["examples"]:
-        made = store.manifest
-        places = assign(source.ids, made.shards, made.slices, bytes.fromhex(made.partition_key))
+    if ledgers.counts(store.ledger)["examples"]:
+        return
+    made = store.manifest
+    places = assign(source.ids, made.shards, made.slices, bytes.fromhex(made.partition_key))
+    try:
         stores.register(store, source.ids, places.shard, places.slice)
-
-
-def setup_of(manifest: Manifest, source: Source) -> Setup:
-    """How the nodes of a store are trained.
-
-    Raises:
-      ValueError: a source that is not the one of the manifest.
-    """
-    if canonical(source.hyper) != canonical(manifest.hyper["source"]):
-        raise ValueError("the factory gives other hyper-parameters than the store was made with: take that factory")
-    if tree.digest(source.frozen) != manifest.backbone:
-        raise ValueError("the backbone is not the one that the store was made with: give the arguments that lead to it")
-    shapes = tuple(Shape(**shape) for shape in manifest.hyper["shapes"])
-    return Setup(source, stores.plan_of(manifest), manifest.shards, _root_key(manifest.root_key), shapes)
+    except ValueError:
+        if not ledgers.counts(store.ledger)["examples"]:
+            raise  # else another process that goes on with this store was quicker
 
 
 # --- Training what is missing -----------------------------------------------------------------------------------------
@@ -158,6 +144,7 @@ def heal(store: Store, source: Source, *, say: Callable[[Draft], None] = lambda 
     """Train anew what deletions took away, and whatever else is missing, while everything that survived serves.
 
     A node comes back under a new identity, trained on the examples that are left; one without examples does not come back.
+    A node whose file alone was lost or damaged comes back as it was, bit for bit.
 
     Args:
       store: the store.
@@ -185,7 +172,7 @@ def train(store: Store, source: Source, *, say: Callable[[Draft], None] = lambda
     """Train the nodes that the plan misses, shallow before deep, and let each serve as soon as it is done.
 
     What was published before is read back as it is needed. Deleted examples are not even fetched. A node whose training
-    diverges is not published; it and a parent with a damaged file hold up what is below them, and nothing else.
+    diverges is not published; it and a node whose file is lost for good hold up what is below them, and nothing else.
 
     Args:
       store: the store.
@@ -194,16 +181,22 @@ def train(store: Store, source: Source, *, say: Callable[[Draft], None] = lambda
 
     Raises:
       ValueError: a source that is not the store's, an example that it lacks, or more examples in a slice than the store
-        was made for; after all else is trained, nodes that diverged and damaged files of parents.
+        was made for; after all else is trained, nodes that diverged and files that could not be restored.
+      Damaged: the ledger would have the same nodes trained for ever.
     """
-    setup, here = setup_of(store.manifest, source), stacks.here()
-    trained = discarded = 0
-    spoiled: Spoiled = {}
+    setup, here = supply.setup_of(store.manifest, source), stacks.here()
+    trained, discarded, spoiled = _restore(store, setup, here, say)
     while True:
+        rows = database.head(store.ledger).rows
         serving, drafts = _due(store, spoiled)
         if not drafts:
             break
         made, lost, more = _round(store, setup, here, serving, drafts, say)
+        if not more and rows == database.head(store.ledger).rows:  # what is outdated is so by a later row
+            raise database.Damaged(
+                f"{store.root}'s ledger is damaged: no row says why node {drafts[0].identity} is outdated; "
+                "restore it from a copy (python -m s3t verify tells more)"
+            )
         trained, discarded, spoiled = trained + made, discarded + lost, spoiled | more
     if spoiled:
         others = f" (and {len(spoiled) - 1} more nodes)" if len(spoiled) > 1 else ""
@@ -211,9 +204,41 @@ def train(store: Store, source: Source, *, say: Callable[[Draft], None] = lambda
     return Work(trained, discarded)
 
 
+def _restore(store: Store, setup: Setup, here: Mapping[str, Any], say: Callable[[Draft], None]) -> Round:
+    """Train serving nodes whose files are lost or damaged once more, on what they saw then, and put the files back."""
+    lost = stores.damaged(store)
+    names = {place: node.identity for place, node in supply.serving(store).items()}
+    done, outdated = 0, 0
+    spoiled: Spoiled = {}
+    for made in again(store, setup, here, lost):
+        node, parent = made.node, names.get((made.node.shard, made.node.slices[:-1]))
+        try:
+            _put_back(store, made, parent)
+            done += 1
+            say(_draft_of(made))
+        except ValueError as error:
+            if node not in stores.live(store):  # an example of it was deleted meanwhile
+                outdated += 1
+                continue
+            spoiled[node.identity] = f"{lost[node]}, and {error}: restore it from a copy, or heal where it was trained"
+    return Round(done, outdated, spoiled)
+
+
+def _put_back(store: Store, made: Again, parent: str | None) -> None:
+    if made.trained is None:
+        raise ValueError(made.why)
+    stores.restore(store, _draft_of(made), to_tensors(made.trained), made.stack, parent)
+
+
+def _draft_of(made: Again) -> Draft:
+    """The draft that a node was trained from."""
+    node = made.node
+    return Draft(node.identity, node.shard, node.slices, made.ids, node.as_of, merkle_root(made.ids))
+
+
 def _due(store: Store, spoiled: Spoiled) -> tuple[Serving, list[Draft]]:
     """The nodes that serve, by place, and drafts of those that should and can, parents first; none below a spoiled one."""
-    serving = {(node.shard, node.slices): node for node in stores.live(store)}
+    serving = supply.serving(store)
     places = [(shard, slices) for slices in store.manifest.nodes for shard in range(store.manifest.shards)]
     lost = [place for place in places if place not in serving and stores.trainable(store, *place)]
     drafts = [stores.draft(store, *place) for place in lost]
@@ -237,19 +262,17 @@ def _round(
         return Round(0, 0, {})
     jobs = {(draft.shard, draft.slices): draft for draft in drafts}
     names = {place: node.identity for place, node in serving.items()}
-    read = reader(store, setup, serving)
+    read = supply.reader(store, setup, serving)
     made, lost = 0, 0
     spoiled: Spoiled = {}
     try:
-        if damaged := _damaged(serving, drafts, read):
-            return Round(0, 0, damaged)
-        for call in builds.build(setup, compartments(setup, held), list(jobs), read):
+        for call in builds.build(setup, supply.compartments(setup, held), list(jobs), read):
             for place, trained in call.nodes:
                 try:
                     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)):
                         spoiled[jobs[place].identity] = _diverged(jobs[place])
                         continue
-                    _publish(store, jobs[place], trained, stack_of(here, call), names.get((place[0], place[1][:-1])))
+                    _publish(store, jobs[place], trained, supply.stack_of(here, call), names.get((place[0], place[1][:-1])))
                     names[place], made = jobs[place].identity, made + 1
                     say(jobs[place])
                 except Outdated:
@@ -259,20 +282,6 @@ def _round(
     except Outdated:  # a parent went while it was being read
         pass
     return Round(made, lost, spoiled)
-
-
-def _damaged(serving: Serving, drafts: Sequence[Draft], read: Callable[[int, Node], Trained]) -> Spoiled:
-    """The serving ancestors of drafts whose files cannot be read."""
-    found: Spoiled = {}
-    for shard, node in sorted({(draft.shard, draft.slices[:n]) for draft in drafts for n in range(1, len(draft.slices))}):
-        try:
-            if (shard, node) in serving:
-                read(shard, node)
-        except Outdated:
-            raise
-        except ValueError as error:
-            found[serving[shard, node].identity] = f"{error}: restore the file from a copy, or nothing below it comes back"
-    return found
 
 
 def _diverged(draft: Draft) -> str:
@@ -291,44 +300,6 @@ def _gathered(store: Store, drafts: Sequence[Draft]) -> tuple[Compartments, list
                 found[shard, s].append(one)
     held = lambda draft: tuple(sorted(one for s in draft.slices for one in found[draft.shard, s]))  # noqa: E731
     return found, [draft for draft in drafts if draft.ids == held(draft)]
-
-
-def compartments(setup: Setup, held: Compartments) -> Slices:
-    """The examples of some slices in their compartments, fetched from the source; all other compartments are empty.
-
-    Raises:
-      ValueError: an id that the source lacks; more examples than a compartment has room for.
-    """
-    rows = sorted((one, shard, s) for (shard, s), ids in held.items() for one in ids)
-    ids, shard, slice_ = np.array(rows, np.int64).reshape(-1, 3).T
-    x, y = setup.source.fetch(ids)
-    places = Places(shard.astype(np.int32), slice_.astype(np.int32))
-    return training.arrange(x, y, ids, places, setup.shards, setup.plan.slices, setup.shapes[0].capacity)
-
-
-def reader(store: Store, setup: Setup, serving: Serving) -> Callable[[int, Node], Trained]:
-    """(shard, node) -> what a serving node owns, read once.
-
-    The function raises Outdated if the node serves no more, and ValueError if its file is damaged.
-    """
-    source = setup.source
-
-    @functools.cache
-    def read(shard: int, node: Node) -> Trained:
-        try:
-            _, tensors = stores.load(store, serving[shard, node])
-        except (KeyError, ValueError):
-            if serving.get((shard, node)) in stores.live(store):
-                raise
-            raise Outdated(f"node {list(node)} of shard {shard} serves no more") from None
-        return from_tensors(source.backbone, source.recipe.lora, setup.plan.slices, len(node), tensors)
-
-    return read
-
-
-def stack_of(here: Mapping[str, Any], call: builds.Call) -> dict[str, Any]:
-    """The stack of a node: of this process, and of the program that made it."""
-    return {**here, "shape": call.shape._asdict(), "program": call.program}
 
 
 def _publish(store: Store, draft: Draft, trained: Trained, stack: Mapping[str, Any], parent: str | None) -> None:

@@ -7,14 +7,13 @@ as published. Bytes are a function of the stack too, so a node of another stack 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from s3t import build as builds
-from s3t import heal, verify
-from s3t import ledger as ledgers
+from s3t import database, supply
 from s3t import stack as stacks
 from s3t import store as stores
+from s3t.again import Again, again
 from s3t.build import Setup
 from s3t.certificate import Certificate, digest, parameters_digest
 from s3t.ledger import Node
@@ -32,17 +31,6 @@ class Verdict(NamedTuple):
     why: str = ""
 
 
-class Family(NamedTuple):
-    """Nodes that agree on who is in each slice, and so can be trained from one arrangement of examples.
-
-    held: (shard, slice) -> ids.
-    nodes: (shard, slices) -> identity and certificate.
-    """
-
-    held: dict[tuple[int, int], list[int]]
-    nodes: dict[tuple[int, tuple[int, ...]], tuple[str, Certificate]]
-
-
 def replay(store: Store, source: Source, which: str | int = "all") -> dict[str, Any]:
     """Train serving nodes once more and compare their bytes with what was published. Nothing is changed.
 
@@ -58,7 +46,7 @@ def replay(store: Store, source: Source, which: str | int = "all") -> dict[str, 
     Raises:
       ValueError: no such node, or a source that is not the store's.
     """
-    setup = heal.setup_of(store.manifest, source)
+    setup = supply.setup_of(store.manifest, source)
     verdicts = _judged(store, setup, chosen(store, which))
     serving = set(stores.names(stores.live(store)))  # what was dropped while we looked may have lost its file
     verdicts = [verdict for verdict in verdicts if verdict.node in serving]
@@ -76,7 +64,7 @@ def chosen(store: Store, which: str | int) -> list[Node]:
     if isinstance(which, int):
         if which < 1:
             raise ValueError(f"{which} nodes trained once more prove nothing: give 1 or more, or all")
-        head = ledgers.head(store.ledger).digest
+        head = database.head(store.ledger).digest
         drawn = sorted(nodes, key=lambda node: digest("sample", [head, node.identity]))[:which]
         return [node for node in nodes if node in drawn]
     found = [node for node in nodes if node.identity == which]
@@ -87,7 +75,7 @@ def chosen(store: Store, which: str | int) -> list[Node]:
 
 def _judged(store: Store, setup: Setup, nodes: Sequence[Node]) -> list[Verdict]:
     here = stacks.here()
-    verdicts, todo = [], list[tuple[Node, Certificate]]()
+    verdicts, todo = [], dict[Node, Certificate]()
     for node in nodes:
         try:
             certificate, _ = stores.load(store, node)
@@ -98,10 +86,20 @@ def _judged(store: Store, setup: Setup, nodes: Sequence[Node]) -> list[Verdict]:
         if other := _other(certificate.stack, stack):
             verdicts.append(Verdict(node.identity, ELSEWHERE, other))
         else:
-            todo.append((node, certificate))
-    for family in _families(store, todo):
-        verdicts += _trained(store, setup, here, family)
-    return verdicts
+            todo[node] = certificate
+    return [*verdicts, *(_verdict(todo[made.node], made) for made in again(store, setup, here, todo))]
+
+
+def _verdict(certificate: Certificate, made: Again) -> Verdict:
+    """What is to be said of a node that was trained once more."""
+    name = made.node.identity
+    if made.trained is None:
+        return Verdict(name, ELSEWHERE, made.why)
+    if other := _other(certificate.stack, made.stack):
+        return Verdict(name, ELSEWHERE, other)
+    if parameters_digest(to_tensors(made.trained)) == certificate.output:
+        return Verdict(name, IDENTICAL)
+    return Verdict(name, DIFFERS, "training gives other bytes than were published")
 
 
 def _other(recorded: Mapping[str, Any], stack: Mapping[str, Any]) -> str:
@@ -112,45 +110,3 @@ def _other(recorded: Mapping[str, Any], stack: Mapping[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
-
-
-def _families(store: Store, todo: Iterable[tuple[Node, Certificate]]) -> list[Family]:
-    """The nodes by what they agree on: those trained before more examples came stand apart."""
-    examples = {
-        shard: [row for row in ledgers.shard_ids(store.ledger, shard) if row[-1] is None]
-        for shard in range(store.manifest.shards)
-    }
-    families: list[Family] = []
-    for node, certificate in todo:
-        own = {(node.shard, s): verify.held_by(examples[node.shard], node, (s,)) for s in node.slices}
-        kin = [one for one in families if all(one.held.get(place, ids) == ids for place, ids in own.items())]
-        if not kin:
-            families.append(Family({}, {}))
-            kin = families[-1:]
-        kin[0].held.update(own)
-        kin[0].nodes[node.shard, node.slices] = node.identity, certificate
-    return families
-
-
-def _trained(store: Store, setup: Setup, here: Mapping[str, Any], family: Family) -> Iterator[Verdict]:
-    """Train the nodes of a family anew, each below its ancestors as published, and judge them."""
-    read = heal.reader(store, setup, {(node.shard, node.slices): node for node in stores.live(store)})
-    slices = heal.compartments(setup, family.held)
-    for depth in sorted({len(node) for _, node in family.nodes}):  # one by one, so that ancestors are read and not trained
-        jobs = []
-        for shard, node in (job for job in family.nodes if len(job[1]) == depth):
-            try:
-                for above in range(1, depth):
-                    read(shard, node[:above])
-                jobs.append((shard, node))
-            except ValueError as error:
-                yield Verdict(family.nodes[shard, node][0], ELSEWHERE, f"an ancestor cannot be read: {error}")
-        for call in builds.build(setup, slices, jobs, read):
-            for job, trained in call.nodes:
-                name, certificate = family.nodes[job]
-                if other := _other(certificate.stack, heal.stack_of(here, call)):
-                    yield Verdict(name, ELSEWHERE, other)
-                elif parameters_digest(to_tensors(trained)) == certificate.output:
-                    yield Verdict(name, IDENTICAL)
-                else:
-                    yield Verdict(name, DIFFERS, "training gives other bytes than were published")

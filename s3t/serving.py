@@ -8,23 +8,24 @@ whoever deletes, and asks after the acknowledgement, is answered without the nod
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from s3t import database, serve
 from s3t import ledger as ledgers
-from s3t import serve
 from s3t import store as stores
 from s3t.adapters import Lora
 from s3t.backbone import Backbone
-from s3t.heal import setup_of
-from s3t.ledger import Head
+from s3t.database import Head
+from s3t.manifest import plan_of
 from s3t.plan import at_depth
 from s3t.serve import Bank, Part, Table
 from s3t.source import Source, from_tensors
 from s3t.store import Store
+from s3t.supply import setup_of
 
 Tree = Any
 
@@ -48,15 +49,17 @@ class View(NamedTuple):
     """What is served while the ledger stays as it is.
 
     head: of the ledger.
-    seats: identity -> the node's seat, of every live node.
+    seats: identity -> the node's seat, of every live node with a whole file.
     table: who answers.
     depth: for each shard the depth served, 0 if it has no model.
+    damaged: the files of live nodes that are missing or altered, one line each; others answer in their place.
     """
 
     head: Head
     seats: dict[str, Seat]
     table: Table
     depth: tuple[int, ...]
+    damaged: tuple[str, ...] = ()
 
 
 class Answer(NamedTuple):
@@ -89,7 +92,7 @@ class Server:
         aggregate: str = "mean",
         batch_size: int = BATCH_SIZE,
     ) -> None:
-        """Load every live node.
+        """Load every live node whose file is what was published.
 
         Args:
           store: an open store.
@@ -98,11 +101,11 @@ class Server:
           batch_size: examples that run at once.
 
         Raises:
-          ValueError: a file that is missing or altered, or does not fit the model.
+          ValueError: a file that does not fit the model.
         """
         self.store, self.backbone, self.lora = store, backbone, lora
         self.aggregate, self.batch_size = aggregate, batch_size
-        self.plan = stores.plan_of(store.manifest)
+        self.plan = plan_of(store.manifest)
         self.frozen = jax.device_put(frozen)
         self.ensemble = serve.make_ensemble(backbone, lora, self.plan.slices)
         self.shapes = serve.part_shapes(backbone, lora, self.plan)
@@ -116,15 +119,13 @@ class Server:
     def refresh(self) -> None:
         """Let memory follow the ledger: rows of dropped nodes become 0, new nodes get free rows.
 
+        A node whose file is missing or altered stays out, and what is below it answers no more, until a heal restores it.
+
         Raises:
-          ValueError: a file that is missing or altered, or does not fit the model; nothing is changed.
+          ValueError: a file that does not fit the model; nothing is changed.
         """
-        while (head := ledgers.head(self.store.ledger)) != self.view.head:
-            try:
-                self._follow()
-            except ValueError:
-                if ledgers.head(self.store.ledger) == head:
-                    raise  # else a node was dropped, and its file purged, while we read
+        while database.head(self.store.ledger) != self.view.head:
+            self._follow()
 
     def predict(self, x: np.ndarray) -> Answer:
         """The ensemble's logits of some examples, all by the same nodes.
@@ -140,8 +141,10 @@ class Server:
         while True:
             self.refresh()
             if not any(self.view.depth):
-                left = any(stores.trainable(self.store, *place) for place in stores.missing(self.store))
-                what = "train the store" if left else "it has no example left to train on: make another"
+                lost = any(stores.trainable(self.store, *place) for place in stores.missing(self.store))
+                what = (
+                    "train the store" if lost or self.view.damaged else "it has no example left to train on: make another"
+                )
                 raise ValueError(f"{stores.REBUILD}: no shard has a model, so that nothing can be predicted; {what}")
             logits = np.concatenate(
                 [self._logits(x[at : at + self.batch_size]) for at in range(0, len(x), self.batch_size)]
@@ -160,7 +163,7 @@ class Server:
 
     def _outdated(self) -> bool:
         """Whether a node in memory has been dropped since the last look."""
-        if ledgers.head(self.store.ledger) == self.view.head:
+        if database.head(self.store.ledger) == self.view.head:
             return False
         return not self.view.seats.keys() <= set(stores.names(stores.live(self.store)))
 
@@ -172,30 +175,35 @@ class Server:
             if count > self.rows[depth - 1]:
                 raise ValueError(f"{count} nodes of depth {depth} live, room is for {self.rows[depth - 1]}: serve anew")
         new = [node for name, node in live.items() if name not in self.view.seats]
-        read = {node.identity: self._read(node) for node in new}  # before anything is changed
+        read, damaged = {}, []
+        for node in new:  # before anything is changed
+            try:
+                certificate, tensors = stores.load(self.store, node)
+            except ValueError as error:
+                damaged.append(str(error))
+            else:
+                read[node] = certificate.parent, self._part(node, tensors)
         seats = {name: seat for name, seat in self.view.seats.items() if name in live}
         for name, seat in self.view.seats.items():
             if name not in live:
                 self._put(seat, serve.blank(self.shapes[len(seat.node.slices) - 1]))
-        for node in new:
-            parent, part = read.pop(node.identity)
+        for node, (parent, part) in read.items():
             seats[node.identity] = Seat(node, parent, self._free(seats.values(), len(node.slices)))
             self._put(seats[node.identity], part)
-        self.view = View(head, seats, *self._table(seats))
+        self.view = View(head, seats, *self._table(seats), tuple(damaged))
 
     def _snapshot(self) -> tuple[Head, tuple[ledgers.Node, ...]]:
         with self.store.ledger:
             self.store.ledger.execute("BEGIN")  # head and nodes of one moment
-            return ledgers.head(self.store.ledger), stores.live(self.store)
+            return database.head(self.store.ledger), stores.live(self.store)
 
-    def _read(self, node: ledgers.Node) -> tuple[str | None, Part]:
-        """The digest of the parent's certificate, and what the node owns."""
-        certificate, tensors = stores.load(self.store, node)
+    def _part(self, node: ledgers.Node, tensors: Mapping[str, np.ndarray]) -> Part:
+        """What a node owns."""
         try:
             trained = from_tensors(self.backbone, self.lora, self.plan.slices, len(node.slices), tensors)
         except ValueError as error:
             raise ValueError(f"node {node.identity}: {error}") from None
-        return certificate.parent, Part(trained.slot, trained.head)
+        return Part(trained.slot, trained.head)
 
     def _free(self, seats: Iterable[Seat], depth: int) -> int:
         """The first free row of a depth."""
@@ -229,7 +237,8 @@ def predict(store: Store, source: Source, ids: Sequence[int] | None, split: str 
       aggregate: one of `serve.AGGREGATES`.
 
     Returns:
-      ids, labels (the classes of the largest logits), logits, depth (served by each shard), head (of the ledger).
+      ids, labels (the classes of the largest logits), logits, depth (served by each shard), head (of the ledger), problems
+      (files of nodes that are missing or altered, so that shallower ones answer).
 
     Raises:
       ValueError: a source that is not the store's, examples that it lacks; as `Server`.
@@ -246,4 +255,5 @@ def predict(store: Store, source: Source, ids: Sequence[int] | None, split: str 
         "logits": answer.logits.tolist(),
         "depth": list(answer.depth),
         "head": answer.head,
+        "problems": list(server.view.damaged),
     }

@@ -12,7 +12,6 @@ elsewhere (backups, what a serving process holds in memory) are not in reach of 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,44 +19,22 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from s3t import certificate as certificates
+from s3t import database, deletion, files
 from s3t import ledger as ledgers
+from s3t import manifest as manifests
 from s3t.certificate import Certificate
-from s3t.ledger import Ledger, Outdated
-from s3t.plan import Node, Plan, make_plan
+from s3t.database import Ledger
+from s3t.ledger import Outdated
+from s3t.manifest import Manifest
+from s3t.plan import Node
 
-__all__ = ["Draft", "Manifest", "Outdated", "Store", "create", "open"]
+__all__ = ["Draft", "Outdated", "Store", "create", "open"]
 
 MANIFEST, LEDGER, NODES, SUFFIX = "manifest.json", "ledger.sqlite", "nodes", ".safetensors"
 REBUILD = "needs rebuild"
-
-
-class Manifest(NamedTuple):
-    """What a store was built from.
-
-    factory: `module:function` that makes model and data.
-    arguments: its keyword arguments, a JSON object; where things lie, not what is trained.
-    backbone: digest of the frozen parameters.
-    hyper: hyper-parameters, a JSON object; part of every node's identity.
-    root_key: seed of every random draw.
-    shards: m, models of the ensemble.
-    slices: L, slices of a shard.
-    nodes: the plan of every shard.
-    partition_key: the key that places examples, in hexadecimal digits; a secret.
-    """
-
-    factory: str
-    arguments: dict[str, Any]
-    backbone: str
-    hyper: dict[str, Any]
-    root_key: int
-    shards: int
-    slices: int
-    nodes: tuple[Node, ...]
-    partition_key: str
 
 
 class Store(NamedTuple):
@@ -93,24 +70,26 @@ def create(root: Path | str, manifest: Manifest) -> Store:
     """A new store without examples and nodes, in a new or empty directory, or one in which a creation was killed.
 
     Raises:
-      ValueError: a directory that holds something else; a manifest that cannot be.
+      ValueError: a directory that holds something else, or in which another process is making a store; a manifest that
+        cannot be.
     """
     root = Path(root)
-    text = certificates.canonical(_checked(manifest)._asdict())
+    text = certificates.canonical(manifests.checked(manifest)._asdict())
     root.mkdir(parents=True, exist_ok=True)
-    begun = (root / MANIFEST).with_suffix(".tmp")
-    found = sorted(root.iterdir())
-    ours = [path for path in found if path in (begun, root / NODES) or path.name.startswith(LEDGER)]
-    if found and (begun not in found or ours != found):
-        raise ValueError(f"{root} is not empty: choose another directory for the store")
-    _flush(begun, text)  # first: what stands beside it is not a store yet
-    for path in root.glob(f"{LEDGER}*"):
-        path.unlink()
-    (root / NODES).mkdir(exist_ok=True)
-    ledgers.create(root / LEDGER, manifest_digest(text)).close()
-    begun.replace(root / MANIFEST)  # last: a directory without it is no store
-    _sync(root)
-    _sync(root.parent)
+    with files.alone(root):
+        begun = (root / MANIFEST).with_suffix(".tmp")
+        found = sorted(root.iterdir())
+        ours = [path for path in found if path in (begun, root / NODES) or path.name.startswith(LEDGER)]
+        if found and (begun not in found or ours != found):
+            raise ValueError(f"{root} is not empty: choose another directory for the store")
+        files.flush(begun, text)  # first: what stands beside it is not a store yet
+        for path in root.glob(f"{LEDGER}*"):
+            path.unlink()
+        (root / NODES).mkdir(exist_ok=True)
+        database.create(root / LEDGER, manifests.digest_of(text)).close()
+        begun.replace(root / MANIFEST)  # last: a directory without it is no store
+        files.sync(root)
+    files.sync(root.parent)
     return look(root)  # the manifest as JSON has it, as every other process will see it
 
 
@@ -135,7 +114,7 @@ def look(root: Path | str, *, still: bool = False) -> Store:
 
     Args:
       root: its directory.
-      still: it may be a copy on a read-only disk, as in `ledger.open`; not for who serves.
+      still: it may be a copy on a read-only disk, as in `database.open`; not for who serves.
 
     Raises:
       ValueError: there is no store; its manifest is not the one that its ledger was created with; a ledger that cannot be
@@ -143,9 +122,9 @@ def look(root: Path | str, *, still: bool = False) -> Store:
     """
     root = Path(root)
     text = manifest_text(root)
-    manifest = parse(root, text)
-    ledger = ledgers.open(root / LEDGER, still=still)
-    if ledgers.manifest(ledger) != manifest_digest(text):
+    manifest = manifests.parse(text, root / MANIFEST)
+    ledger = database.open(root / LEDGER, still=still)
+    if ledgers.manifest(ledger) != manifests.digest_of(text):
         ledger.close()
         raise ValueError(f"the manifest of {root} is not the one that its ledger was created with: restore it from a copy")
     return Store(root, manifest, ledger)
@@ -162,71 +141,12 @@ def manifest_text(root: Path) -> bytes:
     return (root / MANIFEST).read_bytes()
 
 
-def parse(root: Path, text: bytes) -> Manifest:
-    """The manifest of a store from its file.
-
-    Raises:
-      ValueError: it is not one.
-    """
-    try:
-        fields = json.loads(text)
-        return Manifest(**{**fields, "nodes": tuple(tuple(node) for node in fields["nodes"])})
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{root / MANIFEST} is not a manifest of a store: restore it from a copy") from None
-
-
 def close(store: Store) -> None:
     """Let go of the ledger's file."""
     store.ledger.close()
 
 
-def plan_of(manifest: Manifest) -> Plan:
-    """The plan of every shard."""
-    return make_plan(manifest.slices, manifest.nodes)
-
-
-def _checked(manifest: Manifest) -> Manifest:
-    if manifest.shards < 1:
-        raise ValueError(f"a store needs at least 1 shard, got {manifest.shards}")
-    if plan_of(manifest).nodes != manifest.nodes:
-        raise ValueError("the manifest's nodes are not those of a plan: give plan.nodes")
-    module, _, function = manifest.factory.partition(":")
-    if not module or not function:
-        raise ValueError(f"a factory is named module:function, got {manifest.factory!r}")
-    return manifest
-
-
-def manifest_digest(text: bytes) -> str:
-    """What the ledger's first row holds of the manifest's file."""
-    return certificates.digest("manifest", text.decode(errors="surrogateescape"))  # a damaged one has a digest too
-
-
 # --- Files ------------------------------------------------------------------------------------------------------------
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file so that after a crash it is there whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    _flush(temporary, data)
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _flush(path: Path, data: bytes) -> None:
-    """Write a file that is on disk when this returns."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    """Make names that came or went in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def file_of(store: Store, identity: str) -> Path:
@@ -238,25 +158,6 @@ def leftovers(store: Store, live: Iterable[str]) -> list[Path]:
     """Everything among the files of nodes that is not the file of one of these."""
     names = {identity + SUFFIX for identity in live}
     return sorted(path for path in (store.root / NODES).iterdir() if path.name not in names)
-
-
-def _read(path: Path) -> tuple[Certificate, dict[str, np.ndarray]]:
-    """A node's file.
-
-    Raises:
-      ValueError: a file that is missing, damaged or cannot be read.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-    except FileNotFoundError:
-        raise ValueError(f"the file {path} is missing") from None
-    except SafetensorError as error:
-        raise ValueError(f"the file {path} is damaged: {error}") from None
-    except OSError as error:  # a directory in its place, a disk that fails
-        raise ValueError(f"the file {path} cannot be read: {error}") from None
-    return certificates.from_json(metadata.get("certificate", "")), tensors
 
 
 # --- Examples and nodes -----------------------------------------------------------------------------------------------
@@ -312,6 +213,34 @@ def publish(
       Outdated: one of its ids was deleted since the draft, or its parent serves no more.
       ValueError: no such parent; a node of this identity that serves with other bytes.
     """
+    certificate, data = _sealed(store, drafted, tensors, stack, parent)
+    node = _node(drafted, certificate)
+    ledgers.publish(store.ledger, node, parent, lambda: files.write(file_of(store, node.identity), data))
+    return certificate
+
+
+def restore(
+    store: Store, drafted: Draft, tensors: Mapping[str, np.ndarray], stack: Mapping[str, Any], parent: str | None
+) -> None:
+    """Put a serving node's file back after training it once more, if not a bit of it is other than what was published.
+
+    Args:
+      store, tensors, stack, parent: as in `publish`.
+      drafted: what the node was trained on then.
+
+    Raises:
+      Outdated: the node serves no more.
+      ValueError: another certificate than was published, be it for parameters or for the stack.
+    """
+    certificate, data = _sealed(store, drafted, tensors, stack, parent)
+    node = _node(drafted, certificate)
+    ledgers.restore(store.ledger, node, lambda: files.write(file_of(store, node.identity), data))
+
+
+def _sealed(
+    store: Store, drafted: Draft, tensors: Mapping[str, np.ndarray], stack: Mapping[str, Any], parent: str | None
+) -> tuple[Certificate, bytes]:
+    """The certificate of a trained node, and its file."""
     made = store.manifest
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}  # save disregards strides
     certificate = Certificate(
@@ -326,15 +255,16 @@ def publish(
         dict(stack),
         certificates.parameters_digest(arrays),
     )
-    data = save(arrays, {"certificate": certificates.to_json(certificate)})
+    return certificate, save(arrays, {"certificate": certificates.to_json(certificate)})
+
+
+def _node(drafted: Draft, certificate: Certificate) -> ledgers.Node:
     digest = certificates.certificate_digest(certificate)
-    node = ledgers.Node(drafted.identity, drafted.shard, drafted.slices, drafted.as_of, digest)
-    ledgers.publish(store.ledger, node, parent, lambda: _write(file_of(store, node.identity), data))
-    return certificate
+    return ledgers.Node(drafted.identity, drafted.shard, drafted.slices, drafted.as_of, digest)
 
 
 def live(store: Store) -> tuple[ledgers.Node, ...]:
-    """The nodes that may serve, in the order of their publication; ask again when `ledger.head` has changed."""
+    """The nodes that may serve, in the order of their publication; ask again when `database.head` has changed."""
     return ledgers.nodes(store.ledger)
 
 
@@ -344,12 +274,24 @@ def load(store: Store, node: ledgers.Node) -> tuple[Certificate, dict[str, np.nd
     Raises:
       ValueError: a file that is missing or is not what was published.
     """
-    certificate, tensors = _read(file_of(store, node.identity))
+    certificate, tensors = files.read(file_of(store, node.identity))
     if certificates.certificate_digest(certificate) != node.certificate:
         raise ValueError(f"the certificate of node {node.identity} is not the one that was published")
     if certificates.parameters_digest(tensors) != certificate.output:
         raise ValueError(f"the parameters of node {node.identity} are not those that were published")
     return certificate, tensors
+
+
+def damaged(store: Store) -> dict[ledgers.Node, str]:
+    """The serving nodes whose files are missing or not what was published, and why."""
+    found = {}
+    for node in live(store):
+        try:
+            load(store, node)
+        except ValueError as error:
+            found[node] = str(error)
+    serving = set(names(live(store)))  # what was dropped while we looked may have lost its file
+    return {node: why for node, why in found.items() if node.identity in serving}
 
 
 def missing(store: Store) -> tuple[tuple[int, Node], ...]:
@@ -380,10 +322,10 @@ def delete(store: Store, ids: Iterable[int], request_id: str | None = None) -> d
       acknowledged_ms, milliseconds from the call to the durable record.
 
     Raises:
-      ValueError: as `ledger.delete`; nothing is changed.
+      ValueError: as `deletion.delete`; nothing is changed.
     """
     began = perf_counter()
-    done = ledgers.delete(store.ledger, ids, os.urandom(8).hex() if request_id is None else request_id)
+    done = deletion.delete(store.ledger, ids, os.urandom(8).hex() if request_id is None else request_id)
     return {
         "request": done.request,
         "state": done.state,
@@ -412,11 +354,11 @@ def purge(store: Store) -> tuple[str, ...]:
         for path in left:
             if path not in directories:
                 path.unlink()
-        _sync(store.root / NODES)
+        files.sync(store.root / NODES)
         if directories:
             raise ValueError(f"{directories[0]} is a directory, perhaps of copies: remove it, then purge again")
 
-    return ledgers.purge(store.ledger, remove)
+    return deletion.purge(store.ledger, remove)
 
 
 def heal(store: Store) -> tuple[str, ...]:
@@ -426,10 +368,10 @@ def heal(store: Store) -> tuple[str, ...]:
     """
     waiting = [(shard, slices) for shard, slices in missing(store) if trainable(store, shard, slices)]
     done: list[str] = []
-    for request in ledgers.requests(store.ledger, "purged"):
-        hit = ledgers.places_hit(store.ledger, request)
+    for request in deletion.requests(store.ledger, "purged"):
+        hit = deletion.places_hit(store.ledger, request)
         if not any((shard, slice_) in hit for shard, slices in waiting for slice_ in slices):
-            done += [request] * ledgers.heal(store.ledger, request)
+            done += [request] * deletion.heal(store.ledger, request)
     return tuple(done)
 
 
@@ -445,7 +387,7 @@ def status(store: Store) -> dict[str, Any]:
     ]
     if not any(depth):
         problems.append(f"{REBUILD}: no shard has a model")
-    rows, head = ledgers.head(store.ledger)
+    rows, head = database.head(store.ledger)
     return {
         "ok": not problems,
         "problems": problems,

@@ -7,10 +7,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from s3t import audit, database
 from s3t import certificate as certificates
 from s3t import ledger as ledgers
+from s3t import manifest as manifests
 from s3t import store as stores
-from s3t.ledger import Ledger
+from s3t.database import Ledger
 from s3t.store import Store
 
 
@@ -32,9 +34,9 @@ def verify(root: Path | str, expect_head: str | None = None) -> dict[str, Any]:
     root = Path(root)
     text, path = stores.manifest_text(root), root / stores.LEDGER
     try:
-        with closing(ledgers.open(path, still=True)) as ledger, ledgers.explained(path):
+        with closing(database.open(path, still=True)) as ledger, database.explained(path):
             return _verify(root, text, ledger, expect_head)
-    except ledgers.Damaged as error:
+    except database.Damaged as error:
         return {"ok": False, "problems": [str(error)]}
 
 
@@ -43,10 +45,10 @@ def _verify(root: Path, text: bytes, ledger: Ledger, expect_head: str | None) ->
     seen: dict[str, Any] = {}
     with ledger:
         ledger.execute("BEGIN")  # one snapshot
-        rows, head = ledgers.head(ledger)
-        problems = ledgers.audit(ledger, stores.manifest_digest(text), expect_head)
+        rows, head = database.head(ledger)
+        problems = audit.audit(ledger, manifests.digest_of(text), expect_head)
         if not problems:  # else there is nothing to hold the nodes against
-            store = Store(root, stores.parse(root, text), ledger)
+            store = Store(root, manifests.parse(text, root / stores.MANIFEST), ledger)
             nodes = stores.live(store)
             faults = [fault for shard in range(store.manifest.shards) for fault in _faults(store, nodes, shard)]
             left = stores.leftovers(store, stores.names(nodes))
@@ -75,7 +77,7 @@ def _faults(store: Store, nodes: Iterable[ledgers.Node], shard: int) -> list[tup
         except ValueError as error:
             faults.append((node.identity, str(error)))
             continue
-        held = held_by(examples, node)
+        held = ledgers.held_by(examples, node)
         made = store.manifest
         claims = {
             "was made otherwise than the manifest says": certificate[:5]
@@ -90,18 +92,6 @@ def _faults(store: Store, nodes: Iterable[ledgers.Node], shard: int) -> list[tup
     return faults
 
 
-def held_by(
-    examples: Iterable[tuple[int, int, int, int | None]], node: ledgers.Node, slices: Iterable[int] | None = None
-) -> list[int]:
-    """The ids that a node was trained on in all of its slices or in some, from its shard's rows (`ledger.shard_ids`)."""
-    among, as_of = set(node.slices if slices is None else slices), node.as_of
-    return [
-        one
-        for one, slice_, registered, gone in examples
-        if slice_ in among and registered <= as_of and (gone is None or gone > as_of)
-    ]
-
-
 def proofs(store: Store, one: int) -> dict[str, Any]:
     """Whether each serving node was trained on an id, so that a third party can check it (`s3t.certificate`).
 
@@ -114,8 +104,8 @@ def proofs(store: Store, one: int) -> dict[str, Any]:
         examples = ledgers.shard_ids(store.ledger, shard)
         for node in stores.live(store):
             if node.shard == shard:
-                tree = certificates.merkle_tree(held_by(examples, node))
+                tree = certificates.merkle_tree(ledgers.held_by(examples, node))
                 proof = certificates.prove(tree, one)
                 text = certificates.to_json(stores.load(store, node)[0])
                 found.append({"certificate": text, "holds": "leaf" in proof, "proof": proof})
-    return {"id": one, "head": ledgers.head(store.ledger).digest, "nodes": found}
+    return {"id": one, "head": database.head(store.ledger).digest, "nodes": found}

@@ -1,7 +1,12 @@
 """One run of s3t from pre-training to report, everything tiny: what it leaves, resuming, refusals, baselines by hand."""
 
 import functools
+import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -23,6 +28,7 @@ from s3t.partition import Places
 from tests import stacks
 from unlearn import tree
 
+ROOT = Path(__file__).parent.parent
 TINY = {"patch": 4, "width": 8, "depth": 2, "heads": 2, "mlp_dim": 8}
 
 
@@ -197,6 +203,65 @@ def timeless(value):
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
+CHILD = """
+import sys
+from tests.run_s3t_test import TINY, config, pretrain, run_pretrain, run_s3t, vits
+vits.VITS["tiny"], run_pretrain.run = TINY, pretrain
+run_s3t.run(config(), sys.argv[1], "the command")
+"""
+
+
+def child(workdir):
+    """A process that runs the tiny config."""
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(workdir)], cwd=ROOT, stderr=subprocess.DEVNULL, env={**os.environ, **cache}
+    )
+
+
+def while_it_builds(workdir):
+    return any((workdir / "store" / "nodes").glob("*.safetensors"))
+
+
+def while_it_deletes(workdir):
+    return (workdir / "stages" / "deletion-00000.json").exists()
+
+
+def while_it_heals(workdir):
+    return (workdir / "stages" / "deletion-00002.json").exists()
+
+
+def while_it_studies(workdir):
+    return any((workdir / "logits").glob("*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "moments", [[while_it_deletes], [while_it_builds, while_it_heals, while_it_studies]], ids=["one kill", "three kills"]
+)
+def test_a_run_killed_with_kill_9_ends_with_the_same_results(moments, finished, tmp_path):
+    whole, broken = finished[0], tmp_path / "broken"
+    for moment in moments:
+        process = child(broken)
+        while process.poll() is None and not moment(broken):
+            time.sleep(0.001)
+        process.kill()
+        assert process.wait() == -9 and not (broken / "results.json").exists(), f"it ended before {moment.__name__}"
+        assert verify.verify(broken / "store")["ok"]
+    assert child(broken).wait() == 0
+    again, expected = (timeless(json.loads((folder / "results.json").read_text()))["rows"] for folder in (broken, whole))
+    for rows in (again, expected):
+        rows[0]["extra"]["healed"].pop("nodes")  # of the last process that healed
+    assert again == expected
+    files = [
+        {path.name: path.read_bytes() for path in (folder / "store" / "nodes").iterdir()} for folder in (broken, whole)
+    ]
+    assert files[0] == files[1] and len(files[0]) == 6
+
+
 def test_mistakes_are_one_line_before_anything_is_written(tmp_path):
     mistakes = (
         ("planner", "best", "planner 'best' is unknown"),
@@ -213,6 +278,10 @@ def test_mistakes_are_one_line_before_anything_is_written(tmp_path):
         wrong[name] = value
         with pytest.raises(ValueError, match=message):
             run_s3t.run(wrong, str(tmp_path / "dir"))
+    wrong = config()
+    wrong.scale.std = (0.2, 0.3)
+    with pytest.raises(ValueError, match="std has 2 numbers, images have 1 channels: give one"):
+        run_s3t.run(wrong, str(tmp_path / "dir"))
     assert not (tmp_path / "dir").exists()
 
 

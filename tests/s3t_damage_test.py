@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from s3t import ledger, store, verify
+from s3t import database, deletion, store, verify
 from s3t.__main__ import main
 from tests import stores
 
@@ -52,7 +52,7 @@ def alter(opened, statement):
 def test_a_changed_manifest_is_believed_by_no_command(opened, capsys, change):
     path = opened.root / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    head = ledger.head(opened.ledger)
+    head = database.head(opened.ledger)
     for words in (
         ("status",),
         ("delete", "--ids", "1"),
@@ -63,7 +63,7 @@ def test_a_changed_manifest_is_believed_by_no_command(opened, capsys, change):
         status, out, err = run(capsys, *words, "--store", opened.root)
         assert (status, out) == (2, "")
         assert f"the manifest of {opened.root} is not the one that its ledger was created with: restore it" in err
-    assert ledger.head(opened.ledger) == head
+    assert database.head(opened.ledger) == head
     status, out, _ = run(capsys, "verify", "--store", opened.root)
     assert status == 1 and out == "problem: the manifest is not the one that the ledger was created with\n"
 
@@ -116,22 +116,48 @@ def test_a_deletion_without_the_directory_of_nodes_stands(opened, capsys):
     status, out, err = run(capsys, "delete", "--store", opened.root, "--ids", one, "--request-id", "R")
     assert status == 2 and "request R: 1 examples deleted" in out
     assert "error: deleted (request R), but the purge is still to be done: " in err
-    assert ledger.answer(opened.ledger, "R").ids == (one,)
+    assert deletion.answer(opened.ledger, "R").ids == (one,)
 
 
 def test_a_deletion_whose_answer_cannot_be_written_is_purged_and_says_so(opened):
-    """A pipe that nobody reads: at once, as at the interpreter's exit, when what is left is written once more."""
+    """A full disk: at once, as at the interpreter's exit, when what is left is written once more."""
     one = stores.ids_at(opened, 0, 1)[0]
+    with open("/dev/full", "w") as full:
+        done = command("delete", "--json", "--store", opened.root, "--request-id", "R", "--ids", one, stdout=full)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: deleted (request R), but the answer could not be written: [Errno 28]")
+    assert store.status(opened)["requests"] == {"purged": 1} and store.status(opened)["nodes"]["leftovers"] == 0
+
+
+def command(*words, **pipes):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes}
+    words = [sys.executable, "-m", "s3t", *map(str, words)]
+    return subprocess.run(words, cwd=ROOT, text=True, timeout=60, check=False, **pipes)
+
+
+@pytest.fixture
+def unread():
+    """A pipe whose reader has gone."""
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "s3t", "delete", "--json", "--store", str(opened.root), "--request-id", "R", "--ids"]
-    done = subprocess.run(
-        [*command, str(one)], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=False
-    )
+    yield write
     os.close(write)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: deleted (request R), but the answer could not be written: [Errno 32]")
-    assert store.status(opened)["requests"] == {"purged": 1} and store.status(opened)["nodes"]["leftovers"] == 0
+
+
+@pytest.mark.parametrize("words", [("--help",), ("status", "--help"), ("status",), ("verify", "--json"), ("delete",)])
+def test_a_command_that_nobody_reads_ends_without_a_word(opened, unread, words):
+    """As `... | head -1` does; a deletion is done all the same, to its end."""
+    about = () if "--help" in words else ("--store", opened.root)
+    which = ("--ids", stores.ids_at(opened, 0, 1)[0]) if words == ("delete",) else ()
+    done = command(*words, *about, *which, stdout=unread)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert store.status(opened)["requests"] == ({"purged": 1} if which else {})
+
+
+def test_a_mistake_that_nobody_reads_ends_without_a_word(tmp_path, unread):
+    """As `... 2>&1 | head -1` does."""
+    for words in (("status", "--store", tmp_path), ("status",)):
+        assert command(*words, stdout=unread, stderr=subprocess.STDOUT).returncode == 141
 
 
 def test_what_was_not_deleted_is_not_called_so(opened, capsys):
@@ -178,14 +204,14 @@ def unwritable(monkeypatch, path):
     """What SQLite says of a ledger that this process may not write, before it has found its files of rows ahead."""
     error = sqlite3.OperationalError("attempt to write a readonly database")
     error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
-    connect = ledger._connect
+    connect = database._connect
 
     def refused(asked, mode):
         if asked == path and "immutable" not in mode:
             raise error
         return connect(asked, mode)
 
-    monkeypatch.setattr(ledger, "_connect", refused)
+    monkeypatch.setattr(database, "_connect", refused)
 
 
 def test_a_store_on_a_read_only_disk_is_verified(template, tmp_path, monkeypatch):
@@ -200,13 +226,13 @@ def test_a_store_on_a_read_only_disk_is_verified(template, tmp_path, monkeypatch
     (root / "ledger.sqlite-wal").write_bytes(b"rows ahead")  # not to be passed over
     with pytest.raises(ValueError, match=r"cannot be read .*: check who may write") as raised:
         verify.verify(root)
-    assert not isinstance(raised.value, ledger.Damaged)
+    assert not isinstance(raised.value, database.Damaged)
 
 
 def test_a_locked_ledger_is_not_called_damaged(template, tmp_path, monkeypatch):
     root = tmp_path / "store"
     shutil.copytree(template, root)
-    monkeypatch.setattr(ledger, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(database, "WAIT_SECONDS", 0.0)
     holder = sqlite3.connect(root / "ledger.sqlite", isolation_level=None)
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")

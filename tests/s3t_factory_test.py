@@ -9,7 +9,7 @@ from absl import logging
 from experiments import data
 from experiments.models import backbone as vits
 from experiments.s3t_factory import HYPER, RULES, make
-from s3t.__main__ import source_of
+from s3t.factory import source_of
 from unlearn import tree
 
 NAME = "experiments.s3t_factory:make"
@@ -87,6 +87,8 @@ def test_a_backbone_is_random_by_seed_or_read_from_a_file(tmp_path):
         ({"learning_rate": 10**400}, {}, "hyper's 'learning_rate' is 1000"),
         ({"alpha": float("nan")}, {}, "hyper's 'alpha' is nan: give a number above 0"),
         ({"std": [0.5, 0]}, {}, r"hyper's 'std' is \[0.5, 0\]: give a list, each a number above 0"),
+        ({"mean": [0.1, 0.2, 0.3]}, {}, "mean has 3 numbers, images have 1 channels: give one, or one for each"),
+        ({"std": [0.5, 0.5]}, {}, "std has 2 numbers, images have 1 channels: give "),
         ({"targets": "query"}, {}, "hyper's 'targets' is query: give a list, each a text"),
         ({"classes": [True]}, {}, r"hyper's 'classes' is \[True\]: "),
         ({"dataset": 3}, {}, "hyper's 'dataset' is 3: give a text"),

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from s3t import heal, ledger, replay, stack, store, verify
+from s3t import database, deletion, heal, replay, stack, store, verify
 from s3t.__main__ import main
 from tests import builds, stacks, stores
 
@@ -183,20 +183,83 @@ def test_when_all_diverges_nothing_is_published(tmp_path):
     assert store.live(poisoned) == ()
 
 
-def test_a_damaged_parent_holds_up_its_own_children_alone(opened, capsys):
-    parent = at(opened, 0, (0,))
-    path = opened.root / "nodes" / f"{parent.identity}.safetensors"
+# lost files
+
+
+def damage(opened, shard, slices):
+    """Alter a bit of a node's file; the file and what was in it."""
+    path = store.file_of(opened, at(opened, shard, slices).identity)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    return path, whole
+
+
+def test_a_lost_file_comes_back_bit_for_bit(opened, template, capsys):
+    """Of a parent and its child, and of a node whose deepest slice is another's first; deletions elsewhere heal beside."""
+    bad, head = damage(opened, 0, (0,))[0].stem, database.head(opened.ledger)
+    gone = {store.file_of(opened, at(opened, *place).identity) for place in ((0, (0, 1)), (1, (1,)))}
+    for path in gone:
+        path.unlink()
+    assert len(verify.verify(opened.root)["problems"]) == 3
+    status, done, err = run(capsys, "heal", "--store", opened.root)
+    assert (status, err, done["trained"], done["state"]) == (0, "", 3, "complete")
+    assert stores.content(opened) == stores.content(store.look(template))
+    rows = opened.ledger.execute("SELECT kind, detail FROM log WHERE seq > ?", head[:1]).fetchall()
+    assert [(kind, json.loads(detail)) for kind, detail in rows] == [
+        ("restored", {"identity": name})
+        for name in (bad, *(at(opened, *place).identity for place in ((1, (1,)), (0, (0, 1)))))
+    ]
+    assert verify.verify(opened.root)["ok"] and heal.train(opened, SOURCE) == (0, 0)
+
+
+def test_a_file_that_other_bytes_would_replace_is_not_restored(opened, capsys, monkeypatch):
+    """On another stack: its own children are held up, all else is healed; where it was made it comes back."""
+    path, whole = damage(opened, 0, (0,))
+    altered, here = path.read_bytes(), stack.here()
     store.delete(opened, [stores.ids_at(opened, 1, 0)[0]], "r")
     store.delete(opened, [stores.ids_at(opened, 0, 1)[0]], "s")
-    status, out, err = run(capsys, "heal", "--store", opened.root)
-    assert (status, out) == (2, None) and f"of node {parent.identity} are not those" in err and "from a copy" in err
-    lost = {(0, (0, 1))}
-    assert {(node.shard, node.slices) for node in store.live(opened)} == set(NODES) - lost
+    with monkeypatch.context() as patch:
+        patch.setattr(stack, "here", lambda: here | {"threads": 99})
+        status, out, err = run(capsys, "heal", "--store", opened.root)
+    assert (status, out) == (2, None) and f"of node {path.stem} are not those that were published, and what is" in err
+    assert "not, byte for byte, what was published: restore it from a copy, or heal where it was trained; all else" in err
+    assert path.read_bytes() == altered
+    assert {(node.shard, node.slices) for node in store.live(opened)} == set(NODES) - {(0, (0, 1))}
     assert store.status(opened)["requests"] == {"healed": 1, "purged": 1}
-    path.write_bytes(whole)
-    assert heal.heal(opened, SOURCE) == {"trained": 1, "discarded": 0, "skipped": 0, "healed": ["s"]}
+    assert heal.heal(opened, SOURCE) == {"trained": 2, "discarded": 0, "skipped": 0, "healed": ["s"]}
+    assert path.read_bytes() == whole and verify.verify(opened.root)["ok"]
+
+
+def test_a_lost_file_comes_back_with_what_its_node_saw(opened):
+    """Examples that came later are not in it; a deletion while it is trained takes it out of service for good."""
+    path, whole = damage(opened, 0, (1,))
+    store.register(opened, [3], [0], [1])
+    assert heal.train(opened, SOURCE) == (1, 0) and path.read_bytes() == whole
+    store.delete(opened, [3], "later")
+    damage(opened, 0, (1,))
+    one, asked = stores.ids_at(opened, 0, 1)[-1], []
+
+    def fetch(ids):
+        if not asked:
+            store.delete(opened, [one], "during")
+        asked.append(set(ids))
+        return SOURCE.fetch(ids)
+
+    done = heal.heal(opened, SOURCE._replace(fetch=fetch))
+    assert done == {"trained": 2, "discarded": 1, "skipped": 0, "healed": ["later", "during"]}
+    assert not path.exists() and one in asked[0] and one not in asked[1] and verify.verify(opened.root)["ok"]
+
+
+def test_a_ledger_that_deletes_in_the_future_ends_a_heal(opened, capsys):
+    """A row that is not there yet outdates every draft: no round could ever publish it."""
+    one, other = stores.ids_at(opened, 0, 0)[:2]
+    store.delete(opened, [one], "r")
+    opened.ledger.execute("UPDATE examples SET deleted = 999 WHERE id = ?", (other,))
+    status, out, err = run(capsys, "heal", "--store", opened.root)
+    assert (status, out) == (2, None) and f"{opened.root}'s ledger is damaged: no row says why node" in err
+    assert store.status(opened)["requests"] == {"purged": 1}
+    status, proof, _ = run(capsys, "verify", "--store", opened.root)
+    assert status == 1 and proof["problems"] == [f"the deletion of id {other} is not what the ledger's rows say"]
 
 
 # healing
@@ -312,12 +375,31 @@ def test_a_draft_is_trained_on_its_own_examples_or_not_at_all(opened):
 # replay
 
 
-def test_a_node_of_another_stack_is_not_judged(opened, monkeypatch):
+def test_a_node_of_another_stack_is_not_judged(opened, monkeypatch, capsys):
     here = stack.here()
     monkeypatch.setattr(stack, "here", lambda: here | {"threads": 99, "jax": "0.0.1"})
     found = replay.replay(opened, SOURCE)
     assert found["ok"] and len(found["not replayable here"]) == 6 and not found["identical"]
-    assert found["reasons"] == [f"jax was {here['jax']}, here it is 0.0.1; threads was {here['threads']}, here it is 99"]
+    why = f"jax was {here['jax']}, here it is 0.0.1; threads was {here['threads']}, here it is 99"
+    assert found["reasons"] == [why]
+    assert main(["verify", "--store", str(opened.root), "--replay", "2"]) == 0  # not proved is not refuted, but it is said
+    told = capsys.readouterr().out.splitlines()
+    assert told[-2:] == [
+        "replayed: 0 identical, 0 differs, 0 damaged, 2 not replayable here",
+        f"not replayable here: {why}",
+    ]
+
+
+@pytest.mark.parametrize("sound", [True, False])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_store_is_ok_if_both_the_record_and_the_replay_are(opened, capsys, monkeypatch, sound, same):
+    """Whatever either of them says beside its "ok"."""
+    proof = verify.verify(opened.root)
+    found = {"ok": same, "problems": [], **{one: [] for one in replay.FOUND}, "reasons": []}
+    monkeypatch.setattr(verify, "verify", lambda *args: {**proof, "ok": sound})
+    monkeypatch.setattr(replay, "replay", lambda *args: found)
+    status, result, _ = run(capsys, "verify", "--store", opened.root, "--replay", "all")
+    assert (status, result["ok"], result["replay"]) == (0 if sound and same else 1, sound and same, found)
 
 
 def test_a_node_of_other_code_is_not_judged(opened):
@@ -442,6 +524,29 @@ def test_the_command_line_trains_heals_and_replays(tmp_path, template, capsys, m
     assert capsys.readouterr().out.startswith("trained: 0 nodes, 0 in vain; 0 have no examples\nok, complete: ")
 
 
+def test_a_train_beside_the_making_of_its_store_is_one_line(tmp_path, capsys, monkeypatch):
+    """The second comes while the first makes the store; the third, while it takes in examples: both go on with one."""
+    root, said = tmp_path / "store", []
+    create, register = database.create, store.register
+
+    def creating(*args):
+        monkeypatch.setattr(database, "create", create)
+        said.append(run(capsys, "train", "--store", root, *MAKE))
+        return create(*args)
+
+    def registering(opened, *args):
+        monkeypatch.setattr(store, "register", register)
+        said.append(run(capsys, "train", "--store", root, *MAKE))
+        return register(opened, *args)
+
+    monkeypatch.setattr(database, "create", creating)
+    monkeypatch.setattr(store, "register", registering)
+    status, made, err = run(capsys, "train", "--store", root, *MAKE)
+    assert said[0][:2] == (2, None) and said[0][2].startswith(f"error: another process makes a store in {root}: ")
+    assert (said[1][0], said[1][1]["trained"]) == (0, 6) and (status, err, made["trained"]) == (0, "", 0)
+    assert made["examples"] == len(SOURCE.ids) and verify.verify(root)["ok"]
+
+
 def test_the_command_line_names_mistakes(tmp_path, opened, capsys):
     root = opened.root
     for words, message in (
@@ -487,6 +592,20 @@ def test_without_examples_predict_asks_for_another_store(opened, capsys):
     assert status == 2 and err.endswith("it has no example left to train on: make another\n")
     assert main(["status", "--store", str(opened.root)]) == 1
     assert capsys.readouterr().out.startswith("not ok, needs rebuild: ")
+
+
+def test_a_heal_that_nobody_reads_ends_without_a_word_and_goes_on(opened, capsys, monkeypatch):
+    """A closed pipe as standard error stops it at the first node that it tells of, one as standard output at the end."""
+    store.delete(opened, [stores.ids_at(opened, 0, 0)[0]], "r")
+    for stream, left in (("stderr", 1), ("stdout", 0)):
+        read, write = os.pipe()
+        os.close(read)
+        with monkeypatch.context() as patch, os.fdopen(write, "w") as pipe:
+            patch.setattr(sys, stream, pipe)
+            assert main(["heal", "--store", str(opened.root)]) == 141
+        out, err = capsys.readouterr()
+        assert (out, err.count("error")) == ("", 0) and len(store.missing(opened)) == left
+    assert store.status(opened)["requests"] == {"healed": 1} and verify.verify(opened.root)["ok"]
 
 
 def test_an_interrupt_is_one_line(opened, capsys, monkeypatch):
@@ -561,7 +680,7 @@ def kill_heals(tmp_path, template, kills, seed):
         done += sum(line.startswith("r") and line != "ready" for line in lines)
         assert done < len(requests) - 1, "the stream of deletions is too short"
         opened = store.open(root)
-        assert verify.verify(root)["ok"] and all(ledger.answer(opened.ledger, name) for name, _ in requests[:done])
+        assert verify.verify(root)["ok"] and all(deletion.answer(opened.ledger, name) for name, _ in requests[:done])
         store.close(opened)
     requests = requests[: done + 1]  # the last one perhaps begun
     opened = store.open(root)

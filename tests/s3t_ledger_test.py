@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from s3t import chain, ledger
+from s3t import audit, chain, database, deletion, ledger
 
 MANIFEST = "m" * 64
 
@@ -17,7 +17,7 @@ MANIFEST = "m" * 64
 @pytest.fixture
 def opened(tmp_path):
     """Ids 10..19 at shard i % 2, slice i % 3, and five nodes."""
-    made = ledger.create(tmp_path / "ledger.sqlite", MANIFEST)
+    made = database.create(tmp_path / "ledger.sqlite", MANIFEST)
     ids = range(10, 20)
     ledger.register(made, ids, [i % 2 for i in ids], [i % 3 for i in ids])
     for name, shard, slices in (("a", 0, (0,)), ("ab", 0, (0, 1)), ("b", 0, (1,)), ("c", 1, (2,)), ("ca", 1, (2, 0))):
@@ -43,61 +43,61 @@ def states(made):
 
 
 def test_a_deletion_by_hand(opened):
-    done = ledger.delete(opened, [12], "r")  # shard 0, slice 0
+    done = deletion.delete(opened, [12], "r")  # shard 0, slice 0
     assert done == ("r", "deactivated", (12,), (), (), ("a", "ab"), rows(opened)[-1].digest)
     assert live(opened) == ["b", "c", "ca"]
     assert [(row.kind, row.request, json.loads(row.detail)) for row in rows(opened)[-2:]] == [
         ("received", "r", {"ids": [12]}),
         ("deactivated", "r", {"ids": [12], "already": [], "unknown": [], "nodes": ["a", "ab"]}),
     ]
-    assert ledger.audit(opened, MANIFEST) == []
+    assert audit.audit(opened, MANIFEST) == []
 
 
 def test_only_nodes_that_saw_the_example_are_dropped(opened):
     ledger.register(opened, [22], [0], [1])  # after b and ab were trained
-    assert ledger.delete(opened, [22], "late").dropped == ()
+    assert deletion.delete(opened, [22], "late").dropped == ()
     assert ledger.members(opened, 0, (1,))[1] == (10, 16) and ledger.members(opened, 0, (1, 0))[1] == (10, 12, 16, 18)
-    assert ledger.delete(opened, [10], "early").dropped == ("ab", "b")
+    assert deletion.delete(opened, [10], "early").dropped == ("ab", "b")
 
 
 def test_slice_1_is_not_slice_12(opened):
     ledger.register(opened, [30, 31], [5, 5], [1, 12])
     for name, slices in (("twelve", (12,)), ("one", (1,)), ("both", (12, 1))):
-        assert publish(opened, name, 5, slices, ledger.head(opened).rows, parent="twelve" if name == "both" else None)
-    assert ledger.delete(opened, [30], "r").dropped == ("both", "one")
+        assert publish(opened, name, 5, slices, database.head(opened).rows, parent="twelve" if name == "both" else None)
+    assert deletion.delete(opened, [30], "r").dropped == ("both", "one")
 
 
 def test_members_are_those_not_deleted(opened):
     head, ids = ledger.members(opened, 1, (2, 0))
-    assert (head, ids) == (ledger.head(opened), (11, 15, 17))
-    ledger.delete(opened, [15], "r")
+    assert (head, ids) == (database.head(opened), (11, 15, 17))
+    deletion.delete(opened, [15], "r")
     assert ledger.members(opened, 1, (2, 0))[1] == (11, 17)
 
 
 def test_a_batch_is_one_transaction_that_names_every_id_once(opened):
-    ledger.delete(opened, [14], "first")
+    deletion.delete(opened, [14], "first")
     before = len(rows(opened))
-    done = ledger.delete(opened, np.array([13, 99, 14, 13, 12, -5]), "second")
+    done = deletion.delete(opened, np.array([13, 99, 14, 13, 12, -5]), "second")
     assert (done.ids, done.already, done.unknown) == ((13, 12), (14,), (99, -5))
     assert len(rows(opened)) == before + 2 and ledger.counts(opened)["deleted"] == 3
 
 
 @pytest.mark.parametrize("ids", [[99], [14], [14, 99, 14], [2**63 - 1, -(2**63)]])
 def test_ids_that_are_unknown_or_deleted_change_nothing(opened, ids):
-    ledger.delete(opened, [14], "first")
+    deletion.delete(opened, [14], "first")
     before = rows(opened)
-    done = ledger.delete(opened, ids, "second")
+    done = deletion.delete(opened, ids, "second")
     assert (done.ids, done.dropped, done.state, done.head) == ((), (), "deactivated", before[-1].digest)
     assert set(done.already) | set(done.unknown) == set(ids) and rows(opened) == before
     assert states(opened) == {"deactivated": 1}
-    assert ledger.delete(opened, [13], "second").ids == (13,)  # it left no trace
+    assert deletion.delete(opened, [13], "second").ids == (13,)  # it left no trace
 
 
 @pytest.mark.parametrize("bad", [1.0, "12", None, True, 2**63, -(2**63) - 1, b"1", [1], np.float32(1), float("nan")])
 def test_a_malformed_id_refuses_the_whole_batch(opened, bad):
     before = rows(opened)
     with pytest.raises(ValueError, match=r"whole number of 64 bits.*nothing was changed"):
-        ledger.delete(opened, [12, bad, 99], "r")
+        deletion.delete(opened, [12, bad, 99], "r")
     assert rows(opened) == before and ledger.counts(opened)["deleted"] == 0
 
 
@@ -106,20 +106,20 @@ def test_a_malformed_id_refuses_the_whole_batch(opened, bad):
 ])  # fmt: skip
 def test_a_malformed_request_is_refused(opened, ids, request_, message):
     with pytest.raises(ValueError, match=message):
-        ledger.delete(opened, ids, request_)
+        deletion.delete(opened, ids, request_)
     assert len(rows(opened)) == 7
 
 
 def test_a_repeated_request_is_answered_as_it_was(opened):
-    first = ledger.delete(opened, [12, 99], "r")
-    ledger.delete(opened, [13], "other")
+    first = deletion.delete(opened, [12, 99], "r")
+    deletion.delete(opened, [13], "other")
     ledger.register(opened, [99], [0], [0])
-    ledger.purge(opened, lambda serving: None)
+    deletion.purge(opened, lambda serving: None)
     before = rows(opened)
-    assert ledger.delete(opened, [99, 12, 12], "r") == first == ledger.answer(opened, "r")
-    assert rows(opened) == before and ledger.answer(opened, "never") is None
+    assert deletion.delete(opened, [99, 12, 12], "r") == first == deletion.answer(opened, "r")
+    assert rows(opened) == before and deletion.answer(opened, "never") is None
     with pytest.raises(ValueError, match="request r was made before, for other ids"):
-        ledger.delete(opened, [12], "r")
+        deletion.delete(opened, [12], "r")
     assert rows(opened) == before
 
 
@@ -128,30 +128,30 @@ def test_a_repeated_request_is_answered_as_it_was(opened):
 
 def test_the_states_of_a_request(opened):
     with pytest.raises(ValueError, match="r is unknown"):
-        ledger.heal(opened, "r")
-    ledger.delete(opened, [12], "r")
-    ledger.delete(opened, [11], "s")
+        deletion.heal(opened, "r")
+    deletion.delete(opened, [12], "r")
+    deletion.delete(opened, [11], "s")
     with pytest.raises(ValueError, match="r is deactivated"):
-        ledger.heal(opened, "r")
+        deletion.heal(opened, "r")
     given = []
-    assert ledger.purge(opened, given.append) == ("r", "s")
+    assert deletion.purge(opened, given.append) == ("r", "s")
     assert given == [{"b"}] and states(opened) == {"purged": 2} and set(ledger.purged(opened)) == {"a", "ab", "c", "ca"}
-    assert ledger.purge(opened, given.append) == () and given == [{"b"}] * 2
-    assert ledger.heal(opened, "r") and not ledger.heal(opened, "r")
-    assert states(opened) == {"healed": 1, "purged": 1} and ledger.requests(opened, "purged") == ("s",)
+    assert deletion.purge(opened, given.append) == () and given == [{"b"}] * 2
+    assert deletion.heal(opened, "r") and not deletion.heal(opened, "r")
+    assert states(opened) == {"healed": 1, "purged": 1} and deletion.requests(opened, "purged") == ("s",)
     assert [row.kind for row in rows(opened)[7:]] == ["received", "deactivated"] * 2 + ["purged"] * 2 + ["healed"]
-    assert ledger.audit(opened, MANIFEST) == []
+    assert audit.audit(opened, MANIFEST) == []
 
 
 def test_what_fails_inside_a_transaction_leaves_nothing(opened):
-    ledger.delete(opened, [12], "r")
+    deletion.delete(opened, [12], "r")
     before = rows(opened)
 
     def fail(*_):
         raise OSError("disk full")
 
     with pytest.raises(OSError):
-        ledger.purge(opened, fail)
+        deletion.purge(opened, fail)
     with pytest.raises(OSError):
         ledger.publish(opened, ledger.Node("new", 0, (1,), len(before), "c"), None, fail)
     assert rows(opened) == before and states(opened) == {"deactivated": 1} and live(opened) == ["b", "c", "ca"]
@@ -161,7 +161,7 @@ def test_what_fails_inside_a_transaction_leaves_nothing(opened):
 
 
 def test_a_registration_is_all_or_nothing(opened):
-    ledger.delete(opened, [12], "r")
+    deletion.delete(opened, [12], "r")
     before = rows(opened)
     for ids, message in (
         ([30, 13], "id 13 was registered before"),
@@ -196,8 +196,8 @@ def test_a_node_is_published_once(opened):
 
 
 def test_a_deletion_during_training_keeps_the_node_back(opened):
-    as_of = ledger.head(opened).rows
-    ledger.delete(opened, [12], "r")
+    as_of = database.head(opened).rows
+    deletion.delete(opened, [12], "r")
     for name, slices, parent in (("x", (0,), None), ("bx", (1, 0), "b")):
         with pytest.raises(ledger.Outdated):
             publish(opened, name, 0, slices, as_of, parent=parent)
@@ -205,14 +205,14 @@ def test_a_deletion_during_training_keeps_the_node_back(opened):
         publish(opened, "a", 0, (0,), as_of, "certificate of a")
     assert publish(opened, "y", 0, (2,), as_of) and publish(opened, "x", 0, (0,), as_of + 2)
     ledger.register(opened, [42], [0], [2])
-    as_of = ledger.head(opened).rows
+    as_of = database.head(opened).rows
     ledger.register(opened, [48], [0], [2])
-    ledger.delete(opened, [48], "later than the draft")
+    deletion.delete(opened, [48], "later than the draft")
     assert publish(opened, "z", 0, (2,), as_of)
 
 
 def test_a_parent_must_be_one_and_serve(opened):
-    as_of = ledger.head(opened).rows
+    as_of = database.head(opened).rows
     for parent in ("c", "ab", "never", None):  # another shard, other slices
         with pytest.raises(ValueError, match="no parent of"):
             publish(opened, "a2", 0, (0, 2), as_of, parent=parent)
@@ -220,7 +220,7 @@ def test_a_parent_must_be_one_and_serve(opened):
         publish(opened, "a2", 0, (0, 2), 1, parent="a")
     with pytest.raises(ValueError, match="no parent of"):
         publish(opened, "x", 0, (2,), as_of, parent="a")
-    ledger.delete(opened, [12], "r")
+    deletion.delete(opened, [12], "r")
     with pytest.raises(ledger.Outdated, match="parent"):
         publish(opened, "a2", 0, (0, 2), as_of + 2, parent="a")
     with pytest.raises(ValueError, match="never published"):
@@ -233,13 +233,13 @@ def test_a_parent_must_be_one_and_serve(opened):
 @pytest.fixture
 def used(opened):
     """A ledger with a row of every kind and requests in every state."""
-    ledger.delete(opened, [12, 99], "r")
-    ledger.purge(opened, lambda serving: None)
-    ledger.heal(opened, "r")
-    ledger.delete(opened, [13], "s")
-    ledger.purge(opened, lambda serving: None)
-    ledger.delete(opened, [14, 12], "t")
-    assert ledger.audit(opened, MANIFEST) == []
+    deletion.delete(opened, [12, 99], "r")
+    deletion.purge(opened, lambda serving: None)
+    deletion.heal(opened, "r")
+    deletion.delete(opened, [13], "s")
+    deletion.purge(opened, lambda serving: None)
+    deletion.delete(opened, [14, 12], "t")
+    assert audit.audit(opened, MANIFEST) == []
     assert {row.kind for row in rows(opened)} == {"created", "registered", "published", *chain.BEFORE, "received"}
     return opened
 
@@ -248,7 +248,7 @@ def tampered(made, *statements):
     """The audit's problems after some statements, which are taken back."""
     made.execute("BEGIN")
     changed = sum(made.execute(*statement).rowcount for statement in statements)
-    problems = ledger.audit(made, MANIFEST)
+    problems = audit.audit(made, MANIFEST)
     made.execute("ROLLBACK")
     assert changed
     return problems
@@ -275,7 +275,7 @@ def test_every_field_of_every_row_is_watched(used, table):
                     continue
                 assert found, (table, column, row, other)
         assert tampered(used, (f"DELETE FROM {table} WHERE {KEYS[table]} = ?", (key,))), (table, row)
-    assert ledger.audit(used, MANIFEST) == []
+    assert audit.audit(used, MANIFEST) == []
 
 
 def test_rows_of_a_kind_cannot_pass_for_another_kind(used):
@@ -330,18 +330,16 @@ def test_a_forged_chain_contradicts_the_tables_or_itself(used):
 
 
 def test_a_ledger_set_back_shows_only_to_who_kept_a_head(tmp_path, opened):
-    ledger.delete(opened, [13], "r")
-    middle = ledger.head(opened).digest
+    deletion.delete(opened, [13], "r")
+    middle = database.head(opened).digest
     opened.execute("VACUUM INTO ?", (str(tmp_path / "copy.sqlite"),))
-    receipt = ledger.delete(opened, [12], "s").head
-    ledger.purge(opened, lambda serving: None)
-    old = ledger.open(tmp_path / "copy.sqlite")
-    assert ledger.audit(old, MANIFEST) == [] == ledger.audit(old, MANIFEST, middle)
-    assert "its end was cut off or rewritten" in ledger.audit(old, MANIFEST, receipt)[0]
-    assert ledger.audit(opened, MANIFEST, receipt) == [] == ledger.audit(opened, MANIFEST, middle)
-    assert (
-        "another" not in ledger.audit(opened, "another")[0] and "the manifest is not" in ledger.audit(opened, "another")[0]
-    )
+    receipt = deletion.delete(opened, [12], "s").head
+    deletion.purge(opened, lambda serving: None)
+    old = database.open(tmp_path / "copy.sqlite")
+    assert audit.audit(old, MANIFEST) == [] == audit.audit(old, MANIFEST, middle)
+    assert "its end was cut off or rewritten" in audit.audit(old, MANIFEST, receipt)[0]
+    assert audit.audit(opened, MANIFEST, receipt) == [] == audit.audit(opened, MANIFEST, middle)
+    assert "another" not in audit.audit(opened, "another")[0] and "the manifest is not" in audit.audit(opened, "another")[0]
     old.close()
 
 
@@ -375,6 +373,7 @@ def test_rows_must_tell_a_possible_story():
         created, received, gone, ("received", "s", {}), ("deactivated", "s", nothing)
     )
     assert "never published" in chained(created, received, ("deactivated", "r", {**nothing, "nodes": ["n"]}))
+    assert "restored but does not serve" in chained(created, ("restored", "", {"identity": "n"}))
     assert "unknown kind" in chained(created, ("forgiven", "r", {}))
 
 
@@ -384,10 +383,10 @@ def test_rows_must_tell_a_possible_story():
 def test_create_and_open_name_what_is_wrong(tmp_path):
     path = tmp_path / "ledger.sqlite"
     with pytest.raises(ValueError, match="no ledger at"):
-        ledger.open(path)
-    ledger.create(path, MANIFEST).close()
+        database.open(path)
+    database.create(path, MANIFEST).close()
     with pytest.raises(ValueError, match=r"a ledger at .* already"):
-        ledger.create(path, MANIFEST)
+        database.create(path, MANIFEST)
 
 
 def test_writes_are_synced_and_logged_ahead(opened):
@@ -396,10 +395,10 @@ def test_writes_are_synced_and_logged_ahead(opened):
 
 
 def test_another_connection_sees_the_head_move(tmp_path, opened):
-    reader = ledger.open(tmp_path / "ledger.sqlite")
-    before = ledger.head(reader)
-    done = ledger.delete(opened, [12], "r")
-    assert ledger.head(reader) == (before.rows + 2, done.head) and live(reader) == ["b", "c", "ca"]
+    reader = database.open(tmp_path / "ledger.sqlite")
+    before = database.head(reader)
+    done = deletion.delete(opened, [12], "r")
+    assert database.head(reader) == (before.rows + 2, done.head) and live(reader) == ["b", "c", "ca"]
     reader.close()
 
 
@@ -408,8 +407,8 @@ def test_a_writer_waits_for_another(tmp_path, opened):
     answers = []
 
     def work():
-        other = ledger.open(tmp_path / "ledger.sqlite")
-        answers.append(ledger.delete(other, [12], "r").ids)
+        other = database.open(tmp_path / "ledger.sqlite")
+        answers.append(deletion.delete(other, [12], "r").ids)
         other.close()
 
     thread = threading.Thread(target=work)
@@ -423,11 +422,11 @@ def test_a_writer_waits_for_another(tmp_path, opened):
 
 WRITER = """
 import sys
-from s3t import ledger
-made = ledger.open(__import__("pathlib").Path(sys.argv[1]))
+from s3t import database, deletion
+made = database.open(__import__("pathlib").Path(sys.argv[1]))
 input()
 for one in range(100, 400):
-    done = ledger.delete(made, [one, one + 1], f"{sys.argv[2]}-{one}")
+    done = deletion.delete(made, [one, one + 1], f"{sys.argv[2]}-{one}")
     print(*done.ids)
 """
 
@@ -444,4 +443,4 @@ def test_two_processes_delete_every_id_once(tmp_path, opened):
     deleted = [one.communicate(timeout=60)[0].split() for one in both]
     assert all(one.returncode == 0 for one in both)
     assert sorted(int(one) for part in deleted for one in part) == list(ids)
-    assert ledger.audit(opened, MANIFEST) == [] and ledger.counts(opened)["deleted"] == len(ids)
+    assert audit.audit(opened, MANIFEST) == [] and ledger.counts(opened)["deleted"] == len(ids)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import s3t_serve
-from s3t import ledger, serve, store
-from s3t.__main__ import main, predict_arguments
+from s3t import database, ledger, serve, store, verify
+from s3t.__main__ import main
 from s3t.backbone import forward, owned
+from s3t.options import predict_arguments
 from s3t.plan import make_plan, survivors
 from s3t.planners import lattice
 from s3t.source import from_tensors, to_tensors
@@ -71,9 +72,10 @@ def logits_of(files, node, x):
     return np.asarray(forward(stacks.BACKBONE, stacks.frozen(), x, stacks.LORA, BLOCKS, slots, parts[-1].head))
 
 
-def twin(opened, x, aggregate="mean"):
-    """(logits, depth by shard) by loops."""
-    nodes = store.live(opened)
+def twin(opened, x, aggregate="mean", lost=()):
+    """(logits, depth by shard) by loops, without the (shard, slices) of some nodes and what is below them."""
+    out = lambda node: any(shard == node.shard and slices == node.slices[: len(slices)] for shard, slices in lost)  # noqa: E731
+    nodes = [node for node in store.live(opened) if not out(node)]
     files = {(node.shard, node.slices): store.load(opened, node)[1] for node in nodes}
     total, weights, depths = 0.0, 0.0, []
     for shard in range(opened.manifest.shards):
@@ -144,7 +146,7 @@ def test_answers_are_those_of_a_loop_over_shards_and_files(opened, aggregate):
         answer = server.predict(x)
         expected, depth = twin(opened, x, aggregate)
         np.testing.assert_allclose(answer.logits, expected, rtol=1e-5, atol=1e-5)
-        assert answer.depth == depth and answer.head == ledger.head(opened.ledger).digest
+        assert answer.depth == depth and answer.head == database.head(opened.ledger).digest
         seen.append((answer.depth, answer.logits))
         store.delete(opened, servers.ids_at(opened, shard, slice_)[:1])
     assert [depth for depth, _ in seen] == [(4, 4), (3, 4), (2, 4), (2, 3), (1, 3), (1, 2), (0, 2)]
@@ -292,23 +294,37 @@ def test_a_file_that_goes_while_it_is_read_is_no_error(opened, monkeypatch):
 
     monkeypatch.setattr(store, "load", interrupted)
     answer = server.predict(servers.inputs(4))
-    assert answer.depth == (3, 4) and answer.head == ledger.head(opened.ledger).digest
+    assert answer.depth == (3, 4) and answer.head == database.head(opened.ledger).digest
 
 
-def test_a_damaged_file_is_an_error_that_changes_nothing(opened):
-    server, x = servers.server(opened), servers.inputs(4)
-    store.delete(opened, servers.ids_at(opened, 0, 1)[:1])
-    servers.fill(opened)
-    store.purge(opened)
-    node = store.live(opened)[-1]
-    path = opened.root / "nodes" / f"{node.identity}.safetensors"
+@pytest.mark.parametrize("aggregate", serve.AGGREGATES)
+def test_a_damaged_file_is_not_served_and_survivors_answer_until_it_is_restored(opened, capsys, aggregate):
+    """A server that has the node goes on with it; a new one leaves it out, and all that was trained on top of it."""
+    before, x = servers.server(opened, aggregate=aggregate), servers.inputs(4)
+    (deep,) = serve.answering(PLAN, PLAN.nodes, "mean")
+    node = next(node for node in store.live(opened) if (node.shard, node.slices) == (0, deep[:2]))
+    path = store.file_of(opened, node.identity)
     good = path.read_bytes()
-    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    for _ in range(2):
-        with pytest.raises(ValueError, match=f"node {node.identity} are not those that were published"):
-            server.predict(x)
-    path.write_bytes(good)
-    np.testing.assert_allclose(server.predict(x).logits, twin(opened, x)[0], rtol=1e-5, atol=1e-5)
+    for data in (good[:-1] + bytes([good[-1] ^ 1]), None):
+        path.write_bytes(data) if data else path.unlink()
+        anew = servers.server(opened, aggregate=aggregate)
+        expected, depth = twin(opened, x, aggregate, [(0, deep[:2])])
+        answer = anew.predict(x)
+        assert answer.depth == depth and len(anew.view.damaged) == 1 and node.identity in anew.view.damaged[0]
+        np.testing.assert_allclose(answer.logits, expected, rtol=1e-5, atol=1e-5)
+        assert before.predict(x).depth == (4, 4) and before.view.damaged == ()
+        assert main(["predict", "--store", str(opened.root), "--ids", "5", "--aggregate", aggregate]) == 0
+        assert f"problem: {anew.view.damaged[0]}; heal the store\n" in capsys.readouterr().out
+        ledger.restore(opened.ledger, node, lambda: path.write_bytes(good))
+        np.testing.assert_allclose(anew.predict(x).logits, twin(opened, x, aggregate)[0], rtol=1e-5, atol=1e-5)
+        assert anew.view.damaged == () and anew.view.depth == (4, 4) and verify.verify(opened.root)["ok"]
+
+
+def test_without_a_whole_file_nothing_is_predicted(opened):
+    for path in (opened.root / "nodes").iterdir():
+        path.write_bytes(b"x")
+    with pytest.raises(ValueError, match="no shard has a model, so that nothing can be predicted; train the store"):
+        servers.server(opened).predict(servers.inputs(4))
 
 
 def test_a_node_of_another_model_is_refused(opened):
@@ -408,9 +424,9 @@ def test_the_command_line_predicts(opened, capsys):
     for arguments, ids in ((["--ids", "3,70,3"], [3, 70, 3]), (["--split", "test"], [78, 79])):
         assert main(["predict", "--store", str(opened.root), *arguments, "--json"]) == 0
         result = json.loads(capsys.readouterr().out)
-        assert list(result) == ["ids", "labels", "logits", "depth", "head"]
-        assert (result["ids"], result["depth"]) == (ids, [4, 4])
-        assert result["head"] == ledger.head(opened.ledger).digest
+        assert list(result) == ["ids", "labels", "logits", "depth", "head", "problems"]
+        assert (result["ids"], result["depth"], result["problems"]) == (ids, [4, 4], [])
+        assert result["head"] == database.head(opened.ledger).digest
         np.testing.assert_allclose(result["logits"], server.predict(x[ids]).logits, rtol=1e-5, atol=1e-5)
         assert result["labels"] == np.argmax(result["logits"], axis=1).tolist()
     store.delete(opened, servers.ids_at(opened, 0, 1)[:1])

@@ -6,17 +6,22 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from experiments.benchmarks import s3t_ledger
 from s3t import certificate as certificates
-from s3t import ledger, store, verify
+from s3t import database, deletion, ledger, store, verify
 from s3t.__main__ import main
+from s3t.files import flush, sync
+from s3t.manifest import plan_of
 from tests import stores
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +59,7 @@ def at(opened, shard, slices):
 def test_a_store_is_made_once_and_reads_as_made(tmp_path):
     made = stores.make(tmp_path / "deep" / "store")
     assert made.manifest == stores.manifest() == store.look(tmp_path / "deep" / "store").manifest
-    assert stores.manifest().nodes == store.plan_of(made.manifest).nodes
+    assert stores.manifest().nodes == plan_of(made.manifest).nodes
     for again in (tmp_path / "deep" / "store", tmp_path / "deep"):
         with pytest.raises(ValueError, match="is not empty"):
             stores.make(again)
@@ -63,6 +68,52 @@ def test_a_store_is_made_once_and_reads_as_made(tmp_path):
     (made.root / "manifest.json").write_text("{}")
     with pytest.raises(ValueError, match="is not a manifest"):
         store.look(made.root)
+
+
+def test_of_two_who_make_a_store_one_wins(tmp_path, monkeypatch):
+    """The second comes at every step of the first: it is refused, and the first ends as if it had been alone."""
+    root, asked = tmp_path / "store", []
+
+    def refused(function):
+        def called(*args, **more):
+            monkeypatch.undo()  # the second makes no third
+            with pytest.raises(ValueError, match=r"another process makes a store in .*: wait for it, or choose"):
+                stores.make(root, shards=1)
+            asked.append(function.__name__)
+            return function(*args, **more)
+
+        return called
+
+    steps = {"s3t.files.flush": flush, "s3t.database.create": database.create, "pathlib.Path.replace": Path.replace}
+    for step, (name, function) in enumerate({**steps, "s3t.files.sync": sync}.items()):
+        monkeypatch.setattr(name, refused(function))
+        made = stores.make(root)
+        assert len(asked) == step + 1 and made.manifest == stores.manifest() and verify.verify(root)["ok"]
+        assert sorted(path.name for path in root.iterdir() if "ledger" not in path.name) == ["manifest.json", "nodes"]
+        assert ledger.counts(made.ledger)["examples"] == 60
+        with pytest.raises(ValueError, match="is not empty"):
+            stores.make(root)
+        store.close(made)
+        shutil.rmtree(root)
+
+
+def test_of_many_threads_that_make_a_store_one_wins(tmp_path):
+    barrier = threading.Barrier(8)
+
+    def make(shards):
+        barrier.wait()
+        try:
+            store.close(stores.make(tmp_path / "store", shards=shards))
+        except ValueError as error:
+            return str(error)
+        return shards
+
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(make, range(1, 9)))
+    (winner,) = (one for one in told if isinstance(one, int))
+    assert all(one == winner or "another process makes a store" in one or "is not empty" in one for one in told)
+    assert store.look(tmp_path / "store").manifest == stores.manifest(shards=winner)
+    assert verify.verify(tmp_path / "store")["ok"] and verify.verify(tmp_path / "store")["examples"] == 60
 
 
 @pytest.mark.parametrize(
@@ -89,7 +140,7 @@ def test_places_are_those_of_the_store(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             store.register(made, [100], [shard], [slice_])
-    assert store.register(made, np.array([100]), np.array([1]), np.array([2])) == ledger.head(made.ledger).digest
+    assert store.register(made, np.array([100]), np.array([1]), np.array([2])) == database.head(made.ledger).digest
 
 
 # nodes
@@ -165,7 +216,7 @@ def test_the_answer_to_a_deletion_is_the_promised_object(opened):
     again = store.delete(opened, [one, 777, two])
     assert (first["nodes_dropped"], again["nodes_dropped"]) == (4, 0)  # 01, 012, 1 and 12
     assert (again["ids"], again["already"], again["unknown"], again["state"]) == ([two], [one], [777], "deactivated")
-    assert again["request"] not in ("", "first") and again["head"] == ledger.head(opened.ledger).digest
+    assert again["request"] not in ("", "first") and again["head"] == database.head(opened.ledger).digest
     assert 0 < again["acknowledged_ms"] < 10_000
     json.dumps([first, again])
 
@@ -239,7 +290,7 @@ def test_verify_counts_what_it_saw(opened):
     result = verify.verify(opened.root, receipt)
     assert result == {
         "ok": True, "problems": [], "nodes": 10, "examples": 60, "deleted": 1, "requests": {"purged": 1}, "leftovers": 0,
-        "rows": 19, "head": ledger.head(opened.ledger).digest,
+        "rows": 19, "head": database.head(opened.ledger).digest,
     }  # fmt: skip
     assert not verify.verify(opened.root, "0" * 64)["ok"]
 
@@ -255,7 +306,7 @@ def rewrite(opened, node, tensors=None, **changes):
     certificate, old = store.load(opened, node)
     tensors = tensors or old
     certificate = certificate._replace(**changes)
-    data = store.save(tensors, {"certificate": certificates.to_json(certificate)})
+    data = save(tensors, {"certificate": certificates.to_json(certificate)})
     (opened.root / "nodes" / f"{node.identity}.safetensors").write_bytes(data)
     return certificate
 
@@ -272,7 +323,7 @@ def test_altered_files_show(opened):
     path.write_bytes(original)
     rewrite(opened, node, output="0" * 64)
     assert "certificate of node" in problem(opened)
-    path.write_bytes(store.save(stores.tensors("0" * 8)))
+    path.write_bytes(save(stores.tensors("0" * 8)))
     assert "a certificate is JSON" in problem(opened)
     path.write_bytes(original)
     (opened.root / "manifest.json").write_bytes((opened.root / "manifest.json").read_bytes().replace(b"0.1", b"0.2"))
@@ -341,7 +392,9 @@ def test_anyone_can_check_the_proofs(opened):
     gone, kept = stores.ids_at(opened, 0, 1)[:2]
     store.delete(opened, [gone])
     proofs = json.loads(json.dumps([verify.proofs(opened, one) for one in (gone, kept, 10**6)]))
-    assert [len(proof["nodes"]) for proof in proofs] == [10] * 3 and proofs[0]["head"] == ledger.head(opened.ledger).digest
+    assert [len(proof["nodes"]) for proof in proofs] == [10] * 3 and proofs[0]["head"] == database.head(
+        opened.ledger
+    ).digest
     stores.fill(opened)
     for proof in (*proofs, verify.proofs(opened, gone), verify.proofs(opened, kept)):
         for node in proof["nodes"]:
@@ -372,7 +425,7 @@ def test_the_command_line_deletes_and_verifies(opened, capsys):
     assert (status, err) == (0, "")
     assert {**done, "acknowledged_ms": 0} == {
         "request": "R", "state": "deactivated", "ids": [one, two], "already": [], "unknown": [999], "nodes_dropped": 4,
-        "head": ledger.answer(opened.ledger, "R").head, "acknowledged_ms": 0,
+        "head": deletion.answer(opened.ledger, "R").head, "acknowledged_ms": 0,
     }  # fmt: skip
     assert files(opened) == live_files(opened) and store.status(opened)["requests"] == {"purged": 1}
     again = run(capsys, "delete", "--store", root, "--ids", f"999,{two},{one}", "--request-id", "R")
@@ -386,7 +439,7 @@ def test_the_command_line_deletes_and_verifies(opened, capsys):
 
 
 def test_the_command_line_names_mistakes(opened, capsys, tmp_path):
-    head = ledger.head(opened.ledger)
+    head = database.head(opened.ledger)
     for ids in ("x", "1,", "", "1.5", "1_2", "1e3", "٣", f"1,{2**63}", "0x10", "1 2", "9" * 5000):
         status, out, err = run(capsys, "delete", "--store", opened.root, f"--ids={ids}")
         assert (status, out) == (2, None) and err.startswith("error: ") and len(err) < 300
@@ -456,7 +509,7 @@ def check_after_restart(root, acknowledged):
     """Open a store as a restarted process would; everything acknowledged is in it, nothing else is left."""
     opened = store.open(root)
     for request, ids in acknowledged:
-        assert ledger.answer(opened.ledger, request).ids == tuple(ids)
+        assert deletion.answer(opened.ledger, request).ids == tuple(ids)
     result = verify.verify(opened.root)
     assert result["ok"] and result["leftovers"] == 0, result
     assert files(opened) == live_files(opened)

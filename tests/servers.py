@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from s3t import ledger, serve, serving, store
+from s3t.manifest import Manifest
 from s3t.partition import assign
 from s3t.planners import lattice
 from s3t.source import Source, to_tensors
@@ -30,7 +31,7 @@ def make(root, plan=None, shards=stacks.SHARDS):
     plan = plan or lattice(stacks.SLICES)
     backbone = tree.digest(stacks.frozen())
     hyper = {"source": {"kind": "toy"}, "shapes": []}
-    made = store.Manifest("tests.servers:source", {}, backbone, hyper, 7, shards, plan.slices, plan.nodes, KEY.hex())
+    made = Manifest("tests.servers:source", {}, backbone, hyper, 7, shards, plan.slices, plan.nodes, KEY.hex())
     opened = store.create(root, made)
     store.register(opened, range(EXAMPLES), *assign(range(EXAMPLES), shards, plan.slices, KEY))
     return opened

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from s3t import ledger, store
+from s3t.manifest import Manifest
 from s3t.partition import assign
 from s3t.plan import make_plan
 
@@ -26,7 +27,7 @@ SEQUENCES = [(0, 1, 2), (1, 2), (2, 0)]
 
 def manifest(shards=2, sequences=SEQUENCES, slices=3):
     plan = make_plan(slices, sequences)
-    return store.Manifest("tests.stores:make", {}, "backbone", {"rate": 0.1}, 7, shards, slices, plan.nodes, KEY.hex())
+    return Manifest("tests.stores:make", {}, "backbone", {"rate": 0.1}, 7, shards, slices, plan.nodes, KEY.hex())
 
 
 def places(ids, shards=2, slices=3):

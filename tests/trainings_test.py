@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import bench as benches
-from experiments import comparison, data, evaluation
+from experiments import comparison, data
 from experiments.configs import readiness as configs
 
 
@@ -60,23 +60,16 @@ def test_equal_flops_means_as_many_steps_as_readiness_paid_for(monkeypatch):
 
     monkeypatch.setattr(comparison, "train_plain", train_plain)
     monkeypatch.setattr(comparison, "train_readiness", lambda *_: fleet("readiness", flops=250.0))
-    monkeypatch.setattr(comparison, "_mark_matched", lambda bench, plain, ready: plain)
+    mark = lambda one: one._replace(extra={"matched": True}) if one.variant == "weight=0.1" else one  # noqa: E731
+    monkeypatch.setattr(comparison, "_mark_matched", lambda bench, plain, ready: list(map(mark, plain)))
     fleets = comparison.train_all(digits(trainings=("oracle", "vanilla", "reweight", "readiness")), [None])
     assert [steps for steps, _ in trained.values()] == [1500, 3750]
     longer = trained["equal_flops"][1]
-    assert set(longer) == {("vanilla", "equal_flops"), ("reweight", "equal_flops")}
-    for (name, _), lanes in longer.items():
-        assert all(np.array_equal(a, b) for a, b in zip(lanes, trained["plain"][1][name, "default"], strict=True))
+    assert set(longer) == {("vanilla", "equal_flops"), ("reweight", "weight=0.1 equal_flops")}
+    for (name, variant), lanes in longer.items():
+        same = trained["plain"][1][name, variant.removesuffix("equal_flops").strip() or "default"]
+        assert all(np.array_equal(a, b) for a, b in zip(lanes, same, strict=True))
     assert {("vanilla", "equal_flops"), ("readiness", "default")} < {(one.training, one.variant) for one in fleets}
-
-
-@pytest.mark.parametrize("losses, nearest", [((0.39, 0.44, 0.31), 1), ((0.35, 0.5, 0.6), 1), ((0.5, 0.59, 0.395), 2)])
-def test_the_reweighting_with_the_nearest_forget_loss_is_marked(losses, nearest, monkeypatch):
-    """Readiness has 0.42, on a log scale nearer to 0.5 than to 0.35; so has vanilla, which is no re-weighting."""
-    monkeypatch.setattr(evaluation, "score", lambda predict, loss, sets: [{"forget_loss": loss}] * 3)
-    plain = [fleet("vanilla", params=0.42), *(fleet("reweight", f"weight={i}", loss) for i, loss in enumerate(losses))]
-    marked = comparison._mark_matched(digits(), plain, fleet("readiness", params=0.42))
-    assert [one.extra.get("matched") for one in marked] == [None, *(i == nearest or None for i in range(3))]
 
 
 @pytest.mark.parametrize("steps, share", [(1, 1), (4, 4), (0, 1)])

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from s3t import ledger, store, verify
+from s3t import database, ledger, store, verify
+from s3t.manifest import Manifest
 from s3t.partition import assign
 from s3t.planners import lattice
 
@@ -58,7 +59,7 @@ def row(root: Path, examples: int, size: int) -> str:
         purged.append(1e3 * seconds)
     batches = [rest[start : start + BATCH] for start in range(0, min(len(rest), 20 * BATCH), BATCH)]
     deleted, batch_seconds = timed(lambda: sum(len(store.delete(opened, batch)["ids"]) for batch in batches))
-    head_us = 1e3 * timed(lambda: [ledger.head(opened.ledger) for _ in range(1000)])[1]
+    head_us = 1e3 * timed(lambda: [database.head(opened.ledger) for _ in range(1000)])[1]
     store.close(opened)
     p50, p99 = np.percentile(acknowledged, [50, 99])
     return (
@@ -76,9 +77,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 def build(root: Path, examples: int, size: int) -> store.Store:
     """A store whose nodes hold zeros instead of parameters."""
     plan = lattice(SLICES)
-    opened = store.create(
-        root, store.Manifest("no:factory", {}, "no backbone", {}, 0, SHARDS, SLICES, plan.nodes, KEY.hex())
-    )
+    opened = store.create(root, Manifest("no:factory", {}, "no backbone", {}, 0, SHARDS, SLICES, plan.nodes, KEY.hex()))
     store.register(opened, range(examples), *assign(range(examples), SHARDS, SLICES, KEY))
     names: dict[tuple[int, tuple[int, ...]], str] = {}
     for shard, slices in store.missing(opened):
@@ -91,7 +90,7 @@ def build(root: Path, examples: int, size: int) -> store.Store:
 def refill(opened: store.Store, size: int) -> None:
     """Let every node of the plan serve again, so that each deletion finds a full store; names are drawn, not computed."""
     names = {(node.shard, node.slices): node.identity for node in store.live(opened)}
-    as_of = ledger.head(opened.ledger).rows
+    as_of = database.head(opened.ledger).rows
     for shard, slices in store.missing(opened):
         name = names[shard, slices] = os.urandom(32).hex()
         path = opened.root / "nodes" / f"{name}.safetensors"

@@ -25,6 +25,7 @@ from experiments.models import backbone as vits
 from s3t import ledger, serve, serving, store
 from s3t.adapters import Lora
 from s3t.backbone import Backbone, forward, owned
+from s3t.manifest import Manifest, plan_of
 from s3t.partition import assign
 from s3t.planners import lattice
 from s3t.source import to_tensors
@@ -121,14 +122,14 @@ def programs(server: serving.Server) -> int:
 def make(root: Path) -> store.Store:
     """A store with examples and no nodes."""
     plan = lattice(SLICES)
-    opened = store.create(root, store.Manifest("no:factory", {}, "none", {}, 0, SHARDS, SLICES, plan.nodes, KEY.hex()))
+    opened = store.create(root, Manifest("no:factory", {}, "none", {}, 0, SHARDS, SLICES, plan.nodes, KEY.hex()))
     store.register(opened, range(EXAMPLES), *assign(range(EXAMPLES), SHARDS, SLICES, KEY))
     return opened
 
 
 def fill(opened: store.Store, backbone: Backbone, rng: np.random.Generator) -> store.Store:
     """Publish every missing node, with random numbers for parameters."""
-    shapes = serve.part_shapes(backbone, LORA, store.plan_of(opened.manifest))
+    shapes = serve.part_shapes(backbone, LORA, plan_of(opened.manifest))
     names = {(node.shard, node.slices): node.identity for node in store.live(opened)}
     for shard, slices in store.missing(opened):
         part = jax.tree.map(lambda leaf: 0.1 * rng.normal(size=leaf.shape).astype(leaf.dtype), shapes[len(slices) - 1])

@@ -1,0 +1,97 @@
+"""Serving nodes trained once more, each on what it saw then and below its ancestors as published.
+
+What comes out is compared with what was published (`s3t.replay`), or put in the place of a file that was lost (`s3t.heal`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from s3t import build as builds
+from s3t import ledger as ledgers
+from s3t import supply
+from s3t.build import Setup
+from s3t.ledger import Node
+from s3t.store import Store
+from s3t.train import Trained
+
+
+class Family(NamedTuple):
+    """Nodes that agree on who is in each slice, and so can be trained from one arrangement of examples.
+
+    held: (shard, slice) -> ids.
+    nodes: (shard, slices) -> the node.
+    """
+
+    held: dict[tuple[int, int], list[int]]
+    nodes: dict[tuple[int, tuple[int, ...]], Node]
+
+
+class Again(NamedTuple):
+    """A node once more.
+
+    node: the node.
+    ids: what it was trained on, ascending.
+    trained: what came out; None if it could not be trained.
+    stack: of this training.
+    why: it could not be trained, in words.
+    """
+
+    node: Node
+    ids: tuple[int, ...]
+    trained: Trained | None
+    stack: dict[str, Any]
+    why: str = ""
+
+
+def again(store: Store, setup: Setup, here: Mapping[str, Any], nodes: Iterable[Node]) -> Iterator[Again]:
+    """Train serving nodes once more, parents first; an ancestor's file is not read before the ancestor was given.
+
+    Args:
+      store: the store.
+      setup: how its nodes are trained.
+      here: this process's stack.
+      nodes: in the order of their publication.
+
+    Raises:
+      ValueError: an example that the source lacks, or more than there is room for.
+    """
+    for family in families(store, nodes):
+        yield from _trained(store, setup, here, family)
+
+
+def families(store: Store, nodes: Iterable[Node]) -> list[Family]:
+    """The nodes by what they agree on: those trained before more examples came stand apart."""
+    examples = {
+        shard: [row for row in ledgers.shard_ids(store.ledger, shard) if row[-1] is None]
+        for shard in range(store.manifest.shards)
+    }
+    found: list[Family] = []
+    for node in nodes:
+        own = {(node.shard, s): ledgers.held_by(examples[node.shard], node, (s,)) for s in node.slices}
+        kin = [one for one in found if all(one.held.get(place, ids) == ids for place, ids in own.items())]
+        if not kin:
+            found.append(Family({}, {}))
+            kin = found[-1:]
+        kin[0].held.update(own)
+        kin[0].nodes[node.shard, node.slices] = node
+    return found
+
+
+def _trained(store: Store, setup: Setup, here: Mapping[str, Any], family: Family) -> Iterator[Again]:
+    read = supply.reader(store, setup, supply.serving(store))
+    slices = supply.compartments(setup, family.held)
+    ids = {(shard, node): tuple(sorted(one for s in node for one in family.held[shard, s])) for shard, node in family.nodes}
+    for depth in sorted({len(node) for _, node in family.nodes}):  # one by one, so that ancestors are read and not trained
+        jobs = []
+        for job in (job for job in family.nodes if len(job[1]) == depth):
+            try:
+                for above in range(1, depth):
+                    read(job[0], job[1][:above])
+                jobs.append(job)
+            except ValueError as error:
+                yield Again(family.nodes[job], ids[job], None, {}, f"an ancestor cannot be read: {error}")
+        for call in builds.build(setup, slices, jobs, read):
+            for job, trained in call.nodes:
+                yield Again(family.nodes[job], ids[job], trained, supply.stack_of(here, call))
