@@ -34,7 +34,7 @@ class Case(NamedTuple):
     """One forget set.
 
     bench: knows F.  pool: positions of P in the training split.
-    included: [lanes, pool] bool, what each shadow is trained on of P; every example by half of the shadows.
+    included: [lanes, pool] bool, what each shadow is trained on of P; every example by half of either half of the shadows.
     """
 
     name: str
@@ -52,8 +52,14 @@ def make_case(name: str, bench: Bench) -> Case:
         more = others[data.lowest(ids[others], min(len(pool), len(others) // 2), "pool", config.forget.seed)]
         pool = np.union1d(pool, more)
     lanes = config.judge.lanes
-    drawn = np.stack([data.hash_uniform(ids[pool], f"shadow{lane}", config.seed) for lane in range(lanes)])
-    return Case(name, bench, pool, np.argsort(np.argsort(drawn, axis=0), axis=0) < lanes // 2)
+    halves = [_half(ids[pool], range(part.start, part.stop), config.seed) for part in _chunks(lanes, -(-lanes // 2))]
+    return Case(name, bench, pool, np.concatenate(halves))
+
+
+def _half(ids: np.ndarray, lanes: range, seed: int) -> np.ndarray:
+    """[lanes, examples] bool: every example in half of the lanes, which ones by its id alone."""
+    drawn = np.stack([data.hash_uniform(ids, f"shadow{lane}", seed) for lane in lanes])
+    return np.argsort(np.argsort(drawn, axis=0), axis=0) < len(lanes) // 2
 
 
 def count(case: Case, role: str) -> int:
@@ -110,9 +116,7 @@ class Fleets(NamedTuple):
 def train(case: Case) -> Fleets:
     """Train every model of a case. Ways that differ in membership and weight alone share programs."""
     bench, config = case.bench, case.bench.config
-    keys = [
-        (name, role) for name in config.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)
-    ]
+    keys = [(name, role) for name in config.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
     plain = {key: _lanes(case, *key) for key in keys if key[0] != "readiness"}
     every, parts = fleet.concatenate(list(plain.values())), []
     way = comparison.plain_way(bench, config.train.steps)

@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from experiments.errors import line
 from experiments.results import AGAIN, WorkdirError
 from unlearn.metrics import epsilon, klom, lira, rates, rmia, scores
-from unlearn.metrics.intervals import Interval, t_interval
+from unlearn.metrics.intervals import Interval, jackknife, t_interval
 
 Logits = dict[str, np.ndarray]
 KINDS = ("forget", "retain", "validation")
-BLOCKS = 8  # of models, left out one after another
 REFERENCES = 4  # oracles that RMIA may ask
 
 
@@ -30,7 +28,8 @@ class Kept(NamedTuple):
     """The logits of one entry, [lanes, examples, classes], without the models that failed.
 
     pool, retain, validation, test: of the repeats.  shadows: on the pool.
-    included: [shadows, pool] bool.  failed: how many models of either kind.
+    included: [shadows, pool] bool.  second: [shadows] bool, which half a shadow belongs to.
+    failed: how many models of either kind.
     """
 
     pool: np.ndarray
@@ -39,6 +38,7 @@ class Kept(NamedTuple):
     test: np.ndarray
     shadows: np.ndarray
     included: np.ndarray
+    second: np.ndarray
     failed: dict[str, int]
 
 
@@ -78,7 +78,8 @@ def load(file: Path, included: np.ndarray) -> Kept:
         raise WorkdirError(f"{file} cannot be read ({line(error)}): {AGAIN}") from error
     parts = {name: leaf[shadows if name == "shadows" else repeats] for name, leaf in logits.items()}
     failed = {"repeats": int((~repeats).sum()), "shadows": int((~shadows).sum())}
-    return Kept(**parts, included=included[shadows], failed=failed)
+    second = np.arange(len(shadows)) >= len(shadows) // 2
+    return Kept(**parts, included=included[shadows], second=second[shadows], failed=failed)
 
 
 def judged(kept: Kept, oracle: Kept, labels: Labels, seed: int, resamples: int) -> dict[str, Any]:
@@ -100,9 +101,11 @@ def _or_why(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _ulira(kept: Kept, labels: Labels, seed: int, resamples: int) -> dict[str, Any]:
-    """Each shadow in turn is the target of all others; pairs of a shadow and an example are pooled."""
+    """Either half of the shadows is attacked with the other half, so no target is a shadow of its own."""
     margins = scores.margin(kept.shadows, labels.pool)
-    ratios = lira.leave_one_out(margins, kept.included)
+    ratios = np.empty_like(margins)
+    for target in (kept.second, ~kept.second):
+        ratios[target] = lira.log_ratio(margins[target], lira.fit(margins[~target], kept.included[~target]))
     found = rates.rates_intervals(ratios, kept.included, seed=seed, resamples=resamples)
     levels = dict(zip(("tpr_at_0.1%", "tpr_at_1%"), map(_valued, found.tpr), strict=True))
     each = rates.per_example_auc(margins, kept.included)
@@ -132,41 +135,23 @@ def margins_of(kept: Kept, labels: Labels, kind: str) -> np.ndarray:
 
 
 def _klom(kept: Kept, oracle: Kept, labels: Labels, kind: str) -> dict[str, Any]:
-    """Mean and 95th percentile over examples; the interval leaves out blocks of models, of both fleets at once."""
-    unlearned, reference = (margins_of(one, labels, kind) for one in (kept, oracle))
-    each = klom.klom(unlearned=unlearned, oracle=reference)
-    left = np.array(
-        [_summary(klom.klom(unlearned=_without(unlearned, b), oracle=_without(reference, b))) for b in range(BLOCKS)]
-    )
-    mean, p95 = (_jackknife(value, left[:, i]) for i, value in enumerate(_summary(each)))
-    return _valued(mean) | {"p95": _valued(p95), "examples": each}
-
-
-def _summary(each: np.ndarray) -> tuple[float, float]:
-    return float(each.mean()), float(np.quantile(each, 0.95))
-
-
-def _without(values: np.ndarray, block: int) -> np.ndarray:
-    return np.delete(values, np.arange(block, len(values), BLOCKS), axis=0)
-
-
-def _jackknife(value: float, left: np.ndarray) -> Interval:
-    """The 95% t-interval of a grouped jackknife: a bootstrap would repeat models, which KL takes for a difference."""
-    error = np.sqrt((BLOCKS - 1) / BLOCKS * np.sum((left - left.mean()) ** 2))
-    half = float(stats.t.ppf(0.975, BLOCKS - 1) * error)
-    return Interval(value, value - half, value + half, BLOCKS)
+    """Mean and 95th percentile over examples."""
+    margins = {"unlearned": margins_of(kept, labels, kind), "oracle": margins_of(oracle, labels, kind)}
+    mean, p95 = klom.summary(**margins)
+    return _valued(mean) | {"p95": _valued(p95), "examples": klom.klom(**margins)}
 
 
 def _epsilon(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
     """Mean per-example epsilon and forgetting quality on the forget set."""
     unlearned, reference = (margins_of(one, labels, "forget") for one in (kept, oracle))
+
+    def statistic(rows: np.ndarray, oracle_rows: np.ndarray) -> np.ndarray:
+        each = epsilon.epsilon(unlearned=unlearned[rows], oracle=reference[oracle_rows])
+        return np.array([each.mean(), epsilon.forgetting_quality(each, min(len(rows), len(oracle_rows)))])
+
+    mean, quality = jackknife(statistic, (len(unlearned), len(reference)))
     each = epsilon.epsilon(unlearned=unlearned, oracle=reference)
-    models = min(len(unlearned), len(reference))
-    left = np.array(
-        [epsilon.epsilon(unlearned=_without(unlearned, b), oracle=_without(reference, b)).mean() for b in range(BLOCKS)]
-    )
-    quality = epsilon.forgetting_quality(each, models)
-    return _valued(_jackknife(float(each.mean()), left)) | {"forgetting_quality": quality, "examples": each}
+    return _valued(mean) | {"forgetting_quality": _valued(quality), "examples": each}
 
 
 def _rmia(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
