@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from unlearn.metrics.gaps import average_gap, tow
+from unlearn.metrics.gaps import average_gap, tow, tow_mia
 from unlearn.metrics.membership import loss_attack
-from unlearn.metrics.relearning import normalised_area
+from unlearn.metrics.relearning import normalised_area, steps_to_recover
 
 ORACLE = {"forget_accuracy": 0.2, "retain_accuracy": 1.0, "test_accuracy": 0.5, "test_retain_accuracy": 0.1}
 SCORES = {"forget_accuracy": 0.3, "retain_accuracy": 0.8, "test_accuracy": 0.9, "test_retain_accuracy": 0.9}
@@ -16,6 +16,13 @@ def test_gaps_to_the_oracle():
     assert average_gap(SCORES, ORACLE) == pytest.approx(0.7 / 3) == average_gap(ORACLE, SCORES)
     assert tow(SCORES, ORACLE) == pytest.approx(0.9 * 0.8 * 0.6) == tow(ORACLE, SCORES)
     assert (average_gap(ORACLE, ORACLE), tow(ORACLE, ORACLE)) == (0, 1)
+
+
+def test_tow_mia_looks_at_the_attack_instead_of_forget_accuracy():
+    """AUCs .45 and .7 are .25 apart, and which way does not matter."""
+    scores, oracle = {**SCORES, "mia_auc": 0.45}, {**ORACLE, "mia_auc": 0.7}
+    assert tow_mia(scores, oracle) == pytest.approx(0.75 * 0.8 * 0.6) == tow_mia(oracle, scores)
+    assert tow_mia({**scores, "forget_accuracy": 1.0}, oracle) == tow_mia(scores, oracle)
 
 
 def test_members_are_those_with_the_lower_loss():
@@ -52,3 +59,21 @@ def test_relearning_is_measured_between_the_oracle_and_what_was_never_forgotten(
     assert normalised_area(np.ones(3), oracle, 1.0) == 1
     assert normalised_area(np.array([0.0, 0.5, 0.7]), oracle, 1.0) == pytest.approx(0.6 / 2.4)
     assert np.isnan(normalised_area(oracle, np.ones(3), 1.0))
+
+
+def test_recovery_is_the_first_step_at_the_level():
+    curve = np.array([0.1, 0.5, 0.4, 0.9])
+    assert [steps_to_recover(curve, level) for level in (0.1, 0.5, 0.6, 0.91)] == [0, 1, 3, np.inf]
+
+
+@pytest.mark.parametrize(
+    "curve, level, says",
+    [
+        (np.array([0.1, np.nan]), 0.5, "1 of 2 values are not finite"),
+        (np.array([0.1, 0.2]), np.nan, "level to recover"),
+        (np.array([0.1]), 0.5, "at least 1 step"),
+    ],
+)
+def test_recovery_of_no_curve_is_refused(curve, level, says):
+    with pytest.raises(ValueError, match=says):
+        steps_to_recover(curve, level)

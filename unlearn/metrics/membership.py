@@ -12,11 +12,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
+from unlearn.metrics import checks, scores
+
 FOLDS = 5
+TINY = 1e-12  # losses and entropies below it are alike
 
 
 class Attack(NamedTuple):
-    """How well members are told from non-members by their loss; .5 is chance for both."""
+    """How well members are told from non-members by a score; .5 is chance for both."""
 
     auc: float
     balanced_accuracy: float
@@ -38,14 +41,53 @@ def loss_attack(members: np.ndarray, others: np.ndarray) -> Attack:
     Raises:
       ValueError: fewer than 5 members or 5 others: cross-validation would be a guess.
     """
-    if min(len(members), len(others)) < FOLDS:
-        raise ValueError(f"a membership attack needs at least {FOLDS} members and {FOLDS} others")
+    _enough(members, others)
     losses = np.concatenate([members, others]).astype(np.float64)
     if not np.isfinite(losses).all():
         return Attack(float("nan"), float("nan"))
-    is_member = np.arange(len(losses)) < len(members)
-    feature = np.log(np.maximum(losses, 1e-12))[:, None]
+    return _attack(-losses, np.log(np.maximum(losses, TINY)), len(members))
+
+
+def population_attacks(
+    logits: np.ndarray, labels: np.ndarray, other_logits: np.ndarray, other_labels: np.ndarray
+) -> dict[str, Attack]:
+    """Attacks by loss, confidence, entropy and modified entropy, of one model.
+
+    Members are expected to have low losses and entropies and high confidence. Confidence is exp(-loss): it gives the
+    loss's AUC, and its own balanced accuracy, since the regression sees another scale. Losses and entropies enter the
+    regression as logarithms, confidence as it is.
+
+    Args:
+      logits, labels: [examples, classes] and [examples] of the examples in question.
+      other_logits, other_labels: those of examples never trained on, of the same distribution.
+
+    Returns:
+      "loss", "confidence", "entropy", "modified_entropy" -> Attack.
+
+    Raises:
+      ValueError: fewer than 5 members or 5 others, logits or labels that `scores` refuses, or a score that is the same
+        for all examples.
+    """
+    _enough(labels, other_labels)
+    attacks = {}
+    for score in (scores.loss, scores.confidence, scores.entropy, scores.modified_entropy):
+        values = np.concatenate([score(logits, labels), score(other_logits, other_labels)])
+        checks.varying(values, score.__name__)
+        rises = score is scores.confidence
+        feature = values if rises else np.log(np.maximum(values, TINY))
+        attacks[score.__name__] = _attack(values if rises else -values, feature, len(labels))
+    return attacks
+
+
+def _enough(members: np.ndarray, others: np.ndarray) -> None:
+    if min(len(members), len(others)) < FOLDS:
+        raise ValueError(f"a membership attack needs at least {FOLDS} members and {FOLDS} others")
+
+
+def _attack(values: np.ndarray, feature: np.ndarray, members: int) -> Attack:
+    """The AUC of `values` [examples], high for members, which come first; a cross-validated classifier on `feature`."""
+    is_member = np.arange(len(values)) < members
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     classifier = LogisticRegression(class_weight="balanced")
-    scores = cross_val_score(classifier, feature, is_member, cv=folds, scoring="balanced_accuracy")
-    return Attack(float(roc_auc_score(is_member, -losses)), float(scores.mean()))
+    accuracy = cross_val_score(classifier, feature[:, None], is_member, cv=folds, scoring="balanced_accuracy")
+    return Attack(float(roc_auc_score(is_member, values)), float(accuracy.mean()))
