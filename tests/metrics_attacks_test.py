@@ -197,6 +197,7 @@ def test_lira_finds_nothing_where_nothing_is():
     scores, members = fleet(64, 200, 0.0)
     found = lira.leave_one_out_rates(scores, members, fprs=())
     assert found.auc.mean == pytest.approx(0.5, abs=0.03) and found.auc.low < 0.5 < found.auc.high
+    assert found.auc.mean == rates.rates(lira.leave_one_out(scores, members), members, fprs=()).auc
 
 
 def test_lira_sees_spread_where_means_agree():
@@ -266,7 +267,7 @@ def test_rmia_by_hand():
 
 @pytest.mark.parametrize("a", [0.0, 0.3, 1.0])
 def test_rmia_agrees_with_all_pairs(a):
-    x, z, rx, rz = (RNG.uniform(0.01, 1, shape) for shape in (7, 11, (3, 7), (3, 11)))
+    x, z, rx, rz = (RNG.uniform(0.01, 1, shape) for shape in (20, 300, (3, 20), (3, 300)))
     found = rmia(np.log(x), np.log(z), references=np.log(rx), population_references=np.log(rz), gamma=1.5, a=a)
     prior = lambda r: ((1 + a) * r.mean(axis=0) + 1 - a) / 2  # noqa: E731
     twin = [
@@ -274,6 +275,12 @@ def test_rmia_agrees_with_all_pairs(a):
         for p, u in zip(x, prior(rx), strict=True)
     ]
     np.testing.assert_allclose(found, twin)
+
+
+def test_rmia_counts_a_tie():
+    """Of ten z, the x that is the sixth lowest does at least as well as six."""
+    z, references = -np.arange(10.0), np.full((1, 10), -4.0)
+    assert rmia(z[4:5], z, references=references[:, :1], population_references=references, gamma=1.0) == [0.6]
 
 
 def test_rmia_finds_the_analytic_auc():

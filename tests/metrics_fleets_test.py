@@ -47,6 +47,11 @@ def test_klom_clips_margins():
     clipped = klom(unlearned=column(-1e6, *[99] * 9), oracle=oracle * 50)
     np.testing.assert_array_equal(clipped, klom(unlearned=column(-99, *[100] * 9), oracle=oracle))
     np.testing.assert_array_equal(clipped, [0.0])
+    narrow = (
+        column(-1e6, *[95] * 4, *[85] * 4, 1e6),
+        column(-1e6, *[95] * 4, *[89.9] * 4, 1e6),
+    )  # 89.9 is in the bin up to 90
+    np.testing.assert_array_equal(klom(unlearned=narrow[1], oracle=narrow[0]), [0.0])
 
 
 def slow_klom(unlearned, oracle):
