@@ -145,7 +145,7 @@ def plain_way(bench: Bench, steps: int) -> training.Way:
 def train_fleet(
     bench: Bench, way: training.Way, lanes: training.Lane, name: str, pools: Pools | None = None
 ) -> training.Trained:
-    """Train all lanes of one way, with a bar and a line in metrics.jsonl for each epoch; `name` is that of the checkpoints."""
+    """Train all lanes of one way, with a bar and a line in metrics.jsonl for each epoch; `name` is the checkpoints'."""
     count = fleet.lane_count(lanes)
     with tqdm(total=way.steps, desc=f"train {name} x{count}", unit="step", mininterval=1.0, delay=0.1) as bar:
 
