@@ -1,0 +1,142 @@
+"""The judge: who is a member of which model, who is asked for, what is kept of them, and one small run."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import comparison, fleet, judge_fleet, judge_metrics, judge_report, results, run_judge, training
+from experiments.configs import judge as configs
+from experiments.judge_fleet import REPEATS, ROLES, SHADOWS
+from tests import tiny
+
+LANES = 8
+
+
+def config_of(**overrides):
+    config = configs.get_config("digits")
+    config.update_from_flattened_dict({"judge.lanes": LANES, "judge.tuning.lanes": 2, "train.steps": 20, **overrides})
+    return config
+
+
+@functools.cache
+def case(name):
+    return run_judge.make_case(config_of(), name, None, tiny.digits())
+
+
+every_case = pytest.mark.parametrize("name", ["random", "class"])
+
+
+@every_case
+def test_oracles_never_see_what_others_are_asked_to_forget(name):
+    one = case(name)
+    forgotten = np.isin(np.arange(len(tiny.digits().train.id)), one.bench.forget)
+    assert np.isin(one.bench.forget, one.pool).all() and (len(one.pool) > len(one.bench.forget)) == (name == "random")
+    for oracle in judge_fleet.ORACLES:
+        assert (judge_fleet.members(one, oracle, REPEATS) == ~forgotten).all()
+        shadows = judge_fleet.members(one, oracle, SHADOWS)
+        assert not shadows[:, one.pool].any() and np.delete(shadows, one.pool, axis=1).all()
+    assert judge_fleet.members(one, "vanilla", REPEATS).all()
+    assert np.array_equal(judge_fleet.asked(one, REPEATS)[0], forgotten[one.pool])
+
+
+@every_case
+def test_a_shadow_is_asked_to_forget_what_it_was_trained_on_of_the_pool(name):
+    one = case(name)
+    trained_on = judge_fleet.members(one, "vanilla", SHADOWS)
+    assert np.array_equal(trained_on[:, one.pool], judge_fleet.asked(one, SHADOWS))
+    assert np.delete(trained_on, one.pool, axis=1).all()
+    for half in (slice(0, LANES // 2), slice(LANES // 2, LANES)):
+        assert (one.included[half].sum(axis=0) == LANES // 4).all()
+
+
+def test_no_two_fleets_share_a_model():
+    keys = [np.asarray(judge_fleet._lanes(case("class"), "vanilla", role).key) for role in ROLES]
+    keys.append(np.asarray(judge_fleet._lanes(case("class"), "heldout_oracle", REPEATS).key))
+    every = np.concatenate(keys)
+    assert len(np.unique(every, axis=0)) == len(every) == 2 * LANES + 2 + LANES
+
+
+@pytest.mark.parametrize("role", [REPEATS, SHADOWS])
+def test_a_request_looks_at_its_own_examples_alone(role):
+    """What a shadow was not trained on may be anything: it forgets, and keeps, the same bytes."""
+    one = case("random")
+    lanes = judge_fleet._lanes(one, "vanilla", role)
+    params = training.init_lanes(comparison.plain_way(one.bench, 1), lanes, one.bench.train["x"][:1]).params
+    after = judge_fleet.forget(one, params, role, "graddiff", 0.05, (1, 3))
+    seen = np.asarray(lanes.member[0])
+    poisoned = dict(one.bench.train, x=jnp.where(seen[:, None, None, None], one.bench.train["x"], jnp.nan))
+    again = judge_fleet.forget(
+        one._replace(bench=one.bench._replace(train=poisoned)), params, role, "graddiff", 0.05, (1, 3)
+    )
+    for ended, same in zip(after, again, strict=True):
+        for a, b in zip(jax.tree.leaves(fleet.lane(ended, 0)), jax.tree.leaves(fleet.lane(same, 0)), strict=True):
+            np.testing.assert_array_equal(a, b)
+    leaves = jax.tree.leaves(again[-1])
+    assert all(np.isfinite(leaf).all() for leaf in leaves) == (role == REPEATS), "other shadows were trained on it"
+
+
+def test_models_with_logits_that_are_not_finite_are_kept_and_counted(tmp_path):
+    logits = {kind: np.zeros((4, 3, 2)) for kind in ("pool", "retain", "validation", "test", "shadows")}
+    logits["test"][1, 0, 0], logits["shadows"][3, 2, 1] = np.nan, np.inf
+    file = tmp_path / "logits" / "some.npz"
+    judge_metrics.keep(file, logits)
+    included = np.arange(4)[:, None] < np.array([1, 2, 3])
+    kept = judge_metrics.load(file, included)
+    assert kept.failed == {"repeats": 1, "shadows": 1} and len(kept.pool) == 3
+    assert kept.second.tolist() == [False, False, True] and np.array_equal(kept.included, included[:3])
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(results.WorkdirError, match=r"some\.npz cannot be read"):
+        judge_metrics.load(file, included)
+
+
+def test_fleets_are_told_apart_by_what_they_know():
+    """Shadows that keep a margin of 3 on what they were trained on are found; those that forgot are not."""
+    rng = np.random.default_rng(0)
+    lanes, pool = 40, 60
+    included = np.argsort(np.argsort(rng.random((2, lanes // 2, pool)), axis=1), axis=1).reshape(lanes, pool) < lanes // 4
+    labels = judge_metrics.Labels(*(np.zeros(pool, int) for _ in range(4)), forgotten=np.arange(pool) < 30)
+
+    def fleet_of(shift):
+        margin = rng.normal(size=(5, lanes, pool))
+        margin[0, :, :30] += shift
+        margin[4] += shift * included
+        logits = np.stack([margin, np.zeros_like(margin)], axis=-1)
+        second = np.arange(lanes) >= lanes // 2
+        return judge_metrics.Kept(*logits, included=included, second=second, failed={"repeats": 0, "shadows": 0})
+
+    oracle, floor, knows = fleet_of(0.0), fleet_of(0.0), fleet_of(3.0)
+    found, none = (judge_metrics.judged(one, oracle, labels, 0, 100) for one in (knows, floor))
+    assert found["ulira"]["value"] > 0.95 and abs(none["ulira"]["value"] - 0.5) < 0.05
+    assert found["klom"]["forget"]["value"] > none["klom"]["forget"]["interval"][1]
+    assert found["klom"]["retain"]["value"] == pytest.approx(none["klom"]["retain"]["value"], abs=0.3)
+    assert found["epsilon"]["value"] > none["epsilon"]["value"]
+
+
+@pytest.mark.slow
+def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
+    config = config_of(
+        **{
+            "judge.lanes": 12,
+            "seeds": 2,
+            "judge.tuning.learning_rates": (0.01,),
+            "judge.tuning.steps": (1, 2),
+            "judge.bootstraps": 20,
+            "relearn.steps": 3,
+            "request.unlearners": ("ascent",),
+        }
+    )
+    found = run_judge.run(config, str(tmp_path))
+    entries = [(row["setting"], row["training"], row["unlearner"]) for row in found["rows"]]
+    assert len(entries) == len(set(entries)) == 2 * (2 + 3 * 2)
+    for row in found["rows"]:
+        for name in ("tow", "mia", "ulira", "relearn", "cost"):
+            assert {"value", "interval"} <= row["extra"][name].keys()
+        assert set(row["extra"]["klom"]) == set(judge_metrics.KINDS)
+    floor = next(row for row in found["rows"] if row["training"] == "heldout_oracle")
+    assert floor["extra"]["klom"]["forget"]["value"] > 0
+    assert "heldout_oracle" in judge_report.present(str(tmp_path), found)
+    assert json.loads((tmp_path / "results.json").read_text()) == run_judge.run(config, str(tmp_path))
