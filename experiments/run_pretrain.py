@@ -61,9 +61,12 @@ def _run(
     scores = {f"{name}_accuracy": _accuracy(module, trained.params, getattr(dataset, name)) for name in SPLITS}
     row = {
         "training": "pretrain",
+        "variant": "default",
+        "unlearner": "none",
         "dataset": dataset.name,
         "seed": config.seed,
         "before": scores,
+        "after": scores,
         "steps": config.train.steps,
         "train_seconds": trained.seconds,
         "extra": {"classes": list(config.classes), "model": config.model},
