@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import ml_collections
 import pytest
 from absl import flags
@@ -243,10 +244,27 @@ def test_what_a_user_can_mend_is_one_line(monkeypatch, tmp_path, capsys, error):
     assert capsys.readouterr().err == "error: set this\n"
 
 
-@pytest.mark.parametrize("error", [TypeError("add got incompatible shapes"), ValueError("shapes"), KeyError("x")])
+BUGS = TypeError("add got incompatible shapes"), ValueError("shapes"), KeyError("x"), jax.errors.JaxRuntimeError("INTERNAL")
+
+
+@pytest.mark.parametrize("error", BUGS)
 def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path, error):
     with pytest.raises(type(error)):
         called(monkeypatch, tmp_path, error=error)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of\nmemory")])
+def test_running_out_of_memory_is_one_line(monkeypatch, tmp_path, capsys, error):
+    assert called(monkeypatch, tmp_path, error=error) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("error: out of memory (")
+    for key in ("train.batch_size", "seeds", "model.options", "request.max_steps"):
+        assert key in told
+
+
+def test_an_interrupt_is_one_line(monkeypatch, tmp_path, capsys):
+    assert called(monkeypatch, tmp_path, error=KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "interrupted: the same command goes on from the last checkpoint\n"
 
 
 def test_an_unknown_runner_is_one_line(monkeypatch, tmp_path, capsys):
