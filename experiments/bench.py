@@ -57,7 +57,9 @@ def resolved(config: Config, like: Config | None = None) -> Config:
     Raises:
       UserError: keys or types that are not the config file's.
     """
-    checks.check_keys(config, like or readiness.defaults())
+    like = like or readiness.defaults()
+    checks.check_keys(config, like)
+    checks.check_suited(config, like)
     config = config.copy_and_resolve_references().unlock()  # a variant may give its algorithm options of its own
     for name, value in config.suited.get(config.forget.setting, {}).items():
         if config.readiness[name] is None:
@@ -69,9 +71,9 @@ def set_up(config: Config, folder: results.Workdir, dataset: data.Dataset) -> Be
     """Resolve who is forgotten, who is scored, the model and the devices.
 
     Raises:
-      UserError: a model or sets of examples that will not do; one line that says what to do.
+      UserError (DataError among them): a model, ids or sets of examples that will not do; one line that says what to do.
     """
-    checks.check_splits(dataset)
+    checks.check_splits(dataset, config.train.batch_size)
     forget = data.check_ids(dataset, _forget_ids(config, dataset, config.forget.target))
     module = _model(config.model, dataset)
     train = data.batch(dataset.train)
@@ -81,7 +83,9 @@ def set_up(config: Config, folder: results.Workdir, dataset: data.Dataset) -> Be
     if not config.data.stream:
         train = jax.tree.map(jnp.asarray, train)
     devices, loops = parallel.make(config.parallel), fleet.in_loops(config.model.name)
-    return Bench(config, folder, dataset, forget, asked, sets, train, module, devices, loops)
+    bench = Bench(config, folder, dataset, forget, asked, sets, train, module, devices, loops)
+    revocable(bench)  # refused here, whoever will be told
+    return bench
 
 
 def _model(config: Config, dataset: data.Dataset) -> Any:

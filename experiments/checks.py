@@ -24,6 +24,8 @@ from unlearn.metrics.membership import FOLDS
 Config = ml_collections.ConfigDict
 TRAININGS = ("oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness")
 NEEDED = ("oracle", "vanilla")
+SETTINGS = ("class", "random")
+LONGEST = 100  # name of a variant, in bytes: it is part of file names
 
 # Sections that hold what they like: options of a model or an algorithm, overrides, what suits a kind of request.
 FREE = ("data.scale", "model.options", "readiness.algorithm_options", "request.options", "suited", "variants")
@@ -59,12 +61,13 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "train.steps",
             "train.batch_size",
             "readiness.every",
-            "request.max_steps",
             "request.parts",
             "relearn.steps",
             "relearn.batch_size",
         ),
     ),
+    # A request's curves are kept whole, for all lanes.
+    "a number from 1 to 100000": (lambda value: 1 <= value <= 100_000, ("request.max_steps",)),
     "2 or more": (lambda value: value >= 2, ("relearn.size",)),
     f"0 for all, or {FOLDS} or more": (lambda value: value == 0 or value >= FOLDS, ("data.score_examples",)),
     "a number above 0": (
@@ -167,8 +170,30 @@ def check_values(config: Config) -> None:
         raise UserError(f"seed is {config.seed}: choose one from 0 to {last}, so that seeds stay apart")
 
 
-def check_splits(dataset: Dataset) -> None:
-    """Refuse data without examples to validate or test on.
+def check_suited(config: Config, like: Config) -> None:
+    """Refuse a section `suited` with other entries than kinds of requests and what readiness leaves unset.
+
+    Args:
+      like: the config file's own config.
+
+    Raises:
+      UserError: one line that says what to do.
+    """
+    unset = [name for name, value in like.readiness.items() if value is None]
+    for setting, given in config.suited.items():
+        if setting not in SETTINGS:
+            raise UserError(f"suited has {setting!r}, which is no forget.setting; choose {_either(SETTINGS)}")
+        if not isinstance(given, Config):
+            raise UserError(f"suited {setting!r} is {given!r}: give a dict of what readiness leaves unset")
+        for name in given:
+            if name not in unset:
+                raise UserError(
+                    f"suited {setting!r} has {name!r}, which readiness never leaves unset: choose {_either(unset)}"
+                )
+
+
+def check_splits(dataset: Dataset, batch_size: int) -> None:
+    """Refuse data without examples to validate or test on, or with fewer to train on than a batch has.
 
     Raises:
       UserError: one line that says what to do.
@@ -176,6 +201,11 @@ def check_splits(dataset: Dataset) -> None:
     for name in ("validation", "test"):
         if not len(getattr(dataset, name).id):
             raise UserError(f"{dataset.name!r} has no {name} examples: set a larger --config.data.validation_fraction")
+    if batch_size > (count := len(dataset.train.id)):
+        raise UserError(
+            f"train.batch_size is {batch_size}, but {dataset.name!r} has {count} training examples here: "
+            f"set --config.train.batch_size to {count} or less"
+        )
 
 
 def check_sets(config: Config, asked: Mapping[str, Any], sets: Sets) -> None:
@@ -220,11 +250,17 @@ def _trainings(config: Config) -> None:
         numbers = next(_values(config, key))
         if len(numbers) < least or not all(_is_number(value) and works(value) for value in numbers):
             raise UserError(f"{key} is {tuple(numbers)}: give {words}, as in --config.{key}='(0.01, 0.1)'")
+    weights = [f"{weight:g}" for weight in (config.reweight.weight, *config.reweight.others)]  # as rows are named
+    if len(set(weights)) < len(weights):
+        raise UserError(
+            f"reweight.weight and reweight.others are {', '.join(weights)}: set --config.reweight.others to other weights, "
+            "each once"
+        )
 
 
 def _forgetting(config: Config) -> None:
-    if config.forget.setting not in config.suited:
-        raise UserError(f"forget.setting {config.forget.setting!r} is unknown; choose {_either(config.suited)}")
+    if config.forget.setting not in SETTINGS:
+        raise UserError(f"forget.setting {config.forget.setting!r} is unknown; choose {_either(SETTINGS)}")
     if config.forget.setting == "random" and config.forget.revocable >= 0:
         raise UserError(
             f"forget.revocable is {config.forget.revocable}, a class, but random examples are forgotten: "
@@ -243,6 +279,7 @@ def _rehearsals(config: Config) -> Iterator[tuple[str, Config]]:
     """(what to say of it, the section `readiness` with its overrides), the default first."""
     yield "", config.readiness
     for name, overrides in config.variants.items():
+        _file_name(name)
         if not isinstance(overrides, Config):
             raise UserError(f"variant {name!r} is {overrides!r}: give a dict of overrides of readiness")
         varied = config.readiness.copy_and_resolve_references()
@@ -256,6 +293,14 @@ def _rehearsals(config: Config) -> Iterator[tuple[str, Config]]:
         yield f"variant {name!r}: ", varied
 
 
+def _file_name(variant: Any) -> None:
+    """Refuse a variant whose name cannot be part of the names of its files, or is that of another."""
+    if not isinstance(variant, str) or not variant.isprintable() or variant in ("", "default") or "/" in variant:
+        raise UserError(f"variant {variant!r} is no name: choose one other than 'default', printable and without '/'")
+    if len(variant.encode()) > LONGEST:
+        raise UserError(f"variant {variant!r} has a long name: choose one of at most {LONGEST} bytes")
+
+
 def _rehearsal(section: Config, config: Config) -> None:
     check_values(Config({"seed": 0, "readiness": section}))
     if "readiness" in config.trainings and section.start >= config.train.steps:
@@ -263,7 +308,8 @@ def _rehearsal(section: Config, config: Config) -> None:
             f"readiness.start is {section.start}, but training ends after {config.train.steps} steps: start sooner"
         )
     sizes = section.step_size
-    if sizes is None or len(sizes) != 2 or not all(map(_is_number, sizes)) or not 0 < sizes[0] <= sizes[1]:
+    are_two = isinstance(sizes, list | tuple) and len(sizes) == 2 and all(map(_is_number, sizes))
+    if not (are_two and 0 < sizes[0] <= sizes[1]):
         raise UserError(
             f"readiness.step_size is {sizes}: give (lowest, highest), as in --config.readiness.step_size='(0.3, 0.5)'"
         )

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 
 from experiments.models import CONVOLUTIONAL
 
+MOST_THREADS = 16
+
 
 def in_loops(model_name: str, backend: str | None = None) -> bool:
     """True where lanes and steps of this model are Python loops instead of `vmap` and `scan`."""
@@ -43,15 +45,18 @@ def over_lanes(fn: Callable, loops: bool, *, compiled: bool = True) -> Callable:
 
 
 def each(fn: Callable[[int], Any], count: int) -> list[Any]:
-    """`[fn(0), ..., fn(count - 1)]`, as many at once as there are cores: one model's convolutions do not fill them.
+    """`[fn(0), ..., fn(count - 1)]`, on as many threads as there are cores, 16 at most: one model does not fill them.
 
     One after another on several devices, whose programs wait for each other and so must start in one order on all.
+
+    What a context manager of JAX sets (`enable_x64`, `default_matmul_precision`, ...) holds for the caller's thread alone
+    and does not reach these threads; what `jax.config` sets does.
     """
     if jax.device_count() > 1:
         return [fn(i) for i in range(count)]
-    with futures.ThreadPoolExecutor(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ) as pool:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, MOST_THREADS)
+    with futures.ThreadPoolExecutor(workers) as pool:
         try:
             return list(pool.map(fn, range(count)))
         finally:

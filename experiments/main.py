@@ -13,9 +13,21 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.errors import UserError
+from experiments.errors import UserError, line
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, with its argument after a colon.")
+INTERRUPTED = 130  # exit status, as a shell has it
+
+
+def fail(error: object) -> int:
+    """Say what is wrong in one line; exit status 2."""
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    return 2
+
+
+try:
+    CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, with its argument after a colon.")
+except (flags.Error, ValueError) as error:  # a --flagfile is read already here
+    sys.exit(fail(str(error).removeprefix("ERROR:: ")))
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of this run; made if missing.")
 
 
@@ -27,38 +39,39 @@ def main(argv: Sequence[str]) -> int:
         return fail(f"unexpected argument {argv[1]!r}: options look like --config.seed=1")
     if CONFIG.value is None or not WORKDIR.value:
         return fail("give --config=experiments/configs/readiness.py:digits and --workdir=DIR")
-    from experiments import (
-        judge_report,
-        report,
-        run_judge,
-        run_pretrain,
-        run_readiness,
-        run_s3t,
-    )  # heavy: only once the flags are right
+    import jax
 
-    runners = {
-        "readiness": (run_readiness.run, report.present),
-        "pretrain": (run_pretrain.run, run_pretrain.present),
-        "s3t": (run_s3t.run, run_s3t.present),
-        "judge": (run_judge.run, judge_report.present),
+    # Heavy: only once the flags are right.
+    from experiments import judge_report, report, run_judge, run_pretrain, run_readiness, run_s3t
+
+    runners = {  # name -> what runs it, what tells of it, and which settings make its programs large
+        "readiness": (run_readiness.run, report.present, "train.batch_size, seeds, model.options, request.max_steps"),
+        "pretrain": (run_pretrain.run, run_pretrain.present, "train.batch_size, model"),
+        "s3t": (run_s3t.run, run_s3t.present, "train.batch_size, lanes, cache_bytes, model"),
+        "judge": (run_judge.run, judge_report.present, "judge.most_lanes, judge.lanes, train.batch_size, model.options"),
     }
+    name = getattr(CONFIG.value, "runner", None)
+    if name not in runners:
+        return fail(f"config.runner {name!r} is unknown; choose one of {', '.join(runners)}")
+    run, present, large = runners[name]
     try:
-        name = getattr(CONFIG.value, "runner", None)
-        if name not in runners:
-            return fail(f"config.runner {name!r} is unknown; choose one of {', '.join(runners)}")
-        run, present = runners[name]
+        jax.devices()
+    except RuntimeError as error:  # of JAX_PLATFORMS, or of a device that cannot be used
+        return fail(error)
+    try:
         results = run(CONFIG.value, WORKDIR.value, shlex.join(["python", "-m", "experiments.main", *sys.argv[1:]]))
         text = present(WORKDIR.value, results)
     except (UserError, OSError) as error:  # a full or forbidden disk is the user's to mend, too
         return fail(error)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return fail(f"out of memory ({line(error)}): lower what makes it large ({large}) and use an empty --workdir")
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
     print(text)
     return 0
-
-
-def fail(error: object) -> int:
-    """Say what is wrong in one line; exit status 2."""
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
-    return 2
 
 
 def unraisable(ignored: Any) -> None:

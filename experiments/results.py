@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -25,6 +26,8 @@ PARTS = ("results.json", "stages", "checkpoints", "metrics.jsonl")  # of a run, 
 ENTRY = '{"event": '  # how a line of metrics.jsonl begins
 AGAIN = "remove it and run again, which keeps what else has finished"
 OTHER = "put a copy of config.json back, or use an empty --workdir"
+# What every row of results.json has, whatever was run.
+ROW = {"training", "variant", "unlearner", "dataset", "seed", "before", "after", "steps", "extra"}
 COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
 
 
@@ -48,10 +51,7 @@ class Workdir:
         self._is_bound(config)
         if not file.exists():
             return None
-        found = read(file, dict)
-        if not isinstance(found.get("rows"), list):
-            raise WorkdirError(f"{file} has no rows: {AGAIN}")
-        return found
+        return read_results(file)
 
     @contextmanager
     def claimed(self, config: dict[str, Any]) -> Iterator[None]:
@@ -124,11 +124,12 @@ class Workdir:
         file = self.path / "stages" / f"{name}.json"
         if not file.exists() or (beside and not beside.exists()):
             file.parent.mkdir(exist_ok=True)
-            write(file, dumps(compute()))
-        value = read(file)
-        if value in (None, {}, []):
-            raise WorkdirError(f"{file} is empty: {AGAIN}")
-        return value
+            value = compute()
+            write(file, dumps({"crc32": _crc32(value), "value": value}))
+        kept = read(file, dict)
+        if kept.keys() != {"crc32", "value"} or kept["crc32"] != _crc32(kept["value"]):
+            raise WorkdirError(f"{file} cannot be read (it is not what was written): {AGAIN}")
+        return kept["value"]
 
     def finish(self, command: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Write results.json."""
@@ -154,6 +155,21 @@ def read(path: Path, kind: type = object, mend: str = AGAIN) -> Any:
     if not isinstance(value, kind):
         raise WorkdirError(f"{path} cannot be read (no {kind.__name__}): {mend}")
     return value
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """What a results.json holds.
+
+    Raises:
+      WorkdirError: the file cannot be read, or has no rows, or rows that no run wrote.
+    """
+    found = read(path, dict)
+    rows = found.get("rows")
+    if not isinstance(rows, list) or not rows:
+        raise WorkdirError(f"{path} has no rows: {AGAIN}")
+    if not all(isinstance(row, dict) and row.keys() >= ROW for row in rows):
+        raise WorkdirError(f"{path} has rows that no run wrote: {AGAIN}")
+    return found
 
 
 def entries(path: Path) -> Iterator[dict[str, Any]]:
@@ -192,6 +208,11 @@ def write(path: Path, text: str) -> None:
 def dumps(value: Any, indent: int | None = None) -> str:
     """JSON in which arrays are lists and what is not finite is null."""
     return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def _crc32(value: Any) -> int:
+    """CRC-32 of a value as JSON, the same before it is written and after it is read: floats keep their bits."""
+    return zlib.crc32(dumps(value).encode())
 
 
 def environment() -> dict[str, Any]:

@@ -41,7 +41,7 @@ def run(config: ml_collections.ConfigDict, workdir: str, command: str = "") -> d
         if found := folder.finished(config.to_dict()):
             return found
         dataset = data.only_classes(data.load(config.data), config.classes)
-        checks.check_splits(dataset)
+        checks.check_splits(dataset, config.train.batch_size)
         module = vits.vit(config.model, dataset.classes)
         vits.init(module, jax.random.key(0), dataset.train.x)  # a wrong size of image shows before anything is written
     with folder.claimed(config.to_dict()):
@@ -61,9 +61,12 @@ def _run(
     scores = {f"{name}_accuracy": _accuracy(module, trained.params, getattr(dataset, name)) for name in SPLITS}
     row = {
         "training": "pretrain",
+        "variant": "default",
+        "unlearner": "none",
         "dataset": dataset.name,
         "seed": config.seed,
         "before": scores,
+        "after": scores,
         "steps": config.train.steps,
         "train_seconds": trained.seconds,
         "extra": {"classes": list(config.classes), "model": config.model},

@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import ml_collections
 import pytest
 from absl import flags
@@ -76,6 +77,7 @@ def test_no_key_takes_a_name_that_nothing_has(key):
         ("request.unlearners", (), "one or more"),
         ("request.unlearners", ("ascent", "ascent"), "each once"),
         ("request.parts", 0, "1 or more"),
+        ("request.max_steps", 100_001, "from 1 to 100000"),
         ("reweight.others", (NAN,), "numbers from 0 up"),
         ("relearn.share", 0.0, "above 0 and up to 1"),
         ("relearn.share", 1.5, "above 0 and up to 1"),
@@ -101,6 +103,20 @@ def test_no_key_takes_a_name_that_nothing_has(key):
         ("variants", D({"x": {"order": 3}}), "variant 'x': readiness.order 3 is unknown"),
         ("variants", D({"x": {"start": 1500}}), "variant 'x': readiness.start is 1500"),
         ("variants", D({"x": 3}), "give a dict of overrides"),
+        ("variants", D({"default": {}}), "choose one other than 'default'"),
+        ("variants", D({"a/b": {}}), "without '/'"),
+        ("variants", D({"a\0": {}}), "printable"),
+        ("variants", D({"": {}}), "is no name"),
+        ("variants", D({3: {}}), "is no name"),
+        ("variants", D({101 * "x": {}}), "at most 100 bytes"),
+        ("variants", D({34 * "√": {}}), "at most 100 bytes"),
+        ("suited", D({"class": 3}), "suited 'class' is 3: give a dict"),
+        ("suited", D({"class": {"odd": 1}}), "suited 'class' has 'odd', which readiness never leaves"),
+        ("suited", D({"class": {"order": 1}}), "suited 'class' has 'order', which readiness never leaves"),
+        ("suited", D({"odd": {}}), "suited has 'odd', which is no forget.setting; choose class or random"),
+        ("reweight.others", (0.1, 0.02, 0.1), "each once"),
+        ("reweight.others", (0.1, 0.1 + 1e-9), "each once"),
+        ("reweight.others", (0.2,), "each once"),
         ("request.options", D({"npo": {"beta": 0.1}}), "add it to --config.request.unlearners"),
         ("request.options", D({"ascent": {"gamma": 1.0}}), "no option 'gamma'"),
         ("request.options", D({"ascent": {"mean": 1.0}}), "cannot be used"),
@@ -127,6 +143,14 @@ def test_keys_that_do_not_go_together_are_refused():
     assert "request.options of npo cannot be used" in refusal(config)
 
 
+def test_a_setting_for_which_nothing_is_suited_must_be_given_it():
+    assert "set --config.readiness.retention to" in refusal(changed("suited", D()))
+    assert "give (lowest, highest)" in refusal(changed("suited", D({"class": {"retention": 8.0, "step_size": 0.4}})))
+    config = changed("suited", D({"random": {"retention": 1.0}}))
+    config.readiness.retention, config.readiness.step_size = 8.0, (0.4, 0.4)
+    checks.check(bench.resolved(config))
+
+
 def test_options_that_an_algorithm_has_are_taken():
     config = configs.get_config("digits")
     config.request.unlearners = ("npo", "graddiff")
@@ -146,6 +170,7 @@ def test_options_that_an_algorithm_has_are_taken():
         ("forget.fraction", 0.003, "there are 3 examples to forget, 5 or more"),
         ("data.validation_fraction", 1e-9, "no validation examples"),
         ("request.parts", 2000, "set fewer --config.request.parts"),
+        ("train.batch_size", 1022, "has 1021 training examples here: set --config.train.batch_size to 1021 or less"),
         ("model.options.widths", (0,), "give whole numbers from 1 up"),
         ("model.options.widths", (-8,), "give whole numbers from 1 up"),
         ("model.options.widths", ("a",), "give whole numbers from 1 up"),
@@ -175,6 +200,7 @@ def test_options_that_flax_rejects_are_told_with_the_images(tmp_path):
         ("train.optimizer", "odd", "'odd' is unknown"),
         ("data.validation_fraction", 1.0, "both excluded"),
         ("data.stream", True, "set --config.data.stream=False"),
+        ("train.batch_size", 10_000, "training examples here"),
         ("train", D({"steps": 3}), "no train.batch_size"),
     ],
 )
@@ -243,10 +269,27 @@ def test_what_a_user_can_mend_is_one_line(monkeypatch, tmp_path, capsys, error):
     assert capsys.readouterr().err == "error: set this\n"
 
 
-@pytest.mark.parametrize("error", [TypeError("add got incompatible shapes"), ValueError("shapes"), KeyError("x")])
+BUGS = TypeError("add got incompatible shapes"), ValueError("shapes"), KeyError("x"), jax.errors.JaxRuntimeError("INTERNAL")
+
+
+@pytest.mark.parametrize("error", BUGS)
 def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path, error):
     with pytest.raises(type(error)):
         called(monkeypatch, tmp_path, error=error)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of\nmemory")])
+def test_running_out_of_memory_is_one_line(monkeypatch, tmp_path, capsys, error):
+    assert called(monkeypatch, tmp_path, error=error) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("error: out of memory (")
+    for key in ("train.batch_size", "seeds", "model.options", "request.max_steps"):
+        assert key in told
+
+
+def test_an_interrupt_is_one_line(monkeypatch, tmp_path, capsys):
+    assert called(monkeypatch, tmp_path, error=KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "interrupted: the same command goes on from the last checkpoint\n"
 
 
 def test_an_unknown_runner_is_one_line(monkeypatch, tmp_path, capsys):

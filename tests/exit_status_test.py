@@ -11,9 +11,9 @@ ROOT = Path(__file__).parent.parent
 CONFIG = "--config=experiments/configs/readiness.py:digits"
 
 
-def command(*flags):
+def command(*flags, platforms="cpu"):
     command = [sys.executable, "-m", "experiments.main", *flags]
-    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    env = {**os.environ, "JAX_PLATFORMS": platforms}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500, check=False)
 
 
@@ -40,3 +40,17 @@ def test_a_mistake_is_one_line_and_exit_status_2(flags, message, tmp_path):
     assert line.startswith("error: ") and message in line and "Traceback" not in done.stderr
     assert not new.exists() and [file.name for file in used.iterdir()] == ["config.json"]
     assert (used / "config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    "flags, platforms, message",
+    [
+        pytest.param(["--flagfile=/no/such/file"], "cpu", "Unable to open flagfile: ", id="a flagfile"),
+        pytest.param([CONFIG], "odd", "Unable to initialize backend 'odd'", id="a platform"),
+    ],
+)
+def test_what_a_library_refuses_is_one_line_and_exit_status_2(flags, platforms, message, tmp_path):
+    done = command(*flags, f"--workdir={tmp_path / 'new'}", platforms=platforms)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {message}") and not (tmp_path / "new").exists()

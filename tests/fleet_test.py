@@ -80,6 +80,30 @@ def test_lanes_come_back_in_order_and_one_that_fails_stops_those_to_come(monkeyp
     assert len(begun) < 10_000
 
 
+def test_there_are_sixteen_threads_at_most(monkeypatch):
+    monkeypatch.setattr(fleet.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(fleet.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+
+    def slow(i):
+        time.sleep(0.01)
+        return threading.get_ident()
+
+    assert 1 < len(set(fleet.each(slow, 64))) <= 16
+
+
+def test_settings_of_jax_config_reach_the_threads_and_those_of_context_managers_do_not(monkeypatch):
+    monkeypatch.setattr(fleet.jax, "device_count", lambda: 1)
+    seen = lambda: fleet.each(lambda i: jax.config.jax_default_matmul_precision, 2)  # noqa: E731
+    before = jax.config.jax_default_matmul_precision
+    with jax.default_matmul_precision("float32"):
+        assert jax.config.jax_default_matmul_precision == "float32" and seen() == [before, before]
+    jax.config.update("jax_default_matmul_precision", "float32")
+    try:
+        assert seen() == ["float32", "float32"]
+    finally:
+        jax.config.update("jax_default_matmul_precision", before)
+
+
 def test_with_several_devices_lanes_go_one_after_another(monkeypatch):
     monkeypatch.setattr(fleet.jax, "device_count", lambda: 4)
     assert set(fleet.each(lambda i: threading.get_ident(), 8)) == {threading.get_ident()}

@@ -5,6 +5,7 @@ allowed if it lies at or below an allowed one, by whole components: `jax` allows
 """
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,12 @@ def test_every_import_follows_an_arrow(room):
     files = sorted((ROOT / room).rglob("*.py"))
     found = [bad for file in files for bad in violations(file.relative_to(ROOT).as_posix(), file.read_text("utf-8"))]
     assert not found, "\n".join(found)
+
+
+def test_the_hook_checks_the_types_of_the_rooms_that_make_lint_does():
+    hook, lint = ((ROOT / name).read_text() for name in (".pre-commit-config.yaml", "Makefile"))
+    (hooked,), (linted,) = (re.findall(r"-m mypy (.*)", text) for text in (hook, lint))
+    assert hooked == linted and f"^({hooked.replace(' ', '|')})/" in hook
 
 
 def test_the_rooms_are_where_the_walk_looks():

@@ -17,7 +17,8 @@ from tests.run_readiness_test import ROOT
 from unlearn import tree
 
 CONFIG = {"seed": 1, "data": {"name": "digits"}}
-DAMAGES = {"empty": b"", "cut": b'{"seed": 1, "ro', "bytes": b"\xff\xfe\x00{}", "a list": b"[]", "null": b"null"}
+DAMAGES = {"empty": b"", "cut": b'{"seed": 1, "ro', "bytes": b"\xff\xfe\x00{}", "a list": b"[1]", "null": b"null"}
+ROW = dict.fromkeys(results.ROW)
 
 damaged = pytest.mark.parametrize("content", DAMAGES.values(), ids=DAMAGES)
 
@@ -59,12 +60,35 @@ def test_damaged_results_are_named_and_their_stages_kept(folder, content):
 @damaged
 def test_a_damaged_stage_is_named_and_computed_again_once_it_is_removed(folder, content):
     file = folder.path / "stages" / "one.json"
-    if content == b"[]":
-        content = b"{}"
     file.write_bytes(content)
     refused(lambda: folder.stage("one", lambda: pytest.fail("overwritten")), str(file), "remove it and run again")
     file.unlink()
     assert folder.stage("one", lambda: [4]) == [4]
+
+
+@pytest.mark.parametrize("change", [lambda kept: kept["value"], lambda kept: kept | {"value": {"rows": 4}}, lambda kept: 3])
+def test_a_stage_that_holds_another_value_is_named(folder, change):
+    file = folder.path / "stages" / "one.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    refused(lambda: folder.stage("one", lambda: pytest.fail("overwritten")), str(file), "remove it and run again")
+
+
+def test_a_stage_gives_back_the_bits_it_was_given(folder):
+    """As JSON has them: lists for arrays, null for what is not finite."""
+    value = {"a": [0.1 + 0.2, -0.0, 1e-320, 2**70], "π": np.float32(0.1), "none": [np.nan, None, True], "empty": []}
+    kept = folder.stage("two", lambda: value)
+    assert kept == {"a": value["a"], "π": float(np.float32(0.1)), "none": [None, None, True], "empty": []}
+    assert folder.stage("two", lambda: pytest.fail("computed again")) == kept
+    assert str(kept["a"][1]) == "-0.0"
+
+
+@pytest.mark.parametrize("rows", [[], [{}], [1], [ROW, {**ROW, "seed": 1, "rows": []}, {"training": "vanilla"}]])
+def test_rows_that_no_run_wrote_are_refused(folder, rows):
+    file = folder.path / "results.json"
+    file.write_text(json.dumps({"rows": [ROW]}))
+    assert folder.finished(CONFIG) == {"rows": [ROW]}
+    file.write_text(json.dumps({"rows": rows}))
+    refused(lambda: folder.finished(CONFIG), str(file), "remove it and run again")
 
 
 @damaged
@@ -146,8 +170,8 @@ def test_a_second_process_is_refused_while_the_first_is_at_work(folder):
 
 def test_a_finished_run_is_read_while_another_process_is_at_work(folder):
     with folder.claimed(CONFIG):
-        folder.finish("command", [{"training": "vanilla"}])
-        assert Workdir(folder.path).finished(CONFIG)["rows"] == [{"training": "vanilla"}]
+        folder.finish("command", [ROW])
+        assert Workdir(folder.path).finished(CONFIG)["rows"] == [ROW]
 
 
 HOLD = """

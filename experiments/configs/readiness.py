@@ -168,7 +168,7 @@ def digits_ablation(config: ml_collections.ConfigDict) -> None:
             "raw": {"form": "raw"},
             "raw, no cap": {"form": "raw", "cap": ""},
             "not normalised": {"normalise": False},
-            "step / 4": {"step_size": (0.1, 0.1)},
+            "quarter step": {"step_size": (0.1, 0.1)},
             "step x 2": {"step_size": (0.8, 0.8)},
             "step x 4": {"step_size": (1.6, 1.6)},
             "step range": {"step_size": (0.1, 1.6)},
