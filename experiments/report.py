@@ -51,9 +51,7 @@ def write(workdir: str | Path) -> Path:
         if not (folder / name).exists():
             raise results.WorkdirError(f"{folder} holds no finished run (no {name}): run it again to finish it")
     config = results.read(folder / "config.json", dict, results.OTHER)
-    found = results.read(folder / "results.json", dict)
-    if not found.get("rows"):
-        raise results.WorkdirError(f"{folder / 'results.json'} has no rows: {results.AGAIN}")
+    found = results.read_results(folder / "results.json")
     title, blocks = compose(config, found, sweeps(folder / "metrics.jsonl"))
     results.write(folder / "report.md", page.to_markdown(title, blocks))
     results.write(folder / "report.html", page.to_html(title, blocks))
