@@ -82,15 +82,29 @@ def load(file: Path, included: np.ndarray) -> Kept:
     return Kept(**parts, included=included[shadows], second=second[shadows], failed=failed)
 
 
-def judged(kept: Kept, oracle: Kept, labels: Labels, seed: int, resamples: int) -> dict[str, Any]:
-    """Every metric of one entry against the oracles: name -> {"value", "interval", ...}."""
+def judged(kept: Kept, oracle: Kept | None, labels: Labels, seed: int, resamples: int) -> dict[str, Any]:
+    """Every metric of one entry against the oracles: name -> {"value", "interval", ...}.
+
+    Args:
+      kept: the entry.
+      oracle: what it is compared with; None for the oracle itself, which would be its own measure.
+      labels: of the examples.
+      seed, resamples: of the bootstrap over targets.
+    """
+    against = lambda metric, *rest: _or_why(lambda: metric(kept, _given(oracle), labels, *rest))  # noqa: E731
     return {
         "ulira": _or_why(lambda: _ulira(kept, labels, seed, resamples)),
-        "klom": {kind: _or_why(lambda kind=kind: _klom(kept, oracle, labels, kind)) for kind in KINDS},
-        "epsilon": _or_why(lambda: _epsilon(kept, oracle, labels)),
-        "rmia": _or_why(lambda: _rmia(kept, oracle, labels)),
+        "klom": {kind: against(_klom, kind) for kind in KINDS},
+        "epsilon": against(_epsilon),
+        "rmia": against(_rmia),
         "failed": kept.failed,
     }
+
+
+def _given(oracle: Kept | None) -> Kept:
+    if oracle is None:
+        raise ValueError("the oracle is the reference: see the held-out one")
+    return oracle
 
 
 def _or_why(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -165,10 +165,9 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
     def compute() -> dict[str, Any]:
         labels = {kind: batch["y"] for kind, batch in points_of(case).items()}
         known = judge_metrics.Labels(**labels, forgotten=np.isin(case.pool, case.bench.forget))
-        kept, oracle = (
-            judge_metrics.load(_file(case, *one), case.included) for one in ((name, unlearner), (ORACLES[0], "none"))
-        )
-        return judge_metrics.judged(kept, oracle, known, config.seed, config.judge.bootstraps)
+        read = lambda *entry: judge_metrics.load(_file(case, *entry), case.included)  # noqa: E731
+        oracle = None if name == ORACLES[0] else read(ORACLES[0], "none")
+        return judge_metrics.judged(read(name, unlearner), oracle, known, config.seed, config.judge.bootstraps)
 
     return case.bench.workdir.stage(f"judged-{case.name}-{name}-{unlearner}", compute)
 
