@@ -121,7 +121,7 @@ def run_verify(args: argparse.Namespace) -> Result:
     """Proof from the ledger and the certificates, and by training anew; nothing is changed."""
     from s3t import verify
 
-    result = verify.verify(args.store, args.expect_head)
+    result = verify.verify(args.store, *args.expect_head)
     if args.replay is None or "nodes" not in result:  # without a whole ledger there is nothing to train from
         return result
     from s3t import factory, replay

@@ -72,7 +72,11 @@ def verify_arguments(parser: argparse.ArgumentParser) -> None:
     """What to hold against the store."""
     store_arguments(parser)
     parser.add_argument(
-        "--expect-head", metavar="H", help="a head from an earlier answer, which the ledger must still hold"
+        "--expect-head",
+        action="append",
+        default=[],
+        metavar="H",
+        help="a head from an earlier answer, which the ledger must still hold; may be given several times",
     )
     parser.add_argument(
         "--replay", type=which_nodes, metavar="all|N|IDENTITY", help="train nodes once more and compare their bytes"

@@ -295,8 +295,8 @@ def test_verify_counts_what_it_saw(opened):
     assert not verify.verify(opened.root, "0" * 64)["ok"]
 
 
-def problem(opened, expect_head=None):
-    result = verify.verify(opened.root, expect_head)
+def problem(opened, *expect_heads):
+    result = verify.verify(opened.root, *expect_heads)
     assert result["ok"] == (not result["problems"])
     return " | ".join(result["problems"])
 
