@@ -298,10 +298,19 @@ def test_mistakes_are_one_line_before_anything_is_written(tmp_path):
         ("classes", (4, 5), "examples that s3t is to unlearn"),
         ("retrain_after", (-1,), "from 0 up"),
         ("checkpoint", str(tmp_path / "no.npz"), "cannot be read"),
+        ("lanes", 0, "lanes is 0: set --config.lanes to 1 or more"),
+        ("cache_bytes", -1, "cache_bytes is -1: set --config.cache_bytes to 0 or more"),
+        ("budget", float("nan"), "budget is nan: set --config.budget to 0 or more"),
+        ("lora.rank", 0, "lora.rank is 0: set --config.lora.rank to 1 or more"),
+        ("lora.alpha", float("nan"), "lora.alpha is nan: "),
+        ("lora.targets", ("nope",), "no layer is called 'nope'"),
+        ("full_lora.learning_rate", -1.0, "full_lora.learning_rate is -1.0: "),
+        ("pretrain.train.batch_size", 10**6, "pretrain: train.batch_size is 1000000, but 'digits' has "),
+        ("pretrain.train.steps", 0, "pretrain: train.steps is 0"),
     )
     for name, value, message in mistakes:
         wrong = config()
-        wrong[name] = value
+        wrong.update_from_flattened_dict({name: value})
         with pytest.raises(ValueError, match=message):
             run_s3t.run(wrong, str(tmp_path / "dir"))
     wrong = config()
