@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
@@ -15,7 +14,7 @@ SHOWN = 20  # problems of one kind that are named
 DELETED = "SELECT id, deleted FROM examples WHERE deleted IS NOT NULL"
 
 
-def audit(ledger: Ledger, manifest: str, expect_heads: Iterable[str] = ()) -> list[str]:
+def audit(ledger: Ledger, manifest: str, *expect_heads: str) -> list[str]:
     """Whether the chain is whole and the tables say what it says.
 
     Args:

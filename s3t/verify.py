@@ -46,7 +46,7 @@ def _verify(root: Path, text: bytes, ledger: Ledger, expect_heads: Iterable[str]
     with ledger:
         ledger.execute("BEGIN")  # one snapshot
         rows, head = database.head(ledger)
-        problems = audit.audit(ledger, manifests.digest_of(text), expect_heads)
+        problems = audit.audit(ledger, manifests.digest_of(text), *expect_heads)
         if not problems:  # else there is nothing to hold the nodes against
             store = Store(root, manifests.parse(text, root / stores.MANIFEST), ledger)
             nodes = stores.live(store)
