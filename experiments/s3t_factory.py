@@ -87,6 +87,15 @@ RULES: dict[str, Rule] = {
 }
 
 
+# The same of make's keyword arguments.
+ARGUMENTS: dict[str, Rule] = {
+    **dict.fromkeys(("data_dir", "cache_dir", "checkpoint"), TEXT),
+    "stream": (lambda value: isinstance(value, bool), "true or false"),
+    "most_lanes": _whole(1),
+    "cache_bytes": _whole(0, 1 << 63),
+}
+
+
 def make(
     hyper: Mapping[str, Any],
     *,
@@ -108,18 +117,18 @@ def make(
       cache_bytes: device memory for the activations of one depth.
 
     Raises:
-      ValueError: a name in hyper that does not exist, or a value out of its range; data, a model or a checkpoint that will
-        not do.
+      ValueError: a name in hyper that does not exist; a value or an argument out of its range; data, a model or a
+        checkpoint that will not do.
     """
     logging.set_verbosity(logging.ERROR)  # TFDS warns of what is not the user's to mend
     if unknown := sorted(hyper.keys() - HYPER.keys()):
         raise ValueError(f"hyper has no {unknown[0]!r}: it takes {', '.join(HYPER)}")
-    for name, value in hyper.items():
-        good, what = RULES[name]
-        if not good(value):
-            raise ValueError(f"hyper's {name!r} is {value!s:.80}: give {what}")
+    _check("hyper's", hyper, RULES)
+    places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
+    limits = {"most_lanes": most_lanes, "cache_bytes": cache_bytes}
+    _check("the factory's", {**places, "checkpoint": checkpoint, **limits}, ARGUMENTS)
     hyper = HYPER | ({"range": 16.0} if hyper.get("dataset", "digits") == "digits" else {}) | dict(hyper)
-    split, classes = _data(hyper, data_dir, cache_dir, stream)
+    split, classes = _data(hyper, places)
     ids, fetch = split("train")
     module = vits.vit(hyper["model"], classes)
     example = fetch(ids[:1])[0]
@@ -144,10 +153,17 @@ def make(
     )
 
 
-def _data(hyper: Mapping[str, Any], data_dir: str, cache_dir: str, stream: bool) -> tuple[Split, int]:
+def _check(whose: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    """Refuse values that break their rules."""
+    for name, value in values.items():
+        good, what = rules[name]
+        if not good(value):
+            raise ValueError(f"{whose} {name!r} is {value!s:.80}: give {what}")
+
+
+def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, int]:
     """(name of a split -> its ids and fetch, number of classes)."""
     sizes = {name: hyper[name] for name in ("train_size", "validation_fraction")}
-    places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
     source, splits = data.raw(ml_collections.ConfigDict({"name": hyper["dataset"], **sizes, **places}))
     number = np.arange(source.classes, dtype=np.int32)
     if classes := hyper["classes"]:
