@@ -171,6 +171,7 @@ def hyper(config: Config) -> dict[str, Any]:
         "model": config.model,
         "rank": config.lora.rank,
         "alpha": config.lora.alpha,
+        "rank_stabilised": config.lora.rank_stabilised,
         "targets": list(config.lora.targets),
         **config.train.to_dict(),
     }

@@ -34,6 +34,7 @@ HYPER: dict[str, Any] = {
     "seed": 0,  # of a random backbone
     "rank": 8,
     "alpha": 8.0,
+    "rank_stabilised": True,  # scale by alpha / sqrt(rank), else by alpha / rank
     "targets": ["query", "value"],
     "batch_size": 32,
     "epochs": 15,
@@ -64,6 +65,7 @@ def _is_number(value: Any) -> bool:
 
 
 TEXT: Rule = (lambda value: isinstance(value, str), "a text")
+FLAG: Rule = (lambda value: isinstance(value, bool), "true or false")
 
 # What each value must be, and how to say so.
 RULES: dict[str, Rule] = {
@@ -78,6 +80,7 @@ RULES: dict[str, Rule] = {
     "seed": _whole(0, 1 << 32),
     "rank": _whole(1),
     "alpha": _above(0),
+    "rank_stabilised": FLAG,
     "targets": _list_of(TEXT),
     "batch_size": _whole(1),
     "epochs": _whole(1),
@@ -90,7 +93,7 @@ RULES: dict[str, Rule] = {
 # The same of make's keyword arguments.
 ARGUMENTS: dict[str, Rule] = {
     **dict.fromkeys(("data_dir", "cache_dir", "checkpoint"), TEXT),
-    "stream": (lambda value: isinstance(value, bool), "true or false"),
+    "stream": FLAG,
     "most_lanes": _whole(1),
     "cache_bytes": _whole(0, 1 << 63),
 }
@@ -136,7 +139,7 @@ def make(
         frozen, _ = vits.load_npz(checkpoint, module, example.shape[1:])
     else:
         frozen, _ = vits.split_head(vits.init(module, jax.random.key(hyper["seed"]), example))
-    lora = Lora(hyper["rank"], hyper["alpha"], tuple(hyper["targets"]))
+    lora = Lora(hyper["rank"], hyper["alpha"], tuple(hyper["targets"]), hyper["rank_stabilised"])
     optimizer = s3t_build.cosine_adamw(hyper["learning_rate"], hyper["weight_decay"], hyper["clip"])
     return Source(
         vits.as_backbone(module),

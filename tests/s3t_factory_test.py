@@ -9,6 +9,7 @@ from absl import logging
 from experiments import data
 from experiments.models import backbone as vits
 from experiments.s3t_factory import ARGUMENTS, HYPER, RULES, make
+from s3t import adapters
 from s3t.factory import source_of
 from unlearn import tree
 
@@ -134,3 +135,8 @@ def test_raw_data_are_those_that_load_standardises():
     for name, own in ids.items():
         np.testing.assert_array_equal(own, getattr(loaded, name).id)
         np.testing.assert_array_equal(source.read(own)[1], getattr(loaded, name).y)
+
+
+def test_the_scaling_of_the_adapters_is_what_hyper_says():
+    lora = source_of(NAME, {"rank": 4, "alpha": 8.0, "rank_stabilised": False}, {}).recipe.lora
+    assert adapters.scale(lora) == 2.0 and adapters.scale(lora._replace(rank_stabilised=True)) == 4.0
