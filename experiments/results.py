@@ -112,6 +112,13 @@ class Workdir:
             with (self.path / "metrics.jsonl").open("a") as file:
                 file.write(dumps({"event": event, "time": time.time(), **fields}) + "\n")
 
+    def has(self, stage: str) -> bool:
+        """Whether a stage has finished before."""
+        return self._kept(stage).exists()
+
+    def _kept(self, stage: str) -> Path:
+        return self.path / "stages" / f"{stage}.json"
+
     def stage(self, name: str, compute: Callable[[], Any], beside: Path | None = None) -> Any:
         """The result of `compute`, a JSON value: read back if this stage has finished before, else computed and kept.
 
@@ -121,7 +128,7 @@ class Workdir:
         Raises:
           WorkdirError: what was kept is damaged.
         """
-        file = self.path / "stages" / f"{name}.json"
+        file = self._kept(name)
         if not file.exists() or (beside and not beside.exists()):
             file.parent.mkdir(exist_ok=True)
             value = compute()

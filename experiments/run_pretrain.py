@@ -33,19 +33,38 @@ def run(config: ml_collections.ConfigDict, workdir: str, command: str = "") -> d
       UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        checks.check_keys(config, pretrain.get_config())
-        checks.check_values(config)
-        if config.data.stream:
-            raise UserError("pre-training holds its images in memory: set --config.data.stream=False")
+        check(config)
         folder = results.Workdir(workdir)
         if found := folder.finished(config.to_dict()):
             return found
-        dataset = data.only_classes(data.load(config.data), config.classes)
-        checks.check_splits(dataset, config.train.batch_size)
-        module = vits.vit(config.model, dataset.classes)
-        vits.init(module, jax.random.key(0), dataset.train.x)  # a wrong size of image shows before anything is written
+        module, dataset = look(config)
     with folder.claimed(config.to_dict()):
         return _run(config, folder, module, dataset, command)
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuse a config that cannot be, before its data are read.
+
+    Raises:
+      UserError: one line that says what to do.
+    """
+    checks.check_keys(config, pretrain.get_config())
+    checks.check_values(config)
+    if config.data.stream:
+        raise UserError("pre-training holds its images in memory: set --config.data.stream=False")
+
+
+def look(config: ml_collections.ConfigDict) -> tuple[vits.VisionTransformer, data.Dataset]:
+    """The model and the data, refused if they will not do.
+
+    Raises:
+      ValueError (UserError and DataError among them): one line that says what to do.
+    """
+    dataset = data.only_classes(data.load(config.data), config.classes)
+    checks.check_splits(dataset, config.train.batch_size)
+    module = vits.vit(config.model, dataset.classes)
+    vits.init(module, jax.random.key(0), dataset.train.x)  # a wrong size of image shows before anything is written
+    return module, dataset
 
 
 def _run(

@@ -6,7 +6,6 @@ itself, and a repeated deletion is answered as it was: the same call goes on aft
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from experiments.errors import UserError, blame_user
 from experiments.s3t_bench import Bench, Build, Config
 from s3t import deletion, planners, serve, simulate, supply, verify
 from s3t import heal as healing
+from s3t import ledger as ledgers
 from s3t import plan as plans
 from s3t import store as stores
 from s3t.plan import Node, Plan
@@ -68,14 +68,20 @@ def present(workdir: str, found: dict[str, Any]) -> str:
 # --- The store --------------------------------------------------------------------------------------------------------
 
 
+@blame_user()
 def _opened(bench: Bench) -> Store:
-    """The run's store, made and filled with the ids of the training examples if it is not there."""
+    """The run's store, made and filled with the ids of the training examples if it was never built.
+
+    Raises:
+      UserError: a store that was built and is not there, for another would not know of its deletions; one that is damaged.
+    """
     config, root = bench.config, bench.workdir.path / "store"
     if stores.exists(root):
         opened = stores.open(root)
         healing.register(opened, bench.source)  # a kill may have come before
         return opened
-    shutil.rmtree(root, ignore_errors=True)  # what a kill left of its making
+    if bench.workdir.has("build"):
+        raise UserError(f"{root} was built but is no store now: restore it from a copy, or use an empty --workdir")
     return healing.create(
         str(root),
         bench.source,
@@ -146,15 +152,16 @@ def _from_store(bench: Bench, built: dict[str, Any]) -> Row:
 
     def heal() -> dict[str, Any]:
         with results.stopwatch() as clock:
-            work = healing.heal(opened, bench.source)
+            healing.heal(opened, bench.source)
             seconds = clock()
         requests = len(deletion.requests(opened.ledger, "healed"))
-        return {"nodes": work["trained"], "seconds": seconds, "requests": requests, **_served(bench, server)}
+        nodes = ledgers.published(opened.ledger) - config.shards * len(opened.manifest.nodes)  # by killed processes, too
+        return {"nodes": nodes, "seconds": seconds, "requests": requests, **_served(bench, server)}
 
     stream = [stage(f"deletion-{number:05}", lambda n=number: delete(n)) for number in range(len(order))]
     healed = stage("heal", heal)
     stores.close(opened)
-    proof = stage("verify", lambda: verify.verify(bench.workdir.path / "store"))
+    proof = stage("verify", lambda: verify.verify(bench.workdir.path / "store", *(one["head"] for one in stream)))
     plan = s3t_bench.chosen_plan(config)
     where = s3t_bench.places(bench.source, config.shards, config.slices, config.seed)
     hit = s3t_baselines.hit_slices(where, order, config.shards)

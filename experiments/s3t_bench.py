@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments import cost, data, results, run_pretrain, s3t_baselines, s3t_build, s3t_factory, s3t_study
 from s3t import build as builds
+from s3t import heal as healing
 from s3t import partition, planners, train
 from s3t import plan as plans
 from s3t.adapters import Lora
@@ -35,6 +36,9 @@ LEAST = (
     ("train.epochs", 1),
     ("train.batch_size", 1),
     ("full_lora.epochs", 1),
+    ("lora.rank", 1),
+    ("lanes", 1),
+    ("cache_bytes", 0),
     ("study.streams", 2),
     ("study.deletions", 0),
 )
@@ -121,6 +125,13 @@ def look(config: Config) -> Source:
     """
     source = s3t_factory.make(hyper(config), **_arguments(config))
     _check_sizes(config, source)
+    healing.check_trainable(source, jax.random.key(0))  # the targets of the adapters are layers
+    if not config.checkpoint:
+        try:
+            run_pretrain.check(config.pretrain)
+            run_pretrain.look(config.pretrain)
+        except ValueError as error:
+            raise ValueError(f"pretrain: {error}") from error
     return source
 
 
@@ -160,6 +171,7 @@ def hyper(config: Config) -> dict[str, Any]:
         "model": config.model,
         "rank": config.lora.rank,
         "alpha": config.lora.alpha,
+        "rank_stabilised": config.lora.rank_stabilised,
         "targets": list(config.lora.targets),
         **config.train.to_dict(),
     }

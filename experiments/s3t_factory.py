@@ -34,6 +34,7 @@ HYPER: dict[str, Any] = {
     "seed": 0,  # of a random backbone
     "rank": 8,
     "alpha": 8.0,
+    "rank_stabilised": True,  # scale by alpha / sqrt(rank), else by alpha / rank
     "targets": ["query", "value"],
     "batch_size": 32,
     "epochs": 15,
@@ -64,6 +65,7 @@ def _is_number(value: Any) -> bool:
 
 
 TEXT: Rule = (lambda value: isinstance(value, str), "a text")
+FLAG: Rule = (lambda value: isinstance(value, bool), "true or false")
 
 # What each value must be, and how to say so.
 RULES: dict[str, Rule] = {
@@ -78,12 +80,22 @@ RULES: dict[str, Rule] = {
     "seed": _whole(0, 1 << 32),
     "rank": _whole(1),
     "alpha": _above(0),
+    "rank_stabilised": FLAG,
     "targets": _list_of(TEXT),
     "batch_size": _whole(1),
     "epochs": _whole(1),
     "learning_rate": _above(0),
     "weight_decay": (lambda value: _is_number(value) and value >= 0, "a number from 0 on"),
     "clip": _above(0),
+}
+
+
+# The same of make's keyword arguments.
+ARGUMENTS: dict[str, Rule] = {
+    **dict.fromkeys(("data_dir", "cache_dir", "checkpoint"), TEXT),
+    "stream": FLAG,
+    "most_lanes": _whole(1),
+    "cache_bytes": _whole(0, 1 << 63),
 }
 
 
@@ -108,18 +120,18 @@ def make(
       cache_bytes: device memory for the activations of one depth.
 
     Raises:
-      ValueError: a name in hyper that does not exist, or a value out of its range; data, a model or a checkpoint that will
-        not do.
+      ValueError: a name in hyper that does not exist; a value or an argument out of its range; data, a model or a
+        checkpoint that will not do.
     """
     logging.set_verbosity(logging.ERROR)  # TFDS warns of what is not the user's to mend
     if unknown := sorted(hyper.keys() - HYPER.keys()):
         raise ValueError(f"hyper has no {unknown[0]!r}: it takes {', '.join(HYPER)}")
-    for name, value in hyper.items():
-        good, what = RULES[name]
-        if not good(value):
-            raise ValueError(f"hyper's {name!r} is {value!s:.80}: give {what}")
+    _check("hyper's", hyper, RULES)
+    places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
+    limits = {"most_lanes": most_lanes, "cache_bytes": cache_bytes}
+    _check("the factory's", {**places, "checkpoint": checkpoint, **limits}, ARGUMENTS)
     hyper = HYPER | ({"range": 16.0} if hyper.get("dataset", "digits") == "digits" else {}) | dict(hyper)
-    split, classes = _data(hyper, data_dir, cache_dir, stream)
+    split, classes = _data(hyper, places)
     ids, fetch = split("train")
     module = vits.vit(hyper["model"], classes)
     example = fetch(ids[:1])[0]
@@ -127,7 +139,7 @@ def make(
         frozen, _ = vits.load_npz(checkpoint, module, example.shape[1:])
     else:
         frozen, _ = vits.split_head(vits.init(module, jax.random.key(hyper["seed"]), example))
-    lora = Lora(hyper["rank"], hyper["alpha"], tuple(hyper["targets"]))
+    lora = Lora(hyper["rank"], hyper["alpha"], tuple(hyper["targets"]), hyper["rank_stabilised"])
     optimizer = s3t_build.cosine_adamw(hyper["learning_rate"], hyper["weight_decay"], hyper["clip"])
     return Source(
         vits.as_backbone(module),
@@ -144,10 +156,17 @@ def make(
     )
 
 
-def _data(hyper: Mapping[str, Any], data_dir: str, cache_dir: str, stream: bool) -> tuple[Split, int]:
+def _check(whose: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    """Refuse values that break their rules."""
+    for name, value in values.items():
+        good, what = rules[name]
+        if not good(value):
+            raise ValueError(f"{whose} {name!r} is {value!s:.80}: give {what}")
+
+
+def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, int]:
     """(name of a split -> its ids and fetch, number of classes)."""
     sizes = {name: hyper[name] for name in ("train_size", "validation_fraction")}
-    places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
     source, splits = data.raw(ml_collections.ConfigDict({"name": hyper["dataset"], **sizes, **places}))
     number = np.arange(source.classes, dtype=np.int32)
     if classes := hyper["classes"]:

@@ -121,17 +121,37 @@ def run_verify(args: argparse.Namespace) -> Result:
     """Proof from the ledger and the certificates, and by training anew; nothing is changed."""
     from s3t import verify
 
-    result = verify.verify(args.store, args.expect_head)
+    result = verify.verify(args.store, *args.expect_head)
+    from s3t import store as stores
+
+    if args.prove and result["ok"]:  # certificates that are not those that were published prove nothing
+        opened = stores.look(args.store, still=True)
+        result["proofs"] = [verify.proofs(opened, one) for one in args.prove]
+        stores.close(opened)
     if args.replay is None or "nodes" not in result:  # without a whole ledger there is nothing to train from
         return result
     from s3t import factory, replay
-    from s3t import store as stores
 
+    check_device()
     opened = stores.look(args.store)
     found = replay.replay(opened, factory.source_for(opened.manifest, args.arguments), args.replay)
     stores.close(opened)
     problems = [*result["problems"], *(problem for problem in found["problems"] if problem not in result["problems"])]
     return {**result, "ok": result["ok"] and found["ok"], "problems": problems, "replay": found}
+
+
+def check_device() -> None:
+    """Refuse a platform that JAX cannot use here, before anything is done.
+
+    Raises:
+      ValueError: it cannot.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except RuntimeError as error:  # of JAX_PLATFORMS, or of a device that cannot be used
+        raise ValueError(error) from None
 
 
 # --- predict ----------------------------------------------------------------------------------------------------------
@@ -142,6 +162,7 @@ def run_predict(args: argparse.Namespace) -> Result:
     from s3t import factory, serving
     from s3t import store as stores
 
+    check_device()
     opened = stores.look(args.store, still=True)
     source = factory.source_for(opened.manifest, args.arguments)
     result = serving.predict(opened, source, args.ids, args.split, args.aggregate)
@@ -156,9 +177,10 @@ def run_train(args: argparse.Namespace) -> Result:
     """Create the store if there is none, and train what is missing."""
     from s3t import store as stores
 
+    check_device()
     if not stores.exists(args.store):
         return trained(create(args), args)
-    opened = stores.open(args.store)
+    opened = stores.look(args.store)
     check_as_made(opened.manifest, args)
     return trained(opened, args)
 
@@ -203,7 +225,8 @@ def run_heal(args: argparse.Namespace) -> Result:
     """Train anew what deletions took away."""
     from s3t import store as stores
 
-    return trained(stores.open(args.store), args)
+    check_device()
+    return trained(stores.look(args.store), args)
 
 
 def trained(opened: Store, args: argparse.Namespace) -> Result:
@@ -309,6 +332,8 @@ def run(argv: Sequence[str] | None) -> int:
         raise
     except (ValueError, OSError, sqlite3.Error) as error:
         return fail(error)
+    except MemoryError as error:
+        return fail(f"out of memory ({error}): lower what makes it large")
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130

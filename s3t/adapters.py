@@ -120,11 +120,6 @@ def adapt(y: Array, x: Array, adapter: Adapter | None) -> Array:
     return moved if adapter.on is None else jnp.where(adapter.on, moved, y)
 
 
-def active_mask(slots: int, served: Array | int) -> tuple[Array, ...]:
-    """The mask of a model that serves the `served` topmost of its slots: one boolean scalar per slot."""
-    return tuple(jnp.asarray(slot < served) for slot in range(slots))
-
-
 def select(condition: Array, yes: Tree, no: Tree) -> Tree:
     """One of two trees of equal structure, bit for bit, by a boolean scalar."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

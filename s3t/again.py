@@ -53,9 +53,6 @@ def again(store: Store, setup: Setup, here: Mapping[str, Any], nodes: Iterable[N
       setup: how its nodes are trained.
       here: this process's stack.
       nodes: in the order of their publication.
-
-    Raises:
-      ValueError: an example that the source lacks, or more than there is room for.
     """
     for family in families(store, nodes):
         yield from _trained(store, setup, here, family)
@@ -80,9 +77,18 @@ def families(store: Store, nodes: Iterable[Node]) -> list[Family]:
 
 
 def _trained(store: Store, setup: Setup, here: Mapping[str, Any], family: Family) -> Iterator[Again]:
-    read = supply.reader(store, setup, supply.serving(store))
-    slices = supply.compartments(setup, family.held)
     ids = {(shard, node): tuple(sorted(one for s in node for one in family.held[shard, s])) for shard, node in family.nodes}
+    try:
+        slices = supply.compartments(setup, family.held)
+    except ValueError as error:  # an example that the source lacks: it holds up the nodes that hold it, and no other
+        if len(family.nodes) == 1:
+            yield from (Again(node, ids[job], None, {}, str(error)) for job, node in family.nodes.items())
+            return
+        for shard, node in sorted(family.nodes, key=lambda job: len(job[1])):
+            alone = Family({(shard, s): family.held[shard, s] for s in node}, {(shard, node): family.nodes[shard, node]})
+            yield from _trained(store, setup, here, alone)
+        return
+    read = supply.reader(store, setup, supply.serving(store))
     for depth in sorted({len(node) for _, node in family.nodes}):  # one by one, so that ancestors are read and not trained
         jobs = []
         for job in (job for job in family.nodes if len(job[1]) == depth):

@@ -14,13 +14,13 @@ SHOWN = 20  # problems of one kind that are named
 DELETED = "SELECT id, deleted FROM examples WHERE deleted IS NOT NULL"
 
 
-def audit(ledger: Ledger, manifest: str, expect_head: str | None = None) -> list[str]:
+def audit(ledger: Ledger, manifest: str, *expect_heads: str) -> list[str]:
     """Whether the chain is whole and the tables say what it says.
 
     Args:
       ledger: the ledger; inside a transaction, if other questions are to be answered from the same snapshot.
       manifest: digest of the store's manifest.
-      expect_head: a head that the ledger had at some time.
+      expect_heads: heads that the ledger had at some time.
 
     Returns:
       what is wrong, one line each; it stops at the first row that is wrong.
@@ -29,9 +29,11 @@ def audit(ledger: Ledger, manifest: str, expect_head: str | None = None) -> list
     history, broken = chain.replay(chain.Row(*row) for row in rows)
     if broken:
         return [broken]
-    problems = []
-    if expect_head is not None and not ledger.execute("SELECT 1 FROM log WHERE digest = ?", (expect_head,)).fetchone():
-        problems.append(f"the ledger never had the head {expect_head:.80}: its end was cut off or rewritten")
+    problems = [
+        f"the ledger never had the head {head:.80}: its end was cut off or rewritten"
+        for head in expect_heads
+        if not ledger.execute("SELECT 1 FROM log WHERE digest = ?", (head,)).fetchone()
+    ]
     if history.manifest != [manifest]:
         problems.append("the manifest is not the one that the ledger was created with")
     tables: tuple[tuple[str, dict[Any, Any], dict[Any, Any]], ...] = (

@@ -37,11 +37,13 @@ def canonical(value: Json) -> bytes:
     Raises:
       ValueError: something that JSON cannot hold, NaN and infinity among it, or a key that is not a string.
     """
-    _check_keys(value)
     try:
+        _check_keys(value)
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     except TypeError as error:
         raise ValueError(f"this is not JSON ({error}): give numbers, strings, lists and objects") from None
+    except RecursionError:
+        raise ValueError("this JSON is nested too deeply: give a flatter object") from None
 
 
 def digest(kind: str, value: Json) -> str:
@@ -121,7 +123,7 @@ def from_json(text: str) -> Certificate:
     """
     try:
         fields = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"a certificate is JSON, got {text[:40]!r}") from None
     if not isinstance(fields, dict) or set(fields) != set(Certificate._fields) or not isinstance(fields["slices"], list):
         raise ValueError(f"a certificate holds exactly {', '.join(Certificate._fields)}")

@@ -117,7 +117,7 @@ def _read(history: History, row: Row) -> str | None:
     """Add one row to a history; what is wrong with it, if anything."""
     try:
         return _apply(history, row, json.loads(row.detail))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         return f"its detail is malformed ({error!r})"
 
 

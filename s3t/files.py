@@ -14,12 +14,18 @@ from safetensors import SafetensorError, safe_open
 from s3t import certificate as certificates
 from s3t.certificate import Certificate
 
+Stamp = tuple[int, int, int]  # inode, size, time
+
 
 def write(path: Path, data: bytes) -> None:
     """Write a file so that after a crash it is there whole or not at all."""
     temporary = path.with_suffix(".tmp")
-    flush(temporary, data)
-    temporary.replace(path)
+    try:
+        flush(temporary, data)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 
@@ -40,6 +46,15 @@ def sync(directory: Path) -> None:
         os.close(descriptor)
 
 
+def stamp(path: Path) -> Stamp | None:
+    """What tells a file from one that takes its place, None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def read(path: Path) -> tuple[Certificate, dict[str, np.ndarray]]:
     """A node's file.
 
@@ -52,7 +67,7 @@ def read(path: Path) -> tuple[Certificate, dict[str, np.ndarray]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except FileNotFoundError:
         raise ValueError(f"the file {path} is missing") from None
-    except SafetensorError as error:
+    except (SafetensorError, AttributeError, TypeError) as error:  # the latter two of types that numpy lacks
         raise ValueError(f"the file {path} is damaged: {error}") from None
     except OSError as error:  # a directory in its place, a disk that fails
         raise ValueError(f"the file {path} cannot be read: {error}") from None

@@ -90,7 +90,7 @@ def create(
     training.check_ids(source.ids)
     if not len(source.ids):
         raise ValueError("the data set has no training example: check the factory's arguments")
-    _check_trainable(source, root_key(seed))
+    check_trainable(source, root_key(seed))
     places = assign(source.ids, shards, plan.slices, key)
     shapes = builds.make_shapes(source, plan, training.counts(places, shards, plan.slices))
     hyper = {"source": source.hyper, "shapes": [shape._asdict() for shape in shapes]}
@@ -110,9 +110,15 @@ def create(
     return store
 
 
-def _check_trainable(source: Source, key: jax.Array) -> None:
-    """Trace the beginning of a training, so that a recipe that cannot be fails before there is a store."""
+def check_trainable(source: Source, key: jax.Array) -> None:
+    """Trace the beginning of a training, so that a recipe that cannot be fails before there is a store.
+
+    Raises:
+      ValueError: it cannot be.
+    """
     backbone, recipe = source.backbone, source.recipe
+    if source.most_lanes < 1:
+        raise ValueError(f"most_lanes is {source.most_lanes}: give the source a whole number from 1 on")
     if recipe.batch_size < 1 or recipe.epochs < 1:
         raise ValueError(f"batches of {recipe.batch_size} in {recipe.epochs} epochs train nothing: give 1 or more of both")
 
@@ -157,6 +163,7 @@ def heal(store: Store, source: Source, *, say: Callable[[Draft], None] = lambda 
     Raises:
       ValueError: see `train`.
     """
+    stores.make_room(store)
     stores.purge(store)
     try:
         work = train(store, source, say=say)
@@ -216,7 +223,7 @@ def _restore(store: Store, setup: Setup, here: Mapping[str, Any], say: Callable[
             _put_back(store, made, parent)
             done += 1
             say(_draft_of(made))
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # of a disk, or of something in the file's place
             if node not in stores.live(store):  # an example of it was deleted meanwhile
                 outdated += 1
                 continue

@@ -115,6 +115,11 @@ def counts(ledger: Ledger) -> dict[str, Any]:
     return {"examples": examples, "deleted": deleted, "requests": requests}
 
 
+def published(ledger: Ledger) -> int:
+    """The number of nodes that were ever published, those that serve no more among them."""
+    return int(ledger.execute("SELECT count(*) FROM nodes").fetchone()[0])
+
+
 # --- Examples ---------------------------------------------------------------------------------------------------------
 
 

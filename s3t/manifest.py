@@ -42,6 +42,10 @@ def checked(manifest: Manifest) -> Manifest:
     """
     if manifest.shards < 1:
         raise ValueError(f"a store needs at least 1 shard, got {manifest.shards}")
+    sizes = ("shards", "slices", "capacity", "steps", "lanes")
+    for shape in manifest.hyper.get("shapes", []):
+        if wrong := [name for name in sizes if type(shape[name]) is not int or shape[name] < 1]:
+            raise ValueError(f"a program's {wrong[0]} is {shape[wrong[0]]}: give the source whole numbers above 0")
     if plan_of(manifest).nodes != manifest.nodes:
         raise ValueError("the manifest's nodes are not those of a plan: give plan.nodes")
     module, _, function = manifest.factory.partition(":")
@@ -63,7 +67,7 @@ def parse(text: bytes, where: object) -> Manifest:
     try:
         fields = json.loads(text)
         return Manifest(**{**fields, "nodes": tuple(tuple(node) for node in fields["nodes"])})
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise ValueError(f"{where} is not a manifest of a store: restore it from a copy") from None
 
 

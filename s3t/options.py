@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from s3t.planners import PLANNERS
+
+IDS = "12,17,...|@FILE"
+FROM_FILE = "@FILE reads them from a file, @- from standard input, between commas or white space"
 
 
 def planner_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -64,7 +69,7 @@ def heal_arguments(parser: argparse.ArgumentParser) -> None:
 def delete_arguments(parser: argparse.ArgumentParser) -> None:
     """Which examples, and the name of the request."""
     store_arguments(parser)
-    parser.add_argument("--ids", required=True, type=whole_numbers, metavar="12,17,...", help="examples to delete")
+    parser.add_argument("--ids", required=True, type=whole_numbers, metavar=IDS, help=f"examples to delete; {FROM_FILE}")
     parser.add_argument("--request-id", metavar="R", help="a request that is repeated under its id is carried out once")
 
 
@@ -72,10 +77,20 @@ def verify_arguments(parser: argparse.ArgumentParser) -> None:
     """What to hold against the store."""
     store_arguments(parser)
     parser.add_argument(
-        "--expect-head", metavar="H", help="a head from an earlier answer, which the ledger must still hold"
+        "--expect-head",
+        action="append",
+        default=[],
+        metavar="H",
+        help="a head from an earlier answer, which the ledger must still hold; may be given several times",
     )
     parser.add_argument(
         "--replay", type=which_nodes, metavar="all|N|IDENTITY", help="train nodes once more and compare their bytes"
+    )
+    parser.add_argument(
+        "--prove",
+        type=whole_numbers,
+        metavar=IDS,
+        help="prove of each serving node whether it was trained on these examples",
     )
     source_arguments(parser)
 
@@ -85,7 +100,7 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     store_arguments(parser)
     source_arguments(parser)
     asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--ids", type=whole_numbers, metavar="12,17,...", help="training examples, deleted ones too")
+    asked.add_argument("--ids", type=whole_numbers, metavar=IDS, help=f"training examples, deleted ones too; {FROM_FILE}")
     asked.add_argument("--split", metavar="S", help="a split of the store's factory, such as test")
     parser.add_argument(
         "--aggregate",
@@ -107,14 +122,25 @@ def numbers(text: str) -> list[float]:
 
 
 def whole_numbers(text: str) -> list[int]:
-    """Whole numbers between commas."""
-    parts = [part.strip() for part in text.split(",")]
+    """Whole numbers between commas, or those of a file."""
+    parts = words_of(text[1:]) if text.startswith("@") else [part.strip() for part in text.split(",")]
     for part in parts:
         if not (len(part) <= 20 and part.isascii() and part.removeprefix("-").isdecimal()):  # int takes 1_2 for 12
             raise argparse.ArgumentTypeError(
                 f"expected whole numbers between commas, got {part!r:.80}: nothing was changed"
             )
     return [int(part) for part in parts]
+
+
+def words_of(path: str) -> list[str]:
+    """What a file, or standard input for -, holds between commas or white space: a command line is short."""
+    try:
+        words = (sys.stdin.read() if path == "-" else Path(path).read_text()).replace(",", " ").split()
+    except (OSError, ValueError) as error:  # the latter of bytes that are no text
+        raise argparse.ArgumentTypeError(f"{path!r} cannot be read ({error}): nothing was changed") from None
+    if not words:
+        raise argparse.ArgumentTypeError(f"{path!r} holds no whole number: nothing was changed")
+    return words
 
 
 def seed(text: str) -> int:
@@ -133,7 +159,7 @@ def json_object(text: str) -> dict[str, Any]:
     """A JSON object."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"expected a JSON object, got {text!r:.80}")

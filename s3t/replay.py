@@ -1,8 +1,9 @@
 """Proof by replay: a serving node is trained once more from its certificate, and its bytes are compared.
 
-`s3t.verify` shows that ledger, certificates and files agree with each other; whoever forged all of them alike is found
-here. Training is handed the examples that the ledger has for the node, no deleted one among them, and the node's ancestors
-as published. Bytes are a function of the stack too, so a node of another stack is not judged.
+`s3t.verify` shows that ledger, certificates and files agree with each other; parameters that were forged along with all of
+them show here. Training is handed the examples that the ledger has for the node, no deleted one among them, and the node's
+ancestors as published. Bytes are a function of the stack too, so a node of another stack is not judged: a forger may claim
+one, and who wants proof asks how many nodes were "proved".
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ def replay(store: Store, source: Source, which: str | int = "all") -> dict[str, 
       which: "all", the identity of a serving node, or a number: so many, drawn by a hash of the ledger's head.
 
     Returns:
-      ok, false if a node differs or is damaged; problems, one line each; the identities of the nodes that are "identical",
-      of those that "differs", "damaged" and "not replayable here" apply to; reasons, of the last.
+      ok, false if a node differs or is damaged; problems, one line each; proved, how many nodes are identical; the
+      identities of the nodes that are "identical", of those that "differs", "damaged" and "not replayable here" apply to;
+      reasons, of the last.
 
     Raises:
       ValueError: no such node, or a source that is not the store's.
@@ -53,7 +55,7 @@ def replay(store: Store, source: Source, which: str | int = "all") -> dict[str, 
     named = {found: [one.node for one in verdicts if one.found == found] for found in FOUND}
     problems = [f"node {one.node}: {one.why}" for one in verdicts if one.found in (DIFFERS, DAMAGED)]
     reasons = sorted({verdict.why for verdict in verdicts if verdict.found == ELSEWHERE})
-    return {"ok": not problems, "problems": problems, **named, "reasons": reasons}
+    return {"ok": not problems, "problems": problems, "proved": len(named[IDENTICAL]), **named, "reasons": reasons}
 
 
 def chosen(store: Store, which: str | int) -> list[Node]:

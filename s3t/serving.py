@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from s3t import database, serve
+from s3t import database, files, serve
 from s3t import ledger as ledgers
 from s3t import store as stores
 from s3t.adapters import Lora
 from s3t.backbone import Backbone
 from s3t.database import Head
+from s3t.files import Stamp
 from s3t.manifest import plan_of
 from s3t.plan import at_depth
 from s3t.serve import Bank, Part, Table
@@ -53,6 +54,7 @@ class View(NamedTuple):
     table: who answers.
     depth: for each shard the depth served, 0 if it has no model.
     damaged: the files of live nodes that are missing or altered, one line each; others answer in their place.
+    stamps: of these files by identity, so that one that is put back is seen without a word of the ledger.
     """
 
     head: Head
@@ -60,6 +62,7 @@ class View(NamedTuple):
     table: Table
     depth: tuple[int, ...]
     damaged: tuple[str, ...] = ()
+    stamps: tuple[tuple[str, Stamp | None], ...] = ()
 
 
 class Answer(NamedTuple):
@@ -124,7 +127,7 @@ class Server:
         Raises:
           ValueError: a file that does not fit the model; nothing is changed.
         """
-        while database.head(self.store.ledger) != self.view.head:
+        while database.head(self.store.ledger) != self.view.head or self._other_files():
             self._follow()
 
     def predict(self, x: np.ndarray) -> Answer:
@@ -167,6 +170,13 @@ class Server:
             return False
         return not self.view.seats.keys() <= set(stores.names(stores.live(self.store)))
 
+    def _other_files(self) -> bool:
+        """Whether a file that was found damaged is another one now: who restored it may have died before it said so."""
+        return any(self._stamp(name) != stamp for name, stamp in self.view.stamps)
+
+    def _stamp(self, identity: str) -> Stamp | None:
+        return files.stamp(stores.file_of(self.store, identity))
+
     def _follow(self) -> None:
         """One step after the ledger."""
         head, nodes = self._snapshot()
@@ -175,12 +185,14 @@ class Server:
             if count > self.rows[depth - 1]:
                 raise ValueError(f"{count} nodes of depth {depth} live, room is for {self.rows[depth - 1]}: serve anew")
         new = [node for name, node in live.items() if name not in self.view.seats]
-        read, damaged = {}, []
+        read, damaged, stamps = {}, [], []
         for node in new:  # before anything is changed
+            stamp = self._stamp(node.identity)  # before it is read
             try:
                 certificate, tensors = stores.load(self.store, node)
             except ValueError as error:
                 damaged.append(str(error))
+                stamps.append((node.identity, stamp))
             else:
                 read[node] = certificate.parent, self._part(node, tensors)
         seats = {name: seat for name, seat in self.view.seats.items() if name in live}
@@ -190,7 +202,7 @@ class Server:
         for node, (parent, part) in read.items():
             seats[node.identity] = Seat(node, parent, self._free(seats.values(), len(node.slices)))
             self._put(seats[node.identity], part)
-        self.view = View(head, seats, *self._table(seats), tuple(damaged))
+        self.view = View(head, seats, *self._table(seats), tuple(damaged), tuple(stamps))
 
     def _snapshot(self) -> tuple[Head, tuple[ledgers.Node, ...]]:
         with self.store.ledger:

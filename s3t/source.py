@@ -37,7 +37,7 @@ class Source(NamedTuple):
     ids: [examples] integers from 0 to 2^32 - 1, ascending: every training example that the data set holds.
     fetch: ids [n] -> (x [n, ...], y [n] int32); a ValueError of one line for an id that the data set lacks.
     hyper: the JSON object that the factory was called with, defaults filled in: with it `make` gives this recipe again.
-    most_lanes: nodes that one program trains at once, see `build.make_setup`.
+    most_lanes: nodes that one program trains at once, see `build.make_shapes`.
     cache_bytes: device memory for the activations of one depth.
     devices: the number that lanes divide among.
     place: puts lanes on devices.

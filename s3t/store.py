@@ -1,6 +1,6 @@
 """A trained ensemble on disk: its manifest, its ledger, and one file for each node that serves.
 
-    DIR/manifest.json                  what was built, and with what; never changes
+    DIR/manifest.json                  what was built, and with what; never changes; for its owner's eyes alone
     DIR/ledger.sqlite                  examples, deletions, and which nodes serve (`s3t.ledger`)
     DIR/nodes/<identity>.safetensors   a node's slot and head, its certificate in the metadata
 
@@ -82,6 +82,7 @@ def create(root: Path | str, manifest: Manifest) -> Store:
         ours = [path for path in found if path in (begun, root / NODES) or path.name.startswith(LEDGER)]
         if found and (begun not in found or ours != found):
             raise ValueError(f"{root} is not empty: choose another directory for the store")
+        begun.touch(0o600)  # the partition's key is in it
         files.flush(begun, text)  # first: what stands beside it is not a store yet
         for path in root.glob(f"{LEDGER}*"):
             path.unlink()
@@ -156,8 +157,8 @@ def file_of(store: Store, identity: str) -> Path:
 
 def leftovers(store: Store, live: Iterable[str]) -> list[Path]:
     """Everything among the files of nodes that is not the file of one of these."""
-    names = {identity + SUFFIX for identity in live}
-    return sorted(path for path in (store.root / NODES).iterdir() if path.name not in names)
+    names, folder = {identity + SUFFIX for identity in live}, store.root / NODES
+    return sorted(path for path in folder.iterdir() if path.name not in names) if folder.is_dir() else []
 
 
 # --- Examples and nodes -----------------------------------------------------------------------------------------------
@@ -306,6 +307,12 @@ def trainable(store: Store, shard: int, slices: Node) -> bool:
     return bool(ledgers.members(store.ledger, shard, slices[:1])[1])
 
 
+def make_room(store: Store) -> None:
+    """Make the directory of the nodes' files again if it was lost."""
+    (store.root / NODES).mkdir(exist_ok=True)
+    files.sync(store.root)
+
+
 # --- Deletion ---------------------------------------------------------------------------------------------------------
 
 
@@ -345,10 +352,13 @@ def purge(store: Store) -> tuple[str, ...]:
       the requests that became purged.
 
     Raises:
-      ValueError: a directory among the files, which is nobody's to remove; all files are gone, but no request is purged.
+      ValueError: a directory among the files, which is nobody's to remove; all files are gone, but no request is purged. No
+        directory of files, which may be out of reach with all that is in it.
     """
 
     def remove(serving: set[str]) -> None:
+        if not (store.root / NODES).is_dir():
+            raise ValueError(f"{store.root / NODES} is missing: put it back, or heal the store, which makes it anew")
         left = leftovers(store, serving)
         directories = [path for path in left if path.is_dir() and not path.is_symlink()]
         for path in left:
@@ -380,24 +390,29 @@ def heal(store: Store) -> tuple[str, ...]:
 
 def status(store: Store) -> dict[str, Any]:
     """What is served, deleted and still to be done; ok unless no shard has a model or a serving node's file is missing."""
+    with store.ledger:
+        store.ledger.execute("BEGIN")  # one snapshot
+        result, lost = _status(store)
+    serving = set(names(live(store)))  # what was dropped while we looked may have lost its file
+    missing_files = [f"the file of node {name} is missing" for name in lost if name in serving]
+    problems = [*missing_files, *([] if any(result["depth"]) else [f"{REBUILD}: no shard has a model"])]
+    return {"ok": not problems, "problems": problems, **result}
+
+
+def _status(store: Store) -> tuple[dict[str, Any], list[str]]:
+    """What is to be said of one snapshot, and the serving nodes whose files are missing."""
     nodes = live(store)
     depth = [max((len(node.slices) for node in nodes if node.shard == s), default=0) for s in range(store.manifest.shards)]
-    problems = [
-        f"the file of node {node.identity} is missing" for node in nodes if not file_of(store, node.identity).is_file()
-    ]
-    if not any(depth):
-        problems.append(f"{REBUILD}: no shard has a model")
+    lost = [node.identity for node in nodes if not file_of(store, node.identity).is_file()]
     rows, head = database.head(store.ledger)
     return {
-        "ok": not problems,
-        "problems": problems,
         "state": REBUILD if not any(depth) else "partial" if missing(store) else "complete",
         "depth": depth,
         "nodes": {"live": len(nodes), "missing": len(missing(store)), "leftovers": len(leftovers(store, names(nodes)))},
         **ledgers.counts(store.ledger),
         "rows": rows,
         "head": head,
-    }
+    }, lost
 
 
 def names(nodes: Iterable[ledgers.Node]) -> list[str]:

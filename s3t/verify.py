@@ -16,14 +16,14 @@ from s3t.database import Ledger
 from s3t.store import Store
 
 
-def verify(root: Path | str, expect_head: str | None = None) -> dict[str, Any]:
+def verify(root: Path | str, *expect_heads: str) -> dict[str, Any]:
     """Prove from the ledger and the certificates that no served node holds a deleted id, and that nothing was altered.
 
     Nothing is changed, and no writer has to wait. The tree of ids of each node is built anew from the ledger's examples.
 
     Args:
       root: directory of the store.
-      expect_head: a head that the ledger had, from an earlier answer; it must be in the chain still.
+      expect_heads: heads that the ledger had, from earlier answers; they must be in the chain still.
 
     Returns:
       ok; problems, one line each; and what was looked at: nodes, examples, deleted, requests, leftovers, rows, head.
@@ -35,18 +35,18 @@ def verify(root: Path | str, expect_head: str | None = None) -> dict[str, Any]:
     text, path = stores.manifest_text(root), root / stores.LEDGER
     try:
         with closing(database.open(path, still=True)) as ledger, database.explained(path):
-            return _verify(root, text, ledger, expect_head)
+            return _verify(root, text, ledger, expect_heads)
     except database.Damaged as error:
         return {"ok": False, "problems": [str(error)]}
 
 
-def _verify(root: Path, text: bytes, ledger: Ledger, expect_head: str | None) -> dict[str, Any]:
+def _verify(root: Path, text: bytes, ledger: Ledger, expect_heads: Iterable[str]) -> dict[str, Any]:
     faults: list[tuple[str, str]] = []
     seen: dict[str, Any] = {}
     with ledger:
         ledger.execute("BEGIN")  # one snapshot
         rows, head = database.head(ledger)
-        problems = audit.audit(ledger, manifests.digest_of(text), expect_head)
+        problems = audit.audit(ledger, manifests.digest_of(text), *expect_heads)
         if not problems:  # else there is nothing to hold the nodes against
             store = Store(root, manifests.parse(text, root / stores.MANIFEST), ledger)
             nodes = stores.live(store)

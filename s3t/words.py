@@ -66,6 +66,9 @@ def verify_text(result: Result) -> str:
             f"ok: none of {result['nodes']} serving nodes holds one of {result['deleted']} deleted examples",
             f"head: {result['head']} after {result['rows']} rows",
         ]
+    for proof in result.get("proofs", ()):
+        holders = sum(node["holds"] for node in proof["nodes"])
+        lines += [f"id {proof['id']}: {holders} of {len(proof['nodes'])} serving nodes hold it (--json prints the proofs)"]
     if found := result.get("replay"):
         kinds = ("identical", "differs", "damaged", "not replayable here")
         lines += ["replayed: " + ", ".join(f"{len(found[kind])} {kind}" for kind in kinds)]

@@ -315,8 +315,8 @@ def test_the_page_has_every_section(written):
     text = (written / "report.md").read_text()
     sections = re.findall("^## (.*)", text, re.MULTILINE)
     assert sections == [
-        "Results", "Before the request", "After the request", "Paired comparisons", "While unlearning", "Relearning", "Cost",
-        "Learning rate", "Failures", "Diagnostics", "Settings", "Environment",
+        "Results", "Before the request", "After the request", "Paired comparisons", "While unlearning", "Relearning",
+        "Cost", "Learning rate", "Failures", "Diagnostics", "Settings", "Environment",
     ]  # fmt: skip
     assert "# Forethought: toys, class 3 forgotten" in text
     assert "reweight weight=0.1 (matched forget loss)" in text

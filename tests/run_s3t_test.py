@@ -16,6 +16,7 @@ import pytest
 
 from experiments import run_pretrain, run_s3t, s3t_baselines, s3t_bench, s3t_build, s3t_report
 from experiments.configs import s3t as configs
+from experiments.errors import UserError
 from experiments.models import backbone as vits
 from experiments.results import Workdir
 from s3t import build as builds
@@ -173,7 +174,7 @@ def test_a_finished_workdir_is_read_back_and_refuses_another_config(finished, mo
 
 
 def test_a_run_cut_short_goes_on_to_the_same_results(finished, tmp_path):
-    """Cut in the middle of the stream of deletions: what was finished is not done again, the rest comes out alike."""
+    """Cut in a baseline, where what was finished is not done again; and once its store is built anew, after the heal."""
     folder, found = finished
     cut = tmp_path / "cut"
     shutil.copytree(folder, cut)
@@ -189,11 +190,38 @@ def test_a_run_cut_short_goes_on_to_the_same_results(finished, tmp_path):
         patch.setattr(stores, "heal", lambda opened: 1 / 0)  # dies after the heal, before it is noted
         with pytest.raises(ZeroDivisionError):
             run_s3t.run(config(), str(cut), "the command")
-    again = timeless(run_s3t.run(config(), str(cut), "the command"))
-    assert again["rows"][0]["extra"]["healed"].pop("nodes") == 0  # trained before it died
-    expected = timeless(found)
-    expected["rows"][0]["extra"]["healed"].pop("nodes")
-    assert again == expected
+    (cut / "stages" / "verify.json").unlink()
+    assert timeless(run_s3t.run(config(), str(cut), "the command")) == timeless(found)
+
+
+@pytest.mark.parametrize("lost", ["store", "store/manifest.json", "store/ledger.sqlite"])
+def test_a_store_that_is_lost_is_not_built_anew(finished, tmp_path, lost):
+    """Another one would serve who was deleted, beside stages that say that they are gone."""
+    cut = tmp_path / "cut"
+    shutil.copytree(finished[0], cut)
+    for name in ("results.json", "stages/heal.json", "stages/verify.json"):
+        (cut / name).unlink()
+    (shutil.rmtree if lost == "store" else os.remove)(cut / lost)
+    left = sorted(cut.rglob("*"))
+    message = "there is no ledger at" if "ledger" in lost else "was built but is no store now: restore it from a copy"
+    with pytest.raises(UserError, match=message):
+        run_s3t.run(config(), str(cut), "the command")
+    assert sorted(path for path in cut.rglob("*") if path.name != "lock") == [p for p in left if p.name != "lock"]
+
+
+def test_a_store_that_forgot_its_deletions_does_not_verify(finished, tmp_path):
+    """Put in the place of the run's store: the heads that were acknowledged are not in its ledger."""
+    cut = tmp_path / "cut"
+    shutil.copytree(finished[0], cut)
+    shutil.rmtree(cut / "store")
+    for name in ("results.json", "stages/build.json", "stages/heal.json", "stages/verify.json"):
+        (cut / name).unlink()
+    found = run_s3t.run(config(), str(cut), "the command")
+    extra = rows(found, "s3t", "lattice / store")[0]["extra"]
+    heads = [one["head"] for one in extra["stream"]]
+    assert not extra["verified"]["ok"] and len(extra["verified"]["problems"]) == len(heads) == 3
+    for head, problem in zip(heads, extra["verified"]["problems"], strict=True):
+        assert problem.startswith(f"the ledger never had the head {head}")
 
 
 def timeless(value):
@@ -253,8 +281,6 @@ def test_a_run_killed_with_kill_9_ends_with_the_same_results(moments, finished, 
         assert verify.verify(broken / "store")["ok"]
     assert child(broken).wait() == 0
     again, expected = (timeless(json.loads((folder / "results.json").read_text()))["rows"] for folder in (broken, whole))
-    for rows in (again, expected):
-        rows[0]["extra"]["healed"].pop("nodes")  # of the last process that healed
     assert again == expected
     files = [
         {path.name: path.read_bytes() for path in (folder / "store" / "nodes").iterdir()} for folder in (broken, whole)
@@ -272,10 +298,19 @@ def test_mistakes_are_one_line_before_anything_is_written(tmp_path):
         ("classes", (4, 5), "examples that s3t is to unlearn"),
         ("retrain_after", (-1,), "from 0 up"),
         ("checkpoint", str(tmp_path / "no.npz"), "cannot be read"),
+        ("lanes", 0, "lanes is 0: set --config.lanes to 1 or more"),
+        ("cache_bytes", -1, "cache_bytes is -1: set --config.cache_bytes to 0 or more"),
+        ("budget", float("nan"), "budget is nan: set --config.budget to 0 or more"),
+        ("lora.rank", 0, "lora.rank is 0: set --config.lora.rank to 1 or more"),
+        ("lora.alpha", float("nan"), "lora.alpha is nan: "),
+        ("lora.targets", ("nope",), "no layer is called 'nope'"),
+        ("full_lora.learning_rate", -1.0, "full_lora.learning_rate is -1.0: "),
+        ("pretrain.train.batch_size", 10**6, "pretrain: train.batch_size is 1000000, but 'digits' has "),
+        ("pretrain.train.steps", 0, "pretrain: train.steps is 0"),
     )
     for name, value, message in mistakes:
         wrong = config()
-        wrong[name] = value
+        wrong.update_from_flattened_dict({name: value})
         with pytest.raises(ValueError, match=message):
             run_s3t.run(wrong, str(tmp_path / "dir"))
     wrong = config()

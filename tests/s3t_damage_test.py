@@ -275,3 +275,62 @@ def test_a_directory_in_place_of_a_node_is_that_nodes_problem(opened):
 def test_an_empty_head_is_one_that_the_ledger_never_had(opened, capsys):
     status, out, _ = run(capsys, "verify", "--store", opened.root, "--expect-head", "")
     assert status == 1 and "the ledger never had the head" in out
+
+
+# what libraries cannot read
+
+
+@pytest.mark.parametrize(
+    "kind, metadata",
+    [("F8_E4M3", {}), ("F32", {"certificate": "[" * 100_000}), ("F32", {"certificate": "deep"})],
+    ids=["a type that numpy lacks", "JSON too deep to read", "JSON too deep to hash"],
+)
+def test_a_file_that_no_library_can_read_is_that_nodes_problem(opened, kind, metadata):
+    node = store.live(opened)[0]
+    if metadata.get("certificate") == "deep":
+        hyper = json.loads('{"a":' * 700 + "1" + "}" * 700)
+        certificate = store.load(opened, node)[0]._replace(hyper=hyper)
+        metadata = {"certificate": json.dumps(certificate._asdict())}
+    size = 1 if kind == "F8_E4M3" else 4
+    header = json.dumps({"__metadata__": metadata, "x": {"dtype": kind, "shape": [1], "data_offsets": [0, size]}}).encode()
+    store.file_of(opened, node.identity).write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    result = verify.verify(opened.root)
+    assert [problem.startswith(f"node {node.identity}: ") for problem in result["problems"]] == [True] and not result["ok"]
+
+
+def test_json_too_deep_and_memory_that_is_not_there_are_one_line(opened, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--store", "no", "--hyper", "[" * 100_000])
+    assert left.value.code == 2 and "expected a JSON object, got '[[[" in capsys.readouterr().err
+    huge = ("simulate", "--planner", "sisa", "--slices", "2", "--shards", str(10**13))
+    assert run(capsys, *huge)[2].startswith("error: out of memory (Unable to allocate ")
+    (opened.root / "manifest.json").write_text("[" * 200_000)
+    assert "is not a manifest of a store: restore it from a copy" in run(capsys, "status", "--store", opened.root)[2]
+
+
+def test_a_platform_that_is_not_there_is_one_line(opened):
+    words = [sys.executable, "-m", "s3t", "predict", "--store", str(opened.root), "--ids", "3"]
+    env = {**os.environ, "JAX_PLATFORMS": "odd"}
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("error: Unable to initialize backend 'odd'")
+
+
+def test_a_deletion_while_the_status_looks_is_no_problem(opened, monkeypatch):
+    file_of, deleted = store.file_of, []
+
+    def deleting(asked, identity):
+        if not deleted:
+            other = store.open(opened.root)
+            deleted.append(stores.ids_at(other, 0, 0)[0])
+            store.delete(other, deleted, "race")
+            store.purge(other)
+            store.close(other)
+        return file_of(asked, identity)
+
+    monkeypatch.setattr(store, "file_of", deleting)
+    assert store.status(opened)["problems"] == [] and deleted
+
+
+def test_the_manifest_is_for_its_owner_s_eyes_alone(opened):
+    assert (opened.root / "manifest.json").stat().st_mode & 0o777 == 0o600

@@ -8,7 +8,8 @@ from absl import logging
 
 from experiments import data
 from experiments.models import backbone as vits
-from experiments.s3t_factory import HYPER, RULES, make
+from experiments.s3t_factory import ARGUMENTS, HYPER, RULES, make
+from s3t import adapters
 from s3t.factory import source_of
 from unlearn import tree
 
@@ -93,6 +94,12 @@ def test_a_backbone_is_random_by_seed_or_read_from_a_file(tmp_path):
         ({"classes": [True]}, {}, r"hyper's 'classes' is \[True\]: "),
         ({"dataset": 3}, {}, "hyper's 'dataset' is 3: give a text"),
         ({}, {"checkpoint": "no.npz"}, "no.npz cannot be read"),
+        ({}, {"most_lanes": 1.5}, "the factory's 'most_lanes' is 1.5: give a whole number from 1 to "),
+        ({}, {"most_lanes": 0}, "the factory's 'most_lanes' is 0: "),
+        ({}, {"cache_bytes": "x"}, "the factory's 'cache_bytes' is x: give a whole number from 0 to "),
+        ({}, {"cache_bytes": -1}, "the factory's 'cache_bytes' is -1: "),
+        ({}, {"checkpoint": 7}, "the factory's 'checkpoint' is 7: give a text"),
+        ({}, {"stream": "no"}, "the factory's 'stream' is no: give true or false"),
         ({}, {"where": "x"}, "does not take these arguments: .*where"),
     ],
 )
@@ -110,6 +117,8 @@ def test_the_factory_silences_warnings_of_its_data_sets():
 
 def test_every_default_keeps_its_own_rule():
     assert RULES.keys() == HYPER.keys() and all(RULES[name][0](value) for name, value in HYPER.items())
+    assert ARGUMENTS.keys() == make.__kwdefaults__.keys()
+    assert all(ARGUMENTS[name][0](value) for name, value in make.__kwdefaults__.items())
 
 
 @pytest.mark.parametrize("name", ["experiments.nowhere:make", "experiments.s3t_factory:nothing"])
@@ -126,3 +135,8 @@ def test_raw_data_are_those_that_load_standardises():
     for name, own in ids.items():
         np.testing.assert_array_equal(own, getattr(loaded, name).id)
         np.testing.assert_array_equal(source.read(own)[1], getattr(loaded, name).y)
+
+
+def test_the_scaling_of_the_adapters_is_what_hyper_says():
+    lora = source_of(NAME, {"rank": 4, "alpha": 8.0, "rank_stabilised": False}, {}).recipe.lora
+    assert adapters.scale(lora) == 2.0 and adapters.scale(lora._replace(rank_stabilised=True)) == 4.0

@@ -136,6 +136,8 @@ def test_a_recipe_that_cannot_be_leaves_no_store(tmp_path, change, message):
     source = SOURCE._replace(recipe=SOURCE.recipe._replace(**change))
     with pytest.raises(ValueError, match=message):
         heal.create(tmp_path / "no", source, builds.PLAN, 2, 5, builds.KEY, factory=builds.FACTORY)
+    with pytest.raises(ValueError, match="most_lanes is 0"):
+        heal.create(tmp_path / "no", SOURCE._replace(most_lanes=0), builds.PLAN, 2, 5, builds.KEY, factory=builds.FACTORY)
     with pytest.raises(ValueError, match="the seed is 4294967296"):
         heal.create(tmp_path / "no", SOURCE, builds.PLAN, 2, 1 << 32, builds.KEY, factory=builds.FACTORY)
     assert not (tmp_path / "no").exists()
@@ -372,6 +374,41 @@ def test_a_draft_is_trained_on_its_own_examples_or_not_at_all(opened):
     assert heal._gathered(opened, drafts)[1] == [draft for draft in drafts if (draft.shard, draft.slices) == (0, (0,))]
 
 
+# lost files
+
+
+def test_a_lost_directory_is_told_and_healed(opened, capsys):
+    before = stores.content(opened)
+    shutil.rmtree(opened.root / "nodes")
+    for words in (("status",), ("verify",), ("verify", "--replay", "all")):
+        status, result, err = run(capsys, *words, "--store", opened.root)
+        assert (status, err, result["ok"]) == (1, "", False) and len(result["problems"]) == 6
+    assert run(capsys, "heal", "--store", opened.root)[1]["trained"] == 6
+    assert stores.content(opened) == before and verify.verify(opened.root)["ok"]
+
+
+def test_something_in_a_file_s_place_holds_up_no_other_node(opened, capsys):
+    before, bad, lost = stores.content(opened)[0], at(opened, 0, (0,)), at(opened, 1, (1,))
+    store.file_of(opened, bad.identity).unlink()
+    store.file_of(opened, bad.identity).mkdir()
+    store.file_of(opened, lost.identity).unlink()
+    status, _, err = run(capsys, "heal", "--store", opened.root)
+    assert status == 2 and str(store.file_of(opened, bad.identity)) in err and "all else is trained" in err
+    assert list(store.damaged(opened)) == [bad] and {path.name for path in (opened.root / "nodes").iterdir()} == set(before)
+    store.file_of(opened, bad.identity).rmdir()
+    assert run(capsys, "heal", "--store", opened.root)[0] == 0 and stores.content(opened)[0] == before
+
+
+def test_an_example_that_the_source_lacks_holds_up_its_own_lost_nodes_alone(opened):
+    before, lacking = stores.content(opened)[0], stores.ids_at(opened, 0, 1)[0]
+    shutil.rmtree(opened.root / "nodes")
+    with pytest.raises(ValueError, match=rf"the toy data have no example {lacking}: .* \(and 1 more nodes\); all else"):
+        heal.heal(opened, lacking_example(lacking))
+    assert {(node.shard, node.slices) for node in store.damaged(opened)} == {(0, (1,)), (0, (0, 1))}
+    heal.heal(opened, SOURCE)
+    assert stores.content(opened)[0] == before
+
+
 # replay
 
 
@@ -379,7 +416,7 @@ def test_a_node_of_another_stack_is_not_judged(opened, monkeypatch, capsys):
     here = stack.here()
     monkeypatch.setattr(stack, "here", lambda: here | {"threads": 99, "jax": "0.0.1"})
     found = replay.replay(opened, SOURCE)
-    assert found["ok"] and len(found["not replayable here"]) == 6 and not found["identical"]
+    assert found["ok"] and len(found["not replayable here"]) == 6 and not found["identical"] and found["proved"] == 0
     why = f"jax was {here['jax']}, here it is 0.0.1; threads was {here['threads']}, here it is 99"
     assert found["reasons"] == [why]
     assert main(["verify", "--store", str(opened.root), "--replay", "2"]) == 0  # not proved is not refuted, but it is said
@@ -471,7 +508,7 @@ def test_nodes_from_before_a_registration_are_replayed_with_what_they_saw(tmp_pa
     seen = {(node.shard, node.slices): store.load(later, node)[0].examples for node in store.live(later)}
     assert seen[0, (1,)] == len(stores.ids_at(later, 0, 1)) and seen[1, (1,)] < len(stores.ids_at(later, 1, 1))
     found = replay.replay(later, SOURCE)
-    assert found["ok"] and len(found["identical"]) == 6
+    assert found["ok"] and len(found["identical"]) == found["proved"] == 6
 
 
 def test_some_nodes_are_chosen(opened):

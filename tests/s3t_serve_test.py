@@ -320,6 +320,21 @@ def test_a_damaged_file_is_not_served_and_survivors_answer_until_it_is_restored(
         assert anew.view.damaged == () and anew.view.depth == (4, 4) and verify.verify(opened.root)["ok"]
 
 
+def test_a_file_that_is_put_back_is_served_without_a_word_of_the_ledger(opened):
+    """Who restored it was killed before the ledger's row was committed."""
+    node = next(node for node in store.live(opened) if node.slices == PLAN.nodes[0])
+    path = store.file_of(opened, node.identity)
+    good = path.read_bytes()
+    path.unlink()
+    server, head = servers.server(opened), database.head(opened.ledger)
+    assert server.predict(servers.inputs(4)).depth != (4, 4) and len(server.view.damaged) == 1
+    path.write_bytes(good[:-1])
+    assert server.predict(servers.inputs(4)).depth != (4, 4) and "is damaged" in server.view.damaged[0]
+    path.write_bytes(good)
+    assert server.predict(servers.inputs(4)).depth == (4, 4) and server.view.damaged == ()
+    assert database.head(opened.ledger) == head
+
+
 def test_without_a_whole_file_nothing_is_predicted(opened):
     for path in (opened.root / "nodes").iterdir():
         path.write_bytes(b"x")

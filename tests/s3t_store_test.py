@@ -1,5 +1,6 @@
 """The store: publishing, deleting, purging, proofs, the command line, two processes, and kill -9 at any moment."""
 
+import io
 import json
 import os
 import random
@@ -295,8 +296,8 @@ def test_verify_counts_what_it_saw(opened):
     assert not verify.verify(opened.root, "0" * 64)["ok"]
 
 
-def problem(opened, expect_head=None):
-    result = verify.verify(opened.root, expect_head)
+def problem(opened, *expect_heads):
+    result = verify.verify(opened.root, *expect_heads)
     assert result["ok"] == (not result["problems"])
     return " | ".join(result["problems"])
 
@@ -434,8 +435,40 @@ def test_the_command_line_deletes_and_verifies(opened, capsys):
     assert already[0] == 0 and (already[1]["ids"], already[1]["already"], already[1]["nodes_dropped"]) == ([], [one], 0)
     assert run(capsys, "verify", "--store", root, "--expect-head", done["head"])[:2] == (0, verify.verify(opened.root))
     assert run(capsys, "status", "--store", root)[:2] == (0, store.status(opened))
-    wrong = run(capsys, "verify", "--store", root, "--expect-head", "0" * 64)
+    wrong = run(capsys, "verify", "--store", root, "--expect-head", done["head"], "--expect-head", "0" * 64)
     assert wrong[0] == 1 and not wrong[1]["ok"] and "cut off" in wrong[1]["problems"][0]
+
+
+def test_ids_are_read_from_a_file_or_standard_input(opened, capsys, tmp_path, monkeypatch):
+    """A command line holds 128 KiB."""
+    one, two, three = stores.ids_at(opened, 0, 1)[:3]
+    path = tmp_path / "ids"
+    path.write_text(f"{one}, {two}\n" + " ".join(map(str, range(10**6, 10**6 + 40_000))) + "\n")
+    done = run(capsys, "delete", "--store", opened.root, "--ids", f"@{path}")[1]
+    assert done["ids"] == [one, two] and len(done["unknown"]) == 40_000
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{three}\n"))
+    assert run(capsys, "delete", "--store", opened.root, "--ids", "@-")[1]["ids"] == [three]
+    mistakes = (b" ,\n", "holds no whole number"), (b"1 x", "got 'x'"), (b"\xff", "cannot be read ("), (None, "No such")
+    for text, message in mistakes:
+        path.write_bytes(text) if text else path.unlink()
+        status, out, err = run(capsys, "delete", "--store", opened.root, "--ids", f"@{path}")
+        assert (status, out) == (2, None) and message in err and "nothing was changed" in err
+
+
+def test_the_command_line_proves_who_was_trained_on_what(opened, capsys):
+    gone, there = stores.ids_at(opened, 0, 1)[:2]
+    store.delete(opened, [gone], "R")
+    store.purge(opened)
+    stores.fill(opened)
+    status, result, _ = run(capsys, "verify", "--store", opened.root, "--prove", f"{gone},{there}")
+    assert status == 0 and [proof["id"] for proof in result["proofs"]] == [gone, there]
+    for proof, holders in zip(result["proofs"], (0, 4), strict=True):
+        assert len(proof["nodes"]) == 14 and sum(node["holds"] for node in proof["nodes"]) == holders
+        for node in proof["nodes"]:
+            check = certificates.check_inclusion if node["holds"] else certificates.check_exclusion
+            assert check(certificates.from_json(node["certificate"]).ids_root, proof["id"], node["proof"])
+    assert main(["verify", "--store", str(opened.root), "--prove", str(there)]) == 0
+    assert f"id {there}: 4 of 14 serving nodes hold it" in capsys.readouterr().out
 
 
 def test_the_command_line_names_mistakes(opened, capsys, tmp_path):
