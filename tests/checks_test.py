@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import bench, checks, data, main, run_pretrain, run_readiness
-from experiments.configs import pretrain
+from experiments.configs import pretrain, s3t
 from experiments.configs import readiness as configs
 from experiments.errors import UserError, blame_user
 from tests.run_readiness_test import shrink
@@ -48,14 +48,22 @@ def test_the_tables_name_keys_that_exist():
     listed = [*checks.CHOICES, *checks.NAME_LISTS, *checks.NUMBER_LISTS, *checks.FREE]
     for key in [*listed, *(key for _, keys in checks.NUMBERS.values() for key in keys)]:
         *section, name = key.split(".")
-        every = (configs.defaults(), pretrain.get_config())
+        every = (configs.defaults(), pretrain.get_config(), s3t.get_config())
         assert any(name in (config.get(section[0], {}) if section else config) for config in every), key
 
 
 @pytest.mark.parametrize("value", [NAN, INFINITY, -1.0, "a"])
 @pytest.mark.parametrize("key", [key for _, keys in checks.NUMBERS.values() for key in keys])
 def test_no_key_takes_what_is_no_number_for_it(key, value):
-    assert key in refusal(changed(key, value))
+    section, _, name = key.rpartition(".")
+    if name in configs.defaults().get(section, {}) or not section:
+        assert key in refusal(changed(key, value))
+        return
+    config = s3t.get_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=key):
+        checks.check_values(config)
 
 
 @pytest.mark.parametrize("key", checks.CHOICES)
