@@ -30,7 +30,7 @@ def sweep(tmp_path, monkeypatch):
     fleet = lambda name: types.SimpleNamespace(training=name, variant="default")  # noqa: E731
     names = {name: name for name in judging.evaluation.Sets._fields}
     bench = types.SimpleNamespace(config=config, workdir=results.Workdir(tmp_path), sets=types.SimpleNamespace(**names))
-    monkeypatch.setattr(judging, "_predict", lambda bench: None)
+    monkeypatch.setattr(judging, "predictor", lambda bench: None)
     monkeypatch.setattr(judging, "_at_request", lambda bench, one: one.training)
 
     def run(outcomes):
@@ -91,9 +91,9 @@ def rows(tmp_path, monkeypatch):
     for name, fake in {
         "_at_request": lambda bench, one: params[one.training],
         "_request": lambda *_: (served, 9.0),
-        "_score": score,
+        "score": score,
         "_update_flops": lambda *_: 7.0,
-        "_relearn": lambda *_: {},
+        "relearn": lambda *_: {},
         "choose_settings": lambda *_: {"ascent": judging._setting(config.request, 0.1, 0.0)},
     }.items():
         monkeypatch.setattr(judging, name, fake)

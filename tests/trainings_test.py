@@ -89,7 +89,7 @@ def test_a_rehearsal_draws_as_the_config_says(fresh):
 
 def test_dp_sgd_has_the_clipping_and_the_noise_of_the_config(monkeypatch, tmp_path):
     bench = digits(dpsgd__clip=0.7, dpsgd__noise=0.3)
-    monkeypatch.setattr(comparison, "_train", lambda bench, way, lanes, name: (way, lanes))
+    monkeypatch.setattr(comparison, "train_fleet", lambda bench, way, lanes, name: (way, lanes))
     monkeypatch.setattr(comparison.cost, "of_training", lambda way, data: {})
     bench = bench._replace(workdir=types.SimpleNamespace(stage=lambda name, compute: compute()))
     way, lanes = comparison.train_private(bench).trained
