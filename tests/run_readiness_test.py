@@ -216,7 +216,7 @@ def settled(workdir):
     "moments",
     [
         pytest.param([during_a_save], id="during a save"),
-        pytest.param([first_epochs, during_a_save, between_requests], id="three kills in one run", marks=pytest.mark.slow),
+        pytest.param([during_a_save, first_epochs, between_requests], id="three kills in one run", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_resumes_and_ends_with_the_same_bits(moments, tmp_path):
