@@ -49,7 +49,8 @@ def write(workdir: str | Path) -> Path:
       WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
     """
     folder = Path(workdir)
-    config, found = (results.read(folder / name, dict) for name in ("config.json", "results.json"))
+    config = results.read(folder / "config.json", dict, results.OTHER)
+    found = results.read_results(folder / "results.json")
     title, blocks = compose(config, found)
     results.write(folder / "report.md", page.to_markdown(title, blocks))
     results.write(folder / "report.html", page.to_html(title, blocks))

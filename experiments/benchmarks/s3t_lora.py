@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.s3t_lora [--experiment digits] [--rates 0.005 0.01] [--epochs 15 30] [--seeds 5]
 
 Each way may choose its own learning rate and epochs a stage, on validation data; the last lines compare the chosen ones
-seed by seed. `digits` takes about fifteen minutes on two CPU cores and needs no download.
+seed by seed. `digits` needs no download.
 """
 
 from __future__ import annotations

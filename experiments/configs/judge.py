@@ -2,8 +2,8 @@
 
     python -m experiments.main --config=experiments/configs/judge.py:digits --workdir=runs/judge
 
-`digits` needs no download and takes under twenty minutes on two CPU cores. What is trained and rehearsed, and how, is as in
-`configs/readiness.py`; every key there but the request's own is a flag here, too.
+`digits` needs no download; how long it takes at full size has not been measured. What is trained and rehearsed, and how,
+is as in `configs/readiness.py`; every key there but the request's own is a flag here, too.
 """
 
 import ml_collections
