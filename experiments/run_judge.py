@@ -29,7 +29,7 @@ from experiments import (
 )
 from experiments.bench import Config, resolved, set_up
 from experiments.configs import judge as configs
-from experiments.errors import blame_user
+from experiments.errors import UserError, blame_user
 from experiments.judge_fleet import ORACLES, REPEATS, SHADOWS, TUNING, Case, Fleets, Setting
 from unlearn.metrics import gaps, relearning
 
@@ -45,6 +45,7 @@ def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
     """
     with blame_user():
         checks.check_keys(config, configs.defaults())
+        check(config)
         folder = results.Workdir(workdir)
         dataset_config = config.copy_and_resolve_references()
         if found := folder.finished(dataset_config.to_dict()):
@@ -54,6 +55,28 @@ def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
     with folder.claimed(dataset_config.to_dict()):
         rows = [row for case in cases for row in judge(case)]
         return folder.finish(command, rows)
+
+
+def check(config: Config) -> None:
+    """Refuse what a judgement cannot work with.
+
+    Raises:
+      UserError: one line that says what to do.
+    """
+    one, tuning = config.judge, config.judge.tuning
+    least = {"lanes": 12, "most_lanes": 1, "batch_size": 1, "retain": 1, "bootstraps": 1}  # intervals need 10 models
+    for name, low in least.items():
+        if one[name] < low:
+            raise UserError(f"judge.{name} is {one[name]}: set --config.judge.{name} to {low} or more")
+    if tuning.lanes < 1 or not tuning.steps or min(tuning.steps) < 1 or sorted(set(tuning.steps)) != list(tuning.steps):
+        raise UserError("judge.tuning needs lanes of 1 or more and steps that increase: set --config.judge.tuning.steps")
+    if not tuning.learning_rates or not all(0 < rate < float("inf") for rate in tuning.learning_rates):
+        raise UserError("judge.tuning.learning_rates needs one or more numbers above 0")
+    ways = set(config.trainings) - set(ORACLES)
+    if config.trainings[:2] != ORACLES or not ways or ways - {"vanilla", "reweight", "readiness"}:
+        raise UserError(
+            "trainings must be oracle, heldout_oracle and then vanilla, reweight or readiness: set --config.trainings"
+        )
 
 
 def make_case(config: Config, name: str, folder: results.Workdir, dataset: data.Dataset) -> Case:
