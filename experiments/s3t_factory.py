@@ -5,7 +5,8 @@ python -m s3t train --store DIR --factory experiments.s3t_factory:make ...
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments import data, s3t_build
+from experiments import data, s3t_build, s3t_placing
 from experiments.models import backbone as vits
 from s3t.adapters import Lora
 from s3t.source import Fetch, Source
@@ -57,7 +58,10 @@ def _above(low: float) -> Rule:
 
 def _list_of(rule: Rule, least: int = 1) -> Rule:
     good, what = rule
-    return lambda value: isinstance(value, list) and len(value) >= least and all(map(good, value)), f"a list, each {what}"
+    return (
+        lambda value: isinstance(value, list | tuple) and len(value) >= least and all(map(good, value)),
+        f"a list, each {what}",
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -92,7 +96,9 @@ RULES: dict[str, Rule] = {
 
 # The same of make's keyword arguments.
 ARGUMENTS: dict[str, Rule] = {
-    **dict.fromkeys(("data_dir", "cache_dir", "checkpoint"), TEXT),
+    **dict.fromkeys(("data_dir", "cache_dir", "checkpoint", "groups", "risks"), TEXT),
+    "edges": _list_of((_is_number, "a number"), 0),
+    "band_slices": _list_of(_whole(1), 0),
     "stream": FLAG,
     "most_lanes": _whole(1),
     "cache_bytes": _whole(0, 1 << 63),
@@ -106,6 +112,10 @@ def make(
     cache_dir: str = "",
     stream: bool = False,
     checkpoint: str = "",
+    groups: str = "",
+    risks: str = "",
+    edges: Sequence[float] = (),
+    band_slices: Sequence[int] = (),
     most_lanes: int = 64,
     cache_bytes: int = 1 << 30,
 ) -> Source:
@@ -116,6 +126,7 @@ def make(
       data_dir, cache_dir: see `experiments.data.load`.
       stream: leave the images on disk and decode those that are asked for.
       checkpoint: the backbone, an .npz file of the published layout (`experiments.run_pretrain` writes one); random if ''.
+      groups, risks, edges, band_slices: how examples are placed when the store is made, see `s3t_placing.make`.
       most_lanes: nodes to train at once on an accelerator.
       cache_bytes: device memory for the activations of one depth.
 
@@ -129,7 +140,8 @@ def make(
     _check("hyper's", hyper, RULES)
     places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
     limits = {"most_lanes": most_lanes, "cache_bytes": cache_bytes}
-    _check("the factory's", {**places, "checkpoint": checkpoint, **limits}, ARGUMENTS)
+    placing = {"groups": groups, "risks": risks, "edges": edges, "band_slices": band_slices}
+    _check("the factory's", {**places, "checkpoint": checkpoint, **placing, **limits}, ARGUMENTS)
     hyper = HYPER | ({"range": 16.0} if hyper.get("dataset", "digits") == "digits" else {}) | dict(hyper)
     split, classes = _data(hyper, places)
     ids, fetch = split("train")
@@ -153,6 +165,7 @@ def make(
         jax.device_count(),
         s3t_build.spread,
         split,
+        functools.partial(s3t_placing.make, ids, **placing),
     )
 
 

@@ -64,7 +64,8 @@ def run_simulate(args: argparse.Namespace) -> Result:
     """Streams of deletions against the plan that the arguments describe."""
     from s3t import simulate  # brings scipy, which other commands can do without
 
-    return simulate.summary(make_plan(args), args.shards, args.streams, args.seed, args.prior)
+    more = {"stream": args.stream, "burst": args.burst, "after": args.after, "curve": args.quality}
+    return simulate.summary(make_plan(args), args.shards, args.streams, args.seed, args.prior, **more)
 
 
 # --- status, delete, verify -------------------------------------------------------------------------------------------

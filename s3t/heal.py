@@ -24,9 +24,8 @@ from s3t.again import Again, again
 from s3t.build import Setup
 from s3t.certificate import merkle_root
 from s3t.manifest import Manifest
-from s3t.partition import assign
 from s3t.plan import Plan
-from s3t.source import Source, to_tensors
+from s3t.source import Source, placed, to_tensors
 from s3t.store import Draft, Outdated, Store
 from s3t.supply import Compartments, Serving, root_key
 from s3t.train import Trained
@@ -91,7 +90,7 @@ def create(
     if not len(source.ids):
         raise ValueError("the data set has no training example: check the factory's arguments")
     check_trainable(source, root_key(seed))
-    places = assign(source.ids, shards, plan.slices, key)
+    places = placed(source, shards, plan.slices, key)
     shapes = builds.make_shapes(source, plan, training.counts(places, shards, plan.slices))
     hyper = {"source": source.hyper, "shapes": [shape._asdict() for shape in shapes]}
     manifest = Manifest(
@@ -135,7 +134,7 @@ def register(store: Store, source: Source) -> None:
     if ledgers.counts(store.ledger)["examples"]:
         return
     made = store.manifest
-    places = assign(source.ids, made.shards, made.slices, bytes.fromhex(made.partition_key))
+    places = placed(source, made.shards, made.slices, bytes.fromhex(made.partition_key))
     try:
         stores.register(store, source.ids, places.shard, places.slice)
     except ValueError:

@@ -35,6 +35,22 @@ def simulate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shards", required=True, type=int, metavar="m", help="models of the ensemble")
     parser.add_argument("--streams", type=int, default=10_000, metavar="N", help="independent streams of deletions")
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the streams")
+    parser.add_argument(
+        "--stream",
+        default="independent",
+        choices=("independent", "bursts", "adaptive"),  # simulate.STREAMS, which brings scipy
+        help="requests independent of each other (default), in bursts on one shard, or those that do the most harm",
+    )
+    parser.add_argument("--burst", type=int, default=1, metavar="K", help="requests of a burst")
+    parser.add_argument(
+        "--after", type=whole_numbers, default=[], metavar="k1,k2,...", help="tell the depth served after so many requests"
+    )
+    parser.add_argument(
+        "--quality",
+        type=numbers,
+        metavar="F0,...,FL",
+        help="what a shard is worth at each depth from 0 to L, as measured: tell its mean, too",
+    )
 
 
 def store_arguments(parser: argparse.ArgumentParser) -> None:

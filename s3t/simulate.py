@@ -259,8 +259,21 @@ def depth_distribution(plan: Plan, hits: int) -> np.ndarray:
 
 # --- What a reader sees -----------------------------------------------------------------------------------------------
 
+STREAMS = ("independent", "bursts", "adaptive")
 
-def summary(plan: Plan, shards: int, streams: int, seed: int, prior: Sequence[float] | None = None) -> dict[str, Any]:
+
+def summary(
+    plan: Plan,
+    shards: int,
+    streams: int,
+    seed: int,
+    prior: Sequence[float] | None = None,
+    *,
+    stream: str = "independent",
+    burst: int = 1,
+    after: Sequence[int] = (),
+    curve: Sequence[float] | None = None,
+) -> dict[str, Any]:
     """Requests survived, as plain numbers: the object that `python -m s3t simulate --json` prints.
 
     Args:
@@ -269,31 +282,73 @@ def summary(plan: Plan, shards: int, streams: int, seed: int, prior: Sequence[fl
       streams: how many, at least 2.
       seed: of the streams.
       prior: [L] probability that a request to a shard hits each slice, shards being hit alike; uniform if None.
+      stream: one of STREAMS: requests independent of each other, in bursts on one shard, or of an adversary (`adaptive`).
+      burst: requests of a burst.
+      after: numbers of requests after which to tell the depth served, mean over shards.
+      curve: [L + 1] F at depths 0..L, for the expected quality after so many requests.
 
     Returns:
-      deletions_to_rebuild and deletions_to_first_dead_shard, each {"mean", "ci95": [low, high]}, and closed_form, the exact
-      expectation of the first.
+      deletions_to_rebuild and deletions_to_first_dead_shard, each {"mean", "ci95": [low, high]}; closed_form, the exact
+      expectation of the first, if requests are independent; after, one {"requests", "depth", "quality"} for each number.
 
     Raises:
-      ValueError: no shard, too few streams, a malformed prior, or one that spares the only node of depth 1 left.
+      ValueError: no shard, too few streams, a malformed prior, one that spares the only node of depth 1 left, or a prior,
+        burst or curve that the stream has no use for.
     """
     if shards < 1 or streams < 2:
         raise ValueError(f"a simulation needs at least 1 shard and 2 streams, got {shards} and {streams}")
+    _check_stream(stream, prior, burst, after, curve)
     p = np.tile(as_prior(plan.slices, prior) / shards, (shards, 1))
+    draw = {
+        "independent": lambda rng, count: by_prior(rng, count, p),
+        "bursts": lambda rng, count: bursts(rng, count, shards, plan.slices, burst),
+        "adaptive": lambda rng, count: adaptive(rng, count, shards, plan),
+    }[stream]
     # Blocks have keys of their own, so that memory does not grow with the streams, nor a stream depend on their number.
-    draws = (by_prior(np.random.default_rng((seed, block)), BLOCK, p) for block in range(-(-streams // BLOCK)))
-    ends = [(deletions_to_rebuild(lost), deletions_to_first_dead_shard(lost)) for lost in (falls(plan, d) for d in draws)]
-    rebuild, first_dead = (np.concatenate(parts)[:streams] for parts in zip(*ends, strict=True))
-    tops = [node[0] for node in at_depth(plan, 1)]
+    draws = (draw(np.random.default_rng((seed, block)), BLOCK) for block in range(-(-streams // BLOCK)))
+    parts = [_told(falls(plan, first), after, curve) for first in draws]
+    told = {name: shown(np.concatenate([part[name] for part in parts])[:streams]) for name in parts[0]}
+    found: dict[str, Any] = {name: told[name] for name in ("deletions_to_rebuild", "deletions_to_first_dead_shard")}
+    if stream == "independent":
+        tops = [node[0] for node in at_depth(plan, 1)]
+        uniformly = prior is None
+        exact = expected_rebuild(shards, plan.slices, len(tops)) if uniformly else expected_rebuild_by_prior(p[:, tops])
+        found["closed_form"] = exact
+    if after:
+        measures = ("depth", "quality") if curve else ("depth",)
+        found["after"] = [{"requests": k, **{name: told[f"{name} {k}"] for name in measures}} for k in after]
+    return found
 
-    def shown(values: np.ndarray) -> dict[str, Any]:
-        mean, low, high = estimate(values)
-        return {"mean": float(mean), "ci95": [float(low), float(high)]}
 
-    return {
-        "deletions_to_rebuild": shown(rebuild),
-        "deletions_to_first_dead_shard": shown(first_dead),
-        "closed_form": (
-            expected_rebuild(shards, plan.slices, len(tops)) if prior is None else expected_rebuild_by_prior(p[:, tops])
-        ),
+def _check_stream(
+    stream: str, prior: Sequence[float] | None, burst: int, after: Sequence[int], curve: Sequence[float] | None
+) -> None:
+    if stream not in STREAMS:
+        raise ValueError(f"stream {stream!r} is unknown; choose one of {', '.join(STREAMS)}")
+    if prior is not None and stream != "independent":
+        raise ValueError(f"a prior is of independent requests, not of {stream}: leave one of the two out")
+    if burst != 1 and stream != "bursts":
+        raise ValueError(f"a burst's length is of bursts, not of {stream} requests: leave one of the two out")
+    if min(after, default=0) < 0:
+        raise ValueError(f"numbers of requests are 0 or more, got {min(after)}")
+    if curve and not after:
+        raise ValueError("a quality curve is looked up after some requests: say after how many")
+
+
+def _told(lost: np.ndarray, after: Sequence[int], curve: Sequence[float] | None) -> dict[str, np.ndarray]:
+    """What is told of streams, one number for each of them."""
+    found = {
+        "deletions_to_rebuild": deletions_to_rebuild(lost),
+        "deletions_to_first_dead_shard": deletions_to_first_dead_shard(lost),
     }
+    for k in after:
+        found[f"depth {k}"] = depths(lost, [k])[:, :, 0].mean(axis=1)
+        if curve:
+            found[f"quality {k}"] = quality(lost, [k], curve)[:, 0]
+    return found
+
+
+def shown(values: np.ndarray) -> dict[str, Any]:
+    """A mean over streams as plain numbers."""
+    mean, low, high = estimate(values)
+    return {"mean": float(mean), "ci95": [float(low), float(high)]}

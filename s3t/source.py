@@ -7,7 +7,7 @@ differ from machine to machine. `python -m s3t` resolves the name; nothing else 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 
 from s3t.adapters import Lora, init_slot
 from s3t.backbone import Backbone, owned
+from s3t.partition import Bands, Id, Places, assign
 from s3t.train import Lanes, Recipe, Trained
 
 Tree = Any
@@ -24,6 +25,18 @@ Fetch = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 def no_split(name: str) -> tuple[np.ndarray, Fetch]:
     """The splits of a factory that gives training examples alone."""
     raise ValueError(f"the store's factory has no split {name!r}: ask for examples by their ids")
+
+
+class Placing(NamedTuple):
+    """What decides the slice of an example beside the hash of its id, see `partition.assign`; the ledger keeps the outcome.
+
+    groups: [examples], examples of one group share a slice; or None.
+    risks: [examples] probabilities of being deleted, with the `bands` of slices that they open; or None.
+    """
+
+    groups: Sequence[Id | None] | None = None
+    risks: Sequence[float] | None = None
+    bands: Bands | None = None
 
 
 class Source(NamedTuple):
@@ -42,6 +55,7 @@ class Source(NamedTuple):
     devices: the number that lanes divide among.
     place: puts lanes on devices.
     split: name, such as "test" -> (ids, fetch) of examples to predict; a ValueError of one line for one that is not there.
+    placing: how to place the examples, asked when a store is made.
     """
 
     backbone: Backbone
@@ -55,6 +69,16 @@ class Source(NamedTuple):
     devices: int = 1
     place: Callable[[Lanes], Lanes] = lambda lanes: lanes
     split: Callable[[str], tuple[np.ndarray, Fetch]] = no_split
+    placing: Callable[[], Placing] = Placing
+
+
+def placed(source: Source, shards: int, slices: int, key: bytes) -> Places:
+    """Where a source's examples belong.
+
+    Raises:
+      ValueError: see `partition.assign`.
+    """
+    return assign(source.ids, shards, slices, key, **source.placing()._asdict())
 
 
 def to_tensors(trained: Trained) -> dict[str, np.ndarray]:

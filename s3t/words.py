@@ -25,15 +25,20 @@ def plan_text(result: Result) -> str:
 def simulate_text(result: Result) -> str:
     """Requests survived, in words."""
 
-    def shown(key: str) -> str:
-        low, high = result[key]["ci95"]
-        return f"{result[key]['mean']:.2f} (95%: {low:.2f} to {high:.2f})"
+    def shown(found: Result, digits: int = 2) -> str:
+        low, high = found["ci95"]
+        return f"{found['mean']:.{digits}f} (95%: {low:.{digits}f} to {high:.{digits}f})"
 
-    return (
-        f"requests until the first shard has no model: {shown('deletions_to_first_dead_shard')}\n"
-        f"requests until no shard has a model: {shown('deletions_to_rebuild')}\n"
-        f"expected by the closed form: {result['closed_form']:.2f}"
-    )
+    lines = [
+        f"requests until the first shard has no model: {shown(result['deletions_to_first_dead_shard'])}",
+        f"requests until no shard has a model: {shown(result['deletions_to_rebuild'])}",
+    ]
+    if "closed_form" in result:
+        lines += [f"expected by the closed form: {result['closed_form']:.2f}"]
+    for one in result.get("after", []):
+        quality = f", quality {shown(one['quality'], 4)}" if "quality" in one else ""
+        lines += [f"after {one['requests']} requests: depth {shown(one['depth'])}{quality}"]
+    return "\n".join(lines)
 
 
 def status_text(result: Result) -> str:

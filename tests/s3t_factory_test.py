@@ -10,6 +10,7 @@ from experiments import data
 from experiments.models import backbone as vits
 from experiments.s3t_factory import ARGUMENTS, HYPER, RULES, make
 from s3t import adapters
+from s3t import source as sources
 from s3t.factory import source_of
 from unlearn import tree
 
@@ -58,6 +59,55 @@ def test_classes_are_chosen_and_renumbered():
     np.testing.assert_array_equal(source.ids, everyone.ids[np.isin(y, [3, 7])])
     np.testing.assert_array_equal(source.fetch(source.ids)[1], np.where(y[np.isin(y, [3, 7])] == 7, 0, 1))
     assert jax.eval_shape(source.backbone.init_head, jax.random.key(0))["bias"].shape == (2,)
+
+
+def placed(tmp_path, source_of_lines=None, **arguments):
+    for name, lines in (source_of_lines or {}).items():
+        (tmp_path / name).write_text("\n".join(lines))
+        arguments[name] = str(tmp_path / name)
+    return sources.placed(make({}, **arguments), 2, 4, b"key")
+
+
+def test_a_persons_examples_share_a_slice_of_the_store(tmp_path):
+    ids = make({}).ids
+    lines = [f"{one}, person {i % 30}" for i, one in enumerate(ids[:300])]
+    where, alone = placed(tmp_path, {"groups": lines}), placed(tmp_path)
+    together = np.stack(where)[:, :300].reshape(2, 10, 30)
+    assert (together == together[:, :1]).all() and len(np.unique(together[:, 0], axis=1).T) == 8
+    np.testing.assert_array_equal(np.stack(where)[:, 300:], np.stack(alone)[:, 300:])
+
+
+def test_examples_at_risk_share_slices_of_the_store(tmp_path):
+    ids = make({}).ids
+    lines = [f"{one},{0.5 if i % 7 == 0 else 0.01}" for i, one in enumerate(ids)]
+    where = placed(tmp_path, {"risks": lines}, edges=[0.1], band_slices=[3, 1])
+    np.testing.assert_array_equal(where.slice == 3, np.arange(len(ids)) % 7 == 0)
+
+
+def test_files_of_places_are_read_when_a_store_is_made_and_not_again(tmp_path):
+    source = make({}, groups=str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"nowhere cannot be read \(.*give a CSV file of lines `id,group`"):
+        sources.placed(source, 2, 4, b"key")
+
+
+@pytest.mark.parametrize(
+    "files, arguments, message",
+    [
+        ({"groups": ["1,a", "x,a"]}, {}, "line 2 of .*groups is 'x,a': give `id,group`"),
+        ({"groups": ["1,a,b"]}, {}, "line 1 of .*groups is '1,a,b'"),
+        ({"groups": ["1,a", "1,b"]}, {}, "says another group of example 1"),
+        ({"risks": ["1,.5"]}, {"band_slices": [4]}, "has no line for example"),
+        ({"risks": ["1,2"]}, {"band_slices": [4]}, "the probability '2': give a number from 0 to 1"),
+        ({"risks": ["1,much"]}, {"band_slices": [4]}, "the probability 'much'"),
+        ({"risks": ["1,.5"]}, {}, "risks and band_slices go together"),
+        ({}, {"edges": [0.5]}, "edges are of risks"),
+        ({}, {"edges": "odd"}, "the factory's 'edges' is odd: give a list"),
+    ],
+)
+def test_files_of_places_that_cannot_be_used_are_one_line(tmp_path, files, arguments, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        placed(tmp_path, files, **arguments)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_backbone_is_random_by_seed_or_read_from_a_file(tmp_path):

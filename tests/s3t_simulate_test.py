@@ -376,9 +376,42 @@ def test_simulate_in_words(capsys):
     assert words.endswith("closed form: 14.70\n")  # 6 H_6
 
 
+def test_an_adversary_and_what_is_served_meanwhile_in_words(capsys):
+    line = (
+        "simulate --shards 2 --slices 3 --planner lattice --streams 50 --stream adaptive --after 0,1,6 --quality 0,.5,.8,1"
+    )
+    assert main(line.split()) == 0
+    words = capsys.readouterr().out.splitlines()
+    assert words[1].startswith("requests until no shard has a model: 6.00 ") and "closed form" not in words[2]
+    assert [line.split(" (95%")[0] for line in words[2:]] == [
+        "after 0 requests: depth 3.00",
+        "after 1 requests: depth 2.50",
+        "after 6 requests: depth 0.00",
+    ]
+    assert [line.split("quality ")[1].split(" ")[0] for line in words[2:]] == ["1.0000", "0.9000", "0.0000"]
+
+
+def test_bursts_are_simulated_in_blocks_of_their_own():
+    found = simulate.summary(cyclic(4, 4), 3, 300, 1, stream="bursts", burst=8, after=(8,))
+    lost = simulate.falls(cyclic(4, 4), simulate.bursts(np.random.default_rng((1, 0)), simulate.BLOCK, 3, 4, 8))[:300]
+    assert found["deletions_to_rebuild"] == simulate.shown(simulate.deletions_to_rebuild(lost))
+    assert found["after"] == [{"requests": 8, "depth": simulate.shown(simulate.depths(lost, [8])[:, :, 0].mean(axis=1))}]
+
+
 @pytest.mark.parametrize(
     "more, message",
-    [("--shards 0", "shard"), ("--shards 2 --seed -1", "from 0 to 4294967295"), ("--shards 2 --streams 1", "streams")],
+    [
+        ("--shards 0", "shard"),
+        ("--shards 2 --seed -1", "from 0 to 4294967295"),
+        ("--shards 2 --streams 1", "streams"),
+        ("--shards 2 --stream odd", "invalid choice"),
+        ("--shards 2 --stream adaptive --prior .5,.3,.2", "a prior is of independent requests"),
+        ("--shards 2 --stream adaptive --burst 2", "not of adaptive requests"),
+        ("--shards 2 --stream bursts --burst 0", "at least 1 request"),
+        ("--shards 2 --after=-1", "0 or more"),
+        ("--shards 2 --quality 0,1,1,1", "say after how many"),
+        ("--shards 2 --after 3 --quality 0,1", "from 0 to 3, got 2"),
+    ],
 )
 def test_a_mistake_is_one_line_and_status_2(capsys, more, message):
     try:
