@@ -6,28 +6,32 @@ itself, and a repeated deletion is answered as it was: the same call goes on aft
 
 from __future__ import annotations
 
+import functools
 import time
+import zipfile
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import checks, results, s3t_baselines, s3t_bench, s3t_report, s3t_study
+from experiments import checks, results, s3t_baselines, s3t_bench, s3t_nodes, s3t_report, s3t_study
 from experiments.configs import s3t
-from experiments.errors import UserError, blame_user
+from experiments.errors import UserError, blame_user, line
+from experiments.results import AGAIN, WorkdirError
 from experiments.s3t_bench import Bench, Build, Config
 from s3t import deletion, planners, serve, simulate, supply, verify
 from s3t import heal as healing
 from s3t import ledger as ledgers
 from s3t import plan as plans
 from s3t import store as stores
-from s3t.plan import Node, Plan
+from s3t.plan import Plan
 from s3t.serving import Server
 from s3t.store import Store
-from s3t.train import counts
+from s3t.train import Job, counts
 
 Row = dict[str, Any]
-Job = tuple[int, Node]
 
 NOBODY = np.zeros(0, np.int64)  # who is left out of a training
 
@@ -194,7 +198,8 @@ def _study(bench: Bench, seed: int) -> list[Row]:
     config = bench.config
     budget = s3t_bench.budget_flops(config)
     chosen = s3t_study.at_equal_flops(config.study.planners, config.slices, budget)
-    told = bench.workdir.stage(f"nodes-{seed}", lambda: _nodes(bench, seed, s3t_study.union(list(chosen.values()))))
+    every, file = s3t_study.union(list(chosen.values())), _logits_file(bench, f"nodes-{seed}")
+    told = bench.workdir.stage(f"nodes-{seed}", lambda: _nodes(bench, seed, every), beside=file)
     logits, first = _load(bench, f"nodes-{seed}"), _streams(bench, seed)
     rows = []
     for name, plan in chosen.items():
@@ -221,33 +226,49 @@ def _study(bench: Bench, seed: int) -> list[Row]:
 
 
 def _nodes(bench: Bench, seed: int, plan: Plan) -> dict[str, Any]:
-    """Train the nodes of all plans, without keeping them, and keep their logits."""
+    """Train the nodes of all plans and keep their logits; the nodes themselves are kept only until then."""
     build = s3t_bench.of_plan(bench, plan, seed, bench.config.shards)
-    nodes, spent = s3t_bench.train_build(build, NOBODY)
+    folder = bench.workdir.path / f"nodes-{seed}"
+    kept, before = s3t_nodes.read(folder, build.setup)
+    nodes, now = s3t_bench.train_build(build, NOBODY, kept, functools.partial(s3t_nodes.keep, folder))
     _save(bench, f"nodes-{seed}", build, nodes)
-    sizes = s3t_bench.node_bytes(nodes.values())
+    s3t_nodes.drop(folder)
+    spent, sizes = before | now, s3t_bench.node_bytes(nodes.values())
+    depths = {len(node) for node in plan.nodes}
+    mean = lambda depth: float(np.mean([seconds for job, seconds in spent.items() if len(job[1]) == depth]))  # noqa: E731
     return {
         "nodes": len(nodes),
-        "seconds": {depth: seconds / max(count, 1) for depth, (seconds, count) in spent.items()},
+        "seconds": {str(depth): mean(depth) for depth in sorted(depths)},
         "bytes": {str(len(node)): size for (_, node), size in zip(nodes, sizes, strict=True)},
     }
 
 
 def _save(bench: Bench, name: str, build: Build, nodes: s3t_bench.Nodes) -> None:
     """Keep the logits of nodes, whole or not at all."""
-    (bench.workdir.path / "logits").mkdir(exist_ok=True)
-    path = bench.workdir.path / "logits" / f"{name}.npz"
-    found = {f"{job[0]}:{'-'.join(map(str, job[1]))}": s3t_bench.logits_of(bench, build, nodes, job) for job in nodes}
+    path = _logits_file(bench, name)
+    path.parent.mkdir(exist_ok=True)
+    found = {s3t_nodes.name(job): s3t_bench.logits_of(bench, build, nodes, job) for job in nodes}
     with path.with_suffix(".tmp").open("wb") as file:
         np.savez(file, **found)
     path.with_suffix(".tmp").replace(path)
 
 
+def _logits_file(bench: Bench, name: str) -> Path:
+    return bench.workdir.path / "logits" / f"{name}.npz"
+
+
 def _load(bench: Bench, name: str) -> dict[Job, np.ndarray]:
-    """Logits by shard and node."""
-    with np.load(bench.workdir.path / "logits" / f"{name}.npz") as file:
-        parts = {label: label.split(":") for label in file.files}
-        return {(int(shard), tuple(map(int, node.split("-")))): file[label] for label, (shard, node) in parts.items()}
+    """Logits by shard and node.
+
+    Raises:
+      WorkdirError: the file is damaged.
+    """
+    path = _logits_file(bench, name)
+    try:
+        with np.load(path) as file:
+            return {s3t_nodes.parse(label): file[label] for label in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise WorkdirError(f"{path} cannot be read ({line(error)}): {AGAIN}") from error
 
 
 def _streams(bench: Bench, seed: int) -> np.ndarray:
@@ -354,9 +375,8 @@ def _one_shard(bench: Bench, seed: int) -> dict[str, Any]:
     return _told(spent, nodes) | {"depths": [s3t_bench.scored(bench, one) for one in logits]}
 
 
-def _told(spent: dict[str, list[float]], nodes: s3t_bench.Nodes) -> dict[str, Any]:
-    seconds = sum(seconds for seconds, _ in spent.values())
-    return {"seconds": seconds, "bytes": sum(s3t_bench.node_bytes(nodes.values()))}
+def _told(spent: dict[Job, float], nodes: s3t_bench.Nodes) -> dict[str, Any]:
+    return {"seconds": sum(spent.values()), "bytes": sum(s3t_bench.node_bytes(nodes.values()))}
 
 
 # --- Rows -------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,13 +19,13 @@ from s3t.adapters import Lora
 from s3t.backbone import run_blocks
 from s3t.build import Setup
 from s3t.partition import Places
-from s3t.plan import Node, Plan
+from s3t.plan import Plan
 from s3t.source import Source
-from s3t.train import Slices, Trained
+from s3t.train import Job, Slices, Trained
 from unlearn.losses import correct
 
 Config = ml_collections.ConfigDict
-Nodes = dict[tuple[int, Node], Trained]
+Nodes = dict[Job, Trained]
 
 FACTORY = "experiments.s3t_factory:make"
 LEAST = (
@@ -263,21 +263,30 @@ def examples(build: Build, gone: np.ndarray) -> Slices:
     return train.arrange(x, y, ids, where, setup.shards, setup.plan.slices, setup.shapes[0].capacity)
 
 
-def train_build(build: Build, gone: np.ndarray, kept: Nodes | None = None) -> tuple[Nodes, dict[str, list[float]]]:
+def train_build(
+    build: Build,
+    gone: np.ndarray,
+    kept: Nodes | None = None,
+    done: Callable[[Job, Trained, float], None] = lambda job, trained, seconds: None,
+) -> tuple[Nodes, dict[Job, float]]:
     """Train what is not kept, without the examples at the positions `gone`.
 
+    Args:
+      done: told of each node that was trained, with its share of the seconds.
+
     Returns:
-      every node; and by depth, as text, the seconds without compilation and the number of nodes that were trained.
+      every node; and of those that were trained the seconds, without compilation.
     """
     nodes, setup = dict(kept or {}), build.setup
     jobs = [(shard, node) for node in setup.plan.nodes for shard in range(setup.shards) if (shard, node) not in nodes]
-    spent = {str(depth): [0.0, 0] for depth in range(1, 1 + setup.plan.slices)}
+    spent: dict[Job, float] = {}
     with results.stopwatch() as clock:
         began = clock()
         for call in builds.build(setup, examples(build, gone), jobs, lambda shard, node: nodes[shard, node]):
-            seconds, count = spent[str(call.shape.depth)]
-            spent[str(call.shape.depth)] = [seconds + max(clock() - began, 0.0), count + len(call.nodes)]
-            nodes.update(call.nodes)
+            seconds = max(clock() - began, 0.0) / len(call.nodes)
+            for job, trained in call.nodes:
+                nodes[job], spent[job] = trained, seconds
+                done(job, trained, seconds)
             began = clock()
     return nodes, spent
 
@@ -291,7 +300,7 @@ def scored(bench: Bench, logits: np.ndarray) -> dict[str, float]:
     return {"validation_accuracy": float(right[: bench.held].mean()), "test_accuracy": float(right[bench.held :].mean())}
 
 
-def logits_of(bench: Bench, build: Build, nodes: Nodes, job: tuple[int, Node]) -> np.ndarray:
+def logits_of(bench: Bench, build: Build, nodes: Nodes, job: Job) -> np.ndarray:
     """[validation and test examples, classes] logits of one node, in parts of one size."""
     size = min(512, len(bench.x))
     x = np.concatenate([bench.x, np.repeat(bench.x[:1], -len(bench.x) % size, axis=0)])
