@@ -38,6 +38,7 @@ LEAST = (
     ("full_lora.epochs", 1),
     ("lora.rank", 1),
     ("lanes", 1),
+    ("lane_bytes", 0),
     ("cache_bytes", 0),
     ("study.streams", 2),
     ("study.deletions", 0),
@@ -139,6 +140,7 @@ def _arguments(config: Config) -> dict[str, Any]:
     return {name: config.data[name] for name in ("data_dir", "cache_dir")} | {
         "checkpoint": config.checkpoint,
         "most_lanes": config.lanes,
+        "lane_bytes": config.lane_bytes,
         "cache_bytes": config.cache_bytes,
     }
 

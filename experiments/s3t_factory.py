@@ -101,6 +101,7 @@ ARGUMENTS: dict[str, Rule] = {
     "band_slices": _list_of(_whole(1), 0),
     "stream": FLAG,
     "most_lanes": _whole(1),
+    "lane_bytes": _whole(0, 1 << 63),
     "cache_bytes": _whole(0, 1 << 63),
 }
 
@@ -117,6 +118,7 @@ def make(
     edges: Sequence[float] = (),
     band_slices: Sequence[int] = (),
     most_lanes: int = 64,
+    lane_bytes: int = 0,
     cache_bytes: int = 1 << 30,
 ) -> Source:
     """The source of a store.
@@ -128,6 +130,7 @@ def make(
       checkpoint: the backbone, an .npz file of the published layout (`experiments.run_pretrain` writes one); random if ''.
       groups, risks, edges, band_slices: how examples are placed when the store is made, see `s3t_placing.make`.
       most_lanes: nodes to train at once on an accelerator.
+      lane_bytes: device memory for their training beside the data and the backbone; 0 is no limit.
       cache_bytes: device memory for the activations of one depth.
 
     Raises:
@@ -139,7 +142,7 @@ def make(
         raise ValueError(f"hyper has no {unknown[0]!r}: it takes {', '.join(HYPER)}")
     _check("hyper's", hyper, RULES)
     places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
-    limits = {"most_lanes": most_lanes, "cache_bytes": cache_bytes}
+    limits = {"most_lanes": most_lanes, "lane_bytes": lane_bytes, "cache_bytes": cache_bytes}
     placing = {"groups": groups, "risks": risks, "edges": edges, "band_slices": band_slices}
     _check("the factory's", {**places, "checkpoint": checkpoint, **placing, **limits}, ARGUMENTS)
     hyper = HYPER | ({"range": 16.0} if hyper.get("dataset", "digits") == "digits" else {}) | dict(hyper)
@@ -166,6 +169,7 @@ def make(
         s3t_build.spread,
         split,
         functools.partial(s3t_placing.make, ids, **placing),
+        lane_bytes,
     )
 
 

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from s3t import train
-from s3t.backbone import Backbone, owned
+from s3t.adapters import init_slot
+from s3t.backbone import Backbone, owned, run_blocks
 from s3t.certificate import digest
 from s3t.plan import Node, Plan, at_depth
 from s3t.source import Source
@@ -53,7 +55,8 @@ class Call(NamedTuple):
 def make_shapes(source: Source, plan: Plan, count: np.ndarray) -> tuple[Shape, ...]:
     """Choose the shapes of a build for the examples it starts with.
 
-    Lanes are a multiple of the devices. A depth is cached if its activations fit `cache_bytes`.
+    Lanes are a multiple of the devices, and as many as fit `lane_bytes` and `most_lanes`. A depth is cached if its
+    activations fit `cache_bytes`.
 
     Args:
       source: model, recipe and limits.
@@ -73,9 +76,56 @@ def make_shapes(source: Source, plan: Plan, count: np.ndarray) -> tuple[Shape, .
     shapes = []
     for depth in range(1, 1 + max(len(node) for node in plan.nodes)):
         jobs = [(shard, node) for shard in range(shards) for node in at_depth(plan, depth)]
-        shape = train.shape_for(count, jobs, size, capacity, source.most_lanes, cached)
+        most = source.most_lanes
+        if source.lane_bytes:
+            single = train.shape_for(count, jobs, size, capacity, 1, cached)._replace(lanes=1)
+            most = max(1, min(most, source.devices * (source.lane_bytes // program_bytes(source, single, example))))
+        shape = train.shape_for(count, jobs, size, capacity, most, cached)
         shapes.append(shape._replace(lanes=shape.lanes + -shape.lanes % source.devices))
     return tuple(shapes)
+
+
+def program_bytes(source: Source, shape: Shape, example: np.ndarray) -> int:
+    """Device memory that the lanes of a program take beside the data and the backbone, as its compiler tells.
+
+    Args:
+      source: model and recipe.
+      shape: of the program.
+      example: [1, ...].
+
+    Raises:
+      ValueError: the compiler does not tell.
+    """
+    backbone, lora = source.backbone, source.recipe.lora
+    of: Callable[..., Any] = jax.ShapeDtypeStruct
+    groups = shape.shards * shape.slices
+    start = train.boundary(backbone, shape)
+    entry = jax.eval_shape(lambda frozen, x: _below(backbone, frozen, x, start), source.frozen, example)
+    held = entry if shape.cached else of(example.shape, example.dtype)
+    x = jax.tree.map(lambda leaf: of((groups, shape.capacity, *leaf.shape[1:]), leaf.dtype), held)
+    slices = Slices(
+        x, of((groups, shape.capacity), np.int32), of((groups, shape.capacity), np.uint32), of((groups,), np.int32)
+    )
+    own = owned(backbone.depth, shape.slices)[: shape.depth - 1]
+    key = jax.random.key(0, impl="threefry2x32")
+
+    def ancestors(key: jax.Array) -> tuple[Any, Any]:
+        above = tuple(init_slot(key, lora, [backbone.layers[i] for i in blocks]) for blocks in own)
+        one = above, backbone.init_head(key) if own else ()
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (shape.lanes, *leaf.shape)), one)
+
+    which = of((shape.lanes,), np.int32), of((shape.lanes, shape.depth), np.int32)
+    lanes = train.Lanes(*which, *jax.eval_shape(ancestors, key))
+    run = stage_for(backbone, source.recipe, shape).run
+    found = run.lower(source.frozen, slices, key, lanes).compile().memory_analysis()
+    if found is None:
+        raise ValueError("the compiler for this device tells of no memory: set lane_bytes to 0 and most_lanes by hand")
+    return max(1, found.temp_size_in_bytes + found.output_size_in_bytes)
+
+
+def _below(backbone: Backbone, frozen: Tree, x: jax.Array, start: int) -> Tree:
+    """The activations before block `start`."""
+    return run_blocks(backbone, frozen, backbone.embed(frozen, x, None), range(start))
 
 
 def activation_bytes(backbone: Backbone, frozen: Tree, example: np.ndarray) -> int:

@@ -50,12 +50,13 @@ class Source(NamedTuple):
     ids: [examples] integers from 0 to 2^32 - 1, ascending: every training example that the data set holds.
     fetch: ids [n] -> (x [n, ...], y [n] int32); a ValueError of one line for an id that the data set lacks.
     hyper: the JSON object that the factory was called with, defaults filled in: with it `make` gives this recipe again.
-    most_lanes: nodes that one program trains at once, see `build.make_shapes`.
+    most_lanes: nodes that one program trains at once, at most; see `build.make_shapes`.
     cache_bytes: device memory for the activations of one depth.
     devices: the number that lanes divide among.
     place: puts lanes on devices.
     split: name, such as "test" -> (ids, fetch) of examples to predict; a ValueError of one line for one that is not there.
     placing: how to place the examples, asked when a store is made.
+    lane_bytes: device memory for all that a program's lanes take beyond the data and the backbone; 0 is no limit.
     """
 
     backbone: Backbone
@@ -70,6 +71,7 @@ class Source(NamedTuple):
     place: Callable[[Lanes], Lanes] = lambda lanes: lanes
     split: Callable[[str], tuple[np.ndarray, Fetch]] = no_split
     placing: Callable[[], Placing] = Placing
+    lane_bytes: int = 0
 
 
 def placed(source: Source, shards: int, slices: int, key: bytes) -> Places:

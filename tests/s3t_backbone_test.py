@@ -250,6 +250,25 @@ def test_a_deletion_leaves_a_vit_no_trace():
         assert same == ([False, False] if shard == 0 and 1 in node else [True, True])
 
 
+def test_lanes_are_as_many_as_fit_a_memory_budget(monkeypatch):
+    free, example = setup(cache_bytes=0), stacks.data()[0][:1]
+    first = free.shapes[0]
+    one, many = (build.program_bytes(free.source, first._replace(lanes=lanes), example) for lanes in (1, 8))
+    assert one < many < 8 * one  # some of it lanes share, so that a budget is kept
+    monkeypatch.setattr(build, "program_bytes", lambda source, shape, example: 100 * shape.depth)
+    lanes = lambda **changes: [shape.lanes for shape in setup(cache_bytes=0, **changes).shapes]  # noqa: E731
+    assert lanes() == [3, 2, 2]
+    assert lanes(lane_bytes=250) == [2, 1, 1] and lanes(lane_bytes=1) == [1, 1, 1]
+    assert lanes(lane_bytes=250, devices=2) == [4, 2, 2]  # of each device
+
+
+def test_a_budget_of_memory_sees_cached_activations():
+    cached, plain = setup().shapes[1]._replace(lanes=2), setup(cache_bytes=0).shapes[1]._replace(lanes=2)
+    example = stacks.data()[0][:1]
+    assert cached.cached and not plain.cached
+    assert build.program_bytes(stacks.source(), cached, example) < build.program_bytes(stacks.source(), plain, example)
+
+
 DEVICES_CHILD = """
 import json
 from tests import s3t_backbone_test as t, stacks, toys

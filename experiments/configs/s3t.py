@@ -55,7 +55,8 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
         }
     )
     config.full_lora = D({"epochs": 15, "learning_rate": 5e-3})  # of one adapter on all blocks; SISA's, too
-    config.lanes = 16  # nodes that an accelerator trains at once; a CPU takes two
+    config.lanes = 16  # nodes that an accelerator trains at once, at most; a CPU takes two
+    config.lane_bytes = 0  # device memory for their training beside the data and the backbone; 0 is no limit
     config.cache_bytes = 1 << 31  # for frozen activations; see s3t_build
     config.deletions = 30  # from the store, one after another
     config.study = D(
@@ -97,7 +98,7 @@ def cifar10_gpu(config: ml_collections.ConfigDict) -> None:
     config.data.name = "cifar10"
     config.scale.update({"range": 255.0, "mean": (0.491, 0.482, 0.447), "std": (0.247, 0.243, 0.262)})
     config.train.batch_size, config.cache_bytes = 128, 40 << 30
-    config.lanes = 75
+    config.lanes, config.lane_bytes = 75, 40 << 30
     config.deletions = 100
     config.study.streams, config.study.deletions = 1000, 200
     config.retrain_after = (0, 20, 100)
