@@ -9,9 +9,28 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import pytest
+
+from s3t import store
+from tests import stores
 
 
 def pytest_configure(config):
     if hasattr(config, "cache"):
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """A full store of 60 examples, 2 shards, 3 slices and 7 nodes per shard; a module may have a template of its own."""
+    root = tmp_path_factory.mktemp("template") / "store"
+    store.close(stores.fill(stores.make(root)))
+    return root
+
+
+@pytest.fixture
+def opened(tmp_path, template):
+    """A copy of the template, open."""
+    with stores.copied(template, tmp_path / "store") as made:
+        yield made

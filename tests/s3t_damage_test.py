@@ -17,19 +17,6 @@ from tests import stores
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    root = tmp_path_factory.mktemp("template") / "store"
-    store.close(stores.fill(stores.make(root)))
-    return root
-
-
-@pytest.fixture
-def opened(tmp_path, template):
-    with stores.copied(template, tmp_path / "store") as made:
-        yield made
-
-
 def run(capsys, *words):
     """(status, standard output, the one line on standard error or none)."""
     status = main(list(map(str, words)))

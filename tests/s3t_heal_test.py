@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from s3t import database, deletion, heal, replay, stack, store, verify
+from s3t import database, deletion, heal, partition, replay, stack, store, verify
 from s3t.__main__ import main
 from tests import builds, stacks, stores
 
@@ -31,12 +31,6 @@ def template(tmp_path_factory):
     assert heal.train(opened, SOURCE) == (6, 0)
     store.close(opened)
     return root
-
-
-@pytest.fixture
-def opened(tmp_path, template):
-    with stores.copied(template, tmp_path / "store") as made:
-        yield made
 
 
 def at(opened, shard, slices):
@@ -501,7 +495,7 @@ def test_nodes_from_before_a_registration_are_replayed_with_what_they_saw(tmp_pa
     heal.register(later, SOURCE._replace(ids=half))
     heal.train(later, SOURCE)
     more = SOURCE.ids[1::2]
-    places = heal.assign(more, builds.SHARDS, builds.SLICES, builds.KEY)
+    places = partition.assign(more, builds.SHARDS, builds.SLICES, builds.KEY)
     store.register(later, more, places.shard, places.slice)
     store.delete(later, [stores.ids_at(later, 0, 1)[0]])
     heal.heal(later, SOURCE)

@@ -21,7 +21,7 @@ from s3t.options import predict_arguments
 from s3t.plan import make_plan, survivors
 from s3t.planners import lattice
 from s3t.source import from_tensors, to_tensors
-from tests import servers, stacks, stores
+from tests import servers, stacks
 from unlearn import tree
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,12 +35,6 @@ def template(tmp_path_factory):
     root = tmp_path_factory.mktemp("template") / "store"
     store.close(servers.fill(servers.make(root)))
     return root
-
-
-@pytest.fixture
-def opened(tmp_path, template):
-    with stores.copied(template, tmp_path / "store") as made:
-        yield made
 
 
 @contextlib.contextmanager

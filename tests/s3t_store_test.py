@@ -28,20 +28,6 @@ from tests import stores
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """A full store of 60 examples, 2 shards, 3 slices and 7 nodes per shard."""
-    root = tmp_path_factory.mktemp("template") / "store"
-    store.close(stores.fill(stores.make(root)))
-    return root
-
-
-@pytest.fixture
-def opened(tmp_path, template):
-    with stores.copied(template, tmp_path / "store") as made:
-        yield made
-
-
 def files(opened):
     return {path.name for path in (opened.root / "nodes").iterdir()}
 
