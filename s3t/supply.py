@@ -31,13 +31,16 @@ def setup_of(manifest: Manifest, source: Source) -> Setup:
     """How the nodes of a store are trained.
 
     Raises:
-      ValueError: a source that is not the one of the manifest.
+      ValueError: a source that is not the one of the manifest, or a manifest of another version.
     """
     if canonical(source.hyper) != canonical(manifest.hyper["source"]):
         raise ValueError("the factory gives other hyper-parameters than the store was made with: take that factory")
     if tree.digest(source.frozen) != manifest.backbone:
         raise ValueError("the backbone is not the one that the store was made with: give the arguments that lead to it")
-    shapes = tuple(Shape(**shape) for shape in manifest.hyper["shapes"])
+    try:
+        shapes = tuple(Shape(**shape) for shape in manifest.hyper["shapes"])
+    except (KeyError, TypeError):
+        raise ValueError("the store was made for programs of another version: take that version") from None
     return Setup(source, plan_of(manifest), manifest.shards, root_key(manifest.root_key), shapes)
 
 

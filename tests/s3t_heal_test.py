@@ -117,6 +117,14 @@ def test_another_source_is_refused(opened):
         heal.heal(opened, lacking_example(lacking))
 
 
+def test_a_store_of_another_version_is_refused(opened):
+    shapes = [{**shape, "newer": 1} for shape in opened.manifest.hyper["shapes"]]
+    for hyper in ({**opened.manifest.hyper, "shapes": shapes}, {"source": opened.manifest.hyper["source"]}):
+        other = opened._replace(manifest=opened.manifest._replace(hyper=hyper))
+        with pytest.raises(ValueError, match="made for programs of another version"):
+            heal.train(other, SOURCE)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
