@@ -1,0 +1,90 @@
+"""A fleet of oracles as lanes of one program, against the same models trained one after another.
+
+    python -m experiments.benchmarks.oracles [--experiment digits] [--oracles 128] [--single 3]
+
+Prints seconds without compilation: of the whole fleet, and of as many single runs, which is the mean of the few that are
+made times their number. The model and the schedule are those of
+`configs/readiness.py`; every oracle is trained without a random tenth of the data that is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import bench as benches
+from experiments import comparison, data, evaluation, fleet, models, parallel, results, training
+from experiments.configs import readiness as configs
+from experiments.errors import UserError
+
+HELD_OUT = 0.1
+
+
+def main() -> None:
+    """Train, time and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--experiment", default="digits", choices=list(configs.EXPERIMENTS))
+    parser.add_argument("--oracles", type=int, default=128)
+    parser.add_argument("--single", type=int, default=3, help="single runs behind the mean")
+    parser.add_argument("--at_once", type=int, default=256, help="lanes of one program")
+    parser.add_argument("--data_dir", default="")
+    args = parser.parse_args()
+    if min(args.oracles, args.single, args.at_once) < 1:
+        parser.error("--oracles, --single and --at_once are 1 or more")
+    config = configs.get_config(args.experiment)
+    config.data.data_dir = args.data_dir
+    try:
+        bench = benches.set_up(benches.resolved(config), results.Workdir("."), data.load(config.data))
+    except UserError as error:
+        parser.error(str(error))
+    lanes = oracles(bench, args.oracles)
+    parts = [fleet.lane(lanes, slice(i, i + args.at_once)) for i in range(0, args.oracles, args.at_once)]
+    trained = [seconds(bench, part) for part in parts]
+    together = sum(took for took, _ in trained)
+    alone = args.oracles * float(
+        np.mean([seconds(bench, fleet.lane(lanes, slice(i, i + 1)))[0] for i in range(args.single)])
+    )
+    accuracy = np.concatenate([accuracies(bench, params) for _, params in trained])
+    print(
+        f"{args.experiment}: {args.oracles} oracles of {config.train.steps} steps, "
+        f"test accuracy {100 * accuracy.mean():.1f}: {together:.1f} s as lanes, {alone:.1f} s one after another ({alone / together:.2f} times as long)"
+    )
+
+
+def oracles(bench: benches.Bench, count: int) -> training.Lane:
+    """Lanes that each leave out a tenth of the examples, by id."""
+    ids = bench.dataset.train.id
+    kept = np.stack([data.hash_uniform(ids, f"oracle{i}", 0) >= HELD_OUT for i in range(count)])
+    lanes = training.make_lanes(np.arange(count), kept[0], np.ones(len(ids)))
+    return lanes._replace(member=jnp.asarray(kept))
+
+
+def seconds(bench: benches.Bench, lanes: training.Lane) -> tuple[float, object]:
+    """Wall time of a training without compilation, and its parameters."""
+    way = comparison.plain_way(bench, bench.config.train.steps)
+    epoch = training.make_epoch(way, parallel.make("jit"), bench.loops)
+    epochs, rest = divmod(way.steps, way.per_epoch)
+    states = training.init_lanes(way, lanes, bench.train["x"][:1])
+    for steps in {way.per_epoch, rest} - {0}:  # compile
+        jax.block_until_ready(epoch(jax.tree.map(jnp.copy, states), lanes, bench.train, None, 0, steps))
+    with results.stopwatch() as stopwatch:
+        for number in range(epochs):
+            states, _ = epoch(states, lanes, bench.train, None, number, way.per_epoch)
+        if rest:
+            states, _ = epoch(states, lanes, bench.train, None, epochs, rest)
+        jax.block_until_ready(states)
+        took = stopwatch()
+    return took, states.params
+
+
+def accuracies(bench: benches.Bench, params: object) -> np.ndarray:
+    """[lanes] test accuracy."""
+    predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
+    return np.asarray(evaluation.measure(predict, params, bench.sets.test)[0]).mean(axis=1)
+
+
+if __name__ == "__main__":
+    main()
