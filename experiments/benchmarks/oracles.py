@@ -48,7 +48,7 @@ def main() -> None:
         np.mean([seconds(bench, fleet.lane(lanes, slice(i, i + 1)))[0] for i in range(args.single)])
     )
     accuracy = np.concatenate([accuracies(bench, params) for _, params in trained])
-    told = f"{args.experiment}: {args.oracles} oracles of {config.train.steps} steps, test accuracy {100 * accuracy.mean():.1f}"
+    told = f"{args.experiment}: {args.oracles} oracles, test accuracy {100 * accuracy.mean():.1f}"
     ratio = f"{alone:.1f} s one after another ({alone / together:.2f} times as long)"
     print(f"{told}: {together:.1f} s as lanes, {ratio}")
 
