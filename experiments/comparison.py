@@ -118,7 +118,7 @@ def train_plain(bench: Bench, name: str, steps: int, ways: dict[tuple[str, str],
 
 
 def train_private(bench: Bench) -> Fleet:
-    """DP-SGD by optax, at the same steps."""
+    """DP-SGD, at the same steps."""
     config = bench.config
     way = plain_way(bench, config.train.steps)._replace(private=(config.dpsgd.clip, config.dpsgd.noise))
     trained = train_fleet(bench, way, _plain_ways(bench)["vanilla", "default"], "dpsgd")

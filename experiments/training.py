@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import checkpoint, fleet, models, results
+from experiments import checkpoint, fleet, models, private, results
 from experiments.parallel import Parallel, split_meta
 from readiness.objective import MetaBatch, Readiness
 from readiness.requests import Draw, Pools, draw_meta_batch, take
@@ -163,14 +163,8 @@ def _private_step(way: Way, model: Any) -> Callable[[TrainState, Drawn], tuple[T
     def run(state: TrainState, drawn: Drawn) -> tuple[TrainState, StepInfo]:
         key = jax.random.wrap_key_data(drawn.key)
 
-        def loss(params: Any, example: Batch) -> Array:
-            one = jax.tree.map(lambda leaf: leaf[None], example)
-            return model.loss(model.apply(params, one["x"], key), one)[0]
-
-        losses, gradients = jax.vmap(jax.value_and_grad(loss), (None, 0))(state.params, drawn.batch)
-        noise_key = jax.random.fold_in(key, NOISE)
-        aggregate = optax.contrib.differentially_private_aggregate(clip, noise, key=noise_key)
-        gradient, _ = aggregate.update(gradients, aggregate.init(state.params))
+        total, losses, _ = private.clipped_sum(way.module, model.loss, state.params, drawn.batch, key, clip)
+        gradient = private.noisy_mean(total, jax.random.fold_in(key, NOISE), clip * noise, len(losses))
         updates, opt_state = way.optimizer.update(gradient, state.opt_state, state.params)
         info = StepInfo(jnp.mean(losses), jnp.zeros(()))
         return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), info
