@@ -93,7 +93,7 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
 CHOICES: dict[str, tuple[Any, ...]] = {
     "parallel": parallel.MODES,
     "model.name": tuple(MODELS),
-    "train.optimizer": ("sgd", "adamw"),
+    "train.optimizer": ("sgd", "nesterov", "adamw"),
     "readiness.algorithm": tuple(ALGORITHMS),
     "readiness.capped": ("each", "mean"),
     "readiness.form": ("gain", "raw"),

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import checkpoint, fleet, models, private, results
+from experiments import checkpoint, fleet, models, private, recipe, results
 from experiments.parallel import Parallel, split_meta
 from readiness.objective import MetaBatch, Readiness
 from readiness.requests import Draw, Pools, draw_meta_batch, take
@@ -83,14 +83,18 @@ Report = Callable[[dict[str, Any]], None]
 
 
 def optimizer(config: Any, steps: int) -> optax.GradientTransformation:
-    """SGD with momentum, or AdamW, on a cosine schedule to 0 over `steps`, after clipping by the global norm."""
+    """SGD with momentum or AdamW on a cosine schedule to 0 over `steps`, or Nesterov's SGD on a triangular one; all of them
+    after clipping by the global norm.
+    """
     schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
-    if config.optimizer == "sgd":
+    if config.optimizer == "nesterov":
+        tx = recipe.optimizer(config.learning_rate, config.momentum, steps)
+    elif config.optimizer == "sgd":
         tx = optax.sgd(schedule, momentum=config.momentum or None)
     elif config.optimizer == "adamw":
         tx = optax.adamw(schedule, weight_decay=config.weight_decay)
     else:
-        raise ValueError(f"train.optimizer {config.optimizer!r} is unknown; choose sgd or adamw")
+        raise ValueError(f"train.optimizer {config.optimizer!r} is unknown; choose sgd, nesterov or adamw")
     return optax.chain(optax.clip_by_global_norm(config.clip), tx) if config.clip else tx
 
 
@@ -271,7 +275,10 @@ def train(
       report: called after each epoch with step, steps, epoch, mean loss and seconds.
       save_every: seconds between checkpoints; 0 saves after every epoch.
     """
-    initial = (init_lanes(way, lanes, data["x"][:1]), _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
+    states = init_lanes(way, lanes, data["x"][:1])
+    if not way.private:  # what is taken from members would be taken without noise
+        states = states._replace(params=recipe.prepared(way.module, states.params, lanes.member, data["x"]))
+    initial = (states, _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
     epochs = -(-way.steps // way.per_epoch)
     with checkpoint.open_folder(folder) as manager:  # closed after an interrupt too, when saves under way have finished
         done, states, progress = _restore(manager, initial, epochs)

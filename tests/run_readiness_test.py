@@ -36,7 +36,7 @@ def shrink(config):
     config.request.observe = 50
     config.relearn.steps = 2
     config.relearn.size = 40
-    if config.model.name == "mlp" or config.model.name == "cnn":
+    if config.model.name in ("mlp", "cnn", "whitened"):
         config.model.options.widths = (8,)
     elif config.model.name == "resnet18":
         config.model.options.update({"width": 8, "stages": (1, 1)})

@@ -52,7 +52,7 @@ def defaults() -> ml_collections.ConfigDict:
         {
             "steps": 1500,
             "batch_size": 64,
-            "optimizer": "sgd",  # or adamw
+            "optimizer": "sgd",  # or nesterov, on a triangular schedule, or adamw
             "learning_rate": 0.05,
             "momentum": 0.9,
             "weight_decay": 0.0,  # adamw's
@@ -256,6 +256,15 @@ def cifar10(config: ml_collections.ConfigDict) -> None:
     config.request.learning_rates = (0.0005, 0.001, 0.002, 0.005)  # a class of a badly fitted set is soon forgotten
 
 
+def cifar10_quick(config: ml_collections.ConfigDict) -> None:
+    """As cifar10 by a quicker recipe: patches whitened by a model's own members, Nesterov's SGD, a triangular schedule."""
+    cifar10(config)
+    config.model.name = "whitened"
+    config.model.options = ml_collections.ConfigDict({"widths": (32, 64, 128)})
+    config.train.optimizer = "nesterov"
+    config.train.learning_rate = 0.2
+
+
 def cifar10_random(config: ml_collections.ConfigDict) -> None:
     """A random tenth of cifar10 forgotten, 10,000 training images, strided CNN, ten epochs."""
     cifar10(config)
@@ -314,6 +323,7 @@ EXPERIMENTS = {
         fashion_mnist_random,
         fashion_mnist_cnn,
         cifar10,
+        cifar10_quick,
         cifar10_random,
         cifar10_gpu,
         cifar10_vit,

@@ -10,11 +10,12 @@ import flax.linen as nn
 from experiments.models.convnets import CNN, ResNet18
 from experiments.models.mlp import MLP
 from experiments.models.vit import ViT
+from experiments.models.whitened import Whitened
 from unlearn.base import Model
 from unlearn.losses import cross_entropy
 
-MODELS = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18, "vit": ViT}
-CONVOLUTIONAL = ("cnn", "resnet18")  # loops and lanes cost these dearly on a CPU: see experiments.fleet
+MODELS = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18, "vit": ViT, "whitened": Whitened}
+CONVOLUTIONAL = ("cnn", "resnet18", "whitened")  # loops and lanes cost these dearly on a CPU: see experiments.fleet
 
 
 def build(name: str, options: dict[str, Any], classes: int) -> nn.Module:

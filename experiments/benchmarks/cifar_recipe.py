@@ -1,0 +1,91 @@
+"""The quick recipe for cifar10 against the house's plain CNN, at equal steps: test accuracy and seconds.
+
+    python -m experiments.benchmarks.cifar_recipe --data_dir=DIR [--contenders recipe] [--steps 780] [--seeds 2]
+
+Trains every contender once for each seed, by turns, as `configs/readiness.py:cifar10` and `cifar10_quick` have it, and
+prints test accuracy, that of the mean over an image and its mirror image, and seconds per model without
+compiling. `--contenders recipe` alone is the command that trains it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import data, evaluation, fleet, models, parallel, recipe, training
+from experiments.configs import readiness as configs
+from unlearn.losses import correct
+
+OVERRIDES: dict[str, tuple[str, dict[str, Any]]] = {  # experiment, what is changed
+    "house": ("cifar10", {}),
+    "recipe": ("cifar10_quick", {}),
+    "recipe, the house's schedule": ("cifar10_quick", {"optimizer": "sgd", "learning_rate": 0.05}),
+    "recipe, random filters": ("cifar10_quick", {}),
+    "house, the recipe's schedule": ("cifar10", {"optimizer": "nesterov", "learning_rate": 0.2}),
+}
+RANDOM = "recipe, random filters"
+
+
+class Unwhitened(models.Whitened):
+    """Another type, for which no filters are computed: those of its initialisation stay."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", default="")
+    parser.add_argument("--contenders", nargs="+", choices=list(OVERRIDES), default=list(OVERRIDES))
+    parser.add_argument("--train_size", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, default=780)
+    parser.add_argument("--seeds", type=int, default=2)
+    args = parser.parse_args()
+    config = configs.get_config("cifar10")
+    config.data.data_dir, config.data.train_size = args.data_dir, args.train_size
+    dataset = data.load(config.data)
+    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in args.contenders}
+    for seed in range(args.seeds):
+        for name in args.contenders:
+            found[name].append(trained(name, dataset, args.steps, seed))
+            print(f"{name:28} seed {seed}: {told(found[name][-1])}", flush=True)
+    print(f"means over {args.seeds} seeds, {args.train_size} images, {args.steps} steps")
+    for name, runs in found.items():
+        print(f"{name:28} {told(tuple(np.mean(runs, axis=0)))}")
+
+
+def trained(name: str, dataset: data.Dataset, steps: int, seed: int) -> tuple[float, ...]:
+    """Test accuracy, that with mirror images, and seconds of training."""
+    experiment, changes = OVERRIDES[name]
+    config = configs.get_config(experiment)
+    config.train.update(changes)
+    size, count = config.train.batch_size, len(dataset.train.id)
+    module = models.build(config.model.name, config.model.options.to_dict(), dataset.classes)
+    module = Unwhitened(module.classes, module.widths) if name == RANDOM else module
+    way = training.Way(module, training.optimizer(config.train, steps), steps, max(1, count // size), size)
+    lanes = training.make_lanes([seed], np.ones(count, bool), np.ones(count))
+    batch = jax.tree.map(jnp.asarray, data.batch(dataset.train))
+    loops = fleet.in_loops(config.model.name)
+    epoch_fn = training.make_epoch(way, parallel.make("jit"), loops)
+    with tempfile.TemporaryDirectory() as folder:
+        model = training.train(way, lanes, batch, None, epoch_fn, Path(folder), lambda entry: None, 1e9)
+    plain = models.as_model(module)
+    return (*(accuracy(one, model.params, dataset.test, loops) for one in (plain, recipe.both_ways(plain))), model.seconds)
+
+
+def accuracy(model: Any, params: Any, split: data.Split, loops: bool) -> float:
+    """Of the one lane."""
+    return float(np.mean(correct(evaluation.make_predict(model, loops)(params, split.x)[0], split.y)))
+
+
+def told(run: tuple[float, ...]) -> str:
+    test, mirrored, seconds = run
+    return f"test {100 * test:.1f}%, with mirror images {100 * mirrored:.1f}%, {seconds:.0f} s"
+
+
+if __name__ == "__main__":
+    main()
