@@ -22,6 +22,8 @@ from unlearn.metrics.intervals import Interval, jackknife, t_interval
 Logits = dict[str, np.ndarray]
 KINDS = ("forget", "retain", "validation")
 REFERENCES = 4  # oracles that RMIA may ask
+LEVELS = {"tpr_at_0.1%": 0.001, "tpr_at_1%": 0.01}  # true-positive rates at these false-positive rates
+NOTHING: dict[str, Any] = {"value": None, "interval": [None, None]}
 
 
 class Kept(NamedTuple):
@@ -111,7 +113,7 @@ def _or_why(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return compute()
     except ValueError as refused:
-        return {"value": None, "interval": [None, None], "refused": line(refused)}
+        return NOTHING | {"refused": line(refused)}
 
 
 def _ulira(kept: Kept, labels: Labels, seed: int, resamples: int) -> dict[str, Any]:
@@ -120,8 +122,10 @@ def _ulira(kept: Kept, labels: Labels, seed: int, resamples: int) -> dict[str, A
     ratios = np.empty_like(margins)
     for target in (kept.second, ~kept.second):
         ratios[target] = lira.log_ratio(margins[target], lira.fit(margins[~target], kept.included[~target]))
-    found = rates.rates_intervals(ratios, kept.included, seed=seed, resamples=resamples)
-    levels = dict(zip(("tpr_at_0.1%", "tpr_at_1%"), map(_valued, found.tpr), strict=True))
+    others = int((~kept.included).sum())
+    told = {name: rate for name, rate in LEVELS.items() if others * rate >= 1}  # a rate finer than one in all is none
+    found = rates.rates_intervals(ratios, kept.included, seed=seed, resamples=resamples, fprs=tuple(told.values()))
+    levels = dict.fromkeys(LEVELS, NOTHING) | dict(zip(told, map(_valued, found.tpr), strict=True))
     each = rates.per_example_auc(margins, kept.included)
     curve = _roc(ratios, kept.included)
     return _valued(found.auc) | {

@@ -16,14 +16,17 @@ from tqdm import tqdm
 
 from experiments import (
     checks,
-    cost,
     data,
     evaluation,
     fleet,
+    forget_sets,
+    judge_checks,
     judge_fleet,
+    judge_lanes,
     judge_metrics,
     judging,
-    models,
+    memorisation,
+    parallel,
     requesting,
     results,
 )
@@ -44,70 +47,109 @@ def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
       UserError: a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        checks.check_keys(config, configs.defaults())
-        check(config)
+        judge_checks.check(config)
         folder = results.Workdir(workdir)
         dataset_config = config.copy_and_resolve_references()
         if found := folder.finished(dataset_config.to_dict()):
             return found
         dataset = data.load(config.data)
-        cases = [make_case(config, name, folder, dataset) for name in config.judge.sets]
+        cases = make_cases(config, folder, dataset)
     with folder.claimed(dataset_config.to_dict()):
-        rows = [row for case in cases for row in judge(case)]
-        return folder.finish(command, rows)
+        cases = [_settled(case) for case in cases]
+        return folder.finish(command, judge_all(cases))
 
 
-def check(config: Config) -> None:
-    """Refuse what a judgement cannot work with.
+def make_cases(config: Config, folder: results.Workdir, dataset: data.Dataset) -> list[Case]:
+    """The case of every forget set, on one copy of the data; tiers still wait for scores, on which no size depends.
 
     Raises:
-      UserError: one line that says what to do.
+      UserError: a set that cannot be judged; one line that says what to do.
     """
-    one, tuning = config.judge, config.judge.tuning
-    least = {"lanes": 12, "most_lanes": 1, "batch_size": 1, "retain": 1, "bootstraps": 1}  # intervals need 10 models
-    for name, low in least.items():
-        if one[name] < low:
-            raise UserError(f"judge.{name} is {one[name]}: set --config.judge.{name} to {low} or more")
-    if tuning.lanes < 1 or not tuning.steps or min(tuning.steps) < 1 or sorted(set(tuning.steps)) != list(tuning.steps):
-        raise UserError("judge.tuning needs lanes of 1 or more and steps that increase: set --config.judge.tuning.steps")
-    if not tuning.learning_rates or not all(0 < rate < float("inf") for rate in tuning.learning_rates):
-        raise UserError("judge.tuning.learning_rates needs one or more numbers above 0")
-    ways = set(config.trainings) - set(ORACLES)
-    if config.trainings[:2] != ORACLES or not ways or ways - {"vanilla", "reweight", "readiness"}:
-        raise UserError(
-            "trainings must be oracle, heldout_oracle and then vanilla, reweight or readiness: set --config.trainings"
-        )
+    cases: list[Case] = []
+    for name in config.judge.sets:
+        case = make_case(config, name, folder, dataset)
+        if cases:
+            case = case._replace(bench=case.bench._replace(train=cases[0].bench.train))
+        cases.append(case)
+    return cases
 
 
-def make_case(config: Config, name: str, folder: results.Workdir, dataset: data.Dataset) -> Case:
-    """A forget set of the config, as the readiness comparison would set it up."""
-    one = config.copy_and_resolve_references()
-    one.forget.update(one.judge.sets[name])
+def make_case(
+    config: Config, name: str, folder: results.Workdir, dataset: data.Dataset, scores: np.ndarray | None = None
+) -> Case:
+    """A forget set of the config, as the readiness comparison would set it up.
+
+    Args:
+      scores: [examples] memorisation, if tiers are to be what they are called.
+    """
+    one, wanted, train = config.copy_and_resolve_references(), config.judge.sets[name], dataset.train
+    by_class = wanted.setting == "class"
+    one.forget.update({"setting": "class" if by_class else "random"})  # what is no class is forgotten as random data are
+    one.forget.update({key: wanted[key] for key in ("fraction", "target") if key in wanted})
     one = resolved(one, configs.defaults())
     checks.check(one)
-    return judge_fleet.make_case(name, set_up(one, folder, dataset))
+    seed, chosen = one.forget.seed, None
+    if wanted.setting == "memorised":
+        known = np.zeros(len(train.id)) if scores is None else scores
+        chosen = forget_sets.memorised(train.id, known, wanted.tier, wanted.fraction, seed)
+    elif wanted.setting in ("near_duplicates", "cluster"):
+        find = {"near_duplicates": forget_sets.near_duplicates, "cluster": forget_sets.cluster}[wanted.setting]
+        chosen = find(train.id, train.x, wanted.fraction, seed)
+    bench = set_up(one, folder, dataset, train.id[chosen.forget] if chosen else None)
+    # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
+    bench = bench._replace(devices=parallel.make("jit", jax.local_devices()[:1]))
+    case = judge_fleet.make_case(name, bench, chosen.pool if chosen else None)
+    left = len(train.id) - len(case.pool)
+    if left < config.judge.retain:
+        raise UserError(f"judge.retain is {config.judge.retain}, but set {name!r} leaves {left}: set --config.judge.retain")
+    return case
 
 
-def judge(case: Case) -> list[dict[str, Any]]:
-    """The rows of a case: both oracles, and every way with no algorithm and with each."""
-    trained, config = judge_fleet.train(case), case.bench.config
+def _settled(case: Case) -> Case:
+    """The case itself, or, of a tier, with the scores that it waited for; those are estimated once for all."""
+    bench = case.bench
+    if bench.config.judge.sets[case.name].setting != "memorised":
+        return case
+    known = memorisation.memorisation(bench)
+    found = make_case(bench.config, case.name, bench.workdir, bench.dataset, known)
+    return found._replace(bench=found.bench._replace(train=bench.train))
+
+
+def judge_all(cases: list[Case]) -> list[dict[str, Any]]:
+    """The rows of every case, under one bar that says when all will be done."""
+    with tqdm(total=sum(len(entries(case)) for case in cases), desc="judge", unit="row", smoothing=0.05) as bar:
+        return [row for case in cases for row in judge(case, bar)]
+
+
+def entries(case: Case) -> list[tuple[str, str]]:
+    """(training, unlearner) of each row: both oracles, and every way with no algorithm and with each."""
+    config = case.bench.config
     every = ("none", *config.request.unlearners)
-    entries = [(name, one) for name in config.trainings for one in (("none",) if name in ORACLES else every)]
+    return [(name, one) for name in config.trainings for one in (("none",) if name in ORACLES else every)]
+
+
+def judge(case: Case, bar: tqdm) -> list[dict[str, Any]]:
+    """The rows of a case."""
+    bar.set_postfix_str(f"{case.name}: training")
+    trained = judge_fleet.train(case)
     rows, oracle = [], None
-    with tqdm(entries, desc=f"judge {case.name}", unit="row") as bar:
-        for name, unlearner in bar:
-            setting = None if unlearner == "none" else choose(case, trained, name, unlearner)
-            found = carried_out(case, trained, name, unlearner, setting)
-            oracle = oracle or found
-            judged = _judged(case, name, unlearner)
-            rows.append(_row(case, name, unlearner, found, oracle, judged, _cost(case, trained, name, unlearner, found)))
+    for name, unlearner in entries(case):
+        bar.set_postfix_str(f"{case.name}: {name}, {unlearner}")
+        trials = [] if unlearner == "none" else tried(case, trained, name, unlearner)
+        found = carried_out(case, trained, name, unlearner, chosen(trials) if trials else None)
+        oracle = oracle or found
+        judged = _judged(case, name, unlearner)
+        spent = _cost(case, trained, name, unlearner, found)
+        rows.append(_row(case, name, unlearner, found, oracle, judged | {"trials": trials}, spent))
+        bar.update()
     return rows
 
 
-def choose(case: Case, trained: Fleets, name: str, unlearner: str) -> Setting:
-    """The trial with the smallest gap: the mean of |accuracy - oracles'| on forget data and on validation data that stay.
+def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[str, Any]]:
+    """The trials of one way and algorithm: each rate after each number of steps, and how far that is from the oracles.
 
-    The same trials for every way and algorithm, on models that nothing is reported of, against oracles of their own.
+    The same trials for every way and algorithm, on models that nothing is reported of, against oracles of their own. The
+    gap is the mean of |accuracy - oracles'| on forget data and on validation data that stay; None if models diverged.
     """
     bench, tuning = case.bench, case.bench.config.judge.tuning
     sets = bench.sets.forget, bench.sets.validation_retain
@@ -118,7 +160,8 @@ def choose(case: Case, trained: Fleets, name: str, unlearner: str) -> Setting:
     def trials() -> list[dict[str, Any]]:
         oracle, found = accuracies(trained.params["oracle", TUNING]), []
         for rate in tuning.learning_rates:
-            ended = judge_fleet.forget(case, trained.params[name, TUNING], TUNING, unlearner, rate, tuple(tuning.steps))
+            stops = tuple(tuning.steps)
+            ended = judge_fleet.forget(case, trained.params[name, TUNING], name, TUNING, unlearner, rate, stops)
             for steps, params in zip(tuning.steps, ended, strict=True):
                 seen = accuracies(params)
                 gap = float(np.abs(seen - oracle).mean())
@@ -126,8 +169,13 @@ def choose(case: Case, trained: Fleets, name: str, unlearner: str) -> Setting:
         return found
 
     kept = bench.workdir.stage(f"trials-{case.name}-{name}-{unlearner}", trials)
-    best = min(kept, key=lambda trial: np.inf if trial["gap"] is None else trial["gap"])  # None: it diverged
-    bench.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept, chosen=best)
+    bench.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept)
+    return kept
+
+
+def chosen(trials: list[dict[str, Any]]) -> Setting:
+    """The trial with the smallest gap; the first if all diverged."""
+    best = min(trials, key=lambda trial: np.inf if trial["gap"] is None else trial["gap"])
     return Setting(best["learning_rate"], best["steps"])
 
 
@@ -141,8 +189,8 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
         if setting:
             for role, params in ended.items():
                 with results.stopwatch() as stopwatch:
-                    after = judge_fleet.forget(case, params, role, unlearner, setting.learning_rate, (setting.steps,))
-                    (ended[role],) = jax.block_until_ready(after)
+                    rate, stops = setting.learning_rate, (setting.steps,)
+                    (ended[role],) = judge_fleet.forget(case, params, name, role, unlearner, rate, stops)
                 seconds += stopwatch()
         judge_metrics.keep(file, _logits(case, ended))
         few = slice(0, bench.config.seeds)
@@ -152,7 +200,7 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
             "after": judging.score(bench, after),
             "relearning": judging.relearn(bench, after),
             "setting": setting._asdict() if setting else None,
-            "seconds": seconds / (2 * bench.config.judge.lanes),
+            "seconds": seconds / (2 * judge_fleet.count(case, name, REPEATS)),
         }
 
     return bench.workdir.stage(f"carried-{case.name}-{name}-{unlearner}", compute, beside=file)
@@ -164,9 +212,9 @@ def _file(case: Case, name: str, unlearner: str) -> Path:
 
 def _logits(case: Case, ended: dict[str, Any]) -> dict[str, np.ndarray]:
     """[lanes, examples, classes] of the repeats on every kind of example, and of the shadows on the pool."""
-    predict, points = judging.predictor(case.bench), points_of(case)
-    found = {kind: predict(ended[REPEATS], batch["x"]) for kind, batch in points.items()}
-    return found | {"shadows": predict(ended[SHADOWS], points["pool"]["x"])}
+    bench, points = case.bench, points_of(case)
+    found = {kind: judge_lanes.predict(bench, ended[REPEATS], batch["x"]) for kind, batch in points.items()}
+    return found | {"shadows": judge_lanes.predict(bench, ended[SHADOWS], points["pool"]["x"])}
 
 
 def points_of(case: Case) -> dict[str, dict[str, np.ndarray]]:
@@ -188,7 +236,7 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
     def compute() -> dict[str, Any]:
         labels = {kind: batch["y"] for kind, batch in points_of(case).items()}
         known = judge_metrics.Labels(**labels, forgotten=np.isin(case.pool, case.bench.forget))
-        read = lambda *entry: judge_metrics.load(_file(case, *entry), case.included)  # noqa: E731
+        read = lambda *entry: judge_metrics.load(_file(case, *entry), judge_fleet.included(case, entry[0]))  # noqa: E731
         oracle = None if name == ORACLES[0] else read(ORACLES[0], "none")
         return judge_metrics.judged(read(name, unlearner), oracle, known, config.seed, config.judge.bootstraps)
 
@@ -197,18 +245,7 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
 
 def _cost(case: Case, trained: Fleets, name: str, unlearner: str, found: dict[str, Any]) -> dict[str, Any]:
     """FLOPs, seconds and bytes of one model's training and of its request."""
-    bench, setting, flops = case.bench, found["setting"], 0.0
-    if setting:
-
-        def count() -> float:
-            size = bench.config.judge.batch_size
-            batch = data.batch(bench.dataset.train, np.zeros(size, int))
-            how = requesting.Setting(setting["learning_rate"], 0.0, setting["steps"], size)
-            params = fleet.lane(trained.params[name, REPEATS], 0)
-            model, options = models.as_model(bench.module), judging.options(bench, unlearner)
-            return cost.of_update(model, unlearner, options, params, requesting.RequestData(batch, batch, batch), how)
-
-        flops = bench.workdir.stage(f"flops-{unlearner}", count) * setting["steps"]
+    flops = judge_lanes.update_cost(case.bench, unlearner)["flops"] * found["setting"]["steps"] if found["setting"] else 0.0
     return trained.cost[name] | {"unlearn_flops": flops, "unlearn_seconds": found["seconds"]}
 
 
@@ -239,7 +276,8 @@ def _row(
         "relearn": judge_metrics.over_lanes(area) | {"curves": curves},
         "cost": {"value": spent["unlearn_flops"], "interval": [spent["unlearn_flops"]] * 2, **spent},
         "setting": found["setting"],
-        "models": {"repeats": config.judge.lanes, "shadows": config.judge.lanes},
+        "models": {role: judge_fleet.count(case, name, role) for role in (REPEATS, SHADOWS, TUNING)},
+        "set": {**config.judge.sets[case.name].to_dict(), "forget": len(case.bench.forget), "pool": len(case.pool)},
         "intervals": {key: judge_metrics.over_lanes(after[key]) for key in ("forget_accuracy", "test_retain_accuracy")},
     }
     finite = np.isfinite(after["forget_accuracy"]).all()

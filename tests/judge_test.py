@@ -40,17 +40,17 @@ def test_oracles_never_see_what_others_are_asked_to_forget(name):
         shadows = judge_fleet.members(one, oracle, SHADOWS)
         assert not shadows[:, one.pool].any() and np.delete(shadows, one.pool, axis=1).all()
     assert judge_fleet.members(one, "vanilla", REPEATS).all()
-    assert np.array_equal(judge_fleet.asked(one, REPEATS)[0], forgotten[one.pool])
+    assert np.array_equal(judge_fleet.asked(one, "vanilla", REPEATS)[0], forgotten[one.pool])
 
 
 @every_case
 def test_a_shadow_is_asked_to_forget_what_it_was_trained_on_of_the_pool(name):
     one = case(name)
     trained_on = judge_fleet.members(one, "vanilla", SHADOWS)
-    assert np.array_equal(trained_on[:, one.pool], judge_fleet.asked(one, SHADOWS))
+    assert np.array_equal(trained_on[:, one.pool], judge_fleet.asked(one, "vanilla", SHADOWS))
     assert np.delete(trained_on, one.pool, axis=1).all()
     for half in (slice(0, LANES // 2), slice(LANES // 2, LANES)):
-        assert (one.included[half].sum(axis=0) == LANES // 4).all()
+        assert (judge_fleet.included(one, "vanilla")[half].sum(axis=0) == LANES // 4).all()
 
 
 def test_no_two_fleets_share_a_model():
@@ -61,16 +61,17 @@ def test_no_two_fleets_share_a_model():
 
 
 @pytest.mark.parametrize("role", [REPEATS, SHADOWS])
-def test_a_request_looks_at_its_own_examples_alone(role):
+def test_a_request_looks_at_its_own_examples_alone(role, tmp_path):
     """What a shadow was not trained on may be anything: it forgets, and keeps, the same bytes."""
     one = case("random")
+    one = one._replace(bench=one.bench._replace(workdir=results.Workdir(tmp_path)))
     lanes = judge_fleet._lanes(one, "vanilla", role)
     params = training.init_lanes(comparison.plain_way(one.bench, 1), lanes, one.bench.train["x"][:1]).params
-    after = judge_fleet.forget(one, params, role, "graddiff", 0.05, (1, 3))
+    after = judge_fleet.forget(one, params, "vanilla", role, "graddiff", 0.05, (1, 3))
     seen = np.asarray(lanes.member[0])
     poisoned = dict(one.bench.train, x=jnp.where(seen[:, None, None, None], one.bench.train["x"], jnp.nan))
     again = judge_fleet.forget(
-        one._replace(bench=one.bench._replace(train=poisoned)), params, role, "graddiff", 0.05, (1, 3)
+        one._replace(bench=one.bench._replace(train=poisoned)), params, "vanilla", role, "graddiff", 0.05, (1, 3)
     )
     for ended, same in zip(after, again, strict=True):
         for a, b in zip(jax.tree.leaves(fleet.lane(ended, 0)), jax.tree.leaves(fleet.lane(same, 0)), strict=True):
@@ -116,22 +117,25 @@ def test_fleets_are_told_apart_by_what_they_know():
     assert found["epsilon"]["value"] > none["epsilon"]["value"]
 
 
+TINY = {
+    "judge.lanes": 12,
+    "judge.private_lanes": 12,
+    "judge.memorisation_lanes": 6,
+    "seeds": 2,
+    "judge.tuning.learning_rates": (0.01,),
+    "judge.tuning.steps": (1, 2),
+    "judge.bootstraps": 20,
+    "relearn.steps": 3,
+    "request.unlearners": ("ascent",),
+}
+
+
 @pytest.mark.slow
 def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
-    config = config_of(
-        **{
-            "judge.lanes": 12,
-            "seeds": 2,
-            "judge.tuning.learning_rates": (0.01,),
-            "judge.tuning.steps": (1, 2),
-            "judge.bootstraps": 20,
-            "relearn.steps": 3,
-            "request.unlearners": ("ascent",),
-        }
-    )
+    config = config_of(**TINY)
     found = run_judge.run(config, str(tmp_path))
     entries = [(row["setting"], row["training"], row["unlearner"]) for row in found["rows"]]
-    assert len(entries) == len(set(entries)) == 2 * (2 + 3 * 2)
+    assert len(entries) == len(set(entries)) == 2 * (2 + 4 * 2)
     for row in found["rows"]:
         for name in ("tow", "mia", "ulira", "relearn", "cost"):
             assert {"value", "interval"} <= row["extra"][name].keys()
