@@ -97,7 +97,7 @@ def _trainings(config: Config) -> None:
 
 def _unused(config: Config, like: Config) -> None:
     for key in UNUSED:
-        given, usual = config, like
+        given, usual = config.to_dict(), like.to_dict()
         for name in key.split("."):
             given, usual = given[name], usual[name]
         if given != usual:
@@ -110,7 +110,7 @@ def _set(name: Any, wanted: Any) -> None:
         raise UserError(f"forget set {name!r} is no name: choose one that is printable and without '/'")
     if len(name.encode()) > checks.LONGEST:
         raise UserError(f"forget set {name!r} has a long name: choose one of at most {checks.LONGEST} bytes")
-    if not isinstance(wanted, Config) or wanted.get("setting") not in SETS:
+    if not isinstance(wanted, Config) or wanted.get("setting") not in tuple(SETS):
         told = dict(wanted) if isinstance(wanted, Config) else wanted
         raise UserError(f"forget set {name!r} is {told!r}: give it a setting, one of {', '.join(SETS)}")
     needed = SETS[wanted.setting]
