@@ -80,7 +80,7 @@ def near_duplicates(ids: np.ndarray, features: np.ndarray, fraction: float, seed
     first = np.flatnonzero((nearest[nearest] == np.arange(len(ids))) & (np.arange(len(ids)) < nearest))
     if len(first) < 2 * count:
         raise UserError(
-            f"near-duplicates of a fraction {fraction:g} need {2 * count} pairs, there are {len(first)}: choose a smaller one"
+            f"near-duplicates of a fraction {fraction:g} need {2 * count} pairs, there are {len(first)}: choose a smaller"
         )
     closest = first[np.argsort(apart[first], kind="stable")[: 2 * count]]  # of a pair the one of lower hash
     return _half(ids, order[closest], seed)

@@ -1,4 +1,4 @@
-"""What the judge refuses before anything is computed or written; keys it shares with the comparison are `checks`' to see."""
+"""What the judge refuses before anything is computed or written; what it shares with the comparison is in `checks`."""
 
 from __future__ import annotations
 

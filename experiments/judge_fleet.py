@@ -163,9 +163,7 @@ class Setting(NamedTuple):
     steps: int
 
 
-def forget(
-    case: Case, params: Any, training_: str, role: str, name: str, rate: float, stops: tuple[int, ...]
-) -> list[Any]:
+def forget(case: Case, params: Any, training_: str, role: str, name: str, rate: float, stops: tuple[int, ...]) -> list[Any]:
     """Carry out the request of every lane by the algorithm `name`.
 
     Args:

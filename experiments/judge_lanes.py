@@ -1,8 +1,9 @@
 """How many lanes a program of the judge holds, and where: by a budget of memory, over all devices.
 
 Parameters of fleets wait on the host; a program takes as many lanes as fit `judge.memory_bytes` of each device. What a lane
-takes is counted by XLA on the one-lane programs that are compiled for their FLOPs anyway: arguments, results and temporaries
-of a step, without the data set, which all lanes share; the largest of training, rehearsing, an update and a prediction.
+takes is counted by XLA on the one-lane programs that are compiled for their FLOPs anyway: arguments, results and
+temporaries of a step, without the data set, which all lanes share; the largest of training, rehearsing, an update and a
+prediction.
 """
 
 from __future__ import annotations
@@ -71,9 +72,7 @@ def predict(bench: Bench, params: Any, x: np.ndarray) -> np.ndarray:
     return over(bench, lambda lanes: of(lanes, x), params)
 
 
-def train(
-    bench: Bench, way: training.Way, lanes: training.Lane, name: str, pools: Any = None
-) -> training.Trained:
+def train(bench: Bench, way: training.Way, lanes: training.Lane, name: str, pools: Any = None) -> training.Trained:
     """Train all lanes of one way, in parts with checkpoints of their own; parameters come to the host."""
     found = []
     for i, part in enumerate(parts(fleet.lane_count(lanes), at_once(bench))):

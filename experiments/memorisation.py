@@ -1,4 +1,4 @@
-"""How far a model has to memorise each example to be sure of it: confidence with it less confidence without (2008.03703)."""
+"""How far models memorise each example: their confidence if trained with it less that if trained without (2008.03703)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from experiments.bench import Bench
 from experiments.errors import UserError
 from unlearn.metrics import scores
 
+STAGE = "memorisation"
 STREAM = 6  # of keys: that of no target and no shadow
 
 
@@ -22,11 +23,11 @@ def memorisation(bench: Bench) -> np.ndarray:
     def compute() -> np.ndarray:
         lanes = halves(bench)
         way = comparison.plain_way(bench, bench.config.train.steps)
-        params = judge_lanes.train(bench, way, lanes, "memorisation").params
+        params = judge_lanes.train(bench, way, lanes, STAGE).params
         logits = judge_lanes.predict(bench, params, bench.dataset.train.x)
         return estimate(logits, bench.dataset.train.y, np.asarray(lanes.member))
 
-    return np.array(bench.workdir.stage("memorisation", compute), np.float64)
+    return np.array(bench.workdir.stage(STAGE, compute), np.float64)
 
 
 def halves(bench: Bench) -> training.Lane:

@@ -7,6 +7,7 @@ kept. Each finished stage is kept, so the same call resumes after a kill.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from experiments import (
     evaluation,
     fleet,
     forget_sets,
+    judge_calibration,
     judge_checks,
     judge_fleet,
     judge_lanes,
     judge_metrics,
+    judge_rows,
     judging,
     memorisation,
     parallel,
@@ -34,7 +37,6 @@ from experiments.bench import Config, resolved, set_up
 from experiments.configs import judge as configs
 from experiments.errors import UserError, blame_user
 from experiments.judge_fleet import ORACLES, REPEATS, SHADOWS, TUNING, Case, Fleets, Setting
-from unlearn.metrics import gaps, relearning
 
 
 def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
@@ -118,7 +120,12 @@ def _settled(case: Case) -> Case:
 def judge_all(cases: list[Case]) -> list[dict[str, Any]]:
     """The rows of every case, under one bar that says when all will be done."""
     with tqdm(total=sum(len(entries(case)) for case in cases), desc="judge", unit="row", smoothing=0.05) as bar:
-        return [row for case in cases for row in judge(case, bar)]
+        rows = [row for case in cases for row in judge(case, bar)]
+    calibrated = calibration(cases)
+    for row in rows:
+        if row["training"] == ORACLES[1]:
+            row["extra"]["calibration"] = calibrated
+    return rows
 
 
 def entries(case: Case) -> list[tuple[str, str]]:
@@ -132,17 +139,15 @@ def judge(case: Case, bar: tqdm) -> list[dict[str, Any]]:
     """The rows of a case."""
     bar.set_postfix_str(f"{case.name}: training")
     trained = judge_fleet.train(case)
-    rows, oracle = [], None
+    found = []
     for name, unlearner in entries(case):
         bar.set_postfix_str(f"{case.name}: {name}, {unlearner}")
         trials = [] if unlearner == "none" else tried(case, trained, name, unlearner)
-        found = carried_out(case, trained, name, unlearner, chosen(trials) if trials else None)
-        oracle = oracle or found
-        judged = _judged(case, name, unlearner)
-        spent = _cost(case, trained, name, unlearner, found)
-        rows.append(_row(case, name, unlearner, found, oracle, judged | {"trials": trials}, spent))
+        done = carried_out(case, trained, name, unlearner, chosen(trials) if trials else None)
+        judged, spent = _judged(case, name, unlearner), _cost(case, trained, name, unlearner, done)
+        found.append(judge_rows.Entry(name, unlearner, done, judged, trials, spent))
         bar.update()
-    return rows
+    return judge_rows.rows(case, found)
 
 
 def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[str, Any]]:
@@ -234,68 +239,39 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
     config = case.bench.config
 
     def compute() -> dict[str, Any]:
-        labels = {kind: batch["y"] for kind, batch in points_of(case).items()}
-        known = judge_metrics.Labels(**labels, forgotten=np.isin(case.pool, case.bench.forget))
-        read = lambda *entry: judge_metrics.load(_file(case, *entry), judge_fleet.included(case, entry[0]))  # noqa: E731
-        oracle = None if name == ORACLES[0] else read(ORACLES[0], "none")
-        return judge_metrics.judged(read(name, unlearner), oracle, known, config.seed, config.judge.bootstraps)
+        oracle = None if name == ORACLES[0] else _read(case, ORACLES[0], "none")
+        kept = _read(case, name, unlearner)
+        return judge_metrics.judged(kept, oracle, _labels(case), config.seed, config.judge.bootstraps)
 
     return case.bench.workdir.stage(f"judged-{case.name}-{name}-{unlearner}", compute)
+
+
+def _read(case: Case, name: str, unlearner: str) -> judge_metrics.Kept:
+    return judge_metrics.load(_file(case, name, unlearner), judge_fleet.included(case, name))
+
+
+def _labels(case: Case) -> judge_metrics.Labels:
+    labels = {kind: batch["y"] for kind, batch in points_of(case).items()}
+    return judge_metrics.Labels(**labels, forgotten=np.isin(case.pool, case.bench.forget))
+
+
+def calibration(cases: list[Case]) -> dict[str, Any]:
+    """What attacks find between oracles and held-out oracles, by forget set and pooled: attack -> group -> AUC."""
+
+    def compute() -> dict[str, Any]:
+        groups: dict[str, dict[str, judge_calibration.Pairs]] = {"shadows": {}, "fleets": {}}
+        for case in cases:
+            oracle, held_out = (_read(case, name, "none") for name in ORACLES)
+            with contextlib.suppress(ValueError):  # too few finite models: a group that is missing, and its row says why
+                groups["shadows"][case.name] = judge_calibration.by_shadows(held_out, _labels(case))
+            with contextlib.suppress(ValueError):
+                groups["fleets"][case.name] = judge_calibration.by_fleets(held_out, oracle, _labels(case))
+        return {attack: judge_calibration.pooled(found, cases[0].bench.config.seed) for attack, found in groups.items()}
+
+    return cases[0].bench.workdir.stage("calibration", compute)
 
 
 def _cost(case: Case, trained: Fleets, name: str, unlearner: str, found: dict[str, Any]) -> dict[str, Any]:
     """FLOPs, seconds and bytes of one model's training and of its request."""
     flops = judge_lanes.update_cost(case.bench, unlearner)["flops"] * found["setting"]["steps"] if found["setting"] else 0.0
     return trained.cost[name] | {"unlearn_flops": flops, "unlearn_seconds": found["seconds"]}
-
-
-def _row(
-    case: Case,
-    name: str,
-    unlearner: str,
-    found: dict[str, Any],
-    oracle: dict[str, Any],
-    judged: dict[str, Any],
-    spent: dict[str, Any],
-) -> dict[str, Any]:
-    """One line of results.json; every metric as {"value", "interval"}."""
-    config = case.bench.config
-    before, after, beside = (judge_metrics.numbers(lanes) for lanes in (found["before"], found["after"], oracle["after"]))
-    reference = {key: float(np.nanmean(values)) for key, values in beside.items()}
-    lanes = [{key: values[i] for key, values in after.items()} for i in range(config.seeds)]
-    over_lanes = lambda measure: judge_metrics.over_lanes([measure(lane) for lane in lanes])  # noqa: E731
-    curves = {attack: np.array(curve, float) for attack, curve in found["relearning"].items()}
-    theirs = np.array(oracle["relearning"]["part"], float).mean(axis=0)
-    original = float(np.nanmean(before["forget_accuracy"]))
-    area = [relearning.normalised_area(curve, theirs, original) for curve in curves["part"]]
-    extra = judged | {
-        "tow": over_lanes(lambda lane: gaps.tow(lane, reference)),
-        "tow_mia": over_lanes(lambda lane: gaps.tow_mia(lane, reference)),
-        "average_gap": over_lanes(lambda lane: gaps.average_gap(lane, reference)),
-        "mia": over_lanes(lambda lane: lane["mia_auc"]),
-        "relearn": judge_metrics.over_lanes(area) | {"curves": curves},
-        "cost": {"value": spent["unlearn_flops"], "interval": [spent["unlearn_flops"]] * 2, **spent},
-        "setting": found["setting"],
-        "models": {role: judge_fleet.count(case, name, role) for role in (REPEATS, SHADOWS, TUNING)},
-        "set": {**config.judge.sets[case.name].to_dict(), "forget": len(case.bench.forget), "pool": len(case.pool)},
-        "intervals": {key: judge_metrics.over_lanes(after[key]) for key in ("forget_accuracy", "test_retain_accuracy")},
-    }
-    finite = np.isfinite(after["forget_accuracy"]).all()
-    return {
-        "training": name,
-        "variant": "default",
-        "unlearner": unlearner,
-        "setting": case.name,
-        "dataset": config.data.name,
-        "seed": config.seed,
-        "before": {key: float(np.nanmean(values)) for key, values in before.items()},
-        "after": {key: float(np.nanmean(values)) for key, values in after.items()},
-        "steps": found["setting"]["steps"] if found["setting"] else 0,
-        "stop": "budget" if finite else "diverged",
-        "train_seconds": spent["train_seconds"],
-        "unlearn_seconds": spent["unlearn_seconds"],
-        "train_flops": spent["train_flops"],
-        "unlearn_flops": spent["unlearn_flops"],
-        "peak_bytes": spent["peak_bytes"],
-        "extra": extra,
-    }
