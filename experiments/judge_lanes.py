@@ -2,8 +2,8 @@
 
 Parameters of fleets wait on the host; a program takes as many lanes as fit `judge.memory_bytes` of each device. What a lane
 takes is counted by XLA on the one-lane programs that are compiled for their FLOPs anyway: arguments, results and
-temporaries of a step, without the data set, which all lanes share; the largest of training, rehearsing, an update and a
-prediction.
+temporaries of a step, without the data set, which all lanes share, and with the order of an epoch; the largest of training,
+rehearsing, an update and a prediction.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments import comparison, cost, data, evaluation, fleet, judging, models, requesting, training
 from experiments.bench import Bench
+
+SHUFFLE = 32  # bytes of each example for a lane's order of an epoch: keys, numbers and positions, being sorted
 
 
 def at_once(bench: Bench) -> int:
@@ -100,7 +102,8 @@ def training_costs(bench: Bench) -> dict[str, dict[str, float]]:
         else:
             costs[name] = step
     shared = sum(leaf.nbytes for leaf in bench.train.values())
-    return {name: one | {"lane_bytes": one["peak_bytes"] - shared} for name, one in costs.items()}
+    own = SHUFFLE * len(bench.train["id"]) - shared
+    return {name: one | {"lane_bytes": one["peak_bytes"] + own} for name, one in costs.items()}
 
 
 def update_cost(bench: Bench, unlearner: str) -> dict[str, float]:
