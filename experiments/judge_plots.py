@@ -14,7 +14,7 @@ from experiments.judge_metrics import EDGES, KINDS
 from experiments.page import Block, Figures, Key, Text
 from experiments.plots import ATTACKS, DASHES, FIXED, OTHERS, Style
 
-BINS = np.linspace(0, 11.5, 47)  # of KLoM, whose floor lets it be that large
+BINS = np.linspace(0, 11.5, 24)  # of KLoM, whose floor lets it be that large
 Row = dict[str, Any]
 
 

@@ -128,7 +128,8 @@ def _table(rows: Sequence[Row], brief: bool = False) -> Table:
     for row in rows:
         cells = [_cell(_at(row["extra"], path), scale, digits, brief) for path, scale, digits in COLUMNS.values()]
         failed = row["extra"]["failed"]
-        lines.append([_name(row), *cells, f"{failed['repeats']} + {failed['shadows']}"])
+        narrow = [cell.replace(" [", "\n[") for cell in cells]  # fourteen columns are to fit a printed page
+        lines.append([_name(row), *narrow, f"{failed['repeats']} + {failed['shadows']}"])
     return Table(["way, algorithm", *COLUMNS, "failed"], lines)
 
 
