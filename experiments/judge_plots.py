@@ -84,12 +84,17 @@ def _klom(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], kind: str) -
 
 
 def _relearning(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], attack: str) -> None:
+    least = [1.0]
     for row, style in zip(rows, styles, strict=True):
         curves = np.array(row["extra"]["relearn"]["curves"][attack], float)
         whole = curves[np.isfinite(curves).all(axis=1)]
         if len(whole):
-            axes.plot(100 * whole.mean(axis=0), **_look(style))
-    axes.set(xlabel="step", ylabel="accuracy, %")
+            mean = whole.mean(axis=0)
+            axes.plot(100 * mean, **_look(style))
+            least.append(float(mean.min()))
+    low = plots.lowest(least)
+    ticks = range(low, 101, max(2, (100 - low) // 5))
+    axes.set(xlabel="step", ylabel="accuracy, %", ylim=(low - 0.03 * (100 - low), 100 + 0.03 * (100 - low)), yticks=ticks)
 
 
 def _scatter(axes: Axes, row: Row, style: Style, oracle: Row, floor: Row | None) -> None:
