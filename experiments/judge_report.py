@@ -168,7 +168,7 @@ def _verdicts(found: dict[str, Any]) -> list[str]:
     for attack, groups in _calibrated(found).items():
         pooled = groups["pooled"]
         if pooled["value"] is None:
-            lines.append(f"{ATTACKED[attack]}: could not be computed.")
+            lines.append(f"{ATTACKED[attack]}: could not be computed ({pooled.get('refused', 'no value')}).")
             continue
         verdict = "inside" if judge_calibration.inside(pooled) else "NOT inside"
         told = f"AUC {_cell(pooled, 1, 3, False)}, pooled, 90% interval: {verdict} [{low:g}, {high:g}]"
@@ -185,7 +185,7 @@ def _calibration(found: dict[str, Any]) -> list[Block]:
     rows = [[name, *(_cell(_at(one, (name,)), 1, 3, False) for one in calibrated.values())] for name in names]
     note = (
         "Oracles and held-out oracles are trained alike, so that there is nothing to find between them: a fair judge's AUC "
-        "is .5. Intervals are 90%, by a bootstrap over models; the pooled value is the mean over forget sets. Between "
+        "is .5. Intervals are 90%, by leaving groups of models out; the pooled value is the mean over forget sets. Between "
         "fleets all examples of a model are on one side, so that its interval is the wider one."
     )
     verdicts: list[Block] = [Text(line) for line in _verdicts(found)]

@@ -7,7 +7,6 @@ kept. Each finished stage is kept, so the same call resumes after a kill.
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -259,14 +258,11 @@ def calibration(cases: list[Case]) -> dict[str, Any]:
     """What attacks find between oracles and held-out oracles, by forget set and pooled: attack -> group -> AUC."""
 
     def compute() -> dict[str, Any]:
-        groups: dict[str, dict[str, judge_calibration.Pairs]] = {"shadows": {}, "fleets": {}}
+        groups = {}
         for case in cases:
             oracle, held_out = (_read(case, name, "none") for name in ORACLES)
-            with contextlib.suppress(ValueError):  # too few finite models: a group that is missing, and its row says why
-                groups["shadows"][case.name] = judge_calibration.by_shadows(held_out, _labels(case))
-            with contextlib.suppress(ValueError):
-                groups["fleets"][case.name] = judge_calibration.by_fleets(held_out, oracle, _labels(case))
-        return {attack: judge_calibration.pooled(found, cases[0].bench.config.seed) for attack, found in groups.items()}
+            groups[case.name] = judge_calibration.Group(held_out, oracle, _labels(case))
+        return judge_calibration.calibrated(groups)
 
     return cases[0].bench.workdir.stage("calibration", compute)
 

@@ -1,30 +1,13 @@
-"""The judge's own fairness, by counting pairs by hand; and how far examples are memorised."""
+"""The judge's own fairness, on fleets that are alike and on others; and how far examples are memorised."""
 
 import numpy as np
 import pytest
 
 from experiments import judge_calibration, judge_metrics, memorisation
 from experiments.errors import UserError
-from unlearn.metrics import rates
 
 
-def test_an_auc_counts_pairs_between_models():
-    """Members score 2 and 3, non-members 1 and 2: of four pairs three are told right and one is a tie."""
-    scores, members = np.array([[2.0, 1.0], [3.0, 2.0]]), np.array([[True, False], [True, False]])
-    found = judge_calibration.pairs(scores, members)
-    assert found.above.tolist() == [[1, 0.5], [1, 1]] and found.count.tolist() == [[1, 1], [1, 1]]
-    assert found.auc(np.ones(2)) == 3.5 / 4 and found.auc(np.array([2.0, 0.0])) == 1
-    assert found.auc(np.array([1.0, 2.0])) == (1 + 2 * 0.5 + 2 * 1 + 4 * 1) / 9
-
-
-def test_it_is_the_auc_of_the_metrics():
-    rng = np.random.default_rng(0)
-    scores, members = np.round(rng.normal(size=(12, 30)), 1), rng.random((12, 30)) < 0.4
-    expected = rates.rates(scores, members, fprs=()).auc
-    assert judge_calibration.pairs(scores, members).auc(np.ones(12)) == pytest.approx(expected, rel=1e-12)
-
-
-def fleets(seed, shift=0.0, lanes=40, pool=60):
+def group(seed, shift=0.0, lanes=40, pool=60):
     """Held-out oracles and oracles whose margins on the pool are normal, the first shifted."""
     rng = np.random.default_rng(seed)
     included = np.argsort(np.argsort(rng.random((2, lanes // 2, pool)), axis=1), axis=1).reshape(lanes, pool) < lanes // 4
@@ -36,33 +19,25 @@ def fleets(seed, shift=0.0, lanes=40, pool=60):
         second = np.arange(lanes) >= lanes // 2
         return judge_metrics.Kept(*logits, included=included, second=second, failed={"repeats": 0, "shadows": 0})
 
-    return kept(shift), kept(0.0), labels
+    return judge_calibration.Group(kept(shift), kept(0.0), labels)
 
 
 def test_fleets_that_are_alike_pass_and_fleets_that_are_not_fail():
-    alike, apart = ({f"set {seed}": fleets(seed, shift) for seed in range(6)} for shift in (0.0, 1.0))
-    shadows = judge_calibration.pooled({k: judge_calibration.by_shadows(v[0], v[2]) for k, v in alike.items()}, seed=0)
-    assert set(shadows) == {*alike, "pooled"} and judge_calibration.inside(shadows["pooled"])
-    assert shadows["pooled"]["value"] == pytest.approx(np.mean([shadows[name]["value"] for name in alike]))
-    same, other = (
-        judge_calibration.pooled({k: judge_calibration.by_fleets(*v) for k, v in groups.items()}, seed=0)["pooled"]
-        for groups in (alike, apart)
-    )
-    assert judge_calibration.inside(same) and not judge_calibration.inside(other) and other["interval"][0] > 0.6
+    alike, apart = ({f"set {seed}": group(seed, shift) for seed in range(6)} for shift in (0.0, 1.0))
+    same, other = judge_calibration.calibrated(alike), judge_calibration.calibrated(apart)
+    for attack in ("shadows", "fleets"):
+        assert set(same[attack]) == {*alike, "pooled"} and judge_calibration.inside(same[attack]["pooled"])
+        assert same[attack]["pooled"]["value"] == pytest.approx(np.mean([same[attack][name]["value"] for name in alike]))
+    pooled = other["fleets"]["pooled"]
+    assert not judge_calibration.inside(pooled) and pooled["interval"][0] > 0.6
+    assert judge_calibration.inside(other["shadows"]["pooled"]), "one fleet against itself"
 
 
-def test_the_interval_of_a_group_holds_the_true_auc_as_often_as_it_says():
-    """30 fleets of independent scores: a 90% interval misses .5 at most 8 times but for one chance in 200."""
-    rng, missed = np.random.default_rng(5), 0
-    for _ in range(30):
-        scores, members = rng.normal(size=(24, 20)) + rng.normal(size=(24, 1)), rng.random((24, 20)) < 0.5
-        low, high = judge_calibration.pooled({"a": judge_calibration.pairs(scores, members)}, seed=1)["a"]["interval"]
-        missed += not low <= 0.5 <= high
-    assert missed <= 8
-
-
-def test_a_group_of_copies_or_none_has_no_verdict():
-    assert not judge_calibration.inside(judge_calibration.pooled({}, seed=0)["pooled"])
+def test_too_few_models_have_no_verdict_but_a_reason():
+    found = judge_calibration.calibrated({"a": group(0, lanes=8)})
+    for one in found.values():
+        assert one["pooled"]["value"] is None and "at least 10" in one["pooled"]["refused"]
+        assert not judge_calibration.inside(one["pooled"])
 
 
 # memorisation

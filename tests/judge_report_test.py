@@ -98,8 +98,9 @@ def test_the_verdict_is_computed(interval, word, tmp_path):
 
 
 def test_a_calibration_that_could_not_be_computed_says_so():
-    rows = every_row(calibration={"shadows": {"pooled": NOTHING}, "fleets": {"pooled": NOTHING}})
-    assert all(line.endswith("could not be computed.") for line in judge_report._verdicts(found(rows)))
+    nothing = {"pooled": {**NOTHING, "refused": "too few"}}
+    rows = every_row(calibration={"shadows": nothing, "fleets": nothing})
+    assert all(line.endswith("could not be computed (too few).") for line in judge_report._verdicts(found(rows)))
 
 
 def test_every_trial_is_told_and_the_chosen_one_marked(tmp_path):
