@@ -67,14 +67,18 @@ def resolved(config: Config, like: Config | None = None) -> Config:
     return config
 
 
-def set_up(config: Config, folder: results.Workdir, dataset: data.Dataset) -> Bench:
+def set_up(config: Config, folder: results.Workdir, dataset: data.Dataset, ids: np.ndarray | None = None) -> Bench:
     """Resolve who is forgotten, who is scored, the model and the devices.
+
+    Args:
+      ids: of who is forgotten; None: as `config.forget` says.
 
     Raises:
       UserError (DataError among them): a model, ids or sets of examples that will not do; one line that says what to do.
     """
     checks.check_splits(dataset, config.train.batch_size)
-    forget = data.check_ids(dataset, _forget_ids(config, dataset, config.forget.target))
+    named = _forget_ids(config, dataset, config.forget.target) if ids is None else ids
+    forget = data.check_ids(dataset, named)
     module = _model(config.model, dataset)
     train = data.batch(dataset.train)
     asked = data.batch(dataset.train, forget)

@@ -28,7 +28,7 @@ SETTINGS = ("class", "random")
 LONGEST = 100  # name of a variant, in bytes: it is part of file names
 
 # Sections that hold what they like: options of a model or an algorithm, overrides, what suits a kind of request.
-FREE = ("data.scale", "model.options", "readiness.algorithm_options", "request.options", "suited", "variants")
+FREE = ("data.scale", "judge.sets", "model.options", "readiness.algorithm_options", "request.options", "suited", "variants")
 
 # A number is finite, and what stands here. A key that a config does not have is passed over.
 NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
@@ -163,7 +163,7 @@ def check_values(config: Config) -> None:
     for words, (works, keys) in NUMBERS.items():
         for key in keys:
             for value in _values(config, key):
-                if not (_is_number(value) and works(value)):
+                if not (is_number(value) and works(value)):
                     raise UserError(f"{key} is {value}: set --config.{key} to {words}")
     for key, choices in CHOICES.items():
         for value in _values(config, key):
@@ -252,7 +252,7 @@ def _trainings(config: Config) -> None:
             raise UserError(f"trainings lacks {name!r}: every comparison needs it; add it to --config.trainings")
     for key, (works, words, least) in NUMBER_LISTS.items():
         numbers = next(_values(config, key))
-        if len(numbers) < least or not all(_is_number(value) and works(value) for value in numbers):
+        if len(numbers) < least or not all(is_number(value) and works(value) for value in numbers):
             raise UserError(f"{key} is {tuple(numbers)}: give {words}, as in --config.{key}='(0.01, 0.1)'")
     weights = [f"{weight:g}" for weight in (config.reweight.weight, *config.reweight.others)]  # as rows are named
     if len(set(weights)) < len(weights):
@@ -312,7 +312,7 @@ def _rehearsal(section: Config, config: Config) -> None:
             f"readiness.start is {section.start}, but training ends after {config.train.steps} steps: start sooner"
         )
     sizes = section.step_size
-    are_two = isinstance(sizes, list | tuple) and len(sizes) == 2 and all(map(_is_number, sizes))
+    are_two = isinstance(sizes, list | tuple) and len(sizes) == 2 and all(map(is_number, sizes))
     if not (are_two and 0 < sizes[0] <= sizes[1]):
         raise UserError(
             f"readiness.step_size is {sizes}: give (lowest, highest), as in --config.readiness.step_size='(0.3, 0.5)'"
@@ -327,7 +327,7 @@ def _rehearsal(section: Config, config: Config) -> None:
 
 def _options(where: str, algorithm: str, options: Any) -> None:
     """Refuse options that an algorithm does not have or cannot take: one update of a toy model is traced with them."""
-    if not isinstance(options, Config) or not all(_is_number(value) and value >= 0 for value in options.values()):
+    if not isinstance(options, Config) or not all(is_number(value) and value >= 0 for value in options.values()):
         raise UserError(f"{where} are {_plain(options)!r}: give each option a number from 0 up, as in '{{\"gamma\": 0.5}}'")
     model = Model(lambda params, x, key: x @ params, lambda logits, batch: cross_entropy(logits, batch["y"]))
     ones = jnp.ones(1)
@@ -356,11 +356,12 @@ def _fits(value: Any, kind: type, optional: bool) -> bool:
     if value is None:
         return optional
     if kind in (int, float):
-        return _is_number(value, finite=False) and (kind is float or not isinstance(value, float))
+        return is_number(value, finite=False) and (kind is float or not isinstance(value, float))
     return isinstance(value, list | tuple) if kind is tuple else isinstance(value, kind)
 
 
-def _is_number(value: Any, finite: bool = True) -> bool:
+def is_number(value: Any, finite: bool = True) -> bool:
+    """Whether a value is a number, and a finite one."""
     numeric = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     return numeric and (not finite or math.isfinite(value))
 

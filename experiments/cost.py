@@ -55,12 +55,19 @@ def _compiled(way: training.Way, data: Batch, pools: Any, rehearse: bool) -> Any
 
 def of_update(model: Model, name: str, options: dict[str, Any], params: Any, data: RequestData, setting: Setting) -> float:
     """FLOPs of one update of a request."""
+    return flops(compiled_update(model, name, options, params, data, setting))
+
+
+def compiled_update(
+    model: Model, name: str, options: dict[str, Any], params: Any, data: RequestData, setting: Setting
+) -> Any:
+    """The program of one update of a request on one model."""
     algorithm = ALGORITHMS[name](model, optax.sgd(setting.learning_rate), **options)
     size = setting.batch_size or data.forget["weight"].shape[0]
     cut = lambda batch: jax.tree.map(lambda leaf: leaf[:size], batch)  # noqa: E731
     request, key = Request(cut(data.forget), cut(data.retain)), jax.random.key(0)
     state = algorithm.init(params, request, key)
-    return flops(jax.jit(algorithm.update).lower(state, request, key).compile())
+    return jax.jit(algorithm.update).lower(state, request, key).compile()
 
 
 def flops(compiled: Any) -> float:

@@ -4,14 +4,16 @@ For one forget set F there are two kinds of model, and a few more to tune on:
 
 * repeats: trained on everything, and all asked to forget F (KLoM, gaps, relearning); the oracle's never saw F;
 * shadows: each trained on a half of its own of the pool P, and asked to forget what it was trained on of it (U-LiRA); the
-  oracle's never saw P. F lies within P: of a class, P is F; of random data, P holds as many others.
+  oracle's never saw P. F lies within P: of a class or a cluster, P is F; of other data, P holds as many more of their kind.
+
+DP-SGD has fewer of each: `judge.private_lanes`.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import comparison, cost, data, fleet, judging, models, training
+from experiments import comparison, data, fleet, judge_lanes, judging, models, training
 from experiments.bench import Bench, revocable
+from experiments.memorisation import halved
 from readiness.requests import take
 from unlearn import ALGORITHMS, Request
 from unlearn.base import Array, Batch, Model, UnlearnState
@@ -28,67 +31,75 @@ from unlearn.base import Array, Batch, Model, UnlearnState
 REPEATS, SHADOWS, TUNING = "repeats", "shadows", "tuning"
 ROLES = (REPEATS, SHADOWS, TUNING)
 ORACLES = ("oracle", "heldout_oracle")
+PRIVATE = "dpsgd"
 
 
 class Case(NamedTuple):
     """One forget set.
 
     bench: knows F.  pool: positions of P in the training split.
-    included: [lanes, pool] bool, what each shadow is trained on of P; every example by half of either half of the shadows.
     """
 
     name: str
     bench: Bench
     pool: np.ndarray
-    included: np.ndarray
 
 
-def make_case(name: str, bench: Bench) -> Case:
-    """The pool and the shadows' halves, by id: other data would not change which half an example is in."""
+def make_case(name: str, bench: Bench, pool: np.ndarray | None = None) -> Case:
+    """The case of a bench's forget set.
+
+    Args:
+      pool: positions of P; None: F itself if it is a class, else with as many others of the training split, by id.
+    """
     ids, config = bench.dataset.train.id, bench.config
-    pool = bench.forget
-    if config.forget.setting == "random":
-        others = np.setdiff1d(np.arange(len(ids)), pool)
-        more = others[data.lowest(ids[others], min(len(pool), len(others) // 2), "pool", config.forget.seed)]
-        pool = np.union1d(pool, more)
-    lanes = config.judge.lanes
-    halves = [_half(ids[pool], range(part.start, part.stop), config.seed) for part in _chunks(lanes, -(-lanes // 2))]
-    return Case(name, bench, pool, np.concatenate(halves))
+    if pool is None:
+        pool = bench.forget
+        if config.forget.setting == "random":
+            others = np.setdiff1d(np.arange(len(ids)), pool)
+            more = others[data.lowest(ids[others], min(len(pool), len(others) // 2), "pool", config.forget.seed)]
+            pool = np.union1d(pool, more)
+    return Case(name, bench, pool)
 
 
-def _half(ids: np.ndarray, lanes: range, seed: int) -> np.ndarray:
-    """[lanes, examples] bool: every example in half of the lanes, which ones by its id alone."""
-    drawn = np.stack([data.hash_uniform(ids, f"shadow{lane}", seed) for lane in lanes])
-    return np.argsort(np.argsort(drawn, axis=0), axis=0) < len(lanes) // 2
-
-
-def count(case: Case, role: str) -> int:
+def count(case: Case, training_: str, role: str) -> int:
     """How many models of a kind there are."""
     config = case.bench.config.judge
-    return config.tuning.lanes if role == TUNING else config.lanes
+    if role == TUNING:
+        return config.tuning.lanes
+    return config.private_lanes if training_ == PRIVATE else config.lanes
+
+
+def included(case: Case, training_: str) -> np.ndarray:
+    """What each shadow is trained on of P, [lanes, pool] bool: every example by half of either half of the shadows.
+
+    Which half an example is in follows from its id: other data would not change it.
+    """
+    lanes, ids = count(case, training_, SHADOWS), case.bench.dataset.train.id[case.pool]
+    seed, middle = case.bench.config.seed, lanes // 2
+    return np.concatenate([halved(ids, part, seed, "shadow") for part in (range(middle), range(middle, lanes))])
 
 
 def members(case: Case, training_: str, role: str) -> np.ndarray:
     """Who is trained on in each lane, [lanes, examples] bool."""
-    everyone = np.ones((count(case, role), len(case.bench.dataset.train.id)), bool)
+    everyone = np.ones((count(case, training_, role), len(case.bench.dataset.train.id)), bool)
     if role == SHADOWS:
-        everyone[:, case.pool] = case.included & (training_ not in ORACLES)
+        everyone[:, case.pool] = included(case, training_) & (training_ not in ORACLES)
     elif training_ in ORACLES:
         everyone[:, case.bench.forget] = False
     return everyone
 
 
-def asked(case: Case, role: str) -> np.ndarray:
+def asked(case: Case, training_: str, role: str) -> np.ndarray:
     """Which examples of the pool each lane is asked to forget, [lanes, pool] bool."""
     if role == SHADOWS:
-        return case.included
-    return np.broadcast_to(np.isin(case.pool, case.bench.forget), (count(case, role), len(case.pool)))
+        return included(case, training_)
+    return np.broadcast_to(np.isin(case.pool, case.bench.forget), (count(case, training_, role), len(case.pool)))
 
 
 def _lanes(case: Case, training_: str, role: str) -> training.Lane:
     """Lanes with keys of their own: no two fleets share a model, so targets and shadows are disjoint."""
     bench, stream = case.bench, 2 * ROLES.index(role) + (training_ == "heldout_oracle")
-    seeds = bench.config.seed + np.arange(count(case, role))
+    seeds = bench.config.seed + np.arange(count(case, training_, role))
     member = members(case, training_, role)
     weight = np.ones(member.shape, np.float32)
     if training_ == "reweight":
@@ -105,7 +116,7 @@ def _told(case: Case, role: str) -> Bench:
 class Fleets(NamedTuple):
     """Trained models.
 
-    params: (training, role) -> parameters of all lanes.
+    params: (training, role) -> parameters of all lanes, on the host.
     cost: training -> FLOPs and seconds of one model's training, and peak bytes.
     """
 
@@ -117,33 +128,32 @@ def train(case: Case) -> Fleets:
     """Train every model of a case. Ways that differ in membership and weight alone share programs."""
     bench, config = case.bench, case.bench.config
     keys = [(name, role) for name in config.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
-    plain = {key: _lanes(case, *key) for key in keys if key[0] != "readiness"}
-    every, parts = fleet.concatenate(list(plain.values())), []
+    costs, params = judge_lanes.training_costs(bench), {}
     way = comparison.plain_way(bench, config.train.steps)
-    for i, part in enumerate(_chunks(fleet.lane_count(every), config.judge.most_lanes)):
-        parts.append(comparison.train_fleet(bench, way, fleet.lane(every, part), f"{case.name}-plain-{i}"))
-    spent = bench.workdir.stage("cost-plain", lambda: cost.of_training(way, bench.train))
-    spent["train_seconds"] = float(np.mean([part.seconds for part in parts]))
-    costs = dict.fromkeys((name for name, _ in plain), spent)
-    every, params, start = fleet.concatenate([part.params for part in parts]), {}, 0
-    for key, lanes in plain.items():
-        params[key] = fleet.lane(every, slice(start, start := start + fleet.lane_count(lanes)))
-    for key in keys:
-        if key[0] == "readiness":
-            told = _told(case, key[1])
-            rehearsal = comparison.plan(told)[0]
-            name = f"{case.name}-readiness-{key[1]}"
-            trained = comparison.train_fleet(told, rehearsal.way, _lanes(case, *key), name, rehearsal.pools)
-            count = lambda r=rehearsal: cost.of_rehearsing(r.counted, bench.train, r.pools, spent["step_flops"])  # noqa: E731
-            counted = bench.workdir.stage(f"cost-{case.name}-readiness", count)
-            params[key], costs["readiness"] = trained.params, counted | {"train_seconds": trained.seconds}
+
+    def together(label: str, names: Sequence[str], way: training.Way) -> None:
+        mine = [key for key in keys if key[0] in names]
+        lanes = [_lanes(case, *key) for key in mine]
+        trained = judge_lanes.train(bench, way, fleet.concatenate(lanes), f"{case.name}-{label}")
+        start = 0
+        for key, part in zip(mine, lanes, strict=True):
+            params[key] = fleet.lane(trained.params, slice(start, start := start + fleet.lane_count(part)))
+            costs[key[0]] = costs[key[0]] | {"train_seconds": trained.seconds}
+
+    together("plain", [name for name in config.trainings if name not in (PRIVATE, "readiness")], way)
+    if PRIVATE in config.trainings:
+        together(PRIVATE, [PRIVATE], way._replace(private=(config.dpsgd.clip, config.dpsgd.noise)))
+    if "readiness" in config.trainings:
+        seconds = []
+        for role in ROLES:
+            told = _told(case, role)
+            (rehearsal,) = comparison.plan(told)
+            lanes, name = _lanes(case, "readiness", role), f"{case.name}-readiness-{role}"
+            trained = judge_lanes.train(told, rehearsal.way, lanes, name, rehearsal.pools)
+            params["readiness", role] = trained.params
+            seconds.append(trained.seconds)
+        costs["readiness"] = costs["readiness"] | {"train_seconds": float(np.mean(seconds))}
     return Fleets(params, costs)
-
-
-def _chunks(total: int, most: int) -> Iterator[slice]:
-    parts = -(-total // most)
-    for i in range(parts):
-        yield slice(i * total // parts, (i + 1) * total // parts)
 
 
 class Setting(NamedTuple):
@@ -153,11 +163,11 @@ class Setting(NamedTuple):
     steps: int
 
 
-def forget(case: Case, params: Any, role: str, name: str, rate: float, stops: tuple[int, ...]) -> list[Any]:
+def forget(case: Case, params: Any, training_: str, role: str, name: str, rate: float, stops: tuple[int, ...]) -> list[Any]:
     """Carry out the request of every lane by the algorithm `name`.
 
     Args:
-      params: of all lanes of this role.
+      params: of all lanes of this training and role.
       rate: learning rate.
       stops: numbers of updates, increasing; the parameters are wanted after each.
 
@@ -167,19 +177,15 @@ def forget(case: Case, params: Any, role: str, name: str, rate: float, stops: tu
     bench = case.bench
     options = tuple(sorted(judging.options(bench, name).items()))
     run = _forgetter(models.as_model(bench.module), name, options, bench.config.judge.batch_size, stops, bench.loops)
-    wanted = asked(case, role)
-    kept = members(case, "vanilla", role)
+    wanted = asked(case, training_, role)
+    kept = members(case, training_, role)
     kept[:, case.pool] &= ~wanted
-    seeds = bench.config.seed + np.arange(count(case, role))
+    seeds = bench.config.seed + np.arange(len(wanted))
     keys = jnp.stack(
         [jax.random.key_data(jax.random.fold_in(jax.random.key(int(s)), 2 + ROLES.index(role))) for s in seeds]
     )
     pool = jax.tree.map(lambda leaf: leaf[case.pool], bench.train)
-    ended = []
-    for part in _chunks(len(keys), bench.config.judge.most_lanes):
-        lanes = fleet.lane((params, keys, jnp.asarray(wanted), jnp.asarray(kept)), part)
-        ended.append(run(lanes, pool, bench.train, rate))
-    return [fleet.concatenate([part[i] for part in ended]) for i in range(len(stops))]
+    return judge_lanes.over(bench, lambda lanes: run(lanes, pool, bench.train, rate), (params, keys, wanted, kept))
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,9 @@ from unlearn.metrics.intervals import Interval, jackknife, t_interval
 Logits = dict[str, np.ndarray]
 KINDS = ("forget", "retain", "validation")
 REFERENCES = 4  # oracles that RMIA may ask
+LEVELS = {"tpr_at_0.1%": 0.001, "tpr_at_1%": 0.01}  # true-positive rates at these false-positive rates
+EDGES = np.linspace(-20, 20, 81)  # of a histogram of margins; what lies beyond counts at its ends
+NOTHING: dict[str, Any] = {"value": None, "interval": [None, None]}
 
 
 class Kept(NamedTuple):
@@ -74,7 +78,9 @@ def load(file: Path, included: np.ndarray) -> Kept:
             logits = {name: found[name] for name in found.files}
         whole = [np.isfinite(logits[name]).all(axis=(1, 2)) for name in ("pool", "retain", "validation", "test")]
         repeats, shadows = np.all(whole, axis=0), np.isfinite(logits["shadows"]).all(axis=(1, 2))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if len(shadows) != len(included):
+            raise ValueError(f"{len(shadows)} shadows instead of {len(included)}")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise WorkdirError(f"{file} cannot be read ({line(error)}): {AGAIN}") from error
     parts = {name: leaf[shadows if name == "shadows" else repeats] for name, leaf in logits.items()}
     failed = {"repeats": int((~repeats).sum()), "shadows": int((~shadows).sum())}
@@ -97,6 +103,7 @@ def judged(kept: Kept, oracle: Kept | None, labels: Labels, seed: int, resamples
         "klom": {kind: against(_klom, kind) for kind in KINDS},
         "epsilon": against(_epsilon),
         "rmia": against(_rmia),
+        "margins": _or_why(lambda: _margins(kept, labels)),
         "failed": kept.failed,
     }
 
@@ -111,18 +118,28 @@ def _or_why(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return compute()
     except ValueError as refused:
-        return {"value": None, "interval": [None, None], "refused": line(refused)}
+        return NOTHING | {"refused": line(refused)}
 
 
-def _ulira(kept: Kept, labels: Labels, seed: int, resamples: int) -> dict[str, Any]:
-    """Either half of the shadows is attacked with the other half, so no target is a shadow of its own."""
+def ulira_ratios(kept: Kept, labels: Labels) -> np.ndarray:
+    """Log-likelihood ratios [shadows, pool].
+
+    Either half of the shadows is attacked with the other half, so no target is a shadow of its own.
+    """
     margins = scores.margin(kept.shadows, labels.pool)
     ratios = np.empty_like(margins)
     for target in (kept.second, ~kept.second):
         ratios[target] = lira.log_ratio(margins[target], lira.fit(margins[~target], kept.included[~target]))
-    found = rates.rates_intervals(ratios, kept.included, seed=seed, resamples=resamples)
-    levels = dict(zip(("tpr_at_0.1%", "tpr_at_1%"), map(_valued, found.tpr), strict=True))
-    each = rates.per_example_auc(margins, kept.included)
+    return ratios
+
+
+def _ulira(kept: Kept, labels: Labels, seed: int, resamples: int) -> dict[str, Any]:
+    ratios = ulira_ratios(kept, labels)
+    others = int((~kept.included).sum())
+    told = {name: rate for name, rate in LEVELS.items() if others * rate >= 1}  # a rate finer than one in all is none
+    found = rates.rates_intervals(ratios, kept.included, seed=seed, resamples=resamples, fprs=tuple(told.values()))
+    levels = dict.fromkeys(LEVELS, NOTHING) | dict(zip(told, map(_valued, found.tpr), strict=True))
+    each = rates.per_example_auc(scores.margin(kept.shadows, labels.pool), kept.included)
     curve = _roc(ratios, kept.included)
     return _valued(found.auc) | {
         "balanced_accuracy": _valued(found.balanced_accuracy),
@@ -146,6 +163,15 @@ def margins_of(kept: Kept, labels: Labels, kind: str) -> np.ndarray:
     if kind == "forget":
         return scores.margin(kept.pool[:, labels.forgotten], labels.pool[labels.forgotten])
     return scores.margin(getattr(kept, kind), getattr(labels, kind))
+
+
+def _margins(kept: Kept, labels: Labels) -> dict[str, Any]:
+    """Shares of the forget set's margins, over repeats, in bins of EDGES, and the shadows' mean margin by pool example."""
+    margins = np.clip(margins_of(kept, labels, "forget"), EDGES[0], EDGES[-1])
+    if not margins.size or not len(kept.shadows):
+        raise ValueError("no model of a kind has finite logits")
+    shares = np.histogram(margins, EDGES)[0] / margins.size
+    return {"forget": shares, "pool": scores.margin(kept.shadows, labels.pool).mean(axis=0)}
 
 
 def _klom(kept: Kept, oracle: Kept, labels: Labels, kind: str) -> dict[str, Any]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
-
-from experiments import page, plots, report, results
-from experiments.page import Block, Figures, Heading, Key, Table, Text
-from experiments.plots import DASHES, FIXED, OTHERS, Style
+from experiments import judge_calibration, judge_plots, page, report, results
+from experiments.page import Block, Heading, Table, Text
+from experiments.plots import ATTACKS
 from experiments.ways import NONE
 
 WIDTH = 170
+FEWER = "†"
 Row = dict[str, Any]
 
 # header -> where a row has it, times what, digits
@@ -34,12 +31,26 @@ COLUMNS: dict[str, tuple[tuple[str, ...], float, int]] = {
     "relearn\narea": (("relearn",), 1, 2),
 }
 
+SETS = {  # setting -> what is forgotten
+    "random": "a random share of {fraction:g}",
+    "class": "class {target}",
+    "memorised": (
+        "half, drawn at random, of those that models memorise in the {tier} tier (a share of {fraction:g}), by the "
+        "confidence of models trained with an example less that of models trained without"
+    ),
+    "near_duplicates": (
+        "one member each of the closest pairs of images (a share of {fraction:g}), whose twins stay in every training set: "
+        "what they tell, oracles know, too"
+    ),
+    "cluster": "a synthetic group, one whole cluster of k-means on pixels (about a share of {fraction:g})",
+}
+
 
 def present(workdir: str, found: dict[str, Any]) -> str:
     """Write the report of a finished run; what the command line prints of it."""
     file = write(workdir)
     parts = [f"{case}:\n{page.to_text(_table(rows, brief=True), WIDTH)}" for case, rows in _cases(found).items()]
-    return "\n\n".join([*parts, f"report: {file}"])
+    return "\n\n".join([*parts, *_verdicts(found), f"report: {file}"])
 
 
 def write(workdir: str | Path) -> Path:
@@ -60,18 +71,27 @@ def write(workdir: str | Path) -> Path:
 def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Block]]:
     """The title and the blocks of the page."""
     models, tuning = config["judge"]["lanes"], config["judge"]["tuning"]
-    blocks: list[Block] = [
-        Text(
-            "Every value is to be read beside the held-out oracle's, the floor: models retrained without the forget set, "
-            f"compared with others of their kind. A row is {models} models that forgot one set (KLoM, epsilon, RMIA; the "
-            f"first {config['seeds']} of them ToW, MIA and relearning) and {models} shadows that each forgot a half of its "
-            "own of a pool (U-LiRA). Brackets are 95% intervals over models. Learning rate and steps were chosen for every "
-            f"row from the same {len(tuning['learning_rates']) * len(tuning['steps'])} trials.",
-            lead=True,
-        )
-    ]
+    lead = (
+        "Every value is to be read beside the held-out oracle's, the floor: models retrained without the forget set, "
+        f"compared with others of their kind. A row is {models} models that forgot one set (KLoM, epsilon, RMIA; the "
+        f"first {config['seeds']} of them ToW, MIA and relearning) and {models} shadows that each forgot a half of its "
+        "own of a pool (U-LiRA). Brackets are 95% intervals over models. Learning rate and steps were chosen for every "
+        f"row from the same {len(tuning['learning_rates']) * len(tuning['steps'])} trials."
+    )
+    private = next((row["extra"]["models"] for row in found["rows"] if _fewer(row)), None)
+    if private:
+        lead += f" {FEWER} Of DP-SGD there are only {private['repeats']} models and {private['shadows']} shadows."
+    blocks: list[Block] = [Text(lead, lead=True), *_calibration(found)]
     for case, rows in _cases(found).items():
-        blocks += [Heading(f"Forget set: {case}"), _table(rows), *_pictures(rows), _costs(rows)]
+        blocks += [
+            Heading(f"Forget set: {case}"),
+            Text(_told(rows[0])),
+            _table(rows),
+            *judge_plots.pictures(rows, _name),
+            _relearning(rows),
+            _costs(rows),
+        ]
+    blocks += [*_trials(found), *_failures(found)]
     return f"Forethought: {config['data']['name']}, judged", [*blocks, *report.settings(config, found)]
 
 
@@ -82,8 +102,25 @@ def _cases(found: dict[str, Any]) -> dict[str, list[Row]]:
     return cases
 
 
+def _fewer(row: Row) -> bool:
+    return row["training"] == "dpsgd"
+
+
 def _name(row: Row) -> str:
-    return row["training"] if row["training"].endswith("oracle") else f"{row['training']}, {row['unlearner']}"
+    if row["training"].endswith("oracle"):
+        return row["training"]
+    return f"{row['training']}{FEWER if _fewer(row) else ''}, {row['unlearner']}"
+
+
+def _told(row: Row) -> str:
+    one = row["extra"]["set"]
+    words = f"Forgotten are {one['forget']} examples: {SETS[one['setting']].format(**one)}."
+    words += f" U-LiRA's pool holds {one['pool']}" + (
+        ": the forget set itself." if one["pool"] == one["forget"] else ", the others of the same kind."
+    )
+    if one.get("memorisation") is not None:
+        words += f" Mean memorisation of the forget set: {one['memorisation']:.3f}."
+    return words
 
 
 def _table(rows: Sequence[Row], brief: bool = False) -> Table:
@@ -91,7 +128,8 @@ def _table(rows: Sequence[Row], brief: bool = False) -> Table:
     for row in rows:
         cells = [_cell(_at(row["extra"], path), scale, digits, brief) for path, scale, digits in COLUMNS.values()]
         failed = row["extra"]["failed"]
-        lines.append([_name(row), *cells, f"{failed['repeats']} + {failed['shadows']}"])
+        narrow = [cell.replace(" [", "\n[") for cell in cells]  # fourteen columns are to fit a printed page
+        lines.append([_name(row), *narrow, f"{failed['repeats']} + {failed['shadows']}"])
     return Table(["way, algorithm", *COLUMNS, "failed"], lines)
 
 
@@ -110,6 +148,70 @@ def _cell(found: dict[str, Any], scale: float, digits: int, brief: bool) -> str:
     return f"{scale * value:.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
 
 
+# --- Calibration ------------------------------------------------------------------------------------------------------
+
+ATTACKED = {
+    "shadows": "U-LiRA on held-out oracles, asked of examples that none of them saw",
+    "fleets": "LiRA between oracles and held-out oracles, on the forget set",
+}
+
+
+def _calibrated(found: dict[str, Any]) -> dict[str, Any]:
+    """attack -> group -> AUC, as the rows of the held-out oracle have it."""
+    rows = (row["extra"].get("calibration") for row in found["rows"] if row["training"] == "heldout_oracle")
+    return next((one for one in rows if one), {})
+
+
+def _verdicts(found: dict[str, Any]) -> list[str]:
+    low, high = judge_calibration.BAND
+    lines = []
+    for attack, groups in _calibrated(found).items():
+        pooled = groups["pooled"]
+        if pooled["value"] is None:
+            lines.append(f"{ATTACKED[attack]}: could not be computed ({pooled.get('refused', 'no value')}).")
+            continue
+        verdict = "inside" if judge_calibration.inside(pooled) else "NOT inside"
+        told = f"AUC {_cell(pooled, 1, 3, False)}, pooled, 90% interval: {verdict} [{low:g}, {high:g}]"
+        lines.append(f"{ATTACKED[attack]}: {told}.")
+    return lines
+
+
+def _calibration(found: dict[str, Any]) -> list[Block]:
+    calibrated = _calibrated(found)
+    if not calibrated:
+        return []
+    groups = dict.fromkeys(name for one in calibrated.values() for name in one)
+    names = [*(name for name in groups if name != "pooled"), "pooled"]
+    rows = [[name, *(_cell(_at(one, (name,)), 1, 3, False) for one in calibrated.values())] for name in names]
+    note = (
+        "Oracles and held-out oracles are trained alike, so that there is nothing to find between them: a fair judge's AUC "
+        "is .5. Intervals are 90%, by leaving groups of models out; the pooled value is the mean over forget sets. Between "
+        "fleets all examples of a model are on one side, so that its interval is the wider one."
+    )
+    verdicts: list[Block] = [Text(line) for line in _verdicts(found)]
+    headers = ["forget set", *(ATTACKED[attack].replace(", ", ",\n") for attack in calibrated)]
+    return [Heading("Calibration"), Text(note), *verdicts, Table(headers, rows)]
+
+
+# --- Relearning, costs, tuning, failures ------------------------------------------------------------------------------
+
+
+def _relearning(rows: Sequence[Row]) -> Table:
+    lines = []
+    for row in rows:
+        cells = []
+        for attack in ATTACKS:
+            one = _at(row["extra"], ("relearn", "attacks", attack, "steps"))
+            total = len(row["extra"]["relearn"]["curves"][attack])
+            steps = (
+                f"{_cell(one, 1, 1, True)} ({one['lanes']}/{total})" if one["value"] is not None else f"{NONE} (0/{total})"
+            )
+            cells += [_cell(_at(row["extra"], ("relearn", "attacks", attack, "area")), 1, 2, True), steps]
+        lines.append([_name(row), *cells])
+    headers = [f"{attack}\n{what}" for attack in ATTACKS for what in ("area", "steps to recover")]
+    return Table(["relearning", *headers], lines)
+
+
 def _costs(rows: Sequence[Row]) -> Table:
     lines = []
     for row in rows:
@@ -123,56 +225,54 @@ def _costs(rows: Sequence[Row]) -> Table:
             row["peak_bytes"] / 2**20,
         ]
         lines.append([_name(row), chosen, *(f"{value:.3g}" if value else NONE for value in counts)])
-    headers = ["way, algorithm", "rate x steps", "train\nFLOPs", "train\ns", "request\nFLOPs", "request\ns", "peak\nMiB"]
+    headers = ["cost of one model", "rate x steps", "train\nFLOPs", "train\ns", "request\nFLOPs", "request\ns", "peak\nMiB"]
     return Table(headers, lines)
 
 
-# --- Pictures ---------------------------------------------------------------------------------------------------------
+def _trials(found: dict[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    for case, rows in _cases(found).items():
+        tuned = [row for row in rows if row["extra"].get("trials")]
+        if tuned:
+            heads = [f"{one['learning_rate']:g}\nx {one['steps']}" for one in tuned[0]["extra"]["trials"]]
+            lines = [[_name(row), *map(str, _gaps(row)), str(len(row["extra"]["trials"]))] for row in tuned]
+            blocks += [Text(f"{case}:"), Table(["rate x steps", *heads, "trials"], lines)]
+    note = (
+        "The gap of every trial, in points: the mean of the distances to the oracles in accuracy on forget data and on "
+        "validation data that stay, over models that nothing else is reported of. The smallest, marked *, was carried out."
+    )
+    return [Heading("Tuning"), Text(note), *blocks] if blocks else []
 
 
-def _pictures(rows: Sequence[Row]) -> list[Block]:
-    """The oracle, doing nothing, and the best algorithm of each way by ToW: more could not be told apart."""
-    drawn = [row for row in rows if row["training"].endswith("oracle")]
-    drawn += [row for row in rows if (row["training"], row["unlearner"]) == ("vanilla", "none")]
-    for training in dict.fromkeys(row["training"] for row in rows if row["unlearner"] != "none"):
-        mine = [row for row in rows if row["training"] == training and row["unlearner"] != "none"]
-        drawn.append(max(mine, key=lambda row: row["extra"]["tow"]["value"] or -math.inf))
-    names = [_name(row) for row in drawn]
-    free = iter(Style(colour, dash) for colour, dash in zip(OTHERS, DASHES, strict=False))
-    styles = [FIXED[("oracle", "default")] if name == "oracle" else next(free) for name in names]
-    panels = [
-        ("U-LiRA: true-positive by false-positive rate", plots.svg(lambda axes: _roc(axes, drawn, styles))),
-        ("U-LiRA AUC of each example, in order", plots.svg(lambda axes: _sorted(axes, drawn, styles, ("ulira",), "AUC"))),
-        (
-            "KLoM of each forget example, in order",
-            plots.svg(lambda axes: _sorted(axes, drawn, styles, ("klom", "forget"), "nats")),
-        ),
-        ("Relearning from a part of the forgotten", plots.svg(lambda axes: _relearning(axes, drawn, styles))),
-    ]
-    legend = [Key(name, *style) for name, style in zip(names, styles, strict=True)]
-    return [Figures(legend, panels), Text("Drawn is of each way the algorithm with the highest tug of war.")]
+def _gaps(row: Row) -> Iterator[str]:
+    setting = row["extra"]["setting"]
+    for trial in row["extra"]["trials"]:
+        gap = NONE if trial["gap"] is None else f"{100 * trial['gap']:.1f}"
+        yield f"{gap}*" if setting and setting.items() <= trial.items() else gap
 
 
-def _look(style: Style) -> dict[str, Any]:
-    return {"color": style.colour, "linestyle": plots.pattern(style), "linewidth": 1.6}
+def _failures(found: dict[str, Any]) -> list[Block]:
+    lines = []
+    for row in found["rows"]:
+        failed, told = row["extra"]["failed"], list(_refused(row))
+        diverged = sum(trial["gap"] is None for trial in row["extra"].get("trials", ()))
+        if told or diverged or any(failed.values()):
+            counts = [str(failed["repeats"]), str(failed["shadows"]), str(diverged)]
+            lines.append([row["setting"], _name(row), *counts, "; ".join(told) or NONE])
+    if not lines:
+        return [Heading("Failures"), Text(f"No failures: all models of {len(found['rows'])} rows had finite logits.")]
+    note = "Models with a logit that is not finite are left out and counted; what could not be computed has no value."
+    headers = ["forget set", "way, algorithm", "models", "shadows", "trials", "not computed"]
+    return [Heading("Failures"), Text(note), Table(headers, lines, left=2, prose=True)]
 
 
-def _roc(axes: Axes, rows: Sequence[Row], styles: Sequence[Style]) -> None:
-    axes.plot([1e-3, 1], [1e-3, 1], color="#b5bdc4", linewidth=1)
-    for row, style in zip(rows, styles, strict=True):
-        if curve := row["extra"]["ulira"].get("roc"):
-            axes.plot(curve["fpr"], np.maximum(curve["tpr"], 1e-4), **_look(style))
-    axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1), xlabel="false positives", ylabel="true positives")
-
-
-def _sorted(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], path: tuple[str, ...], label: str) -> None:
-    for row, style in zip(rows, styles, strict=True):
-        if each := _at(row["extra"], path).get("examples"):
-            axes.plot(np.linspace(0, 100, len(each)), np.sort(each), **_look(style))
-    axes.set(xlabel="examples, %", ylabel=label)
-
-
-def _relearning(axes: Axes, rows: Sequence[Row], styles: Sequence[Style]) -> None:
-    for row, style in zip(rows, styles, strict=True):
-        axes.plot(100 * np.mean(np.array(row["extra"]["relearn"]["curves"]["part"], float), axis=0), **_look(style))
-    axes.set(xlabel="step", ylabel="accuracy, %")
+def _refused(row: Row) -> Iterator[str]:
+    """metric: reason; the oracle is the measure of most metrics and has none of its own."""
+    if row["training"] == "oracle":
+        return
+    extra = row["extra"]
+    metrics = {name: extra[name] for name in ("ulira", "epsilon", "rmia")}
+    metrics |= {f"KLoM {kind}": one for kind, one in extra["klom"].items()}
+    for name, one in metrics.items():
+        if reason := one.get("refused"):
+            yield f"{name}: {reason}"

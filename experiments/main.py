@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         "readiness": (run_readiness.run, report.present, "train.batch_size, seeds, model.options, request.max_steps"),
         "pretrain": (run_pretrain.run, run_pretrain.present, "train.batch_size, model"),
         "s3t": (run_s3t.run, run_s3t.present, "train.batch_size, lanes, cache_bytes, model"),
-        "judge": (run_judge.run, judge_report.present, "judge.most_lanes, judge.lanes, train.batch_size, model.options"),
+        "judge": (run_judge.run, judge_report.present, "judge.memory_bytes, train.batch_size, model.options"),
     }
     name = getattr(CONFIG.value, "runner", None)
     if name not in runners:

@@ -16,14 +16,19 @@ from tqdm import tqdm
 
 from experiments import (
     checks,
-    cost,
     data,
     evaluation,
     fleet,
+    forget_sets,
+    judge_calibration,
+    judge_checks,
     judge_fleet,
+    judge_lanes,
     judge_metrics,
+    judge_rows,
     judging,
-    models,
+    memorisation,
+    parallel,
     requesting,
     results,
 )
@@ -31,7 +36,6 @@ from experiments.bench import Config, resolved, set_up
 from experiments.configs import judge as configs
 from experiments.errors import UserError, blame_user
 from experiments.judge_fleet import ORACLES, REPEATS, SHADOWS, TUNING, Case, Fleets, Setting
-from unlearn.metrics import gaps, relearning
 
 
 def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
@@ -44,70 +48,112 @@ def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
       UserError: a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        checks.check_keys(config, configs.defaults())
-        check(config)
+        judge_checks.check(config)
         folder = results.Workdir(workdir)
         dataset_config = config.copy_and_resolve_references()
         if found := folder.finished(dataset_config.to_dict()):
             return found
         dataset = data.load(config.data)
-        cases = [make_case(config, name, folder, dataset) for name in config.judge.sets]
+        cases = make_cases(config, folder, dataset)
     with folder.claimed(dataset_config.to_dict()):
-        rows = [row for case in cases for row in judge(case)]
-        return folder.finish(command, rows)
+        cases = [_settled(case) for case in cases]
+        return folder.finish(command, judge_all(cases))
 
 
-def check(config: Config) -> None:
-    """Refuse what a judgement cannot work with.
+def make_cases(config: Config, folder: results.Workdir, dataset: data.Dataset) -> list[Case]:
+    """The case of every forget set, on one copy of the data; tiers still wait for scores, on which no size depends.
 
     Raises:
-      UserError: one line that says what to do.
+      UserError: a set that cannot be judged; one line that says what to do.
     """
-    one, tuning = config.judge, config.judge.tuning
-    least = {"lanes": 12, "most_lanes": 1, "batch_size": 1, "retain": 1, "bootstraps": 1}  # intervals need 10 models
-    for name, low in least.items():
-        if one[name] < low:
-            raise UserError(f"judge.{name} is {one[name]}: set --config.judge.{name} to {low} or more")
-    if tuning.lanes < 1 or not tuning.steps or min(tuning.steps) < 1 or sorted(set(tuning.steps)) != list(tuning.steps):
-        raise UserError("judge.tuning needs lanes of 1 or more and steps that increase: set --config.judge.tuning.steps")
-    if not tuning.learning_rates or not all(0 < rate < float("inf") for rate in tuning.learning_rates):
-        raise UserError("judge.tuning.learning_rates needs one or more numbers above 0")
-    ways = set(config.trainings) - set(ORACLES)
-    if config.trainings[:2] != ORACLES or not ways or ways - {"vanilla", "reweight", "readiness"}:
-        raise UserError(
-            "trainings must be oracle, heldout_oracle and then vanilla, reweight or readiness: set --config.trainings"
-        )
+    cases: list[Case] = []
+    for name in config.judge.sets:
+        case = make_case(config, name, folder, dataset)
+        if cases:
+            case = case._replace(bench=case.bench._replace(train=cases[0].bench.train))
+        cases.append(case)
+    return cases
 
 
-def make_case(config: Config, name: str, folder: results.Workdir, dataset: data.Dataset) -> Case:
-    """A forget set of the config, as the readiness comparison would set it up."""
-    one = config.copy_and_resolve_references()
-    one.forget.update(one.judge.sets[name])
+def make_case(
+    config: Config, name: str, folder: results.Workdir, dataset: data.Dataset, scores: np.ndarray | None = None
+) -> Case:
+    """A forget set of the config, as the readiness comparison would set it up.
+
+    Args:
+      scores: [examples] memorisation, if tiers are to be what they are called.
+    """
+    one, wanted, train = config.copy_and_resolve_references(), config.judge.sets[name], dataset.train
+    by_class = wanted.setting == "class"
+    one.forget.update({"setting": "class" if by_class else "random"})  # what is no class is forgotten as random data are
+    one.forget.update({key: wanted[key] for key in ("fraction", "target") if key in wanted})
     one = resolved(one, configs.defaults())
     checks.check(one)
-    return judge_fleet.make_case(name, set_up(one, folder, dataset))
+    seed, chosen = one.forget.seed, None
+    if wanted.setting == "memorised":
+        known = np.zeros(len(train.id)) if scores is None else scores
+        chosen = forget_sets.memorised(train.id, known, wanted.tier, wanted.fraction, seed)
+    elif wanted.setting in ("near_duplicates", "cluster"):
+        find = {"near_duplicates": forget_sets.near_duplicates, "cluster": forget_sets.cluster}[wanted.setting]
+        chosen = find(train.id, train.x, wanted.fraction, seed)
+    bench = set_up(one, folder, dataset, train.id[chosen.forget] if chosen else None)
+    # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
+    bench = bench._replace(devices=parallel.make("jit", jax.local_devices()[:1]))
+    case = judge_fleet.make_case(name, bench, chosen.pool if chosen else None)
+    left = len(train.id) - len(case.pool)
+    if left < config.judge.retain:
+        raise UserError(f"judge.retain is {config.judge.retain}, but set {name!r} leaves {left}: set --config.judge.retain")
+    return case
 
 
-def judge(case: Case) -> list[dict[str, Any]]:
-    """The rows of a case: both oracles, and every way with no algorithm and with each."""
-    trained, config = judge_fleet.train(case), case.bench.config
-    every = ("none", *config.request.unlearners)
-    entries = [(name, one) for name in config.trainings for one in (("none",) if name in ORACLES else every)]
-    rows, oracle = [], None
-    with tqdm(entries, desc=f"judge {case.name}", unit="row") as bar:
-        for name, unlearner in bar:
-            setting = None if unlearner == "none" else choose(case, trained, name, unlearner)
-            found = carried_out(case, trained, name, unlearner, setting)
-            oracle = oracle or found
-            judged = _judged(case, name, unlearner)
-            rows.append(_row(case, name, unlearner, found, oracle, judged, _cost(case, trained, name, unlearner, found)))
+def _settled(case: Case) -> Case:
+    """The case itself, or, of a tier, with the scores that it waited for; those are estimated once for all."""
+    bench = case.bench
+    if bench.config.judge.sets[case.name].setting != "memorised":
+        return case
+    known = memorisation.memorisation(bench)
+    found = make_case(bench.config, case.name, bench.workdir, bench.dataset, known)
+    return found._replace(bench=found.bench._replace(train=bench.train))
+
+
+def judge_all(cases: list[Case]) -> list[dict[str, Any]]:
+    """The rows of every case, under one bar that says when all will be done."""
+    with tqdm(total=sum(len(entries(case)) for case in cases), desc="judge", unit="row", smoothing=0.05) as bar:
+        rows = [row for case in cases for row in judge(case, bar)]
+    calibrated = calibration(cases)
+    for row in rows:
+        if row["training"] == ORACLES[1]:
+            row["extra"]["calibration"] = calibrated
     return rows
 
 
-def choose(case: Case, trained: Fleets, name: str, unlearner: str) -> Setting:
-    """The trial with the smallest gap: the mean of |accuracy - oracles'| on forget data and on validation data that stay.
+def entries(case: Case) -> list[tuple[str, str]]:
+    """(training, unlearner) of each row: both oracles, and every way with no algorithm and with each."""
+    config = case.bench.config
+    every = ("none", *config.request.unlearners)
+    return [(name, one) for name in config.trainings for one in (("none",) if name in ORACLES else every)]
 
-    The same trials for every way and algorithm, on models that nothing is reported of, against oracles of their own.
+
+def judge(case: Case, bar: tqdm) -> list[dict[str, Any]]:
+    """The rows of a case."""
+    bar.set_postfix_str(f"{case.name}: training")
+    trained = judge_fleet.train(case)
+    found = []
+    for name, unlearner in entries(case):
+        bar.set_postfix_str(f"{case.name}: {name}, {unlearner}")
+        trials = [] if unlearner == "none" else tried(case, trained, name, unlearner)
+        done = carried_out(case, trained, name, unlearner, chosen(trials) if trials else None)
+        judged, spent = _judged(case, name, unlearner), _cost(case, trained, name, unlearner, done)
+        found.append(judge_rows.Entry(name, unlearner, done, judged, trials, spent))
+        bar.update()
+    return judge_rows.rows(case, found)
+
+
+def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[str, Any]]:
+    """The trials of one way and algorithm: each rate after each number of steps, and how far that is from the oracles.
+
+    The same trials for every way and algorithm, on models that nothing is reported of, against oracles of their own. The
+    gap is the mean of |accuracy - oracles'| on forget data and on validation data that stay; None if models diverged.
     """
     bench, tuning = case.bench, case.bench.config.judge.tuning
     sets = bench.sets.forget, bench.sets.validation_retain
@@ -118,7 +164,8 @@ def choose(case: Case, trained: Fleets, name: str, unlearner: str) -> Setting:
     def trials() -> list[dict[str, Any]]:
         oracle, found = accuracies(trained.params["oracle", TUNING]), []
         for rate in tuning.learning_rates:
-            ended = judge_fleet.forget(case, trained.params[name, TUNING], TUNING, unlearner, rate, tuple(tuning.steps))
+            stops = tuple(tuning.steps)
+            ended = judge_fleet.forget(case, trained.params[name, TUNING], name, TUNING, unlearner, rate, stops)
             for steps, params in zip(tuning.steps, ended, strict=True):
                 seen = accuracies(params)
                 gap = float(np.abs(seen - oracle).mean())
@@ -126,8 +173,13 @@ def choose(case: Case, trained: Fleets, name: str, unlearner: str) -> Setting:
         return found
 
     kept = bench.workdir.stage(f"trials-{case.name}-{name}-{unlearner}", trials)
-    best = min(kept, key=lambda trial: np.inf if trial["gap"] is None else trial["gap"])  # None: it diverged
-    bench.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept, chosen=best)
+    bench.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept)
+    return kept
+
+
+def chosen(trials: list[dict[str, Any]]) -> Setting:
+    """The trial with the smallest gap; the first if all diverged."""
+    best = min(trials, key=lambda trial: np.inf if trial["gap"] is None else trial["gap"])
     return Setting(best["learning_rate"], best["steps"])
 
 
@@ -141,8 +193,8 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
         if setting:
             for role, params in ended.items():
                 with results.stopwatch() as stopwatch:
-                    after = judge_fleet.forget(case, params, role, unlearner, setting.learning_rate, (setting.steps,))
-                    (ended[role],) = jax.block_until_ready(after)
+                    rate, stops = setting.learning_rate, (setting.steps,)
+                    (ended[role],) = judge_fleet.forget(case, params, name, role, unlearner, rate, stops)
                 seconds += stopwatch()
         judge_metrics.keep(file, _logits(case, ended))
         few = slice(0, bench.config.seeds)
@@ -152,7 +204,7 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
             "after": judging.score(bench, after),
             "relearning": judging.relearn(bench, after),
             "setting": setting._asdict() if setting else None,
-            "seconds": seconds / (2 * bench.config.judge.lanes),
+            "seconds": seconds / (2 * judge_fleet.count(case, name, REPEATS)),
         }
 
     return bench.workdir.stage(f"carried-{case.name}-{name}-{unlearner}", compute, beside=file)
@@ -164,9 +216,9 @@ def _file(case: Case, name: str, unlearner: str) -> Path:
 
 def _logits(case: Case, ended: dict[str, Any]) -> dict[str, np.ndarray]:
     """[lanes, examples, classes] of the repeats on every kind of example, and of the shadows on the pool."""
-    predict, points = judging.predictor(case.bench), points_of(case)
-    found = {kind: predict(ended[REPEATS], batch["x"]) for kind, batch in points.items()}
-    return found | {"shadows": predict(ended[SHADOWS], points["pool"]["x"])}
+    bench, points = case.bench, points_of(case)
+    found = {kind: judge_lanes.predict(bench, ended[REPEATS], batch["x"]) for kind, batch in points.items()}
+    return found | {"shadows": judge_lanes.predict(bench, ended[SHADOWS], points["pool"]["x"])}
 
 
 def points_of(case: Case) -> dict[str, dict[str, np.ndarray]]:
@@ -186,78 +238,36 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
     config = case.bench.config
 
     def compute() -> dict[str, Any]:
-        labels = {kind: batch["y"] for kind, batch in points_of(case).items()}
-        known = judge_metrics.Labels(**labels, forgotten=np.isin(case.pool, case.bench.forget))
-        read = lambda *entry: judge_metrics.load(_file(case, *entry), case.included)  # noqa: E731
-        oracle = None if name == ORACLES[0] else read(ORACLES[0], "none")
-        return judge_metrics.judged(read(name, unlearner), oracle, known, config.seed, config.judge.bootstraps)
+        oracle = None if name == ORACLES[0] else _read(case, ORACLES[0], "none")
+        kept = _read(case, name, unlearner)
+        return judge_metrics.judged(kept, oracle, _labels(case), config.seed, config.judge.bootstraps)
 
     return case.bench.workdir.stage(f"judged-{case.name}-{name}-{unlearner}", compute)
 
 
+def _read(case: Case, name: str, unlearner: str) -> judge_metrics.Kept:
+    return judge_metrics.load(_file(case, name, unlearner), judge_fleet.included(case, name))
+
+
+def _labels(case: Case) -> judge_metrics.Labels:
+    labels = {kind: batch["y"] for kind, batch in points_of(case).items()}
+    return judge_metrics.Labels(**labels, forgotten=np.isin(case.pool, case.bench.forget))
+
+
+def calibration(cases: list[Case]) -> dict[str, Any]:
+    """What attacks find between oracles and held-out oracles, by forget set and pooled: attack -> group -> AUC."""
+
+    def compute() -> dict[str, Any]:
+        groups = {}
+        for case in cases:
+            oracle, held_out = (_read(case, name, "none") for name in ORACLES)
+            groups[case.name] = judge_calibration.Group(held_out, oracle, _labels(case))
+        return judge_calibration.calibrated(groups)
+
+    return cases[0].bench.workdir.stage("calibration", compute)
+
+
 def _cost(case: Case, trained: Fleets, name: str, unlearner: str, found: dict[str, Any]) -> dict[str, Any]:
     """FLOPs, seconds and bytes of one model's training and of its request."""
-    bench, setting, flops = case.bench, found["setting"], 0.0
-    if setting:
-
-        def count() -> float:
-            size = bench.config.judge.batch_size
-            batch = data.batch(bench.dataset.train, np.zeros(size, int))
-            how = requesting.Setting(setting["learning_rate"], 0.0, setting["steps"], size)
-            params = fleet.lane(trained.params[name, REPEATS], 0)
-            model, options = models.as_model(bench.module), judging.options(bench, unlearner)
-            return cost.of_update(model, unlearner, options, params, requesting.RequestData(batch, batch, batch), how)
-
-        flops = bench.workdir.stage(f"flops-{unlearner}", count) * setting["steps"]
+    flops = judge_lanes.update_cost(case.bench, unlearner)["flops"] * found["setting"]["steps"] if found["setting"] else 0.0
     return trained.cost[name] | {"unlearn_flops": flops, "unlearn_seconds": found["seconds"]}
-
-
-def _row(
-    case: Case,
-    name: str,
-    unlearner: str,
-    found: dict[str, Any],
-    oracle: dict[str, Any],
-    judged: dict[str, Any],
-    spent: dict[str, Any],
-) -> dict[str, Any]:
-    """One line of results.json; every metric as {"value", "interval"}."""
-    config = case.bench.config
-    before, after, beside = (judge_metrics.numbers(lanes) for lanes in (found["before"], found["after"], oracle["after"]))
-    reference = {key: float(np.nanmean(values)) for key, values in beside.items()}
-    lanes = [{key: values[i] for key, values in after.items()} for i in range(config.seeds)]
-    over_lanes = lambda measure: judge_metrics.over_lanes([measure(lane) for lane in lanes])  # noqa: E731
-    curves = {attack: np.array(curve, float) for attack, curve in found["relearning"].items()}
-    theirs = np.array(oracle["relearning"]["part"], float).mean(axis=0)
-    original = float(np.nanmean(before["forget_accuracy"]))
-    area = [relearning.normalised_area(curve, theirs, original) for curve in curves["part"]]
-    extra = judged | {
-        "tow": over_lanes(lambda lane: gaps.tow(lane, reference)),
-        "tow_mia": over_lanes(lambda lane: gaps.tow_mia(lane, reference)),
-        "average_gap": over_lanes(lambda lane: gaps.average_gap(lane, reference)),
-        "mia": over_lanes(lambda lane: lane["mia_auc"]),
-        "relearn": judge_metrics.over_lanes(area) | {"curves": curves},
-        "cost": {"value": spent["unlearn_flops"], "interval": [spent["unlearn_flops"]] * 2, **spent},
-        "setting": found["setting"],
-        "models": {"repeats": config.judge.lanes, "shadows": config.judge.lanes},
-        "intervals": {key: judge_metrics.over_lanes(after[key]) for key in ("forget_accuracy", "test_retain_accuracy")},
-    }
-    finite = np.isfinite(after["forget_accuracy"]).all()
-    return {
-        "training": name,
-        "variant": "default",
-        "unlearner": unlearner,
-        "setting": case.name,
-        "dataset": config.data.name,
-        "seed": config.seed,
-        "before": {key: float(np.nanmean(values)) for key, values in before.items()},
-        "after": {key: float(np.nanmean(values)) for key, values in after.items()},
-        "steps": found["setting"]["steps"] if found["setting"] else 0,
-        "stop": "budget" if finite else "diverged",
-        "train_seconds": spent["train_seconds"],
-        "unlearn_seconds": spent["unlearn_seconds"],
-        "train_flops": spent["train_flops"],
-        "unlearn_flops": spent["unlearn_flops"],
-        "peak_bytes": spent["peak_bytes"],
-        "extra": extra,
-    }

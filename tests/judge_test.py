@@ -2,9 +2,15 @@
 
 import functools
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
@@ -13,7 +19,7 @@ from experiments.configs import judge as configs
 from experiments.judge_fleet import REPEATS, ROLES, SHADOWS
 from tests import tiny
 
-LANES = 8
+LANES, ROOT = 8, Path(__file__).resolve().parent.parent
 
 
 def config_of(**overrides):
@@ -40,17 +46,17 @@ def test_oracles_never_see_what_others_are_asked_to_forget(name):
         shadows = judge_fleet.members(one, oracle, SHADOWS)
         assert not shadows[:, one.pool].any() and np.delete(shadows, one.pool, axis=1).all()
     assert judge_fleet.members(one, "vanilla", REPEATS).all()
-    assert np.array_equal(judge_fleet.asked(one, REPEATS)[0], forgotten[one.pool])
+    assert np.array_equal(judge_fleet.asked(one, "vanilla", REPEATS)[0], forgotten[one.pool])
 
 
 @every_case
 def test_a_shadow_is_asked_to_forget_what_it_was_trained_on_of_the_pool(name):
     one = case(name)
     trained_on = judge_fleet.members(one, "vanilla", SHADOWS)
-    assert np.array_equal(trained_on[:, one.pool], judge_fleet.asked(one, SHADOWS))
+    assert np.array_equal(trained_on[:, one.pool], judge_fleet.asked(one, "vanilla", SHADOWS))
     assert np.delete(trained_on, one.pool, axis=1).all()
     for half in (slice(0, LANES // 2), slice(LANES // 2, LANES)):
-        assert (one.included[half].sum(axis=0) == LANES // 4).all()
+        assert (judge_fleet.included(one, "vanilla")[half].sum(axis=0) == LANES // 4).all()
 
 
 def test_no_two_fleets_share_a_model():
@@ -61,16 +67,17 @@ def test_no_two_fleets_share_a_model():
 
 
 @pytest.mark.parametrize("role", [REPEATS, SHADOWS])
-def test_a_request_looks_at_its_own_examples_alone(role):
+def test_a_request_looks_at_its_own_examples_alone(role, tmp_path):
     """What a shadow was not trained on may be anything: it forgets, and keeps, the same bytes."""
     one = case("random")
+    one = one._replace(bench=one.bench._replace(workdir=results.Workdir(tmp_path)))
     lanes = judge_fleet._lanes(one, "vanilla", role)
     params = training.init_lanes(comparison.plain_way(one.bench, 1), lanes, one.bench.train["x"][:1]).params
-    after = judge_fleet.forget(one, params, role, "graddiff", 0.05, (1, 3))
+    after = judge_fleet.forget(one, params, "vanilla", role, "graddiff", 0.05, (1, 3))
     seen = np.asarray(lanes.member[0])
     poisoned = dict(one.bench.train, x=jnp.where(seen[:, None, None, None], one.bench.train["x"], jnp.nan))
     again = judge_fleet.forget(
-        one._replace(bench=one.bench._replace(train=poisoned)), params, role, "graddiff", 0.05, (1, 3)
+        one._replace(bench=one.bench._replace(train=poisoned)), params, "vanilla", role, "graddiff", 0.05, (1, 3)
     )
     for ended, same in zip(after, again, strict=True):
         for a, b in zip(jax.tree.leaves(fleet.lane(ended, 0)), jax.tree.leaves(fleet.lane(same, 0)), strict=True):
@@ -88,9 +95,24 @@ def test_models_with_logits_that_are_not_finite_are_kept_and_counted(tmp_path):
     kept = judge_metrics.load(file, included)
     assert kept.failed == {"repeats": 1, "shadows": 1} and len(kept.pool) == 3
     assert kept.second.tolist() == [False, False, True] and np.array_equal(kept.included, included[:3])
-    file.write_bytes(file.read_bytes()[:-40])
-    with pytest.raises(results.WorkdirError, match=r"some\.npz cannot be read"):
-        judge_metrics.load(file, included)
+
+
+def test_a_damaged_file_of_logits_is_named_in_one_line(tmp_path):
+    file, rng = tmp_path / "logits" / "some.npz", np.random.default_rng(0)
+    kinds = ("pool", "retain", "validation", "test", "shadows")
+    judge_metrics.keep(file, {kind: rng.normal(size=(4, 30, 5)) for kind in kinds})
+    whole, included = file.read_bytes(), np.ones((4, 30), bool)
+    half = len(whole) // 2
+    damaged = {f"a bit at {at}": whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in (60, 200, half, half + 99)}
+    for data in (*damaged.values(), whole[:-40], whole[:half], b"", b"PK"):
+        file.write_bytes(data)
+        with pytest.raises(results.WorkdirError, match=r"some\.npz cannot be read") as caught:
+            judge_metrics.load(file, included)
+        assert "\n" not in str(caught.value) and "remove it and run again" in str(caught.value)
+    file.write_bytes(whole)
+    assert len(judge_metrics.load(file, included).pool) == 4
+    with pytest.raises(results.WorkdirError, match="4 shadows instead of 3"):
+        judge_metrics.load(file, included[:3])
 
 
 def test_fleets_are_told_apart_by_what_they_know():
@@ -116,27 +138,100 @@ def test_fleets_are_told_apart_by_what_they_know():
     assert found["epsilon"]["value"] > none["epsilon"]["value"]
 
 
+TINY = {
+    "judge.lanes": 12,
+    "judge.private_lanes": 12,
+    "judge.memorisation_lanes": 6,
+    "judge.tuning.lanes": 2,
+    "judge.tuning.learning_rates": (0.01,),
+    "judge.tuning.steps": (1, 2),
+    "judge.bootstraps": 20,
+    "seeds": 2,
+    "train.steps": 20,
+    "relearn.steps": 3,
+    "request.unlearners": ("ascent",),
+    "model.options.widths": (16,),
+}
+SETS = {
+    "class": {"setting": "class", "target": 3},
+    "tier": {"setting": "memorised", "tier": "high", "fraction": 0.05},
+}
+
+
+def tiny_config(trainings, sets):
+    config = configs.get_config("digits")
+    config.update_from_flattened_dict({**TINY, "trainings": ("oracle", "heldout_oracle", *trainings)})
+    config.judge.sets = ml_collections.ConfigDict(sets)
+    return config
+
+
 @pytest.mark.slow
 def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
-    config = config_of(
-        **{
-            "judge.lanes": 12,
-            "seeds": 2,
-            "judge.tuning.learning_rates": (0.01,),
-            "judge.tuning.steps": (1, 2),
-            "judge.bootstraps": 20,
-            "relearn.steps": 3,
-            "request.unlearners": ("ascent",),
-        }
-    )
+    config = tiny_config(("vanilla", "reweight", "readiness", "dpsgd"), SETS)
     found = run_judge.run(config, str(tmp_path))
     entries = [(row["setting"], row["training"], row["unlearner"]) for row in found["rows"]]
-    assert len(entries) == len(set(entries)) == 2 * (2 + 3 * 2)
+    assert len(entries) == len(set(entries)) == 2 * (2 + 4 * 2)
     for row in found["rows"]:
         for name in ("tow", "mia", "ulira", "relearn", "cost"):
             assert {"value", "interval"} <= row["extra"][name].keys()
         assert set(row["extra"]["klom"]) == set(judge_metrics.KINDS)
+        assert len(row["extra"]["trials"]) == (0 if row["unlearner"] == "none" else 2)
     floor = next(row for row in found["rows"] if row["training"] == "heldout_oracle")
     assert floor["extra"]["klom"]["forget"]["value"] > 0
+    assert set(floor["extra"]["calibration"]["shadows"]) == {*SETS, "pooled"}
     assert "heldout_oracle" in judge_report.present(str(tmp_path), found)
     assert json.loads((tmp_path / "results.json").read_text()) == run_judge.run(config, str(tmp_path))
+
+
+# kill -9
+
+CHILD = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.judge_test import SETS, run_judge, tiny_config
+run_judge.run(tiny_config(("vanilla",), SETS), sys.argv[1], "test")
+"""
+
+
+def child(workdir):
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD.format(root=str(ROOT)), str(workdir)],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **cache},
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def kill_when(workdir, moment):
+    """Start a judgement, kill it without warning once a file like `moment` is there, and say whether that was in time."""
+    process = child(workdir)
+    while process.poll() is None and not any(workdir.glob(moment)):
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    return not (workdir / "results.json").exists()
+
+
+def settled(workdir):
+    """What a judgement ends with, seconds aside, which `cost` has, too."""
+    rows = json.loads((workdir / "results.json").read_text())["rows"]
+    for row in rows:
+        for part in (row, row["extra"]["cost"]):
+            for name in [name for name in part if name.endswith("seconds")]:
+                del part[name]
+    return rows
+
+
+@pytest.mark.slow
+def test_a_judgement_killed_with_kill_9_ends_with_the_same_rows(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert child(whole).wait() == 0
+    for moment in (
+        "checkpoints/memorisation-0/*",
+        "checkpoints/class-plain-0/*",
+        "logits/class-vanilla-none*",
+        "stages/trials-tier-*",
+    ):
+        assert kill_when(broken, moment), f"the judgement ended before {moment}"
+    assert child(broken).wait() == 0
+    assert settled(broken) == settled(whole)

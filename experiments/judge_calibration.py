@@ -1,0 +1,81 @@
+"""Is the judge itself fair? Attacks on oracles and held-out oracles, where there is nothing to find.
+
+Intervals leave out groups of models, as targets and as shadows, and compute all anew: a bootstrap of the targets alone held
+.5 in .78 to .83 of fleets instead of .90. Models of one seed start alike in every forget set, so that they leave together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.errors import line
+from experiments.judge_metrics import NOTHING, Kept, Labels, margins_of, ulira_ratios
+from unlearn.metrics import lira, rates
+from unlearn.metrics.intervals import jackknife
+
+LEVEL = 0.9
+BAND = (0.47, 0.53)  # a fair judge's interval lies in here
+
+
+class Group(NamedTuple):
+    """The oracles of one forget set."""
+
+    held_out: Kept
+    oracle: Kept
+    labels: Labels
+
+
+def calibrated(groups: dict[str, Group]) -> dict[str, dict[str, dict[str, Any]]]:
+    """attack -> the AUC of each group and their mean, "pooled", with 90% intervals; 0.5 is fair.
+
+    A group that lost models to failures shortens all of them; an attack that cannot be computed says why.
+    """
+    every = groups.values()
+    shadows = min(len(one.held_out.shadows) for one in every)
+    fleets = tuple(min(len(fleet.pool) for fleet in kind) for kind in zip(*(one[:2] for one in every), strict=True))
+    return {"shadows": _pooled(by_shadows, groups, (shadows,)), "fleets": _pooled(by_fleets, groups, fleets)}
+
+
+def by_shadows(group: Group, rows: np.ndarray) -> float:
+    """U-LiRA on held-out oracles: each is asked of examples that none of them saw, half of which are called members."""
+    kept = group.held_out
+    part = kept._replace(shadows=kept.shadows[rows], included=kept.included[rows], second=kept.second[rows])
+    return rates.rates(ulira_ratios(part, group.labels), part.included, fprs=()).auc
+
+
+def by_fleets(group: Group, rows: np.ndarray, oracle_rows: np.ndarray) -> float:
+    """LiRA on the forget set, where the held-out oracles are called members and the oracles are not.
+
+    Either half of both fleets is attacked with the other half. All examples of a model are on one side, so that the models
+    are the observations: the interval is wider than that of the shadows.
+    """
+    fleets = [margins_of(kept, group.labels, "forget") for kept in group[:2]]
+    second = np.concatenate([some >= len(one) // 2 for one, some in zip(fleets, (rows, oracle_rows), strict=True)])
+    margins = np.concatenate([fleets[0][rows], fleets[1][oracle_rows]])
+    members = np.broadcast_to((np.arange(len(margins)) < len(rows))[:, None], margins.shape)
+    ratios = np.empty_like(margins)
+    for target in (second, ~second):
+        ratios[target] = lira.log_ratio(margins[target], lira.fit(margins[~target], members[~target]))
+    return rates.rates(ratios, members, fprs=()).auc
+
+
+def inside(found: dict[str, Any]) -> bool:
+    """Whether an interval lies in the band."""
+    low, high = found["interval"]
+    return low is not None and BAND[0] <= low and high <= BAND[1]
+
+
+def _pooled(attack: Callable[..., float], groups: dict[str, Group], models: tuple[int, ...]) -> dict[str, dict[str, Any]]:
+    def statistic(*rows: np.ndarray) -> np.ndarray:
+        each = [attack(group, *rows) for group in groups.values()]
+        return np.array([*each, np.mean(each)])
+
+    try:
+        found = jackknife(statistic, models, LEVEL)
+    except ValueError as refused:
+        return {"pooled": NOTHING | {"refused": line(refused)}}
+    told = [{"value": one.mean, "interval": [one.low, one.high]} for one in found]
+    return dict(zip([*groups, "pooled"], told, strict=True))

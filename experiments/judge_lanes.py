@@ -1,0 +1,135 @@
+"""How many lanes a program of the judge holds, and where: by a budget of memory, over all devices.
+
+Parameters of fleets wait on the host; a program takes as many lanes as fit `judge.memory_bytes` of each device. What a lane
+takes is counted by XLA on the one-lane programs that are compiled for their FLOPs anyway: arguments, results and
+temporaries of a step, without the data set, which all lanes share, and with the order of an epoch; the largest of training,
+rehearsing, an update and a prediction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from experiments import comparison, cost, data, evaluation, fleet, judging, models, requesting, training
+from experiments.bench import Bench
+
+SHUFFLE = 32  # bytes of each example for a lane's order of an epoch: keys, numbers and positions, being sorted
+
+
+def at_once(bench: Bench) -> int:
+    """How many lanes run together, at least one on each device.
+
+    Kept, since checkpoints belong to these parts: a judgement that goes on with more or fewer devices keeps to it.
+    """
+
+    def count() -> int:
+        counted = [*training_costs(bench).values(), *(update_cost(bench, name) for name in bench.config.request.unlearners)]
+        taken = max([_prediction_bytes(bench), *(int(one["lane_bytes"]) for one in counted)])
+        bench.workdir.log("lanes", bytes_of_a_lane=taken)
+        return jax.device_count() * max(1, bench.config.judge.memory_bytes // taken)
+
+    return bench.workdir.stage("lanes", count)
+
+
+def parts(total: int, most: int) -> Iterator[slice]:
+    """As few and as even slices of `total` lanes as hold `most` at most; multiples of the devices where that goes."""
+    devices = jax.device_count()
+    size = -(-total // -(-total // most))
+    size = min(-(-size // devices) * devices, most)
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+def spread(lanes: Any) -> Any:
+    """Lanes divided among as many devices as divide them."""
+    devices = math.gcd(fleet.lane_count(lanes), jax.device_count())
+    if devices == 1:
+        return jax.tree.map(jnp.asarray, lanes)
+    mesh = jax.make_mesh((devices,), ("lanes",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    return jax.device_put(lanes, NamedSharding(mesh, PartitionSpec("lanes")))
+
+
+def over(bench: Bench, fn: Callable[[Any], Any], lanes: Any) -> Any:
+    """`fn` of all lanes, part by part: numpy arrays, [lanes, ...] each."""
+    found = [jax.device_get(fn(spread(fleet.lane(lanes, part)))) for part in parts(fleet.lane_count(lanes), at_once(bench))]
+    return joined(found)
+
+
+def joined(found: list[Any]) -> Any:
+    """One tree of lanes on the host from several."""
+    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *found)
+
+
+def predict(bench: Bench, params: Any, x: np.ndarray) -> np.ndarray:
+    """Logits [lanes, examples, classes] of all lanes."""
+    of = judging.predictor(bench)
+    return over(bench, lambda lanes: of(lanes, x), params)
+
+
+def train(bench: Bench, way: training.Way, lanes: training.Lane, name: str, pools: Any = None) -> training.Trained:
+    """Train all lanes of one way, in parts with checkpoints of their own; parameters come to the host."""
+    found = []
+    for i, part in enumerate(parts(fleet.lane_count(lanes), at_once(bench))):
+        trained = comparison.train_fleet(bench, way, spread(fleet.lane(lanes, part)), f"{name}-{i}", pools)
+        found.append(trained._replace(params=jax.device_get(trained.params)))
+    seconds = np.average([one.seconds for one in found], weights=[one.losses.shape[1] for one in found])
+    losses = np.concatenate([one.losses for one in found], axis=1)
+    return training.Trained(joined([one.params for one in found]), float(seconds), losses)
+
+
+def training_costs(bench: Bench) -> dict[str, dict[str, float]]:
+    """By training: FLOPs of one model's, `peak_bytes` of a step, and `lane_bytes`, its part that no lanes share."""
+    config = bench.config
+    plain = comparison.plain_way(bench, config.train.steps)
+    private = plain._replace(private=(config.dpsgd.clip, config.dpsgd.noise))
+    step = bench.workdir.stage("cost-plain", lambda: cost.of_training(plain, bench.train))
+    costs = {}
+    for name in config.trainings:
+        if name == "readiness":
+            ((_, _, way, pools),) = comparison.plan(bench)
+            count = lambda w=way, p=pools: cost.of_rehearsing(w, bench.train, p, step["step_flops"])  # noqa: E731
+            costs[name] = bench.workdir.stage("cost-readiness", count)
+        elif name == "dpsgd":
+            costs[name] = bench.workdir.stage("cost-dpsgd", lambda: cost.of_training(private, bench.train))
+        else:
+            costs[name] = step
+    shared = sum(leaf.nbytes for leaf in bench.train.values())
+    own = SHUFFLE * len(bench.train["id"]) - shared
+    return {name: one | {"lane_bytes": one["peak_bytes"] + own} for name, one in costs.items()}
+
+
+def update_cost(bench: Bench, unlearner: str) -> dict[str, float]:
+    """FLOPs of one update of a request on one model, and its bytes."""
+
+    def count() -> dict[str, float]:
+        size = bench.config.judge.batch_size
+        batch = data.batch(bench.dataset.train, np.zeros(size, int))
+        how = requesting.Setting(0.1, 0.0, 1, size)
+        model, options = models.as_model(bench.module), judging.options(bench, unlearner)
+        request = requesting.RequestData(batch, batch, batch)
+        compiled = cost.compiled_update(model, unlearner, options, _untrained(bench), request, how)
+        return {"flops": cost.flops(compiled), "lane_bytes": cost.peak_bytes(compiled)}
+
+    return bench.workdir.stage(f"cost-{unlearner}", count)
+
+
+def _untrained(bench: Bench) -> Any:
+    everyone = np.ones(len(bench.train["id"]), bool)
+    lanes = training.make_lanes([0], everyone, everyone.astype(np.float32))
+    way = training.Way(bench.module, optax.identity(), 1, 1, 1)
+    return fleet.lane(training.init_lanes(way, lanes, bench.train["x"][:1]).params, 0)
+
+
+def _prediction_bytes(bench: Bench) -> int:
+    model = models.as_model(bench.module)
+    x = jax.ShapeDtypeStruct((evaluation.CHUNK, *bench.train["x"].shape[1:]), np.float32)
+    program = jax.jit(lambda params, x: model.apply(params, x, jax.random.key(0)))
+    return cost.peak_bytes(program.lower(_untrained(bench), x).compile())

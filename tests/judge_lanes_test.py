@@ -1,0 +1,98 @@
+"""Fleets in parts by a budget of memory and on several devices, which need a process of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import comparison, fleet, judge_fleet, judge_lanes, results, run_judge
+from experiments.configs import judge as configs
+from experiments.judge_fleet import REPEATS
+from tests import tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+DEVICES = 4
+
+
+def case(folder, memory_bytes):
+    config = configs.get_config("digits")
+    config.trainings = ("oracle", "heldout_oracle", "vanilla")
+    config.update_from_flattened_dict(
+        {"judge.lanes": 12, "judge.memory_bytes": memory_bytes, "train.steps": 5, "model.options.widths": (8,)}
+    )
+    config.request.unlearners = ("ascent",)
+    return run_judge.make_case(config, "class", results.Workdir(folder), tiny.digits())
+
+
+def judged(folder, memory_bytes):
+    """Parameters of 12 lanes, trained and then made to forget, and their logits; how they were divided."""
+    folder.mkdir(exist_ok=True)
+    one = case(folder, memory_bytes)
+    lanes = judge_fleet._lanes(one, "vanilla", REPEATS)
+    way = comparison.plain_way(one.bench, one.bench.config.train.steps)
+    params = judge_lanes.train(one.bench, way, lanes, "some").params
+    (after,) = judge_fleet.forget(one, params, "vanilla", REPEATS, "ascent", 0.01, (2,))
+    logits = judge_lanes.predict(one.bench, after, one.bench.sets.test["x"][:20])
+    divided = [len(leaf.sharding.device_set) for leaf in jax.tree.leaves(judge_lanes.spread(params))]
+    return params, logits, sorted(set(divided))
+
+
+@pytest.mark.parametrize("devices, total, most, expected", [
+    (1, 12, 100, [12]),
+    (1, 12, 5, [4, 4, 4]),
+    (1, 5, 1, [1] * 5),
+    (4, 536, 200, [180, 180, 176]),
+    (4, 10, 4, [4, 4, 2]),
+    (4, 3, 8, [3]),
+])  # fmt: skip
+def test_parts_are_even_and_few_and_fit_the_devices(devices, total, most, expected, monkeypatch):
+    monkeypatch.setattr(judge_lanes.jax, "device_count", lambda: devices)
+    found = list(judge_lanes.parts(total, most))
+    assert [part.stop - part.start for part in found] == expected
+    assert [i for part in found for i in range(part.start, part.stop)] == list(range(total))
+
+
+def test_a_lane_takes_about_what_each_more_adds_to_a_program(tmp_path):
+    """The rule, from one-lane steps without the data, beside XLA's own count of whole epochs in 4 and in 8 lanes."""
+    one = case(tmp_path, 2**31)
+    way = comparison.plain_way(one.bench, one.bench.config.train.steps)
+    lanes = judge_fleet._lanes(one, "vanilla", REPEATS)
+    rule = judge_lanes.training_costs(one.bench)["vanilla"]["lane_bytes"]
+
+    def whole(count):
+        some = fleet.lane(lanes, slice(count))
+        states = judge_lanes.training.init_lanes(way, some, one.bench.train["x"][:1])
+        epoch = judge_lanes.training.make_epoch(way._replace(per_epoch=2), one.bench.devices, False)
+        program = jax.jit(lambda s, ln, data: epoch(s, ln, data, None, 0, 2)).lower(states, some, one.bench.train)
+        return judge_lanes.cost.peak_bytes(program.compile())
+
+    assert (whole(8) - whole(4)) / 4 == pytest.approx(rule, rel=0.5)
+
+
+def test_lanes_on_several_devices_are_those_of_one(tmp_path):
+    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    child = subprocess.run(
+        [sys.executable, "-m", "tests.judge_lanes_test", str(tmp_path / "several")],
+        cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert child.returncode == 0, child.stderr[-2000:]
+    told = json.loads(child.stdout.splitlines()[-1])
+    assert told["divided"] == [DEVICES] and told["again"] and told["parts"] == 3
+    _, logits, divided = judged(tmp_path / "one", 2**31)
+    assert divided == [1]
+    np.testing.assert_allclose(told["logits"], logits, rtol=1e-3, atol=1e-3)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    first = judged(folder, 1)  # a lane on each device at a time
+    again = judged(folder, 1)  # restored from checkpoints
+    same = all(np.array_equal(a, b) for a, b in zip(*(jax.tree.leaves(one[0]) for one in (first, again)), strict=True))
+    parts = len(list((folder / "checkpoints").iterdir()))
+    print(json.dumps({"divided": first[2], "again": same, "parts": parts, "logits": first[1].tolist()}))
