@@ -1,8 +1,10 @@
 """Many models as lanes of one program: how lanes and steps are carried out, decided in this one place.
 
-On an accelerator, and for models made of matrix products, lanes are a `vmap` and steps a `lax.scan`. On a CPU,
-convolutions inside a scan run 14-22 times slower and a vmap over convolutional models about 3 times slower per model, so
-there lanes and steps are Python loops around one compiled step, and threads carry lanes side by side.
+On an accelerator, and for models made of matrix products, lanes are a `vmap` and steps a `lax.scan`; a CPU takes many lanes
+in parts, one after another within one program, each small enough for its caches: 256 MLPs train 2.9 times as fast
+(`experiments/benchmarks/oracles.py --whole`). On a CPU, convolutions inside a scan run 14-22 times slower and a vmap over
+convolutional models about 3 times slower per model, so there lanes and steps are Python loops around one compiled step, and
+threads carry lanes side by side.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import jax.numpy as jnp
 from experiments.models import CONVOLUTIONAL
 
 MOST_THREADS = 16
+CPU_LANES = 32  # that run together on a CPU: the parameters of many fall out of its caches
 
 
 def in_loops(model_name: str, backend: str | None = None) -> bool:
@@ -35,13 +38,29 @@ def over_lanes(fn: Callable, loops: bool, *, compiled: bool = True) -> Callable:
     """
     if not loops:
         batched = lambda lanes, *shared: jax.vmap(lambda lane: fn(lane, *shared))(lanes)  # noqa: E731
-        return jax.jit(batched) if compiled else batched
+        return jax.jit(lambda lanes, *shared: in_parts(lambda part: batched(part, *shared), lanes)) if compiled else batched
     single = jax.jit(fn) if compiled else fn
 
     def run(lanes: Any, *shared: Any) -> Any:
         return stack(each(lambda i: single(lane(lanes, i), *shared), lane_count(lanes)))
 
     return run
+
+
+def in_parts(fn: Callable[[Any], Any], lanes: Any) -> Any:
+    """`fn` of lanes; on one CPU, where there are more than 2 CPU_LANES, part by part, traced once for a part's size.
+
+    Args:
+      fn: lanes -> pytree of arrays with a leading lane axis, too.
+    """
+    count = lane_count(lanes)
+    if jax.default_backend() != "cpu" or jax.device_count() > 1 or count <= 2 * CPU_LANES:
+        return fn(lanes)
+    size = -(-count // -(-count // CPU_LANES))
+    whole = count // size
+    stacked = jax.tree.map(lambda leaf: leaf[: whole * size].reshape(whole, size, *leaf.shape[1:]), lanes)
+    found = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.lax.map(fn, stacked))
+    return found if whole * size == count else concatenate([found, fn(lane(lanes, slice(whole * size, None)))])
 
 
 def each(fn: Callable[[int], Any], count: int) -> list[Any]:

@@ -226,14 +226,20 @@ def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple
 
         return jax.lax.fori_loop(0, -(-(steps - first) // rehearsing.every), block, plain(0, first, carry))
 
+    def in_parts(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: Array, steps: int) -> Any:
+        def part(some: tuple[TrainState, Lane]) -> tuple[TrainState, StepInfo]:
+            states, infos = rolled(*some, data, pools, epoch, steps)
+            return states, jax.tree.map(lambda leaf: leaf.T, infos)
+
+        return fleet.in_parts(part, (states, lanes))
+
     if not loops:
         compiled = {}
 
         def whole(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: int, steps: int) -> Any:
             if steps not in compiled:
-                compiled[steps] = parallel.compile(lambda *args: rolled(*args, steps))
-            states, infos = compiled[steps](states, lanes, data, pools, jnp.asarray(epoch))
-            return states, jax.tree.map(lambda leaf: leaf.T, infos)
+                compiled[steps] = parallel.compile(lambda *args: in_parts(*args, steps))
+            return compiled[steps](states, lanes, data, pools, jnp.asarray(epoch))
 
         return whole
 

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import fleet, models, training
+from experiments import fleet, models, parallel, training
 from tests import tiny, toys
 from unlearn import tree
 
@@ -265,3 +265,46 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_again(tmp_path):
         train(tmp_path / "stopped", "plain", stop_after=3, save_every=1e9)
     resumed, reports = train(tmp_path / "stopped", "plain", save_every=1e9)
     assert len(reports) == 4 and tree.bits_equal(resumed.params, whole.params)
+
+
+def test_many_lanes_run_in_parts_on_a_cpu(monkeypatch):
+    """Parts of even size and a last one that is smaller; each lane meets what it would alone."""
+    monkeypatch.setattr(fleet, "CPU_LANES", 4)
+    sizes = []
+
+    def double(part):
+        sizes.append(fleet.lane_count(part))
+        return {"twice": 2 * part["x"], "first": part["x"][:, :1]}
+
+    for count, seen in ((8, [8]), (9, [3]), (11, [4, 3]), (16, [4])):
+        sizes.clear()
+        x = jnp.arange(3.0 * count).reshape(count, 3)
+        found = jax.jit(lambda lanes: fleet.in_parts(double, lanes))({"x": x})
+        np.testing.assert_array_equal(found["twice"], 2 * x)
+        np.testing.assert_array_equal(found["first"], x[:, :1])
+        assert sorted(set(sizes), reverse=True) == seen
+
+
+def test_lanes_that_train_in_parts_end_as_those_that_train_together(monkeypatch):
+    together, losses = short_training(7)
+    monkeypatch.setattr(fleet, "CPU_LANES", 2)
+    apart, again = short_training(7)
+    toys.assert_close(apart, together, 1e-5)
+    np.testing.assert_allclose(again, losses, rtol=1e-5)
+    assert again.shape == (7, 6)
+
+
+def short_training(count):
+    """Parameters and losses of an epoch of `count` MLPs on random data."""
+    rng = np.random.default_rng(0)
+    data = {
+        "x": jnp.asarray(rng.normal(size=(40, 5)), jnp.float32),
+        "y": jnp.asarray(rng.integers(0, 3, 40)),
+        "weight": jnp.ones(40),
+        "id": jnp.arange(40),
+    }
+    way = training.Way(models.build("mlp", {"widths": (8,)}, 3), optax.sgd(0.1), 6, 6, 8)
+    lanes = training.make_lanes(np.arange(count), np.ones(40, bool), np.ones(40))
+    epoch = training.make_epoch(way, parallel.make("jit"), False)
+    states, infos = epoch(training.init_lanes(way, lanes, data["x"][:1]), lanes, data, None, 0, 6)
+    return states.params, infos.loss

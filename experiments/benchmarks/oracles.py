@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--oracles", type=int, default=128)
     parser.add_argument("--single", type=int, default=3, help="single runs behind the mean")
     parser.add_argument("--at_once", type=int, default=256, help="lanes of one program")
+    parser.add_argument("--whole", action="store_true", help="also without a CPU's parts, see `experiments.fleet`")
     parser.add_argument("--data_dir", default="")
     args = parser.parse_args()
     if min(args.oracles, args.single, args.at_once) < 1:
@@ -43,6 +44,9 @@ def main() -> None:
     lanes = oracles(bench, args.oracles)
     parts = [fleet.lane(lanes, slice(i, i + args.at_once)) for i in range(0, args.oracles, args.at_once)]
     trained = [seconds(bench, part) for part in parts]
+    if args.whole:
+        fleet.CPU_LANES = args.oracles
+        print(f"not in parts: {sum(seconds(bench, part)[0] for part in parts):.1f} s")
     together = sum(took for took, _ in trained)
     alone = args.oracles * float(
         np.mean([seconds(bench, fleet.lane(lanes, slice(i, i + 1)))[0] for i in range(args.single)])
