@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from experiments.judge_metrics import roc, valued
+from experiments.judge_metrics import roc
 from unlearn.metrics import klom, lira, rates
 from unlearn.metrics.intervals import Interval, percentile_interval, t_interval
 
@@ -46,13 +46,13 @@ def ulira(
     found = rates.rates_intervals(ratios, included, fprs=(0.01,), **how)
     auc90 = rates.rates_intervals(ratios, included, fprs=(), level=0.9, **how).auc
     groups = {
-        name: valued(rates.rates_intervals(ratios[:, tiers == i], included[:, tiers == i], fprs=(), **how).auc)
+        name: _valued(rates.rates_intervals(ratios[:, tiers == i], included[:, tiers == i], fprs=(), **how).auc)
         for i, name in enumerate(TIERS)
     }
-    return valued(found.auc) | {
+    return _valued(found.auc) | {
         "interval90": [auc90.low, auc90.high],
         "floor": bool(FLOOR[0] <= auc90.low and auc90.high <= FLOOR[1]),
-        "tpr_at_1%": valued(found.tpr[0]),
+        "tpr_at_1%": _valued(found.tpr[0]),
         "groups": groups,
         "examples": rates.per_example_auc(margins, included),
         "roc": roc(ratios, included),
@@ -74,7 +74,7 @@ def tiers(margins: np.ndarray, included: np.ndarray) -> np.ndarray:
 def closeness(unlearned: np.ndarray, oracle: np.ndarray) -> dict[str, Any]:
     """KLoM of one set of examples, both [models, examples]: mean and 95th percentile over examples."""
     mean, p95 = klom.summary(unlearned=unlearned, oracle=oracle)
-    return valued(mean) | {"p95": valued(p95), "examples": klom.klom(unlearned=unlearned, oracle=oracle)}
+    return _valued(mean) | {"p95": _valued(p95), "examples": klom.klom(unlearned=unlearned, oracle=oracle)}
 
 
 # --- A pair of checkpoints --------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def which_deleted(before: np.ndarray, after: np.ndarray, deleted: np.ndarray, ot
       that of one of the others, ties counting one half.
     """
     each = [auc(drop[out], drop[rest]) for drop, out, rest in zip(before - after, deleted, others, strict=True)]
-    return valued(t_interval(np.array(each)))
+    return _valued(Interval(*np.clip(t_interval(np.array(each))[:3], 0.0, 1.0), len(each)))
 
 
 def auc(high: np.ndarray, low: np.ndarray) -> float:
@@ -179,4 +179,8 @@ def apart(served: np.ndarray, oracle: np.ndarray, seed: int, resamples: int) -> 
     draws = np.random.default_rng(seed).integers(0, len(served), (resamples, len(served)))
     found = np.array([auc(served[rows], oracle[rows]) for rows in draws])
     interval: Interval = percentile_interval(auc(served, oracle), found, len(served))
-    return valued(interval)
+    return _valued(interval)
+
+
+def _valued(interval: Interval) -> dict[str, Any]:
+    return {"value": interval.mean, "interval": [interval.low, interval.high]}

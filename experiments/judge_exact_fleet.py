@@ -216,7 +216,8 @@ def logits(case: Case, fleet: Fleet, nodes: Nodes, chosen: Sequence[Node]) -> np
       UserError: logits that are not finite.
     """
     rows = [
-        s3t_build.node_logits(fleet.setup, nodes, model, node, case.x) if node else None for model, node in enumerate(chosen)
+        s3t_build.node_logits(fleet.setup, nodes, model, node, case.x) if node else None
+        for model, node in enumerate(chosen)
     ]
     shape = next((row.shape for row in rows if row is not None), (len(case.x), int(case.y.max()) + 1))
     found = np.stack([np.zeros(shape, np.float32) if row is None else np.asarray(row) for row in rows])

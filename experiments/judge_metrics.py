@@ -121,11 +121,11 @@ def _ulira(kept: Kept, labels: Labels, seed: int, resamples: int) -> dict[str, A
     for target in (kept.second, ~kept.second):
         ratios[target] = lira.log_ratio(margins[target], lira.fit(margins[~target], kept.included[~target]))
     found = rates.rates_intervals(ratios, kept.included, seed=seed, resamples=resamples)
-    levels = dict(zip(("tpr_at_0.1%", "tpr_at_1%"), map(valued, found.tpr), strict=True))
+    levels = dict(zip(("tpr_at_0.1%", "tpr_at_1%"), map(_valued, found.tpr), strict=True))
     each = rates.per_example_auc(margins, kept.included)
     curve = roc(ratios, kept.included)
-    return valued(found.auc) | {
-        "balanced_accuracy": valued(found.balanced_accuracy),
+    return _valued(found.auc) | {
+        "balanced_accuracy": _valued(found.balanced_accuracy),
         **levels,
         "examples": each,
         "roc": curve,
@@ -152,7 +152,7 @@ def _klom(kept: Kept, oracle: Kept, labels: Labels, kind: str) -> dict[str, Any]
     """Mean and 95th percentile over examples."""
     margins = {"unlearned": margins_of(kept, labels, kind), "oracle": margins_of(oracle, labels, kind)}
     mean, p95 = klom.summary(**margins)
-    return valued(mean) | {"p95": valued(p95), "examples": klom.klom(**margins)}
+    return _valued(mean) | {"p95": _valued(p95), "examples": klom.klom(**margins)}
 
 
 def _epsilon(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _epsilon(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
 
     mean, quality = jackknife(statistic, (len(unlearned), len(reference)))
     each = epsilon.epsilon(unlearned=unlearned, oracle=reference)
-    return valued(mean) | {"forgetting_quality": valued(quality), "examples": each}
+    return _valued(mean) | {"forgetting_quality": _valued(quality), "examples": each}
 
 
 def _rmia(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def _rmia(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
         if np.ptp(score) == 0:
             raise ValueError("RMIA gives every example the same score")
         found.append(rates.rates(score, member, threshold=0.5, fprs=()).auc)
-    return valued(t_interval(np.array(found)))
+    return _valued(t_interval(np.array(found)))
 
 
 def numbers(lanes: list[dict[str, float | None]]) -> dict[str, np.ndarray]:
@@ -200,9 +200,8 @@ def numbers(lanes: list[dict[str, float | None]]) -> dict[str, np.ndarray]:
 def over_lanes(values: Sequence[float]) -> dict[str, Any]:
     """A mean over repeats with its t-interval; values that are not finite are left out and counted."""
     found = t_interval(np.asarray(values, float))
-    return valued(found) | {"lanes": found.count}
+    return _valued(found) | {"lanes": found.count}
 
 
-def valued(interval: Interval) -> dict[str, Any]:
-    """An estimate as results.json has it."""
+def _valued(interval: Interval) -> dict[str, Any]:
     return {"value": interval.mean, "interval": [interval.low, interval.high]}

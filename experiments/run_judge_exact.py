@@ -19,8 +19,8 @@ from experiments.configs import judge_exact as configs
 from experiments.errors import UserError, blame_user
 from experiments.judge_exact_fleet import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case, Fleet
 from experiments.s3t_bench import Config, Nodes
-from s3t import planners
 from s3t import plan as plans
+from s3t import planners
 from s3t.source import Source
 from unlearn.metrics import scores
 
@@ -265,7 +265,9 @@ def _rows(case: Case, kept: dict[str, Logits], told: dict[str, Any]) -> list[Row
     shadows, repeats, oracle, heldout = (margins[role] for role in ROLES)
     tier = judge_exact.tiers(shadows["none"][:, case.cast.asked], case.included)
     seen_off = shadows["off"].copy()  # who never held an example has switched nothing off for its sake
-    seen_off[:, case.cast.asked] = np.where(case.included, *(shadows[state][:, case.cast.asked] for state in ("off", "none")))
+    seen_off[:, case.cast.asked] = np.where(
+        case.included, *(shadows[state][:, case.cast.asked] for state in ("off", "none"))
+    )
 
     def row(training: str, variant: str, unlearner: str, of: tuple[str, str], **extra: Any) -> Row:
         return _row(case, training, variant, unlearner, kept[of[0]], of[1], told) | {"extra": extra}
@@ -276,7 +278,9 @@ def _rows(case: Case, kept: dict[str, Logits], told: dict[str, Any]) -> list[Row
     streams = _adaptive(case, fleet, kept, told[ORACLE]["streams"])
     name, one = case.name, single(case)
     return [
-        row(ORACLE, name, "none", (ORACLE, "none"), ulira=attack(oracle["none"]), pair=pair(repeats["none"], oracle["none"])),
+        row(
+            ORACLE, name, "none", (ORACLE, "none"), ulira=attack(oracle["none"]), pair=pair(repeats["none"], oracle["none"])
+        ),
         row(
             HELDOUT,
             name,
@@ -401,9 +405,7 @@ def _adaptive(case: Case, fleet: dict[str, Fleet], kept: dict[str, Logits], stre
     return found
 
 
-def _row(
-    case: Case, training: str, variant: str, unlearner: str, kept: Logits, state: str, told: dict[str, Any]
-) -> Row:
+def _row(case: Case, training: str, variant: str, unlearner: str, kept: Logits, state: str, told: dict[str, Any]) -> Row:
     config = case.bench.config
     of_method = training == case.name
     return {
