@@ -151,6 +151,11 @@ def stream(worlds: Worlds, known: Siblings, allowed: np.ndarray, how: str, reque
     return chosen
 
 
+def neighbours(chosen: np.ndarray) -> np.ndarray:
+    """To each model the requests that another's answers gave rise to."""
+    return np.roll(chosen, 1, axis=0)
+
+
 def surprise(margins: np.ndarray, known: Siblings) -> np.ndarray:
     """[models, examples] margins in standard deviations from the siblings' mean."""
     return (margins - known.mean) / known.deviation
@@ -160,6 +165,13 @@ def off(worlds: Worlds, chosen: np.ndarray) -> np.ndarray:
     """[models] bit masks of the slices in which the chosen examples [models, requests] lie."""
     models = np.arange(len(chosen))[:, None]
     return np.bitwise_or.reduce(1 << worlds.slice_of[models, chosen], axis=1)
+
+
+def seen(worlds: Worlds, known: Siblings, chosen: np.ndarray) -> dict[str, np.ndarray]:
+    """[models] depth that is served while the slices of the chosen are off, and how confidently these are answered."""
+    mask = off(worlds, chosen)
+    margins = worlds.margins[mask, np.arange(len(mask))]
+    return {"depth": worlds.depth[mask], "margin": told_by(margins, known, chosen)}
 
 
 def told_by(margins: np.ndarray, known: Siblings, chosen: np.ndarray) -> np.ndarray:

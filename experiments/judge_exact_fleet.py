@@ -23,6 +23,7 @@ import numpy as np
 
 from experiments import data, s3t_bench, s3t_build
 from experiments.errors import UserError, line
+from experiments.judge_exact import Worlds
 from experiments.results import AGAIN, WorkdirError
 from experiments.s3t_bench import Bench, Nodes
 from s3t import build as builds
@@ -32,6 +33,7 @@ from s3t.build import Setup
 from s3t.partition import Places
 from s3t.plan import Node
 from s3t.train import Job, Slices
+from unlearn.metrics import scores
 from unlearn.tree import bits_equal
 
 SHADOWS, REPEATS, ORACLE, HELDOUT = ROLES = ("shadows", "repeats", "oracle", "heldout_oracle")
@@ -148,6 +150,13 @@ def make_fleet(case: Case, role: str) -> Fleet:
     return Fleet(case.setup._replace(key=key), slice_of, member)
 
 
+def single(case: Case) -> np.ndarray:
+    """[models] position of the one example of the group that each repeat deletes, by a hash of the ids."""
+    ids, config = case.setup.source.ids[case.cast.asked], case.bench.config
+    drawn = [data.hash_uniform(ids, f"deleted by {model}", config.seed).argmin() for model in range(config.exact.models)]
+    return case.cast.asked[drawn]
+
+
 # --- Training and healing ---------------------------------------------------------------------------------------------
 
 
@@ -237,6 +246,12 @@ def states(case: Case, fleet: Fleet, nodes: Nodes) -> np.ndarray:
     for node in dict.fromkeys(served):
         by_node[node] = logits(case, fleet, nodes, [node] * len(fleet.member))
     return np.stack([by_node[node] for node in served])
+
+
+def worlds(case: Case, fleet: Fleet, states: np.ndarray) -> Worlds:
+    """A fleet and what it serves, from `states`, as streams see it."""
+    margins = np.stack([scores.margin(state, case.y) for state in states])
+    return Worlds(margins, plans.depth_table(fleet.setup.plan), fleet.slice_of)
 
 
 def load(file: Path) -> dict[str, np.ndarray]:
