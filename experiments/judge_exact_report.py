@@ -56,8 +56,8 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
         Text(
             f"Each fleet has {one['models']} models, each with a partition and keys of its own. The {one['asked']} "
             "examples of one person lie in one slice, another one in every model, and are deleted. Every value is to be "
-            "read beside the held-out oracle's: models that never held the examples, compared with others of their kind. "
-            "Brackets are 95% intervals over models.",
+            "read beside the held-out oracle's: models that never held the examples, compared with others of their kind "
+            "(U-LiRA: either attacked with the other). Brackets are 95% intervals over models.",
             lead=True,
         )
     ]

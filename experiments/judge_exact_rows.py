@@ -51,13 +51,13 @@ def _oracle_rows(case: Case, found: Found) -> list[Row]:
         "pair": _pair(case, repeats["none"], oracle["none"], None),
     }
     whole = {
-        "ulira": _ulira(case, heldout["none"], found.tier),
+        "ulira": _blind(case, oracle["none"], heldout["none"], found.tier),
         "klom": _klom(case, heldout["none"], oracle["none"]),
         "pair": _pair(case, oracle["none"], heldout["none"], None),
         "adaptive": found.streams["floor healed"],
     }
     off = {
-        "ulira": _ulira(case, heldout["off"], found.tier),
+        "ulira": _blind(case, oracle["off"], heldout["off"], found.tier),
         "klom": _klom(case, heldout["off"], oracle["off"]),
         "adaptive": found.streams["floor off"],
     }
@@ -108,10 +108,23 @@ def _margins_of(case: Case, logits: Logits) -> Logits:
 
 
 def _ulira(case: Case, margins: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
-    config = case.bench.config
+    """Either half of a fleet is attacked with the other."""
     second = np.isin(np.arange(len(margins)), fleets.halves(len(margins))[1])
-    group = margins[:, case.cast.asked]
-    return judge_exact.ulira(group, case.included, second, tier, config.seed, config.exact.resamples)
+    return _attacked(case, margins, case.included, second, tier)
+
+
+def _blind(case: Case, oracle: np.ndarray, heldout: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
+    """Oracles are attacked with held-out ones and these with them, for a membership that neither ever had."""
+    both = np.concatenate([oracle, heldout])
+    included, second = np.tile(case.included, (2, 1)), np.arange(len(both)) >= len(oracle)
+    return _attacked(case, both, included, second, tier)
+
+
+def _attacked(
+    case: Case, margins: np.ndarray, included: np.ndarray, second: np.ndarray, tier: np.ndarray
+) -> dict[str, Any]:
+    config = case.bench.config
+    return judge_exact.ulira(margins[:, case.cast.asked], included, second, tier, config.seed, config.exact.resamples)
 
 
 def _klom(case: Case, margins: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
