@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 from scipy.stats import rankdata
 
 from experiments.judge_metrics import roc
@@ -23,25 +24,35 @@ HOW = ("confident", "mates")  # how an adaptive stream chooses
 
 
 def ulira(
-    margins: np.ndarray, included: np.ndarray, second: np.ndarray, tiers: np.ndarray, seed: int, resamples: int
+    margins: np.ndarray,
+    included: np.ndarray,
+    second: np.ndarray,
+    tiers: np.ndarray,
+    redrawn: np.ndarray,
+    seed: int,
+    resamples: int,
 ) -> dict[str, Any]:
     """U-LiRA: was a model trained on an example that it was asked to delete, or never?
 
-    Either half of the models is attacked with the other half as shadows, so no target is a shadow of its own.
+    Either half of the models is attacked with the other half as shadows, so no target is a shadow of its own. Halves share
+    their models all the same, and a bootstrap of targets alone is a quarter too narrow where nothing is to be found: the
+    intervals of the pooled AUC are as wide as its spread over redrawn memberships, which are nobody's, at least.
 
     Args:
       margins: [models, examples] of each example, after the request where a model held it.
       included: [models, examples] bool, who held it.
       second: [models] bool, which half a model belongs to.
       tiers: [examples] int, a group of each example; 0, 1, 2.
+      redrawn: [draws, models, examples] bool, memberships like `included` that have nothing to do with the models.
 
     Returns:
       value and interval of the pooled AUC, its 90% interval and whether that lies within FLOOR, the true-positive rate at
-      1%, the AUC of each tier, the AUC of each example, a curve.
+      1%, the AUC of each tier, the AUC of each example, a curve; in `blind` the AUC of redrawn memberships: their mean and
+      the central 95% and 90% of them.
     """
-    ratios = np.empty_like(margins)
-    for target in (second, ~second):
-        ratios[target] = lira.log_ratio(margins[target], lira.fit(margins[~target], included[~target]))
+    ratios = _ratios(margins, included, second)
+    blind = np.array([rates.rates(_ratios(margins, mask, second), mask, fprs=()).auc for mask in redrawn])
+    central = lambda level: np.quantile(blind, [(1 - level) / 2, (1 + level) / 2]).tolist()  # noqa: E731
     how = {"seed": seed, "resamples": resamples}
     found = rates.rates_intervals(ratios, included, fprs=(0.01,), **how)
     auc90 = rates.rates_intervals(ratios, included, fprs=(), level=0.9, **how).auc
@@ -49,14 +60,36 @@ def ulira(
         name: _valued(rates.rates_intervals(ratios[:, tiers == i], included[:, tiers == i], fprs=(), **how).auc)
         for i, name in enumerate(TIERS)
     }
-    return _valued(found.auc) | {
-        "interval90": [auc90.low, auc90.high],
-        "floor": bool(FLOOR[0] <= auc90.low and auc90.high <= FLOOR[1]),
+    interval90 = _widened(auc90, blind, 0.9)
+    return {
+        "value": found.auc.mean,
+        "interval": _widened(found.auc, blind, 0.95),
+        "interval90": interval90,
+        "floor": at_floor(interval90),
+        "blind": {"value": float(blind.mean()), "interval": central(0.95), "interval90": central(0.9)},
         "tpr_at_1%": _valued(found.tpr[0]),
         "groups": groups,
         "examples": rates.per_example_auc(margins, included),
         "roc": roc(ratios, included),
     }
+
+
+def at_floor(interval: list[float]) -> bool:
+    """Whether an interval lies within FLOOR."""
+    return FLOOR[0] <= interval[0] and interval[1] <= FLOOR[1]
+
+
+def _ratios(margins: np.ndarray, included: np.ndarray, second: np.ndarray) -> np.ndarray:
+    ratios = np.empty_like(margins)
+    for target in (second, ~second):
+        ratios[target] = lira.log_ratio(margins[target], lira.fit(margins[~target], included[~target]))
+    return ratios
+
+
+def _widened(interval: Interval, blind: np.ndarray, level: float) -> list[float]:
+    """The interval, or that of a normal estimate with the spread of the blind ones, whichever is wider."""
+    half = stats.norm.ppf((1 + level) / 2) * blind.std(ddof=1)
+    return [float(min(interval.low, interval.mean - half)), float(max(interval.high, interval.mean + half))]
 
 
 def tiers(margins: np.ndarray, included: np.ndarray) -> np.ndarray:

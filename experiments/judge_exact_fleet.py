@@ -99,16 +99,20 @@ def make_case(name: str, bench: Bench) -> Case:
     held = [counts(where, config.slices) for role in ROLES for where in slices_of(bench, cast, role)]
     shapes = tuple(shape._replace(shards=models) for shape in builds.make_shapes(source, plan, np.stack(held)))
     x, y = source.fetch(source.ids)
-    included = np.concatenate(
-        [half(source.ids[cast.asked], range(part[0], part[-1] + 1), config.seed) for part in halves(models)]
-    )
+    included = halved(source.ids[cast.asked], models, config.seed)
     setup = Setup(source, plan, models, jax.random.key(config.seed, impl="threefry2x32"), shapes)
     return Case(name, bench, cast, np.concatenate([x, bench.x]), np.concatenate([y, bench.y]), included, setup)
 
 
-def halves(models: int) -> list[np.ndarray]:
-    """Shadows that attack each other: the first half and the second."""
-    return np.array_split(np.arange(models), 2)
+def second_half(models: int) -> np.ndarray:
+    """[models] bool: shadows of the first half and of the second attack each other."""
+    return np.arange(models) >= models // 2
+
+
+def halved(ids: np.ndarray, models: int, seed: int, draw: int = 0) -> np.ndarray:
+    """[models, examples] bool: every example in half of either half of the models; another draw, another half."""
+    parts = ((0, models // 2), (models // 2, models))
+    return np.concatenate([half(ids, range(draw * models + low, draw * models + high), seed) for low, high in parts])
 
 
 def half(ids: np.ndarray, models: range, seed: int) -> np.ndarray:

@@ -57,7 +57,8 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
             f"Each fleet has {one['models']} models, each with a partition and keys of its own. The {one['asked']} "
             "examples of one person lie in one slice, another one in every model, and are deleted. Every value is to be "
             "read beside the held-out oracle's: models that never held the examples, compared with others of their kind "
-            "(U-LiRA: either attacked with the other). Brackets are 95% intervals over models.",
+            "(U-LiRA: both together, for memberships drawn again and again, the central 95% of them). Brackets are 95% "
+            "intervals over models.",
             lead=True,
         )
     ]

@@ -14,6 +14,8 @@ from unlearn.metrics import scores
 Logits = dict[str, np.ndarray]
 Row = dict[str, Any]
 
+REDRAWN = 50  # memberships that are nobody's: what U-LiRA finds where nothing is
+
 
 class Found(NamedTuple):
     """What rows are made of.
@@ -47,17 +49,17 @@ def _oracle_rows(case: Case, found: Found) -> list[Row]:
     """The reference, and the floor of each kind of comparison."""
     repeats, oracle, heldout = (found.margins[role] for role in (REPEATS, ORACLE, HELDOUT))
     reference = {
-        "ulira": _ulira(case, oracle["none"], found.tier),
+        "ulira": _blind(case, oracle["none"], found.tier),
         "pair": _pair(case, repeats["none"], oracle["none"], None),
     }
     whole = {
-        "ulira": _blind(case, oracle["none"], heldout["none"], found.tier),
+        "ulira": _blind(case, np.concatenate([oracle["none"], heldout["none"]]), found.tier),
         "klom": _klom(case, heldout["none"], oracle["none"]),
         "pair": _pair(case, oracle["none"], heldout["none"], None),
         "adaptive": found.streams["floor healed"],
     }
     off = {
-        "ulira": _blind(case, oracle["off"], heldout["off"], found.tier),
+        "ulira": _blind(case, np.concatenate([oracle["off"], heldout["off"]]), found.tier),
         "klom": _klom(case, heldout["off"], oracle["off"]),
         "adaptive": found.streams["floor off"],
     }
@@ -109,22 +111,28 @@ def _margins_of(case: Case, logits: Logits) -> Logits:
 
 def _ulira(case: Case, margins: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
     """Either half of a fleet is attacked with the other."""
-    second = np.isin(np.arange(len(margins)), fleets.halves(len(margins))[1])
-    return _attacked(case, margins, case.included, second, tier)
+    return _attacked(case, margins, case.included, tier)
 
 
-def _blind(case: Case, oracle: np.ndarray, heldout: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
-    """Oracles are attacked with held-out ones and these with them, for a membership that neither ever had."""
-    both = np.concatenate([oracle, heldout])
-    included, second = np.tile(case.included, (2, 1)), np.arange(len(both)) >= len(oracle)
-    return _attacked(case, both, included, second, tier)
+def _blind(case: Case, margins: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
+    """Models that never held the examples are attacked for memberships that are nobody's."""
+    ids = case.setup.source.ids[case.cast.asked]
+    found = _attacked(case, margins, fleets.halved(ids, len(margins), case.bench.config.seed), tier)
+    return found | found["blind"] | {"floor": judge_exact.at_floor(found["blind"]["interval90"])}
 
 
-def _attacked(
-    case: Case, margins: np.ndarray, included: np.ndarray, second: np.ndarray, tier: np.ndarray
-) -> dict[str, Any]:
-    config = case.bench.config
-    return judge_exact.ulira(margins[:, case.cast.asked], included, second, tier, config.seed, config.exact.resamples)
+def _attacked(case: Case, margins: np.ndarray, included: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
+    config, models, ids = case.bench.config, len(margins), case.setup.source.ids[case.cast.asked]
+    redrawn = np.stack([fleets.halved(ids, models, config.seed, draw) for draw in range(1, 1 + REDRAWN)])
+    return judge_exact.ulira(
+        margins[:, case.cast.asked],
+        included,
+        fleets.second_half(models),
+        tier,
+        redrawn,
+        config.seed,
+        config.exact.resamples,
+    )
 
 
 def _klom(case: Case, margins: np.ndarray, reference: np.ndarray) -> dict[str, Any]:

@@ -76,9 +76,10 @@ def test_who_is_trained_on_what():
 
 
 def test_every_example_is_in_half_of_either_half_of_the_shadows():
-    included = np.concatenate([fleets.half(np.arange(9), range(a, a + 8), 3) for a in (0, 8)])
+    included = fleets.halved(np.arange(9), 16, 3)
     assert (included[:8].sum(axis=0) == 4).all() and (included[8:].sum(axis=0) == 4).all()
     assert np.array_equal(fleets.half(np.arange(5, 9), range(8), 3), included[:8, 5:]), "by id alone"
+    assert not np.array_equal(fleets.halved(np.arange(9), 16, 3, 1), included)
 
 
 @both
@@ -145,14 +146,15 @@ def test_which_of_two_checkpoints_examples_was_deleted():
 
 def shadows(shift, models=40, examples=60):
     rng = np.random.default_rng(0)
-    included = np.concatenate([fleets.half(np.arange(examples), range(a, a + models // 2), 0) for a in (0, models // 2)])
+    included = fleets.halved(np.arange(examples), models, 0)
     hard = np.arange(examples) >= examples // 2
     return rng.normal(size=(models, examples)) + shift * included * (1 + hard), included
 
 
 def attacked(margins, included, tier):
     second = np.arange(len(margins)) >= len(margins) // 2
-    return judge_exact.ulira(margins, included, second, tier, 0, 100)
+    redrawn = np.stack([fleets.halved(np.arange(margins.shape[1]), len(margins), 0, draw) for draw in range(1, 9)])
+    return judge_exact.ulira(margins, included, second, tier, redrawn, 0, 100)
 
 
 def test_ulira_finds_what_is_there_and_nothing_where_nothing_is():
@@ -166,6 +168,9 @@ def test_ulira_finds_what_is_there_and_nothing_where_nothing_is():
     assert none["interval90"][0] < 0.5 < none["interval90"][1]
     low, high = none["interval"]
     assert low <= none["interval90"][0] and none["interval90"][1] <= high
+    for one in (found, none):  # a redrawn membership is nobody's, also where a real one shows
+        assert one["blind"]["value"] == pytest.approx(0.5, abs=0.03)
+        assert np.ptp(one["interval90"]) >= np.ptp(one["blind"]["interval90"]) * 0.7
 
 
 def test_a_blind_attack_is_at_the_floor():
