@@ -2,9 +2,9 @@
 
     python -m experiments.main --config=experiments/configs/judge_exact.py:digits --workdir=runs/judge_exact
 
-`digits` needs no download; it took 13 CPU-minutes on two busy cores. Every model is a shard of its own with its own keys, of partition and of training; the backbone
-is pre-trained on other classes. Expected: nothing is found where the claim of docs/s3t.md says so, and it is said where
-something is found; see docs/judge_exact.md.
+`digits` needs no download; it took 12 CPU-minutes on two busy cores. Every model is a shard of its own with its own keys,
+of partition and of training; the backbone is pre-trained on other classes. Expected: nothing is found where the claim of
+docs/s3t.md says so, and it is said where something is found; see docs/judge_exact.md.
 """
 
 import ml_collections
