@@ -140,7 +140,7 @@ def _ulira(kept: Kept, labels: Labels, seed: int, resamples: int) -> dict[str, A
     found = rates.rates_intervals(ratios, kept.included, seed=seed, resamples=resamples, fprs=tuple(told.values()))
     levels = dict.fromkeys(LEVELS, NOTHING) | dict(zip(told, map(_valued, found.tpr), strict=True))
     each = rates.per_example_auc(scores.margin(kept.shadows, labels.pool), kept.included)
-    curve = _roc(ratios, kept.included)
+    curve = roc(ratios, kept.included)
     return _valued(found.auc) | {
         "balanced_accuracy": _valued(found.balanced_accuracy),
         **levels,
@@ -149,7 +149,7 @@ def _ulira(kept: Kept, labels: Labels, seed: int, resamples: int) -> dict[str, A
     }
 
 
-def _roc(ratios: np.ndarray, included: np.ndarray) -> dict[str, np.ndarray]:
+def roc(ratios: np.ndarray, included: np.ndarray) -> dict[str, np.ndarray]:
     """True-positive rates at false-positive rates from 1e-3 to 1, evenly apart on a log axis."""
     outside, inside = np.sort(ratios[~included]), ratios[included]
     alarms = np.geomspace(1e-3, 1.0, 49)

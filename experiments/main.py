@@ -42,13 +42,23 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     # Heavy: only once the flags are right.
-    from experiments import judge_report, report, run_judge, run_pretrain, run_readiness, run_s3t
+    from experiments import (
+        judge_exact_report,
+        judge_report,
+        report,
+        run_judge,
+        run_judge_exact,
+        run_pretrain,
+        run_readiness,
+        run_s3t,
+    )
 
     runners = {  # name -> what runs it, what tells of it, and which settings make its programs large
         "readiness": (run_readiness.run, report.present, "train.batch_size, seeds, model.options, request.max_steps"),
         "pretrain": (run_pretrain.run, run_pretrain.present, "train.batch_size, model"),
         "s3t": (run_s3t.run, run_s3t.present, "train.batch_size, lanes, cache_bytes, model"),
         "judge": (run_judge.run, judge_report.present, "judge.memory_bytes, train.batch_size, model.options"),
+        "judge_exact": (run_judge_exact.run, judge_exact_report.present, "exact.models, lanes, cache_bytes, model"),
     }
     name = getattr(CONFIG.value, "runner", None)
     if name not in runners:

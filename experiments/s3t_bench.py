@@ -105,10 +105,10 @@ def check(config: Config) -> None:
         raise ValueError(f"retrain_after is {tuple(config.retrain_after)}: give numbers of deletions from 0 up")
     chosen_plan(config)
     if not config.checkpoint:
-        _check_pretraining(config)
+        check_pretraining(config)
 
 
-def _check_pretraining(config: Config) -> None:
+def check_pretraining(config: Config) -> None:
     """A backbone that has seen an example cannot unlearn it."""
     seen = config.pretrain
     if seen.model != config.model:
@@ -124,8 +124,18 @@ def look(config: Config) -> Source:
     Raises:
       ValueError (DataError among them): one line that says what to do.
     """
-    source = s3t_factory.make(hyper(config), **_arguments(config))
+    source = s3t_factory.make(hyper(config), **arguments_of(config))
     _check_sizes(config, source)
+    check_source(config, source)
+    return source
+
+
+def check_source(config: Config, source: Source) -> None:
+    """Refuse adapters that hit no layer, and what the backbone cannot be pre-trained on.
+
+    Raises:
+      ValueError (DataError among them): one line that says what to do.
+    """
     healing.check_trainable(source, jax.random.key(0))  # the targets of the adapters are layers
     if not config.checkpoint:
         try:
@@ -133,10 +143,10 @@ def look(config: Config) -> Source:
             run_pretrain.look(config.pretrain)
         except ValueError as error:
             raise ValueError(f"pretrain: {error}") from error
-    return source
 
 
-def _arguments(config: Config) -> dict[str, Any]:
+def arguments_of(config: Config) -> dict[str, Any]:
+    """What the factory is called with beside its hyper-parameters."""
     return {name: config.data[name] for name in ("data_dir", "cache_dir")} | {
         "checkpoint": config.checkpoint,
         "most_lanes": config.lanes,
@@ -151,7 +161,7 @@ def set_up(config: Config, folder: results.Workdir, source: Source) -> Bench:
     Args:
       source: from `look`.
     """
-    arguments = _arguments(config)
+    arguments = arguments_of(config)
     if not config.checkpoint:
         run_pretrain.run(config.pretrain, str(folder.path / "pretrain"))
         arguments["checkpoint"] = str((folder.path / "pretrain" / run_pretrain.CHECKPOINT).absolute())
@@ -236,10 +246,13 @@ def of_full_lora(bench: Bench, seed: int) -> Build:
 
 def of_sisa(bench: Bench, seed: int) -> Build:
     """One sequence per shard, in which every stage goes on training the adapters of all blocks."""
-    config = bench.config
-    whole = s3t_baselines.whole_in_head(bench.source.backbone, bench.source.recipe.lora, config.slices)
-    source = _of_lora(bench, s3t_baselines.NOTHING)._replace(backbone=whole)
-    return _build(source, planners.sisa(config.slices), seed, config.shards)
+    return _build(sisa_source(bench), planners.sisa(bench.config.slices), seed, bench.config.shards)
+
+
+def sisa_source(bench: Bench) -> Source:
+    """The source with the adapters of all blocks where every stage goes on training them."""
+    whole = s3t_baselines.whole_in_head(bench.source.backbone, bench.source.recipe.lora, bench.config.slices)
+    return _of_lora(bench, s3t_baselines.NOTHING)._replace(backbone=whole)
 
 
 def _of_lora(bench: Bench, lora: Lora) -> Source:

@@ -28,12 +28,13 @@ from s3t.backbone import Backbone
 Tree = Any
 Adapters = Mapping[str, Adapter]
 
-# "Ti/16" to "L/16" are the published ones; "digits" is for 8x8 images, "small" for 28x28 and 32x32.
+# "Ti/16" to "L/16" are the published ones; "mini" and "digits" are for 8x8 images, "small" for 28x28 and 32x32.
 VITS: dict[str, dict[str, int]] = {
     "Ti/16": {"patch": 16, "width": 192, "depth": 12, "heads": 3, "mlp_dim": 768},
     "S/16": {"patch": 16, "width": 384, "depth": 12, "heads": 6, "mlp_dim": 1536},
     "B/16": {"patch": 16, "width": 768, "depth": 12, "heads": 12, "mlp_dim": 3072},
     "L/16": {"patch": 16, "width": 1024, "depth": 24, "heads": 16, "mlp_dim": 4096},
+    "mini": {"patch": 4, "width": 32, "depth": 3, "heads": 2, "mlp_dim": 64},
     "digits": {"patch": 2, "width": 64, "depth": 4, "heads": 4, "mlp_dim": 128},
     "small": {"patch": 4, "width": 96, "depth": 8, "heads": 4, "mlp_dim": 192},
 }

@@ -1,0 +1,231 @@
+"""What is asked of exact models from their margins alone: attacks, streams of requests that watch what is served.
+
+Margins are `unlearn.metrics.scores.margin`, float64. Intervals resample models, or worlds of one model each.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+from scipy.stats import rankdata
+
+from experiments.judge_metrics import roc
+from unlearn.metrics import klom, lira, rates
+from unlearn.metrics.intervals import Interval, percentile_interval, t_interval
+
+FLOOR = (0.47, 0.53)  # where the 90% interval of an attack must lie that tells nothing
+TIERS = ("little", "some", "much")  # by memorisation
+HOW = ("confident", "mates")  # how an adaptive stream chooses
+
+
+# --- Membership -------------------------------------------------------------------------------------------------------
+
+
+def ulira(
+    margins: np.ndarray,
+    included: np.ndarray,
+    second: np.ndarray,
+    tiers: np.ndarray,
+    redrawn: np.ndarray,
+    seed: int,
+    resamples: int,
+) -> dict[str, Any]:
+    """U-LiRA: was a model trained on an example that it was asked to delete, or never?
+
+    Either half of the models is attacked with the other half as shadows, so no target is a shadow of its own. Halves share
+    their models all the same, and a bootstrap of targets alone is a quarter too narrow where nothing is to be found: the
+    intervals of the pooled AUC are as wide as its spread over redrawn memberships, which are nobody's, at least.
+
+    Args:
+      margins: [models, examples] of each example, after the request where a model held it.
+      included: [models, examples] bool, who held it.
+      second: [models] bool, which half a model belongs to.
+      tiers: [examples] int, a group of each example; 0, 1, 2.
+      redrawn: [draws, models, examples] bool, memberships like `included` that have nothing to do with the models.
+
+    Returns:
+      value and interval of the pooled AUC, its 90% interval and whether that lies within FLOOR, the true-positive rate at
+      1%, the AUC of each tier, the AUC of each example, a curve; in `blind` the AUC of redrawn memberships: their mean and
+      the central 95% and 90% of them.
+    """
+    ratios = _ratios(margins, included, second)
+    blind = np.array([rates.rates(_ratios(margins, mask, second), mask, fprs=()).auc for mask in redrawn])
+    central = lambda level: np.quantile(blind, [(1 - level) / 2, (1 + level) / 2]).tolist()  # noqa: E731
+    how = {"seed": seed, "resamples": resamples}
+    found = rates.rates_intervals(ratios, included, fprs=(0.01,), **how)
+    auc90 = rates.rates_intervals(ratios, included, fprs=(), level=0.9, **how).auc
+    groups = {
+        name: _valued(rates.rates_intervals(ratios[:, tiers == i], included[:, tiers == i], fprs=(), **how).auc)
+        for i, name in enumerate(TIERS)
+    }
+    interval90 = _widened(auc90, blind, 0.9)
+    return {
+        "value": found.auc.mean,
+        "interval": _widened(found.auc, blind, 0.95),
+        "interval90": interval90,
+        "floor": at_floor(interval90),
+        "blind": {"value": float(blind.mean()), "interval": central(0.95), "interval90": central(0.9)},
+        "tpr_at_1%": _valued(found.tpr[0]),
+        "groups": groups,
+        "examples": rates.per_example_auc(margins, included),
+        "roc": roc(ratios, included),
+    }
+
+
+def at_floor(interval: list[float]) -> bool:
+    """Whether an interval lies within FLOOR."""
+    return FLOOR[0] <= interval[0] and interval[1] <= FLOOR[1]
+
+
+def _ratios(margins: np.ndarray, included: np.ndarray, second: np.ndarray) -> np.ndarray:
+    ratios = np.empty_like(margins)
+    for target in (second, ~second):
+        ratios[target] = lira.log_ratio(margins[target], lira.fit(margins[~target], included[~target]))
+    return ratios
+
+
+def _widened(interval: Interval, blind: np.ndarray, level: float) -> list[float]:
+    """The interval, or that of a normal estimate with the spread of the blind ones, whichever is wider."""
+    half = stats.norm.ppf((1 + level) / 2) * blind.std(ddof=1)
+    return [float(min(interval.low, interval.mean - half)), float(max(interval.high, interval.mean + half))]
+
+
+def tiers(margins: np.ndarray, included: np.ndarray) -> np.ndarray:
+    """[examples] 0, 1 or 2: thirds of the examples by memorisation, the mean margin of models with it less that without.
+
+    Args:
+      margins: [models, examples] before anything is deleted.
+      included: [models, examples] bool.
+    """
+    mean = lambda mask: np.where(mask, margins, 0.0).sum(axis=0) / mask.sum(axis=0)  # noqa: E731
+    rank = rankdata(mean(included) - mean(~included), method="ordinal") - 1
+    return (len(TIERS) * rank / len(rank)).astype(int)
+
+
+def closeness(unlearned: np.ndarray, oracle: np.ndarray) -> dict[str, Any]:
+    """KLoM of one set of examples, both [models, examples]: mean and 95th percentile over examples."""
+    mean, p95 = klom.summary(unlearned=unlearned, oracle=oracle)
+    return _valued(mean) | {"p95": _valued(p95), "examples": klom.klom(unlearned=unlearned, oracle=oracle)}
+
+
+# --- A pair of checkpoints --------------------------------------------------------------------------------------------
+
+
+def which_deleted(before: np.ndarray, after: np.ndarray, deleted: np.ndarray, others: np.ndarray) -> dict[str, Any]:
+    """Who sees a model before and after a deletion names the example whose margin fell furthest: was it deleted?
+
+    Args:
+      before, after: [models, examples] margins.
+      deleted, others: [models, examples] bool, at least one of each in every model.
+
+    Returns:
+      value and interval of the mean over models of the probability that a deleted example's margin fell further than
+      that of one of the others, ties counting one half.
+    """
+    each = [auc(drop[out], drop[rest]) for drop, out, rest in zip(before - after, deleted, others, strict=True)]
+    return _valued(Interval(*np.clip(t_interval(np.array(each))[:3], 0.0, 1.0), len(each)))
+
+
+def auc(high: np.ndarray, low: np.ndarray) -> float:
+    """The probability that a value of `high` exceeds one of `low`, a tie counting one half."""
+    ranks = rankdata(np.concatenate([high, low]))[: len(high)]
+    return float((ranks.mean() - (len(high) + 1) / 2) / len(low))
+
+
+# --- Adaptive streams -------------------------------------------------------------------------------------------------
+
+
+class Worlds(NamedTuple):
+    """Models that serve and delete without healing, each in a world of its own.
+
+    margins: [2^L, models, examples] of what is served, by the bit mask of the slices that are off.
+    depth: [2^L] of the node that is served.
+    slice_of: [models, examples] int.
+    """
+
+    margins: np.ndarray
+    depth: np.ndarray
+    slice_of: np.ndarray
+
+
+class Siblings(NamedTuple):
+    """[examples] mean and standard deviation of the margins of models that nothing was deleted from."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+def siblings(margins: np.ndarray) -> Siblings:
+    """What somebody knows who has trained [models, examples] of the same kind."""
+    return Siblings(margins.mean(axis=0), np.maximum(margins.std(axis=0, ddof=1), 1e-9))
+
+
+def stream(worlds: Worlds, known: Siblings, allowed: np.ndarray, how: str, requests: int) -> np.ndarray:
+    """[models, requests] int: whom somebody asks to delete, one after the other, who sees the margins that are served.
+
+    "confident" asks for the example that is answered most confidently beside its siblings'. "mates" does so once and then
+    asks for the example that has lost most since the start: the next of a slice that is off.
+
+    Args:
+      allowed: [examples] bool, whom one may ask for; at least so many.
+    """
+    models = np.arange(len(worlds.slice_of))
+    hit, left = np.zeros(len(models), int), np.tile(allowed, (len(models), 1))
+    start = surprise(worlds.margins[0], known)
+    chosen = np.empty((len(models), requests), int)
+    for number in range(requests):
+        seen = surprise(worlds.margins[hit, models], known)
+        wanted = start - seen if how == "mates" and number else seen
+        chosen[:, number] = pick = np.where(left, wanted, -np.inf).argmax(axis=1)
+        left[models, pick] = False
+        hit |= 1 << worlds.slice_of[models, pick]
+    return chosen
+
+
+def neighbours(chosen: np.ndarray) -> np.ndarray:
+    """To each model the requests that another's answers gave rise to."""
+    return np.roll(chosen, 1, axis=0)
+
+
+def surprise(margins: np.ndarray, known: Siblings) -> np.ndarray:
+    """[models, examples] margins in standard deviations from the siblings' mean."""
+    return (margins - known.mean) / known.deviation
+
+
+def off(worlds: Worlds, chosen: np.ndarray) -> np.ndarray:
+    """[models] bit masks of the slices in which the chosen examples [models, requests] lie."""
+    models = np.arange(len(chosen))[:, None]
+    return np.bitwise_or.reduce(1 << worlds.slice_of[models, chosen], axis=1)
+
+
+def seen(worlds: Worlds, known: Siblings, chosen: np.ndarray) -> dict[str, np.ndarray]:
+    """[models] depth that is served while the slices of the chosen are off, and how confidently these are answered."""
+    mask = off(worlds, chosen)
+    margins = worlds.margins[mask, np.arange(len(mask))]
+    return {"depth": worlds.depth[mask], "margin": told_by(margins, known, chosen)}
+
+
+def told_by(margins: np.ndarray, known: Siblings, chosen: np.ndarray) -> np.ndarray:
+    """[models] how confidently the chosen examples are answered still: their mean surprise."""
+    return np.take_along_axis(surprise(margins, known), chosen, axis=1).mean(axis=1)
+
+
+def apart(served: np.ndarray, oracle: np.ndarray, seed: int, resamples: int) -> dict[str, Any]:
+    """How well a number tells what serves after a stream from what never saw the deleted examples.
+
+    Args:
+      served, oracle: [worlds] of either, after the same requests; worlds are drawn together.
+
+    Returns:
+      value and interval of the AUC.
+    """
+    draws = np.random.default_rng(seed).integers(0, len(served), (resamples, len(served)))
+    found = np.array([auc(served[rows], oracle[rows]) for rows in draws])
+    interval: Interval = percentile_interval(auc(served, oracle), found, len(served))
+    return _valued(interval)
+
+
+def _valued(interval: Interval) -> dict[str, Any]:
+    return {"value": interval.mean, "interval": [interval.low, interval.high]}

@@ -1,0 +1,244 @@
+"""What was found in exact models, from the files of a workdir alone: report.html, report.md, a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from experiments import page, plots, report, results
+from experiments.judge_exact import FLOOR, TIERS
+from experiments.page import Block, Figures, Heading, Key, Table, Text
+from experiments.plots import DASHES, ORACLE, OTHERS, Style
+from experiments.ways import NONE
+
+WIDTH = 170
+STATES = {
+    ("default", "none"): "nothing deleted",
+    ("same slice off in both", "off"): "slice off, beside models with the same slice off",
+    ("beside whole models", "off"): "slice off, beside whole models",
+    ("default", "heal"): "healed",
+}
+SETS = {"forget": "deleted", "same": "same slice", "apart": "other slice", "validation": "valid."}
+STREAMS = {"confident": "asks for the most confident", "mates": "asks for slice-mates"}
+Row = dict[str, Any]
+
+
+def present(workdir: str, found: dict[str, Any]) -> str:
+    """Write the report of a finished run; what the command line prints of it."""
+    file = write(workdir)
+    parts = [f"{kind}:\n{page.to_text(_attacks(rows, brief=True), WIDTH)}" for kind, rows in _kinds(found).items()]
+    return "\n\n".join([*parts, f"report: {file}"])
+
+
+def write(workdir: str | Path) -> Path:
+    """Write report.html and report.md into a finished workdir, and return the path of the first.
+
+    Raises:
+      WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
+    """
+    folder = Path(workdir)
+    config = results.read(folder / "config.json", dict, results.OTHER)
+    found = results.read_results(folder / "results.json")
+    title, blocks = compose(config, found)
+    results.write(folder / "report.md", page.to_markdown(title, blocks))
+    results.write(folder / "report.html", page.to_html(title, blocks))
+    return folder / "report.html"
+
+
+def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Block]]:
+    """The title and the blocks of the page."""
+    one = config["exact"]
+    blocks: list[Block] = [
+        Text(
+            f"Each fleet has {one['models']} models, each with a partition and keys of its own. The {one['asked']} "
+            "examples of one person lie in one slice, another one in every model, and are deleted. Every value is to be "
+            "read beside the held-out oracle's: models that never held the examples, compared with others of their kind "
+            "(U-LiRA: both together, for memberships drawn again and again, the central 95% of them). Brackets are 95% "
+            "intervals over models.",
+            lead=True,
+        )
+    ]
+    for kind, rows in _kinds(found).items():
+        blocks += [Heading(f"{kind}: was it ever there?"), _attacks(rows), _verdict(rows), _groups(rows), *_pictures(rows)]
+        blocks += [Heading(f"{kind}: before and after"), Text(BEFORE_AND_AFTER), _pairs(rows)]
+        blocks += [Heading(f"{kind}: requests that watch what is served"), Text(WATCHING), _streams(rows), *_curves(rows)]
+    return f"Forethought: {config['data']['name']}, exact unlearning judged", [*blocks, *report.settings(config, found)]
+
+
+BEFORE_AND_AFTER = (
+    "Somebody keeps the answers from before a deletion and compares them with those after it: the example whose margin "
+    "fell furthest is called the deleted one. The value is the probability that it fell further than that of an example "
+    "that stayed, in the same slice or in another; 0.5 is a guess. One example of each model was deleted, of the oracle "
+    "the whole group."
+)
+WATCHING = (
+    "One deletion after the other is asked for by somebody who sees the margins that are served and knows those of sibling "
+    "models. What serves then is compared with held-out oracles after the same requests: does the depth that is served, or "
+    "the mean confidence on the deleted, tell which is which? The floor is the same with another model's requests."
+)
+
+
+def _kinds(found: dict[str, Any]) -> dict[str, list[Row]]:
+    """The rows of each kind, oracles first."""
+    names = [row["training"] for row in found["rows"] if row["unlearner"] == "heal"]
+    return {name: [row for row in found["rows"] if name in (row["training"], _kind(row))] for name in names}
+
+
+def _kind(row: Row) -> str:
+    return row["variant"].partition(",")[0]
+
+
+def _name(row: Row) -> str:
+    if row["training"].endswith("oracle"):
+        return row["training"].replace("heldout_", "held-out ") + row["variant"].removeprefix(_kind(row))
+    return STATES[row["variant"], row["unlearner"]]
+
+
+# --- Tables -----------------------------------------------------------------------------------------------------------
+
+
+def _cell(found: dict[str, Any] | None, digits: int = 3, brief: bool = False, scale: float = 1) -> str:
+    if not found or found["value"] is None:
+        return NONE
+    value, (low, high) = found["value"], found["interval"]
+    if brief or low is None:
+        return f"{scale * value:.{digits}f}"
+    return f"{scale * value:.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+
+
+def _attacks(rows: Sequence[Row], brief: bool = False) -> Table:
+    lines = []
+    for row in rows:
+        ulira, near, after = row["extra"]["ulira"], row["extra"].get("klom", {}), row["after"]
+        lines.append(
+            [
+                _name(row),
+                _cell(ulira, brief=brief),
+                "{:.3f} to {:.3f}".format(*ulira["interval90"]),
+                _told(*ulira["interval90"]),
+                _cell(ulira["tpr_at_1%"], 1, brief, 100),
+                *(_cell(near.get(name), 2, brief) for name in SETS),
+                *(f"{100 * after[f'{name}_accuracy']:.1f}" for name in ("forget", "retain", "test")),
+            ]
+        )
+    headers = ["served", "U-LiRA\nAUC", "its 90%\ninterval", "told\napart", "TPR\n@1%"]
+    headers += [f"KLoM\n{name}" for name in SETS.values()]
+    return Table([*headers, "deleted\nacc.", "retain\nacc.", "test\nacc."], lines)
+
+
+def _told(low: float, high: float) -> str:
+    """Whether an attack tells anything, by the 90% interval of its AUC."""
+    if FLOOR[0] <= low and high <= FLOOR[1]:
+        return "no"
+    return "yes" if high < FLOOR[0] or low > FLOOR[1] else "open"
+
+
+def _verdict(rows: Sequence[Row]) -> Text:
+    healed = next(row for row in rows if row["unlearner"] == "heal")
+    audit = healed["extra"]["audit"]
+    return Text(
+        f"Told apart: no where the 90% interval of the AUC lies within {FLOOR[0]} and {FLOOR[1]}, yes where it lies "
+        f"outside, and open between. {audit['equal']} of {audit['nodes']} healed nodes that were trained from scratch as "
+        "well, without the deleted, came out alike to the bit."
+    )
+
+
+def _groups(rows: Sequence[Row]) -> Table:
+    lines = [[_name(row), *(_cell(row["extra"]["ulira"]["groups"][tier]) for tier in TIERS)] for row in rows]
+    return Table(["U-LiRA AUC of a third of the examples", *(f"memorised\n{tier}" for tier in TIERS)], lines)
+
+
+def _pairs(rows: Sequence[Row]) -> Table:
+    lines = [
+        [
+            "oracle, trained anew under other keys" if row["training"] == "oracle" else _name(row),
+            *(_cell(row["extra"]["pair"][where]) for where in ("same", "apart")),
+        ]
+        for row in rows
+        if "pair" in row["extra"]
+    ]
+    return Table(["after", "beside the\nsame slice", "beside\nanother slice"], lines)
+
+
+def _streams(rows: Sequence[Row]) -> Table:
+    lines = []
+    for row in rows:
+        for how, found in row["extra"].get("adaptive", {}).items():
+            last = {name: one[-1] if isinstance(one, list) else one for name, one in found.items()}
+            which = "slices off" if "depth" in found else "healed"
+            who = "floor" if row["training"].endswith("oracle") else "own"
+            lines.append([STREAMS[how], f"{who}, {which}", _cell(last.get("depth")), _cell(last["margin"])])
+    return Table(["somebody", "requests, state", "AUC of\ndepth", "AUC of\nconfidence"], sorted(lines), left=2)
+
+
+# --- Pictures ---------------------------------------------------------------------------------------------------------
+
+
+def _look(style: Style) -> dict[str, Any]:
+    return {"color": style.colour, "linestyle": plots.pattern(style), "linewidth": 1.6}
+
+
+def _pictures(rows: Sequence[Row]) -> list[Block]:
+    drawn = [row for row in rows if row["training"] != "oracle" and "klom" in row["extra"]]
+    styles = [ORACLE, *(Style(colour, dash) for colour, dash in zip(OTHERS, DASHES, strict=False))]
+    names = [_name(row) for row in drawn]
+    panels = [
+        ("U-LiRA: true-positive by false-positive rate", plots.svg(lambda axes: _roc(axes, drawn, styles))),
+        (
+            "U-LiRA AUC of each example, in order",
+            plots.svg(lambda axes: _sorted(axes, [row["extra"]["ulira"]["examples"] for row in drawn], styles, "AUC")),
+        ),
+        (
+            "KLoM of each deleted example, in order",
+            plots.svg(
+                lambda axes: _sorted(axes, [r["extra"]["klom"]["forget"]["examples"] for r in drawn], styles, "nats")
+            ),
+        ),
+    ]
+    return [Figures([Key(name, *style) for name, style in zip(names, styles, strict=False)], panels)]
+
+
+def _roc(axes: Axes, rows: Sequence[Row], styles: Sequence[Style]) -> None:
+    axes.plot([1e-3, 1], [1e-3, 1], color="#b5bdc4", linewidth=1)
+    for row, style in zip(rows, styles, strict=False):
+        curve = row["extra"]["ulira"]["roc"]
+        axes.plot(curve["fpr"], np.maximum(curve["tpr"], 1e-4), **_look(style))
+    axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1), xlabel="false positives", ylabel="true positives")
+
+
+def _sorted(axes: Axes, curves: Sequence[Sequence[float]], styles: Sequence[Style], label: str) -> None:
+    for each, style in zip(curves, styles, strict=False):
+        axes.plot(np.linspace(0, 100, len(each)), np.sort(each), **_look(style))
+    axes.set(xlabel="examples, %", ylabel=label)
+
+
+def _curves(rows: Sequence[Row]) -> list[Block]:
+    """AUC by number of requests while slices are off."""
+    curves = {}
+    for row in rows:
+        for how, found in row["extra"].get("adaptive", {}).items():
+            if "depth" in found:
+                who = "another model's requests" if row["training"].endswith("oracle") else STREAMS[how]
+                curves[f"{who}{f' ({how})' if row['training'].endswith('oracle') else ''}"] = found
+    styles = [Style(colour, dash) for colour, dash in zip(OTHERS, DASHES, strict=False)]
+
+    def draw(axes: Axes, measure: str) -> None:
+        axes.axhline(0.5, color="#b5bdc4", linewidth=1)
+        for found, style in zip(curves.values(), styles, strict=False):
+            values = [one["value"] for one in found[measure]]
+            low, high = zip(*(one["interval"] for one in found[measure]), strict=True)
+            requests = np.arange(1, 1 + len(values))
+            axes.plot(requests, values, **_look(style))
+            axes.fill_between(requests, low, high, color=style.colour, alpha=0.15, linewidth=0)
+        longest = max(len(found[measure]) for found in curves.values())
+        axes.set(xlabel="requests", ylabel="AUC", ylim=(-0.02, 1.02), xticks=range(1, 1 + longest, 1 + longest // 10))
+
+    panels = [
+        ("AUC of the depth that is served", plots.svg(lambda axes: draw(axes, "depth"))),
+        ("AUC of the confidence on the deleted", plots.svg(lambda axes: draw(axes, "margin"))),
+    ]
+    return [Figures([Key(name, *style) for name, style in zip(curves, styles, strict=False)], panels)]
