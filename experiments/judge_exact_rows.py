@@ -139,7 +139,8 @@ def _klom(case: Case, margins: np.ndarray, reference: np.ndarray) -> dict[str, A
     examples = len(case.setup.source.ids)
     validation = np.arange(examples, examples + case.bench.held)
     parts = {"forget": case.cast.asked, "same": case.cast.same, "apart": case.cast.apart, "validation": validation}
-    return {name: judge_exact.closeness(margins[:, part], reference[:, part]) for name, part in parts.items()}
+    found = {name: judge_exact.closeness(margins[:, part], reference[:, part]) for name, part in parts.items()}
+    return found | {name: found["forget"][name] for name in ("value", "interval")}
 
 
 def _pair(case: Case, before: np.ndarray, after: np.ndarray, deleted: np.ndarray | None) -> dict[str, Any]:

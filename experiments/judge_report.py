@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import judge_calibration, judge_plots, page, report, results
+from experiments.judge_metrics import KINDS
 from experiments.page import Block, Heading, Table, Text
 from experiments.plots import ATTACKS
 from experiments.ways import NONE
@@ -222,10 +223,15 @@ def _costs(rows: Sequence[Row]) -> Table:
             row["train_seconds"],
             row["unlearn_flops"],
             row["unlearn_seconds"],
+            row["extra"]["cost"]["amortised_flops"]["10"],
             row["peak_bytes"] / 2**20,
+            row["extra"]["cost"]["storage_bytes"] / 2**20,
         ]
-        lines.append([_name(row), chosen, *(f"{value:.3g}" if value else NONE for value in counts)])
-    headers = ["cost of one model", "rate x steps", "train\nFLOPs", "train\ns", "request\nFLOPs", "request\ns", "peak\nMiB"]
+        pays = row["extra"]["cost"]["break_even_requests"]
+        told = [f"{value:.3g}" if value else NONE for value in counts]
+        lines.append([_name(row), chosen, *told, "never" if pays is None else f"{pays:.3g}"])
+    headers = ["cost of one model", "rate x steps", "train\nFLOPs", "train\ns", "request\nFLOPs", "request\ns"]
+    headers += ["each of\n10, FLOPs", "peak\nMiB", "stored\nMiB", "pays after\nrequests"]
     return Table(headers, lines)
 
 
@@ -272,7 +278,7 @@ def _refused(row: Row) -> Iterator[str]:
         return
     extra = row["extra"]
     metrics = {name: extra[name] for name in ("ulira", "epsilon", "rmia")}
-    metrics |= {f"KLoM {kind}": one for kind, one in extra["klom"].items()}
+    metrics |= {f"KLoM {kind}": extra["klom"][kind] for kind in KINDS}
     for name, one in metrics.items():
         if reason := one.get("refused"):
             yield f"{name}: {reason}"

@@ -8,7 +8,9 @@ import numpy as np
 
 from experiments import judge_fleet, judge_metrics, memorisation
 from experiments.judge_fleet import REPEATS, SHADOWS, TUNING, Case
-from unlearn.metrics import gaps, relearning
+from unlearn.metrics import cost, gaps, relearning
+
+REQUESTS = (1, 10, 100)  # in a model's life, that its preparation is spread over
 
 
 class Entry(NamedTuple):
@@ -30,10 +32,11 @@ def rows(case: Case, entries: list[Entry]) -> list[dict[str, Any]]:
     """The rows of results.json of one case, against its oracles and against vanilla models that never forgot."""
     find = lambda *key: next(one.found for one in entries if (one.training, one.unlearner) == key)  # noqa: E731
     oracle, original = find("oracle", "none"), find("vanilla", "none")
-    return [_row(case, entry, oracle, original) for entry in entries]
+    retraining = next(one.cost["train_flops"] for one in entries if one.training == "oracle")
+    return [_row(case, entry, oracle, original, retraining) for entry in entries]
 
 
-def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, Any]) -> dict[str, Any]:
+def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, Any], retraining: float) -> dict[str, Any]:
     config, found, spent = case.bench.config, entry.found, entry.cost
     before, after, beside = (judge_metrics.numbers(lanes) for lanes in (found["before"], found["after"], oracle["after"]))
     reference = {key: float(np.nanmean(values)) for key, values in beside.items()}
@@ -45,7 +48,8 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
         "average_gap": over_lanes(lambda lane: gaps.average_gap(lane, reference)),
         "mia": over_lanes(lambda lane: lane["mia_auc"]),
         "relearn": relearned(found["relearning"], oracle["relearning"], _accuracy(original)),
-        "cost": {"value": spent["unlearn_flops"], "interval": [spent["unlearn_flops"]] * 2, **spent},
+        "klom": entry.judged["klom"] | {name: entry.judged["klom"]["forget"][name] for name in ("value", "interval")},
+        "cost": cost_of_life(entry, retraining),
         "setting": found["setting"],
         "trials": entry.trials,
         "models": {role: judge_fleet.count(case, entry.training, role) for role in (REPEATS, SHADOWS, TUNING)},
@@ -70,6 +74,31 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
         "unlearn_flops": spent["unlearn_flops"],
         "peak_bytes": spent["peak_bytes"],
         "extra": extra,
+    }
+
+
+def cost_of_life(entry: Entry, retraining: float) -> dict[str, Any]:
+    """What one model and its requests cost; the value is FLOPs per request, of oracles those of retraining.
+
+    Args:
+      retraining: FLOPs of ordinary training, which every request costs who has prepared for none.
+
+    Returns:
+      beside the counts of one model: models that are stored, `preparation_flops` beyond ordinary training,
+      `amortised_flops` per request by the number of requests, and `break_even_requests` against retraining, infinite (null
+      in results.json) if it never pays.
+    """
+    spent = entry.cost
+    request = retraining if entry.training in judge_fleet.ORACLES else spent["unlearn_flops"]
+    preparation = max(spent["train_flops"] - retraining, 0.0)
+    return {
+        "value": request,
+        "interval": [request, request],
+        **spent,
+        "models": 1,
+        "preparation_flops": preparation,
+        "amortised_flops": {str(count): cost.amortised(preparation, request, count) for count in REQUESTS},
+        "break_even_requests": cost.break_even(preparation, request, retraining),
     }
 
 

@@ -270,4 +270,5 @@ def calibration(cases: list[Case]) -> dict[str, Any]:
 def _cost(case: Case, trained: Fleets, name: str, unlearner: str, found: dict[str, Any]) -> dict[str, Any]:
     """FLOPs, seconds and bytes of one model's training and of its request."""
     flops = judge_lanes.update_cost(case.bench, unlearner)["flops"] * found["setting"]["steps"] if found["setting"] else 0.0
-    return trained.cost[name] | {"unlearn_flops": flops, "unlearn_seconds": found["seconds"]}
+    stored = sum(leaf[0].nbytes for leaf in jax.tree.leaves(trained.params[name, REPEATS]))
+    return trained.cost[name] | {"unlearn_flops": flops, "unlearn_seconds": found["seconds"], "storage_bytes": stored}

@@ -28,7 +28,9 @@ def row_of(training, unlearner, case="class", leak=0.0, seed=0, **extra):
     extra = {
         **{name: valued(0.8) for name in ("tow", "mia", "rmia", "tow_mia", "average_gap")},
         "epsilon": valued(1.5),
-        "klom": {kind: valued(0.5 + leak, p95=valued(1.0), examples=rng.gamma(2, 0.3 + leak, POOL)) for kind in KINDS},
+        "klom": valued(0.5 + leak)
+        | {kind: valued(0.5 + leak, p95=valued(1.0), examples=rng.gamma(2, 0.3 + leak, POOL)) for kind in KINDS},
+        "cost": {"storage_bytes": 2**20, "amortised_flops": {"10": 1e7}, "break_even_requests": 2.5 if leak else None},
         "ulira": valued(
             0.5 + leak / 3,
             examples=rng.uniform(0.4, 0.6 + leak / 3, POOL),

@@ -14,7 +14,17 @@ import ml_collections
 import numpy as np
 import pytest
 
-from experiments import comparison, fleet, judge_fleet, judge_metrics, judge_report, results, run_judge, training
+from experiments import (
+    comparison,
+    fleet,
+    judge_fleet,
+    judge_metrics,
+    judge_report,
+    judge_rows,
+    results,
+    run_judge,
+    training,
+)
 from experiments.configs import judge as configs
 from experiments.judge_fleet import REPEATS, ROLES, SHADOWS
 from tests import tiny
@@ -172,9 +182,9 @@ def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
     entries = [(row["setting"], row["training"], row["unlearner"]) for row in found["rows"]]
     assert len(entries) == len(set(entries)) == 2 * (2 + 4 * 2)
     for row in found["rows"]:
-        for name in ("tow", "mia", "ulira", "relearn", "cost"):
+        for name in ("tow", "mia", "ulira", "klom", "relearn", "cost"):
             assert {"value", "interval"} <= row["extra"][name].keys()
-        assert set(row["extra"]["klom"]) == set(judge_metrics.KINDS)
+        assert row["extra"]["klom"].keys() >= set(judge_metrics.KINDS)
         assert len(row["extra"]["trials"]) == (0 if row["unlearner"] == "none" else 2)
     floor = next(row for row in found["rows"] if row["training"] == "heldout_oracle")
     assert floor["extra"]["klom"]["forget"]["value"] > 0
@@ -235,3 +245,19 @@ def test_a_judgement_killed_with_kill_9_ends_with_the_same_rows(tmp_path):
         assert kill_when(broken, moment), f"the judgement ended before {moment}"
     assert child(broken).wait() == 0
     assert settled(broken) == settled(whole)
+
+
+def test_what_a_model_s_requests_cost_over_its_life():
+    def cost(training, train_flops, unlearn_flops):
+        entry = judge_rows.Entry(
+            training, "ascent", {}, {}, [], {"train_flops": train_flops, "unlearn_flops": unlearn_flops}
+        )
+        return judge_rows.cost_of_life(entry, 1000.0)
+
+    ready = cost("readiness", 1400.0, 20.0)
+    assert (ready["value"], ready["preparation_flops"]) == (20.0, 400.0)
+    assert ready["amortised_flops"] == {"1": 420.0, "10": 60.0, "100": 24.0}
+    assert ready["break_even_requests"] == pytest.approx(400 / 980)
+    oracle = cost("oracle", 1000.0, 0.0)
+    assert oracle["value"] == oracle["amortised_flops"]["10"] == 1000.0 and oracle["break_even_requests"] == 0.0
+    assert cost("dpsgd", 9000.0, 1200.0)["break_even_requests"] == float("inf")
