@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.errors import line
-from experiments.judge_metrics import NOTHING, Kept, Labels, margins_of, ulira_ratios
+from experiments.judge_metrics import NOTHING, Kept, Labels, margins_of, some_shadows, ulira_ratios
 from unlearn.metrics import lira, rates
 from unlearn.metrics.intervals import jackknife
 
@@ -41,8 +41,7 @@ def calibrated(groups: dict[str, Group]) -> dict[str, dict[str, dict[str, Any]]]
 
 def by_shadows(group: Group, rows: np.ndarray) -> float:
     """U-LiRA on held-out oracles: each is asked of examples that none of them saw, half of which are called members."""
-    kept = group.held_out
-    part = kept._replace(shadows=kept.shadows[rows], included=kept.included[rows], second=kept.second[rows])
+    part = some_shadows(group.held_out, rows)
     return rates.rates(ulira_ratios(part, group.labels), part.included, fprs=()).auc
 
 

@@ -18,7 +18,6 @@ LEAST = {  # 12 models: intervals need 10, and either half of the shadows 3 with
     "memory_bytes": 1,
     "batch_size": 1,
     "retain": 1,
-    "bootstraps": 1,
 }
 WAYS = ("vanilla", "reweight", "readiness", "dpsgd")
 

@@ -88,18 +88,17 @@ def load(file: Path, included: np.ndarray) -> Kept:
     return Kept(**parts, included=included[shadows], second=second[shadows], failed=failed)
 
 
-def judged(kept: Kept, oracle: Kept | None, labels: Labels, seed: int, resamples: int) -> dict[str, Any]:
+def judged(kept: Kept, oracle: Kept | None, labels: Labels) -> dict[str, Any]:
     """Every metric of one entry against the oracles: name -> {"value", "interval", ...}.
 
     Args:
       kept: the entry.
       oracle: what it is compared with; None for the oracle itself, which would be its own measure.
       labels: of the examples.
-      seed, resamples: of the bootstrap over targets.
     """
     against = lambda metric, *rest: _or_why(lambda: metric(kept, _given(oracle), labels, *rest))  # noqa: E731
     return {
-        "ulira": _or_why(lambda: _ulira(kept, labels, seed, resamples)),
+        "ulira": _or_why(lambda: _ulira(kept, labels)),
         "klom": {kind: against(_klom, kind) for kind in KINDS},
         "epsilon": against(_epsilon),
         "rmia": against(_rmia),
@@ -133,19 +132,28 @@ def ulira_ratios(kept: Kept, labels: Labels) -> np.ndarray:
     return ratios
 
 
-def _ulira(kept: Kept, labels: Labels, seed: int, resamples: int) -> dict[str, Any]:
-    ratios = ulira_ratios(kept, labels)
-    others = int((~kept.included).sum())
+def some_shadows(kept: Kept, rows: np.ndarray) -> Kept:
+    """The entry with fewer shadows."""
+    return kept._replace(shadows=kept.shadows[rows], included=kept.included[rows], second=kept.second[rows])
+
+
+def _ulira(kept: Kept, labels: Labels) -> dict[str, Any]:
+    """Intervals leave out groups of models, as targets and as shadows: the two halves attack each other."""
+    others = 0.9 * int((~kept.included).sum())  # when a group is left out
     told = {name: rate for name, rate in LEVELS.items() if others * rate >= 1}  # a rate finer than one in all is none
-    found = rates.rates_intervals(ratios, kept.included, seed=seed, resamples=resamples, fprs=tuple(told.values()))
-    levels = dict.fromkeys(LEVELS, NOTHING) | dict(zip(told, map(_valued, found.tpr), strict=True))
-    each = rates.per_example_auc(scores.margin(kept.shadows, labels.pool), kept.included)
-    curve = roc(ratios, kept.included)
-    return _valued(found.auc) | {
-        "balanced_accuracy": _valued(found.balanced_accuracy),
-        **levels,
-        "examples": each,
-        "roc": curve,
+
+    def statistic(rows: np.ndarray) -> np.ndarray:
+        part = some_shadows(kept, rows)
+        found = rates.rates(ulira_ratios(part, labels), part.included, fprs=tuple(told.values()))
+        return np.array([found.auc, found.balanced_accuracy, *found.tpr])
+
+    auc, accuracy, *tpr = map(_valued, jackknife(statistic, (len(kept.shadows),)))
+    return auc | {
+        "balanced_accuracy": accuracy,
+        **dict.fromkeys(LEVELS, NOTHING),
+        **dict(zip(told, tpr, strict=True)),
+        "examples": rates.per_example_auc(scores.margin(kept.shadows, labels.pool), kept.included),
+        "roc": roc(ulira_ratios(kept, labels), kept.included),
     }
 
 

@@ -235,12 +235,11 @@ def points_of(case: Case) -> dict[str, dict[str, np.ndarray]]:
 
 def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
     """Every metric that kept logits give."""
-    config = case.bench.config
 
     def compute() -> dict[str, Any]:
         oracle = None if name == ORACLES[0] else _read(case, ORACLES[0], "none")
         kept = _read(case, name, unlearner)
-        return judge_metrics.judged(kept, oracle, _labels(case), config.seed, config.judge.bootstraps)
+        return judge_metrics.judged(kept, oracle, _labels(case))
 
     return case.bench.workdir.stage(f"judged-{case.name}-{name}-{unlearner}", compute)
 

@@ -49,7 +49,6 @@ def test_every_shipped_judgement_passes_and_can_be_set_up(name, monkeypatch):
         ({"judge.memory_bytes": 0}, "judge.memory_bytes is 0: set"),
         ({"judge.batch_size": 0}, "judge.batch_size is 0: set"),
         ({"judge.retain": -1}, "judge.retain is -1: set"),
-        ({"judge.bootstraps": 0}, "judge.bootstraps is 0: set"),
         ({"judge.lanes": 12.5}, "judge.lanes is 12.5, which is no int"),
         ({"judge.lanez": 64}, "no key judge.lanez"),
         ({"judge.tuning.lanes": 0}, "judge.tuning.lanes is 0"),

@@ -141,7 +141,7 @@ def test_fleets_are_told_apart_by_what_they_know():
         return judge_metrics.Kept(*logits, included=included, second=second, failed={"repeats": 0, "shadows": 0})
 
     oracle, floor, knows = fleet_of(0.0), fleet_of(0.0), fleet_of(3.0)
-    found, none = (judge_metrics.judged(one, oracle, labels, 0, 100) for one in (knows, floor))
+    found, none = (judge_metrics.judged(one, oracle, labels) for one in (knows, floor))
     assert found["ulira"]["value"] > 0.95 and abs(none["ulira"]["value"] - 0.5) < 0.05
     assert found["klom"]["forget"]["value"] > none["klom"]["forget"]["interval"][1]
     assert found["klom"]["retain"]["value"] == pytest.approx(none["klom"]["retain"]["value"], abs=0.3)
@@ -155,7 +155,6 @@ TINY = {
     "judge.tuning.lanes": 2,
     "judge.tuning.learning_rates": (0.01,),
     "judge.tuning.steps": (1, 2),
-    "judge.bootstraps": 20,
     "seeds": 2,
     "train.steps": 20,
     "relearn.steps": 3,

@@ -47,7 +47,6 @@ def defaults() -> ml_collections.ConfigDict:
             "memory_bytes": 2**31,  # of a device that the lanes of one program may take together; one lane always runs
             "batch_size": 64,  # of forget and of retain examples in an update
             "retain": 256,  # retain examples that KLoM looks at, chosen by id
-            "bootstraps": 200,  # resamplings of models behind an interval
             # The same trials for every way and algorithm: each rate, looked at after each number of steps.
             "tuning": D({"lanes": 8, "learning_rates": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3), "steps": (5, 20, 80)}),
             "sets": D({"random": D({"setting": "random", "fraction": 0.1}), "class": D({"setting": "class", "target": 3})}),
