@@ -65,7 +65,7 @@ def measure(predict: Callable, params: Any, batch: Batch) -> tuple[np.ndarray, n
     """
     logits = predict(params, batch["x"]).astype(np.float64)
     finite = np.isfinite(logits).all(axis=(1, 2))[:, None]
-    log_p = log_softmax(np.nan_to_num(logits), axis=-1)
+    log_p = log_softmax(np.where(finite[..., None], logits, 0.0), axis=-1)
     losses = -np.take_along_axis(log_p, batch["y"][None, :, None], axis=-1)[..., 0]
     return np.where(finite, logits.argmax(axis=-1) == batch["y"], np.nan), np.where(finite, losses, np.nan)
 

@@ -70,3 +70,12 @@ def test_scores_are_of_a_sample_where_there_are_many():
     sets = benches._sets(config, toys, data.batch(toys.train, np.array([3, 7, 11])))
     assert [len(batch["id"]) for batch in (sets.forget, sets.retain)] == [2, 2]
     assert set(sets.forget["id"]) < {3, 7, 11} and not set(sets.retain["id"]) & {3, 7, 11}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_lane_that_diverged_is_nan_without_a_warning_and_spoils_no_other():
+    diverged = np.array([[np.inf, -np.inf], [0.0, 1.0]])
+    predict = lambda params, x: np.stack([np.log([[0.8, 0.2], [0.3, 0.7]]), diverged])  # noqa: E731
+    right, losses = evaluation.measure(predict, None, {"x": np.zeros((2, 1)), "y": np.array([0, 0])})
+    np.testing.assert_array_equal(right, [[1, 0], [np.nan, np.nan]])
+    np.testing.assert_allclose(losses, [-np.log([0.8, 0.3]), [np.nan, np.nan]])
