@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.errors import line
-from experiments.judge_metrics import NOTHING, Kept, Labels, margins_of, some_shadows, ulira_ratios
-from unlearn.metrics import lira, rates
+from experiments.judge_metrics import NOTHING, Kept, Labels, margins_of, some_shadows
+from unlearn.metrics import lira, rates, scores
 from unlearn.metrics.intervals import jackknife
 
 LEVEL = 0.9
@@ -34,15 +34,20 @@ def calibrated(groups: dict[str, Group]) -> dict[str, dict[str, dict[str, Any]]]
     A group that lost models to failures shortens all of them; an attack that cannot be computed says why.
     """
     every = groups.values()
-    shadows = min(len(one.held_out.shadows) for one in every)
-    fleets = tuple(min(len(fleet.pool) for fleet in kind) for kind in zip(*(one[:2] for one in every), strict=True))
-    return {"shadows": _pooled(by_shadows, groups, (shadows,)), "fleets": _pooled(by_fleets, groups, fleets)}
+    kinds = list(zip(*(one[:2] for one in every), strict=True))
+    shadows = tuple(min(len(fleet.shadows) for fleet in kind) for kind in kinds)
+    fleets = tuple(min(len(fleet.pool) for fleet in kind) for kind in kinds)
+    return {"shadows": _pooled(by_shadows, groups, shadows), "fleets": _pooled(by_fleets, groups, fleets)}
 
 
-def by_shadows(group: Group, rows: np.ndarray) -> float:
-    """U-LiRA on held-out oracles: each is asked of examples that none of them saw, half of which are called members."""
-    part = some_shadows(group.held_out, rows)
-    return rates.rates(ulira_ratios(part, group.labels), part.included, fprs=()).auc
+def by_shadows(group: Group, rows: np.ndarray, oracle_rows: np.ndarray) -> float:
+    """U-LiRA on both fleets of oracles, each with the other as shadows: they are asked of examples that none of them saw,
+    half of which are called members."""
+    fleets = [some_shadows(kept, some) for kept, some in zip(group[:2], (rows, oracle_rows), strict=True)]
+    margins = [scores.margin(kept.shadows, group.labels.pool) for kept in fleets]
+    shadows = [lira.fit(found, kept.included) for found, kept in zip(margins, fleets, strict=True)]
+    ratios = [lira.log_ratio(found, other) for found, other in zip(margins, reversed(shadows), strict=True)]
+    return rates.rates(np.concatenate(ratios), np.concatenate([kept.included for kept in fleets]), fprs=()).auc
 
 
 def by_fleets(group: Group, rows: np.ndarray, oracle_rows: np.ndarray) -> float:

@@ -152,7 +152,7 @@ def _cell(found: dict[str, Any], scale: float, digits: int, brief: bool) -> str:
 # --- Calibration ------------------------------------------------------------------------------------------------------
 
 ATTACKED = {
-    "shadows": "U-LiRA on held-out oracles, asked of examples that none of them saw",
+    "shadows": "U-LiRA on oracles and held-out oracles, by each other, asked of examples that none of them saw",
     "fleets": "LiRA between oracles and held-out oracles, on the forget set",
 }
 

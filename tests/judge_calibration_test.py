@@ -30,7 +30,7 @@ def test_fleets_that_are_alike_pass_and_fleets_that_are_not_fail():
         assert same[attack]["pooled"]["value"] == pytest.approx(np.mean([same[attack][name]["value"] for name in alike]))
     pooled = other["fleets"]["pooled"]
     assert not judge_calibration.inside(pooled) and pooled["interval"][0] > 0.6
-    assert judge_calibration.inside(other["shadows"]["pooled"]), "one fleet against itself"
+    assert judge_calibration.inside(other["shadows"]["pooled"]), "members and others are of one fleet"
 
 
 def test_too_few_models_have_no_verdict_but_a_reason():
