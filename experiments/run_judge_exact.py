@@ -134,7 +134,7 @@ def judge(case: Case) -> list[Row]:
         for role in bar:
             make = {SHADOWS: _shadows, REPEATS: _repeats, ORACLE: _oracle, HELDOUT: _heldout}[role]
             told[role] = _kept(case, role, lambda make=make: make(case, told))
-    kept = {role: fleets.load(_file(case, role)) for role in ROLES}
+    kept = {role: judge_metrics.read(_file(case, role)) for role in ROLES}
     return case.bench.workdir.stage(f"rows-{case.name}", lambda: judge_exact_rows.rows(case, kept, told))
 
 
