@@ -103,7 +103,10 @@ def test_a_shadow_that_holds_none_of_the_pool_has_nothing_to_forget(tmp_path):
     lanes = judge_fleet._lanes(one, "vanilla", SHADOWS)
     params = training.init_lanes(comparison.plain_way(one.bench, 1), lanes, one.bench.train["x"][:1]).params
     (after,) = judge_fleet.forget(one, params, "vanilla", SHADOWS, "ascent", 0.05, (2,))
-    same = [np.asarray(a == b).reshape(LANES, -1).all(axis=1) for a, b in zip(*map(jax.tree.leaves, (after, params)), strict=True)]
+    same = [
+        np.asarray(a == b).reshape(LANES, -1).all(axis=1)
+        for a, b in zip(*map(jax.tree.leaves, (after, params)), strict=True)
+    ]
     assert np.array_equal(np.all(same, axis=0), ~judge_fleet.included(one, "vanilla")[:, 0])
 
 
