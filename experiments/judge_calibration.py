@@ -18,6 +18,7 @@ from unlearn.metrics.intervals import jackknife
 
 LEVEL = 0.9
 BAND = (0.47, 0.53)  # a fair judge's interval lies in here
+POOLED = "pooled"  # the mean over forget sets, beside them
 
 
 class Group(NamedTuple):
@@ -80,6 +81,6 @@ def _pooled(attack: Callable[..., float], groups: dict[str, Group], models: tupl
     try:
         found = jackknife(statistic, models, LEVEL)
     except ValueError as refused:
-        return {"pooled": NOTHING | {"refused": line(refused)}}
+        return {POOLED: NOTHING | {"refused": line(refused)}}
     told = [{"value": one.mean, "interval": [one.low, one.high]} for one in found]
-    return dict(zip([*groups, "pooled"], told, strict=True))
+    return dict(zip([*groups, POOLED], told, strict=True))

@@ -9,6 +9,7 @@ from experiments import checks, forget_sets
 from experiments.bench import Config
 from experiments.configs import judge as configs
 from experiments.errors import UserError
+from experiments.judge_calibration import POOLED
 from experiments.judge_fleet import ORACLES
 
 LEAST = {  # 12 models: intervals need 10, and either half of the shadows 3 with and 3 without each example
@@ -107,6 +108,8 @@ def _set(name: Any, wanted: Any) -> None:
     """Refuse a forget set that is none; its name is part of the names of files."""
     if not isinstance(name, str) or not name.isprintable() or not name or "/" in name:
         raise UserError(f"forget set {name!r} is no name: choose one that is printable and without '/'")
+    if name == POOLED:
+        raise UserError(f"forget set {name!r} is named as all of them together: choose another name")
     if len(name.encode()) > checks.LONGEST:
         raise UserError(f"forget set {name!r} has a long name: choose one of at most {checks.LONGEST} bytes")
     if not isinstance(wanted, Config) or wanted.get("setting") not in tuple(SETS):

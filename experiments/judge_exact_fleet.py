@@ -13,18 +13,15 @@ Exactness rests on s3t's own code: nodes are trained by `s3t.build`, and a heale
 from __future__ import annotations
 
 import itertools
-import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from experiments import data, s3t_bench, s3t_build
-from experiments.errors import UserError, line
+from experiments.errors import UserError
 from experiments.judge_exact import Worlds
-from experiments.results import AGAIN, WorkdirError
 from experiments.s3t_bench import Bench, Nodes
 from s3t import build as builds
 from s3t import partition, planners, train
@@ -256,16 +253,3 @@ def worlds(case: Case, fleet: Fleet, states: np.ndarray) -> Worlds:
     """A fleet and what it serves, from `states`, as streams see it."""
     margins = np.stack([scores.margin(state, case.y) for state in states])
     return Worlds(margins, plans.depth_table(fleet.setup.plan), fleet.slice_of)
-
-
-def load(file: Path) -> dict[str, np.ndarray]:
-    """Read what `judge_metrics.keep` wrote.
-
-    Raises:
-      WorkdirError: the file cannot be read.
-    """
-    try:
-        with np.load(file) as found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise WorkdirError(f"{file} cannot be read ({line(error)}): {AGAIN}") from error

@@ -172,7 +172,7 @@ def forget(case: Case, params: Any, training_: str, role: str, name: str, rate: 
       stops: numbers of updates, increasing; the parameters are wanted after each.
 
     Returns:
-      Parameters of all lanes, for each of `stops`.
+      Parameters of all lanes, for each of `stops`; those of a lane that is asked for nothing stay as they are.
     """
     bench = case.bench
     options = tuple(sorted(judging.options(bench, name).items()))
@@ -211,6 +211,9 @@ def _forgetter(
         def body(state: UnlearnState, step: Array) -> tuple[UnlearnState, None]:
             return algorithm.update(state, request(step), jax.random.fold_in(step_key, step))[0], None
 
+        def only_if_asked(new: Array, old: Array) -> Array:
+            return jnp.where(counts[0] > 0, new, old)  # a draw from nobody would be a stranger
+
         state, ended = algorithm.init(params, request(jnp.asarray(0)), init_key), []
         for start, stop in itertools.pairwise((0, *stops)):
             if loops:
@@ -218,7 +221,7 @@ def _forgetter(
                     state, _ = body(state, jnp.asarray(step))
             else:
                 state, _ = jax.lax.scan(body, state, jnp.arange(start, stop))
-            ended.append(state.params)
+            ended.append(jax.tree.map(only_if_asked, state.params, params))
         return ended
 
     return fleet.over_lanes(single, loops)

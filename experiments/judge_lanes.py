@@ -39,9 +39,13 @@ def at_once(bench: Bench) -> int:
     return bench.workdir.stage("lanes", count)
 
 
-def parts(total: int, most: int) -> Iterator[slice]:
+def _parts(bench: Bench, total: int) -> Iterator[slice]:
+    """The parts of so many lanes, the same whatever devices a judgement goes on with."""
+    return parts(total, at_once(bench), bench.workdir.stage("devices", jax.device_count))
+
+
+def parts(total: int, most: int, devices: int) -> Iterator[slice]:
     """As few and as even slices of `total` lanes as hold `most` at most; multiples of the devices where that goes."""
-    devices = jax.device_count()
     size = -(-total // -(-total // most))
     size = min(-(-size // devices) * devices, most)
     for start in range(0, total, size):
@@ -59,7 +63,7 @@ def spread(lanes: Any) -> Any:
 
 def over(bench: Bench, fn: Callable[[Any], Any], lanes: Any) -> Any:
     """`fn` of all lanes, part by part: numpy arrays, [lanes, ...] each."""
-    found = [jax.device_get(fn(spread(fleet.lane(lanes, part)))) for part in parts(fleet.lane_count(lanes), at_once(bench))]
+    found = [jax.device_get(fn(spread(fleet.lane(lanes, part)))) for part in _parts(bench, fleet.lane_count(lanes))]
     return joined(found)
 
 
@@ -77,7 +81,7 @@ def predict(bench: Bench, params: Any, x: np.ndarray) -> np.ndarray:
 def train(bench: Bench, way: training.Way, lanes: training.Lane, name: str, pools: Any = None) -> training.Trained:
     """Train all lanes of one way, in parts with checkpoints of their own; parameters come to the host."""
     found = []
-    for i, part in enumerate(parts(fleet.lane_count(lanes), at_once(bench))):
+    for i, part in enumerate(_parts(bench, fleet.lane_count(lanes))):
         trained = comparison.train_fleet(bench, way, spread(fleet.lane(lanes, part)), f"{name}-{i}", pools)
         found.append(trained._replace(params=jax.device_get(trained.params)))
     seconds = np.average([one.seconds for one in found], weights=[one.losses.shape[1] for one in found])

@@ -67,20 +67,32 @@ def keep(file: Path, logits: Logits) -> None:
     os.replace(temporary, file)
 
 
-def load(file: Path, included: np.ndarray) -> Kept:
-    """Read what `keep` wrote.
+def read(file: Path) -> Logits:
+    """What `keep` wrote.
 
     Raises:
       WorkdirError: the file cannot be read.
     """
     try:
         with np.load(file) as found:
-            logits = {name: found[name] for name in found.files}
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise WorkdirError(f"{file} cannot be read ({line(error)}): {AGAIN}") from error
+
+
+def load(file: Path, included: np.ndarray) -> Kept:
+    """Read what `keep` wrote of an entry.
+
+    Raises:
+      WorkdirError: the file cannot be read, or is of another fleet.
+    """
+    logits = read(file)
+    try:
         whole = [np.isfinite(logits[name]).all(axis=(1, 2)) for name in ("pool", "retain", "validation", "test")]
         repeats, shadows = np.all(whole, axis=0), np.isfinite(logits["shadows"]).all(axis=(1, 2))
         if len(shadows) != len(included):
             raise ValueError(f"{len(shadows)} shadows instead of {len(included)}")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (ValueError, KeyError) as error:
         raise WorkdirError(f"{file} cannot be read ({line(error)}): {AGAIN}") from error
     parts = {name: leaf[shadows if name == "shadows" else repeats] for name, leaf in logits.items()}
     failed = {"repeats": int((~repeats).sum()), "shadows": int((~shadows).sum())}
@@ -96,15 +108,23 @@ def judged(kept: Kept, oracle: Kept | None, labels: Labels) -> dict[str, Any]:
       oracle: what it is compared with; None for the oracle itself, which would be its own measure.
       labels: of the examples.
     """
-    against = lambda metric, *rest: _or_why(lambda: metric(kept, _given(oracle), labels, *rest))  # noqa: E731
-    return {
+    return distances(kept, oracle, labels) | {
         "ulira": _or_why(lambda: _ulira(kept, labels)),
-        "klom": {kind: against(_klom, kind) for kind in KINDS},
-        "epsilon": against(_epsilon),
-        "rmia": against(_rmia),
         "margins": _or_why(lambda: _margins(kept, labels)),
         "failed": kept.failed,
     }
+
+
+def distances(kept: Kept, oracle: Kept | None, labels: Labels, most: int | None = None) -> dict[str, Any]:
+    """What compares repeats with oracles; of KLoM and epsilon the value of models that are alike depends on their number.
+
+    Args:
+      kept, oracle, labels: as for `judged`.
+      most: repeats to look at; None: all.
+    """
+    few = kept._replace(**{kind: getattr(kept, kind)[:most] for kind in ("pool", "retain", "validation", "test")})
+    against = lambda metric, *rest: _or_why(lambda: metric(few, _given(oracle), labels, *rest))  # noqa: E731
+    return {"klom": {kind: against(_klom, kind) for kind in KINDS}, "epsilon": against(_epsilon), "rmia": against(_rmia)}
 
 
 def _given(oracle: Kept | None) -> Kept:

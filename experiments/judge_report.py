@@ -81,7 +81,10 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
     )
     private = next((row["extra"]["models"] for row in found["rows"] if _fewer(row)), None)
     if private:
-        lead += f" {FEWER} Of DP-SGD there are only {private['repeats']} models and {private['shadows']} shadows."
+        lead += (
+            f" {FEWER} Of DP-SGD there are only {private['repeats']} models and {private['shadows']} shadows: its KLoM and "
+            "epsilon are larger for that alone and have a floor of their own, as many held-out oracles."
+        )
     blocks: list[Block] = [Text(lead, lead=True), *_calibration(found)]
     for case, rows in _cases(found).items():
         blocks += [
@@ -131,6 +134,9 @@ def _table(rows: Sequence[Row], brief: bool = False) -> Table:
         failed = row["extra"]["failed"]
         narrow = [cell.replace(" [", "\n[") for cell in cells]  # fourteen columns are to fit a printed page
         lines.append([_name(row), *narrow, f"{failed['repeats']} + {failed['shadows']}"])
+        if fewer := row["extra"].get("fewer"):
+            cells = [_cell(_at(fewer, path), scale, digits, brief) for path, scale, digits in COLUMNS.values()]
+            lines.append([f"{_name(row)}{FEWER}", *(cell.replace(" [", "\n[") for cell in cells), NONE])
     return Table(["way, algorithm", *COLUMNS, "failed"], lines)
 
 

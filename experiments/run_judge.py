@@ -35,7 +35,7 @@ from experiments import (
 from experiments.bench import Config, resolved, set_up
 from experiments.configs import judge as configs
 from experiments.errors import UserError, blame_user
-from experiments.judge_fleet import ORACLES, REPEATS, SHADOWS, TUNING, Case, Fleets, Setting
+from experiments.judge_fleet import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Case, Fleets, Setting
 
 
 def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
@@ -235,11 +235,16 @@ def points_of(case: Case) -> dict[str, dict[str, np.ndarray]]:
 
 def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
     """Every metric that kept logits give."""
+    config = case.bench.config
 
     def compute() -> dict[str, Any]:
         oracle = None if name == ORACLES[0] else _read(case, ORACLES[0], "none")
         kept = _read(case, name, unlearner)
-        return judge_metrics.judged(kept, oracle, _labels(case))
+        found = judge_metrics.judged(kept, oracle, _labels(case))
+        fewer = PRIVATE in config.trainings and config.judge.private_lanes < config.judge.lanes
+        if name == ORACLES[1] and fewer:  # the floor of a way that has not as many models
+            found["fewer"] = judge_metrics.distances(kept, oracle, _labels(case), config.judge.private_lanes)
+        return found
 
     return case.bench.workdir.stage(f"judged-{case.name}-{name}-{unlearner}", compute)
 

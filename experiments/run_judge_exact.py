@@ -16,7 +16,7 @@ from tqdm import tqdm
 from experiments import checks, judge_exact, judge_exact_rows, judge_metrics, results, s3t_bench, s3t_factory
 from experiments import judge_exact_fleet as fleets
 from experiments.configs import judge_exact as configs
-from experiments.errors import UserError, blame_user
+from experiments.errors import UserError, blame_user, line
 from experiments.judge_exact_fleet import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case, Fleet
 from experiments.judge_exact_rows import Logits, Row
 from experiments.s3t_bench import Config, Nodes
@@ -128,14 +128,26 @@ def look(config: Config) -> Source:
 
 
 def judge(case: Case) -> list[Row]:
-    """Train, delete, heal and judge one kind: its rows."""
+    """Train, delete, heal and judge one kind: its rows.
+
+    Raises:
+      UserError: models that a metric cannot be computed of.
+    """
     told: dict[str, Any] = {}
     with tqdm(ROLES, desc=f"fleets of {case.name}", unit="fleet") as bar:
         for role in bar:
             make = {SHADOWS: _shadows, REPEATS: _repeats, ORACLE: _oracle, HELDOUT: _heldout}[role]
             told[role] = _kept(case, role, lambda make=make: make(case, told))
-    kept = {role: fleets.load(_file(case, role)) for role in ROLES}
-    return case.bench.workdir.stage(f"rows-{case.name}", lambda: judge_exact_rows.rows(case, kept, told))
+    kept = {role: judge_metrics.read(_file(case, role)) for role in ROLES}
+    try:
+        return case.bench.workdir.stage(f"rows-{case.name}", lambda: judge_exact_rows.rows(case, kept, told))
+    except UserError:
+        raise
+    except ValueError as refused:  # a metric: models that all serve nothing, say, which few may do by chance
+        raise UserError(
+            f"{case.name} cannot be judged by these models ({line(refused)}): set --config.exact.models to more, or "
+            "another --config.seed, and use an empty --workdir"
+        ) from refused
 
 
 def _file(case: Case, role: str) -> Path:

@@ -199,7 +199,9 @@ def _study(bench: Bench, seed: int) -> list[Row]:
     budget = s3t_bench.budget_flops(config)
     chosen = s3t_study.at_equal_flops(config.study.planners, config.slices, budget)
     every, file = s3t_study.union(list(chosen.values())), _logits_file(bench, f"nodes-{seed}")
-    told = bench.workdir.stage(f"nodes-{seed}", lambda: _nodes(bench, seed, every), beside=file)
+    folder = bench.workdir.path / f"nodes-{seed}"
+    told = bench.workdir.stage(f"nodes-{seed}", lambda: _nodes(bench, seed, every, folder), beside=file)
+    s3t_nodes.drop(folder)
     logits, first = _load(bench, f"nodes-{seed}"), _streams(bench, seed)
     rows = []
     for name, plan in chosen.items():
@@ -225,14 +227,12 @@ def _study(bench: Bench, seed: int) -> list[Row]:
     return rows
 
 
-def _nodes(bench: Bench, seed: int, plan: Plan) -> dict[str, Any]:
-    """Train the nodes of all plans and keep their logits; the nodes themselves are kept only until then."""
+def _nodes(bench: Bench, seed: int, plan: Plan, folder: Path) -> dict[str, Any]:
+    """Train the nodes of all plans and keep their logits; the nodes themselves are in `folder` meanwhile."""
     build = s3t_bench.of_plan(bench, plan, seed, bench.config.shards)
-    folder = bench.workdir.path / f"nodes-{seed}"
     kept, before = s3t_nodes.read(folder, build.setup)
     nodes, now = s3t_bench.train_build(build, NOBODY, kept, functools.partial(s3t_nodes.keep, folder))
     _save(bench, f"nodes-{seed}", build, nodes)
-    s3t_nodes.drop(folder)
     spent, sizes = before | now, s3t_bench.node_bytes(nodes.values())
     depths = {len(node) for node in plan.nodes}
     mean = lambda depth: float(np.mean([seconds for job, seconds in spent.items() if len(job[1]) == depth]))  # noqa: E731

@@ -331,6 +331,8 @@ def _check_stream(
         raise ValueError(f"a burst's length is of bursts, not of {stream} requests: leave one of the two out")
     if min(after, default=0) < 0:
         raise ValueError(f"numbers of requests are 0 or more, got {min(after)}")
+    if curve and not np.isfinite(curve).all():
+        raise ValueError(f"a quality curve is finite numbers, got {', '.join(f'{value:g}' for value in curve)}")
     if curve and not after:
         raise ValueError("a quality curve is looked up after some requests: say after how many")
 

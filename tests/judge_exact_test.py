@@ -281,8 +281,13 @@ def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
         (tmp_path / part).unlink()
     again = run_judge_exact.run(config, str(tmp_path))
     assert again["rows"] == found["rows"] == json.loads((tmp_path / "results.json").read_text())["rows"]
-    (tmp_path / "logits" / "s3t-oracle.npz").write_bytes(b"")
+    logits = dict(np.load(tmp_path / "logits" / "s3t-shadows.npz"))
+    silent = {**logits, "off": np.zeros_like(logits["off"])}
+    np.savez(tmp_path / "logits" / "s3t-shadows.npz", **silent)
     for part in ("results.json", "stages/rows-s3t.json"):
         (tmp_path / part).unlink()
+    with pytest.raises(UserError, match=r"^s3t cannot be judged by these models \(.*copies\): set --config.exact.models"):
+        run_judge_exact.run(config, str(tmp_path))
+    (tmp_path / "logits" / "s3t-oracle.npz").write_bytes(b"")
     with pytest.raises(results.WorkdirError, match=r"s3t-oracle\.npz cannot be read"):
         run_judge_exact.run(config, str(tmp_path))

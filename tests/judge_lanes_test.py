@@ -50,11 +50,20 @@ def judged(folder, memory_bytes):
     (4, 10, 4, [4, 4, 2]),
     (4, 3, 8, [3]),
 ])  # fmt: skip
-def test_parts_are_even_and_few_and_fit_the_devices(devices, total, most, expected, monkeypatch):
-    monkeypatch.setattr(judge_lanes.jax, "device_count", lambda: devices)
-    found = list(judge_lanes.parts(total, most))
+def test_parts_are_even_and_few_and_fit_the_devices(devices, total, most, expected):
+    found = list(judge_lanes.parts(total, most, devices))
     assert [part.stop - part.start for part in found] == expected
     assert [i for part in found for i in range(part.start, part.stop)] == list(range(total))
+
+
+def test_a_judgement_that_goes_on_with_other_devices_keeps_its_parts(tmp_path, monkeypatch):
+    """10 lanes of 6 at once are 5 + 5 on one device; on four they would be 6 + 4, and the checkpoints of no use."""
+    workdir = results.Workdir(tmp_path)
+    workdir.stage("lanes", lambda: 6)
+    bench = case(tmp_path, 2**31).bench._replace(workdir=workdir)
+    before = list(judge_lanes._parts(bench, 10))
+    monkeypatch.setattr(judge_lanes.jax, "device_count", lambda: 4)
+    assert list(judge_lanes._parts(bench, 10)) == before == [slice(0, 5), slice(5, 10)]
 
 
 def test_a_lane_takes_about_what_each_more_adds_to_a_program(tmp_path):

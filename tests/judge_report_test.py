@@ -121,8 +121,16 @@ def test_failures_are_told_with_their_reasons_and_otherwise_that_there_are_none(
 
 
 def test_fewer_models_are_marked(tmp_path):
-    text, _ = written(tmp_path, every_row())
-    assert "| dpsgd†, ascent |" in text and "† Of DP-SGD there are only 16 models and 16 shadows." in text
+    rows = every_row()
+    rows[1]["extra"]["fewer"] = {
+        "klom": {kind: valued(1.25) for kind in KINDS},
+        "epsilon": valued(1.75),
+        "rmia": valued(0.5),
+    }
+    text, _ = written(tmp_path, rows)
+    assert "| dpsgd†, ascent |" in text and "† Of DP-SGD there are only 16 models and 16 shadows" in text
+    floor = next(line for line in text.splitlines() if line.startswith("| heldout_oracle† |"))
+    assert floor.count("1.25") >= 3 and "1.75" in floor, "of as many held-out oracles"
 
 
 def test_relearning_is_measured_against_the_oracles_and_the_original():

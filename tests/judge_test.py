@@ -96,6 +96,34 @@ def test_a_request_looks_at_its_own_examples_alone(role, tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in leaves) == (role == REPEATS), "other shadows were trained on it"
 
 
+def test_a_shadow_that_holds_none_of_the_pool_has_nothing_to_forget(tmp_path):
+    """Of a pool of one example every other shadow was trained without it: those stay to the bit what they were."""
+    one = case("random")
+    one = one._replace(pool=one.pool[:1], bench=one.bench._replace(workdir=results.Workdir(tmp_path)))
+    lanes = judge_fleet._lanes(one, "vanilla", SHADOWS)
+    params = training.init_lanes(comparison.plain_way(one.bench, 1), lanes, one.bench.train["x"][:1]).params
+    (after,) = judge_fleet.forget(one, params, "vanilla", SHADOWS, "ascent", 0.05, (2,))
+    same = [
+        np.asarray(a == b).reshape(LANES, -1).all(axis=1)
+        for a, b in zip(*map(jax.tree.leaves, (after, params)), strict=True)
+    ]
+    assert np.array_equal(np.all(same, axis=0), ~judge_fleet.included(one, "vanilla")[:, 0])
+
+
+def test_of_fewer_models_alike_klom_and_epsilon_are_larger():
+    """Why DP-SGD's rows have a floor of their own."""
+    rng = np.random.default_rng(0)
+    labels = judge_metrics.Labels(*(np.zeros(60, int) for _ in range(4)), forgotten=np.arange(60) < 30)
+
+    def fleet_of():
+        logits = np.stack([rng.normal(size=(5, 40, 60)), np.zeros((5, 40, 60))], axis=-1)
+        return judge_metrics.Kept(*logits, included=None, second=None, failed={})
+
+    one, oracle = fleet_of(), fleet_of()
+    many, few = (judge_metrics.distances(one, oracle, labels, most) for most in (None, 12))
+    assert few["klom"]["forget"]["value"] > many["klom"]["forget"]["interval"][1]
+
+
 def test_models_with_logits_that_are_not_finite_are_kept_and_counted(tmp_path):
     logits = {kind: np.zeros((4, 3, 2)) for kind in ("pool", "retain", "validation", "test", "shadows")}
     logits["test"][1, 0, 0], logits["shadows"][3, 2, 1] = np.nan, np.inf

@@ -406,6 +406,7 @@ def test_bursts_are_simulated_in_blocks_of_their_own():
         ("--shards 2 --streams 1", "streams"),
         ("--shards 2 --stream odd", "invalid choice"),
         ("--shards 2 --stream adaptive --prior .5,.3,.2", "a prior is of independent requests"),
+        ("--shards 2 --after 1 --quality 0,.5,nan,1", "a quality curve is finite numbers"),
         ("--shards 2 --stream adaptive --burst 2", "not of adaptive requests"),
         ("--shards 2 --stream bursts --burst 0", "at least 1 request"),
         ("--shards 2 --after=-1", "0 or more"),
