@@ -27,6 +27,7 @@ from experiments.memorisation import halved
 from readiness.requests import take
 from unlearn import ALGORITHMS, Request
 from unlearn.base import Array, Batch, Model, UnlearnState
+from unlearn.losses import correct
 
 REPEATS, SHADOWS, TUNING = "repeats", "shadows", "tuning"
 ROLES = (REPEATS, SHADOWS, TUNING)
@@ -157,22 +158,42 @@ def train(case: Case) -> Fleets:
 
 
 class Setting(NamedTuple):
-    """How a request is carried out: so many updates, all at one rate."""
+    """How a request is carried out: so many updates at most, all at one rate."""
 
     learning_rate: float
     steps: int
 
 
-def forget(case: Case, params: Any, training_: str, role: str, name: str, rate: float, stops: tuple[int, ...]) -> list[Any]:
+class Ended(NamedTuple):
+    """Lanes after a request: parameters, and how many updates each was given, [lanes] int."""
+
+    params: Any
+    updates: np.ndarray
+
+
+def forget(
+    case: Case,
+    params: Any,
+    training_: str,
+    role: str,
+    name: str,
+    rate: float,
+    stops: tuple[int, ...],
+    enough: float = -1.0,
+) -> list[Ended]:
     """Carry out the request of every lane by the algorithm `name`.
+
+    A lane rests as soon as no more than a share `enough` of what it is asked to forget is told right: ascent does not end
+    by itself, and what is enough for one model is ruin for another.
 
     Args:
       params: of all lanes of this training and role.
       rate: learning rate.
-      stops: numbers of updates, increasing; the parameters are wanted after each.
+      stops: numbers of updates, increasing; what a lane is after each is wanted.
+      enough: share of the examples; below 0 no lane rests.
 
     Returns:
-      Parameters of all lanes, for each of `stops`; those of a lane that is asked for nothing stay as they are.
+      Lanes after each of `stops`; those that are asked for nothing stay as they are.
     """
     bench = case.bench
     options = tuple(sorted(judging.options(bench, name).items()))
@@ -185,14 +206,17 @@ def forget(case: Case, params: Any, training_: str, role: str, name: str, rate: 
         [jax.random.key_data(jax.random.fold_in(jax.random.key(int(s)), 2 + ROLES.index(role))) for s in seeds]
     )
     pool = jax.tree.map(lambda leaf: leaf[case.pool], bench.train)
-    return judge_lanes.over(bench, lambda lanes: run(lanes, pool, bench.train, rate), (params, keys, wanted, kept))
+    found = judge_lanes.over(bench, lambda lanes: run(lanes, pool, bench.train, rate, enough), (params, keys, wanted, kept))
+    return [Ended(*one) for one in found]
 
 
 @functools.lru_cache(maxsize=64)
 def _forgetter(
     model: Model, name: str, options: tuple, batch_size: int, stops: tuple[int, ...], loops: bool
-) -> Callable[..., list[Any]]:
-    def single(lane: tuple[Any, Array, Array, Array], pool: Batch, train: Batch, rate: Array) -> list[Any]:
+) -> Callable[..., list[tuple[Any, Array]]]:
+    def single(
+        lane: tuple[Any, Array, Array, Array], pool: Batch, train: Batch, rate: Array, enough: Array
+    ) -> list[tuple[Any, Array]]:
         params, raw, wanted, kept = lane
         algorithm = ALGORITHMS[name](model, optax.sgd(rate), **dict(options))
         init_key, *keys, step_key = jax.random.split(jax.random.wrap_key_data(raw), 4)
@@ -208,20 +232,26 @@ def _forgetter(
                 *(take(part, order[rows]) for part, order, rows in zip((pool, train), orders, drawn, strict=True))
             )
 
-        def body(state: UnlearnState, step: Array) -> tuple[UnlearnState, None]:
-            return algorithm.update(state, request(step), jax.random.fold_in(step_key, step))[0], None
+        def is_due(params: Any) -> Array:
+            right = correct(model.apply(params, pool["x"], step_key), pool["y"])
+            known = jnp.sum(jnp.where(wanted, right, 0)) / jnp.maximum(counts[0], 1)
+            return (counts[0] > 0) & (known > enough)  # a draw from nobody would be a stranger
 
-        def only_if_asked(new: Array, old: Array) -> Array:
-            return jnp.where(counts[0] > 0, new, old)  # a draw from nobody would be a stranger
+        def body(carry: tuple[UnlearnState, Array], step: Array) -> tuple[tuple[UnlearnState, Array], None]:
+            state, updates = carry
+            moved = algorithm.update(state, request(step), jax.random.fold_in(step_key, step))[0]
+            due = is_due(state.params)
+            state = jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state)
+            return (state, updates + due), None
 
-        state, ended = algorithm.init(params, request(jnp.asarray(0)), init_key), []
+        carry, ended = (algorithm.init(params, request(jnp.asarray(0)), init_key), jnp.asarray(0)), []
         for start, stop in itertools.pairwise((0, *stops)):
             if loops:
                 for step in range(start, stop):
-                    state, _ = body(state, jnp.asarray(step))
+                    carry, _ = body(carry, jnp.asarray(step))
             else:
-                state, _ = jax.lax.scan(body, state, jnp.arange(start, stop))
-            ended.append(jax.tree.map(only_if_asked, state.params, params))
+                carry, _ = jax.lax.scan(body, carry, jnp.arange(start, stop))
+            ended.append((carry[0].params, carry[1]))
         return ended
 
     return fleet.over_lanes(single, loops)

@@ -66,7 +66,7 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
         "seed": config.seed,
         "before": {key: _mean(values) for key, values in before.items()},
         "after": {key: _mean(values) for key, values in after.items()},
-        "steps": found["setting"]["steps"] if found["setting"] else 0,
+        "steps": found["updates"],
         "stop": "budget" if finite else "diverged",
         "train_seconds": spent["train_seconds"],
         "unlearn_seconds": spent["unlearn_seconds"],

@@ -156,18 +156,14 @@ def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[s
     gap is the mean of |accuracy - oracles'| on forget data and on validation data that stay; None if models diverged.
     """
     bench, tuning = case.bench, case.bench.config.judge.tuning
-    sets = bench.sets.forget, bench.sets.validation_retain
-
-    def accuracies(params: Any) -> np.ndarray:
-        return np.array([evaluation.measure(judging.predictor(bench), params, batch)[0].mean() for batch in sets])
 
     def trials() -> list[dict[str, Any]]:
-        oracle, found = accuracies(trained.params["oracle", TUNING]), []
+        oracle, found = np.array(aim(case, trained)), []
         for rate in tuning.learning_rates:
             stops = tuple(tuning.steps)
-            ended = judge_fleet.forget(case, trained.params[name, TUNING], name, TUNING, unlearner, rate, stops)
-            for steps, params in zip(tuning.steps, ended, strict=True):
-                seen = accuracies(params)
+            ended = judge_fleet.forget(case, trained.params[name, TUNING], name, TUNING, unlearner, rate, stops, oracle[0])
+            for steps, one in zip(tuning.steps, ended, strict=True):
+                seen = np.array(_accuracies(case, one.params))
                 gap = float(np.abs(seen - oracle).mean())
                 found.append({"learning_rate": rate, "steps": steps, "forget": seen[0], "kept": seen[1], "gap": gap})
         return found
@@ -175,6 +171,17 @@ def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[s
     kept = bench.workdir.stage(f"trials-{case.name}-{name}-{unlearner}", trials)
     bench.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept)
     return kept
+
+
+def aim(case: Case, trained: Fleets) -> list[float]:
+    """What requests aim at, on models that nothing is reported of: oracles' accuracy on forget data, where a request rests,
+    and on validation data that stay."""
+    return case.bench.workdir.stage(f"aim-{case.name}", lambda: _accuracies(case, trained.params["oracle", TUNING]))
+
+
+def _accuracies(case: Case, params: Any) -> list[float]:
+    sets, predict = case.bench.sets, judging.predictor(case.bench)
+    return [float(evaluation.measure(predict, params, batch)[0].mean()) for batch in (sets.forget, sets.validation_retain)]
 
 
 def chosen(trials: list[dict[str, Any]]) -> Setting:
@@ -189,13 +196,14 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
     file = _file(case, name, unlearner)
 
     def compute() -> dict[str, Any]:
-        ended, seconds = {role: trained.params[name, role] for role in (REPEATS, SHADOWS)}, 0.0
+        ended, seconds, updates = {role: trained.params[name, role] for role in (REPEATS, SHADOWS)}, 0.0, 0.0
         if setting:
+            rate, stops, (enough, _) = setting.learning_rate, (setting.steps,), aim(case, trained)
             for role, params in ended.items():
                 with results.stopwatch() as stopwatch:
-                    rate, stops = setting.learning_rate, (setting.steps,)
-                    (ended[role],) = judge_fleet.forget(case, params, name, role, unlearner, rate, stops)
-                seconds += stopwatch()
+                    (after,) = judge_fleet.forget(case, params, name, role, unlearner, rate, stops, enough)
+                ended[role], seconds = after.params, seconds + stopwatch()
+                updates = float(after.updates.mean()) if role == REPEATS else updates
         judge_metrics.keep(file, _logits(case, ended))
         few = slice(0, bench.config.seeds)
         before, after = (fleet.lane(params, few) for params in (trained.params[name, REPEATS], ended[REPEATS]))
@@ -204,6 +212,7 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
             "after": judging.score(bench, after),
             "relearning": judging.relearn(bench, after),
             "setting": setting._asdict() if setting else None,
+            "updates": updates,
             "seconds": seconds / (2 * judge_fleet.count(case, name, REPEATS)),
         }
 
@@ -273,6 +282,6 @@ def calibration(cases: list[Case]) -> dict[str, Any]:
 
 def _cost(case: Case, trained: Fleets, name: str, unlearner: str, found: dict[str, Any]) -> dict[str, Any]:
     """FLOPs, seconds and bytes of one model's training and of its request."""
-    flops = judge_lanes.update_cost(case.bench, unlearner)["flops"] * found["setting"]["steps"] if found["setting"] else 0.0
+    flops = judge_lanes.update_cost(case.bench, unlearner)["flops"] * found["updates"] if found["setting"] else 0.0
     stored = sum(leaf[0].nbytes for leaf in jax.tree.leaves(trained.params[name, REPEATS]))
     return trained.cost[name] | {"unlearn_flops": flops, "unlearn_seconds": found["seconds"], "storage_bytes": stored}

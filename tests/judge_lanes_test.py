@@ -36,7 +36,7 @@ def judged(folder, memory_bytes):
     lanes = judge_fleet._lanes(one, "vanilla", REPEATS)
     way = comparison.plain_way(one.bench, one.bench.config.train.steps)
     params = judge_lanes.train(one.bench, way, lanes, "some").params
-    (after,) = judge_fleet.forget(one, params, "vanilla", REPEATS, "ascent", 0.01, (2,))
+    ((after, _),) = judge_fleet.forget(one, params, "vanilla", REPEATS, "ascent", 0.01, (2,))
     logits = judge_lanes.predict(one.bench, after, one.bench.sets.test["x"][:20])
     divided = [len(leaf.sharding.device_set) for leaf in jax.tree.leaves(judge_lanes.spread(params))]
     return params, logits, sorted(set(divided))

@@ -21,6 +21,7 @@ from experiments import (
     judge_metrics,
     judge_report,
     judge_rows,
+    models,
     results,
     run_judge,
     training,
@@ -92,7 +93,8 @@ def test_a_request_looks_at_its_own_examples_alone(role, tmp_path):
     for ended, same in zip(after, again, strict=True):
         for a, b in zip(jax.tree.leaves(fleet.lane(ended, 0)), jax.tree.leaves(fleet.lane(same, 0)), strict=True):
             np.testing.assert_array_equal(a, b)
-    leaves = jax.tree.leaves(again[-1])
+    assert [one.updates.tolist() for one in after] == [[1] * LANES, [3] * LANES]
+    leaves = jax.tree.leaves(again[-1].params)
     assert all(np.isfinite(leaf).all() for leaf in leaves) == (role == REPEATS), "other shadows were trained on it"
 
 
@@ -102,12 +104,40 @@ def test_a_shadow_that_holds_none_of_the_pool_has_nothing_to_forget(tmp_path):
     one = one._replace(pool=one.pool[:1], bench=one.bench._replace(workdir=results.Workdir(tmp_path)))
     lanes = judge_fleet._lanes(one, "vanilla", SHADOWS)
     params = training.init_lanes(comparison.plain_way(one.bench, 1), lanes, one.bench.train["x"][:1]).params
-    (after,) = judge_fleet.forget(one, params, "vanilla", SHADOWS, "ascent", 0.05, (2,))
+    ((after, updates),) = judge_fleet.forget(one, params, "vanilla", SHADOWS, "ascent", 0.05, (2,))
     same = [
         np.asarray(a == b).reshape(LANES, -1).all(axis=1)
         for a, b in zip(*map(jax.tree.leaves, (after, params)), strict=True)
     ]
     assert np.array_equal(np.all(same, axis=0), ~judge_fleet.included(one, "vanilla")[:, 0])
+    np.testing.assert_array_equal(updates, 2 * judge_fleet.included(one, "vanilla")[:, 0])
+
+
+def test_a_lane_rests_when_enough_is_forgotten(tmp_path):
+    """It is told right of no more than the share, and of more after one update fewer."""
+    one = case("class")
+    one = one._replace(bench=one.bench._replace(workdir=results.Workdir(tmp_path)))
+    way, lanes = comparison.plain_way(one.bench, 60), judge_fleet._lanes(one, "vanilla", REPEATS)
+    data, epoch = one.bench.train, training.make_epoch(comparison.plain_way(one.bench, 60), one.bench.devices, False)
+    states = training.init_lanes(way, lanes, data["x"][:1])
+    params = epoch(states, lanes, data, None, 0, way.per_epoch)[0].params
+    request = functools.partial(judge_fleet.forget, one, params, "vanilla", REPEATS, "ascent", 0.05)
+
+    images = data["x"][one.bench.forget]
+
+    def known(params, lane):
+        logits = models.as_model(one.bench.module).apply(fleet.lane(params, lane), images, jax.random.key(0))
+        return float((np.argmax(logits, axis=1) == np.asarray(data["y"])[one.bench.forget]).mean())
+
+    (ended,) = request((40,), enough=0.3)
+    every = request(tuple(range(1, 41)))
+    assert ended.updates.min() > 0 and len(set(ended.updates.tolist())) > 1
+    for lane, updates in enumerate(ended.updates):
+        assert known(ended.params, lane) <= 0.3 or updates == 40
+        for leaf, other in zip(*map(jax.tree.leaves, (ended.params, every[updates - 1].params)), strict=True):
+            np.testing.assert_allclose(leaf[lane], other[lane], rtol=1e-4, atol=1e-5)
+        before = every[updates - 2].params if updates > 1 else params
+        assert known(before, lane) > 0.3
 
 
 def test_of_fewer_models_alike_klom_and_epsilon_are_larger():
