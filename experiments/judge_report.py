@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,23 @@ WIDTH = 170
 FEWER = "†"
 Row = dict[str, Any]
 
-# header -> where a row has it, times what, digits
-COLUMNS: dict[str, tuple[tuple[str, ...], float, int]] = {
-    "forget\nacc.": (("intervals", "forget_accuracy"), 100, 1),
-    "test-retain\nacc.": (("intervals", "test_retain_accuracy"), 100, 1),
-    "ToW": (("tow",), 1, 3),
-    "MIA\nAUC": (("mia",), 1, 3),
-    "U-LiRA\nAUC": (("ulira",), 1, 3),
-    "TPR\n@1%": (("ulira", "tpr_at_1%"), 100, 1),
-    "KLoM\nforget": (("klom", "forget"), 1, 2),
-    "KLoM\nretain": (("klom", "retain"), 1, 2),
-    "KLoM\nvalid.": (("klom", "validation"), 1, 2),
-    "epsilon": (("epsilon",), 1, 2),
-    "RMIA\nAUC": (("rmia",), 1, 3),
-    "relearn\narea": (("relearn",), 1, 2),
+# Where quantities end; a t-interval does not know.
+SHARE, DISTANCE, ANY = (0.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
+
+# header -> where a row has it, times what, digits, and where it ends
+COLUMNS: dict[str, tuple[tuple[str, ...], float, int, tuple[float, float]]] = {
+    "forget\nacc.": (("intervals", "forget_accuracy"), 100, 1, SHARE),
+    "test-retain\nacc.": (("intervals", "test_retain_accuracy"), 100, 1, SHARE),
+    "ToW": (("tow",), 1, 3, SHARE),
+    "MIA\nAUC": (("mia",), 1, 3, SHARE),
+    "U-LiRA\nAUC": (("ulira",), 1, 3, SHARE),
+    "TPR\n@1%": (("ulira", "tpr_at_1%"), 100, 1, SHARE),
+    "KLoM\nforget": (("klom", "forget"), 1, 2, DISTANCE),
+    "KLoM\nretain": (("klom", "retain"), 1, 2, DISTANCE),
+    "KLoM\nvalid.": (("klom", "validation"), 1, 2, DISTANCE),
+    "epsilon": (("epsilon",), 1, 2, DISTANCE),
+    "RMIA\nAUC": (("rmia",), 1, 3, SHARE),
+    "relearn\narea": (("relearn",), 1, 2, ANY),
 }
 
 SETS = {  # setting -> what is forgotten
@@ -130,14 +134,17 @@ def _told(row: Row) -> str:
 def _table(rows: Sequence[Row], brief: bool = False) -> Table:
     lines = []
     for row in rows:
-        cells = [_cell(_at(row["extra"], path), scale, digits, brief) for path, scale, digits in COLUMNS.values()]
         failed = row["extra"]["failed"]
-        narrow = [cell.replace(" [", "\n[") for cell in cells]  # fourteen columns are to fit a printed page
-        lines.append([_name(row), *narrow, f"{failed['repeats']} + {failed['shadows']}"])
+        lines.append([_name(row), *_cells(row["extra"], brief), f"{failed['repeats']} + {failed['shadows']}"])
         if fewer := row["extra"].get("fewer"):
-            cells = [_cell(_at(fewer, path), scale, digits, brief) for path, scale, digits in COLUMNS.values()]
-            lines.append([f"{_name(row)}{FEWER}", *(cell.replace(" [", "\n[") for cell in cells), NONE])
+            lines.append([f"{_name(row)}{FEWER}", *_cells(fewer, brief), NONE])
     return Table(["way, algorithm", *COLUMNS, "failed"], lines)
+
+
+def _cells(extra: dict[str, Any], brief: bool) -> list[str]:
+    """A row's values by COLUMNS, intervals below them: fourteen columns are to fit a printed page."""
+    cells = [_cell(_at(extra, path), scale, digits, brief, ends) for path, scale, digits, ends in COLUMNS.values()]
+    return [cell.replace(" [", "\n[") for cell in cells]
 
 
 def _at(extra: Any, path: Sequence[str]) -> dict[str, Any]:
@@ -146,12 +153,13 @@ def _at(extra: Any, path: Sequence[str]) -> dict[str, Any]:
     return extra or {"value": None, "interval": [None, None]}
 
 
-def _cell(found: dict[str, Any], scale: float, digits: int, brief: bool) -> str:
+def _cell(found: dict[str, Any], scale: float, digits: int, brief: bool, ends: tuple[float, float] = ANY) -> str:
     value, (low, high) = found["value"], found["interval"]
     if value is None:
         return NONE
     if brief or low is None:
         return f"{scale * value:.{digits}f}"
+    low, high = max(low, ends[0]), min(high, ends[1])
     return f"{scale * value:.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
 
 

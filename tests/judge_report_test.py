@@ -142,3 +142,10 @@ def test_relearning_is_measured_against_the_oracles_and_the_original():
     assert told["value"] == pytest.approx(np.mean([0.25 / 0.8, 0]))
     none = judge_rows.relearned({"part": [climbing, flat]}, oracle, 0.2)["attacks"]["part"]
     assert none["steps"]["lanes"] == none["area"]["lanes"] == 0, "there is no room"
+
+
+def test_an_interval_is_shown_as_far_as_its_quantity_goes():
+    wide = {"value": 0.9, "interval": [-0.2, 1.3]}
+    assert judge_report._cell(wide, 100, 1, False, judge_report.SHARE) == "90.0 [0.0, 100.0]"
+    assert judge_report._cell(wide, 1, 1, False, judge_report.DISTANCE) == "0.9 [0.0, 1.3]"
+    assert judge_report._cell(wide, 1, 1, False) == "0.9 [-0.2, 1.3]"
