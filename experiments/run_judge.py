@@ -247,7 +247,8 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
     config = case.bench.config
 
     def compute() -> dict[str, Any]:
-        oracle = None if name == ORACLES[0] else _read(case, ORACLES[0], "none")
+        reference = judge_fleet.reference(name)
+        oracle = _read(case, reference, "none") if reference else None
         kept = _read(case, name, unlearner)
         found = judge_metrics.judged(kept, oracle, _labels(case))
         fewer = PRIVATE in config.trainings and config.judge.private_lanes < config.judge.lanes

@@ -77,6 +77,15 @@ def test_no_two_fleets_share_a_model():
     assert len(np.unique(every, axis=0)) == len(every) == 2 * LANES + 2 + LANES
 
 
+def test_models_are_compared_with_oracles_of_other_keys():
+    """Models of one key start alike: at full size the margins of vanilla models and of oracles correlate by .9."""
+    keys = lambda way: {key.tobytes() for key in np.asarray(judge_fleet._lanes(case("class"), way, REPEATS).key)}  # noqa: E731
+    for way in ("heldout_oracle", "vanilla", "reweight", "readiness", "dpsgd"):
+        reference = judge_fleet.reference(way)
+        assert reference in judge_fleet.ORACLES and keys(way).isdisjoint(keys(reference))
+    assert judge_fleet.reference("oracle") is None and keys("vanilla") == keys("oracle")
+
+
 @pytest.mark.parametrize("role", [REPEATS, SHADOWS])
 def test_a_request_looks_at_its_own_examples_alone(role, tmp_path):
     """What a shadow was not trained on may be anything: it forgets, and keeps, the same bytes."""
