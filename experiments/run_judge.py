@@ -175,8 +175,18 @@ def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[s
 
 def aim(case: Case, trained: Fleets) -> list[float]:
     """What requests aim at, on models that nothing is reported of: oracles' accuracy on forget data, where a request rests,
-    and on validation data that stay."""
-    return case.bench.workdir.stage(f"aim-{case.name}", lambda: _accuracies(case, trained.params["oracle", TUNING]))
+    and on validation data that stay.
+
+    Raises:
+      UserError: an oracle diverged; one line that says what to do.
+    """
+    found = case.bench.workdir.stage(f"aim-{case.name}", lambda: _accuracies(case, trained.params["oracle", TUNING]))
+    if None in found:
+        raise UserError(
+            f"oracles of set {case.name!r} have logits that are not finite, so that no request has an aim: lower "
+            "--config.train.learning_rate and use an empty --workdir"
+        )
+    return found
 
 
 def _accuracies(case: Case, params: Any) -> list[float]:
