@@ -143,7 +143,18 @@ def _verdict(rows: Sequence[Row]) -> Text:
     return Text(
         f"Told apart: no where the 90% interval of the AUC lies within {FLOOR[0]} and {FLOOR[1]}, yes where it lies "
         f"outside, and open between. {audit['equal']} of {audit['nodes']} healed nodes that were trained from scratch as "
-        "well, without the deleted, came out alike to the bit."
+        "well, without the deleted, came out alike to the bit." + _silent(rows)
+    )
+
+
+def _silent(rows: Sequence[Row]) -> str:
+    """Attacks find less where fewer models answer."""
+    silent = next((row["extra"]["silent"] for row in rows if "silent" in row["extra"]), {"shadows": 0})
+    if not silent["shadows"]:
+        return ""
+    return (
+        f" With the slice off {silent['shadows']} models of U-LiRA and {silent['repeats']} of KLoM serve nothing, "
+        "which is alike for everyone: attacks on these rows see that much less."
     )
 
 

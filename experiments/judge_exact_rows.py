@@ -84,6 +84,7 @@ def _kind_rows(case: Case, found: Found) -> list[Row]:
         "ulira": _ulira(case, shadows["off"], found.tier),
         "klom": _klom(case, repeats["off"], oracle["off"]),
         "adaptive": found.streams["off"],
+        "silent": {role: _silent(found.logits[role]["off"]) for role in (SHADOWS, REPEATS)},
     }
     whole = {
         "ulira": _ulira(case, np.where(held, shadows["off"], shadows["none"]), found.tier),
@@ -103,6 +104,11 @@ def _kind_rows(case: Case, found: Found) -> list[Row]:
         _row(case, found, (case.name, "beside whole models", "off"), (REPEATS, "off"), whole),
         _row(case, found, (case.name, "default", "heal"), (REPEATS, "heal"), healed),
     ]
+
+
+def _silent(logits: np.ndarray) -> int:
+    """How many models serve nothing; their margins are all alike, and so tell nothing."""
+    return int((~logits.any(axis=(1, 2))).sum())
 
 
 def _margins_of(case: Case, logits: Logits) -> Logits:

@@ -97,8 +97,17 @@ def asked(case: Case, training_: str, role: str) -> np.ndarray:
     return np.broadcast_to(np.isin(case.pool, case.bench.forget), (count(case, training_, role), len(case.pool)))
 
 
+def reference(training_: str) -> str | None:
+    """The oracles that repeats are compared with: of other keys than theirs, so that the fleets are independent.
+
+    Ways share their keys with the oracles, one model of every way to a seed: those start alike and see the same order of
+    batches, and their margins go together. So they are compared with the held-out oracles, and these with the oracles.
+    """
+    return {ORACLES[0]: None, ORACLES[1]: ORACLES[0]}.get(training_, ORACLES[1])
+
+
 def _lanes(case: Case, training_: str, role: str) -> training.Lane:
-    """Lanes with keys of their own: no two fleets share a model, so targets and shadows are disjoint."""
+    """Lanes with keys of their own for each role, so that targets, shadows and what is tuned on are disjoint."""
     bench, stream = case.bench, 2 * ROLES.index(role) + (training_ == "heldout_oracle")
     seeds = bench.config.seed + np.arange(count(case, training_, role))
     member = members(case, training_, role)

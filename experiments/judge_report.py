@@ -78,8 +78,9 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
     models, tuning = config["judge"]["lanes"], config["judge"]["tuning"]
     lead = (
         "Every value is to be read beside the held-out oracle's, the floor: models retrained without the forget set, "
-        f"compared with others of their kind. A row is {models} models that forgot one set (KLoM, epsilon, RMIA; the "
-        f"first {config['seeds']} of them ToW, MIA and relearning) and {models} shadows that each forgot a half of its "
+        "compared with others of their kind. KLoM, epsilon and RMIA compare all ways with them, too, since oracles start "
+        f"from the same keys as the ways. A row is {models} models that forgot one set (KLoM, epsilon, RMIA; the first "
+        f"{config['seeds']} of them ToW, MIA and relearning) and {models} shadows that each forgot a half of its "
         "own of a pool (U-LiRA). Brackets are 95% intervals over models. Learning rate and steps were chosen for every "
         f"row from the same {len(tuning['learning_rates']) * len(tuning['steps'])} trials."
     )

@@ -175,8 +175,18 @@ def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[s
 
 def aim(case: Case, trained: Fleets) -> list[float]:
     """What requests aim at, on models that nothing is reported of: oracles' accuracy on forget data, where a request rests,
-    and on validation data that stay."""
-    return case.bench.workdir.stage(f"aim-{case.name}", lambda: _accuracies(case, trained.params["oracle", TUNING]))
+    and on validation data that stay.
+
+    Raises:
+      UserError: an oracle diverged; one line that says what to do.
+    """
+    found = case.bench.workdir.stage(f"aim-{case.name}", lambda: _accuracies(case, trained.params["oracle", TUNING]))
+    if None in found:
+        raise UserError(
+            f"oracles of set {case.name!r} have logits that are not finite, so that no request has an aim: lower "
+            "--config.train.learning_rate and use an empty --workdir"
+        )
+    return found
 
 
 def _accuracies(case: Case, params: Any) -> list[float]:
@@ -247,7 +257,8 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
     config = case.bench.config
 
     def compute() -> dict[str, Any]:
-        oracle = None if name == ORACLES[0] else _read(case, ORACLES[0], "none")
+        reference = judge_fleet.reference(name)
+        oracle = _read(case, reference, "none") if reference else None
         kept = _read(case, name, unlearner)
         found = judge_metrics.judged(kept, oracle, _labels(case))
         fewer = PRIVATE in config.trainings and config.judge.private_lanes < config.judge.lanes

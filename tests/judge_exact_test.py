@@ -276,6 +276,7 @@ def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
         assert row["training"] == "oracle" or row["extra"]["klom"].keys() >= {"forget", "same", "apart", "validation"}
     healed = found["rows"][-1]["extra"]
     assert healed["audit"] == {"nodes": 7, "equal": 7}
+    assert [row["extra"]["silent"] for row in found["rows"] if "silent" in row["extra"]] == [{"shadows": 0, "repeats": 0}]
     assert "held-out oracle" in judge_exact_report.present(str(tmp_path), found)
     for part in ("results.json", "stages/rows-s3t.json"):
         (tmp_path / part).unlink()

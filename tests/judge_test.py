@@ -27,6 +27,7 @@ from experiments import (
     training,
 )
 from experiments.configs import judge as configs
+from experiments.errors import UserError
 from experiments.judge_fleet import REPEATS, ROLES, SHADOWS
 from tests import tiny
 
@@ -75,6 +76,23 @@ def test_no_two_fleets_share_a_model():
     keys.append(np.asarray(judge_fleet._lanes(case("class"), "heldout_oracle", REPEATS).key))
     every = np.concatenate(keys)
     assert len(np.unique(every, axis=0)) == len(every) == 2 * LANES + 2 + LANES
+
+
+def test_oracles_that_diverged_are_no_aim(tmp_path):
+    one = case("class")
+    one = one._replace(bench=one.bench._replace(workdir=results.Workdir(tmp_path)))
+    one.bench.workdir.stage("aim-class", lambda: [float("nan"), 0.9])
+    with pytest.raises(UserError, match="oracles of set 'class' have logits that are not finite"):
+        run_judge.aim(one, judge_fleet.Fleets({}, {}))
+
+
+def test_models_are_compared_with_oracles_of_other_keys():
+    """Models of one key start alike: at full size the margins of vanilla models and of oracles correlate by .9."""
+    keys = lambda way: {key.tobytes() for key in np.asarray(judge_fleet._lanes(case("class"), way, REPEATS).key)}  # noqa: E731
+    for way in ("heldout_oracle", "vanilla", "reweight", "readiness", "dpsgd"):
+        reference = judge_fleet.reference(way)
+        assert reference in judge_fleet.ORACLES and keys(way).isdisjoint(keys(reference))
+    assert judge_fleet.reference("oracle") is None and keys("vanilla") == keys("oracle")
 
 
 @pytest.mark.parametrize("role", [REPEATS, SHADOWS])
