@@ -92,15 +92,14 @@ def _widened(interval: Interval, blind: np.ndarray, level: float) -> list[float]
     return [float(min(interval.low, interval.mean - half)), float(max(interval.high, interval.mean + half))]
 
 
-def tiers(margins: np.ndarray, included: np.ndarray) -> np.ndarray:
+def tiers(knowing: np.ndarray, others: np.ndarray) -> np.ndarray:
     """[examples] 0, 1 or 2: thirds of the examples by memorisation, the mean margin of models with it less that without.
 
     Args:
-      margins: [models, examples] before anything is deleted.
-      included: [models, examples] bool.
+      knowing, others: [models, examples] margins of models that hold all examples, and none; no shadows among them, or
+        the most memorised would be those that an attack happens to find.
     """
-    mean = lambda mask: np.where(mask, margins, 0.0).sum(axis=0) / mask.sum(axis=0)  # noqa: E731
-    rank = rankdata(mean(included) - mean(~included), method="ordinal") - 1
+    rank = rankdata(knowing.mean(axis=0) - others.mean(axis=0), method="ordinal") - 1
     return (len(TIERS) * rank / len(rank)).astype(int)
 
 

@@ -40,7 +40,7 @@ def rows(case: Case, kept: dict[str, Logits], told: dict[str, Any]) -> list[Row]
         group_off = 1 << fleet.slice_of[:, case.cast.asked[0]]  # though nobody of the group is there
         kept[role] |= {"none": states[0], "off": states[group_off, models]}
     margins = {role: _margins_of(case, logits) for role, logits in kept.items()}
-    tier = judge_exact.tiers(margins[SHADOWS]["none"][:, case.cast.asked], case.included)
+    tier = judge_exact.tiers(*(margins[role]["none"][:, case.cast.asked] for role in (REPEATS, ORACLE)))
     found = Found(kept, margins, told, tier, _adaptive(case, kept, told[ORACLE]["streams"]))
     return [*_oracle_rows(case, found), *_kind_rows(case, found)]
 

@@ -32,7 +32,7 @@ def at_once(bench: Bench) -> int:
 
     def count() -> int:
         counted = [*training_costs(bench).values(), *(update_cost(bench, name) for name in bench.config.request.unlearners)]
-        taken = max([_prediction_bytes(bench), *(int(one["lane_bytes"]) for one in counted)])
+        taken = max([int(prediction_cost(bench)["lane_bytes"]), *(int(one["lane_bytes"]) for one in counted)])
         bench.workdir.log("lanes", bytes_of_a_lane=taken)
         return jax.device_count() * max(1, bench.config.judge.memory_bytes // taken)
 
@@ -132,8 +132,14 @@ def _untrained(bench: Bench) -> Any:
     return fleet.lane(training.init_lanes(way, lanes, bench.train["x"][:1]).params, 0)
 
 
-def _prediction_bytes(bench: Bench) -> int:
-    model = models.as_model(bench.module)
-    x = jax.ShapeDtypeStruct((evaluation.CHUNK, *bench.train["x"].shape[1:]), np.float32)
-    program = jax.jit(lambda params, x: model.apply(params, x, jax.random.key(0)))
-    return cost.peak_bytes(program.lower(_untrained(bench), x).compile())
+def prediction_cost(bench: Bench) -> dict[str, float]:
+    """FLOPs of the logits of one example, and bytes of those of evaluation.CHUNK."""
+
+    def count() -> dict[str, float]:
+        model = models.as_model(bench.module)
+        x = jax.ShapeDtypeStruct((evaluation.CHUNK, *bench.train["x"].shape[1:]), np.float32)
+        program = jax.jit(lambda params, x: model.apply(params, x, jax.random.key(0)))
+        compiled = program.lower(_untrained(bench), x).compile()
+        return {"flops": cost.flops(compiled) / evaluation.CHUNK, "lane_bytes": cost.peak_bytes(compiled)}
+
+    return bench.workdir.stage("cost-prediction", count)

@@ -18,6 +18,7 @@ class Entry(NamedTuple):
 
     found: scores of the first lanes before and after the request, relearning curves, the setting, seconds.
     judged: metrics of the kept logits.  trials: of the tuning.  cost: FLOPs, seconds and bytes of one model.
+    enough: forget accuracy at which a request rests.
     """
 
     training: str
@@ -26,6 +27,7 @@ class Entry(NamedTuple):
     judged: dict[str, Any]
     trials: list[dict[str, Any]]
     cost: dict[str, float]
+    enough: float
 
 
 def rows(case: Case, entries: list[Entry]) -> list[dict[str, Any]]:
@@ -56,7 +58,8 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
         "set": _set(case),
         "intervals": {key: judge_metrics.over_lanes(after[key]) for key in ("forget_accuracy", "test_retain_accuracy")},
     }
-    finite = np.isfinite(after["forget_accuracy"]).all()
+    forgotten = after["forget_accuracy"]
+    stop = "reached" if (forgotten <= entry.enough).all() else "budget"
     return {
         "training": entry.training,
         "variant": "default",
@@ -67,7 +70,7 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
         "before": {key: _mean(values) for key, values in before.items()},
         "after": {key: _mean(values) for key, values in after.items()},
         "steps": found["updates"],
-        "stop": "budget" if finite else "diverged",
+        "stop": stop if np.isfinite(forgotten).all() else "diverged",
         "train_seconds": spent["train_seconds"],
         "unlearn_seconds": spent["unlearn_seconds"],
         "train_flops": spent["train_flops"],

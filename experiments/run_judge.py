@@ -144,7 +144,7 @@ def judge(case: Case, bar: tqdm) -> list[dict[str, Any]]:
         trials = [] if unlearner == "none" else tried(case, trained, name, unlearner)
         done = carried_out(case, trained, name, unlearner, chosen(trials) if trials else None)
         judged, spent = _judged(case, name, unlearner), _cost(case, trained, name, unlearner, done)
-        found.append(judge_rows.Entry(name, unlearner, done, judged, trials, spent))
+        found.append(judge_rows.Entry(name, unlearner, done, judged, trials, spent, aim(case, trained)[0]))
         bar.update()
     return judge_rows.rows(case, found)
 
@@ -292,7 +292,10 @@ def calibration(cases: list[Case]) -> dict[str, Any]:
 
 
 def _cost(case: Case, trained: Fleets, name: str, unlearner: str, found: dict[str, Any]) -> dict[str, Any]:
-    """FLOPs, seconds and bytes of one model's training and of its request."""
-    flops = judge_lanes.update_cost(case.bench, unlearner)["flops"] * found["updates"] if found["setting"] else 0.0
+    """FLOPs, seconds and bytes of one model's training and of its request, looking whether it may rest included."""
+    flops = 0.0
+    if found["setting"]:
+        looking = judge_lanes.prediction_cost(case.bench)["flops"] * len(case.pool)
+        flops = (judge_lanes.update_cost(case.bench, unlearner)["flops"] + looking) * found["updates"]
     stored = sum(leaf[0].nbytes for leaf in jax.tree.leaves(trained.params[name, REPEATS]))
     return trained.cost[name] | {"unlearn_flops": flops, "unlearn_seconds": found["seconds"], "storage_bytes": stored}

@@ -325,7 +325,7 @@ def test_a_judgement_killed_with_kill_9_ends_with_the_same_rows(tmp_path):
 def test_what_a_model_s_requests_cost_over_its_life():
     def cost(training, train_flops, unlearn_flops):
         entry = judge_rows.Entry(
-            training, "ascent", {}, {}, [], {"train_flops": train_flops, "unlearn_flops": unlearn_flops}
+            training, "ascent", {}, {}, [], {"train_flops": train_flops, "unlearn_flops": unlearn_flops}, 0.0
         )
         return judge_rows.cost_of_life(entry, 1000.0)
 
