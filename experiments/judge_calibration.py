@@ -46,7 +46,8 @@ def by_shadows(group: Group, rows: np.ndarray, oracle_rows: np.ndarray) -> float
     half of which are called members."""
     fleets = [some_shadows(kept, some) for kept, some in zip(group[:2], (rows, oracle_rows), strict=True)]
     margins = [scores.margin(kept.shadows, group.labels.pool) for kept in fleets]
-    shadows = [lira.fit(found, kept.included) for found, kept in zip(margins, fleets, strict=True)]
+    own = all(lira.own_variances(kept.included) for kept in group[:2])
+    shadows = [lira.fit(found, kept.included, own) for found, kept in zip(margins, fleets, strict=True)]
     ratios = [lira.log_ratio(found, other) for found, other in zip(margins, reversed(shadows), strict=True)]
     return rates.rates(np.concatenate(ratios), np.concatenate([kept.included for kept in fleets]), fprs=()).auc
 
@@ -61,9 +62,10 @@ def by_fleets(group: Group, rows: np.ndarray, oracle_rows: np.ndarray) -> float:
     second = np.concatenate([some >= len(one) // 2 for one, some in zip(fleets, (rows, oracle_rows), strict=True)])
     margins = np.concatenate([fleets[0][rows], fleets[1][oracle_rows]])
     members = np.broadcast_to((np.arange(len(margins)) < len(rows))[:, None], margins.shape)
+    own = min(len(one) // 2 for one in fleets) >= lira.PER_EXAMPLE
     ratios = np.empty_like(margins)
     for target in (second, ~second):
-        ratios[target] = lira.log_ratio(margins[target], lira.fit(margins[~target], members[~target]))
+        ratios[target] = lira.log_ratio(margins[target], lira.fit(margins[~target], members[~target], own))
     return rates.rates(ratios, members, fprs=()).auc
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from experiments.errors import line
 from experiments.results import AGAIN, WorkdirError
 from unlearn.metrics import epsilon, klom, lira, rates, rmia, scores
-from unlearn.metrics.intervals import Interval, jackknife, t_interval
+from unlearn.metrics.intervals import MODELS, Interval, jackknife, t_interval
 
 Logits = dict[str, np.ndarray]
 KINDS = ("forget", "retain", "validation")
@@ -140,15 +140,19 @@ def _or_why(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return NOTHING | {"refused": line(refused)}
 
 
-def ulira_ratios(kept: Kept, labels: Labels) -> np.ndarray:
+def ulira_ratios(kept: Kept, labels: Labels, own: bool | None = None) -> np.ndarray:
     """Log-likelihood ratios [shadows, pool].
 
     Either half of the shadows is attacked with the other half, so no target is a shadow of its own.
+
+    Args:
+      own: see `lira.fit`.
     """
     margins = scores.margin(kept.shadows, labels.pool)
     ratios = np.empty_like(margins)
     for target in (kept.second, ~kept.second):
-        ratios[target] = lira.log_ratio(margins[target], lira.fit(margins[~target], kept.included[~target]))
+        shadows = lira.fit(margins[~target], kept.included[~target], own)
+        ratios[target] = lira.log_ratio(margins[target], shadows)
     return ratios
 
 
@@ -159,12 +163,14 @@ def some_shadows(kept: Kept, rows: np.ndarray) -> Kept:
 
 def _ulira(kept: Kept, labels: Labels) -> dict[str, Any]:
     """Intervals leave out groups of models, as targets and as shadows: the two halves attack each other."""
-    others = 0.9 * int((~kept.included).sum())  # when a group is left out
+    own = all(lira.own_variances(kept.included[half]) for half in (kept.second, ~kept.second))
+    outside = np.sort((~kept.included).sum(axis=1))
+    others = outside[: len(outside) * (MODELS - 1) // MODELS].sum()  # when the group that has most of them is left out
     told = {name: rate for name, rate in LEVELS.items() if others * rate >= 1}  # a rate finer than one in all is none
 
     def statistic(rows: np.ndarray) -> np.ndarray:
         part = some_shadows(kept, rows)
-        found = rates.rates(ulira_ratios(part, labels), part.included, fprs=tuple(told.values()))
+        found = rates.rates(ulira_ratios(part, labels, own), part.included, fprs=tuple(told.values()))
         return np.array([found.auc, found.balanced_accuracy, *found.tpr])
 
     auc, accuracy, *tpr = map(_valued, jackknife(statistic, (len(kept.shadows),)))
@@ -173,7 +179,7 @@ def _ulira(kept: Kept, labels: Labels) -> dict[str, Any]:
         **dict.fromkeys(LEVELS, NOTHING),
         **dict(zip(told, tpr, strict=True)),
         "examples": rates.per_example_auc(scores.margin(kept.shadows, labels.pool), kept.included),
-        "roc": roc(ulira_ratios(kept, labels), kept.included),
+        "roc": roc(ulira_ratios(kept, labels, own), kept.included),
     }
 
 

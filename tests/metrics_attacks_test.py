@@ -327,3 +327,14 @@ def test_rmia_refuses(change, says):
     } | change  # fmt: skip
     with pytest.raises(ValueError, match=says):
         rmia(given.pop("log_p"), given.pop("population_log_p"), **given)
+
+
+def test_a_part_of_a_fleet_is_fitted_as_the_whole():
+    """Of 33 shadows on each side some are left out: variances stay each example's own, as the whole fleet's are."""
+    rng = np.random.default_rng(5)
+    members = np.arange(66)[:, None] < np.full(4, 33)
+    values = rng.normal(size=(66, 4)) * [1.0, 2.0, 3.0, 4.0]
+    assert lira.own_variances(members) and not lira.own_variances(members[2:])
+    part = lira.fit(values[2:], members[2:], lira.own_variances(members))
+    np.testing.assert_allclose(part.inside.variance, values[2:33].var(axis=0, ddof=1))
+    assert np.ptp(lira.fit(values[2:], members[2:]).inside.variance) == 0, "pooled"

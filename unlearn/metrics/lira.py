@@ -34,7 +34,7 @@ class Shadows(NamedTuple):
     outside: Gaussian
 
 
-def fit(scores: np.ndarray, members: np.ndarray) -> Shadows:
+def fit(scores: np.ndarray, members: np.ndarray, own: bool | None = None) -> Shadows:
     """Gaussians of each example's shadow scores.
 
     Each example has variances of its own (unbiased) if all have at least 32 shadows with them and 32 without. With fewer,
@@ -44,13 +44,20 @@ def fit(scores: np.ndarray, members: np.ndarray) -> Shadows:
     Args:
       scores: [models, examples] of shadows, apart from every target.
       members: [models, examples] bool: whether the shadow was trained on the example.
+      own: whether examples have variances of their own, where these are a part of a fleet that is to be fitted as the
+        whole is (`own_variances`); None: as these shadows allow.
 
     Raises:
       ValueError: scores not finite, fewer than 2 shadows on a side of an example, or no example whose scores vary.
     """
     scores, members = _checked(scores, members)
-    own = _many(members)
+    own = own_variances(members) if own is None else own
     return Shadows(_gaussian(scores, members, own, False), _gaussian(scores, ~members, own, False))
+
+
+def own_variances(members: np.ndarray) -> bool:
+    """Whether there are shadows enough, [models, examples], for variances of each example's own."""
+    return bool(min(members.sum(axis=0).min(), (~members).sum(axis=0).min()) >= PER_EXAMPLE)
 
 
 def leave_one_out(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
@@ -70,7 +77,7 @@ def leave_one_out(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
       ValueError: as `fit`, but fewer than 3 on a side, since one of them may be the target.
     """
     scores, members = _checked(scores, members)
-    return _leave_one_out(scores, members, _many(members))
+    return _leave_one_out(scores, members, own_variances(members))
 
 
 def leave_one_out_rates(
@@ -97,7 +104,7 @@ def leave_one_out_rates(
     """
     scores, members = _checked(scores, members)
 
-    own = _many(members)  # of the whole fleet: its parts are to be fitted as it is
+    own = own_variances(members)  # of the whole fleet: its parts are to be fitted as it is
 
     def statistic(rows: np.ndarray) -> np.ndarray:
         part = members[rows]
@@ -131,11 +138,6 @@ def _log_density(scores: np.ndarray, gaussian: Gaussian) -> np.ndarray:
 def _checked(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scores = checks.table(scores, "shadow scores", 2)
     return scores, checks.membership(members, scores.shape)
-
-
-def _many(members: np.ndarray) -> bool:
-    """Whether there are shadows enough for variances of each example's own."""
-    return min(members.sum(axis=0).min(), (~members).sum(axis=0).min()) >= PER_EXAMPLE
 
 
 def _leave_one_out(scores: np.ndarray, members: np.ndarray, own: bool) -> np.ndarray:
