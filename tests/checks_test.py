@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import bench, checks, data, main, run_pretrain, run_readiness
-from experiments.configs import pretrain, s3t
+from experiments.configs import judge, pretrain, s3t
 from experiments.configs import readiness as configs
 from experiments.errors import UserError, blame_user
 from tests.run_readiness_test import shrink
@@ -48,7 +48,7 @@ def test_the_tables_name_keys_that_exist():
     listed = [*checks.CHOICES, *checks.NAME_LISTS, *checks.NUMBER_LISTS, *checks.FREE]
     for key in [*listed, *(key for _, keys in checks.NUMBERS.values() for key in keys)]:
         *section, name = key.split(".")
-        every = (configs.defaults(), pretrain.get_config(), s3t.get_config())
+        every = (configs.defaults(), pretrain.get_config(), s3t.get_config(), judge.defaults())
         assert any(name in (config.get(section[0], {}) if section else config) for config in every), key
 
 

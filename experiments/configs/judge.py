@@ -2,9 +2,10 @@
 
     python -m experiments.main --config=experiments/configs/judge.py:digits --workdir=runs/judge
 
-`digits` and `digits_full` need no download; how long they take at full size has not been measured, and a run that was
-stopped goes on with the same command. What is trained and rehearsed, and how, is as in `configs/readiness.py`; every key
-there but the request's own is a flag here, too. Forget sets are given as a whole, each with a name of its own:
+`digits` needs no download and takes about 16 minutes on two CPU cores; docs/judge.md has what it showed. `digits_full` is
+the same over twelve forget sets, and its time has not been measured; a run that was stopped goes on with the same command.
+What is trained and rehearsed, and how, is as in `configs/readiness.py`; every key there but the request's own is a flag
+here, too. Forget sets are given as a whole, each with a name of its own:
 `--config.judge.sets='{"most": {"setting": "memorised", "tier": "high", "fraction": 0.05}}'`. A set's `setting` is
 
     random           fraction        a random share of the training examples
