@@ -1,7 +1,7 @@
 """Many models as lanes of one program: how lanes and steps are carried out, decided in this one place.
 
 On an accelerator, and for models made of matrix products, lanes are a `vmap` and steps a `lax.scan`; a CPU takes many lanes
-in parts, one after another within one program, each small enough for its caches: 256 MLPs train 2.9 times as fast
+in parts, one after another within one program, each small enough for its caches: 536 MLPs train 1.65 times as fast
 (`experiments/benchmarks/oracles.py --whole`). On a CPU, convolutions inside a scan run 14-22 times slower and a vmap over
 convolutional models about 3 times slower per model, so there lanes and steps are Python loops around one compiled step, and
 threads carry lanes side by side.

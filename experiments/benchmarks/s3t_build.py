@@ -39,7 +39,7 @@ from s3t.train import Job, Recipe, Slices, Trained
 SHARDS, SLICES, CLASSES = 5, 4, 10
 SHAPES = {"digits": (8, 8, 1), "small": (28, 28, 1)}
 RECIPE = {"rank": 8, "alpha": 8.0, "learning_rate": 1e-2, "weight_decay": 0.01, "clip": 1.0}
-TOLERANCE = 1e-3  # of parameters between programs; within one program bytes are equal
+TOLERANCE = 1e-2  # in parameters: the rounding of other programs grows over the steps, another training is off by far more
 
 
 class Cell(NamedTuple):
