@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments import page, plots, report, results
+from experiments import judge_plots, page, plots, report, results
 from experiments.judge_exact import FLOOR, TIERS
 from experiments.page import Block, Figures, Heading, Key, Table, Text
 from experiments.plots import DASHES, ORACLE, OTHERS, Style
@@ -41,12 +41,7 @@ def write(workdir: str | Path) -> Path:
       WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
     """
     folder = Path(workdir)
-    config = results.read(folder / "config.json", dict, results.OTHER)
-    found = results.read_results(folder / "results.json")
-    title, blocks = compose(config, found)
-    results.write(folder / "report.md", page.to_markdown(title, blocks))
-    results.write(folder / "report.html", page.to_html(title, blocks))
-    return folder / "report.html"
+    return report.save(folder, *compose(*results.read_run(folder)))
 
 
 def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Block]]:
@@ -189,16 +184,15 @@ def _streams(rows: Sequence[Row]) -> Table:
 # --- Pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _look(style: Style) -> dict[str, Any]:
-    return {"color": style.colour, "linestyle": plots.pattern(style), "linewidth": 1.6}
-
-
 def _pictures(rows: Sequence[Row]) -> list[Block]:
     drawn = [row for row in rows if row["training"] != "oracle" and "klom" in row["extra"]]
     styles = [ORACLE, *(Style(colour, dash) for colour, dash in zip(OTHERS, DASHES, strict=False))]
     names = [_name(row) for row in drawn]
     panels = [
-        ("U-LiRA: true-positive by false-positive rate", plots.svg(lambda axes: _roc(axes, drawn, styles))),
+        (
+            "U-LiRA: true-positive by false-positive rate",
+            plots.svg(lambda axes: judge_plots.roc(axes, drawn, styles[: len(drawn)])),
+        ),
         (
             "U-LiRA AUC of each example, in order",
             plots.svg(lambda axes: _sorted(axes, [row["extra"]["ulira"]["examples"] for row in drawn], styles, "AUC")),
@@ -213,17 +207,9 @@ def _pictures(rows: Sequence[Row]) -> list[Block]:
     return [Figures([Key(name, *style) for name, style in zip(names, styles, strict=False)], panels)]
 
 
-def _roc(axes: Axes, rows: Sequence[Row], styles: Sequence[Style]) -> None:
-    axes.plot([1e-3, 1], [1e-3, 1], color="#b5bdc4", linewidth=1)
-    for row, style in zip(rows, styles, strict=False):
-        curve = row["extra"]["ulira"]["roc"]
-        axes.plot(curve["fpr"], np.maximum(curve["tpr"], 1e-4), **_look(style))
-    axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1), xlabel="false positives", ylabel="true positives")
-
-
 def _sorted(axes: Axes, curves: Sequence[Sequence[float]], styles: Sequence[Style], label: str) -> None:
     for each, style in zip(curves, styles, strict=False):
-        axes.plot(np.linspace(0, 100, len(each)), np.sort(each), **_look(style))
+        axes.plot(np.linspace(0, 100, len(each)), np.sort(each), **judge_plots.look(style))
     axes.set(xlabel="examples, %", ylabel=label)
 
 
@@ -243,7 +229,7 @@ def _curves(rows: Sequence[Row]) -> list[Block]:
             values = [one["value"] for one in found[measure]]
             low, high = zip(*(one["interval"] for one in found[measure]), strict=True)
             requests = np.arange(1, 1 + len(values))
-            axes.plot(requests, values, **_look(style))
+            axes.plot(requests, values, **judge_plots.look(style))
             axes.fill_between(requests, low, high, color=style.colour, alpha=0.15, linewidth=0)
         longest = max(len(found[measure]) for found in curves.values())
         axes.set(xlabel="requests", ylabel="AUC", ylim=(-0.02, 1.02), xticks=range(1, 1 + longest, 1 + longest // 10))

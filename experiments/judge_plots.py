@@ -26,7 +26,7 @@ def pictures(rows: Sequence[Row], name: Callable[[Row], str]) -> list[Block]:
     legend = [Key(name(row), *style) for row, style in zip(drawn, styles, strict=True)]
     panel = lambda draw, *rest: plots.svg(lambda axes: draw(axes, drawn, styles, *rest))  # noqa: E731
     panels = [
-        ("U-LiRA: true-positive by false-positive rate", panel(_roc)),
+        ("U-LiRA: true-positive by false-positive rate", panel(roc)),
         ("Margins on the forget set", panel(_margins)),
         *((f"KLoM of {kind} examples", panel(_klom, kind)) for kind in KINDS),
         *((f"Relearning: {caption}", panel(_relearning, attack)) for attack, caption in ATTACKS.items()),
@@ -57,29 +57,31 @@ def _drawn(rows: Sequence[Row]) -> list[Row]:
     return drawn
 
 
-def _look(style: Style) -> dict[str, Any]:
+def look(style: Style) -> dict[str, Any]:
+    """A line's colour, dashes and width."""
     return {"color": style.colour, "linestyle": plots.pattern(style), "linewidth": 1.6}
 
 
-def _roc(axes: Axes, rows: Sequence[Row], styles: Sequence[Style]) -> None:
+def roc(axes: Axes, rows: Sequence[Row], styles: Sequence[Style]) -> None:
+    """U-LiRA's curves on log axes."""
     axes.plot([1e-3, 1], [1e-3, 1], color="#b5bdc4", linewidth=1)
     for row, style in zip(rows, styles, strict=True):
         if curve := row["extra"]["ulira"].get("roc"):
-            axes.plot(curve["fpr"], np.maximum(curve["tpr"], 1e-4), **_look(style))
+            axes.plot(curve["fpr"], np.maximum(curve["tpr"], 1e-4), **look(style))
     axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1), xlabel="false positives", ylabel="true positives")
 
 
 def _margins(axes: Axes, rows: Sequence[Row], styles: Sequence[Style]) -> None:
     for row, style in zip(rows, styles, strict=True):
         if shares := row["extra"].get("margins", {}).get("forget"):
-            axes.stairs(100 * np.array(shares), EDGES, **_look(style))
+            axes.stairs(100 * np.array(shares), EDGES, **look(style))
     axes.set(xlabel="margin", ylabel="share, %")
 
 
 def _klom(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], kind: str) -> None:
     for row, style in zip(rows, styles, strict=True):
         if each := row["extra"]["klom"][kind].get("examples"):
-            axes.stairs(100 * np.histogram(np.minimum(each, BINS[-1]), BINS)[0] / len(each), BINS, **_look(style))
+            axes.stairs(100 * np.histogram(np.minimum(each, BINS[-1]), BINS)[0] / len(each), BINS, **look(style))
     axes.set(xlabel="KLoM, nats", ylabel="share, %")
 
 
@@ -90,7 +92,7 @@ def _relearning(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], attack
         whole = curves[np.isfinite(curves).all(axis=1)]
         if len(whole):
             mean = whole.mean(axis=0)
-            axes.plot(100 * mean, **_look(style))
+            axes.plot(100 * mean, **look(style))
             least.append(float(mean.min()))
     low = plots.lowest(least)
     ticks = range(low, 101, max(2, (100 - low) // 5))

@@ -65,12 +65,7 @@ def write(workdir: str | Path) -> Path:
       WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
     """
     folder = Path(workdir)
-    config = results.read(folder / "config.json", dict, results.OTHER)
-    found = results.read_results(folder / "results.json")
-    title, blocks = compose(config, found)
-    results.write(folder / "report.md", page.to_markdown(title, blocks))
-    results.write(folder / "report.html", page.to_html(title, blocks))
-    return folder / "report.html"
+    return report.save(folder, *compose(*results.read_run(folder)))
 
 
 def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Block]]:

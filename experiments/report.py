@@ -47,12 +47,12 @@ def write(workdir: str | Path) -> Path:
       WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
     """
     folder = Path(workdir)
-    for name in ("config.json", "results.json"):
-        if not (folder / name).exists():
-            raise results.WorkdirError(f"{folder} holds no finished run (no {name}): run it again to finish it")
-    config = results.read(folder / "config.json", dict, results.OTHER)
-    found = results.read_results(folder / "results.json")
-    title, blocks = compose(config, found, sweeps(folder / "metrics.jsonl"))
+    config, found = results.read_run(folder)
+    return save(folder, *compose(config, found, sweeps(folder / "metrics.jsonl")))
+
+
+def save(folder: Path, title: str, blocks: Sequence[Block]) -> Path:
+    """Write a page as report.md and report.html, and return the path of the latter."""
     results.write(folder / "report.md", page.to_markdown(title, blocks))
     results.write(folder / "report.html", page.to_html(title, blocks))
     return folder / "report.html"

@@ -179,6 +179,18 @@ def read_results(path: Path) -> dict[str, Any]:
     return found
 
 
+def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """config.json and results.json of a finished run.
+
+    Raises:
+      WorkdirError: a file is missing or cannot be read; one line that says what to do.
+    """
+    for name in ("config.json", "results.json"):
+        if not (folder / name).exists():
+            raise WorkdirError(f"{folder} holds no finished run (no {name}): run it again to finish it")
+    return read(folder / "config.json", dict, OTHER), read_results(folder / "results.json")
+
+
 def entries(path: Path) -> Iterator[dict[str, Any]]:
     """The entries of a metrics.jsonl, if there is one; a line that a kill cut short is passed over.
 

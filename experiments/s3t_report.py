@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,14 +37,7 @@ def write(workdir: str | Path) -> Path:
       WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
     """
     folder = Path(workdir)
-    try:
-        config, found = (json.loads((folder / name).read_text()) for name in ("config.json", "results.json"))
-    except (OSError, ValueError) as error:
-        raise results.WorkdirError(f"{folder} holds no finished run ({error}): run it again to finish it") from error
-    title, blocks = compose(config, found)
-    results.write(folder / "report.md", page.to_markdown(title, blocks))
-    results.write(folder / "report.html", page.to_html(title, blocks))
-    return folder / "report.html"
+    return report.save(folder, *compose(*results.read_run(folder)))
 
 
 def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Block]]:
