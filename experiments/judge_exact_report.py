@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments import judge_plots, page, plots, report, results
+from experiments import judge_plots, page, plots, report
 from experiments.judge_exact import FLOOR, TIERS
 from experiments.page import Block, Figures, Heading, Key, Table, Text
 from experiments.plots import DASHES, ORACLE, OTHERS, Style
@@ -29,19 +28,9 @@ Row = dict[str, Any]
 
 def present(workdir: str, found: dict[str, Any]) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file = write(workdir)
+    file = report.write_page(workdir, compose)
     parts = [f"{kind}:\n{page.to_text(_attacks(rows, brief=True), WIDTH)}" for kind, rows in _kinds(found).items()]
     return "\n\n".join([*parts, f"report: {file}"])
-
-
-def write(workdir: str | Path) -> Path:
-    """Write report.html and report.md into a finished workdir, and return the path of the first.
-
-    Raises:
-      WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
-    """
-    folder = Path(workdir)
-    return report.save(folder, *compose(*results.read_run(folder)))
 
 
 def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Block]]:

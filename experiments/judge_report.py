@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from experiments import judge_calibration, judge_plots, page, report, results
+from experiments import judge_calibration, judge_plots, page, report
 from experiments.judge_metrics import KINDS
 from experiments.page import Block, Heading, Table, Text
 from experiments.plots import ATTACKS
@@ -53,19 +52,9 @@ SETS = {  # setting -> what is forgotten
 
 def present(workdir: str, found: dict[str, Any]) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file = write(workdir)
+    file = report.write_page(workdir, compose)
     parts = [f"{case}:\n{page.to_text(_table(rows, brief=True), WIDTH)}" for case, rows in _cases(found).items()]
     return "\n\n".join([*parts, *_verdicts(found), f"report: {file}"])
-
-
-def write(workdir: str | Path) -> Path:
-    """Write report.html and report.md into a finished workdir, and return the path of the first.
-
-    Raises:
-      WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
-    """
-    folder = Path(workdir)
-    return report.save(folder, *compose(*results.read_run(folder)))
 
 
 def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Block]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +41,21 @@ def present(workdir: str, found: dict[str, Any]) -> str:
 
 
 def write(workdir: str | Path) -> Path:
+    """Write the report of a finished comparison; see `write_page`."""
+    return write_page(workdir, lambda config, found: compose(config, found, sweeps(Path(workdir) / "metrics.jsonl")))
+
+
+def write_page(workdir: str | Path, compose: Callable[[dict[str, Any], dict[str, Any]], tuple[str, list[Block]]]) -> Path:
     """Write report.html and report.md into a finished workdir, and return the path of the first.
+
+    Args:
+      compose: contents of config.json and of results.json -> title and blocks of the page.
 
     Raises:
       WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
     """
     folder = Path(workdir)
-    config, found = results.read_run(folder)
-    return save(folder, *compose(config, found, sweeps(folder / "metrics.jsonl")))
-
-
-def save(folder: Path, title: str, blocks: Sequence[Block]) -> Path:
-    """Write a page as report.md and report.html, and return the path of the latter."""
+    title, blocks = compose(*results.read_run(folder))
     results.write(folder / "report.md", page.to_markdown(title, blocks))
     results.write(folder / "report.html", page.to_html(title, blocks))
     return folder / "report.html"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import page, report, results, s3t_plots, ways
+from experiments import page, report, s3t_plots, ways
 from experiments.page import Block, Heading, Table, Text
 from experiments.s3t_plots import Curve
 from experiments.ways import NONE, Measure, Way, at
@@ -23,21 +22,11 @@ Row = dict[str, Any]
 
 def present(workdir: str, found: dict[str, Any]) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file = write(workdir)
+    file = report.write_page(workdir, compose)
     every = ways.group(found["rows"])
     return "\n".join(
         [page.to_text(_planners(every, brief=True), WIDTH), "", _told_store(every), _told_lora(every), f"report: {file}"]
     )
-
-
-def write(workdir: str | Path) -> Path:
-    """Write report.html and report.md into a finished workdir, and return the path of the first.
-
-    Raises:
-      WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
-    """
-    folder = Path(workdir)
-    return report.save(folder, *compose(*results.read_run(folder)))
 
 
 def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Block]]:

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from experiments import judge_calibration, judge_report, judge_rows, results
+from experiments import judge_calibration, judge_report, judge_rows, report, results
 from experiments.configs import judge as configs
 from experiments.judge_metrics import EDGES, KINDS, NOTHING
 
@@ -73,7 +73,7 @@ def written(tmp_path, rows):
     """report.md, and report.html without its pictures."""
     results.write(tmp_path / "config.json", results.dumps(configs.get_config("digits").to_dict()))
     results.write(tmp_path / "results.json", results.dumps(found(rows)))
-    judge_report.write(tmp_path)
+    report.write_page(tmp_path, judge_report.compose)
     html = (tmp_path / "report.html").read_text()
     return (tmp_path / "report.md").read_text(), re.sub(r'src="[^"]*"', "", html)
 
