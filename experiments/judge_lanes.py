@@ -9,7 +9,7 @@ rehearsing, an update and a prediction.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -119,17 +119,22 @@ def update_cost(bench: Bench, unlearner: str) -> dict[str, float]:
         how = requesting.Setting(0.1, 0.0, 1, size)
         model, options = models.as_model(bench.module), judging.options(bench, unlearner)
         request = requesting.RequestData(batch, batch, batch)
-        compiled = cost.compiled_update(model, unlearner, options, _untrained(bench), request, how)
+        compiled = cost.compiled_update(model, unlearner, options, _any(bench), request, how)
         return {"flops": cost.flops(compiled), "lane_bytes": cost.peak_bytes(compiled)}
 
     return bench.workdir.stage(f"cost-{unlearner}", count)
 
 
-def _untrained(bench: Bench) -> Any:
+def untrained(bench: Bench, seeds: Sequence[int], stream: int) -> Any:
+    """Freshly initialised parameters, one lane per seed."""
     everyone = np.ones(len(bench.train["id"]), bool)
-    lanes = training.make_lanes([0], everyone, everyone.astype(np.float32))
+    lanes = training.make_lanes(seeds, everyone, everyone, stream=stream)
     way = training.Way(bench.module, optax.identity(), 1, 1, 1)
-    return fleet.lane(training.init_lanes(way, lanes, bench.train["x"][:1]).params, 0)
+    return training.init_lanes(way, lanes, bench.train["x"][:1]).params
+
+
+def _any(bench: Bench) -> Any:
+    return fleet.lane(untrained(bench, [0], stream=0), 0)
 
 
 def prediction_cost(bench: Bench) -> dict[str, float]:
@@ -139,7 +144,7 @@ def prediction_cost(bench: Bench) -> dict[str, float]:
         model = models.as_model(bench.module)
         x = jax.ShapeDtypeStruct((evaluation.CHUNK, *bench.train["x"].shape[1:]), np.float32)
         program = jax.jit(lambda params, x: model.apply(params, x, jax.random.key(0)))
-        compiled = program.lower(_untrained(bench), x).compile()
+        compiled = program.lower(_any(bench), x).compile()
         return {"flops": cost.flops(compiled) / evaluation.CHUNK, "lane_bytes": cost.peak_bytes(compiled)}
 
     return bench.workdir.stage("cost-prediction", count)

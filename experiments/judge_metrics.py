@@ -32,6 +32,7 @@ class Kept(NamedTuple):
     """The logits of one entry, [lanes, examples, classes], without the models that failed.
 
     pool, retain, validation, test: of the repeats.  shadows: on the pool.
+    features: of a few repeats, what their last layer is given on the forget set, [lanes, examples, width].
     included: [shadows, pool] bool.  second: [shadows] bool, which half a shadow belongs to.
     failed: how many models of either kind.
     """
@@ -41,19 +42,25 @@ class Kept(NamedTuple):
     validation: np.ndarray
     test: np.ndarray
     shadows: np.ndarray
+    features: np.ndarray
     included: np.ndarray
     second: np.ndarray
     failed: dict[str, int]
 
 
 class Labels(NamedTuple):
-    """Labels of the kept examples; forgotten: [pool] bool, which of them all repeats were asked to forget."""
+    """Labels of the kept examples.
+
+    forgotten: [pool] bool, which of them all repeats were asked to forget.
+    others: [test] bool, which of them were never trained on and are like those: of a class, its test images.
+    """
 
     pool: np.ndarray
     retain: np.ndarray
     validation: np.ndarray
     test: np.ndarray
     forgotten: np.ndarray
+    others: np.ndarray
 
 
 def keep(file: Path, logits: Logits) -> None:
@@ -88,13 +95,15 @@ def load(file: Path, included: np.ndarray) -> Kept:
     """
     logits = read(file)
     try:
-        whole = [np.isfinite(logits[name]).all(axis=(1, 2)) for name in ("pool", "retain", "validation", "test")]
-        repeats, shadows = np.all(whole, axis=0), np.isfinite(logits["shadows"]).all(axis=(1, 2))
+        finite = [np.isfinite(logits[name]).all(axis=(1, 2)) for name in ("pool", "retain", "validation", "test")]
+        repeats, shadows = np.all(finite, axis=0), np.isfinite(logits["shadows"]).all(axis=(1, 2))
         if len(shadows) != len(included):
             raise ValueError(f"{len(shadows)} shadows instead of {len(included)}")
+        few = repeats[: len(logits["features"])]
     except (ValueError, KeyError) as error:
         raise WorkdirError(f"{file} cannot be read ({line(error)}): {AGAIN}") from error
-    parts = {name: leaf[shadows if name == "shadows" else repeats] for name, leaf in logits.items()}
+    whole = {"shadows": shadows, "features": few}
+    parts = {name: leaf[whole.get(name, repeats)] for name, leaf in logits.items()}
     failed = {"repeats": int((~repeats).sum()), "shadows": int((~shadows).sum())}
     second = np.arange(len(shadows)) >= len(shadows) // 2
     return Kept(**parts, included=included[shadows], second=second[shadows], failed=failed)
@@ -109,8 +118,8 @@ def judged(kept: Kept, oracle: Kept | None, labels: Labels) -> dict[str, Any]:
       labels: of the examples.
     """
     return distances(kept, oracle, labels) | {
-        "ulira": _or_why(lambda: _ulira(kept, labels)),
-        "margins": _or_why(lambda: _margins(kept, labels)),
+        "ulira": or_why(lambda: _ulira(kept, labels)),
+        "margins": or_why(lambda: _margins(kept, labels)),
         "failed": kept.failed,
     }
 
@@ -123,17 +132,23 @@ def distances(kept: Kept, oracle: Kept | None, labels: Labels, most: int | None 
       most: repeats to look at; None: all.
     """
     few = kept._replace(**{kind: getattr(kept, kind)[:most] for kind in ("pool", "retain", "validation", "test")})
-    against = lambda metric, *rest: _or_why(lambda: metric(few, _given(oracle), labels, *rest))  # noqa: E731
+    against = lambda metric, *rest: or_why(lambda: metric(few, given(oracle), labels, *rest))  # noqa: E731
     return {"klom": {kind: against(_klom, kind) for kind in KINDS}, "epsilon": against(_epsilon), "rmia": against(_rmia)}
 
 
-def _given(oracle: Kept | None) -> Kept:
+def given(oracle: Kept | None) -> Kept:
+    """The oracle.
+
+    Raises:
+      ValueError: there is none.
+    """
     if oracle is None:
         raise ValueError("the oracle is the reference: see the held-out one")
     return oracle
 
 
-def _or_why(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def or_why(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is computed; if that is refused, no value and the reason."""
     try:
         return compute()
     except ValueError as refused:
@@ -173,7 +188,7 @@ def _ulira(kept: Kept, labels: Labels) -> dict[str, Any]:
         found = rates.rates(ulira_ratios(part, labels, own), part.included, fprs=tuple(told.values()))
         return np.array([found.auc, found.balanced_accuracy, *found.tpr])
 
-    auc, accuracy, *tpr = map(_valued, jackknife(statistic, (len(kept.shadows),)))
+    auc, accuracy, *tpr = map(valued, jackknife(statistic, (len(kept.shadows),)))
     return auc | {
         "balanced_accuracy": accuracy,
         **dict.fromkeys(LEVELS, NOTHING),
@@ -212,7 +227,7 @@ def _klom(kept: Kept, oracle: Kept, labels: Labels, kind: str) -> dict[str, Any]
     """Mean and 95th percentile over examples."""
     margins = {"unlearned": margins_of(kept, labels, kind), "oracle": margins_of(oracle, labels, kind)}
     mean, p95 = klom.summary(**margins)
-    return _valued(mean) | {"p95": _valued(p95), "examples": klom.klom(**margins)}
+    return valued(mean) | {"p95": valued(p95), "examples": klom.klom(**margins)}
 
 
 def _epsilon(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
@@ -225,7 +240,7 @@ def _epsilon(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
 
     mean, quality = jackknife(statistic, (len(unlearned), len(reference)))
     each = epsilon.epsilon(unlearned=unlearned, oracle=reference)
-    return _valued(mean) | {"forgetting_quality": _valued(quality), "examples": each}
+    return valued(mean) | {"forgetting_quality": valued(quality), "examples": each}
 
 
 def _rmia(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
@@ -249,7 +264,7 @@ def _rmia(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
         if np.ptp(score) == 0:
             raise ValueError("RMIA gives every example the same score")
         found.append(rates.rates(score, member, threshold=0.5, fprs=()).auc)
-    return _valued(t_interval(np.array(found)))
+    return valued(t_interval(np.array(found)))
 
 
 def numbers(lanes: list[dict[str, float | None]]) -> dict[str, np.ndarray]:
@@ -260,8 +275,8 @@ def numbers(lanes: list[dict[str, float | None]]) -> dict[str, np.ndarray]:
 def over_lanes(values: Sequence[float]) -> dict[str, Any]:
     """A mean over repeats with its t-interval; values that are not finite are left out and counted."""
     found = t_interval(np.asarray(values, float))
-    return _valued(found) | {"lanes": found.count}
+    return valued(found) | {"lanes": found.count}
 
 
-def _valued(interval: Interval) -> dict[str, Any]:
+def valued(interval: Interval) -> dict[str, Any]:
     return {"value": interval.mean, "interval": [interval.low, interval.high]}

@@ -26,6 +26,7 @@ from experiments import (
     judge_lanes,
     judge_metrics,
     judge_rows,
+    judge_witnesses,
     judging,
     memorisation,
     parallel,
@@ -214,9 +215,9 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
                     (after,) = judge_fleet.forget(case, params, name, role, unlearner, rate, stops, enough)
                 ended[role], seconds = after.params, seconds + stopwatch()
                 updates = float(after.updates.mean()) if role == REPEATS else updates
-        judge_metrics.keep(file, _logits(case, ended))
         few = slice(0, bench.config.seeds)
         before, after = (fleet.lane(params, few) for params in (trained.params[name, REPEATS], ended[REPEATS]))
+        judge_metrics.keep(file, _logits(case, ended) | {"features": judge_witnesses.features(case, after)})
         return {
             "before": judging.score(bench, before),
             "after": judging.score(bench, after),
@@ -261,6 +262,7 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
         oracle = _read(case, reference, "none") if reference else None
         kept = _read(case, name, unlearner)
         found = judge_metrics.judged(kept, oracle, _labels(case))
+        found |= judge_witnesses.heard(kept, oracle, _labels(case), judge_witnesses.untrained(case), config.seeds)
         fewer = PRIVATE in config.trainings and config.judge.private_lanes < config.judge.lanes
         if name == ORACLES[1] and fewer:  # the floor of a way that has not as many models
             found["fewer"] = judge_metrics.distances(kept, oracle, _labels(case), config.judge.private_lanes)
@@ -275,7 +277,8 @@ def _read(case: Case, name: str, unlearner: str) -> judge_metrics.Kept:
 
 def _labels(case: Case) -> judge_metrics.Labels:
     labels = {kind: batch["y"] for kind, batch in points_of(case).items()}
-    return judge_metrics.Labels(**labels, forgotten=np.isin(case.pool, case.bench.forget))
+    others = np.isin(case.bench.sets.test["id"], case.bench.sets.others["id"])
+    return judge_metrics.Labels(**labels, forgotten=np.isin(case.pool, case.bench.forget), others=others)
 
 
 def calibration(cases: list[Case]) -> dict[str, Any]:

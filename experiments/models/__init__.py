@@ -50,3 +50,22 @@ def as_model(module: nn.Module) -> Model:
         return module.apply({"params": params}, x, rngs={"dropout": key})
 
     return Model(apply, lambda logits, batch: cross_entropy(logits, batch["y"]))
+
+
+@functools.lru_cache
+def as_features(module: nn.Module) -> Model:
+    """The module without its last layer: `apply` gives what its last Dense layer is given, [examples, width]."""
+
+    def apply(params: Any, x: Any, key: Any) -> Any:
+        given = []
+
+        def watch(layer: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            if isinstance(context.module, nn.Dense):
+                given.append(args[0])
+            return layer(*args, **kwargs)
+
+        with nn.intercept_methods(watch):
+            module.apply({"params": params}, x, rngs={"dropout": key})
+        return given[-1]
+
+    return Model(apply, as_model(module).loss)

@@ -1,0 +1,70 @@
+"""Weaker witnesses of a judgement: population attacks, ZRF and CKA, of the models that are also attacked by relearning.
+
+Each is known to miss or to overstate something (see its metric's file), and none says anything but beside the oracles'.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import data, evaluation, judge_lanes, judge_metrics, models, requesting
+from experiments.judge_fleet import Case
+from experiments.judge_metrics import Kept, Labels, given, or_why, over_lanes
+from unlearn.metrics import membership, zrf
+from unlearn.metrics.cka import linear_cka
+
+EXAMPLES = 256  # of the forget set, that are looked at for CKA
+TEACHERS = 8  # untrained models that ZRF compares with
+STREAM = 7  # of keys: that of no model that is trained
+
+
+def features(case: Case, params: Any) -> np.ndarray:
+    """What each lane's last layer is given, [lanes, EXAMPLES at most, width], on examples of the forget set."""
+    bench = case.bench
+    seen = requesting.subsample(data.batch(bench.dataset.train, bench.forget), EXAMPLES, "features")
+    of = evaluation.make_predict(models.as_features(bench.module), bench.loops)
+    return judge_lanes.over(bench, lambda lanes: of(lanes, seen["x"]), params)
+
+
+def untrained(case: Case) -> np.ndarray:
+    """Logits of models that know nothing on the forget set, [TEACHERS, examples, classes], kept beside the others'."""
+    bench, file = case.bench, case.bench.workdir.path / "logits" / f"{case.name}-untrained.npz"
+    if not file.exists():
+        params = jax.device_get(judge_lanes.untrained(bench, bench.config.seed + np.arange(TEACHERS), STREAM))
+        judge_metrics.keep(file, {"forget": judge_lanes.predict(bench, params, bench.dataset.train.x[bench.forget])})
+    return judge_metrics.read(file)["forget"]
+
+
+def heard(kept: Kept, oracle: Kept | None, labels: Labels, teachers: np.ndarray, lanes: int) -> dict[str, Any]:
+    """What the witnesses say of one entry: name -> {"value", "interval", ...}, means over its first models.
+
+    Args:
+      kept, oracle, labels: as for `judge_metrics.judged`.
+      teachers: [teachers, forget examples, classes] logits of untrained models.
+      lanes: how many models are asked.
+    """
+    pool, test = kept.pool[:lanes, labels.forgotten], kept.test[:lanes, labels.others]
+    return {
+        "attacks": or_why(lambda: _attacks(pool, labels.pool[labels.forgotten], test, labels.test[labels.others])),
+        "zrf": or_why(lambda: over_lanes([float(zrf.zrf(one, teachers).mean()) for one in pool])),
+        "cka": or_why(lambda: over_lanes(_cka(kept.features, given(oracle).features))),
+    }
+
+
+def _attacks(forget: np.ndarray, labels: np.ndarray, others: np.ndarray, other_labels: np.ndarray) -> dict[str, Any]:
+    """Score -> {"auc", "balanced_accuracy"}; the value is the modified entropy's AUC, which no other column has."""
+    both = zip(forget, others, strict=True)
+    lanes = [membership.population_attacks(one, labels, other, other_labels) for one, other in both]
+    if not lanes:
+        raise ValueError("no model has finite logits")
+    hows = membership.Attack._fields
+    found = {score: {how: over_lanes([getattr(lane[score], how) for lane in lanes]) for how in hows} for score in lanes[0]}
+    return found["modified_entropy"]["auc"] | found
+
+
+def _cka(features: np.ndarray, oracle: np.ndarray) -> list[float]:
+    """Of each model, the mean over oracles."""
+    return [float(np.mean([linear_cka(one, other) for other in oracle])) for one in features]
