@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.errors import line
-from experiments.judge_metrics import NOTHING, Kept, Labels, margins_of, some_shadows
+from experiments.judge_metrics import Kept, Labels, margins_of, some_shadows
+from experiments.judge_ulira import NOTHING, second_half, valued
 from unlearn.metrics import lira, rates, scores
 from unlearn.metrics.intervals import jackknife
 
@@ -45,11 +46,11 @@ def by_shadows(group: Group, rows: np.ndarray, oracle_rows: np.ndarray) -> float
     """U-LiRA on both fleets of oracles, each with the other as shadows: they are asked of examples that none of them saw,
     half of which are called members."""
     fleets = [some_shadows(kept, some) for kept, some in zip(group[:2], (rows, oracle_rows), strict=True)]
-    margins = [scores.margin(kept.shadows, group.labels.pool) for kept in fleets]
+    margins = np.concatenate([scores.margin(kept.shadows, group.labels.pool) for kept in fleets])
+    members = np.concatenate([kept.included for kept in fleets])
     own = all(lira.own_variances(kept.included) for kept in group[:2])
-    shadows = [lira.fit(found, kept.included, own) for found, kept in zip(margins, fleets, strict=True)]
-    ratios = [lira.log_ratio(found, other) for found, other in zip(margins, reversed(shadows), strict=True)]
-    return rates.rates(np.concatenate(ratios), np.concatenate([kept.included for kept in fleets]), fprs=()).auc
+    second = np.arange(len(margins)) >= len(rows)
+    return rates.rates(lira.halves(margins, members, second, own), members, fprs=()).auc
 
 
 def by_fleets(group: Group, rows: np.ndarray, oracle_rows: np.ndarray) -> float:
@@ -59,14 +60,11 @@ def by_fleets(group: Group, rows: np.ndarray, oracle_rows: np.ndarray) -> float:
     are the observations: the interval is wider than that of the shadows.
     """
     fleets = [margins_of(kept, group.labels, "forget") for kept in group[:2]]
-    second = np.concatenate([some >= len(one) // 2 for one, some in zip(fleets, (rows, oracle_rows), strict=True)])
+    second = np.concatenate([second_half(len(one))[some] for one, some in zip(fleets, (rows, oracle_rows), strict=True)])
     margins = np.concatenate([fleets[0][rows], fleets[1][oracle_rows]])
     members = np.broadcast_to((np.arange(len(margins)) < len(rows))[:, None], margins.shape)
     own = min(len(one) // 2 for one in fleets) >= lira.PER_EXAMPLE
-    ratios = np.empty_like(margins)
-    for target in (second, ~second):
-        ratios[target] = lira.log_ratio(margins[target], lira.fit(margins[~target], members[~target], own))
-    return rates.rates(ratios, members, fprs=()).auc
+    return rates.rates(lira.halves(margins, members, second, own), members, fprs=()).auc
 
 
 def inside(found: dict[str, Any]) -> bool:
@@ -84,5 +82,4 @@ def _pooled(attack: Callable[..., float], groups: dict[str, Group], models: tupl
         found = jackknife(statistic, models, LEVEL)
     except ValueError as refused:
         return {POOLED: NOTHING | {"refused": line(refused)}}
-    told = [{"value": one.mean, "interval": [one.low, one.high]} for one in found]
-    return dict(zip([*groups, POOLED], told, strict=True))
+    return dict(zip([*groups, POOLED], map(valued, found), strict=True))

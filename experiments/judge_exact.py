@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 from scipy.stats import rankdata
 
-from experiments.judge_metrics import roc
-from unlearn.metrics import klom, lira, rates
+from experiments.judge_ulira import valued
+from unlearn.metrics import klom
 from unlearn.metrics.intervals import Interval, percentile_interval, t_interval
 
 FLOOR = (0.47, 0.53)  # where the 90% interval of an attack must lie that tells nothing
@@ -23,73 +22,9 @@ HOW = ("confident", "mates")  # how an adaptive stream chooses
 # --- Membership -------------------------------------------------------------------------------------------------------
 
 
-def ulira(
-    margins: np.ndarray,
-    included: np.ndarray,
-    second: np.ndarray,
-    tiers: np.ndarray,
-    redrawn: np.ndarray,
-    seed: int,
-    resamples: int,
-) -> dict[str, Any]:
-    """U-LiRA: was a model trained on an example that it was asked to delete, or never?
-
-    Either half of the models is attacked with the other half as shadows, so no target is a shadow of its own. Halves share
-    their models all the same, and a bootstrap of targets alone is a quarter too narrow where nothing is to be found: the
-    intervals of the pooled AUC are as wide as its spread over redrawn memberships, which are nobody's, at least.
-
-    Args:
-      margins: [models, examples] of each example, after the request where a model held it.
-      included: [models, examples] bool, who held it.
-      second: [models] bool, which half a model belongs to.
-      tiers: [examples] int, a group of each example; 0, 1, 2.
-      redrawn: [draws, models, examples] bool, memberships like `included` that have nothing to do with the models.
-
-    Returns:
-      value and interval of the pooled AUC, its 90% interval and whether that lies within FLOOR, the true-positive rate at
-      1%, the AUC of each tier, the AUC of each example, a curve; in `blind` the AUC of redrawn memberships: their mean and
-      the central 95% and 90% of them.
-    """
-    ratios = _ratios(margins, included, second)
-    blind = np.array([rates.rates(_ratios(margins, mask, second), mask, fprs=()).auc for mask in redrawn])
-    central = lambda level: np.quantile(blind, [(1 - level) / 2, (1 + level) / 2]).tolist()  # noqa: E731
-    how = {"seed": seed, "resamples": resamples}
-    found = rates.rates_intervals(ratios, included, fprs=(0.01,), **how)
-    auc90 = rates.rates_intervals(ratios, included, fprs=(), level=0.9, **how).auc
-    groups = {
-        name: _valued(rates.rates_intervals(ratios[:, tiers == i], included[:, tiers == i], fprs=(), **how).auc)
-        for i, name in enumerate(TIERS)
-    }
-    interval90 = _widened(auc90, blind, 0.9)
-    return {
-        "value": found.auc.mean,
-        "interval": _widened(found.auc, blind, 0.95),
-        "interval90": interval90,
-        "floor": at_floor(interval90),
-        "blind": {"value": float(blind.mean()), "interval": central(0.95), "interval90": central(0.9)},
-        "tpr_at_1%": _valued(found.tpr[0]),
-        "groups": groups,
-        "examples": rates.per_example_auc(margins, included),
-        "roc": roc(ratios, included),
-    }
-
-
 def at_floor(interval: list[float]) -> bool:
     """Whether an interval lies within FLOOR."""
     return FLOOR[0] <= interval[0] and interval[1] <= FLOOR[1]
-
-
-def _ratios(margins: np.ndarray, included: np.ndarray, second: np.ndarray) -> np.ndarray:
-    ratios = np.empty_like(margins)
-    for target in (second, ~second):
-        ratios[target] = lira.log_ratio(margins[target], lira.fit(margins[~target], included[~target]))
-    return ratios
-
-
-def _widened(interval: Interval, blind: np.ndarray, level: float) -> list[float]:
-    """The interval, or that of a normal estimate with the spread of the blind ones, whichever is wider."""
-    half = stats.norm.ppf((1 + level) / 2) * blind.std(ddof=1)
-    return [float(min(interval.low, interval.mean - half)), float(max(interval.high, interval.mean + half))]
 
 
 def tiers(knowing: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -106,7 +41,7 @@ def tiers(knowing: np.ndarray, others: np.ndarray) -> np.ndarray:
 def closeness(unlearned: np.ndarray, oracle: np.ndarray) -> dict[str, Any]:
     """KLoM of one set of examples, both [models, examples]: mean and 95th percentile over examples."""
     mean, p95 = klom.summary(unlearned=unlearned, oracle=oracle)
-    return _valued(mean) | {"p95": _valued(p95), "examples": klom.klom(unlearned=unlearned, oracle=oracle)}
+    return valued(mean) | {"p95": valued(p95), "examples": klom.klom(unlearned=unlearned, oracle=oracle)}
 
 
 # --- A pair of checkpoints --------------------------------------------------------------------------------------------
@@ -124,7 +59,7 @@ def which_deleted(before: np.ndarray, after: np.ndarray, deleted: np.ndarray, ot
       that of one of the others, ties counting one half.
     """
     each = [auc(drop[out], drop[rest]) for drop, out, rest in zip(before - after, deleted, others, strict=True)]
-    return _valued(Interval(*np.clip(t_interval(np.array(each))[:3], 0.0, 1.0), len(each)))
+    return valued(Interval(*np.clip(t_interval(np.array(each))[:3], 0.0, 1.0), len(each)))
 
 
 def auc(high: np.ndarray, low: np.ndarray) -> float:
@@ -223,8 +158,4 @@ def apart(served: np.ndarray, oracle: np.ndarray, seed: int, resamples: int) -> 
     draws = np.random.default_rng(seed).integers(0, len(served), (resamples, len(served)))
     found = np.array([auc(served[rows], oracle[rows]) for rows in draws])
     interval: Interval = percentile_interval(auc(served, oracle), found, len(served))
-    return _valued(interval)
-
-
-def _valued(interval: Interval) -> dict[str, Any]:
-    return {"value": interval.mean, "interval": [interval.low, interval.high]}
+    return valued(interval)

@@ -22,6 +22,7 @@ import numpy as np
 from experiments import data, s3t_bench, s3t_build
 from experiments.errors import UserError
 from experiments.judge_exact import Worlds
+from experiments.judge_ulira import memberships
 from experiments.s3t_bench import Bench, Nodes
 from s3t import build as builds
 from s3t import partition, planners, train
@@ -33,6 +34,7 @@ from s3t.train import Job, Slices
 from unlearn.metrics import scores
 from unlearn.tree import bits_equal
 
+PURPOSE = "exact shadow "  # of the hash that draws memberships
 SHADOWS, REPEATS, ORACLE, HELDOUT = ROLES = ("shadows", "repeats", "oracle", "heldout_oracle")
 
 
@@ -96,26 +98,9 @@ def make_case(name: str, bench: Bench) -> Case:
     held = [counts(where, config.slices) for role in ROLES for where in slices_of(bench, cast, role)]
     shapes = tuple(shape._replace(shards=models) for shape in builds.make_shapes(source, plan, np.stack(held)))
     x, y = source.fetch(source.ids)
-    included = halved(source.ids[cast.asked], models, config.seed)
+    included = memberships(source.ids[cast.asked], models, config.seed, PURPOSE)
     setup = Setup(source, plan, models, jax.random.key(config.seed, impl="threefry2x32"), shapes)
     return Case(name, bench, cast, np.concatenate([x, bench.x]), np.concatenate([y, bench.y]), included, setup)
-
-
-def second_half(models: int) -> np.ndarray:
-    """[models] bool: shadows of the first half and of the second attack each other."""
-    return np.arange(models) >= models // 2
-
-
-def halved(ids: np.ndarray, models: int, seed: int, draw: int = 0) -> np.ndarray:
-    """[models, examples] bool: every example in half of either half of the models; another draw, another half."""
-    parts = ((0, models // 2), (models // 2, models))
-    return np.concatenate([half(ids, range(draw * models + low, draw * models + high), seed) for low, high in parts])
-
-
-def half(ids: np.ndarray, models: range, seed: int) -> np.ndarray:
-    """[models, examples] bool: every example in half of the models, which ones by its id alone."""
-    drawn = np.stack([data.hash_uniform(ids, f"exact shadow {model}", seed) for model in models])
-    return np.argsort(np.argsort(drawn, axis=0), axis=0) < len(models) // 2
 
 
 def slices_of(bench: Bench, cast: Cast, role: str) -> np.ndarray:

@@ -6,15 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import judge_exact
+from experiments import judge_exact, judge_ulira
 from experiments import judge_exact_fleet as fleets
 from experiments.judge_exact_fleet import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case
 from unlearn.metrics import scores
 
 Logits = dict[str, np.ndarray]
 Row = dict[str, Any]
-
-REDRAWN = 50  # memberships that are nobody's: what U-LiRA finds where nothing is
 
 
 class Found(NamedTuple):
@@ -121,24 +119,19 @@ def _ulira(case: Case, margins: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
 
 
 def _blind(case: Case, margins: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
-    """Models that never held the examples are attacked for memberships that are nobody's."""
-    ids = case.setup.source.ids[case.cast.asked]
-    found = _attacked(case, margins, fleets.halved(ids, len(margins), case.bench.config.seed), tier)
-    return found | found["blind"] | {"floor": judge_exact.at_floor(found["blind"]["interval90"])}
+    """Models that never held the examples are attacked for memberships that are nobody's; the value is their mean."""
+    ids, models = case.setup.source.ids[case.cast.asked], len(margins)
+    redrawn = judge_ulira.nobodys(ids, models, case.bench.config.seed, fleets.PURPOSE)
+    blind = judge_ulira.blind(margins[:, case.cast.asked], redrawn, judge_ulira.second_half(models))
+    found = _attacked(case, margins, redrawn[0], tier)
+    return found | blind | {"floor": judge_exact.at_floor(blind["interval90"])}
 
 
 def _attacked(case: Case, margins: np.ndarray, included: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
-    config, models, ids = case.bench.config, len(margins), case.setup.source.ids[case.cast.asked]
-    redrawn = np.stack([fleets.halved(ids, models, config.seed, draw) for draw in range(1, 1 + REDRAWN)])
-    return judge_exact.ulira(
-        margins[:, case.cast.asked],
-        included,
-        fleets.second_half(models),
-        tier,
-        redrawn,
-        config.seed,
-        config.exact.resamples,
-    )
+    asked, second = margins[:, case.cast.asked], judge_ulira.second_half(len(margins))
+    groups = {name: tier == i for i, name in enumerate(judge_exact.TIERS)}
+    found = judge_ulira.attacked(asked, included, second, groups)
+    return found | {"floor": judge_exact.at_floor(found["interval90"])}
 
 
 def _klom(case: Case, margins: np.ndarray, reference: np.ndarray) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import optax
 
 from experiments import comparison, data, fleet, judge_lanes, judging, models, training
 from experiments.bench import Bench, revocable
-from experiments.memorisation import halved
+from experiments.judge_ulira import memberships
 from readiness.requests import take
 from unlearn import ALGORITHMS, Request
 from unlearn.base import Array, Batch, Model, UnlearnState
@@ -75,9 +75,8 @@ def included(case: Case, training_: str) -> np.ndarray:
 
     Which half an example is in follows from its id: other data would not change it.
     """
-    lanes, ids = count(case, training_, SHADOWS), case.bench.dataset.train.id[case.pool]
-    seed, middle = case.bench.config.seed, lanes // 2
-    return np.concatenate([halved(ids, part, seed, "shadow") for part in (range(middle), range(middle, lanes))])
+    ids = case.bench.dataset.train.id[case.pool]
+    return memberships(ids, count(case, training_, SHADOWS), case.bench.config.seed, "shadow")
 
 
 def members(case: Case, training_: str, role: str) -> np.ndarray:

@@ -16,16 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.errors import line
+from experiments.judge_ulira import NOTHING, attacked, second_half, valued
 from experiments.results import AGAIN, WorkdirError
-from unlearn.metrics import epsilon, klom, lira, rates, rmia, scores
-from unlearn.metrics.intervals import MODELS, Interval, jackknife, t_interval
+from unlearn.metrics import epsilon, klom, rates, rmia, scores
+from unlearn.metrics.intervals import jackknife, t_interval
 
 Logits = dict[str, np.ndarray]
 KINDS = ("forget", "retain", "validation")
 REFERENCES = 4  # oracles that RMIA may ask
-LEVELS = {"tpr_at_0.1%": 0.001, "tpr_at_1%": 0.01}  # true-positive rates at these false-positive rates
 EDGES = np.linspace(-20, 20, 81)  # of a histogram of margins; what lies beyond counts at its ends
-NOTHING: dict[str, Any] = {"value": None, "interval": [None, None]}
 
 
 class Kept(NamedTuple):
@@ -105,8 +104,7 @@ def load(file: Path, included: np.ndarray) -> Kept:
     whole = {"shadows": shadows, "features": few}
     parts = {name: leaf[whole.get(name, repeats)] for name, leaf in logits.items()}
     failed = {"repeats": int((~repeats).sum()), "shadows": int((~shadows).sum())}
-    second = np.arange(len(shadows)) >= len(shadows) // 2
-    return Kept(**parts, included=included[shadows], second=second[shadows], failed=failed)
+    return Kept(**parts, included=included[shadows], second=second_half(len(shadows))[shadows], failed=failed)
 
 
 def judged(kept: Kept, oracle: Kept | None, labels: Labels) -> dict[str, Any]:
@@ -118,7 +116,7 @@ def judged(kept: Kept, oracle: Kept | None, labels: Labels) -> dict[str, Any]:
       labels: of the examples.
     """
     return distances(kept, oracle, labels) | {
-        "ulira": or_why(lambda: _ulira(kept, labels)),
+        "ulira": or_why(lambda: attacked(scores.margin(kept.shadows, labels.pool), kept.included, kept.second)),
         "margins": or_why(lambda: _margins(kept, labels)),
         "failed": kept.failed,
     }
@@ -155,56 +153,9 @@ def or_why(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return NOTHING | {"refused": line(refused)}
 
 
-def ulira_ratios(kept: Kept, labels: Labels, own: bool | None = None) -> np.ndarray:
-    """Log-likelihood ratios [shadows, pool].
-
-    Either half of the shadows is attacked with the other half, so no target is a shadow of its own.
-
-    Args:
-      own: see `lira.fit`.
-    """
-    margins = scores.margin(kept.shadows, labels.pool)
-    ratios = np.empty_like(margins)
-    for target in (kept.second, ~kept.second):
-        shadows = lira.fit(margins[~target], kept.included[~target], own)
-        ratios[target] = lira.log_ratio(margins[target], shadows)
-    return ratios
-
-
 def some_shadows(kept: Kept, rows: np.ndarray) -> Kept:
     """The entry with fewer shadows."""
     return kept._replace(shadows=kept.shadows[rows], included=kept.included[rows], second=kept.second[rows])
-
-
-def _ulira(kept: Kept, labels: Labels) -> dict[str, Any]:
-    """Intervals leave out groups of models, as targets and as shadows: the two halves attack each other."""
-    own = all(lira.own_variances(kept.included[half]) for half in (kept.second, ~kept.second))
-    outside = np.sort((~kept.included).sum(axis=1))
-    others = outside[: len(outside) * (MODELS - 1) // MODELS].sum()  # when the group that has most of them is left out
-    told = {name: rate for name, rate in LEVELS.items() if others * rate >= 1}  # a rate finer than one in all is none
-
-    def statistic(rows: np.ndarray) -> np.ndarray:
-        part = some_shadows(kept, rows)
-        found = rates.rates(ulira_ratios(part, labels, own), part.included, fprs=tuple(told.values()))
-        return np.array([found.auc, found.balanced_accuracy, *found.tpr])
-
-    auc, accuracy, *tpr = map(valued, jackknife(statistic, (len(kept.shadows),)))
-    return auc | {
-        "balanced_accuracy": accuracy,
-        **dict.fromkeys(LEVELS, NOTHING),
-        **dict(zip(told, tpr, strict=True)),
-        "examples": rates.per_example_auc(scores.margin(kept.shadows, labels.pool), kept.included),
-        "roc": roc(ulira_ratios(kept, labels, own), kept.included),
-    }
-
-
-def roc(ratios: np.ndarray, included: np.ndarray) -> dict[str, np.ndarray]:
-    """True-positive rates at false-positive rates from 1e-3 to 1, evenly apart on a log axis."""
-    outside, inside = np.sort(ratios[~included]), ratios[included]
-    alarms = np.geomspace(1e-3, 1.0, 49)
-    thresholds = outside[np.maximum(len(outside) - 1 - (alarms * len(outside)).astype(int), 0)]
-    hits = np.array([(inside > threshold).mean() for threshold in thresholds])
-    return {"fpr": alarms, "tpr": np.where(alarms >= 1, 1.0, hits)}
 
 
 def margins_of(kept: Kept, labels: Labels, kind: str) -> np.ndarray:
@@ -276,7 +227,3 @@ def over_lanes(values: Sequence[float]) -> dict[str, Any]:
     """A mean over repeats with its t-interval; values that are not finite are left out and counted."""
     found = t_interval(np.asarray(values, float))
     return valued(found) | {"lanes": found.count}
-
-
-def valued(interval: Interval) -> dict[str, Any]:
-    return {"value": interval.mean, "interval": [interval.low, interval.high]}

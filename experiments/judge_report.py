@@ -11,6 +11,7 @@ from experiments.judge_metrics import KINDS
 from experiments.page import Block, Heading, Table, Text
 from experiments.plots import ATTACKS
 from experiments.ways import NONE
+from unlearn.metrics.membership import SCORES
 
 WIDTH = 170
 FEWER = "†"
@@ -82,6 +83,8 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
             _table(rows),
             *judge_plots.pictures(rows, _name),
             _relearning(rows),
+            Text(WITNESSED),
+            _witnesses(rows),
             _costs(rows),
         ]
     blocks += [*_trials(found), *_failures(found)]
@@ -210,6 +213,24 @@ def _relearning(rows: Sequence[Row]) -> Table:
         lines.append([_name(row), *cells])
     headers = [f"{attack}\n{what}" for attack in ATTACKS for what in ("area", "steps to recover")]
     return Table(["relearning", *headers], lines)
+
+
+WITNESSED = (
+    "Weaker witnesses miss or overstate much, and are nothing but beside the oracles: one classifier over examples (AUC and "
+    "cross-validated balanced accuracy), resemblance to untrained models (ZRF), and resemblance to the oracles in what the "
+    "last layer is given (CKA)."
+)
+WITNESSES = {
+    **{f"{score.replace('_', ' ')}\nAUC": ("attacks", score, "auc") for score in SCORES},
+    **{f"{score.replace('_', ' ')}\nbal. acc.": ("attacks", score, "balanced_accuracy") for score in SCORES},
+    "ZRF": ("zrf",),
+    "CKA with\noracles": ("cka",),
+}
+
+
+def _witnesses(rows: Sequence[Row]) -> Table:
+    lines = [[_name(row), *(_cell(_at(row["extra"], path), 1, 3, True) for path in WITNESSES.values())] for row in rows]
+    return Table(["weaker witnesses", *WITNESSES], lines)
 
 
 def _costs(rows: Sequence[Row]) -> Table:

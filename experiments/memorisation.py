@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments import comparison, data, judge_lanes, training
+from experiments import comparison, judge_lanes, training
 from experiments.bench import Bench
 from experiments.errors import UserError
+from experiments.judge_ulira import halved
 from unlearn.metrics import scores
 
 STAGE = "memorisation"
@@ -38,12 +39,6 @@ def halves(bench: Bench) -> training.Lane:
     seeds = config.seed + np.arange(count)
     plain = training.make_lanes(seeds, member[0], np.ones(len(ids)), stream=STREAM)
     return plain._replace(member=member)
-
-
-def halved(ids: np.ndarray, lanes: range, seed: int, purpose: str) -> np.ndarray:
-    """[lanes, examples] bool: every example in half of the lanes, which ones by its id alone."""
-    drawn = np.stack([data.hash_uniform(ids, f"{purpose}{lane}", seed) for lane in lanes])
-    return np.argsort(np.argsort(drawn, axis=0), axis=0) < len(lanes) // 2
 
 
 def estimate(logits: np.ndarray, labels: np.ndarray, member: np.ndarray) -> np.ndarray:

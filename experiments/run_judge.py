@@ -91,12 +91,15 @@ def make_case(
     one = resolved(one, configs.defaults())
     checks.check(one)
     seed, chosen = one.forget.seed, None
+    if "fraction" in wanted:
+        _enough(name, round(wanted.fraction * len(train.id)))
     if wanted.setting == "memorised":
         known = np.zeros(len(train.id)) if scores is None else scores
         chosen = forget_sets.memorised(train.id, known, wanted.tier, wanted.fraction, seed)
     elif wanted.setting in ("near_duplicates", "cluster"):
         find = {"near_duplicates": forget_sets.near_duplicates, "cluster": forget_sets.cluster}[wanted.setting]
         chosen = find(train.id, train.x, wanted.fraction, seed)
+        _enough(name, len(chosen.forget))
     bench = set_up(one, folder, dataset, train.id[chosen.forget] if chosen else None)
     # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
     bench = bench._replace(devices=parallel.make("jit", jax.local_devices()[:1]))
@@ -105,6 +108,11 @@ def make_case(
     if left < config.judge.retain:
         raise UserError(f"judge.retain is {config.judge.retain}, but set {name!r} leaves {left}: set --config.judge.retain")
     return case
+
+
+def _enough(name: str, size: int) -> None:
+    if size < checks.FOLDS:
+        raise UserError(f"forget set {name!r} has {size} examples, {checks.FOLDS} or more are needed: raise its fraction")
 
 
 def _settled(case: Case) -> Case:

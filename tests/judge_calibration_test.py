@@ -11,13 +11,15 @@ def group(seed, shift=0.0, lanes=40, pool=60):
     """Held-out oracles and oracles whose margins on the pool are normal, the first shifted."""
     rng = np.random.default_rng(seed)
     included = np.argsort(np.argsort(rng.random((2, lanes // 2, pool)), axis=1), axis=1).reshape(lanes, pool) < lanes // 4
-    labels = judge_metrics.Labels(*(np.zeros(pool, int) for _ in range(4)), forgotten=np.arange(pool) < 30)
+    labels = judge_metrics.Labels(*(np.zeros(pool, int) for _ in range(4)), forgotten=np.arange(pool) < 30, others=None)
 
     def kept(by):
         margin = rng.normal(size=(5, lanes, pool)) + by
         logits = np.stack([margin, np.zeros_like(margin)], axis=-1)
         second = np.arange(lanes) >= lanes // 2
-        return judge_metrics.Kept(*logits, included=included, second=second, failed={"repeats": 0, "shadows": 0})
+        return judge_metrics.Kept(
+            *logits, features=None, included=included, second=second, failed={"repeats": 0, "shadows": 0}
+        )
 
     return judge_calibration.Group(kept(shift), kept(0.0), labels)
 
@@ -52,11 +54,3 @@ def test_memorisation_is_confidence_with_less_confidence_without():
     np.testing.assert_allclose(memorisation.estimate(logits, np.zeros(2, int), member), [0.4, 0.4])
     with pytest.raises(UserError, match="1 of 2 models are finite"):
         memorisation.estimate(logits[1:], np.zeros(2, int), member[1:])
-
-
-def test_every_example_is_in_half_of_the_models_whatever_the_others_are():
-    ids = np.array([4, 9, 23, 57])
-    member = memorisation.halved(ids, range(10), 3, "memorisation")
-    assert member.shape == (10, 4) and (member.sum(axis=0) == 5).all()
-    np.testing.assert_array_equal(memorisation.halved(ids[[2, 0]], range(10), 3, "memorisation"), member[:, [2, 0]])
-    assert (memorisation.halved(ids, range(10), 3, "shadow") != member).any()

@@ -98,7 +98,14 @@ def test_every_shipped_judgement_passes_and_can_be_set_up(name, monkeypatch):
         (sets(a=D({"setting": "memorised", "tier": "most", "fraction": 0.1})), "has tier 'most': give one of low"),
         # What only the data can tell.
         (sets(a=D({"setting": "class", "target": 10})), "class 10 is not in 'digits': choose one of 0..9"),
-        (sets(a=D({"setting": "random", "fraction": 0.002})), "examples to forget, 5 or more are needed"),
+        (
+            sets(a=D({"setting": "random", "fraction": 0.002})),
+            "set 'a' has 2 examples, 5 or more are needed: raise its fraction",
+        ),
+        (
+            sets(a=D({"setting": "memorised", "tier": "high", "fraction": 1e-9})),
+            "set 'a' has 0 examples, 5 or more are needed",
+        ),
         (sets(a=D({"setting": "memorised", "tier": "low", "fraction": 0.3})), "three tiers of a fraction 0.3 do not fit"),
         (sets(a=D({"setting": "near_duplicates", "fraction": 0.4})), "near-duplicates of a fraction 0.4 need"),
         (sets(a=D({"setting": "cluster", "fraction": 0.9})), "a fraction 0.9 makes 1 clusters"),

@@ -8,6 +8,7 @@ import pytest
 from experiments import judge_calibration, judge_report, judge_rows, report, results
 from experiments.configs import judge as configs
 from experiments.judge_metrics import EDGES, KINDS, NOTHING
+from unlearn.metrics.membership import SCORES
 
 POOL, LANES, STEPS = 40, 10, 12
 
@@ -28,6 +29,9 @@ def row_of(training, unlearner, case="class", leak=0.0, seed=0, **extra):
     extra = {
         **{name: valued(0.8) for name in ("tow", "mia", "rmia", "tow_mia", "average_gap")},
         "epsilon": valued(1.5),
+        "attacks": {score: {how: valued(0.55) for how in ("auc", "balanced_accuracy")} for score in SCORES},
+        "zrf": valued(0.61),
+        "cka": NOTHING if training == "oracle" else valued(0.93),
         "klom": valued(0.5 + leak)
         | {kind: valued(0.5 + leak, p95=valued(1.0), examples=rng.gamma(2, 0.3 + leak, POOL)) for kind in KINDS},
         "cost": {"storage_bytes": 2**20, "amortised_flops": {"10": 1e7}, "break_even_requests": 2.5 if leak else None},
@@ -83,7 +87,9 @@ def test_the_page_has_every_row_table_and_picture(tmp_path):
     for heading in ("Calibration", "Forget set: class", "Tuning", "Failures", "Settings"):
         assert f"## {heading}" in text
     for row in every_row():
-        assert text.count(f"| {judge_report._name(row)} |") >= 3, "in the table, relearning and costs"
+        assert text.count(f"| {judge_report._name(row)} |") >= 4, "in the table, relearning, witnesses and costs"
+    held = next(line for line in text.splitlines() if line.startswith("| heldout_oracle |") and "0.930" in line)
+    assert held.count("0.550") == 8 and "0.610" in held
     assert "vanilla, ascent" in html and html.count("<figure>") == 9 + 4
     assert "Forgotten are 20 examples: class 3." in text
 

@@ -161,11 +161,13 @@ def test_a_lane_rests_when_enough_is_forgotten(tmp_path):
 def test_of_fewer_models_alike_klom_and_epsilon_are_larger():
     """Why DP-SGD's rows have a floor of their own."""
     rng = np.random.default_rng(0)
-    labels = judge_metrics.Labels(*(np.zeros(60, int) for _ in range(4)), forgotten=np.arange(60) < 30)
+    labels = judge_metrics.Labels(
+        *(np.zeros(60, int) for _ in range(4)), forgotten=np.arange(60) < 30, others=np.ones(60, bool)
+    )
 
     def fleet_of():
         logits = np.stack([rng.normal(size=(5, 40, 60)), np.zeros((5, 40, 60))], axis=-1)
-        return judge_metrics.Kept(*logits, included=None, second=None, failed={})
+        return judge_metrics.Kept(*logits, features=None, included=None, second=None, failed={})
 
     one, oracle = fleet_of(), fleet_of()
     many, few = (judge_metrics.distances(one, oracle, labels, most) for most in (None, 12))
@@ -175,17 +177,19 @@ def test_of_fewer_models_alike_klom_and_epsilon_are_larger():
 def test_models_with_logits_that_are_not_finite_are_kept_and_counted(tmp_path):
     logits = {kind: np.zeros((4, 3, 2)) for kind in ("pool", "retain", "validation", "test", "shadows")}
     logits["test"][1, 0, 0], logits["shadows"][3, 2, 1] = np.nan, np.inf
+    logits["features"] = np.arange(3)[:, None, None] * np.ones((3, 5, 7))
     file = tmp_path / "logits" / "some.npz"
     judge_metrics.keep(file, logits)
     included = np.arange(4)[:, None] < np.array([1, 2, 3])
     kept = judge_metrics.load(file, included)
     assert kept.failed == {"repeats": 1, "shadows": 1} and len(kept.pool) == 3
+    assert kept.features[:, 0, 0].tolist() == [0, 2], "of the first three models without the second"
     assert kept.second.tolist() == [False, False, True] and np.array_equal(kept.included, included[:3])
 
 
 def test_a_damaged_file_of_logits_is_named_in_one_line(tmp_path):
     file, rng = tmp_path / "logits" / "some.npz", np.random.default_rng(0)
-    kinds = ("pool", "retain", "validation", "test", "shadows")
+    kinds = ("pool", "retain", "validation", "test", "shadows", "features")
     judge_metrics.keep(file, {kind: rng.normal(size=(4, 30, 5)) for kind in kinds})
     whole, included = file.read_bytes(), np.ones((4, 30), bool)
     half = len(whole) // 2
@@ -206,7 +210,7 @@ def test_fleets_are_told_apart_by_what_they_know():
     rng = np.random.default_rng(0)
     lanes, pool = 40, 60
     included = np.argsort(np.argsort(rng.random((2, lanes // 2, pool)), axis=1), axis=1).reshape(lanes, pool) < lanes // 4
-    labels = judge_metrics.Labels(*(np.zeros(pool, int) for _ in range(4)), forgotten=np.arange(pool) < 30)
+    labels = judge_metrics.Labels(*(np.zeros(pool, int) for _ in range(4)), forgotten=np.arange(pool) < 30, others=None)
 
     def fleet_of(shift):
         margin = rng.normal(size=(5, lanes, pool))
@@ -214,7 +218,9 @@ def test_fleets_are_told_apart_by_what_they_know():
         margin[4] += shift * included
         logits = np.stack([margin, np.zeros_like(margin)], axis=-1)
         second = np.arange(lanes) >= lanes // 2
-        return judge_metrics.Kept(*logits, included=included, second=second, failed={"repeats": 0, "shadows": 0})
+        return judge_metrics.Kept(
+            *logits, features=None, included=included, second=second, failed={"repeats": 0, "shadows": 0}
+        )
 
     oracle, floor, knows = fleet_of(0.0), fleet_of(0.0), fleet_of(3.0)
     found, none = (judge_metrics.judged(one, oracle, labels) for one in (knows, floor))

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unlearn.metrics import checks, rates
-from unlearn.metrics.intervals import Interval, jackknife
+from unlearn.metrics import checks
 
 PER_EXAMPLE = 32  # shadows on both sides of all examples, from which on each has variances of its own
 FLAT = 1e-9  # a standard deviation that no float32 score can have
@@ -52,7 +51,7 @@ def fit(scores: np.ndarray, members: np.ndarray, own: bool | None = None) -> Sha
     """
     scores, members = _checked(scores, members)
     own = own_variances(members) if own is None else own
-    return Shadows(_gaussian(scores, members, own, False), _gaussian(scores, ~members, own, False))
+    return Shadows(_gaussian(scores, members, own), _gaussian(scores, ~members, own))
 
 
 def own_variances(members: np.ndarray) -> bool:
@@ -60,59 +59,27 @@ def own_variances(members: np.ndarray) -> bool:
     return bool(min(members.sum(axis=0).min(), (~members).sum(axis=0).min()) >= PER_EXAMPLE)
 
 
-def leave_one_out(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Log-likelihood ratios of a fleet in which each model in turn is the target and all others are its shadows.
+def halves(scores: np.ndarray, members: np.ndarray, second: np.ndarray, own: bool | None = None) -> np.ndarray:
+    """Log-likelihood ratios of a fleet whose halves attack each other, so that no target is a shadow of its own.
 
-    Where each model drew its own members, its ratios do not depend on its membership under the null, so that pooled rates
-    are fair. The ratios of one example are not: each is a function of the others' scores, and the AUC of one example
-    alone falls below .5 under the null (to .45 with 64 models).
+    Intervals are to leave models out of both roles (`intervals.jackknife`): a bootstrap of these ratios is too narrow.
 
     Args:
       scores, members: [models, examples], as for `fit`.
+      second: [models] bool, which half a model belongs to.
+      own: see `fit`.
 
     Returns:
       [models, examples] float64, to be read by `rates.rates` with the same `members`.
 
     Raises:
-      ValueError: as `fit`, but fewer than 3 on a side, since one of them may be the target.
+      ValueError: what `fit` refuses of either half.
     """
     scores, members = _checked(scores, members)
-    return _leave_one_out(scores, members, own_variances(members))
-
-
-def leave_one_out_rates(
-    scores: np.ndarray,
-    members: np.ndarray,
-    *,
-    threshold: float = 0.0,
-    fprs: tuple[float, ...] = rates.FPRS,
-    level: float = 0.95,
-) -> rates.Rates[Interval]:
-    """The rates of `leave_one_out`, with intervals that leave groups of models out, as targets and as shadows.
-
-    They are up to twice too wide where there is nothing to detect (measured: Gaussian scores, 64 models), and fair where
-    there is; with a bootstrap of the targets alone 95% intervals would hold 78% of the time. To show that nothing is
-    there, keep targets and shadows apart and use `rates.rates_intervals`.
-
-    Args:
-      scores, members: [models, examples], as for `leave_one_out`.
-      threshold, fprs: as for `rates.rates`.
-      level: coverage.
-
-    Raises:
-      ValueError: as `leave_one_out`, `rates.rates` and `intervals.jackknife`, also where that is so without some models.
-    """
-    scores, members = _checked(scores, members)
-
-    own = own_variances(members)  # of the whole fleet: its parts are to be fitted as it is
-
-    def statistic(rows: np.ndarray) -> np.ndarray:
-        part = members[rows]
-        found = rates.rates(_leave_one_out(scores[rows], part, own), part, threshold=threshold, fprs=fprs)
-        return np.array([found.auc, found.balanced_accuracy, *found.tpr])
-
-    auc, accuracy, *tpr = jackknife(statistic, (len(scores),), level)
-    return rates.Rates(auc, accuracy, tuple(tpr))
+    ratios = np.empty_like(scores)
+    for target in (second, ~second):
+        ratios[target] = log_ratio(scores[target], fit(scores[~target], members[~target], own))
+    return ratios
 
 
 def log_ratio(scores: np.ndarray, shadows: Shadows) -> np.ndarray:
@@ -140,31 +107,17 @@ def _checked(scores: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.nd
     return scores, checks.membership(members, scores.shape)
 
 
-def _leave_one_out(scores: np.ndarray, members: np.ndarray, own: bool) -> np.ndarray:
-    return log_ratio(scores, Shadows(_gaussian(scores, members, own, True), _gaussian(scores, ~members, own, True)))
-
-
-def _gaussian(scores: np.ndarray, chosen: np.ndarray, own: bool, one_out: bool) -> Gaussian:
-    """Moments over the chosen models, [examples]; `one_out`: for each model without itself, [models, examples].
-
-    own: variances of each example's own, instead of pooled ones.
-    """
+def _gaussian(scores: np.ndarray, chosen: np.ndarray, own: bool) -> Gaussian:
+    """Moments over the chosen models, [examples]; `own`: variances of each example's own, instead of pooled ones."""
     count = chosen.sum(axis=0)
-    if count.min() < 2 + one_out:
-        short = int((count < 2 + one_out).sum())
+    if count.min() < 2:
         raise ValueError(
-            f"LiRA needs at least {2 + one_out} models with and {2 + one_out} without each example; "
-            f"{short} of {len(count)} examples have only {count.min()} on one side"
+            f"LiRA needs at least 2 models with and 2 without each example; {(count < 2).sum()} of {len(count)} examples "
+            f"have only {count.min()} on one side"
         )
     mean = np.where(chosen, scores, 0.0).sum(axis=0) / count
-    deviation = np.where(chosen, scores - mean, 0.0)
-    squares, rest = (deviation**2).sum(axis=0), count
-    if one_out:  # a model's own share is taken back; nothing changes where it is not among the chosen
-        rest = count - chosen
-        mean = mean - deviation / rest
-        squares = np.maximum(squares - deviation**2 * count / rest, 0.0)
-    variance = squares / (rest - 1)
-    pooled = squares.sum(axis=-1, keepdims=True) / (rest - 1).sum(axis=-1, keepdims=True)
-    if pooled.min() <= FLAT**2:
+    squares = (np.where(chosen, scores - mean, 0.0) ** 2).sum(axis=0)
+    variance, pooled = squares / (count - 1), squares.sum() / (count - 1).sum()
+    if pooled <= FLAT**2:
         raise ValueError("LiRA needs at least 2 distinct scores on each side of some example; these shadows are copies")
     return Gaussian(mean, np.where(own & (variance > FLAT**2), variance, pooled))

@@ -16,6 +16,7 @@ from unlearn.metrics import checks, scores
 
 FOLDS = 5
 TINY = 1e-12  # losses and entropies below it are alike
+SCORES = {one.__name__: one for one in (scores.loss, scores.confidence, scores.entropy, scores.modified_entropy)}
 
 
 class Attack(NamedTuple):
@@ -70,12 +71,12 @@ def population_attacks(
     """
     _enough(labels, other_labels)
     attacks = {}
-    for score in (scores.loss, scores.confidence, scores.entropy, scores.modified_entropy):
+    for name, score in SCORES.items():
         values = np.concatenate([score(logits, labels), score(other_logits, other_labels)])
-        checks.varying(values, score.__name__)
+        checks.varying(values, name)
         rises = score is scores.confidence
         feature = values if rises else np.log(np.maximum(values, TINY))
-        attacks[score.__name__] = _attack(values if rises else -values, feature, len(labels))
+        attacks[name] = _attack(values if rises else -values, feature, len(labels))
     return attacks
 
 

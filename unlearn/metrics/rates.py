@@ -64,8 +64,8 @@ def rates_intervals(
     """`rates` of targets, each with a percentile interval of a bootstrap over these models.
 
     Scores stay as they are, so this is for targets that were no shadows of each other (`lira.fit`, `rmia.rmia`), and says
-    what other targets would give under the same shadows. For a fleet that attacks itself it is too narrow: use
-    `lira.leave_one_out_rates`. Draws that hold only members, or none, are left out.
+    what other targets would give under the same shadows. For a fleet that attacks itself it is too narrow: see
+    `lira.halves`. Draws that hold only members, or none, are left out.
 
     Args:
       scores, members: [models, examples]; see `rates`.
