@@ -216,7 +216,7 @@ def _relearning(rows: Sequence[Row]) -> Table:
 
 
 WITNESSED = (
-    "Weaker witnesses miss or overstate much, and are nothing but beside the oracles: one classifier over examples (AUC and "
+    "Weaker witnesses miss or overstate much, and are nothing but beside the oracles: a classifier over examples (AUC and "
     "cross-validated balanced accuracy), resemblance to untrained models (ZRF), and resemblance to the oracles in what the "
     "last layer is given (CKA)."
 )

@@ -3,7 +3,8 @@
     python -m experiments.main --config=experiments/configs/judge.py:digits --workdir=runs/judge
 
 `digits` needs no download and takes about 16 minutes on two CPU cores; docs/judge.md has what it showed. `digits_full` is
-the same over twelve forget sets, and its time has not been measured; a run that was stopped goes on with the same command.
+the same over twelve forget sets, `cifar10` a small convolutional net for an accelerator, and neither's time has been
+measured; a run that was stopped goes on with the same command.
 What is trained and rehearsed, and how, is as in `configs/readiness.py`; every key there but the request's own is a flag
 here, too. Forget sets are given as a whole, each with a name of its own:
 `--config.judge.sets='{"most": {"setting": "memorised", "tier": "high", "fraction": 0.05}}'`. A set's `setting` is
@@ -71,4 +72,11 @@ def digits_full(config: ml_collections.ConfigDict) -> None:
     config.judge.sets = ml_collections.ConfigDict(sets)
 
 
-EXPERIMENTS = {one.__name__: one for one in (digits, digits_full)}
+def cifar10(config: ml_collections.ConfigDict) -> None:
+    """cifar10, 20,000 training images, by the quick recipe; a random tenth and a class. For an accelerator."""
+    quick = readiness.get_config("cifar10_quick")
+    for part in ("data", "model", "train", "suited"):
+        config[part].update(quick[part])
+
+
+EXPERIMENTS = {one.__name__: one for one in (digits, digits_full, cifar10)}
