@@ -15,7 +15,7 @@ from experiments.errors import UserError
 from experiments.judge_exact import Worlds
 from experiments.judge_exact_fleet import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS
 from s3t import plan as plans
-from tests import stacks
+from tests import kills, stacks
 from unlearn.tree import bits_equal
 
 MODELS = 6
@@ -225,13 +225,35 @@ def test_the_config_is_checked_by_its_own_keys():
         configs.get_config("odd")
 
 
-@pytest.mark.slow
-def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
+def small():
     config = configs.get_config("digits")
     config.exact.update({"models": 12, "asked": 20, "same": 6, "apart": 6, "requests": 2, "resamples": 20, "audited": 1})
     config.train.epochs = config.full_lora.epochs = 2
     config.pretrain.train.steps = 20
     config.kinds = ("s3t",)
+    return config
+
+
+CHILD = """
+import sys
+from tests.judge_exact_test import run_judge_exact, small
+run_judge_exact.run(small(), sys.argv[1], "test")
+"""
+
+
+@pytest.mark.slow
+def test_a_judgement_killed_with_kill_9_ends_with_the_same_rows(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert kills.start(CHILD, whole).wait() == 0
+    for moment in ("pretrain/*", "logits/s3t-shadows*", "stages/fleet-s3t-oracle*"):
+        kills.kill_when(CHILD, broken, moment)
+    assert kills.start(CHILD, broken).wait() == 0
+    assert kills.settled(broken) == kills.settled(whole)
+
+
+@pytest.mark.slow
+def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
+    config = small()
     found = run_judge_exact.run(config, str(tmp_path))
     entries = [(row["training"], row["variant"], row["unlearner"]) for row in found["rows"]]
     assert len(entries) == len(set(entries)) == 7

@@ -2,11 +2,6 @@
 
 import functools
 import json
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +24,9 @@ from experiments import (
 from experiments.configs import judge as configs
 from experiments.errors import UserError
 from experiments.judge_fleet import REPEATS, ROLES, SHADOWS
-from tests import tiny
+from tests import kills, tiny
 
-LANES, ROOT = 8, Path(__file__).resolve().parent.parent
+LANES = 8
 
 
 def config_of(**overrides):
@@ -278,54 +273,25 @@ def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
 
 CHILD = """
 import sys
-sys.path.insert(0, {root!r})
 from tests.judge_test import SETS, run_judge, tiny_config
 run_judge.run(tiny_config(("vanilla",), SETS), sys.argv[1], "test")
 """
-
-
-def child(workdir):
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD.format(root=str(ROOT)), str(workdir)],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **cache},
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def kill_when(workdir, moment):
-    """Start a judgement, kill it without warning once a file like `moment` is there, and say whether that was in time."""
-    process = child(workdir)
-    while process.poll() is None and not any(workdir.glob(moment)):
-        time.sleep(0.001)
-    process.kill()
-    process.wait()
-    return not (workdir / "results.json").exists()
-
-
-def settled(workdir):
-    """What a judgement ends with, seconds aside, which `cost` has, too."""
-    rows = json.loads((workdir / "results.json").read_text())["rows"]
-    for row in rows:
-        for part in (row, row["extra"]["cost"]):
-            for name in [name for name in part if name.endswith("seconds")]:
-                del part[name]
-    return rows
+MOMENTS = (
+    "checkpoints/memorisation-0/*",
+    "checkpoints/class-plain-0/*",
+    "logits/class-vanilla-none*",
+    "stages/trials-tier-*",
+)
 
 
 @pytest.mark.slow
 def test_a_judgement_killed_with_kill_9_ends_with_the_same_rows(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert child(whole).wait() == 0
-    for moment in (
-        "checkpoints/memorisation-0/*",
-        "checkpoints/class-plain-0/*",
-        "logits/class-vanilla-none*",
-        "stages/trials-tier-*",
-    ):
-        assert kill_when(broken, moment), f"the judgement ended before {moment}"
-    assert child(broken).wait() == 0
-    assert settled(broken) == settled(whole)
+    assert kills.start(CHILD, whole).wait() == 0
+    for moment in MOMENTS:
+        kills.kill_when(CHILD, broken, moment)
+    assert kills.start(CHILD, broken).wait() == 0
+    assert kills.settled(broken) == kills.settled(whole)
 
 
 def test_what_a_model_s_requests_cost_over_its_life():

@@ -2,12 +2,6 @@
 
 import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +9,8 @@ import pytest
 from experiments import bench as benches
 from experiments import comparison, data, evaluation, judging, results, run_readiness
 from experiments.configs import readiness as configs
+from tests import kills
 
-ROOT = Path(__file__).parent.parent
 QUICK = ("digits", "cifar10_random")  # lanes by vmap and every way; lanes by loops and random data
 
 
@@ -163,7 +157,6 @@ def test_a_random_request_is_fulfilled_at_the_oracles_accuracy(tmp_path):
 
 CHILD = """
 import sys
-sys.path.insert(0, {root!r})
 from tests.run_readiness_test import configs, run_readiness, shrink
 config = shrink(configs.get_config("digits"))
 config.train.steps = 400
@@ -172,60 +165,25 @@ config.trainings = ("oracle", "vanilla", "readiness")
 config.equal_flops = False
 run_readiness.run(config, sys.argv[1], "test")
 """
-
-
-def child(workdir):
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    code = CHILD.format(root=str(ROOT))
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(workdir)],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **cache},
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def kill_when(workdir, moment):
-    """Start a run, kill it without warning once `moment(workdir)` holds, and say whether it was killed in time."""
-    process = child(workdir)
-    while process.poll() is None and not moment(workdir):
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return not (workdir / "results.json").exists()
-
-
-def first_epochs(workdir):
-    return any((workdir / "checkpoints").glob("readiness-default/[5-9]"))
-
-
-def during_a_save(workdir):
-    return any((workdir / "checkpoints").glob("plain/*orbax-checkpoint-tmp*"))
-
-
-def between_requests(workdir):
-    return any((workdir / "stages").glob("rows-*"))
-
-
-def settled(workdir):
-    """What a run ends with, seconds and peak bytes aside."""
-    rows = json.loads((workdir / "results.json").read_text())["rows"]
-    return [{k: v for k, v in row.items() if not k.endswith("seconds") and k != "peak_bytes"} for row in rows]
+DURING_A_SAVE = "checkpoints/plain/*orbax-checkpoint-tmp*"
+AFTER_EPOCHS = "checkpoints/readiness-default/[5-9]"
+BETWEEN_REQUESTS = "stages/rows-*"
 
 
 @pytest.mark.parametrize(
     "moments",
     [
-        pytest.param([during_a_save], id="during a save"),
-        pytest.param([during_a_save, first_epochs, between_requests], id="three kills in one run", marks=pytest.mark.slow),
+        pytest.param([DURING_A_SAVE], id="during a save"),
+        pytest.param([DURING_A_SAVE, AFTER_EPOCHS, BETWEEN_REQUESTS], id="three kills in one run", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_resumes_and_ends_with_the_same_bits(moments, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert child(whole).wait() == 0
+    assert kills.start(CHILD, whole).wait() == 0
     for moment in moments:
-        assert kill_when(broken, moment), f"the run ended before {moment.__name__}"
-    assert child(broken).wait() == 0
-    assert settled(broken) == settled(whole)
+        kills.kill_when(CHILD, broken, moment)
+    assert kills.start(CHILD, broken).wait() == 0
+    assert kills.settled(broken) == kills.settled(whole)
 
 
 def test_scores_of_a_lane_with_nan_are_not_numbers():

@@ -1,12 +1,8 @@
 """One run of s3t from pre-training to report, everything tiny: what it leaves, resuming, refusals, baselines by hand."""
 
 import functools
-import json
 import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -26,10 +22,9 @@ from s3t import store as stores
 from s3t.backbone import forward
 from s3t.build import Setup
 from s3t.partition import Places
-from tests import stacks
+from tests import kills, stacks
 from unlearn import tree
 
-ROOT = Path(__file__).parent.parent
 TINY = {"patch": 4, "width": 8, "depth": 2, "heads": 2, "mlp_dim": 8}
 
 
@@ -181,7 +176,7 @@ def test_a_run_cut_short_goes_on_to_the_same_results(finished, tmp_path):
     for name in ("results.json", "stages/lora-0-3.json"):
         (cut / name).unlink()
     again = run_s3t.run(config(), str(cut), "the command")
-    assert timeless(again) == timeless(found)
+    assert kills.timeless(again) == kills.timeless(found)
     shutil.rmtree(cut / "store")
     (cut / "results.json").unlink()
     for stage in (*(cut / "stages").glob("deletion-*"), cut / "stages" / "build.json", cut / "stages" / "heal.json"):
@@ -191,7 +186,7 @@ def test_a_run_cut_short_goes_on_to_the_same_results(finished, tmp_path):
         with pytest.raises(ZeroDivisionError):
             run_s3t.run(config(), str(cut), "the command")
     (cut / "stages" / "verify.json").unlink()
-    assert timeless(run_s3t.run(config(), str(cut), "the command")) == timeless(found)
+    assert kills.timeless(run_s3t.run(config(), str(cut), "the command")) == kills.timeless(found)
 
 
 def test_a_study_cut_short_trains_no_node_twice(finished, tmp_path):
@@ -219,7 +214,7 @@ def test_a_study_cut_short_trains_no_node_twice(finished, tmp_path):
         with pytest.raises(UserError, match=f"{damaged.name} cannot be read .*remove it and run again"):
             run_s3t.run(config(), str(cut), "the command")
         damaged.write_bytes(whole)
-        assert timeless(run_s3t.run(config(), str(cut), "the command")) == timeless(finished[1])
+        assert kills.timeless(run_s3t.run(config(), str(cut), "the command")) == kills.timeless(finished[1])
     assert len(set(trained)) == len(trained) == 6 and not (cut / "nodes-0").exists()
 
 
@@ -231,7 +226,7 @@ def test_damaged_logits_of_a_study_are_named(finished, tmp_path):
     with pytest.raises(UserError, match=r"nodes-0.npz cannot be read .*remove it and run again"):
         run_s3t.run(config(), str(cut), "the command")
     (cut / "logits" / "nodes-0.npz").unlink()
-    assert timeless(run_s3t.run(config(), str(cut), "the command")) == timeless(finished[1])
+    assert kills.timeless(run_s3t.run(config(), str(cut), "the command")) == kills.timeless(finished[1])
 
 
 @pytest.mark.parametrize("lost", ["store", "store/manifest.json", "store/ledger.sqlite"])
@@ -264,13 +259,6 @@ def test_a_store_that_forgot_its_deletions_does_not_verify(finished, tmp_path):
         assert problem.startswith(f"the ledger never had the head {head}")
 
 
-def timeless(value):
-    """Without seconds and what is random in the ledger."""
-    if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if "seconds" not in k and not k.endswith("_ms") and k != "head"}
-    return [timeless(v) for v in value] if isinstance(value, list) else value
-
-
 CHILD = """
 import sys
 from tests.run_s3t_test import TINY, config, pretrain, run_pretrain, run_s3t, vits
@@ -279,49 +267,23 @@ run_s3t.run(config(), sys.argv[1], "the command")
 """
 
 
-def child(workdir):
-    """A process that runs the tiny config."""
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(workdir)], cwd=ROOT, stderr=subprocess.DEVNULL, env={**os.environ, **cache}
-    )
-
-
-def while_it_builds(workdir):
-    return any((workdir / "store" / "nodes").glob("*.safetensors"))
-
-
-def while_it_deletes(workdir):
-    return (workdir / "stages" / "deletion-00000.json").exists()
-
-
-def while_it_heals(workdir):
-    return (workdir / "stages" / "deletion-00002.json").exists()
-
-
-def while_it_studies(workdir):
-    return any((workdir / "logits").glob("*"))
+WHILE_IT_BUILDS = "store/nodes/*.safetensors"
+WHILE_IT_DELETES = "stages/deletion-00000.json"
+WHILE_IT_HEALS = "stages/deletion-00002.json"
+WHILE_IT_STUDIES = "logits/*"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "moments", [[while_it_deletes], [while_it_builds, while_it_heals, while_it_studies]], ids=["one kill", "three kills"]
+    "moments", [[WHILE_IT_DELETES], [WHILE_IT_BUILDS, WHILE_IT_HEALS, WHILE_IT_STUDIES]], ids=["one kill", "three kills"]
 )
 def test_a_run_killed_with_kill_9_ends_with_the_same_results(moments, finished, tmp_path):
     whole, broken = finished[0], tmp_path / "broken"
     for moment in moments:
-        process = child(broken)
-        while process.poll() is None and not moment(broken):
-            time.sleep(0.001)
-        process.kill()
-        assert process.wait() == -9 and not (broken / "results.json").exists(), f"it ended before {moment.__name__}"
+        kills.kill_when(CHILD, broken, moment)
         assert verify.verify(broken / "store")["ok"]
-    assert child(broken).wait() == 0
-    again, expected = (timeless(json.loads((folder / "results.json").read_text()))["rows"] for folder in (broken, whole))
-    assert again == expected
+    assert kills.start(CHILD, broken).wait() == 0
+    assert kills.settled(broken) == kills.settled(whole)
     files = [
         {path.name: path.read_bytes() for path in (folder / "store" / "nodes").iterdir()} for folder in (broken, whole)
     ]
