@@ -13,7 +13,8 @@ import numpy as np
 
 from experiments.errors import line
 from experiments.judge_metrics import Kept, Labels, margins_of, some_shadows
-from experiments.judge_ulira import NOTHING, second_half, valued
+from experiments.judge_ulira import second_half
+from experiments.valued import NOTHING, valued
 from unlearn.metrics import lira, rates, scores
 from unlearn.metrics.intervals import jackknife
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from experiments.judge_ulira import valued
+from experiments.valued import valued
 from unlearn.metrics import klom
 from unlearn.metrics.intervals import Interval, percentile_interval, t_interval
 

@@ -12,7 +12,7 @@ from experiments import judge_plots, page, plots, report
 from experiments.judge_exact import FLOOR, TIERS
 from experiments.page import Block, Figures, Heading, Key, Table, Text
 from experiments.plots import DASHES, ORACLE, OTHERS, Style
-from experiments.ways import NONE
+from experiments.valued import NOTHING, cell
 
 WIDTH = 170
 STATES = {
@@ -85,15 +85,6 @@ def _name(row: Row) -> str:
 # --- Tables -----------------------------------------------------------------------------------------------------------
 
 
-def _cell(found: dict[str, Any] | None, digits: int = 3, brief: bool = False, scale: float = 1) -> str:
-    if not found or found["value"] is None:
-        return NONE
-    value, (low, high) = found["value"], found["interval"]
-    if brief or low is None:
-        return f"{scale * value:.{digits}f}"
-    return f"{scale * value:.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
-
-
 def _attacks(rows: Sequence[Row], brief: bool = False) -> Table:
     lines = []
     for row in rows:
@@ -101,11 +92,11 @@ def _attacks(rows: Sequence[Row], brief: bool = False) -> Table:
         lines.append(
             [
                 _name(row),
-                _cell(ulira, brief=brief),
+                cell(ulira, brief=brief),
                 "{:.3f} to {:.3f}".format(*ulira["interval90"]),
                 _told(*ulira["interval90"]),
-                _cell(ulira["tpr_at_1%"], 1, brief, 100),
-                *(_cell(near.get(name), 2, brief) for name in SETS),
+                cell(ulira["tpr_at_1%"], 1, scale=100, brief=brief),
+                *(cell(near.get(name, NOTHING), 2, brief=brief) for name in SETS),
                 *(f"{100 * after[f'{name}_accuracy']:.1f}" for name in ("forget", "retain", "test")),
             ]
         )
@@ -143,7 +134,7 @@ def _silent(rows: Sequence[Row]) -> str:
 
 
 def _groups(rows: Sequence[Row]) -> Table:
-    lines = [[_name(row), *(_cell(row["extra"]["ulira"]["groups"][tier]) for tier in TIERS)] for row in rows]
+    lines = [[_name(row), *(cell(row["extra"]["ulira"]["groups"][tier]) for tier in TIERS)] for row in rows]
     return Table(["U-LiRA AUC of a third of the examples", *(f"memorised\n{tier}" for tier in TIERS)], lines)
 
 
@@ -151,7 +142,7 @@ def _pairs(rows: Sequence[Row]) -> Table:
     lines = [
         [
             "oracle, trained anew under other keys" if row["training"] == "oracle" else _name(row),
-            *(_cell(row["extra"]["pair"][where]) for where in ("same", "apart")),
+            *(cell(row["extra"]["pair"][where]) for where in ("same", "apart")),
         ]
         for row in rows
         if "pair" in row["extra"]
@@ -166,7 +157,7 @@ def _streams(rows: Sequence[Row]) -> Table:
             last = {name: one[-1] if isinstance(one, list) else one for name, one in found.items()}
             which = "slices off" if "depth" in found else "healed"
             who = "floor" if row["training"].endswith("oracle") else "own"
-            lines.append([STREAMS[how], f"{who}, {which}", _cell(last.get("depth")), _cell(last["margin"])])
+            lines.append([STREAMS[how], f"{who}, {which}", cell(last.get("depth", NOTHING)), cell(last["margin"])])
     return Table(["somebody", "requests, state", "AUC of\ndepth", "AUC of\nconfidence"], sorted(lines), left=2)
 
 

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.errors import line
-from experiments.judge_ulira import NOTHING, attacked, second_half, valued
+from experiments.judge_ulira import attacked, second_half
 from experiments.results import AGAIN, WorkdirError
+from experiments.valued import NOTHING, valued
 from unlearn.metrics import epsilon, klom, rates, rmia, scores
 from unlearn.metrics.intervals import jackknife, t_interval
 

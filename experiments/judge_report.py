@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,15 +9,13 @@ from experiments import judge_calibration, judge_plots, page, report
 from experiments.judge_metrics import KINDS
 from experiments.page import Block, Heading, Table, Text
 from experiments.plots import ATTACKS
+from experiments.valued import ANY, DISTANCE, SHARE, at, cell
 from experiments.ways import NONE
 from unlearn.metrics.membership import SCORES
 
 WIDTH = 170
 FEWER = "†"
 Row = dict[str, Any]
-
-# Where quantities end; a t-interval does not know.
-SHARE, DISTANCE, ANY = (0.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
 
 # header -> where a row has it, times what, digits, and where it ends
 COLUMNS: dict[str, tuple[tuple[str, ...], float, int, tuple[float, float]]] = {
@@ -131,24 +128,10 @@ def _table(rows: Sequence[Row], brief: bool = False) -> Table:
 
 def _cells(extra: dict[str, Any], brief: bool) -> list[str]:
     """A row's values by COLUMNS, intervals below them: fourteen columns are to fit a printed page."""
-    cells = [_cell(_at(extra, path), scale, digits, brief, ends) for path, scale, digits, ends in COLUMNS.values()]
-    return [cell.replace(" [", "\n[") for cell in cells]
-
-
-def _at(extra: Any, path: Sequence[str]) -> dict[str, Any]:
-    for name in path:
-        extra = (extra or {}).get(name)
-    return extra or {"value": None, "interval": [None, None]}
-
-
-def _cell(found: dict[str, Any], scale: float, digits: int, brief: bool, ends: tuple[float, float] = ANY) -> str:
-    value, (low, high) = found["value"], found["interval"]
-    if value is None:
-        return NONE
-    if brief or low is None:
-        return f"{scale * value:.{digits}f}"
-    low, high = max(low, ends[0]), min(high, ends[1])
-    return f"{scale * value:.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+    cells = [
+        cell(at(extra, path), digits, scale=scale, brief=brief, ends=ends) for path, scale, digits, ends in COLUMNS.values()
+    ]
+    return [one.replace(" [", "\n[") for one in cells]
 
 
 # --- Calibration ------------------------------------------------------------------------------------------------------
@@ -174,7 +157,7 @@ def _verdicts(found: dict[str, Any]) -> list[str]:
             lines.append(f"{ATTACKED[attack]}: could not be computed ({pooled.get('refused', 'no value')}).")
             continue
         verdict = "inside" if judge_calibration.inside(pooled) else "NOT inside"
-        told = f"AUC {_cell(pooled, 1, 3, False)}, pooled, 90% interval: {verdict} [{low:g}, {high:g}]"
+        told = f"AUC {cell(pooled)}, pooled, 90% interval: {verdict} [{low:g}, {high:g}]"
         lines.append(f"{ATTACKED[attack]}: {told}.")
     return lines
 
@@ -185,7 +168,7 @@ def _calibration(found: dict[str, Any]) -> list[Block]:
         return []
     groups = dict.fromkeys(name for one in calibrated.values() for name in one)
     names = [*(name for name in groups if name != "pooled"), "pooled"]
-    rows = [[name, *(_cell(_at(one, (name,)), 1, 3, False) for one in calibrated.values())] for name in names]
+    rows = [[name, *(cell(at(one, (name,))) for one in calibrated.values())] for name in names]
     note = (
         "Oracles and held-out oracles are trained alike, so that there is nothing to find between them: a fair judge's AUC "
         "is .5. Intervals are 90%, by leaving groups of models out; the pooled value is the mean over forget sets. Between "
@@ -204,12 +187,14 @@ def _relearning(rows: Sequence[Row]) -> Table:
     for row in rows:
         cells = []
         for attack in ATTACKS:
-            one = _at(row["extra"], ("relearn", "attacks", attack, "steps"))
+            one = at(row["extra"], ("relearn", "attacks", attack, "steps"))
             total = len(row["extra"]["relearn"]["curves"][attack])
             steps = (
-                f"{_cell(one, 1, 1, True)} ({one['lanes']}/{total})" if one["value"] is not None else f"{NONE} (0/{total})"
+                f"{cell(one, 1, brief=True)} ({one['lanes']}/{total})"
+                if one["value"] is not None
+                else f"{NONE} (0/{total})"
             )
-            cells += [_cell(_at(row["extra"], ("relearn", "attacks", attack, "area")), 1, 2, True), steps]
+            cells += [cell(at(row["extra"], ("relearn", "attacks", attack, "area")), 2, brief=True), steps]
         lines.append([_name(row), *cells])
     headers = [f"{attack}\n{what}" for attack in ATTACKS for what in ("area", "steps to recover")]
     return Table(["relearning", *headers], lines)
@@ -229,7 +214,7 @@ WITNESSES = {
 
 
 def _witnesses(rows: Sequence[Row]) -> Table:
-    lines = [[_name(row), *(_cell(_at(row["extra"], path), 1, 3, True) for path in WITNESSES.values())] for row in rows]
+    lines = [[_name(row), *(cell(at(row["extra"], path), brief=True) for path in WITNESSES.values())] for row in rows]
     return Table(["weaker witnesses", *WITNESSES], lines)
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from experiments import data
+from experiments.valued import NOTHING, valued
 from unlearn.metrics import lira, rates
-from unlearn.metrics.intervals import MODELS, Interval, jackknife
+from unlearn.metrics.intervals import MODELS, jackknife
 
 LEVELS = {"tpr_at_0.1%": 0.001, "tpr_at_1%": 0.01}  # true-positive rates at these false-positive rates
 REDRAWN = 50  # memberships that are nobody's
-NOTHING: dict[str, Any] = {"value": None, "interval": [None, None]}
 
 
 # --- Who holds what ---------------------------------------------------------------------------------------------------
@@ -111,8 +111,3 @@ def roc(ratios: np.ndarray, included: np.ndarray) -> dict[str, np.ndarray]:
     thresholds = outside[np.maximum(len(outside) - 1 - (alarms * len(outside)).astype(int), 0)]
     hits = np.array([(inside > threshold).mean() for threshold in thresholds])
     return {"fpr": alarms, "tpr": np.where(alarms >= 1, 1.0, hits)}
-
-
-def valued(interval: Interval) -> dict[str, Any]:
-    """A value and its interval, as rows have them."""
-    return {"value": interval.mean, "interval": [interval.low, interval.high]}

@@ -7,7 +7,8 @@ import pytest
 
 from experiments import judge_calibration, judge_report, judge_rows, report, results
 from experiments.configs import judge as configs
-from experiments.judge_metrics import EDGES, KINDS, NOTHING
+from experiments.judge_metrics import EDGES, KINDS
+from experiments.valued import DISTANCE, NOTHING, SHARE, cell
 from unlearn.metrics.membership import SCORES
 
 POOL, LANES, STEPS = 40, 10, 12
@@ -152,6 +153,6 @@ def test_relearning_is_measured_against_the_oracles_and_the_original():
 
 def test_an_interval_is_shown_as_far_as_its_quantity_goes():
     wide = {"value": 0.9, "interval": [-0.2, 1.3]}
-    assert judge_report._cell(wide, 100, 1, False, judge_report.SHARE) == "90.0 [0.0, 100.0]"
-    assert judge_report._cell(wide, 1, 1, False, judge_report.DISTANCE) == "0.9 [0.0, 1.3]"
-    assert judge_report._cell(wide, 1, 1, False) == "0.9 [-0.2, 1.3]"
+    assert cell(wide, 1, scale=100, ends=SHARE) == "90.0 [0.0, 100.0]"
+    assert cell(wide, 1, ends=DISTANCE) == "0.9 [0.0, 1.3]"
+    assert cell(wide, 1) == "0.9 [-0.2, 1.3]"
