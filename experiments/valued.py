@@ -1,4 +1,4 @@
-"""A value and its interval, `{"value": .., "interval": [low, high]}`, as rows of the judges have them and tables show them."""
+"""A value and its interval, `{"value": .., "interval": [low, high]}`: how rows of the judges have it and tables show it."""
 
 from __future__ import annotations
 
