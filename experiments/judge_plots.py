@@ -106,4 +106,5 @@ def _scatter(axes: Axes, row: Row, style: Style, oracle: Row, floor: Row | None)
         if margin and each:
             axes.scatter(margin, each, s=size, color=colour, linewidths=0)
     axes.axhline(0.5, color="#8b959e", linewidth=0.8)
+    axes.locator_params(axis="x", nbins=6)
     axes.set(ylim=(-0.03, 1.03), xlabel="mean margin of oracles", ylabel="AUC")

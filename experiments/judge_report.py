@@ -96,7 +96,7 @@ def _cases(found: dict[str, Any]) -> dict[str, list[Row]]:
 
 
 def _fewer(row: Row) -> bool:
-    return row["training"] == "dpsgd"
+    return row["extra"]["few_models"]
 
 
 def _name(row: Row) -> str:
