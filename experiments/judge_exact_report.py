@@ -76,7 +76,8 @@ def _kind(row: Row) -> str:
     return row["variant"].partition(",")[0]
 
 
-def _name(row: Row) -> str:
+def name(row: Row) -> str:
+    """What is served in the models of a row."""
     if row["training"].endswith("oracle"):
         return row["training"].replace("heldout_", "held-out ") + row["variant"].removeprefix(_kind(row))
     return STATES[row["variant"], row["unlearner"]]
@@ -91,10 +92,10 @@ def _attacks(rows: Sequence[Row], brief: bool = False) -> Table:
         ulira, near, after = row["extra"]["ulira"], row["extra"].get("klom", {}), row["after"]
         lines.append(
             [
-                _name(row),
+                name(row),
                 cell(ulira, brief=brief),
                 "{:.3f} to {:.3f}".format(*ulira["interval90"]),
-                _told(*ulira["interval90"]),
+                told(*ulira["interval90"]),
                 cell(ulira["tpr_at_1%"], 1, scale=100, brief=brief),
                 *(cell(near.get(name, NOTHING), 2, brief=brief) for name in SETS),
                 *(f"{100 * after[f'{name}_accuracy']:.1f}" for name in ("forget", "retain", "test")),
@@ -105,7 +106,7 @@ def _attacks(rows: Sequence[Row], brief: bool = False) -> Table:
     return Table([*headers, "deleted\nacc.", "retain\nacc.", "test\nacc."], lines)
 
 
-def _told(low: float, high: float) -> str:
+def told(low: float, high: float) -> str:
     """Whether an attack tells anything, by the 90% interval of its AUC."""
     if FLOOR[0] <= low and high <= FLOOR[1]:
         return "no"
@@ -134,14 +135,14 @@ def _silent(rows: Sequence[Row]) -> str:
 
 
 def _groups(rows: Sequence[Row]) -> Table:
-    lines = [[_name(row), *(cell(row["extra"]["ulira"]["groups"][tier]) for tier in TIERS)] for row in rows]
+    lines = [[name(row), *(cell(row["extra"]["ulira"]["groups"][tier]) for tier in TIERS)] for row in rows]
     return Table(["U-LiRA AUC of a third of the examples", *(f"memorised\n{tier}" for tier in TIERS)], lines)
 
 
 def _pairs(rows: Sequence[Row]) -> Table:
     lines = [
         [
-            "oracle, trained anew under other keys" if row["training"] == "oracle" else _name(row),
+            "oracle, trained anew under other keys" if row["training"] == "oracle" else name(row),
             *(cell(row["extra"]["pair"][where]) for where in ("same", "apart")),
         ]
         for row in rows
@@ -167,7 +168,7 @@ def _streams(rows: Sequence[Row]) -> Table:
 def _pictures(rows: Sequence[Row]) -> list[Block]:
     drawn = [row for row in rows if row["training"] != "oracle" and "klom" in row["extra"]]
     styles = [ORACLE, *(Style(colour, dash) for colour, dash in zip(OTHERS, DASHES, strict=False))]
-    names = [_name(row) for row in drawn]
+    names = [name(row) for row in drawn]
     panels = [
         (
             "U-LiRA: true-positive by false-positive rate",

@@ -79,7 +79,7 @@ class Workdir:
             if left:
                 raise WorkdirError(f"{self.path} has {left[0]} but no config.json to tell of which run: {OTHER}")
             return False
-        differing = sorted(_differences(read(file, dict, OTHER), json.loads(dumps(config))))
+        differing = sorted(differences(read(file, dict, OTHER), json.loads(dumps(config))))
         if differing:
             names = ", ".join(differing[:3])
             raise WorkdirError(f"{self.path} holds a run with another config ({names} differ): use an empty --workdir")
@@ -265,10 +265,11 @@ def stopwatch() -> Iterator[Callable[[], float]]:
         jax.monitoring.unregister_event_duration_listener(listener)
 
 
-def _differences(old: Any, new: Any, prefix: str = "config") -> Iterator[str]:
+def differences(old: Any, new: Any, prefix: str = "config") -> Iterator[str]:
+    """The names of the keys in which two configs differ, with `prefix.` before each."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in old.keys() | new.keys():
-            yield from _differences(old.get(name), new.get(name), f"{prefix}.{name}")
+            yield from differences(old.get(name), new.get(name), f"{prefix}.{name}")
     elif old != new:
         yield prefix
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import checks, judge_exact, judge_exact_report, results, run_judge_exact
+from experiments import checks, judge_exact, judge_exact_pooled, judge_exact_report, results, run_judge_exact
 from experiments import judge_exact_fleet as fleets
 from experiments.configs import judge_exact as configs
 from experiments.errors import UserError
@@ -239,6 +239,36 @@ import sys
 from tests.judge_exact_test import run_judge_exact, small
 run_judge_exact.run(small(), sys.argv[1], "test")
 """
+
+
+def judgement(folder, seed, models, value, half, **changes):
+    """The workdir of a run whose only row has a 90% interval of this half width."""
+    config = {"runner": "judge_exact", "seed": seed, "exact": {"models": models, "asked": 64}, **changes}
+    ulira = {"value": value, "interval90": [value - half, value + half]}
+    row = {name: "" for name in results.ROW} | {"training": "s3t", "variant": "default", "unlearner": "heal"}
+    folder.mkdir()
+    results.write(folder / "config.json", results.dumps(config))
+    results.write(folder / "results.json", results.dumps({"rows": [row | {"extra": {"ulira": ulira}}]}))
+    return str(folder)
+
+
+def test_independent_runs_are_taken_together_by_hand(tmp_path, capsys):
+    """A third of .50 +- .03 and two thirds of .53 +- .06: .52, and sqrt(.01 ** 2 + .04 ** 2) = .041 to either side."""
+    runs = judgement(tmp_path / "a", 0, 64, 0.50, 0.03), judgement(tmp_path / "b", 1, 128, 0.53, 0.06)
+    assert judge_exact_pooled.main(runs) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.split()[:2] == ["s3t", "healed"] and "0.520 [0.479, 0.561]" in line and line.endswith("open")
+    mistakes = {
+        "two finished exact judgements": runs[:1],
+        "have one seed": (runs[0], judgement(tmp_path / "c", 0, 64, 0.5, 0.1)),
+        "(slices differ)": (runs[0], judgement(tmp_path / "d", 2, 64, 0.5, 0.1, slices=4)),
+        "are no exact judgements": (runs[0], judgement(tmp_path / "e", 2, 64, 0.5, 0.1, runner="judge")),
+        "no config.json": (runs[0], str(tmp_path / "nowhere")),
+    }
+    for told, folders in mistakes.items():
+        assert judge_exact_pooled.main(folders) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and told in error and error.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from experiments import checkpoint, report, results, run_pretrain
 from experiments.configs import pretrain
 from experiments.models import backbone as vits
 from experiments.results import Workdir, WorkdirError
-from tests.run_readiness_test import ROOT
+from tests.kills import ROOT
 from unlearn import tree
 
 CONFIG = {"seed": 1, "data": {"name": "digits"}}
