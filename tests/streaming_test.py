@@ -16,7 +16,8 @@ from experiments import comparison, data, fleet, run_readiness, streaming, train
 from experiments.bench import resolved, set_up
 from experiments.configs import readiness as configs
 from tests import fleet_test, tiny, toys
-from tests.run_readiness_test import settled, shrink
+from tests.kills import settled
+from tests.run_readiness_test import shrink
 from unlearn import tree
 
 TOLERANCE = 1e-6
