@@ -273,12 +273,7 @@ def test_independent_runs_are_taken_together_by_hand(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_judgement_killed_with_kill_9_ends_with_the_same_rows(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert kills.start(CHILD, whole).wait() == 0
-    for moment in ("pretrain/*", "logits/s3t-shadows*", "stages/fleet-s3t-oracle*"):
-        kills.kill_when(CHILD, broken, moment)
-    assert kills.start(CHILD, broken).wait() == 0
-    assert kills.settled(broken) == kills.settled(whole)
+    kills.check_ends_the_same(CHILD, tmp_path, ("pretrain/*", "logits/s3t-shadows*", "stages/fleet-s3t-oracle*"))
 
 
 @pytest.mark.slow

@@ -286,12 +286,7 @@ MOMENTS = (
 
 @pytest.mark.slow
 def test_a_judgement_killed_with_kill_9_ends_with_the_same_rows(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert kills.start(CHILD, whole).wait() == 0
-    for moment in MOMENTS:
-        kills.kill_when(CHILD, broken, moment)
-    assert kills.start(CHILD, broken).wait() == 0
-    assert kills.settled(broken) == kills.settled(whole)
+    kills.check_ends_the_same(CHILD, tmp_path, MOMENTS)
 
 
 def test_what_a_model_s_requests_cost_over_its_life():

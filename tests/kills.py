@@ -34,6 +34,16 @@ def kill_when(code, workdir, moment):
     assert process.wait() == -9 and not (workdir / "results.json").exists(), f"the run ended before {moment}"
 
 
+def check_ends_the_same(code, folder, moments):
+    """A run that is killed at each of the moments in turn ends with the rows of one that never was."""
+    whole, broken = folder / "whole", folder / "broken"
+    assert start(code, whole).wait() == 0
+    for moment in moments:
+        kill_when(code, broken, moment)
+    assert start(code, broken).wait() == 0
+    assert settled(broken) == settled(whole)
+
+
 def settled(workdir):
     """The rows that a run ends with, without what differs from run to run."""
     return timeless(json.loads((workdir / "results.json").read_text())["rows"])

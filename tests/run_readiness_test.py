@@ -178,12 +178,7 @@ BETWEEN_REQUESTS = "stages/rows-*"
     ],
 )
 def test_a_killed_run_resumes_and_ends_with_the_same_bits(moments, tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert kills.start(CHILD, whole).wait() == 0
-    for moment in moments:
-        kills.kill_when(CHILD, broken, moment)
-    assert kills.start(CHILD, broken).wait() == 0
-    assert kills.settled(broken) == kills.settled(whole)
+    kills.check_ends_the_same(CHILD, tmp_path, moments)
 
 
 def test_scores_of_a_lane_with_nan_are_not_numbers():
