@@ -258,7 +258,7 @@ def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
     entries = [(row["setting"], row["training"], row["unlearner"]) for row in found["rows"]]
     assert len(entries) == len(set(entries)) == 2 * (2 + 4 * 2)
     for row in found["rows"]:
-        for name in ("tow", "mia", "ulira", "klom", "relearn", "cost"):
+        for name in ("tow", "mia", "ulira", "klom", "relearn", "cost", "attacks", "zrf", "cka"):
             assert {"value", "interval"} <= row["extra"][name].keys()
         assert row["extra"]["klom"].keys() >= set(judge_metrics.KINDS)
         assert len(row["extra"]["trials"]) == (0 if row["unlearner"] == "none" else 2)
