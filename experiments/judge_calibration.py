@@ -1,7 +1,7 @@
 """Is the judge itself fair? Attacks on oracles and held-out oracles, where there is nothing to find.
 
-Intervals leave out groups of models, as targets and as shadows, and compute all anew: a bootstrap of the targets alone held
-.5 in .78 to .83 of fleets instead of .90. Models of one seed start alike in every forget set, so that they leave together.
+Intervals leave out groups of models, as targets and as shadows, and compute all anew, as those of `judge_ulira` do.
+Models of one seed start alike in every forget set, so that they leave together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from unlearn.metrics import lira, rates, scores
 from unlearn.metrics.intervals import jackknife
 
 LEVEL = 0.9
-BAND = (0.47, 0.53)  # a fair judge's interval lies in here
 POOLED = "pooled"  # the mean over forget sets, beside them
 
 
@@ -68,19 +67,13 @@ def by_fleets(group: Group, rows: np.ndarray, oracle_rows: np.ndarray) -> float:
     return rates.rates(lira.halves(margins, members, second, own), members, fprs=()).auc
 
 
-def inside(found: dict[str, Any]) -> bool:
-    """Whether an interval lies in the band."""
-    low, high = found["interval"]
-    return low is not None and BAND[0] <= low and high <= BAND[1]
-
-
 def _pooled(attack: Callable[..., float], groups: dict[str, Group], models: tuple[int, ...]) -> dict[str, dict[str, Any]]:
     def statistic(*rows: np.ndarray) -> np.ndarray:
         each = [attack(group, *rows) for group in groups.values()]
         return np.array([*each, np.mean(each)])
 
     try:
-        found = jackknife(statistic, models, LEVEL)
+        found = jackknife(statistic, models).intervals(LEVEL)
     except ValueError as refused:
         return {POOLED: NOTHING | {"refused": line(refused)}}
     return dict(zip([*groups, POOLED], map(valued, found), strict=True))

@@ -14,17 +14,11 @@ from experiments.valued import valued
 from unlearn.metrics import klom
 from unlearn.metrics.intervals import Interval, percentile_interval, t_interval
 
-FLOOR = (0.47, 0.53)  # where the 90% interval of an attack must lie that tells nothing
 TIERS = ("little", "some", "much")  # by memorisation
 HOW = ("confident", "mates")  # how an adaptive stream chooses
 
 
 # --- Membership -------------------------------------------------------------------------------------------------------
-
-
-def at_floor(interval: list[float]) -> bool:
-    """Whether an interval lies within FLOOR."""
-    return FLOOR[0] <= interval[0] and interval[1] <= FLOOR[1]
 
 
 def tiers(knowing: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -1,8 +1,10 @@
-"""U-LiRA of several exact judgements together: independent runs of one config under different seeds.
+"""U-LiRA of several exact judgements together: runs of one config under different seeds, on one backbone and one data set.
 
     python -m experiments.judge_exact_pooled DIR DIR ...
 
-A run counts by its models. Runs share no model, so that the half widths of their intervals add in squares.
+A run counts by its models. Given backbone and data runs have nothing in common, so that the half widths of their intervals
+add in squares. Those of oracles are central 90% of what memberships that are nobody's give, of one fleet or of both; the
+others leave groups of models out.
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ from typing import Any
 import numpy as np
 
 from experiments import page, results
-from experiments.errors import UserError
-from experiments.judge_exact_report import name, told
+from experiments.errors import UserError, line
+from experiments.judge_exact_report import Row, name
+from experiments.judge_ulira import told
 from experiments.page import Table
+from experiments.valued import cell, valued
+from unlearn.metrics.intervals import Interval
 
 WIDTH = 170
-OWN = {"seed", "exact.models", "pretrain.seed"}  # what runs may differ in
+OWN = {"seed", "exact.models"}  # what runs may differ in
 
 
 def main(folders: list[str]) -> int:
@@ -46,24 +51,41 @@ def pooled(runs: list[tuple[dict[str, Any], dict[str, Any]]]) -> Table:
     configs = [config for config, _ in runs]
     if any(config.get("runner") != "judge_exact" for config in configs):
         raise UserError("some of these runs are no exact judgements: choose their workdirs")
-    if len({config["seed"] for config in configs}) < len(configs):
+    if len({str(config.get("seed")) for config in configs}) < len(configs):
         raise UserError("some of these runs have one seed, and so models in common: choose runs of different seeds")
     for config in configs[1:]:
         if differing := sorted({where.removeprefix("config.") for where in results.differences(configs[0], config)} - OWN):
             raise UserError(f"these runs are of different configs ({', '.join(differing[:3])} differ): choose others")
-    weights = np.array([config["exact"]["models"] for config in configs], float)
-    weights /= weights.sum()
-    lines = []
-    for rows in zip(*(found["rows"] for _, found in runs), strict=True):
-        each = [row["extra"]["ulira"] for row in rows]
-        value = float(weights @ [one["value"] for one in each])
-        half = float(np.hypot.reduce(weights * [np.ptp(one["interval90"]) / 2 for one in each]))
-        row, low, high = rows[0], value - half, value + half
-        kind = row["variant"].partition(",")[0] if row["training"].endswith("oracle") else row["training"]
-        cells = [f"{one['value']:.3f} [{one['interval90'][0]:.3f}, {one['interval90'][1]:.3f}]" for one in each]
-        lines.append([kind, name(row), *cells, f"{value:.3f} [{low:.3f}, {high:.3f}]", told(low, high)])
-    runs_ = [f"seed {config['seed']},\n{config['exact']['models']} models" for config in configs]
-    return Table(["kind", "served", *runs_, "together", "told\napart"], lines, left=2)
+    try:
+        weights = np.array([config["exact"]["models"] for config in configs], float)
+        found = [{_key(row): _interval(row) for row in run["rows"]} for _, run in runs]
+        lines = [_line(key, [one[key] for one in found], weights / weights.sum()) for key in found[0]]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise UserError(f"these runs do not go together ({line(error)}): judge them anew with this version") from error
+    headers = [f"seed {config['seed']},\n{config['exact']['models']} models" for config in configs]
+    return Table(["kind", "served", *headers, "together", "told\napart"], lines, left=2)
+
+
+def _key(row: Row) -> tuple[str, str]:
+    """Kind and what is served."""
+    oracle = row["training"].endswith("oracle")
+    return row["variant"].partition(",")[0] if oracle else row["training"], name(row)
+
+
+def _interval(row: Row) -> Interval:
+    """The AUC with its 90% interval; one of another version had other intervals, and no balanced accuracy."""
+    found = row["extra"]["ulira"]
+    low, high = found["interval90"]
+    if found["balanced_accuracy"]["value"] is None or not low <= high:
+        raise ValueError("a row has no interval")
+    return Interval(float(found["value"]), float(low), float(high), 0)
+
+
+def _line(key: tuple[str, str], each: list[Interval], weights: np.ndarray) -> list[str]:
+    value = float(weights @ [one.mean for one in each])
+    half = float(np.hypot.reduce(weights * [(one.high - one.low) / 2 for one in each]))
+    together = Interval(value, value - half, value + half, 0)
+    return [*key, *(cell(valued(one)) for one in [*each, together]), told(together.low, together.high)]
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from experiments import judge_plots, page, plots, report
-from experiments.judge_exact import FLOOR, TIERS
+from experiments.judge_exact import TIERS
+from experiments.judge_ulira import BAND, told
 from experiments.page import Block, Figures, Heading, Key, Table, Text
 from experiments.plots import DASHES, ORACLE, OTHERS, Style
-from experiments.valued import NOTHING, cell
+from experiments.valued import DISTANCE, NOTHING, SHARE, cell
 
 WIDTH = 170
 STATES = {
@@ -93,11 +94,11 @@ def _attacks(rows: Sequence[Row], brief: bool = False) -> Table:
         lines.append(
             [
                 name(row),
-                cell(ulira, brief=brief),
+                cell(ulira, brief=brief, ends=SHARE),
                 "{:.3f} to {:.3f}".format(*ulira["interval90"]),
                 told(*ulira["interval90"]),
-                cell(ulira["tpr_at_1%"], 1, scale=100, brief=brief),
-                *(cell(near.get(name, NOTHING), 2, brief=brief) for name in SETS),
+                cell(ulira["tpr_at_1%"], 1, scale=100, brief=brief, ends=SHARE),
+                *(cell(near.get(name, NOTHING), 2, brief=brief, ends=DISTANCE) for name in SETS),
                 *(f"{100 * after[f'{name}_accuracy']:.1f}" for name in ("forget", "retain", "test")),
             ]
         )
@@ -106,18 +107,11 @@ def _attacks(rows: Sequence[Row], brief: bool = False) -> Table:
     return Table([*headers, "deleted\nacc.", "retain\nacc.", "test\nacc."], lines)
 
 
-def told(low: float, high: float) -> str:
-    """Whether an attack tells anything, by the 90% interval of its AUC."""
-    if FLOOR[0] <= low and high <= FLOOR[1]:
-        return "no"
-    return "yes" if high < FLOOR[0] or low > FLOOR[1] else "open"
-
-
 def _verdict(rows: Sequence[Row]) -> Text:
     healed = next(row for row in rows if row["unlearner"] == "heal")
     audit = healed["extra"]["audit"]
     return Text(
-        f"Told apart: no where the 90% interval of the AUC lies within {FLOOR[0]} and {FLOOR[1]}, yes where it lies "
+        f"Told apart: no where the 90% interval of the AUC lies within {BAND[0]} and {BAND[1]}, yes where it lies "
         f"outside, and open between. {audit['equal']} of {audit['nodes']} healed nodes that were trained from scratch as "
         "well, without the deleted, came out alike to the bit." + _silent(rows)
     )
@@ -135,7 +129,7 @@ def _silent(rows: Sequence[Row]) -> str:
 
 
 def _groups(rows: Sequence[Row]) -> Table:
-    lines = [[name(row), *(cell(row["extra"]["ulira"]["groups"][tier]) for tier in TIERS)] for row in rows]
+    lines = [[name(row), *(cell(row["extra"]["ulira"]["groups"][tier], ends=SHARE) for tier in TIERS)] for row in rows]
     return Table(["U-LiRA AUC of a third of the examples", *(f"memorised\n{tier}" for tier in TIERS)], lines)
 
 

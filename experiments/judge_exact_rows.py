@@ -119,19 +119,21 @@ def _ulira(case: Case, margins: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
 
 
 def _blind(case: Case, margins: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
-    """Models that never held the examples are attacked for memberships that are nobody's; the value is their mean."""
+    """Models that never held the examples are attacked for memberships that are nobody's.
+
+    Value and intervals are the mean and the central AUCs of all of them; tiers and curves are those of the first.
+    """
     ids, models = case.setup.source.ids[case.cast.asked], len(margins)
     redrawn = judge_ulira.nobodys(ids, models, case.bench.config.seed, fleets.PURPOSE)
     blind = judge_ulira.blind(margins[:, case.cast.asked], redrawn, judge_ulira.second_half(models))
     found = _attacked(case, margins, redrawn[0], tier)
-    return found | blind | {"floor": judge_exact.at_floor(blind["interval90"])}
+    return found | blind
 
 
 def _attacked(case: Case, margins: np.ndarray, included: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
     asked, second = margins[:, case.cast.asked], judge_ulira.second_half(len(margins))
     groups = {name: tier == i for i, name in enumerate(judge_exact.TIERS)}
-    found = judge_ulira.attacked(asked, included, second, groups)
-    return found | {"floor": judge_exact.at_floor(found["interval90"])}
+    return judge_ulira.attacked(asked, included, second, groups)
 
 
 def _klom(case: Case, margins: np.ndarray, reference: np.ndarray) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def _epsilon(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
         each = epsilon.epsilon(unlearned=unlearned[rows], oracle=reference[oracle_rows])
         return np.array([each.mean(), epsilon.forgetting_quality(each, min(len(rows), len(oracle_rows)))])
 
-    mean, quality = jackknife(statistic, (len(unlearned), len(reference)))
+    mean, quality = jackknife(statistic, (len(unlearned), len(reference))).intervals()
     each = epsilon.epsilon(unlearned=unlearned, oracle=reference)
     return valued(mean) | {"forgetting_quality": valued(quality), "examples": each}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experiments import judge_calibration, judge_plots, page, report
+from experiments import judge_plots, page, report
 from experiments.judge_metrics import KINDS
+from experiments.judge_ulira import BAND, told
 from experiments.page import Block, Heading, Table, Text
 from experiments.plots import ATTACKS
 from experiments.valued import ANY, DISTANCE, SHARE, at, cell
@@ -66,7 +67,7 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
         "own of a pool (U-LiRA). Brackets are 95% intervals over models. Learning rate and steps were chosen for every "
         f"row from the same {len(tuning['learning_rates']) * len(tuning['steps'])} trials."
     )
-    private = next((row["extra"]["models"] for row in found["rows"] if _fewer(row)), None)
+    private = next((row["extra"]["models"] for row in _rows(found) if row["few"]), None)
     if private:
         lead += (
             f" {FEWER} Of DP-SGD there are only {private['repeats']} models and {private['shadows']} shadows: its KLoM and "
@@ -90,19 +91,22 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
 
 def _cases(found: dict[str, Any]) -> dict[str, list[Row]]:
     cases: dict[str, list[Row]] = {}
-    for row in found["rows"]:
+    for row in _rows(found):
         cases.setdefault(row["setting"], []).append(row)
     return cases
 
 
-def _fewer(row: Row) -> bool:
-    return row["extra"]["few_models"]
+def _rows(found: dict[str, Any]) -> list[Row]:
+    """The rows; `few` of those of fewer models than others have."""
+    count = lambda row: row["extra"]["models"]["repeats"]  # noqa: E731
+    most = max(map(count, found["rows"]))
+    return [row | {"few": count(row) < most} for row in found["rows"]]
 
 
 def _name(row: Row) -> str:
     if row["training"].endswith("oracle"):
         return row["training"]
-    return f"{row['training']}{FEWER if _fewer(row) else ''}, {row['unlearner']}"
+    return f"{row['training']}{FEWER if row['few'] else ''}, {row['unlearner']}"
 
 
 def _told(row: Row) -> str:
@@ -149,16 +153,16 @@ def _calibrated(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _verdicts(found: dict[str, Any]) -> list[str]:
-    low, high = judge_calibration.BAND
+    low, high = BAND
     lines = []
     for attack, groups in _calibrated(found).items():
         pooled = groups["pooled"]
         if pooled["value"] is None:
             lines.append(f"{ATTACKED[attack]}: could not be computed ({pooled.get('refused', 'no value')}).")
             continue
-        verdict = "inside" if judge_calibration.inside(pooled) else "NOT inside"
-        told = f"AUC {cell(pooled)}, pooled, 90% interval: {verdict} [{low:g}, {high:g}]"
-        lines.append(f"{ATTACKED[attack]}: {told}.")
+        verdict = "inside" if told(*pooled["interval"]) == "no" else "NOT inside"
+        found_ = f"AUC {cell(pooled)}, pooled, 90% interval: {verdict} [{low:g}, {high:g}]"
+        lines.append(f"{ATTACKED[attack]}: {found_}.")
     return lines
 
 
@@ -264,7 +268,7 @@ def _gaps(row: Row) -> Iterator[str]:
 
 def _failures(found: dict[str, Any]) -> list[Block]:
     lines = []
-    for row in found["rows"]:
+    for row in _rows(found):
         failed, told = row["extra"]["failed"], list(_refused(row))
         diverged = sum(trial["gap"] is None for trial in row["extra"].get("trials", ()))
         if told or diverged or any(failed.values()):
@@ -282,7 +286,7 @@ def _refused(row: Row) -> Iterator[str]:
     if row["training"] == "oracle":
         return
     extra = row["extra"]
-    metrics = {name: extra[name] for name in ("ulira", "epsilon", "rmia")}
+    metrics = {name: extra.get(name, {}) for name in ("ulira", "epsilon", "rmia", "attacks", "zrf", "cka")}
     metrics |= {f"KLoM {kind}": extra["klom"][kind] for kind in KINDS}
     for name, one in metrics.items():
         if reason := one.get("refused"):

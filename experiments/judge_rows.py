@@ -54,7 +54,6 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
         "cost": cost_of_life(entry, retraining),
         "setting": found["setting"],
         "trials": entry.trials,
-        "few_models": judge_fleet.count(case, entry.training, REPEATS) < config.judge.lanes,
         "models": {role: judge_fleet.count(case, entry.training, role) for role in (REPEATS, SHADOWS, TUNING)},
         "set": _set(case),
         "intervals": {key: judge_metrics.over_lanes(after[key]) for key in ("forget_accuracy", "test_retain_accuracy")},

@@ -13,10 +13,11 @@ import numpy as np
 from experiments import data
 from experiments.valued import NOTHING, valued
 from unlearn.metrics import lira, rates
-from unlearn.metrics.intervals import MODELS, jackknife
+from unlearn.metrics.intervals import GROUPS, jackknife
 
 LEVELS = {"tpr_at_0.1%": 0.001, "tpr_at_1%": 0.01}  # true-positive rates at these false-positive rates
 REDRAWN = 50  # memberships that are nobody's
+BAND = (0.47, 0.53)  # where the 90% interval of an AUC lies if the attack tells nothing
 
 
 # --- Who holds what ---------------------------------------------------------------------------------------------------
@@ -68,8 +69,11 @@ def attacked(
     """
     parts = groups or {}
     own = all(lira.own_variances(included[half]) for half in (second, ~second))
-    outside = np.sort((~included).sum(axis=1))
-    others = outside[: len(outside) * (MODELS - 1) // MODELS].sum()  # when the group that has most of them is left out
+    for name, part in parts.items():
+        if not part.any():
+            raise ValueError(f"group {name!r} has no example")
+    outside, left_out = np.sort((~included).sum(axis=1)), -(-len(included) // GROUPS)
+    others = outside[: len(outside) - left_out].sum()  # when the models that have most of them are left out
     told = {name: rate for name, rate in LEVELS.items() if others * rate >= 1}  # a rate finer than one in all is none
 
     def statistic(rows: np.ndarray) -> np.ndarray:
@@ -78,11 +82,10 @@ def attacked(
         each = [rates.rates(ratios[:, part], member[:, part], fprs=()).auc for part in parts.values()]
         return np.array([found.auc, found.balanced_accuracy, *found.tpr, *each])
 
-    found = jackknife(statistic, (len(margins),))
-    auc, accuracy, *rest = map(valued, found)
-    at_90 = jackknife(statistic, (len(margins),), 0.9)[0]
+    spread = jackknife(statistic, (len(margins),))
+    auc, accuracy, *rest = map(valued, spread.intervals())
     return auc | {
-        "interval90": [at_90.low, at_90.high],
+        "interval90": valued(spread.intervals(0.9)[0])["interval"],
         "balanced_accuracy": accuracy,
         **dict.fromkeys(LEVELS, NOTHING),
         **dict(zip(told, rest, strict=False)),
@@ -102,6 +105,13 @@ def blind(margins: np.ndarray, redrawn: np.ndarray, second: np.ndarray) -> dict[
     found = [rates.rates(lira.halves(margins, mask, second), mask, fprs=()).auc for mask in redrawn]
     central = lambda level: np.quantile(found, [(1 - level) / 2, (1 + level) / 2]).tolist()  # noqa: E731
     return {"value": float(np.mean(found)), "interval": central(0.95), "interval90": central(0.9)}
+
+
+def told(low: float, high: float) -> str:
+    """Whether an attack tells anything, by the 90% interval of its AUC: "no" within BAND, "yes" beside it, else "open"."""
+    if BAND[0] <= low and high <= BAND[1]:
+        return "no"
+    return "yes" if high < BAND[0] or low > BAND[1] else "open"
 
 
 def roc(ratios: np.ndarray, included: np.ndarray) -> dict[str, np.ndarray]:

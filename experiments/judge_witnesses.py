@@ -5,6 +5,7 @@ Each is known to miss or to overstate something (see its metric's file), and non
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 import jax
@@ -38,19 +39,19 @@ def untrained(case: Case) -> np.ndarray:
     return judge_metrics.read(file)["forget"]
 
 
-def heard(kept: Kept, oracle: Kept | None, labels: Labels, teachers: np.ndarray, lanes: int) -> dict[str, Any]:
-    """What the witnesses say of one entry: name -> {"value", "interval", ...}, means over its first models.
+def heard(kept: Kept, oracle: Kept | None, labels: Labels, teachers: np.ndarray) -> dict[str, Any]:
+    """What the witnesses say of one entry: name -> {"value", "interval", ...}, means over the models with features.
 
     Args:
       kept, oracle, labels: as for `judge_metrics.judged`.
       teachers: [teachers, forget examples, classes] logits of untrained models.
-      lanes: how many models are asked.
     """
+    lanes = len(kept.features)
     pool, test = kept.pool[:lanes, labels.forgotten], kept.test[:lanes, labels.others]
     return {
         "attacks": or_why(lambda: _attacks(pool, labels.pool[labels.forgotten], test, labels.test[labels.others])),
-        "zrf": or_why(lambda: over_lanes([float(zrf.zrf(one, teachers).mean()) for one in pool])),
-        "cka": or_why(lambda: over_lanes(_cka(kept.features, given(oracle).features))),
+        "zrf": or_why(lambda: _mean([float(zrf.zrf(one, teachers).mean()) for one in pool])),
+        "cka": or_why(lambda: _mean(_cka(kept.features, given(oracle).features))),
     }
 
 
@@ -58,13 +59,23 @@ def _attacks(forget: np.ndarray, labels: np.ndarray, others: np.ndarray, other_l
     """Score -> {"auc", "balanced_accuracy"}; the value is the modified entropy's AUC, which no other column has."""
     both = zip(forget, others, strict=True)
     lanes = [membership.population_attacks(one, labels, other, other_labels) for one, other in both]
-    if not lanes:
-        raise ValueError("no model has finite logits")
+    _some(lanes)
     hows = membership.Attack._fields
     found = {score: {how: over_lanes([getattr(lane[score], how) for lane in lanes]) for how in hows} for score in lanes[0]}
     return found["modified_entropy"]["auc"] | found
 
 
 def _cka(features: np.ndarray, oracle: np.ndarray) -> list[float]:
-    """Of each model, the mean over oracles."""
+    """Of each model, the mean over oracles, which stay as they are: an interval is over the models."""
+    _some(oracle)
     return [float(np.mean([linear_cka(one, other) for other in oracle])) for one in features]
+
+
+def _mean(values: list[float]) -> dict[str, Any]:
+    _some(values)
+    return over_lanes(values)
+
+
+def _some(models: Sized) -> None:
+    if not len(models):
+        raise ValueError("no model has finite logits")

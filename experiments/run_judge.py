@@ -270,7 +270,7 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
         oracle = _read(case, reference, "none") if reference else None
         kept = _read(case, name, unlearner)
         found = judge_metrics.judged(kept, oracle, _labels(case))
-        found |= judge_witnesses.heard(kept, oracle, _labels(case), judge_witnesses.untrained(case), config.seeds)
+        found |= judge_witnesses.heard(kept, oracle, _labels(case), judge_witnesses.untrained(case))
         fewer = PRIVATE in config.trainings and config.judge.private_lanes < config.judge.lanes
         if name == ORACLES[1] and fewer:  # the floor of a way that has not as many models
             found["fewer"] = judge_metrics.distances(kept, oracle, _labels(case), config.judge.private_lanes)

@@ -5,6 +5,7 @@ import pytest
 
 from experiments import judge_calibration, judge_metrics, memorisation
 from experiments.errors import UserError
+from experiments.judge_ulira import told
 
 
 def group(seed, shift=0.0, lanes=40, pool=60):
@@ -24,22 +25,25 @@ def group(seed, shift=0.0, lanes=40, pool=60):
     return judge_calibration.Group(kept(shift), kept(0.0), labels)
 
 
+def verdict(found):
+    return told(*found["interval"])
+
+
 def test_fleets_that_are_alike_pass_and_fleets_that_are_not_fail():
     alike, apart = ({f"set {seed}": group(seed, shift) for seed in range(6)} for shift in (0.0, 1.0))
     same, other = judge_calibration.calibrated(alike), judge_calibration.calibrated(apart)
     for attack in ("shadows", "fleets"):
-        assert set(same[attack]) == {*alike, "pooled"} and judge_calibration.inside(same[attack]["pooled"])
+        assert set(same[attack]) == {*alike, "pooled"} and verdict(same[attack]["pooled"]) == "no"
         assert same[attack]["pooled"]["value"] == pytest.approx(np.mean([same[attack][name]["value"] for name in alike]))
     pooled = other["fleets"]["pooled"]
-    assert not judge_calibration.inside(pooled) and pooled["interval"][0] > 0.6
-    assert judge_calibration.inside(other["shadows"]["pooled"]), "members and others are of one fleet"
+    assert verdict(pooled) == "yes" and pooled["interval"][0] > 0.6
+    assert verdict(other["shadows"]["pooled"]) == "no", "members and others are of one fleet"
 
 
 def test_too_few_models_have_no_verdict_but_a_reason():
     found = judge_calibration.calibrated({"a": group(0, lanes=8)})
     for one in found.values():
         assert one["pooled"]["value"] is None and "at least 10" in one["pooled"]["refused"]
-        assert not judge_calibration.inside(one["pooled"])
 
 
 # memorisation

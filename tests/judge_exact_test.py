@@ -244,7 +244,8 @@ run_judge_exact.run(small(), sys.argv[1], "test")
 def judgement(folder, seed, models, value, half, **changes):
     """The workdir of a run whose only row has a 90% interval of this half width."""
     config = {"runner": "judge_exact", "seed": seed, "exact": {"models": models, "asked": 64}, **changes}
-    ulira = {"value": value, "interval90": [value - half, value + half]}
+    accuracy = {"value": 0.5, "interval": [0.4, 0.6]}
+    ulira = {"value": value, "interval90": [value - half, value + half], "balanced_accuracy": accuracy}
     row = {name: "" for name in results.ROW} | {"training": "s3t", "variant": "default", "unlearner": "heal"}
     folder.mkdir()
     results.write(folder / "config.json", results.dumps(config))
@@ -264,6 +265,8 @@ def test_independent_runs_are_taken_together_by_hand(tmp_path, capsys):
         "(slices differ)": (runs[0], judgement(tmp_path / "d", 2, 64, 0.5, 0.1, slices=4)),
         "are no exact judgements": (runs[0], judgement(tmp_path / "e", 2, 64, 0.5, 0.1, runner="judge")),
         "no config.json": (runs[0], str(tmp_path / "nowhere")),
+        "judge them anew": (runs[0], judgement(tmp_path / "f", 2, 64, float("nan"), 0.1)),
+        "together (could not convert": (runs[0], judgement(tmp_path / "g", 2, "x", 0.5, 0.1)),
     }
     for told, folders in mistakes.items():
         assert judge_exact_pooled.main(folders) == 2
@@ -283,7 +286,7 @@ def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
     entries = [(row["training"], row["variant"], row["unlearner"]) for row in found["rows"]]
     assert len(entries) == len(set(entries)) == 7
     for row in found["rows"]:
-        assert {"value", "interval", "interval90", "floor"} <= row["extra"]["ulira"].keys()
+        assert {"value", "interval", "interval90", "groups"} <= row["extra"]["ulira"].keys()
         assert row["training"] == "oracle" or row["extra"]["klom"].keys() >= {"forget", "same", "apart", "validation"}
     healed = found["rows"][-1]["extra"]
     assert healed["audit"] == {"nodes": 7, "equal": 7}

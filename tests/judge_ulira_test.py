@@ -65,6 +65,7 @@ def test_where_nothing_is_nothing_is_found():
 
 def test_a_rate_finer_than_one_pair_in_all_has_no_value():
     margins, included = fleet(1.0, models=20, examples=8)  # 80 pairs without the example
+    assert attacked(*fleet(1.0, models=20, examples=12))["tpr_at_1%"]["value"] > 0  # of 120, whichever are left out
     found = attacked(margins, included)
     assert found["tpr_at_1%"]["value"] is None and found["tpr_at_0.1%"]["value"] is None and found["value"] > 0.5
 
@@ -80,3 +81,23 @@ def test_a_curve_by_hand():
     assert curve["fpr"][0] == pytest.approx(1e-3) and curve["fpr"][-1] == 1 and curve["tpr"][-1] == 1
     assert (curve["tpr"][curve["fpr"] < 0.25] == 0.5).all()
     assert (curve["tpr"][(curve["fpr"] > 0.25) & (curve["fpr"] < 0.5)] == 1).all()
+
+
+@pytest.mark.parametrize(
+    "low, high, verdict",
+    [
+        (0.47, 0.53, "no"),
+        (0.469, 0.52, "open"),
+        (0.48, 0.531, "open"),
+        (0.4, 0.6, "open"),
+        (0.531, 0.6, "yes"),
+        (0.3, 0.46, "yes"),
+    ],
+)
+def test_what_an_attack_tells(low, high, verdict):
+    assert judge_ulira.told(low, high) == verdict
+
+
+def test_a_group_without_an_example_is_named():
+    with pytest.raises(ValueError, match="group 'nobody' has no example"):
+        attacked(*fleet(1.0), nobody=np.zeros(POOL, bool))

@@ -130,9 +130,9 @@ def test_an_example_in_all_models_has_no_auc():
 def test_leaving_models_out_gives_the_textbook_interval_of_a_mean():
     """Of one mean: the t-interval. Of a difference of two: the squares of both standard errors add up."""
     a, b = RNG.normal(size=12), RNG.normal(size=10)
-    (one,) = jackknife(lambda rows: np.array([a[rows].mean()]), (12,))
+    (one,) = jackknife(lambda rows: np.array([a[rows].mean()]), (12,)).intervals()
     np.testing.assert_allclose(one, t_interval(a))
-    (both,) = jackknife(lambda r, s: np.array([a[r].mean() - b[s].mean()]), (12, 10))
+    (both,) = jackknife(lambda r, s: np.array([a[r].mean() - b[s].mean()]), (12, 10)).intervals()
     error = math.sqrt(a.var(ddof=1) / 12 + b.var(ddof=1) / 10)
     assert both.mean == pytest.approx(a.mean() - b.mean())
     assert both.high - both.mean == pytest.approx(2.085963 * error)  # t of 20 degrees
@@ -242,6 +242,12 @@ def test_an_example_that_all_unlearned_models_answer_alike_takes_the_pooled_vari
 def test_lira_refuses(scores, members, says):
     with pytest.raises(ValueError, match=says):
         lira.fit(scores, members)
+
+
+@pytest.mark.parametrize("second", [np.ones(9, bool), np.ones(10, int), [True] * 9])
+def test_halves_that_are_none_are_refused(second):
+    with pytest.raises(ValueError, match=r"the second half must be \(10,\) bool, got"):
+        lira.halves(NOISE, HALF, second)
 
 
 def test_targets_of_other_examples_are_refused():

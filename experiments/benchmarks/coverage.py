@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import judge_ulira
 from unlearn.metrics import lira, rates
-from unlearn.metrics.intervals import Interval, jackknife
+from unlearn.metrics.intervals import Interval
 
 LEVEL = 0.9
 WIDTH = 2 * 1.645  # of a normal interval of that level, in standard deviations
@@ -31,8 +31,8 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=64)
     parser.add_argument("--examples", type=int, default=180)
     args = parser.parse_args()
-    if args.fleets < 2 or args.models < 12 or args.examples < 2:
-        parser.error("--fleets is 2 or more, --models 12 or more, --examples 2 or more")
+    if args.fleets < 2 or args.models < 12 or args.models % 4 or args.examples < 2:
+        parser.error("--fleets is 2 or more, --models 12 or more by fours, --examples 2 or more")
     print(f"{args.fleets} fleets of {args.models} models, {args.examples} examples, nominal {LEVEL}")
     for shift in SHIFTS:
         for shared in SHARED:
@@ -47,22 +47,18 @@ def fleet(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Margins and who holds what, [models, examples] each."""
     halves = [np.argsort(rng.random((models // 2, examples)), axis=0) < models // 4 for _ in range(2)]
-    included, noise = np.concatenate(halves), rng.normal(size=(2 * (models // 2), examples))
-    direction = rng.normal(size=(len(noise), 1)) * rng.normal(size=examples)
+    included, noise = np.concatenate(halves), rng.normal(size=(models, examples))
+    direction = rng.normal(size=(models, 1)) * rng.normal(size=examples)
     return np.sqrt(1 - shared) * noise + np.sqrt(shared) * direction + shift * included, included
 
 
 def intervals(margins: np.ndarray, included: np.ndarray) -> tuple[Interval, Interval]:
-    """Of the AUC: leaving groups of models out, and a bootstrap of targets."""
+    """Of the AUC: leaving groups of models out, as the judges do, and a bootstrap of targets."""
     second = judge_ulira.second_half(len(margins))
-
-    def statistic(rows: np.ndarray) -> np.ndarray:
-        ratios = lira.halves(margins[rows], included[rows], second[rows], own=False)
-        return np.array([rates.rates(ratios, included[rows], fprs=()).auc])
-
-    ratios = lira.halves(margins, included, second, own=False)
+    found = judge_ulira.attacked(margins, included, second)
+    ratios = lira.halves(margins, included, second)
     bootstrap = rates.rates_intervals(ratios, included, fprs=(), seed=0, resamples=200, level=LEVEL).auc
-    return jackknife(statistic, (len(margins),), LEVEL)[0], bootstrap
+    return Interval(found["value"], *found["interval90"], len(margins)), bootstrap
 
 
 def told(found: list[tuple[Interval, ...]], nothing: bool) -> Iterator[str]:

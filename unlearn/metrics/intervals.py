@@ -61,10 +61,30 @@ def percentile_interval(estimate: float, draws: np.ndarray, count: int, level: f
 GROUPS = 16  # of models that are left out together: enough for a variance, few enough to compute a metric anew for each
 
 
-def jackknife(statistic: Callable[..., np.ndarray], models: tuple[int, ...], level: float = 0.95) -> list[Interval]:
-    """t-intervals of what is computed from one or more independent fleets, by leaving out groups of models.
+class Spread(NamedTuple):
+    """What was computed from fleets of models, and how sure it is.
 
-        estimate +- t sqrt(sum over fleets of (g - 1) / g sum_i (estimate without group i - their mean)^2)
+    estimate, error: [values] of all models, and standard errors.
+    freedom: degrees of freedom of the errors.
+    models: of the smallest fleet.
+    """
+
+    estimate: np.ndarray
+    error: np.ndarray
+    freedom: int
+    models: int
+
+    def intervals(self, level: float = 0.95) -> list[Interval]:
+        """t-intervals of that coverage, one for each value."""
+        half = stats.t.ppf((1 + level) / 2, self.freedom) * self.error
+        values = np.stack([self.estimate, self.estimate - half, self.estimate + half], axis=1)
+        return [Interval(float(mean), float(low), float(high), self.models) for mean, low, high in values]
+
+
+def jackknife(statistic: Callable[..., np.ndarray], models: tuple[int, ...]) -> Spread:
+    """How sure what is computed from one or more independent fleets is, by leaving out groups of models.
+
+        variance = sum over fleets of (g - 1) / g sum_i (estimate without group i - their mean)^2
 
     Everything is computed anew from the models that are left. A bootstrap would draw models twice, which histograms and
     shadow models do not forgive: their values move away from the estimate.
@@ -72,10 +92,6 @@ def jackknife(statistic: Callable[..., np.ndarray], models: tuple[int, ...], lev
     Args:
       statistic: (rows of the first fleet, rows of the second, ...) -> [values]; rows are indices of models.
       models: how many each fleet has; it falls into that many groups of neighbours, at most 16.
-      level: coverage.
-
-    Returns:
-      An Interval for each value.
 
     Raises:
       ValueError: fewer than 10 models in a fleet.
@@ -91,9 +107,7 @@ def jackknife(statistic: Callable[..., np.ndarray], models: tuple[int, ...], lev
         found = np.array([statistic(*everyone[:which], rows, *everyone[which + 1 :]) for rows in kept])
         variance += (groups - 1) * found.var(axis=0)
         freedom += groups - 1
-    half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
-    values = np.stack([estimate, estimate - half, estimate + half], axis=1)
-    return [Interval(float(mean), float(low), float(high), min(models)) for mean, low, high in values]
+    return Spread(estimate, np.sqrt(variance), freedom, min(models))
 
 
 class Paired(NamedTuple):

@@ -61,7 +61,7 @@ def summary(*, unlearned: np.ndarray, oracle: np.ndarray, level: float = 0.95) -
         values = _klom(unlearned[rows], oracle[oracle_rows])
         return np.array([values.mean(), np.percentile(values, 95)])
 
-    return Summary(*jackknife(statistic, (len(unlearned), len(oracle)), level))
+    return Summary(*jackknife(statistic, (len(unlearned), len(oracle))).intervals(level))
 
 
 def _klom(unlearned: np.ndarray, oracle: np.ndarray) -> np.ndarray:

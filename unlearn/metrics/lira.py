@@ -73,9 +73,13 @@ def halves(scores: np.ndarray, members: np.ndarray, second: np.ndarray, own: boo
       [models, examples] float64, to be read by `rates.rates` with the same `members`.
 
     Raises:
-      ValueError: what `fit` refuses of either half.
+      ValueError: what `fit` refuses of either half, or halves that are none.
     """
     scores, members = _checked(scores, members)
+    if np.shape(second) != scores.shape[:1] or np.asarray(second).dtype != bool:
+        raise ValueError(
+            f"the second half must be {scores.shape[:1]} bool, got {np.shape(second)} {np.asarray(second).dtype}"
+        )
     ratios = np.empty_like(scores)
     for target in (second, ~second):
         ratios[target] = log_ratio(scores[target], fit(scores[~target], members[~target], own))

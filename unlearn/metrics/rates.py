@@ -92,8 +92,8 @@ def rates_intervals(
 def per_example_auc(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
     """The AUC of each example over models: for scatter plots and for groups of examples.
 
-    Give it scores, not leave-one-out likelihood ratios: a model's ratio is a function of the other models' scores for the
-    same example, and comparing it with theirs is no comparison of independent values.
+    Give it scores, not likelihood ratios of a fleet that attacks itself: a model's ratio is a function of the other models'
+    scores for the same example, and comparing it with theirs is no comparison of independent values.
 
     Args:
       scores, members: [models, examples].
