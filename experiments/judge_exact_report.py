@@ -30,7 +30,7 @@ Row = dict[str, Any]
 def present(workdir: str, found: dict[str, Any]) -> str:
     """Write the report of a finished run; what the command line prints of it."""
     file = report.write_page(workdir, compose)
-    parts = [f"{kind}:\n{page.to_text(_attacks(rows, brief=True), WIDTH)}" for kind, rows in _kinds(found).items()]
+    parts = [f"{kind}:\n{page.to_text(_attacks(rows), WIDTH)}" for kind, rows in _kinds(found).items()]
     return "\n\n".join([*parts, f"report: {file}"])
 
 
@@ -42,8 +42,8 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
             f"Each fleet has {one['models']} models, each with a partition and keys of its own. The {one['asked']} "
             "examples of one person lie in one slice, another one in every model, and are deleted. Every value is to be "
             "read beside the held-out oracle's: models that never held the examples, compared with others of their kind "
-            "(U-LiRA: both together, for memberships drawn again and again, the central 95% of them). Brackets are 95% "
-            "intervals over models.",
+            "(U-LiRA: both together, for memberships drawn again and again, the central 90% of them). Brackets are 95% "
+            "intervals over models, of U-LiRA's AUC in the first table 90%.",
             lead=True,
         )
     ]
@@ -87,22 +87,22 @@ def name(row: Row) -> str:
 # --- Tables -----------------------------------------------------------------------------------------------------------
 
 
-def _attacks(rows: Sequence[Row], brief: bool = False) -> Table:
+def _attacks(rows: Sequence[Row]) -> Table:
     lines = []
     for row in rows:
         ulira, near, after = row["extra"]["ulira"], row["extra"].get("klom", {}), row["after"]
         lines.append(
             [
                 name(row),
-                cell(ulira, brief=brief, ends=SHARE),
-                "{:.3f} to {:.3f}".format(*ulira["interval90"]),
+                cell({"value": ulira["value"], "interval": ulira["interval90"]}, ends=SHARE),
                 told(*ulira["interval90"]),
-                cell(ulira["tpr_at_1%"], 1, scale=100, brief=brief, ends=SHARE),
-                *(cell(near.get(name, NOTHING), 2, brief=brief, ends=DISTANCE) for name in SETS),
+                cell(ulira["tpr_at_1%"], 1, scale=100, ends=SHARE),
+                *(cell(near.get(name, NOTHING), 2, ends=DISTANCE) for name in SETS),
                 *(f"{100 * after[f'{name}_accuracy']:.1f}" for name in ("forget", "retain", "test")),
             ]
         )
-    headers = ["served", "U-LiRA\nAUC", "its 90%\ninterval", "told\napart", "TPR\n@1%"]
+    lines = [[one.replace(" [", "\n[") for one in line] for line in lines]  # intervals below values
+    headers = ["served", "U-LiRA\nAUC", "told\napart", "TPR\n@1%"]
     headers += [f"KLoM\n{name}" for name in SETS.values()]
     return Table([*headers, "deleted\nacc.", "retain\nacc.", "test\nacc."], lines)
 

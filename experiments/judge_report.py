@@ -34,6 +34,11 @@ COLUMNS: dict[str, tuple[tuple[str, ...], float, int, tuple[float, float]]] = {
     "relearn\narea": (("relearn",), 1, 2, ANY),
 }
 
+# What a terminal has room for, with intervals; the page has all.
+PRINTED = (
+    "forget\nacc.", "test-retain\nacc.", "ToW", "MIA\nAUC", "U-LiRA\nAUC", "KLoM\nforget", "KLoM\nretain", "relearn\narea"
+)  # fmt: skip
+
 SETS = {  # setting -> what is forgotten
     "random": "a random share of {fraction:g}",
     "class": "class {target}",
@@ -52,7 +57,7 @@ SETS = {  # setting -> what is forgotten
 def present(workdir: str, found: dict[str, Any]) -> str:
     """Write the report of a finished run; what the command line prints of it."""
     file = report.write_page(workdir, compose)
-    parts = [f"{case}:\n{page.to_text(_table(rows, brief=True), WIDTH)}" for case, rows in _cases(found).items()]
+    parts = [f"{case}:\n{page.to_text(_table(rows, PRINTED), WIDTH)}" for case, rows in _cases(found).items()]
     return "\n\n".join([*parts, *_verdicts(found), f"report: {file}"])
 
 
@@ -120,21 +125,20 @@ def _told(row: Row) -> str:
     return words
 
 
-def _table(rows: Sequence[Row], brief: bool = False) -> Table:
+def _table(rows: Sequence[Row], columns: Sequence[str] = tuple(COLUMNS)) -> Table:
     lines = []
     for row in rows:
         failed = row["extra"]["failed"]
-        lines.append([_name(row), *_cells(row["extra"], brief), f"{failed['repeats']} + {failed['shadows']}"])
+        lines.append([_name(row), *_cells(row["extra"], columns), f"{failed['repeats']} + {failed['shadows']}"])
         if fewer := row["extra"].get("fewer"):
-            lines.append([f"{_name(row)}{FEWER}", *_cells(fewer, brief), NONE])
-    return Table(["way, algorithm", *COLUMNS, "failed"], lines)
+            lines.append([f"{_name(row)}{FEWER}", *_cells(fewer, columns), NONE])
+    return Table(["way, algorithm", *columns, "failed"], lines)
 
 
-def _cells(extra: dict[str, Any], brief: bool) -> list[str]:
-    """A row's values by COLUMNS, intervals below them: fourteen columns are to fit a printed page."""
-    cells = [
-        cell(at(extra, path), digits, scale=scale, brief=brief, ends=ends) for path, scale, digits, ends in COLUMNS.values()
-    ]
+def _cells(extra: dict[str, Any], columns: Sequence[str]) -> list[str]:
+    """A row's values, intervals below them: fourteen columns are to fit a printed page."""
+    chosen = [COLUMNS[name] for name in columns]
+    cells = [cell(at(extra, path), digits, scale=scale, ends=ends) for path, scale, digits, ends in chosen]
     return [one.replace(" [", "\n[") for one in cells]
 
 

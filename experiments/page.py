@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -111,11 +112,12 @@ def to_markdown(title: str, blocks: Sequence[Block]) -> str:
 
 
 def to_text(table: Table, width: int) -> str:
-    """Aligned columns; the first one loses its middle where lines would exceed `width`."""
+    """Aligned columns; the first one loses its middle where lines would exceed `width`. Headers hang, cells stand."""
     headers = [header.split("\n") for header in table.headers]
     height = max(map(len, headers))
     lines = [list(line) for line in zip(*([""] * (height - len(h)) + h for h in headers), strict=True)]
-    lines += [list(row) for row in table.rows]
+    for row in table.rows:
+        lines += map(list, itertools.zip_longest(*(cell.split("\n") for cell in row), fillvalue=""))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     room = max(12, width - sum(widths[1:]) - 2 * (len(widths) - 1))
     widths[0] = min(widths[0], room)

@@ -440,6 +440,8 @@ def test_plain_text_aligns():
         "                  a", "name           long", "-------------------", "x                 1", "a longer name    22",
     ]  # fmt: skip
     assert page.to_text(table, 18).splitlines()[-1] == "a long… name    22"
+    two = page.Table(["name", "value"], [["x", "1\n[0, 2]"], ["y", "3"]])
+    assert page.to_text(two, 80).splitlines()[2:] == ["x          1", "      [0, 2]", "y          3"]
 
 
 @pytest.mark.parametrize(
