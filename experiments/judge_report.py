@@ -165,8 +165,8 @@ def _verdicts(found: dict[str, Any]) -> list[str]:
             lines.append(f"{ATTACKED[attack]}: could not be computed ({pooled.get('refused', 'no value')}).")
             continue
         verdict = "inside" if told(*pooled["interval"]) == "no" else "NOT inside"
-        found_ = f"AUC {cell(pooled)}, pooled, 90% interval: {verdict} [{low:g}, {high:g}]"
-        lines.append(f"{ATTACKED[attack]}: {found_}.")
+        auc = f"AUC {cell(pooled)}, pooled, 90% interval: {verdict} [{low:g}, {high:g}]"
+        lines.append(f"{ATTACKED[attack]}: {auc}.")
     return lines
 
 
@@ -241,8 +241,8 @@ def _costs(rows: Sequence[Row]) -> Table:
             row["extra"]["cost"]["storage_bytes"] / 2**20,
         ]
         pays = row["extra"]["cost"]["break_even_requests"]
-        told = [f"{value:.3g}" if value else NONE for value in counts]
-        lines.append([_name(row), chosen, *told, "never" if pays is None else f"{pays:.3g}"])
+        cells = [f"{value:.3g}" if value else NONE for value in counts]
+        lines.append([_name(row), chosen, *cells, "never" if pays is None else f"{pays:.3g}"])
     headers = ["cost of one model", "rate x steps", "train\nFLOPs", "train\ns", "request\nFLOPs", "request\ns"]
     headers += ["each of\n10, FLOPs", "peak\nMiB", "stored\nMiB", "pays after\nrequests"]
     return Table(headers, lines)
@@ -273,11 +273,11 @@ def _gaps(row: Row) -> Iterator[str]:
 def _failures(found: dict[str, Any]) -> list[Block]:
     lines = []
     for row in _rows(found):
-        failed, told = row["extra"]["failed"], list(_refused(row))
+        failed, reasons = row["extra"]["failed"], list(_refused(row))
         diverged = sum(trial["gap"] is None for trial in row["extra"].get("trials", ()))
-        if told or diverged or any(failed.values()):
+        if reasons or diverged or any(failed.values()):
             counts = [str(failed["repeats"]), str(failed["shadows"]), str(diverged)]
-            lines.append([row["setting"], _name(row), *counts, "; ".join(told) or NONE])
+            lines.append([row["setting"], _name(row), *counts, "; ".join(reasons) or NONE])
     if not lines:
         return [Heading("Failures"), Text(f"No failures: all models of {len(found['rows'])} rows had finite logits.")]
     note = "Models with a logit that is not finite are left out and counted; what could not be computed has no value."
