@@ -78,7 +78,7 @@ figcaption { font-size: .875rem; font-weight: 600; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav { display: none; }
   h2, .legend, figcaption { break-after: avoid; }
-  tr, figure, .lead { break-inside: avoid; }
+  tr, figure, .lead, .legend { break-inside: avoid; }
   .scroll { overflow: visible; }
   table { font-size: 7pt; }
   th, td { padding: .15rem .3rem; }
