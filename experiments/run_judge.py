@@ -128,7 +128,12 @@ def _settled(case: Case) -> Case:
 def judge_all(cases: list[Case]) -> list[dict[str, Any]]:
     """The rows of every case, under one bar that says when all will be done."""
     with tqdm(total=sum(len(entries(case)) for case in cases), desc="judge", unit="row", smoothing=0.05) as bar:
-        rows = [row for case in cases for row in judge(case, bar)]
+        rows = []
+        for case in cases:
+            rows += judge(case, bar)
+            # Most programs are of one set's shapes. Those of a dozen sets, kept, need more maps of memory than Linux gives
+            # a process (65,530), and the compiler does not survive that.
+            jax.clear_caches()
     calibrated = calibration(cases)
     for row in rows:
         if row["training"] == ORACLES[1]:
