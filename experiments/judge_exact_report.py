@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments import judge_plots, page, plots, report
+from experiments import page, plots, write_pages
 from experiments.judge_exact import TIERS
+from experiments.judge_plots import look, roc
 from experiments.judge_ulira import BAND, told
 from experiments.page import Block, Figures, Heading, Key, Table, Text
 from experiments.plots import DASHES, ORACLE, OTHERS, Style
@@ -29,7 +30,7 @@ Row = dict[str, Any]
 
 def present(workdir: str, found: dict[str, Any]) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file = report.write_page(workdir, compose)
+    file = write_pages.write_page(workdir, compose)
     parts = [f"{kind}:\n{page.to_text(_attacks(rows), WIDTH)}" for kind, rows in _kinds(found).items()]
     return "\n\n".join([*parts, f"report: {file}"])
 
@@ -51,7 +52,10 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
         blocks += [Heading(f"{kind}: was it ever there?"), _attacks(rows), _verdict(rows), _groups(rows), *_pictures(rows)]
         blocks += [Heading(f"{kind}: before and after"), Text(BEFORE_AND_AFTER), _pairs(rows)]
         blocks += [Heading(f"{kind}: requests that watch what is served"), Text(WATCHING), _streams(rows), *_curves(rows)]
-    return f"Forethought: {config['data']['name']}, exact unlearning judged", [*blocks, *report.settings(config, found)]
+    return f"Forethought: {config['data']['name']}, exact unlearning judged", [
+        *blocks,
+        *write_pages.settings(config, found),
+    ]
 
 
 BEFORE_AND_AFTER = (
@@ -166,7 +170,7 @@ def _pictures(rows: Sequence[Row]) -> list[Block]:
     panels = [
         (
             "U-LiRA: true-positive by false-positive rate",
-            plots.svg(lambda axes: judge_plots.roc(axes, drawn, styles[: len(drawn)])),
+            plots.svg(lambda axes: roc(axes, drawn, styles[: len(drawn)])),
         ),
         (
             "U-LiRA AUC of each example, in order",
@@ -184,7 +188,7 @@ def _pictures(rows: Sequence[Row]) -> list[Block]:
 
 def _sorted(axes: Axes, curves: Sequence[Sequence[float]], styles: Sequence[Style], label: str) -> None:
     for each, style in zip(curves, styles, strict=False):
-        axes.plot(np.linspace(0, 100, len(each)), np.sort(each), **judge_plots.look(style))
+        axes.plot(np.linspace(0, 100, len(each)), np.sort(each), **look(style))
     axes.set(xlabel="examples, %", ylabel=label)
 
 
@@ -204,7 +208,7 @@ def _curves(rows: Sequence[Row]) -> list[Block]:
             values = [one["value"] for one in found[measure]]
             low, high = zip(*(one["interval"] for one in found[measure]), strict=True)
             requests = np.arange(1, 1 + len(values))
-            axes.plot(requests, values, **judge_plots.look(style))
+            axes.plot(requests, values, **look(style))
             axes.fill_between(requests, low, high, color=style.colour, alpha=0.15, linewidth=0)
         longest = max(len(found[measure]) for found in curves.values())
         axes.set(xlabel="requests", ylabel="AUC", ylim=(-0.02, 1.02), xticks=range(1, 1 + longest, 1 + longest // 10))

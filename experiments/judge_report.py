@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experiments import judge_plots, page, report
+from experiments import judge_plots, page, write_pages
 from experiments.judge_metrics import KINDS
 from experiments.judge_ulira import BAND, told
 from experiments.page import Block, Heading, Table, Text
@@ -56,7 +56,7 @@ SETS = {  # setting -> what is forgotten
 
 def present(workdir: str, found: dict[str, Any]) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file = report.write_page(workdir, compose)
+    file = write_pages.write_page(workdir, compose)
     parts = [f"{case}:\n{page.to_text(_table(rows, PRINTED), WIDTH)}" for case, rows in _cases(found).items()]
     return "\n\n".join([*parts, *_verdicts(found), f"report: {file}"])
 
@@ -91,7 +91,7 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
             _costs(rows),
         ]
     blocks += [*_trials(found), *_failures(found)]
-    return f"Forethought: {config['data']['name']}, judged", [*blocks, *report.settings(config, found)]
+    return f"Forethought: {config['data']['name']}, judged", [*blocks, *write_pages.settings(config, found)]
 
 
 def _cases(found: dict[str, Any]) -> dict[str, list[Row]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from experiments.ways import (
     Way,
     at,
 )
+from experiments.write_pages import settings, write_page
 
 WIDTH = 160
 
@@ -43,22 +43,6 @@ def present(workdir: str, found: dict[str, Any]) -> str:
 def write(workdir: str | Path) -> Path:
     """Write the report of a finished comparison; see `write_page`."""
     return write_page(workdir, lambda config, found: compose(config, found, sweeps(Path(workdir) / "metrics.jsonl")))
-
-
-def write_page(workdir: str | Path, compose: Callable[[dict[str, Any], dict[str, Any]], tuple[str, list[Block]]]) -> Path:
-    """Write report.html and report.md into a finished workdir, and return the path of the first.
-
-    Args:
-      compose: contents of config.json and of results.json -> title and blocks of the page.
-
-    Raises:
-      WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
-    """
-    folder = Path(workdir)
-    title, blocks = compose(*results.read_run(folder))
-    results.write(folder / "report.md", page.to_markdown(title, blocks))
-    results.write(folder / "report.html", page.to_html(title, blocks))
-    return folder / "report.html"
 
 
 def sweeps(file: Path) -> list[dict[str, Any]]:
@@ -198,8 +182,8 @@ def _pairs(every: Sequence[Way], unlearner: str) -> list[tuple[Way, Way]]:
 
 
 def _relearning(every: Sequence[Way]) -> list[Block]:
-    figures = plots.relearning(every)
-    if not figures:
+    drawn = plots.relearning(every)
+    if not drawn:
         return []
     note = (
         "Plain SGD on four attack sets, watched on forget data that the attack does not train on: the forget set; with "
@@ -214,7 +198,7 @@ def _relearning(every: Sequence[Way]) -> list[Block]:
     measures = [_relearned(attack, step) for attack in plots.ATTACKS for step in (ways.EARLY, -1)]
     measures += [Measure("part", lambda row: ways.relearned_area(row, oracle, "part"), 1, ".2f")]
     rows = [[way.marked, way.unlearner, *(ways.interval(way, measure) for measure in measures)] for way in every]
-    return [Heading("Relearning"), Text(note), *figures, Table(["way", "unlearner", *headers], rows, left=2)]
+    return [Heading("Relearning"), Text(note), *drawn, Table(["way", "unlearner", *headers], rows, left=2)]
 
 
 def _relearned(attack: str, step: int) -> Measure:
@@ -332,19 +316,3 @@ def _diagnostics(every: Sequence[Way]) -> list[Block]:
         "out), and its cosine with the stable data's (below zero, ascent on the one is descent on the other)."
     )
     return [Heading("Diagnostics"), Text(note), Table(["way", length.label, cosine.label], rows)]
-
-
-def settings(config: dict[str, Any], found: dict[str, Any]) -> list[Block]:
-    parts = {"run": {name: value for name, value in config.items() if not isinstance(value, dict)}}
-    parts |= {name: value for name, value in config.items() if isinstance(value, dict) and value}
-    said = {
-        name: ", ".join(f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in part.items())
-        for name, part in parts.items()
-    }
-    told = {"command": found.get("command"), **found.get("environment", {})}
-    return [
-        Heading("Settings"),
-        Table(["section", "values"], list(said.items()), left=2, prose=True),
-        Heading("Environment"),
-        Table(["what", "value"], [[name, str(value)] for name, value in told.items() if value], left=2, prose=True),
-    ]

@@ -21,7 +21,6 @@ from experiments import (
     fleet,
     forget_sets,
     judge_calibration,
-    judge_checks,
     judge_fleet,
     judge_lanes,
     judge_metrics,
@@ -36,6 +35,7 @@ from experiments import (
 from experiments.bench import Config, resolved, set_up
 from experiments.configs import judge as configs
 from experiments.errors import UserError, blame_user
+from experiments.judge_checks import check as check_judge
 from experiments.judge_fleet import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Case, Fleets, Setting
 
 
@@ -49,7 +49,7 @@ def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
       UserError: a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        judge_checks.check(config)
+        check_judge(config)
         folder = results.Workdir(workdir)
         dataset_config = config.copy_and_resolve_references()
         if found := folder.finished(dataset_config.to_dict()):
@@ -134,10 +134,10 @@ def judge_all(cases: list[Case]) -> list[dict[str, Any]]:
             # Most programs are of one set's shapes. Those of a dozen sets, kept, need more maps of memory than Linux gives
             # a process (65,530), and the compiler does not survive that.
             jax.clear_caches()
-    calibrated = calibration(cases)
+    floor = calibrated(cases)
     for row in rows:
         if row["training"] == ORACLES[1]:
-            row["extra"]["calibration"] = calibrated
+            row["extra"]["calibration"] = floor
     return rows
 
 
@@ -294,7 +294,7 @@ def _labels(case: Case) -> judge_metrics.Labels:
     return judge_metrics.Labels(**labels, forgotten=np.isin(case.pool, case.bench.forget), others=others)
 
 
-def calibration(cases: list[Case]) -> dict[str, Any]:
+def calibrated(cases: list[Case]) -> dict[str, Any]:
     """What attacks find between oracles and held-out oracles, by forget set and pooled: attack -> group -> AUC."""
 
     def compute() -> dict[str, Any]:

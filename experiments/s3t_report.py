@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import page, report, s3t_plots, ways
+from experiments import page, s3t_plots, ways, write_pages
 from experiments.page import Block, Heading, Table, Text
 from experiments.s3t_plots import Curve
 from experiments.ways import NONE, Measure, Way, at
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 def present(workdir: str, found: dict[str, Any]) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file = report.write_page(workdir, compose)
+    file = write_pages.write_page(workdir, compose)
     every = ways.group(found["rows"])
     return "\n".join(
         [page.to_text(_planners(every, brief=True), WIDTH), "", _told_store(every), _told_lora(every), f"report: {file}"]
@@ -39,7 +39,7 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
         *_lora(every),
         *_cost(every),
         *_store(config, every),
-        *report.settings(config, found),
+        *write_pages.settings(config, found),
     ]
     shape = f"{config['shards']} shards of {config['slices']} slices"
     return f"Forethought: exact unlearning on {every[0].rows[0]['dataset']}, {shape}", blocks

@@ -262,12 +262,12 @@ def called(monkeypatch, tmp_path, runner="readiness", error=None):
     config = configs.get_config("digits")
     config.runner = runner
 
-    def run(*_):
+    def raising(*_):
         raise error
 
     monkeypatch.setattr(main, "CONFIG", types.SimpleNamespace(value=config))
     monkeypatch.setattr(main, "WORKDIR", types.SimpleNamespace(value=str(tmp_path)))
-    monkeypatch.setattr(run_readiness, "run", run)
+    monkeypatch.setattr(run_readiness, "run", raising)
     return main.main(["main"])
 
 

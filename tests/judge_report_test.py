@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from experiments import judge_report, judge_rows, report, results
+from experiments import judge_report, judge_rows, results, write_pages
 from experiments.configs import judge as configs
 from experiments.judge_metrics import EDGES, KINDS
 from experiments.valued import DISTANCE, NOTHING, SHARE, cell
@@ -78,7 +78,7 @@ def written(tmp_path, rows):
     """report.md, and report.html without its pictures."""
     results.write(tmp_path / "config.json", results.dumps(configs.get_config("digits").to_dict()))
     results.write(tmp_path / "results.json", results.dumps(found(rows)))
-    report.write_page(tmp_path, judge_report.compose)
+    write_pages.write_page(tmp_path, judge_report.compose)
     html = (tmp_path / "report.html").read_text()
     return (tmp_path / "report.md").read_text(), re.sub(r'src="[^"]*"', "", html)
 

@@ -39,7 +39,7 @@ def shrink(config):
     return config
 
 
-def run(name, workdir, **overrides):
+def run_config(name, workdir, **overrides):
     config = shrink(configs.get_config(name))
     config.update(overrides)
     return config, run_readiness.run(config, str(workdir), "test")
@@ -49,7 +49,7 @@ def run(name, workdir, **overrides):
     "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in configs.EXPERIMENTS]
 )
 def test_every_config_runs_to_the_end(name, tmp_path):
-    config, outcome = run(name, tmp_path)
+    config, outcome = run_config(name, tmp_path)
     assert outcome["schema"] == 1
     ways = {(row["training"], row["variant"], row["unlearner"]) for row in outcome["rows"]}
     assert {training for training, _, _ in ways} == set(config.trainings)
@@ -68,7 +68,7 @@ def test_every_config_runs_to_the_end(name, tmp_path):
 
 
 def test_oracles_are_not_unlearned_and_forget_nothing_they_saw(tmp_path):
-    _, outcome = run("digits", tmp_path, trainings=("oracle", "heldout_oracle", "vanilla"))
+    _, outcome = run_config("digits", tmp_path, trainings=("oracle", "heldout_oracle", "vanilla"))
     oracles = [row for row in outcome["rows"] if row["training"].endswith("oracle")]
     assert all(row["before"] == row["after"] and row["steps"] == 0 for row in oracles)
     digests = [row["extra"]["params_sha256"]["before"] for row in oracles]
@@ -76,12 +76,12 @@ def test_oracles_are_not_unlearned_and_forget_nothing_they_saw(tmp_path):
 
 
 def test_a_finished_workdir_is_read_back_and_another_config_is_refused(tmp_path, monkeypatch):
-    trainings = ("oracle", "vanilla")
-    _, first = run("digits", tmp_path, trainings=trainings)
+    names = ("oracle", "vanilla")
+    _, first = run_config("digits", tmp_path, trainings=names)
     monkeypatch.setattr(comparison, "train_all", lambda *_: pytest.fail("a finished run was run again"))
-    assert run("digits", tmp_path, trainings=trainings)[1] == first
+    assert run_config("digits", tmp_path, trainings=names)[1] == first
     with pytest.raises(results.WorkdirError, match=r"another config \(config.seed differ\)"):
-        run("digits", tmp_path, trainings=trainings, seed=5)
+        run_config("digits", tmp_path, trainings=names, seed=5)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import report, run_pretrain, run_s3t, s3t_baselines, s3t_bench, s3t_build, s3t_nodes, s3t_report
+from experiments import run_pretrain, run_s3t, s3t_baselines, s3t_bench, s3t_build, s3t_nodes, s3t_report, write_pages
 from experiments.configs import s3t as configs
 from experiments.errors import UserError
 from experiments.models import backbone as vits
@@ -131,7 +131,7 @@ def test_healed_nodes_are_those_of_a_build_that_never_had_the_deleted(finished):
 def test_the_report_has_its_sections_from_files_alone(finished):
     folder, found = finished
     (folder / "report.html").unlink()
-    file = report.write_page(folder, s3t_report.compose)
+    file = write_pages.write_page(folder, s3t_report.compose)
     page, text = file.read_text(), (folder / "report.md").read_text()
     sections = (
         "Accuracy by number of deletions",

@@ -85,9 +85,9 @@ def test_examples_at_risk_share_slices_of_the_store(tmp_path):
 
 
 def test_files_of_places_are_read_when_a_store_is_made_and_not_again(tmp_path):
-    source = make({}, groups=str(tmp_path / "nowhere"))
+    made = make({}, groups=str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match=r"nowhere cannot be read \(.*give a CSV file of lines `id,group`"):
-        sources.placed(source, 2, 4, b"key")
+        sources.placed(made, 2, 4, b"key")
 
 
 @pytest.mark.parametrize(

@@ -255,14 +255,14 @@ def test_a_run_names_its_damaged_checkpoint_and_ends_the_same_without_it(tmp_pat
     monkeypatch.setitem(vits.VITS, "tiny", {"patch": 4, "width": 16, "depth": 1, "heads": 2, "mlp_dim": 16})
     config = pretrain.get_config("digits")
     config.model, config.checkpoint_seconds, config.train.steps = "tiny", 0.0, 30
-    run = lambda: run_pretrain.run(config, str(tmp_path))  # noqa: E731
-    run()
+    pretrained = lambda: run_pretrain.run(config, str(tmp_path))  # noqa: E731
+    pretrained()
     whole = (tmp_path / "vit.npz").read_bytes()
     (tmp_path / "results.json").unlink()
     latest = max((tmp_path / "checkpoints").iterdir(), key=lambda path: int(path.name))
     (latest / "default" / "manifest.ocdbt").write_bytes(b"")
-    refused(run, str(latest), "remove that folder and run again")
+    refused(pretrained, str(latest), "remove that folder and run again")
     assert not (tmp_path / "results.json").exists()
     latest.rename(tmp_path / "moved")
-    run()
+    pretrained()
     assert (tmp_path / "vit.npz").read_bytes() == whole
