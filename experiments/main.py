@@ -14,20 +14,20 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.errors import UserError, line
+from experiments.core.errors import UserError, line
 
 RUNNERS = {  # name -> what runs it, what reports it, and which settings make its programs large
     "readiness": (
-        "experiments.run_readiness",
-        "experiments.report",
+        "experiments.comparison.run",
+        "experiments.comparison.report",
         "train.batch_size, seeds, model.options, request.max_steps",
     ),
-    "pretrain": ("experiments.run_pretrain", "experiments.run_pretrain", "train.batch_size, model"),
-    "s3t": ("experiments.run_s3t", "experiments.run_s3t", "train.batch_size, lanes, cache_bytes, model"),
-    "judge": ("experiments.run_judge", "experiments.judge_report", "judge.memory_bytes, train.batch_size, model.options"),
+    "pretrain": ("experiments.pretrain.run", "experiments.pretrain.run", "train.batch_size, model"),
+    "s3t": ("experiments.exact.run", "experiments.exact.run", "train.batch_size, lanes, cache_bytes, model"),
+    "judge": ("experiments.judge.run", "experiments.judge.report", "judge.memory_bytes, train.batch_size, model.options"),
     "judge_exact": (
-        "experiments.run_judge_exact",
-        "experiments.judge_exact_report",
+        "experiments.judge_exact.run",
+        "experiments.judge_exact.report",
         "exact.models, lanes, cache_bytes, model",
     ),
 }
