@@ -45,7 +45,7 @@ class Bench(NamedTuple):
 class Fleet(NamedTuple):
     """One way's trained lanes, one per seed."""
 
-    loop: str
+    training: str
     variant: str
     trained: loop.Trained
     lanes: int  # of the program that trained it

@@ -70,7 +70,7 @@ class Way(NamedTuple):
     per_epoch: int
     batch_size: int
     rehearsing: Rehearsing | None = None
-    dpsgd: tuple[float, float] | None = None
+    private: tuple[float, float] | None = None
 
 
 class Trained(NamedTuple):
