@@ -50,6 +50,7 @@ lint: $(stamp)  ## style and types
 	$(py) -m ruff check .
 	$(py) -m ruff format --check .
 	$(py) -m mypy unlearn readiness s3t
+	$(VENV)/bin/lint-imports --no-logo --no-cache
 
 format: $(stamp)  ## let ruff reformat the code and sort imports
 	$(py) -m ruff check --fix-only .

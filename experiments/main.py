@@ -5,6 +5,7 @@ python -m experiments.main --config=experiments/configs/readiness.py:digits --wo
 
 from __future__ import annotations
 
+import importlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,8 +14,23 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.errors import UserError, line
+from experiments.core.errors import UserError, line
 
+RUNNERS = {  # name -> what runs it, what reports it, and which settings make its programs large
+    "readiness": (
+        "experiments.comparison.run",
+        "experiments.comparison.report",
+        "train.batch_size, seeds, model.options, request.max_steps",
+    ),
+    "pretrain": ("experiments.pretrain.run", "experiments.pretrain.run", "train.batch_size, model"),
+    "s3t": ("experiments.exact.run", "experiments.exact.run", "train.batch_size, lanes, cache_bytes, model"),
+    "judge": ("experiments.judge.run", "experiments.judge.report", "judge.memory_bytes, train.batch_size, model.options"),
+    "judge_exact": (
+        "experiments.judge_exact.run",
+        "experiments.judge_exact.report",
+        "exact.models, lanes, cache_bytes, model",
+    ),
+}
 INTERRUPTED = 130  # exit status, as a shell has it
 
 
@@ -41,29 +57,12 @@ def main(argv: Sequence[str]) -> int:
         return fail("give --config=experiments/configs/readiness.py:digits and --workdir=DIR")
     import jax
 
-    # Heavy: only once the flags are right.
-    from experiments import (
-        judge_exact_report,
-        judge_report,
-        report,
-        run_judge,
-        run_judge_exact,
-        run_pretrain,
-        run_readiness,
-        run_s3t,
-    )
-
-    runners = {  # name -> what runs it, what tells of it, and which settings make its programs large
-        "readiness": (run_readiness.run, report.present, "train.batch_size, seeds, model.options, request.max_steps"),
-        "pretrain": (run_pretrain.run, run_pretrain.present, "train.batch_size, model"),
-        "s3t": (run_s3t.run, run_s3t.present, "train.batch_size, lanes, cache_bytes, model"),
-        "judge": (run_judge.run, judge_report.present, "judge.memory_bytes, train.batch_size, model.options"),
-        "judge_exact": (run_judge_exact.run, judge_exact_report.present, "exact.models, lanes, cache_bytes, model"),
-    }
     name = getattr(CONFIG.value, "runner", None)
-    if name not in runners:
-        return fail(f"config.runner {name!r} is unknown; choose one of {', '.join(runners)}")
-    run, present, large = runners[name]
+    if name not in RUNNERS:
+        return fail(f"config.runner {name!r} is unknown; choose one of {', '.join(RUNNERS)}")
+    runner, reporter, large = RUNNERS[name]
+    run = importlib.import_module(runner).run  # heavy, and only now: the flags are right, and no other runner is needed
+    present = importlib.import_module(reporter).present
     try:
         jax.devices()
     except RuntimeError as error:  # of JAX_PLATFORMS, or of a device that cannot be used

@@ -14,14 +14,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from s3t import options, words
-from s3t import plan as plans
-from s3t.planners import PLANNERS
-from s3t.words import Result
+from s3t.cli import arguments, texts
+from s3t.cli.texts import Result
+from s3t.plans import structure
+from s3t.plans.planners import PLANNERS
 
 if TYPE_CHECKING:
-    from s3t.manifest import Manifest
-    from s3t.store import Draft, Store
+    from s3t.store.disk import Draft, Store
+    from s3t.store.manifests import Manifest
 
 KEY_BYTES = 32  # of a new store's partition key
 UNREAD = 128 + 13  # the exit status of who was stopped by SIGPIPE
@@ -55,14 +55,14 @@ class Parser(argparse.ArgumentParser):
 # --- plan, simulate ---------------------------------------------------------------------------------------------------
 
 
-def make_plan(args: argparse.Namespace) -> plans.Plan:
+def make_plan(args: argparse.Namespace) -> structure.Plan:
     """The plan that the arguments describe."""
     return PLANNERS[args.planner](args.slices, args.budget, args.prior)
 
 
 def run_simulate(args: argparse.Namespace) -> Result:
     """Streams of deletions against the plan that the arguments describe."""
-    from s3t import simulate  # brings scipy, which other commands can do without
+    from s3t.plans import simulate  # brings scipy, which other commands can do without
 
     more = {"stream": args.stream, "burst": args.burst, "after": args.after, "curve": args.quality}
     return simulate.summary(make_plan(args), args.shards, args.streams, args.seed, args.prior, **more)
@@ -73,21 +73,21 @@ def run_simulate(args: argparse.Namespace) -> Result:
 
 def run_status(args: argparse.Namespace) -> Result:
     """What the store serves; nothing is changed."""
-    from s3t import store as stores  # brings safetensors, which planning can do without
+    from s3t.store import disk  # brings safetensors, which planning can do without
 
-    opened = stores.look(args.store, still=True)
-    result = stores.status(opened)
-    stores.close(opened)
+    opened = disk.look(args.store, still=True)
+    result = disk.status(opened)
+    disk.close(opened)
     return result
 
 
 def run_delete(args: argparse.Namespace) -> Result:
     """A durable deletion, in force for every process that serves the store."""
-    from s3t import store as stores
+    from s3t.store import disk
 
-    opened = stores.look(args.store)  # what is left of earlier deletions must not keep this one waiting
-    result = stores.delete(opened, args.ids, args.request_id)
-    stores.close(opened)
+    opened = disk.look(args.store)  # what is left of earlier deletions must not keep this one waiting
+    result = disk.delete(opened, args.ids, args.request_id)
+    disk.close(opened)
     return result
 
 
@@ -98,11 +98,11 @@ def acknowledge(args: argparse.Namespace, result: Result, answer: str) -> None:
       BrokenPipeError: all is done, but nobody read the answer.
       ValueError: one of the two failed; the deletion stands.
     """
-    from s3t import store as stores
+    from s3t.store import disk
 
     steps = {
         "the answer could not be written": lambda: say(answer),
-        "the purge is still to be done": lambda: stores.close(stores.open(args.store)),
+        "the purge is still to be done": lambda: disk.close(disk.open(args.store)),
     }
     failed: dict[str, Exception] = {}
     for failure, step in steps.items():
@@ -120,23 +120,23 @@ def acknowledge(args: argparse.Namespace, result: Result, answer: str) -> None:
 
 def run_verify(args: argparse.Namespace) -> Result:
     """Proof from the ledger and the certificates, and by training anew; nothing is changed."""
-    from s3t import verify
+    from s3t.service import verify
 
     result = verify.verify(args.store, *args.expect_head)
-    from s3t import store as stores
+    from s3t.store import disk
 
     if args.prove and result["ok"]:  # certificates that are not those that were published prove nothing
-        opened = stores.look(args.store, still=True)
+        opened = disk.look(args.store, still=True)
         result["proofs"] = [verify.proofs(opened, one) for one in args.prove]
-        stores.close(opened)
+        disk.close(opened)
     if args.replay is None or "nodes" not in result:  # without a whole ledger there is nothing to train from
         return result
-    from s3t import factory, replay
+    from s3t.service import factory, replay
 
     check_device()
-    opened = stores.look(args.store)
+    opened = disk.look(args.store)
     found = replay.replay(opened, factory.source_for(opened.manifest, args.arguments), args.replay)
-    stores.close(opened)
+    disk.close(opened)
     problems = [*result["problems"], *(problem for problem in found["problems"] if problem not in result["problems"])]
     return {**result, "ok": result["ok"] and found["ok"], "problems": problems, "replay": found}
 
@@ -160,14 +160,14 @@ def check_device() -> None:
 
 def run_predict(args: argparse.Namespace) -> Result:
     """What the ensemble says of examples; nothing is changed."""
-    from s3t import factory, serving
-    from s3t import store as stores
+    from s3t.service import factory, serving
+    from s3t.store import disk
 
     check_device()
-    opened = stores.look(args.store, still=True)
+    opened = disk.look(args.store, still=True)
     source = factory.source_for(opened.manifest, args.arguments)
     result = serving.predict(opened, source, args.ids, args.split, args.aggregate)
-    stores.close(opened)
+    disk.close(opened)
     return result
 
 
@@ -176,12 +176,12 @@ def run_predict(args: argparse.Namespace) -> Result:
 
 def run_train(args: argparse.Namespace) -> Result:
     """Create the store if there is none, and train what is missing."""
-    from s3t import store as stores
+    from s3t.store import disk
 
     check_device()
-    if not stores.exists(args.store):
+    if not disk.exists(args.store):
         return trained(create(args), args)
-    opened = stores.look(args.store)
+    opened = disk.look(args.store)
     check_as_made(opened.manifest, args)
     return trained(opened, args)
 
@@ -191,17 +191,17 @@ def create(args: argparse.Namespace) -> Store:
     lacking = [f"--{name}" for name in ("factory", "planner", "slices", "shards") if getattr(args, name) is None]
     if lacking:
         raise ValueError(f"there is no store at {args.store}; to make one, give {' and '.join(lacking)}")
-    from s3t import factory, heal
+    from s3t.service import factory, healing
 
     source = factory.source_of(args.factory, args.hyper or {}, args.arguments)
     key = os.urandom(KEY_BYTES)
     made = {"factory": args.factory, "arguments": args.arguments}
-    return heal.create(args.store, source, make_plan(args), args.shards, args.seed or 0, key, **made)
+    return healing.create(args.store, source, make_plan(args), args.shards, args.seed or 0, key, **made)
 
 
 def check_as_made(manifest: Manifest, args: argparse.Namespace) -> None:
     """Refuse to go on with a store that was made otherwise than asked for now; what is left out is as it was made."""
-    from s3t import factory
+    from s3t.service import factory
 
     hyper = factory.source_hyper(manifest)
     asked = {
@@ -224,22 +224,22 @@ def check_as_made(manifest: Manifest, args: argparse.Namespace) -> None:
 
 def run_heal(args: argparse.Namespace) -> Result:
     """Train anew what deletions took away."""
-    from s3t import store as stores
+    from s3t.store import disk
 
     check_device()
-    return trained(stores.look(args.store), args)
+    return trained(disk.look(args.store), args)
 
 
 def trained(opened: Store, args: argparse.Namespace) -> Result:
     """Train what a store misses; what it serves then."""
-    from s3t import factory, heal
-    from s3t import store as stores
+    from s3t.service import factory, healing
+    from s3t.store import disk
 
     source = factory.source_for(opened.manifest, args.arguments)
-    heal.register(opened, source)  # if the store's creation was killed before it
-    done = heal.heal(opened, source, say=(lambda made: None) if args.json else show)
-    result = {**stores.status(opened), **done}
-    stores.close(opened)
+    healing.register(opened, source)  # if the store's creation was killed before it
+    done = healing.heal(opened, source, say=(lambda made: None) if args.json else show)
+    result = {**disk.status(opened), **done}
+    disk.close(opened)
     return result
 
 
@@ -253,52 +253,52 @@ def show(made: Draft) -> None:
 COMMANDS = {
     "plan": Command(
         "what would be trained, what it costs, and how deep it serves",
-        options.planner_arguments,
-        lambda args: plans.summary(make_plan(args), args.prior),
-        words.plan_text,
+        arguments.planner_arguments,
+        lambda args: structure.summary(make_plan(args), args.prior),
+        texts.plan_text,
     ),
     "simulate": Command(
         "how many deletions a plan survives",
-        options.simulate_arguments,
+        arguments.simulate_arguments,
         run_simulate,
-        words.simulate_text,
+        texts.simulate_text,
     ),
     "train": Command(
         "make a store and train its nodes, or go on with one",
-        options.train_arguments,
+        arguments.train_arguments,
         run_train,
-        words.trained_text,
+        texts.trained_text,
     ),
     "heal": Command(
         "train anew what deletions took away, and restore files that were lost or damaged",
-        options.heal_arguments,
+        arguments.heal_arguments,
         run_heal,
-        words.trained_text,
+        texts.trained_text,
     ),
     "status": Command(
         "what a store serves, and what is deleted",
-        options.store_arguments,
+        arguments.store_arguments,
         run_status,
-        words.status_text,
+        texts.status_text,
     ),
     "delete": Command(
         "delete examples durably, and purge what was trained on them",
-        options.delete_arguments,
+        arguments.delete_arguments,
         run_delete,
-        words.delete_text,
+        texts.delete_text,
         acknowledge,
     ),
     "verify": Command(
         "prove that nothing served was trained on a deleted example, and that the record is whole",
-        options.verify_arguments,
+        arguments.verify_arguments,
         run_verify,
-        words.verify_text,
+        texts.verify_text,
     ),
     "predict": Command(
         "labels and logits of the ensemble that survives",
-        options.predict_arguments,
+        arguments.predict_arguments,
         run_predict,
-        words.predict_text,
+        texts.predict_text,
     ),
 }
 

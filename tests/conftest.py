@@ -11,8 +11,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
-from s3t import store
-from tests import stores
+from s3t.store import disk
+from tests.helpers import stores
 
 
 def pytest_configure(config):
@@ -25,7 +25,7 @@ def pytest_configure(config):
 def template(tmp_path_factory):
     """A full store of 60 examples, 2 shards, 3 slices and 7 nodes per shard; a module may have a template of its own."""
     root = tmp_path_factory.mktemp("template") / "store"
-    store.close(stores.fill(stores.make(root)))
+    disk.close(stores.fill(stores.make(root)))
     return root
 
 

@@ -18,8 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import data, evaluation, fleet, models, parallel, recipe, training
+from experiments import models
 from experiments.configs import readiness as configs
+from experiments.core import execution, fleet
+from experiments.data import datasets
+from experiments.scoring import evaluation
+from experiments.training import loop, whitening
 from unlearn.losses import correct
 
 OVERRIDES: dict[str, tuple[str, dict[str, Any]]] = {  # experiment, what is changed
@@ -47,7 +51,7 @@ def main() -> None:
     args = parser.parse_args()
     config = configs.get_config("cifar10")
     config.data.data_dir, config.data.train_size = args.data_dir, args.train_size
-    dataset = data.load(config.data)
+    dataset = datasets.load(config.data)
     found: dict[str, list[tuple[float, ...]]] = {name: [] for name in args.contenders}
     for seed in range(args.seeds):
         for name in args.contenders:
@@ -58,7 +62,7 @@ def main() -> None:
         print(f"{name:28} {told(tuple(np.mean(runs, axis=0)))}")
 
 
-def trained(name: str, dataset: data.Dataset, steps: int, seed: int) -> tuple[float, ...]:
+def trained(name: str, dataset: datasets.Dataset, steps: int, seed: int) -> tuple[float, ...]:
     """Test accuracy, that with mirror images, and seconds of training."""
     experiment, changes = OVERRIDES[name]
     config = configs.get_config(experiment)
@@ -66,18 +70,21 @@ def trained(name: str, dataset: data.Dataset, steps: int, seed: int) -> tuple[fl
     size, count = config.train.batch_size, len(dataset.train.id)
     module = models.build(config.model.name, config.model.options.to_dict(), dataset.classes)
     module = Unwhitened(module.classes, module.widths) if name == RANDOM else module
-    way = training.Way(module, training.optimizer(config.train, steps), steps, max(1, count // size), size)
-    lanes = training.make_lanes([seed], np.ones(count, bool), np.ones(count))
-    batch = jax.tree.map(jnp.asarray, data.batch(dataset.train))
+    way = loop.Way(module, loop.optimizer(config.train, steps), steps, max(1, count // size), size)
+    lanes = loop.make_lanes([seed], np.ones(count, bool), np.ones(count))
+    batch = jax.tree.map(jnp.asarray, datasets.batch(dataset.train))
     loops = fleet.in_loops(config.model.name)
-    epoch_fn = training.make_epoch(way, parallel.make("jit"), loops)
+    epoch_fn = loop.make_epoch(way, execution.make("jit"), loops)
     with tempfile.TemporaryDirectory() as folder:
-        model = training.train(way, lanes, batch, None, epoch_fn, Path(folder), lambda entry: None, 1e9)
+        model = loop.train(way, lanes, batch, None, epoch_fn, Path(folder), lambda entry: None, 1e9)
     plain = models.as_model(module)
-    return (*(accuracy(one, model.params, dataset.test, loops) for one in (plain, recipe.both_ways(plain))), model.seconds)
+    return (
+        *(accuracy(one, model.params, dataset.test, loops) for one in (plain, whitening.both_ways(plain))),
+        model.seconds,
+    )
 
 
-def accuracy(model: Any, params: Any, split: data.Split, loops: bool) -> float:
+def accuracy(model: Any, params: Any, split: datasets.Split, loops: bool) -> float:
     """Of the one lane."""
     return float(np.mean(correct(evaluation.make_predict(model, loops)(params, split.x)[0], split.y)))
 

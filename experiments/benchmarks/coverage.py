@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from experiments import judge_ulira
+from experiments.judge import ulira
 from unlearn.metrics import lira, rates
 from unlearn.metrics.intervals import Interval
 
@@ -54,8 +54,8 @@ def fleet(
 
 def intervals(margins: np.ndarray, included: np.ndarray) -> tuple[Interval, Interval]:
     """Of the AUC: leaving groups of models out, as the judges do, and a bootstrap of targets."""
-    second = judge_ulira.second_half(len(margins))
-    found = judge_ulira.attacked(margins, included, second)
+    second = ulira.second_half(len(margins))
+    found = ulira.attacked(margins, included, second)
     ratios = lira.halves(margins, included, second)
     bootstrap = rates.rates_intervals(ratios, included, fprs=(), seed=0, resamples=200, level=LEVEL).auc
     return Interval(found["value"], *found["interval90"], len(margins)), bootstrap

@@ -1,4 +1,4 @@
-"""A step's clipped and noisy gradient of DP-SGD: `experiments.private` against per-example gradients clipped by optax.
+"""A step's clipped and noisy gradient of DP-SGD: `experiments.training.dpsgd` against clipping one by one with optax.
 
     python -m experiments.benchmarks.dpsgd [--models mlp vit cnn resnet] [--lanes 1]
 
@@ -18,7 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import models, private, results
+from experiments import models
+from experiments.core import workdirs
+from experiments.training import dpsgd
 from unlearn.base import Array, Batch
 
 CLASSES, CLIP, NOISE = 10, 1.0, 0.5
@@ -63,7 +65,7 @@ def measure(name: str, lanes: int, size: int, repeats: int) -> None:
     seconds: dict[str, list[float]] = {form: [] for form in forms}
     for _ in range(repeats):
         for form, program in programs.items():
-            with results.stopwatch() as stopwatch:
+            with workdirs.stopwatch() as stopwatch:
                 jax.block_until_ready(program(params))
             seconds[form].append(stopwatch())
     median = {form: statistics.median(times) for form, times in seconds.items()}
@@ -75,8 +77,8 @@ def measure(name: str, lanes: int, size: int, repeats: int) -> None:
 
 def ghost(module: Any, params: Any, batch: Batch, key: Array) -> Any:
     """The house's form."""
-    total, losses, _ = private.clipped_sum(module, models.as_model(module).loss, params, batch, key, CLIP)
-    return private.noisy_mean(total, key, CLIP * NOISE, len(losses))
+    total, losses, _ = dpsgd.clipped_sum(module, models.as_model(module).loss, params, batch, key, CLIP)
+    return dpsgd.noisy_mean(total, key, CLIP * NOISE, len(losses))
 
 
 def per_example(module: Any, params: Any, batch: Batch, key: Array) -> Any:

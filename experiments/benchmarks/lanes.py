@@ -1,4 +1,4 @@
-"""Seeds as lanes of one program against runs one after another, and what `experiments.fleet` chooses by.
+"""Seeds as lanes of one program against runs one after another, and what `experiments.core.fleet` chooses by.
 
     python -m experiments.benchmarks.lanes [--models mlp vit cnn] [--lanes 10]
 
@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import fleet, models, parallel, results, training
+from experiments import models
 from experiments.configs import readiness as configs
+from experiments.core import execution, fleet, workdirs
+from experiments.training import loop
 
 SIZES = {  # model -> options, image, examples, batch size, steps
     "mlp": ({"widths": (128, 128)}, (8, 8, 1), 1024, 64, 100),
@@ -54,15 +56,15 @@ def epoch_seconds(name: str, lanes: int, loops: bool, repeats: int) -> float:
         "weight": jnp.ones(examples),
         "id": jnp.arange(examples),
     }
-    rule = training.optimizer(configs.defaults().train, steps)
-    way = training.Way(models.build(name, options, 10), rule, steps, steps, batch_size)
+    rule = loop.optimizer(configs.defaults().train, steps)
+    way = loop.Way(models.build(name, options, 10), rule, steps, steps, batch_size)
     everyone = np.ones(examples, bool)
-    members = training.make_lanes(np.arange(lanes), everyone, everyone)
-    epoch = training.make_epoch(way, parallel.make("jit"), loops)
+    members = loop.make_lanes(np.arange(lanes), everyone, everyone)
+    epoch = loop.make_epoch(way, execution.make("jit"), loops)
     seconds = []
     for _ in range(repeats):
-        states = training.init_lanes(way, members, data["x"][:1])  # an epoch may take its states' buffers
-        with results.stopwatch() as stopwatch:
+        states = loop.init_lanes(way, members, data["x"][:1])  # an epoch may take its states' buffers
+        with workdirs.stopwatch() as stopwatch:
             jax.block_until_ready(epoch(states, members, data, None, 0, steps))
         seconds.append(stopwatch())
     return min(seconds)

@@ -15,10 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import bench as benches
-from experiments import comparison, data, evaluation, fleet, models, parallel, results, training
+from experiments import models
+from experiments.comparison import setup, trainings
 from experiments.configs import readiness as configs
-from experiments.errors import UserError
+from experiments.core import execution, fleet, workdirs
+from experiments.core.errors import UserError
+from experiments.data import datasets
+from experiments.scoring import evaluation
+from experiments.training import loop
 
 HELD_OUT = 0.1
 
@@ -30,7 +34,7 @@ def main() -> None:
     parser.add_argument("--oracles", type=int, default=128)
     parser.add_argument("--single", type=int, default=3, help="single runs behind the mean")
     parser.add_argument("--at_once", type=int, default=256, help="lanes of one program")
-    parser.add_argument("--whole", action="store_true", help="also without a CPU's parts, see `experiments.fleet`")
+    parser.add_argument("--whole", action="store_true", help="also without a CPU's parts, see `experiments.core.fleet`")
     parser.add_argument("--data_dir", default="")
     args = parser.parse_args()
     if min(args.oracles, args.single, args.at_once) < 1:
@@ -38,7 +42,7 @@ def main() -> None:
     config = configs.get_config(args.experiment)
     config.data.data_dir = args.data_dir
     try:
-        bench = benches.set_up(benches.resolved(config), results.Workdir("."), data.load(config.data))
+        bench = setup.set_up(setup.resolved(config), workdirs.Workdir("."), datasets.load(config.data))
     except UserError as error:
         parser.error(str(error))
     lanes = oracles(bench, args.oracles)
@@ -57,23 +61,23 @@ def main() -> None:
     print(f"{told}: {together:.1f} s as lanes, {ratio}")
 
 
-def oracles(bench: benches.Bench, count: int) -> training.Lane:
+def oracles(bench: setup.Bench, count: int) -> loop.Lane:
     """Lanes that each leave out a tenth of the examples, by id."""
     ids = bench.dataset.train.id
-    kept = np.stack([data.hash_uniform(ids, f"oracle{i}", 0) >= HELD_OUT for i in range(count)])
-    lanes = training.make_lanes(np.arange(count), kept[0], np.ones(len(ids)))
+    kept = np.stack([datasets.hash_uniform(ids, f"oracle{i}", 0) >= HELD_OUT for i in range(count)])
+    lanes = loop.make_lanes(np.arange(count), kept[0], np.ones(len(ids)))
     return lanes._replace(member=jnp.asarray(kept))
 
 
-def seconds(bench: benches.Bench, lanes: training.Lane) -> tuple[float, object]:
+def seconds(bench: setup.Bench, lanes: loop.Lane) -> tuple[float, object]:
     """Wall time of a training without compilation, and its parameters."""
-    way = comparison.plain_way(bench, bench.config.train.steps)
-    epoch = training.make_epoch(way, parallel.make("jit"), bench.loops)
+    way = trainings.plain_way(bench, bench.config.train.steps)
+    epoch = loop.make_epoch(way, execution.make("jit"), bench.loops)
     epochs, rest = divmod(way.steps, way.per_epoch)
-    states = training.init_lanes(way, lanes, bench.train["x"][:1])
+    states = loop.init_lanes(way, lanes, bench.train["x"][:1])
     for steps in {way.per_epoch, rest} - {0}:  # compile
         jax.block_until_ready(epoch(jax.tree.map(jnp.copy, states), lanes, bench.train, None, 0, steps))
-    with results.stopwatch() as stopwatch:
+    with workdirs.stopwatch() as stopwatch:
         for number in range(epochs):
             states, _ = epoch(states, lanes, bench.train, None, number, way.per_epoch)
         if rest:
@@ -83,7 +87,7 @@ def seconds(bench: benches.Bench, lanes: training.Lane) -> tuple[float, object]:
     return took, states.params
 
 
-def accuracies(bench: benches.Bench, params: object) -> np.ndarray:
+def accuracies(bench: setup.Bench, params: object) -> np.ndarray:
     """[lanes] test accuracy."""
     predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
     return np.asarray(evaluation.measure(predict, params, bench.sets.test)[0]).mean(axis=1)

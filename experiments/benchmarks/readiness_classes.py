@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import run_readiness, ways
+from experiments.comparison import methods, run
 from experiments.configs import readiness as configs
 from unlearn.metrics.intervals import paired, t_interval
 
@@ -48,7 +48,7 @@ def run_class(args: argparse.Namespace, target: int) -> list[dict]:
     config.request.max_steps = args.max_steps or config.request.max_steps
     config.trainings = TRAININGS
     config.data.data_dir, config.data.cache_dir = args.data_dir, args.cache_dir
-    results = run_readiness.run(config, str(Path(args.workdir) / f"class{target}"))
+    results = run.run(config, str(Path(args.workdir) / f"class{target}"))
     return [{**row, "class": target} for row in results["rows"]]
 
 
@@ -66,10 +66,10 @@ class Summary(NamedTuple):
 
 def summary(rows: Sequence[dict]) -> Summary:
     """Over all of `rows`. Requests that were not fulfilled count with the steps they had, those that diverged have none."""
-    mean = lambda *path: float(np.mean([ways.number(row, *path) for row in rows]))  # noqa: E731
+    mean = lambda *path: float(np.mean([methods.number(row, *path) for row in rows]))  # noqa: E731
     before = (mean("before", name) for name in ("test_accuracy", "forget_accuracy", "forget_loss"))
-    steps = [ways.spent(row, "steps") for row in rows]
-    failed = sum(ways.end(row) != "reached" for row in rows)
+    steps = [methods.spent(row, "steps") for row in rows]
+    failed = sum(methods.end(row) != "reached" for row in rows)
     return Summary(*before, mean("after", "test_retain_accuracy"), float(np.nanmedian(steps)), np.nanmax(steps), failed)
 
 

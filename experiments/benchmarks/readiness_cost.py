@@ -22,8 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import bench, comparison, cost, data, models, results, training
+from experiments import models
+from experiments.comparison import setup, trainings
 from experiments.configs import readiness as configs
+from experiments.core import workdirs
+from experiments.data import datasets
+from experiments.training import cost, loop
 from readiness import MetaBatch, Terms, make_readiness, make_step
 from readiness.step import init_state
 from unlearn import ALGORITHMS, Request
@@ -165,20 +169,20 @@ def wall(names: list[str], size: int, seconds: float) -> None:
 def schedule(seconds: float) -> None:
     """What the shipped schedule adds to an epoch: a quarter batch rehearsed on every fourth step."""
     print("\nAn epoch with rehearsals on the shipped schedule, over one without")
-    digits, synthetic = (bench.resolved(configs.get_config("digits")) for _ in range(2))
+    digits, synthetic = (setup.resolved(configs.get_config("digits")) for _ in range(2))
     synthetic.model.options = {"widths": (256, 256)}
     synthetic.train.batch_size, synthetic.seeds = 128, 3
-    for name, config, dataset in (("digits", digits, data.load(digits.data)), ("28x28", synthetic, noise_set())):
+    for name, config, dataset in (("digits", digits, datasets.load(digits.data)), ("28x28", synthetic, noise_set())):
         config.train.steps = max(1, len(dataset.train.id) // config.train.batch_size)
         with tempfile.TemporaryDirectory() as folder:
-            here = bench.set_up(config, results.Workdir(folder), dataset)
-        rehearsal = comparison.plan(here)[0]
+            here = setup.set_up(config, workdirs.Workdir(folder), dataset)
+        rehearsal = trainings.plan(here)[0]
         ways = rehearsal.way._replace(rehearsing=None), rehearsal.way
         ones = np.ones(len(dataset.train.id))
-        lanes = training.make_lanes(np.arange(config.seeds), ones.astype(bool), ones)
-        state = training.init_lanes(ways[0], lanes, here.train["x"][:1])
+        lanes = loop.make_lanes(np.arange(config.seeds), ones.astype(bool), ones)
+        state = loop.init_lanes(ways[0], lanes, here.train["x"][:1])
         epochs = [
-            lambda fn=training.make_epoch(way, here.devices, here.loops), pools=pools: fn(  # noqa: B008
+            lambda fn=loop.make_epoch(way, here.devices, here.loops), pools=pools: fn(  # noqa: B008
                 state,  # noqa: B023
                 lanes,  # noqa: B023
                 here.train,  # noqa: B023
@@ -200,16 +204,16 @@ def schedule(seconds: float) -> None:
         )
 
 
-def noise_set() -> data.Dataset:
+def noise_set() -> datasets.Dataset:
     """Noise in the shape of 28x28 images, 8192 for training."""
     sizes = {"train": 8192, "validation": 64, "test": 64}
     rng, splits, first = np.random.default_rng(0), {}, 0
     for name, count in sizes.items():
         images = rng.normal(size=(count, 28, 28, 1)).astype(np.float32)
         labels = rng.integers(0, CLASSES, count, dtype=np.int32)
-        splits[name] = data.Split(images, labels, np.arange(first, first + count, dtype=np.int32))
+        splits[name] = datasets.Split(images, labels, np.arange(first, first + count, dtype=np.int32))
         first += count
-    return data.Dataset("noise", *splits.values(), CLASSES)
+    return datasets.Dataset("noise", *splits.values(), CLASSES)
 
 
 def memory(names: list[str], size: int) -> None:

@@ -25,16 +25,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import s3t_build
-from experiments.models import backbone as vits
-from s3t import build as builds
-from s3t import plan as plans
-from s3t import planners, train
-from s3t.adapters import Lora
-from s3t.build import Setup
-from s3t.partition import Places
-from s3t.source import Source
-from s3t.train import Job, Recipe, Slices, Trained
+from experiments.exact import building
+from experiments.models import vits
+from s3t.plans import planners, structure
+from s3t.plans.partition import Places
+from s3t.training import schedule, stages
+from s3t.training.adapters import Lora
+from s3t.training.schedule import Setup
+from s3t.training.source import Source
+from s3t.training.stages import Job, Recipe, Slices, Trained
 
 SHARDS, SLICES, CLASSES = 5, 4, 10
 SHAPES = {"digits": (8, 8, 1), "small": (28, 28, 1)}
@@ -73,7 +72,7 @@ def main() -> None:
     filling = [timed(lambda: fill(setups[cells[-1].name], slices)) for _ in range(args.repeats)]
     print(f"{args.model}, {args.planner}, m={SHARDS} L={SLICES}: {len(plan.nodes)} nodes per shard, {len(x)} examples,")
     print(f"{args.epochs} epochs, batches of {args.batch_size}, {args.lanes} lanes; {jax.devices()[0].device_kind}")
-    share = plans.flops(plan, cached=True) / plans.flops(plan)
+    share = structure.flops(plan, cached=True) / structure.flops(plan)
     print(f"FLOPs cached / uncached: {share:.2f}; parameters agree to {worst:.1g}")
     base = np.median(spent[cells[0].name])
     for name, seconds in spent.items():
@@ -90,7 +89,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=128, help="of each shard")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--lanes", type=int, default=s3t_build.lanes_for("vit", 75))
+    parser.add_argument("--lanes", type=int, default=building.lanes_for("vit", 75))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with torch, transformers and peft")
     return parser.parse_args()
@@ -108,8 +107,8 @@ def arranged(x: np.ndarray, y: np.ndarray, batch_size: int) -> Slices:
     ids = np.arange(len(x))
     group = group_of(len(x))
     places = Places((group // SLICES).astype(np.int32), (group % SLICES).astype(np.int32))
-    capacity = train.capacity_for(train.counts(places, SHARDS, SLICES), batch_size)
-    return train.arrange(x, y, ids, places, SHARDS, SLICES, capacity)
+    capacity = stages.capacity_for(stages.counts(places, SHARDS, SLICES), batch_size)
+    return stages.arrange(x, y, ids, places, SHARDS, SLICES, capacity)
 
 
 def group_of(count: int) -> np.ndarray:
@@ -117,14 +116,14 @@ def group_of(count: int) -> np.ndarray:
     return np.arange(count) % (SHARDS * SLICES)
 
 
-def setup_of(args: argparse.Namespace, plan: plans.Plan, x: np.ndarray, y: np.ndarray, cell: Cell) -> Setup:
+def setup_of(args: argparse.Namespace, plan: structure.Plan, x: np.ndarray, y: np.ndarray, cell: Cell) -> Setup:
     """The build of one cell."""
     module, frozen = vits.vit(args.model, CLASSES), random_backbone(args.model)
-    optimizer = s3t_build.cosine_adamw(RECIPE["learning_rate"], RECIPE["weight_decay"], RECIPE["clip"])
+    optimizer = building.cosine_adamw(RECIPE["learning_rate"], RECIPE["weight_decay"], RECIPE["clip"])
     recipe = Recipe(Lora(RECIPE["rank"], RECIPE["alpha"], ("query", "value")), args.batch_size, args.epochs, optimizer)
     fetch = lambda ids: (x[ids], y[ids])  # noqa: E731
     source = Source(vits.as_backbone(module), frozen, recipe, np.arange(len(x)), fetch, {}, cell.lanes, cell.cache_bytes)
-    shapes = builds.make_shapes(source, plan, np.bincount(group_of(len(x))).reshape(SHARDS, SLICES))
+    shapes = schedule.make_shapes(source, plan, np.bincount(group_of(len(x))).reshape(SHARDS, SLICES))
     return Setup(source, plan, SHARDS, jax.random.key(0), shapes)
 
 
@@ -136,13 +135,13 @@ def random_backbone(model: str) -> Any:
 
 def build(setup: Setup, slices: Slices) -> dict[Job, Trained]:
     """Every node, on the host."""
-    calls = builds.build(setup, slices, jobs_of(setup), lambda shard, node: None)
+    calls = schedule.build(setup, slices, jobs_of(setup), lambda shard, node: None)
     return {job: trained for call in calls for job, trained in call.nodes}
 
 
 def fill(setup: Setup, slices: Slices) -> Any:
     """The activations that all depths read."""
-    return builds.activations(setup, setup.source.frozen, slices, [(shape, jobs_of(setup)) for shape in setup.shapes])
+    return schedule.activations(setup, setup.source.frozen, slices, [(shape, jobs_of(setup)) for shape in setup.shapes])
 
 
 def jobs_of(setup: Setup) -> list[Job]:
@@ -165,7 +164,7 @@ def row(name: str, seconds: list[float], base: float) -> str:
     return f"{name:34} {middle:8.2f} s [{low:.2f}, {high:.2f}]   {base / middle:5.2f} times as fast as the first"
 
 
-def peers(args: argparse.Namespace, plan: plans.Plan, x: np.ndarray, y: np.ndarray) -> list[float]:
+def peers(args: argparse.Namespace, plan: structure.Plan, x: np.ndarray, y: np.ndarray) -> list[float]:
     """Seconds of `s3t_peft` for the same work."""
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "examples.npz", x=x, y=y, group=group_of(len(x)))

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from s3t import database, ledger, store, verify
-from s3t.manifest import Manifest
-from s3t.partition import assign
-from s3t.planners import lattice
+from s3t.plans.partition import assign
+from s3t.plans.planners import lattice
+from s3t.service import verify
+from s3t.store import database, disk, records
+from s3t.store.manifests import Manifest
 
 SHARDS, SLICES, KEY = 5, 4, b"a key for benchmarks"
 SINGLES, BATCH = 200, 1000
@@ -54,13 +55,13 @@ def row(root: Path, examples: int, size: int) -> str:
     acknowledged, purged = [], []
     for one in singles:
         refill(opened, size)
-        answer, seconds = timed(lambda one=one: (store.delete(opened, [one]), store.purge(opened))[0])
+        answer, seconds = timed(lambda one=one: (disk.delete(opened, [one]), disk.purge(opened))[0])
         acknowledged.append(answer["acknowledged_ms"])
         purged.append(1e3 * seconds)
     batches = [rest[start : start + BATCH] for start in range(0, min(len(rest), 20 * BATCH), BATCH)]
-    deleted, batch_seconds = timed(lambda: sum(len(store.delete(opened, batch)["ids"]) for batch in batches))
+    deleted, batch_seconds = timed(lambda: sum(len(disk.delete(opened, batch)["ids"]) for batch in batches))
     head_us = 1e3 * timed(lambda: [database.head(opened.ledger) for _ in range(1000)])[1]
-    store.close(opened)
+    disk.close(opened)
     p50, p99 = np.percentile(acknowledged, [50, 99])
     return (
         f"{examples:8}  {size:10}  {p50:7.2f}  {p99:7.2f}  {np.median(purged):21.2f}  {deleted / batch_seconds:12.0f}"
@@ -74,28 +75,28 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return work(), time.perf_counter() - began
 
 
-def build(root: Path, examples: int, size: int) -> store.Store:
+def build(root: Path, examples: int, size: int) -> disk.Store:
     """A store whose nodes hold zeros instead of parameters."""
     plan = lattice(SLICES)
-    opened = store.create(root, Manifest("no:factory", {}, "no backbone", {}, 0, SHARDS, SLICES, plan.nodes, KEY.hex()))
-    store.register(opened, range(examples), *assign(range(examples), SHARDS, SLICES, KEY))
+    opened = disk.create(root, Manifest("no:factory", {}, "no backbone", {}, 0, SHARDS, SLICES, plan.nodes, KEY.hex()))
+    disk.register(opened, range(examples), *assign(range(examples), SHARDS, SLICES, KEY))
     names: dict[tuple[int, tuple[int, ...]], str] = {}
-    for shard, slices in store.missing(opened):
-        drafted = store.draft(opened, shard, slices)
-        store.publish(opened, drafted, {"slot": np.zeros(size // 4, np.float32)}, {}, names.get((shard, slices[:-1])))
+    for shard, slices in disk.missing(opened):
+        drafted = disk.draft(opened, shard, slices)
+        disk.publish(opened, drafted, {"slot": np.zeros(size // 4, np.float32)}, {}, names.get((shard, slices[:-1])))
         names[shard, slices] = drafted.identity
     return opened
 
 
-def refill(opened: store.Store, size: int) -> None:
+def refill(opened: disk.Store, size: int) -> None:
     """Let every node of the plan serve again, so that each deletion finds a full store; names are drawn, not computed."""
-    names = {(node.shard, node.slices): node.identity for node in store.live(opened)}
+    names = {(node.shard, node.slices): node.identity for node in disk.live(opened)}
     as_of = database.head(opened.ledger).rows
-    for shard, slices in store.missing(opened):
+    for shard, slices in disk.missing(opened):
         name = names[shard, slices] = os.urandom(32).hex()
         path = opened.root / "nodes" / f"{name}.safetensors"
-        node = ledger.Node(name, shard, slices, as_of, "no certificate")
-        ledger.publish(
+        node = records.Node(name, shard, slices, as_of, "no certificate")
+        records.publish(
             opened.ledger, node, names.get((shard, slices[:-1])), lambda path=path: path.write_bytes(bytes(size))
         )
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import results, s3t_bench
 from experiments.configs import s3t as configs
-from experiments.run_s3t import NOBODY
-from s3t import planners
+from experiments.core import workdirs
+from experiments.exact import context
+from experiments.exact.run import NOBODY
+from s3t.plans import planners
 from unlearn.metrics.intervals import paired, t_interval
 
 WAYS = ("S3T", "full LoRA")
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--workdir", default="runs/s3t_lora")
     parser.add_argument("--data_dir", default="")
     args = parser.parse_args()
-    folder = results.Workdir(args.workdir)
+    folder = workdirs.Workdir(args.workdir)
     (Path(args.workdir) / "stages").mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[Setting, np.ndarray]] = {way: {} for way in WAYS}
     print("learning rate  epochs  way        validation  test")
@@ -52,25 +53,25 @@ def main() -> None:
         print(f"S3T {chosen['S3T']} - full LoRA {chosen['full LoRA']}: {apart}")
 
 
-def make_bench(args: argparse.Namespace, folder: results.Workdir, rate: float, epochs: int) -> s3t_bench.Bench:
+def make_bench(args: argparse.Namespace, folder: workdirs.Workdir, rate: float, epochs: int) -> context.Bench:
     """The experiment with one learning rate and number of epochs for both ways; the backbone is pre-trained once."""
     config = configs.get_config(args.experiment)
     config.data.data_dir = args.data_dir
     for part in (config.train, config.full_lora):
         part.learning_rate, part.epochs = rate, epochs
-    config = s3t_bench.resolved(config)
-    return s3t_bench.set_up(config, folder, s3t_bench.look(config))
+    config = context.resolved(config)
+    return context.set_up(config, folder, context.look(config))
 
 
-def score(bench: s3t_bench.Bench, way: str, seed: int) -> tuple[float, float]:
+def score(bench: context.Bench, way: str, seed: int) -> tuple[float, float]:
     """Validation and test accuracy of one sequence over all slices, or of one adapter on all blocks."""
     if way == "S3T":
-        build = s3t_bench.of_plan(bench, planners.sisa(bench.config.slices), seed, 1)
+        build = context.of_plan(bench, planners.sisa(bench.config.slices), seed, 1)
     else:
-        build = s3t_bench.of_full_lora(bench, seed)
-    nodes, _ = s3t_bench.train_build(build, NOBODY)
+        build = context.of_full_lora(bench, seed)
+    nodes, _ = context.train_build(build, NOBODY)
     deepest = build.setup.plan.nodes[-1]
-    scores = s3t_bench.scored(bench, s3t_bench.logits_of(bench, build, nodes, (0, deepest)))
+    scores = context.scored(bench, context.logits_of(bench, build, nodes, (0, deepest)))
     return scores["validation_accuracy"], scores["test_accuracy"]
 
 

@@ -12,9 +12,8 @@ import time
 
 import numpy as np
 
-from s3t import plan as plans
-from s3t import simulate
-from s3t.planners import PLANNERS, cyclic
+from s3t.plans import simulate, structure
+from s3t.plans.planners import PLANNERS, cyclic
 
 PAPER = (66.4, 86.9, 100.8, 107.8, 110.1, 124.1)  # Table 3: m = 5, L = 6, B = 1..6, means of 100 streams
 
@@ -45,7 +44,7 @@ def paper_table(streams: int) -> str:
 
 def planner_table(shards: int, slices: int, streams: int) -> str:
     """Every planner with B = L, greedy at the FLOPs of 1, 2 and 3 sequences: cost, deletions survived, depth on the way."""
-    sequence = plans.flops(cyclic(slices, 1))
+    sequence = structure.flops(cyclic(slices, 1))
     chosen = {name: PLANNERS[name](slices, None, None) for name in PLANNERS if name not in ("full", "greedy")}
     chosen |= {f"greedy {b}": PLANNERS["greedy"](slices, b * sequence, None) for b in (1, 2, 3)}
     requests = [round(shards * slices * share) for share in (0.5, 1, 2)]
@@ -60,7 +59,7 @@ def planner_table(shards: int, slices: int, streams: int) -> str:
         dead = half(simulate.estimate(simulate.deletions_to_first_dead_shard(lost)))
         mean, low, high = simulate.estimate(simulate.depths(lost, requests).mean(axis=1))
         depths = "".join(f"{m:.3f} ± {(h - lo) / 2:.3f}     " for m, lo, h in zip(mean, low, high, strict=True))
-        cost = f"{plans.flops(plan):6.2f}  {plans.flops(plan, cached=True):6.2f}"
+        cost = f"{structure.flops(plan):6.2f}  {structure.flops(plan, cached=True):6.2f}"
         lines.append(f"{name:12} {len(plan.nodes):6}  {cost}  {rebuild:13}  {dead:13}  {depths.rstrip()}")
     return "\n".join(lines)
 

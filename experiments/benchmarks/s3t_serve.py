@@ -21,15 +21,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.models import backbone as vits
-from s3t import ledger, serve, serving, store
-from s3t.adapters import Lora
-from s3t.backbone import Backbone, forward, owned
-from s3t.manifest import Manifest, plan_of
-from s3t.partition import assign
-from s3t.planners import lattice
-from s3t.source import to_tensors
-from s3t.train import Trained
+from experiments.models import vits
+from s3t.plans.partition import assign
+from s3t.plans.planners import lattice
+from s3t.service import ensemble, serving
+from s3t.store import disk, records
+from s3t.store.manifests import Manifest, plan_of
+from s3t.training.adapters import Lora
+from s3t.training.backbone import Backbone, forward, owned
+from s3t.training.source import to_tensors
+from s3t.training.stages import Trained
 
 SHARDS, SLICES, EXAMPLES, KEY = 5, 4, 1000, b"a key for benchmarks"
 LORA = Lora(8, 8.0, ("query", "value"))
@@ -74,14 +75,14 @@ def report(root: Path, name: str, batch_size: int, rounds: int) -> str:
     head_us = 1e6 * np.median([timed(server.refresh) for _ in range(1000)])
     dropped, healed = [], []
     for shard in range(SHARDS):
-        (one, *_) = ledger.members(opened.ledger, shard, (0,))[1]
-        store.delete(opened, [one])
+        (one, *_) = records.members(opened.ledger, shard, (0,))[1]
+        disk.delete(opened, [one])
         dropped.append(timed(lambda: (server.refresh(), jax.block_until_ready(server.bank))))
         fill(opened, backbone, rng)
         healed.append(timed(lambda: (server.refresh(), jax.block_until_ready(server.bank))))
         server.predict(x)
     compiled = programs(server) - before
-    store.close(opened)
+    disk.close(opened)
     shown = ", ".join(f"{what} {1e3 * s:.2f} ms ({s / seconds['plain']:.2f})" for what, s in seconds.items())
     return (
         f"{name}, batches of {batch_size}: {shown}\n"
@@ -116,25 +117,25 @@ def timed(work: Callable[[], Any]) -> float:
 
 def programs(server: serving.Server) -> int:
     """How many programs the server has compiled."""
-    return sum(function._cache_size() for function in (server.ensemble, serve.put))  # type: ignore[attr-defined]
+    return sum(function._cache_size() for function in (server.ensemble, ensemble.put))  # type: ignore[attr-defined]
 
 
-def make(root: Path) -> store.Store:
+def make(root: Path) -> disk.Store:
     """A store with examples and no nodes."""
     plan = lattice(SLICES)
-    opened = store.create(root, Manifest("no:factory", {}, "none", {}, 0, SHARDS, SLICES, plan.nodes, KEY.hex()))
-    store.register(opened, range(EXAMPLES), *assign(range(EXAMPLES), SHARDS, SLICES, KEY))
+    opened = disk.create(root, Manifest("no:factory", {}, "none", {}, 0, SHARDS, SLICES, plan.nodes, KEY.hex()))
+    disk.register(opened, range(EXAMPLES), *assign(range(EXAMPLES), SHARDS, SLICES, KEY))
     return opened
 
 
-def fill(opened: store.Store, backbone: Backbone, rng: np.random.Generator) -> store.Store:
+def fill(opened: disk.Store, backbone: Backbone, rng: np.random.Generator) -> disk.Store:
     """Publish every missing node, with random numbers for parameters."""
-    shapes = serve.part_shapes(backbone, LORA, plan_of(opened.manifest))
-    names = {(node.shard, node.slices): node.identity for node in store.live(opened)}
-    for shard, slices in store.missing(opened):
+    shapes = ensemble.part_shapes(backbone, LORA, plan_of(opened.manifest))
+    names = {(node.shard, node.slices): node.identity for node in disk.live(opened)}
+    for shard, slices in disk.missing(opened):
         part = jax.tree.map(lambda leaf: 0.1 * rng.normal(size=leaf.shape).astype(leaf.dtype), shapes[len(slices) - 1])
-        drafted = store.draft(opened, shard, slices)
-        store.publish(
+        drafted = disk.draft(opened, shard, slices)
+        disk.publish(
             opened, drafted, to_tensors(Trained(*part, np.zeros(1, np.float32))), {}, names.get((shard, slices[:-1]))
         )
         names[shard, slices] = drafted.identity

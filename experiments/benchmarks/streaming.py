@@ -17,8 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import data, fleet, models, parallel, results, streaming, training
+from experiments import models
 from experiments.configs import readiness as configs
+from experiments.core import execution, fleet, workdirs
+from experiments.data import datasets
+from experiments.training import loop, streaming
 from unlearn import tree
 
 
@@ -36,7 +39,7 @@ def main() -> None:
     for streamed in (False, True):
         config.data.stream = streamed
         started = time.monotonic()
-        dataset = data.load(config.data)
+        dataset = datasets.load(config.data)
         opened = time.monotonic() - started
         seconds, params = epochs(config, dataset, args.lanes, args.epochs)
         medians.append(statistics.median(seconds))
@@ -50,21 +53,21 @@ def main() -> None:
     print(f"ratio {medians[1] / medians[0]:.2f}; same bits: {tree.bits_equal(*ends)}")
 
 
-def epochs(config: Any, dataset: data.Dataset, lanes: int, count: int) -> tuple[list[float], Any]:
+def epochs(config: Any, dataset: datasets.Dataset, lanes: int, count: int) -> tuple[list[float], Any]:
     """Seconds of each epoch, and the parameters at the end."""
-    batch, everyone = data.batch(dataset.train), np.ones(len(dataset.train.id), bool)
+    batch, everyone = datasets.batch(dataset.train), np.ones(len(dataset.train.id), bool)
     if not config.data.stream:
         batch = jax.tree.map(jnp.asarray, batch)
     per_epoch = len(everyone) // config.train.batch_size
     module = models.build(config.model.name, dict(config.model.options), dataset.classes)
-    rule = training.optimizer(config.train, count * per_epoch)
-    way = training.Way(module, rule, count * per_epoch, per_epoch, config.train.batch_size)
-    fleets = training.make_lanes(np.arange(lanes), everyone, everyone)
-    make_epoch = (streaming if config.data.stream else training).make_epoch
-    epoch_fn = make_epoch(way, parallel.make("jit"), fleet.in_loops(config.model.name))
-    states, seconds = training.init_lanes(way, fleets, batch["x"][:1]), []
+    rule = loop.optimizer(config.train, count * per_epoch)
+    way = loop.Way(module, rule, count * per_epoch, per_epoch, config.train.batch_size)
+    fleets = loop.make_lanes(np.arange(lanes), everyone, everyone)
+    make_epoch = (streaming if config.data.stream else loop).make_epoch
+    epoch_fn = make_epoch(way, execution.make("jit"), fleet.in_loops(config.model.name))
+    states, seconds = loop.init_lanes(way, fleets, batch["x"][:1]), []
     for epoch in range(count):
-        with results.stopwatch() as stopwatch:
+        with workdirs.stopwatch() as stopwatch:
             states, _ = jax.block_until_ready(epoch_fn(states, fleets, batch, None, epoch, per_epoch))
         seconds.append(stopwatch())
     return seconds, states.params

@@ -5,7 +5,7 @@
 `digits` needs no download; it took 12 CPU-minutes on two busy cores. Every model is a shard of its own with its own keys,
 of partition and of training; the backbone is pre-trained on other classes. Expected: nothing is found where the claim of
 docs/s3t.md says so, and it is said where something is found; see docs/judge_exact.md. One run of 64 models is too few to
-show that nothing is there: `python -m experiments.judge_exact_pooled DIR DIR` takes runs of different seeds together.
+show that nothing is there: `python -m experiments.judge_exact.pooled DIR DIR` takes runs of different seeds together.
 """
 
 import ml_collections

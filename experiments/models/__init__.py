@@ -15,7 +15,7 @@ from unlearn.base import Model
 from unlearn.losses import cross_entropy
 
 MODELS = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18, "vit": ViT, "whitened": Whitened}
-CONVOLUTIONAL = ("cnn", "resnet18", "whitened")  # loops and lanes cost these dearly on a CPU: see experiments.fleet
+CONVOLUTIONAL = ("cnn", "resnet18", "whitened")  # loops and lanes cost these dearly on a CPU: see experiments.core.fleet
 
 
 def build(name: str, options: dict[str, Any], classes: int) -> nn.Module:

@@ -1,0 +1,1 @@
+"""The readiness comparison: train, request, score, report."""

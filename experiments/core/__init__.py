@@ -1,0 +1,1 @@
+"""What every run stands on: errors, devices, lanes, checkpoints, workdirs. Knows no data set and no model."""

@@ -1,0 +1,66 @@
+"""Orbax behind three functions: open a folder of checkpoints, save one, restore the latest or begin."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from experiments.core.errors import line
+from experiments.core.workdirs import WorkdirError
+
+CHECKSUM = "crc32"
+
+
+def open_folder(path: Path) -> ocp.CheckpointManager:
+    """A manager of the checkpoints in `path`, which is made if it is missing; the two latest are kept.
+
+    Raises:
+      WorkdirError: what stands there cannot be read.
+    """
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+    try:
+        return ocp.CheckpointManager(path.absolute(), options=options)
+    except Exception as error:  # of several kinds, as below
+        raise WorkdirError(
+            f"the checkpoints in {path} cannot be read ({line(error, 120)}): remove the latest of them and run again, "
+            "which goes on from the one before it"
+        ) from error
+
+
+def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
+    """Save `state` in the background under `step`; a process killed meanwhile leaves the former checkpoint untouched."""
+    manager.save(step, args=ocp.args.StandardSave(state), custom_metadata={CHECKSUM: checksum(state)})
+
+
+def restore_or(manager: ocp.CheckpointManager, initial: Any) -> tuple[int, Any]:
+    """The latest checkpoint as (step, state), or (0, initial); `initial` also gives structure, shapes and devices.
+
+    Raises:
+      WorkdirError: a checkpoint that cannot be read.
+    """
+    step = manager.latest_step()
+    if step is None:
+        return 0, initial
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, initial)
+    try:
+        state = manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        kept = (manager.metadata(step).custom_metadata or {}).get(CHECKSUM)
+        if kept not in (None, checksum(state)):  # None: saved without one
+            raise ValueError("its numbers are not those that were saved")
+    except Exception as error:  # Orbax, TensorStore and the parsers of metadata each raise their own kinds
+        raise WorkdirError(
+            f"the checkpoint {manager.directory / str(step)} cannot be read ({line(error, 120)}): remove that folder and "
+            "run again, which goes on from the checkpoint before it"
+        ) from error
+    return step, jax.tree.map(lambda new, old: np.asarray(new) if isinstance(old, np.ndarray) else new, state, initial)
+
+
+def checksum(state: Any) -> int:
+    """CRC-32 over the bytes of all leaves: TensorStore checks its indices, but not large arrays."""
+    return functools.reduce(lambda crc, leaf: zlib.crc32(np.ascontiguousarray(leaf), crc), jax.tree.leaves(state), 0)

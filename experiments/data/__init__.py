@@ -1,0 +1,1 @@
+"""Examples with stable ids: where they come from, how they are split, who is to be forgotten."""

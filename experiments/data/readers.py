@@ -1,0 +1,252 @@
+"""Data sets in their official order, before anybody splits them: scikit-learn's digits, and what TFDS has prepared.
+
+The prepared files of TensorFlow Datasets are read through `as_data_source`, which does not need TensorFlow; preparing
+them does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import uuid
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from experiments.core.errors import UserError
+
+Array = np.ndarray
+
+DECODE_AT_ONCE = 512
+
+
+class DataError(UserError):
+    """Data that cannot be used as asked; the message is one line that says what to do."""
+
+
+class Source(NamedTuple):
+    """A data set in its official order, before it is split.
+
+    read: ids [examples] -> (images [examples, height, width, channels]; labels [examples] int32).
+    official: ids below are training examples, ids from here on test examples; all of them (= total) if there is no test.
+    total: how many examples there are.
+    classes: how many labels there are.
+    """
+
+    read: Callable[[Array], tuple[Array, Array]]
+    official: int
+    total: int
+    classes: int
+
+
+def open_source(config: ml_collections.ConfigDict) -> Source:
+    """The data set that a config names: read from disk as it is asked for if `stream`, else all of it in memory.
+
+    Raises:
+      DataError: no such data set, or one that cannot be read.
+    """
+    if config.name == "digits":
+        return _digits()
+    if config.stream:
+        return _prepared(config.name, _data_dir(config.data_dir))
+    return _decoded(config.name, config.data_dir, config.cache_dir)
+
+
+def _digits() -> Source:
+    """Scikit-learn's 1797 handwritten digits, 8x8x1; none is for testing by convention."""
+    from sklearn.datasets import load_digits  # slow
+
+    digits = load_digits()
+    return _in_memory(digits.images.astype(np.uint8)[..., None], digits.target.astype(np.int32), len(digits.target), 10)
+
+
+def _in_memory(x: Array, y: Array, official: int, classes: int) -> Source:
+    return Source(lambda ids: (x[ids], y[ids]), official, len(x), classes)
+
+
+def _decoded(name: str, data_dir: str, cache_dir: str) -> Source:
+    """The whole of a prepared data set in memory, from the cache if it is there and sound."""
+    root = _data_dir(data_dir)
+    cache = _cache_file(cache_dir, name, root) if cache_dir else None
+    if cache is not None:
+        try:
+            with np.load(cache) as file:
+                return _in_memory(file["x"], file["y"], int(file["official"]), int(file["classes"]))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            logging.warning("cannot use %s (%s): decoding %s again", cache, _line(error), name)
+    source = _prepared(name, root)
+    logging.info("decoding the %d examples of %s", source.total, name)
+    x, y = _decode(source, name)
+    if cache is not None:
+        _save(cache, x=x, y=y, official=source.official, classes=source.classes)
+    return _in_memory(x, y, source.official, source.classes)
+
+
+def _decode(source: Source, name: str) -> tuple[Array, Array]:
+    y = np.empty(source.total, np.int32)
+    for start in range(0, source.total, DECODE_AT_ONCE):
+        part = slice(start, min(start + DECODE_AT_ONCE, source.total))
+        images, y[part] = source.read(np.arange(part.start, part.stop))
+        if start == 0:
+            x = np.empty((source.total, *images.shape[1:]), images.dtype)
+        if images.shape[1:] != x.shape[1:]:
+            raise several_sizes(name)
+        x[part] = images
+    return x, y
+
+
+def several_sizes(name: str) -> DataError:
+    return DataError(f"the images of {name!r} differ in size: choose a data set whose images have one size")
+
+
+def _prepared(name: str, root: str) -> Source:
+    """A data set as TFDS prepared it, records decoded as they are read."""
+    import tensorflow_datasets as tfds  # slow
+
+    builder = _builder(name, root)
+    features = builder.info.features
+    keys = builder.info.supervised_keys or ()
+    image = _feature(features, keys, lambda f: isinstance(f, tfds.features.Image))
+    label = _feature(features, keys, lambda f: isinstance(f, tfds.features.ClassLabel))
+    if image is None or label is None:
+        missing = "image" if image is None else "class label"
+        found = ", ".join(sorted(features))
+        raise DataError(f"{name!r} does not have exactly one {missing} (its features are {found}): choose another data set")
+
+    def read(splits: str) -> Callable[[Array], tuple[Array, Array]]:
+        records = _records(builder, splits, name)
+
+        def read_ids(ids: Array) -> tuple[Array, Array]:
+            examples = records(ids)
+            images = [e[image] for e in examples] or np.empty((0, *(size or 0 for size in features[image].shape)))
+            if len({one.shape for one in images}) > 1:
+                raise several_sizes(name)
+            return np.asarray(images), np.array([e[label] for e in examples], np.int32)
+
+        return read_ids
+
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    if not sizes.get("train"):
+        raise DataError(f"{name!r} has no training examples (its splits are {', '.join(sizes)}): choose another data set")
+    # Some test splits come without their labels, as -1.
+    labelled = (s for s in ("test", "validation") if sizes.get(s) and read(s)(np.arange(1))[1][0] >= 0)
+    test = next(labelled, None)
+    splits = f"train+{test}" if test else "train"
+    return Source(read(splits), sizes["train"], sizes["train"] + sizes.get(test, 0), features[label].num_classes)
+
+
+def _builder(name: str, root: str) -> Any:
+    """TFDS's builder of a data set that is prepared in `root` and can be read at random."""
+    import tensorflow_datasets as tfds  # slow
+
+    prepare = f"run `tfds build {name} --file_format=array_record` where TensorFlow is installed"
+    point = "set --config.data.data_dir or TFDS_DATA_DIR to where it is prepared"
+    try:
+        builder = tfds.builder(name, data_dir=root)
+        formats = builder.info.available_file_formats() if builder.is_prepared() else None
+    except (ValueError, AssertionError) as error:
+        near = difflib.get_close_matches(name, ["digits", *tfds.list_builders(with_community_datasets=False)], 1)
+        hint = f" (did you mean {near[0]!r}?)" if near and near[0] != name else ""
+        raise DataError(
+            f"unknown data set {name!r}{hint} ({_line(error)}): use 'digits' or a name of the TFDS catalogue, or {point}"
+        ) from error
+    except ImportError as error:
+        raise _missing_package(name, error) from error
+    except Exception as error:  # whatever the readers of its metadata raise
+        raise DataError(f"cannot read how {name!r} is prepared in {root} ({_line(error)}): {prepare} again") from error
+    if not os.path.isdir(root):
+        raise DataError(f"there is no folder {root} to read {name!r} from: {prepare}, and {point}")
+    if formats is None:
+        raise DataError(f"{name!r} is not prepared in {root}: {prepare}, or {point}")
+    if not formats & set(tfds.core.FileFormat.with_random_access()):
+        found = ", ".join(sorted(f.value for f in formats))
+        raise DataError(
+            f"{name!r} is prepared as {found}, which cannot be read at random: convert it with `tfds convert_format "
+            f"--dataset_version_dir={builder.data_dir} --out_file_format=array_record` where TensorFlow is installed"
+        )
+    return builder
+
+
+def _missing_package(name: str, error: ImportError) -> DataError:
+    return DataError(f"reading {name!r} needs a package that is not installed ({_line(error)}): install it")
+
+
+def _feature(features: Any, preferred: Sequence[str], fits: Callable[[Any], bool]) -> str | None:
+    """The key of the one feature that fits, or of the preferred one of several."""
+    found = [key for key, feature in features.items() if fits(feature)]
+    chosen = [key for key in found if key in preferred] or found
+    return chosen[0] if len(chosen) == 1 else None
+
+
+def _records(builder: Any, splits: str, name: str) -> Callable[[Array], list[dict[str, Any]]]:
+    """Decoded examples by their position in `splits`; the first that cannot be read is named."""
+    source = builder.as_data_source(splits)
+
+    def where(position: int) -> str:
+        for file in builder.info.splits[splits].file_instructions:
+            if position < file.take:
+                return f"record {file.skip + position} of {file.filename}"
+            position -= file.take
+        raise IndexError(position)
+
+    def read(ids: Array) -> list[dict[str, Any]]:
+        positions = [int(i) for i in ids]
+        try:
+            return source.__getitems__(positions)
+        except ImportError as error:  # no image decoder is installed
+            raise _missing_package(name, error) from error
+        except Exception:  # array_record, protobuf and the image decoders each raise their own kinds
+            for position in positions:
+                try:
+                    source[position]
+                except Exception as error:
+                    raise DataError(
+                        f"cannot read {where(position)} ({_line(error)}): copy or prepare {name!r} again"
+                    ) from error
+            raise
+
+    return read
+
+
+def _data_dir(data_dir: str) -> str:
+    return os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets"))
+
+
+def _cache_file(cache_dir: str, name: str, root: str) -> Path | None:
+    """Where the decoded images are kept: another place as soon as any of the prepared files changes."""
+    prepared = Path(root, name.split(":")[0].split("/")[0])
+    files = sorted(path for path in prepared.rglob("*") if path.is_file())
+    if not files:
+        return None
+    state = [(str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    digest = hashlib.blake2b(repr((name, os.path.abspath(root), state)).encode(), digest_size=8).hexdigest()
+    return Path(cache_dir).expanduser() / f"{prepared.name}-{digest}.npz"
+
+
+def _save(path: Path, **arrays: Any) -> None:
+    """Write an .npz that is there whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(unfinished, "wb") as file:
+                np.savez(file, **arrays)
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write the cache {path} ({_line(error)}): set --config.data.cache_dir elsewhere") from error
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,1 @@
+"""The S3T study: build, delete, heal, verify, beside its baselines."""

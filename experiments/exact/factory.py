@@ -1,0 +1,217 @@
+"""A factory for stores: a ViT, random or pre-trained, on digits or on an image data set of TFDS.
+
+python -m s3t train --store DIR --factory experiments.exact.factory:make ...
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+
+from experiments.data import datasets
+from experiments.exact import building, placement
+from experiments.models import vits
+from s3t.training.adapters import Lora
+from s3t.training.source import Fetch, Source
+from s3t.training.stages import Recipe
+
+Split = Callable[[str], tuple[np.ndarray, Fetch]]
+
+# What decides bytes. Images are scaled by constants: moments of the data would carry what is deleted.
+HYPER: dict[str, Any] = {
+    "dataset": "digits",
+    "classes": [],  # labels to keep, renumbered in this order; all if empty
+    "train_size": 0,  # 0: all
+    "validation_fraction": 0.1,
+    "range": 255.0,  # of a pixel; 16.0 for digits
+    "mean": [0.5],  # of each channel of a pixel / range, or one for all
+    "std": [0.5],
+    "model": "digits",  # one of experiments.models.backbone.VITS
+    "seed": 0,  # of a random backbone
+    "rank": 8,
+    "alpha": 8.0,
+    "rank_stabilised": True,  # scale by alpha / sqrt(rank), else by alpha / rank
+    "targets": ["query", "value"],
+    "batch_size": 32,
+    "epochs": 15,
+    "learning_rate": 1e-2,
+    "weight_decay": 0.0,
+    "clip": 1.0,
+}
+
+LARGEST = 3e38  # a number beyond it is infinite in single precision
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _whole(low: int, end: int = 1 << 31) -> Rule:
+    return lambda value: type(value) is int and low <= value < end, f"a whole number from {low} to {end - 1}"
+
+
+def _above(low: float) -> Rule:
+    return lambda value: _is_number(value) and low < value, f"a number above {low:g}"
+
+
+def _list_of(rule: Rule, least: int = 1) -> Rule:
+    good, what = rule
+    return (
+        lambda value: isinstance(value, list | tuple) and len(value) >= least and all(map(good, value)),
+        f"a list, each {what}",
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST  # which NaN is not
+
+
+TEXT: Rule = (lambda value: isinstance(value, str), "a text")
+FLAG: Rule = (lambda value: isinstance(value, bool), "true or false")
+
+# What each value must be, and how to say so.
+RULES: dict[str, Rule] = {
+    "dataset": TEXT,
+    "classes": _list_of(_whole(0), 0),
+    "train_size": _whole(0),
+    "validation_fraction": (lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
+    "range": _above(0),
+    "mean": _list_of((_is_number, "a number")),
+    "std": _list_of(_above(0)),
+    "model": TEXT,
+    "seed": _whole(0, 1 << 32),
+    "rank": _whole(1),
+    "alpha": _above(0),
+    "rank_stabilised": FLAG,
+    "targets": _list_of(TEXT),
+    "batch_size": _whole(1),
+    "epochs": _whole(1),
+    "learning_rate": _above(0),
+    "weight_decay": (lambda value: _is_number(value) and value >= 0, "a number from 0 on"),
+    "clip": _above(0),
+}
+
+
+# The same of make's keyword arguments.
+ARGUMENTS: dict[str, Rule] = {
+    **dict.fromkeys(("data_dir", "cache_dir", "checkpoint", "groups", "risks"), TEXT),
+    "edges": _list_of((_is_number, "a number"), 0),
+    "band_slices": _list_of(_whole(1), 0),
+    "stream": FLAG,
+    "most_lanes": _whole(1),
+    "lane_bytes": _whole(0, 1 << 63),
+    "cache_bytes": _whole(0, 1 << 63),
+}
+
+
+def make(
+    hyper: Mapping[str, Any],
+    *,
+    data_dir: str = "",
+    cache_dir: str = "",
+    stream: bool = False,
+    checkpoint: str = "",
+    groups: str = "",
+    risks: str = "",
+    edges: Sequence[float] = (),
+    band_slices: Sequence[int] = (),
+    most_lanes: int = 64,
+    lane_bytes: int = 0,
+    cache_bytes: int = 1 << 30,
+) -> Source:
+    """The source of a store.
+
+    Args:
+      hyper: see HYPER; what is left out has the value there.
+      data_dir, cache_dir: see `experiments.data.datasets.load`.
+      stream: leave the images on disk and decode those that are asked for.
+      checkpoint: the backbone, an .npz file of the published layout (`experiments.pretrain.run` writes one); random if ''.
+      groups, risks, edges, band_slices: how examples are placed when the store is made, see `s3t_placing.make`.
+      most_lanes: nodes to train at once on an accelerator.
+      lane_bytes: device memory for their training beside the data and the backbone; 0 is no limit.
+      cache_bytes: device memory for the activations of one depth.
+
+    Raises:
+      ValueError: a name in hyper that does not exist; a value or an argument out of its range; data, a model or a
+        checkpoint that will not do.
+    """
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of what is not the user's to mend
+    if unknown := sorted(hyper.keys() - HYPER.keys()):
+        raise ValueError(f"hyper has no {unknown[0]!r}: it takes {', '.join(HYPER)}")
+    _check("hyper's", hyper, RULES)
+    places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
+    limits = {"most_lanes": most_lanes, "lane_bytes": lane_bytes, "cache_bytes": cache_bytes}
+    placing = {"groups": groups, "risks": risks, "edges": edges, "band_slices": band_slices}
+    _check("the factory's", {**places, "checkpoint": checkpoint, **placing, **limits}, ARGUMENTS)
+    hyper = HYPER | ({"range": 16.0} if hyper.get("dataset", "digits") == "digits" else {}) | dict(hyper)
+    split, classes = _data(hyper, places)
+    ids, fetch = split("train")
+    module = vits.vit(hyper["model"], classes)
+    example = fetch(ids[:1])[0]
+    if checkpoint:
+        frozen, _ = vits.load_npz(checkpoint, module, example.shape[1:])
+    else:
+        frozen, _ = vits.split_head(vits.init(module, jax.random.key(hyper["seed"]), example))
+    lora = Lora(hyper["rank"], hyper["alpha"], tuple(hyper["targets"]), hyper["rank_stabilised"])
+    optimizer = building.cosine_adamw(hyper["learning_rate"], hyper["weight_decay"], hyper["clip"])
+    return Source(
+        vits.as_backbone(module),
+        jax.tree.map(np.asarray, frozen),
+        Recipe(lora, hyper["batch_size"], hyper["epochs"], optimizer),
+        ids,
+        fetch,
+        hyper,
+        building.lanes_for("vit", most_lanes),
+        cache_bytes,
+        jax.device_count(),
+        building.spread,
+        split,
+        functools.partial(placement.make, ids, **placing),
+        lane_bytes,
+    )
+
+
+def _check(whose: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    """Refuse values that break their rules."""
+    for name, value in values.items():
+        good, what = rules[name]
+        if not good(value):
+            raise ValueError(f"{whose} {name!r} is {value!s:.80}: give {what}")
+
+
+def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, int]:
+    """(name of a split -> its ids and fetch, number of classes)."""
+    sizes = {name: hyper[name] for name in ("train_size", "validation_fraction")}
+    source, splits = datasets.raw(ml_collections.ConfigDict({"name": hyper["dataset"], **sizes, **places}))
+    number = np.arange(source.classes, dtype=np.int32)
+    if classes := hyper["classes"]:
+        if len(set(classes)) < len(classes) or not set(classes) <= set(range(source.classes)):
+            raise ValueError(f"classes are {classes}: give distinct labels of 0..{source.classes - 1}")
+        number = np.full(source.classes, -1, np.int32)
+        number[classes] = np.arange(len(classes))
+    scale = datasets.Moments(
+        *(np.asarray(hyper[name], np.float32) * np.float32(hyper["range"]) for name in ("mean", "std"))
+    )
+
+    def split(name: str) -> tuple[np.ndarray, Fetch]:
+        if name not in splits:
+            raise ValueError(f"{hyper['dataset']!r} has no split {name!r}: it has {', '.join(splits)}")
+        ids = splits[name]
+        if classes:
+            parts = np.split(ids, range(datasets.DECODE_AT_ONCE, len(ids), datasets.DECODE_AT_ONCE))
+            ids = ids[number[np.concatenate([source.read(part)[1] for part in parts])] >= 0]
+
+        def fetch(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            asked = np.asarray(asked)
+            if lacking := np.setdiff1d(asked, ids).tolist():
+                what = "training" if name == "train" else name
+                raise ValueError(f"{hyper['dataset']!r} has no {what} example {lacking[0]}: check data_dir and hyper")
+            images, labels = source.read(asked)
+            return datasets.standardise(images, scale), number[labels]
+
+        return ids, fetch
+
+    return split, len(hyper["classes"]) or source.classes

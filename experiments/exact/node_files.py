@@ -1,0 +1,66 @@
+"""Nodes of a study on disk, one file each, so that a study that was killed trains no node twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from experiments.core.errors import line
+from experiments.core.workdirs import AGAIN, WorkdirError
+from s3t.training.schedule import Setup
+from s3t.training.source import from_tensors, to_tensors
+from s3t.training.stages import Job, Trained
+
+SECONDS = "seconds"
+
+
+def keep(folder: Path, job: Job, trained: Trained, seconds: float) -> None:
+    """Write a node, whole or not at all, with the seconds that it took."""
+    folder.mkdir(exist_ok=True)
+    temporary = folder / "writing.tmp"
+    with temporary.open("wb") as file:
+        np.savez(file, **to_tensors(trained), **{SECONDS: np.float64(seconds)})
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / f"{name(job)}.npz")
+
+
+def read(folder: Path, setup: Setup) -> tuple[dict[Job, Trained], dict[Job, float]]:
+    """The nodes that were kept, and what each took.
+
+    Raises:
+      WorkdirError: a file that cannot be read.
+    """
+    nodes, seconds = {}, {}
+    for path in sorted(folder.glob("*.npz")):
+        job = parse(path.stem)
+        try:
+            with np.load(path) as file:
+                tensors = {key: file[key] for key in file.files}
+            seconds[job] = float(tensors.pop(SECONDS))
+            source = setup.source
+            nodes[job] = from_tensors(source.backbone, source.recipe.lora, setup.plan.slices, len(job[1]), tensors)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise WorkdirError(f"{path} cannot be read ({line(error)}): {AGAIN}") from error
+    return nodes, seconds
+
+
+def drop(folder: Path) -> None:
+    """Remove what was kept: once its logits are there nobody needs a node that saw what may be deleted."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def name(job: Job) -> str:
+    """A shard and a node as the name of a file or an array."""
+    return f"{job[0]}_{'-'.join(map(str, job[1]))}"
+
+
+def parse(text: str) -> Job:
+    """The shard and the node of a name."""
+    shard, node = text.split("_")
+    return int(shard), tuple(map(int, node.split("-")))

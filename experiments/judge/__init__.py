@@ -1,0 +1,1 @@
+"""The strict judge: fleets of oracles and shadows for every method and algorithm."""

@@ -1,0 +1,270 @@
+"""Fleets of the judge: who is trained on in each model, how all of them train, and how all of them unlearn.
+
+For one forget set F there are two kinds of model, and a few more to tune on:
+
+* repeats: trained on everything, and all asked to forget F (KLoM, gaps, relearning); the oracle's never saw F;
+* shadows: each trained on a half of its own of the pool P, and asked to forget what it was trained on of it (U-LiRA); the
+  oracle's never saw P. F lies within P: of a class or a cluster, P is F; of other data, P holds as many more of their kind.
+
+DP-SGD has fewer of each: `judge.private_lanes`.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import models
+from experiments.comparison import judging, trainings
+from experiments.comparison.setup import Bench, revocable
+from experiments.core import fleet
+from experiments.data import datasets
+from experiments.judge import capacity
+from experiments.judge.ulira import memberships
+from experiments.training import loop
+from readiness.requests import take
+from unlearn import ALGORITHMS, Request
+from unlearn.base import Array, Batch, Model, UnlearnState
+from unlearn.losses import correct
+
+REPEATS, SHADOWS, TUNING = "repeats", "shadows", "tuning"
+ROLES = (REPEATS, SHADOWS, TUNING)
+ORACLES = ("oracle", "heldout_oracle")
+PRIVATE = "dpsgd"
+
+
+class Case(NamedTuple):
+    """One forget set.
+
+    bench: knows F.  pool: positions of P in the training split.
+    """
+
+    name: str
+    bench: Bench
+    pool: np.ndarray
+
+
+def make_case(name: str, bench: Bench, pool: np.ndarray | None = None) -> Case:
+    """The case of a bench's forget set.
+
+    Args:
+      pool: positions of P; None: F itself if it is a class, else with as many others of the training split, by id.
+    """
+    ids, config = bench.dataset.train.id, bench.config
+    if pool is None:
+        pool = bench.forget
+        if config.forget.setting == "random":
+            others = np.setdiff1d(np.arange(len(ids)), pool)
+            more = others[datasets.lowest(ids[others], min(len(pool), len(others) // 2), "pool", config.forget.seed)]
+            pool = np.union1d(pool, more)
+    return Case(name, bench, pool)
+
+
+def count(case: Case, training_: str, role: str) -> int:
+    """How many models of a kind there are."""
+    config = case.bench.config.judge
+    if role == TUNING:
+        return config.tuning.lanes
+    return config.private_lanes if training_ == PRIVATE else config.lanes
+
+
+def included(case: Case, training_: str) -> np.ndarray:
+    """What each shadow is trained on of P, [lanes, pool] bool: every example by half of either half of the shadows.
+
+    Which half an example is in follows from its id: other data would not change it.
+    """
+    ids = case.bench.dataset.train.id[case.pool]
+    return memberships(ids, count(case, training_, SHADOWS), case.bench.config.seed, "shadow")
+
+
+def members(case: Case, training_: str, role: str) -> np.ndarray:
+    """Who is trained on in each lane, [lanes, examples] bool."""
+    everyone = np.ones((count(case, training_, role), len(case.bench.dataset.train.id)), bool)
+    if role == SHADOWS:
+        everyone[:, case.pool] = included(case, training_) & (training_ not in ORACLES)
+    elif training_ in ORACLES:
+        everyone[:, case.bench.forget] = False
+    return everyone
+
+
+def asked(case: Case, training_: str, role: str) -> np.ndarray:
+    """Which examples of the pool each lane is asked to forget, [lanes, pool] bool."""
+    if role == SHADOWS:
+        return included(case, training_)
+    return np.broadcast_to(np.isin(case.pool, case.bench.forget), (count(case, training_, role), len(case.pool)))
+
+
+def reference(training_: str) -> str | None:
+    """The oracles that repeats are compared with: of other keys than theirs, so that the fleets are independent.
+
+    Ways share their keys with the oracles, one model of every way to a seed: those start alike and see the same order of
+    batches, and their margins go together. So they are compared with the held-out oracles, and these with the oracles.
+    """
+    return {ORACLES[0]: None, ORACLES[1]: ORACLES[0]}.get(training_, ORACLES[1])
+
+
+def _lanes(case: Case, training_: str, role: str) -> loop.Lane:
+    """Lanes with keys of their own for each role, so that targets, shadows and what is tuned on are disjoint."""
+    bench, stream = case.bench, 2 * ROLES.index(role) + (training_ == "heldout_oracle")
+    seeds = bench.config.seed + np.arange(count(case, training_, role))
+    member = members(case, training_, role)
+    weight = np.ones(member.shape, np.float32)
+    if training_ == "reweight":
+        weight[:, revocable(_told(case, role))] = bench.config.reweight.weight
+    plain = loop.make_lanes(seeds, member[0], weight[0], stream=stream)
+    return plain._replace(member=jnp.asarray(member), weight=jnp.asarray(weight))
+
+
+def _told(case: Case, role: str) -> Bench:
+    """What training is told: that F may be asked for; a shadow's, that P may (of which it holds a half)."""
+    return case.bench._replace(forget=case.pool) if role == SHADOWS else case.bench
+
+
+class Fleets(NamedTuple):
+    """Trained models.
+
+    params: (training, role) -> parameters of all lanes, on the host.
+    cost: training -> FLOPs and seconds of one model's training, and peak bytes.
+    """
+
+    params: dict[tuple[str, str], Any]
+    cost: dict[str, dict[str, float]]
+
+
+def train(case: Case) -> Fleets:
+    """Train every model of a case. Ways that differ in membership and weight alone share programs."""
+    bench, config = case.bench, case.bench.config
+    keys = [(name, role) for name in config.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
+    costs, params = capacity.training_costs(bench), {}
+    way = trainings.plain_way(bench, config.train.steps)
+
+    def together(label: str, names: Sequence[str], way: loop.Way) -> None:
+        mine = [key for key in keys if key[0] in names]
+        lanes = [_lanes(case, *key) for key in mine]
+        trained = capacity.train(bench, way, fleet.concatenate(lanes), f"{case.name}-{label}")
+        start = 0
+        for key, part in zip(mine, lanes, strict=True):
+            params[key] = fleet.lane(trained.params, slice(start, start := start + fleet.lane_count(part)))
+            costs[key[0]] = costs[key[0]] | {"train_seconds": trained.seconds}
+
+    together("plain", [name for name in config.trainings if name not in (PRIVATE, "readiness")], way)
+    if PRIVATE in config.trainings:
+        together(PRIVATE, [PRIVATE], way._replace(private=(config.dpsgd.clip, config.dpsgd.noise)))
+    if "readiness" in config.trainings:
+        seconds = []
+        for role in ROLES:
+            told = _told(case, role)
+            (rehearsal,) = trainings.plan(told)
+            lanes, name = _lanes(case, "readiness", role), f"{case.name}-readiness-{role}"
+            trained = capacity.train(told, rehearsal.way, lanes, name, rehearsal.pools)
+            params["readiness", role] = trained.params
+            seconds.append(trained.seconds)
+        costs["readiness"] = costs["readiness"] | {"train_seconds": float(np.mean(seconds))}
+    return Fleets(params, costs)
+
+
+class Setting(NamedTuple):
+    """How a request is carried out: so many updates at most, all at one rate."""
+
+    learning_rate: float
+    steps: int
+
+
+class Ended(NamedTuple):
+    """Lanes after a request: parameters, and how many updates each was given, [lanes] int."""
+
+    params: Any
+    updates: np.ndarray
+
+
+def forget(
+    case: Case,
+    params: Any,
+    training_: str,
+    role: str,
+    name: str,
+    rate: float,
+    stops: tuple[int, ...],
+    enough: float = -1.0,
+) -> list[Ended]:
+    """Carry out the request of every lane by the algorithm `name`.
+
+    A lane rests as soon as no more than a share `enough` of what it is asked to forget is told right: ascent does not end
+    by itself, and what is enough for one model is ruin for another.
+
+    Args:
+      params: of all lanes of this training and role.
+      rate: learning rate.
+      stops: numbers of updates, increasing; what a lane is after each is wanted.
+      enough: share of the examples; below 0 no lane rests.
+
+    Returns:
+      Lanes after each of `stops`; those that are asked for nothing stay as they are.
+    """
+    bench = case.bench
+    options = tuple(sorted(judging.options(bench, name).items()))
+    run = _forgetter(models.as_model(bench.module), name, options, bench.config.judge.batch_size, stops, bench.loops)
+    wanted = asked(case, training_, role)
+    kept = members(case, training_, role)
+    kept[:, case.pool] &= ~wanted
+    seeds = bench.config.seed + np.arange(len(wanted))
+    keys = jnp.stack(
+        [jax.random.key_data(jax.random.fold_in(jax.random.key(int(s)), 2 + ROLES.index(role))) for s in seeds]
+    )
+    pool = jax.tree.map(lambda leaf: leaf[case.pool], bench.train)
+    found = capacity.over(bench, lambda lanes: run(lanes, pool, bench.train, rate, enough), (params, keys, wanted, kept))
+    return [Ended(*one) for one in found]
+
+
+@functools.lru_cache(maxsize=64)
+def _forgetter(
+    model: Model, name: str, options: tuple, batch_size: int, stops: tuple[int, ...], loops: bool
+) -> Callable[..., list[tuple[Any, Array]]]:
+    def single(
+        lane: tuple[Any, Array, Array, Array], pool: Batch, train: Batch, rate: Array, enough: Array
+    ) -> list[tuple[Any, Array]]:
+        params, raw, wanted, kept = lane
+        algorithm = ALGORITHMS[name](model, optax.sgd(rate), **dict(options))
+        init_key, *keys, step_key = jax.random.split(jax.random.wrap_key_data(raw), 4)
+        orders = [jnp.argsort(~member) for member in (wanted, kept)]  # members first
+        counts = [jnp.sum(member) for member in (wanted, kept)]
+
+        def request(step: Array) -> Request:
+            drawn = (
+                jax.random.randint(jax.random.fold_in(k, step), (batch_size,), 0, n)
+                for k, n in zip(keys, counts, strict=True)
+            )
+            return Request(
+                *(take(part, order[rows]) for part, order, rows in zip((pool, train), orders, drawn, strict=True))
+            )
+
+        def is_due(params: Any) -> Array:
+            right = correct(model.apply(params, pool["x"], step_key), pool["y"])
+            known = jnp.sum(jnp.where(wanted, right, 0)) / jnp.maximum(counts[0], 1)
+            return (counts[0] > 0) & (known > enough)  # a draw from nobody would be a stranger
+
+        def body(carry: tuple[UnlearnState, Array], step: Array) -> tuple[tuple[UnlearnState, Array], None]:
+            state, updates = carry
+            moved = algorithm.update(state, request(step), jax.random.fold_in(step_key, step))[0]
+            due = is_due(state.params)
+            state = jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state)
+            return (state, updates + due), None
+
+        carry, ended = (algorithm.init(params, request(jnp.asarray(0)), init_key), jnp.asarray(0)), []
+        for start, stop in itertools.pairwise((0, *stops)):
+            if loops:
+                for step in range(start, stop):
+                    carry, _ = body(carry, jnp.asarray(step))
+            else:
+                carry, _ = jax.lax.scan(body, carry, jnp.arange(start, stop))
+            ended.append((carry[0].params, carry[1]))
+        return ended
+
+    return fleet.over_lanes(single, loops)

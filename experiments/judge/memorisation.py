@@ -1,0 +1,66 @@
+"""How far models memorise each example: their confidence if trained with it less that if trained without (2008.03703)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from experiments.comparison import trainings
+from experiments.comparison.setup import Bench
+from experiments.core.errors import UserError
+from experiments.judge import capacity
+from experiments.judge.ulira import halved
+from experiments.training import loop
+from unlearn.metrics import scores
+
+STAGE = "memorisation"
+STREAM = 6  # of keys: that of no target and no shadow
+
+
+def memorisation(bench: Bench) -> np.ndarray:
+    """Of each training example, [examples] float64 in [-1, 1]; from a fleet that judges nothing else, trained once.
+
+    Raises:
+      UserError: an example has no finite model with it, or none without.
+    """
+
+    def compute() -> np.ndarray:
+        lanes = halves(bench)
+        way = trainings.plain_way(bench, bench.config.train.steps)
+        params = capacity.train(bench, way, lanes, STAGE).params
+        logits = capacity.predict(bench, params, bench.dataset.train.x)
+        return estimate(logits, bench.dataset.train.y, np.asarray(lanes.member))
+
+    return np.array(bench.workdir.stage(STAGE, compute), np.float64)
+
+
+def halves(bench: Bench) -> loop.Lane:
+    """Plain models, each example in a random half of them, by its id alone."""
+    config, ids = bench.config, bench.dataset.train.id
+    count = config.judge.memorisation_lanes
+    member = halved(ids, range(count), config.seed, "memorisation")
+    seeds = config.seed + np.arange(count)
+    plain = loop.make_lanes(seeds, member[0], np.ones(len(ids)), stream=STREAM)
+    return plain._replace(member=member)
+
+
+def estimate(logits: np.ndarray, labels: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """mean confidence of models trained with the example - mean confidence of models trained without it, [examples].
+
+    Args:
+      logits: [models, examples, classes]; models with a value that is not finite are left out.
+      labels: [examples] integers.
+      member: [models, examples] bool, who was trained on what.
+
+    Raises:
+      UserError: an example has no model with it, or none without.
+    """
+    finite = np.isfinite(logits).all(axis=(1, 2))
+    confidence, member = np.exp(-scores.loss(logits[finite], labels)), member[finite]
+    inside = member.sum(axis=0)
+    if not len(member) or min(inside.min(), (len(member) - inside).min()) < 1:
+        raise UserError(
+            f"memorisation: {len(member)} of {len(finite)} models are finite, too few for every example: "
+            "raise --config.judge.memorisation_lanes, or lower --config.train.learning_rate"
+        )
+    means = [np.where(side, confidence, 0.0).sum(axis=0) / side.sum(axis=0) for side in (member, ~member)]
+    return means[0] - means[1]

@@ -1,0 +1,304 @@
+"""The strict judge: every way of training x every algorithm against fleets of oracles and shadows, in one table.
+
+`run(config, workdir)` goes case by case (a case is a forget set): train the fleets, choose how each request is carried out
+with the same trials for all, carry it out on repeats and shadows, keep their logits, and compute every metric from what was
+kept. Each finished stage is kept, so the same call resumes after a kill.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from experiments.comparison import checks, judging
+from experiments.comparison.setup import Config, resolved, set_up
+from experiments.configs import judge as configs
+from experiments.core import execution, fleet, workdirs
+from experiments.core.errors import UserError, blame_user
+from experiments.data import datasets, forget_sets
+from experiments.judge import calibration, capacity, fleets, memorisation, metrics, population, rows
+from experiments.judge.checks import check as check_judge
+from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Case, Fleets, Setting
+from experiments.scoring import evaluation, requests
+
+
+def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
+    """Run or resume the judgement that `config` describes; a finished workdir is read back instead.
+
+    Returns:
+      The contents of results.json.
+
+    Raises:
+      UserError: a config that cannot be run; one line that says what to do.
+    """
+    with blame_user():
+        check_judge(config)
+        folder = workdirs.Workdir(workdir)
+        dataset_config = config.copy_and_resolve_references()
+        if found := folder.finished(dataset_config.to_dict()):
+            return found
+        dataset = datasets.load(config.data)
+        cases = make_cases(config, folder, dataset)
+    with folder.claimed(dataset_config.to_dict()):
+        cases = [_settled(case) for case in cases]
+        return folder.finish(command, judge_all(cases))
+
+
+def make_cases(config: Config, folder: workdirs.Workdir, dataset: datasets.Dataset) -> list[Case]:
+    """The case of every forget set, on one copy of the data; tiers still wait for scores, on which no size depends.
+
+    Raises:
+      UserError: a set that cannot be judged; one line that says what to do.
+    """
+    cases: list[Case] = []
+    for name in config.judge.sets:
+        case = make_case(config, name, folder, dataset)
+        if cases:
+            case = case._replace(bench=case.bench._replace(train=cases[0].bench.train))
+        cases.append(case)
+    return cases
+
+
+def make_case(
+    config: Config, name: str, folder: workdirs.Workdir, dataset: datasets.Dataset, scores: np.ndarray | None = None
+) -> Case:
+    """A forget set of the config, as the readiness comparison would set it up.
+
+    Args:
+      scores: [examples] memorisation, if tiers are to be what they are called.
+    """
+    one, wanted, train = config.copy_and_resolve_references(), config.judge.sets[name], dataset.train
+    by_class = wanted.setting == "class"
+    one.forget.update({"setting": "class" if by_class else "random"})  # what is no class is forgotten as random data are
+    one.forget.update({key: wanted[key] for key in ("fraction", "target") if key in wanted})
+    one = resolved(one, configs.defaults())
+    checks.check(one)
+    seed, chosen = one.forget.seed, None
+    if "fraction" in wanted:
+        _enough(name, round(wanted.fraction * len(train.id)))
+    if wanted.setting == "memorised":
+        known = np.zeros(len(train.id)) if scores is None else scores
+        chosen = forget_sets.memorised(train.id, known, wanted.tier, wanted.fraction, seed)
+    elif wanted.setting in ("near_duplicates", "cluster"):
+        find = {"near_duplicates": forget_sets.near_duplicates, "cluster": forget_sets.cluster}[wanted.setting]
+        chosen = find(train.id, train.x, wanted.fraction, seed)
+        _enough(name, len(chosen.forget))
+    bench = set_up(one, folder, dataset, train.id[chosen.forget] if chosen else None)
+    # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
+    bench = bench._replace(devices=execution.make("jit", jax.local_devices()[:1]))
+    case = fleets.make_case(name, bench, chosen.pool if chosen else None)
+    left = len(train.id) - len(case.pool)
+    if left < config.judge.retain:
+        raise UserError(f"judge.retain is {config.judge.retain}, but set {name!r} leaves {left}: set --config.judge.retain")
+    return case
+
+
+def _enough(name: str, size: int) -> None:
+    if size < checks.FOLDS:
+        raise UserError(f"forget set {name!r} has {size} examples, {checks.FOLDS} or more are needed: raise its fraction")
+
+
+def _settled(case: Case) -> Case:
+    """The case itself, or, of a tier, with the scores that it waited for; those are estimated once for all."""
+    bench = case.bench
+    if bench.config.judge.sets[case.name].setting != "memorised":
+        return case
+    known = memorisation.memorisation(bench)
+    found = make_case(bench.config, case.name, bench.workdir, bench.dataset, known)
+    return found._replace(bench=found.bench._replace(train=bench.train))
+
+
+def judge_all(cases: list[Case]) -> list[dict[str, Any]]:
+    """The rows of every case, under one bar that says when all will be done."""
+    with tqdm(total=sum(len(entries(case)) for case in cases), desc="judge", unit="row", smoothing=0.05) as bar:
+        rows = []
+        for case in cases:
+            rows += judge(case, bar)
+            # Most programs are of one set's shapes. Those of a dozen sets, kept, need more maps of memory than Linux gives
+            # a process (65,530), and the compiler does not survive that.
+            jax.clear_caches()
+    floor = calibrated(cases)
+    for row in rows:
+        if row["training"] == ORACLES[1]:
+            row["extra"]["calibration"] = floor
+    return rows
+
+
+def entries(case: Case) -> list[tuple[str, str]]:
+    """(training, unlearner) of each row: both oracles, and every way with no algorithm and with each."""
+    config = case.bench.config
+    every = ("none", *config.request.unlearners)
+    return [(name, one) for name in config.trainings for one in (("none",) if name in ORACLES else every)]
+
+
+def judge(case: Case, bar: tqdm) -> list[dict[str, Any]]:
+    """The rows of a case."""
+    bar.set_postfix_str(f"{case.name}: training")
+    trained = fleets.train(case)
+    found = []
+    for name, unlearner in entries(case):
+        bar.set_postfix_str(f"{case.name}: {name}, {unlearner}")
+        trials = [] if unlearner == "none" else tried(case, trained, name, unlearner)
+        done = carried_out(case, trained, name, unlearner, chosen(trials) if trials else None)
+        judged, spent = _judged(case, name, unlearner), _cost(case, trained, name, unlearner, done)
+        found.append(rows.Entry(name, unlearner, done, judged, trials, spent, aim(case, trained)[0]))
+        bar.update()
+    return rows.rows(case, found)
+
+
+def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[str, Any]]:
+    """The trials of one way and algorithm: each rate after each number of steps, and how far that is from the oracles.
+
+    The same trials for every way and algorithm, on models that nothing is reported of, against oracles of their own. The
+    gap is the mean of |accuracy - oracles'| on forget data and on validation data that stay; None if models diverged.
+    """
+    bench, tuning = case.bench, case.bench.config.judge.tuning
+
+    def trials() -> list[dict[str, Any]]:
+        oracle, found = np.array(aim(case, trained)), []
+        for rate in tuning.learning_rates:
+            stops = tuple(tuning.steps)
+            ended = fleets.forget(case, trained.params[name, TUNING], name, TUNING, unlearner, rate, stops, oracle[0])
+            for steps, one in zip(tuning.steps, ended, strict=True):
+                seen = np.array(_accuracies(case, one.params))
+                gap = float(np.abs(seen - oracle).mean())
+                found.append({"learning_rate": rate, "steps": steps, "forget": seen[0], "kept": seen[1], "gap": gap})
+        return found
+
+    kept = bench.workdir.stage(f"trials-{case.name}-{name}-{unlearner}", trials)
+    bench.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept)
+    return kept
+
+
+def aim(case: Case, trained: Fleets) -> list[float]:
+    """What requests aim at, on models that nothing is reported of: oracles' accuracy on forget data, where a request rests,
+    and on validation data that stay.
+
+    Raises:
+      UserError: an oracle diverged; one line that says what to do.
+    """
+    found = case.bench.workdir.stage(f"aim-{case.name}", lambda: _accuracies(case, trained.params["oracle", TUNING]))
+    if None in found:
+        raise UserError(
+            f"oracles of set {case.name!r} have logits that are not finite, so that no request has an aim: lower "
+            "--config.train.learning_rate and use an empty --workdir"
+        )
+    return found
+
+
+def _accuracies(case: Case, params: Any) -> list[float]:
+    sets, predict = case.bench.sets, judging.predictor(case.bench)
+    return [float(evaluation.measure(predict, params, batch)[0].mean()) for batch in (sets.forget, sets.validation_retain)]
+
+
+def chosen(trials: list[dict[str, Any]]) -> Setting:
+    """The trial with the smallest gap; the first if all diverged."""
+    best = min(trials, key=lambda trial: np.inf if trial["gap"] is None else trial["gap"])
+    return Setting(best["learning_rate"], best["steps"])
+
+
+def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting: Setting | None) -> dict[str, Any]:
+    """Carry out the request on all repeats and shadows, keep their logits, and score what parameters alone can tell."""
+    bench = case.bench
+    file = _file(case, name, unlearner)
+
+    def compute() -> dict[str, Any]:
+        ended, seconds, updates = {role: trained.params[name, role] for role in (REPEATS, SHADOWS)}, 0.0, 0.0
+        if setting:
+            rate, stops, (enough, _) = setting.learning_rate, (setting.steps,), aim(case, trained)
+            for role, params in ended.items():
+                with workdirs.stopwatch() as stopwatch:
+                    (after,) = fleets.forget(case, params, name, role, unlearner, rate, stops, enough)
+                ended[role], seconds = after.params, seconds + stopwatch()
+                updates = float(after.updates.mean()) if role == REPEATS else updates
+        few = slice(0, bench.config.seeds)
+        before, after = (fleet.lane(params, few) for params in (trained.params[name, REPEATS], ended[REPEATS]))
+        metrics.keep(file, _logits(case, ended) | {"features": population.features(case, after)})
+        return {
+            "before": judging.score(bench, before),
+            "after": judging.score(bench, after),
+            "relearning": judging.relearn(bench, after),
+            "setting": setting._asdict() if setting else None,
+            "updates": updates,
+            "seconds": seconds / (2 * fleets.count(case, name, REPEATS)),
+        }
+
+    return bench.workdir.stage(f"carried-{case.name}-{name}-{unlearner}", compute, beside=file)
+
+
+def _file(case: Case, name: str, unlearner: str) -> Path:
+    return case.bench.workdir.path / "logits" / f"{case.name}-{name}-{unlearner}.npz"
+
+
+def _logits(case: Case, ended: dict[str, Any]) -> dict[str, np.ndarray]:
+    """[lanes, examples, classes] of the repeats on every kind of example, and of the shadows on the pool."""
+    bench, points = case.bench, points_of(case)
+    found = {kind: capacity.predict(bench, ended[REPEATS], batch["x"]) for kind, batch in points.items()}
+    return found | {"shadows": capacity.predict(bench, ended[SHADOWS], points["pool"]["x"])}
+
+
+def points_of(case: Case) -> dict[str, dict[str, np.ndarray]]:
+    """The examples that logits are kept on, by kind."""
+    bench, train = case.bench, case.bench.dataset.train
+    outside = np.setdiff1d(np.arange(len(train.id)), case.pool)
+    return {
+        "pool": datasets.batch(train, case.pool),
+        "retain": requests.subsample(datasets.batch(train, outside), bench.config.judge.retain, "judge"),
+        "validation": bench.sets.validation,
+        "test": bench.sets.test,
+    }
+
+
+def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
+    """Every metric that kept logits give."""
+    config = case.bench.config
+
+    def compute() -> dict[str, Any]:
+        reference = fleets.reference(name)
+        oracle = _read(case, reference, "none") if reference else None
+        kept = _read(case, name, unlearner)
+        found = metrics.judged(kept, oracle, _labels(case))
+        found |= population.heard(kept, oracle, _labels(case), population.untrained(case))
+        fewer = PRIVATE in config.trainings and config.judge.private_lanes < config.judge.lanes
+        if name == ORACLES[1] and fewer:  # the floor of a way that has not as many models
+            found["fewer"] = metrics.distances(kept, oracle, _labels(case), config.judge.private_lanes)
+        return found
+
+    return case.bench.workdir.stage(f"judged-{case.name}-{name}-{unlearner}", compute)
+
+
+def _read(case: Case, name: str, unlearner: str) -> metrics.Kept:
+    return metrics.load(_file(case, name, unlearner), fleets.included(case, name))
+
+
+def _labels(case: Case) -> metrics.Labels:
+    labels = {kind: batch["y"] for kind, batch in points_of(case).items()}
+    others = np.isin(case.bench.sets.test["id"], case.bench.sets.others["id"])
+    return metrics.Labels(**labels, forgotten=np.isin(case.pool, case.bench.forget), others=others)
+
+
+def calibrated(cases: list[Case]) -> dict[str, Any]:
+    """What attacks find between oracles and held-out oracles, by forget set and pooled: attack -> group -> AUC."""
+
+    def compute() -> dict[str, Any]:
+        groups = {}
+        for case in cases:
+            oracle, held_out = (_read(case, name, "none") for name in ORACLES)
+            groups[case.name] = calibration.Group(held_out, oracle, _labels(case))
+        return calibration.calibrated(groups)
+
+    return cases[0].bench.workdir.stage("calibration", compute)
+
+
+def _cost(case: Case, trained: Fleets, name: str, unlearner: str, found: dict[str, Any]) -> dict[str, Any]:
+    """FLOPs, seconds and bytes of one model's training and of its request, looking whether it may rest included."""
+    flops = 0.0
+    if found["setting"]:
+        looking = capacity.prediction_cost(case.bench)["flops"] * len(case.pool)
+        flops = (capacity.update_cost(case.bench, unlearner)["flops"] + looking) * found["updates"]
+    stored = sum(leaf[0].nbytes for leaf in jax.tree.leaves(trained.params[name, REPEATS]))
+    return trained.cost[name] | {"unlearn_flops": flops, "unlearn_seconds": found["seconds"], "storage_bytes": stored}

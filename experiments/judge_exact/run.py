@@ -1,0 +1,242 @@
+"""Exact unlearning before the judge: what U-LiRA, KLoM, a pair of checkpoints and adaptive requests find in S3T and SISA.
+
+`run(config, workdir)` trains four fleets of each kind (see `judge_exact_fleet`), deletes, heals, keeps their logits, and
+computes every number from what was kept. Each finished fleet is kept, so the same call resumes after a kill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from experiments.comparison import checks
+from experiments.configs import judge_exact as configs
+from experiments.core import workdirs
+from experiments.core.errors import UserError, blame_user, line
+from experiments.exact import context, factory
+from experiments.exact.context import Config, Nodes
+from experiments.judge import metrics
+from experiments.judge_exact import attacks, fleets, rows
+from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case, Fleet
+from experiments.judge_exact.rows import Logits, Row
+from s3t.plans import planners, structure
+from s3t.training.source import Source
+
+KINDS = ("s3t", "sisa")
+LEAST = {
+    "exact.models": 12,  # intervals need ten models, and each half of the shadows three of either kind
+    "exact.asked": 3,
+    "exact.same": 1,
+    "exact.apart": 1,
+    "exact.requests": 1,
+    "exact.resamples": 20,
+    "exact.audited": 0,
+    "slices": 2,
+    "lora.rank": 1,
+    "train.epochs": 1,
+    "train.batch_size": 1,
+    "full_lora.epochs": 1,
+    "lanes": 1,
+    "lane_bytes": 0,
+    "cache_bytes": 0,
+}
+PAIRS = 240  # of a model and an example, half of them without it: for a true-positive rate at 1%, some models left out
+MOST_SLICES = 6  # the logits of all 2^L states of every model are held at once
+
+
+def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
+    """Run or resume the judgement that `config` describes; a finished workdir is read back instead.
+
+    Returns:
+      The contents of results.json.
+
+    Raises:
+      UserError: a config that cannot be run; one line that says what to do.
+    """
+    with blame_user():
+        checks.check_keys(config, configs.get_config())
+        config = context.resolved(config)
+        checks.check_values(config)
+        check(config)
+        folder = workdirs.Workdir(workdir)
+        if found := folder.finished(config.to_dict()):
+            return found
+        source = look(config)
+    with folder.claimed(config.to_dict()):
+        bench = context.set_up(config, folder, source)
+        rows = [row for kind in config.kinds for row in judge(fleets.make_case(kind, bench))]
+        return folder.finish(command, rows)
+
+
+def check(config: Config) -> None:
+    """Refuse what a judgement cannot work with.
+
+    Raises:
+      UserError: one line that says what to do.
+    """
+    flat = config.to_dict()
+    for name, least in LEAST.items():
+        section, _, key = name.rpartition(".")
+        value = (flat[section] if section else flat)[key]
+        if value < least:
+            raise UserError(f"{name} is {value}: set --config.{name} to {least} or more")
+    kinds = tuple(config.kinds)
+    if not kinds or len(set(kinds)) < len(kinds) or set(kinds) - set(KINDS):
+        raise UserError(f"kinds is {kinds}: give one or both of {', '.join(KINDS)}, each once")
+    if config.slices > MOST_SLICES:
+        raise UserError(f"slices is {config.slices}: set --config.slices to {MOST_SLICES} or less")
+    if config.planner not in planners.PLANNERS:
+        raise UserError(f"planner {config.planner!r} is unknown; choose from {', '.join(planners.PLANNERS)}")
+    one = config.exact
+    if one.models * one.asked < PAIRS:
+        raise UserError(
+            f"{one.models} models asked for {one.asked} examples are too few: set --config.exact.asked to "
+            f"{-(-PAIRS // one.models)} or more"
+        )
+    if one.audited > one.models:
+        raise UserError(f"exact.audited is {one.audited} of {one.models} models: set --config.exact.audited to fewer")
+    if not config.checkpoint:
+        context.check_pretraining(config)
+
+
+def look(config: Config) -> Source:
+    """The data, with the given backbone or a random one, refused if they will not do.
+
+    Raises:
+      ValueError (DataError among them): one line that says what to do.
+    """
+    source = factory.make(context.hyper(config), **context.arguments_of(config))
+    one, examples = config.exact, len(source.ids)
+    if one.asked + one.same + one.apart + one.requests > examples:
+        raise UserError(
+            f"exact.asked, same, apart and requests need {one.asked + one.same + one.apart + one.requests} training "
+            f"examples, there are {examples}: set fewer, or a larger --config.data.train_size"
+        )
+    for name in ("validation", "test"):
+        if not len(source.split(name)[0]):
+            raise UserError(f"there are no {name} examples: set a larger --config.data.validation_fraction")
+    depth = source.backbone.depth
+    if config.slices > depth:
+        raise UserError(f"slices is {config.slices}, but model {config.model!r} has {depth} blocks: set fewer slices")
+    context.check_source(config, source)
+    return source
+
+
+# --- Fleets -----------------------------------------------------------------------------------------------------------
+
+
+def judge(case: Case) -> list[Row]:
+    """Train, delete, heal and judge one kind: its rows.
+
+    Raises:
+      UserError: models that a metric cannot be computed of.
+    """
+    told: dict[str, Any] = {}
+    with tqdm(ROLES, desc=f"fleets of {case.name}", unit="fleet") as bar:
+        for role in bar:
+            make = {SHADOWS: _shadows, REPEATS: _repeats, ORACLE: _oracle, HELDOUT: _heldout}[role]
+            told[role] = _kept(case, role, lambda make=make: make(case, told))
+    kept = {role: metrics.read(_file(case, role)) for role in ROLES}
+    try:
+        return case.bench.workdir.stage(f"rows-{case.name}", lambda: rows.rows(case, kept, told))
+    except UserError:
+        raise
+    except ValueError as refused:  # a metric: models that all serve nothing, say, which few may do by chance
+        raise UserError(
+            f"{case.name} cannot be judged by these models ({line(refused)}): set --config.exact.models to more, or "
+            "another --config.seed, and use an empty --workdir"
+        ) from refused
+
+
+def _file(case: Case, role: str) -> Path:
+    return case.bench.workdir.path / "logits" / f"{case.name}-{role}.npz"
+
+
+def _kept(case: Case, role: str, make: Callable[[], tuple[Logits, dict[str, Any]]]) -> dict[str, Any]:
+    def compute() -> dict[str, Any]:
+        logits, told = make()
+        metrics.keep(_file(case, role), logits)
+        return told
+
+    return case.bench.workdir.stage(f"fleet-{case.name}-{role}", compute, beside=_file(case, role))
+
+
+def _trained(case: Case, role: str) -> tuple[Fleet, Nodes, dict[str, Any]]:
+    """A fleet's models, and the seconds of one model's training."""
+    fleet = fleets.make_fleet(case, role)
+    with workdirs.stopwatch() as seconds:
+        nodes = fleets.train_fleet(case, fleet)
+        return fleet, nodes, {"train_seconds": seconds() / len(fleet.member)}
+
+
+def _of_group(case: Case, fleet: Fleet) -> np.ndarray:
+    """[models, training examples] bool, the whole group."""
+    return np.broadcast_to(np.isin(np.arange(fleet.member.shape[1]), case.cast.asked), fleet.member.shape)
+
+
+def _shadows(case: Case, _: dict[str, Any]) -> tuple[Logits, dict[str, Any]]:
+    """Whoever holds a half of the group deletes it, and heals."""
+    fleet, nodes, told = _trained(case, SHADOWS)
+    gone = _of_group(case, fleet)
+    healed = fleets.heal(case, fleet, nodes, gone)
+    told["audit"] = fleets.audit(case, fleet, gone, healed, case.bench.config.exact.audited)
+    return _before_and_after(case, fleet, nodes, gone) | {"heal": _whole(case, fleet, healed)}, told
+
+
+def _repeats(case: Case, _: dict[str, Any]) -> tuple[Logits, dict[str, Any]]:
+    """Models that hold all data delete the whole group, and once more a single example of it, and heal."""
+    fleet, nodes, told = _trained(case, REPEATS)
+    gone = _of_group(case, fleet)
+    with workdirs.stopwatch() as seconds:
+        healed = fleets.heal(case, fleet, nodes, gone)
+        told["heal_seconds"] = seconds() / len(gone)
+    one = np.arange(gone.shape[1]) == fleets.single(case)[:, None]
+    alone = fleets.heal(case, fleet, nodes, one)
+    found = _before_and_after(case, fleet, nodes, gone)
+    return found | {"heal": _whole(case, fleet, healed), "heal_one": _whole(case, fleet, alone)}, told
+
+
+def _whole(case: Case, fleet: Fleet, nodes: Nodes) -> np.ndarray:
+    return fleets.logits(case, fleet, nodes, [structure.served(fleet.setup.plan, ())] * len(fleet.member))
+
+
+def _before_and_after(case: Case, fleet: Fleet, nodes: Nodes, gone: np.ndarray) -> Logits:
+    hit = fleets.hits(fleet, gone)
+    off = fleets.logits(case, fleet, nodes, fleets.switched_off(fleet, hit))
+    return {"none": _whole(case, fleet, nodes), "off": off}
+
+
+def _oracle(case: Case, _: dict[str, Any]) -> tuple[Logits, dict[str, Any]]:
+    """Models without the group, which adaptive streams are asked of: each of its own, and each of its neighbour's."""
+    fleet, nodes, told = _trained(case, ORACLE)
+    states = fleets.states(case, fleet, nodes)
+    worlds, config = fleets.worlds(case, fleet, states), case.bench.config.exact
+    known, allowed = attacks.siblings(worlds.margins[0]), np.zeros(len(case.x), bool)
+    allowed[: fleet.member.shape[1]] = fleet.member[0]
+    found = {"states": states}
+    told["streams"] = {}
+    for how in attacks.HOW:
+        chosen = attacks.stream(worlds, known, allowed, how, config.requests)
+        told["streams"][how] = chosen.tolist()
+        found[f"own-{how}"] = _healed_of(case, fleet, nodes, chosen)
+        found[f"neighbour-{how}"] = _healed_of(case, fleet, nodes, attacks.neighbours(chosen))
+    return found, told
+
+
+def _heldout(case: Case, told: dict[str, Any]) -> tuple[Logits, dict[str, Any]]:
+    """Models of other keys without the group, which delete what the streams asked of the oracles: oracles of theirs."""
+    fleet, nodes, mine = _trained(case, HELDOUT)
+    found = {"states": fleets.states(case, fleet, nodes)}
+    for how, chosen in told[ORACLE]["streams"].items():
+        found[f"own-{how}"] = _healed_of(case, fleet, nodes, np.array(chosen))
+    return found, mine
+
+
+def _healed_of(case: Case, fleet: Fleet, nodes: Nodes, chosen: np.ndarray) -> np.ndarray:
+    gone = np.zeros(fleet.member.shape, bool)
+    np.put_along_axis(gone, chosen, True, axis=1)
+    return _whole(case, fleet, fleets.heal(case, fleet, nodes, gone))

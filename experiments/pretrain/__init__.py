@@ -1,0 +1,1 @@
+"""Pre-training of the small ViTs that S3T adapts."""

@@ -1,0 +1,1 @@
+"""Pages, tables and estimates. Stands on core alone."""

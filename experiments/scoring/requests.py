@@ -1,0 +1,114 @@
+"""A deletion request carried out on every lane of a fleet, by any algorithm, until it is fulfilled."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.core import fleet
+from experiments.data.datasets import hash_uniform, lowest
+from unlearn import ALGORITHMS, Outcome, Request, unlearn_until
+from unlearn.base import Array, Batch, Model
+from unlearn.losses import correct, cross_entropy, weighted_mean
+
+
+class Setting(NamedTuple):
+    """How a request is carried out: learning rate, clipping by the global norm (0: none), budget, batch size (0: full)."""
+
+    learning_rate: float
+    clip: float
+    max_steps: int
+    batch_size: int
+
+
+class RequestData(NamedTuple):
+    """What one request needs; the program's arguments, shared by all lanes.
+
+    forget, retain: training examples.  watch: held-out examples that should stay, for the curve.
+    """
+
+    forget: Batch
+    retain: Batch
+    watch: Batch
+
+
+def make_request(model: Model, name: str, setting: Setting, options: dict[str, Any], loops: bool) -> Callable:
+    """`((params, raw key, target) of all lanes, data) -> Outcome` of all lanes, with one compilation per setting's shape.
+
+    A lane stops once its forget accuracy is at or below its target: 0 for a class, the oracle's accuracy for random data.
+    """
+    run = _runner(model, name, setting.clip, setting.max_steps, setting.batch_size, tuple(sorted(options.items())), loops)
+    return functools.partial(run, setting.learning_rate)
+
+
+@functools.lru_cache(maxsize=64)
+def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: int, options: tuple, loops: bool) -> Callable:
+    def rate(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+        return optax.chain(optax.clip_by_global_norm(clip), optimizer) if clip else optimizer
+
+    def draw(data: tuple, key: Array, step: Array) -> Request:
+        request, _ = data
+        part = lambda k, batch: _rows(jax.random.fold_in(k, step), batch, batch_size)  # noqa: E731
+        keys = jax.random.split(key)
+        retained = batch_size or request.forget["weight"].shape[0]
+        return Request(part(keys[0], request.forget), _rows(jax.random.fold_in(keys[1], step), request.retain, retained))
+
+    def observe(params: Any, data: tuple) -> dict[str, Array]:
+        request, _ = data
+        seen = {}
+        for which in ("forget", "watch"):
+            batch = getattr(request, which)
+            logits = model.apply(params, batch["x"], jax.random.key(0))
+            seen[f"{which}_accuracy"] = weighted_mean(correct(logits, batch["y"]), batch["weight"])
+            seen[f"{which}_loss"] = weighted_mean(cross_entropy(logits, batch["y"]), batch["weight"])
+        return seen
+
+    def criterion(seen: dict[str, Array], data: tuple) -> Array:
+        return seen["forget_accuracy"] <= data[1]
+
+    def runner(learning_rate: Any) -> Callable:
+        algorithm = ALGORITHMS[name](model, rate(optax.sgd(learning_rate)), **dict(options))
+        return unlearn_until(algorithm, draw, observe, criterion, max_steps, unroll=loops)
+
+    by_rate = functools.lru_cache(maxsize=4)(runner)
+
+    def single(lane: tuple, data: RequestData, learning_rate: Any) -> Outcome:
+        params, raw, target = lane
+        run = by_rate(learning_rate) if loops else runner(learning_rate)
+        return run(params, (data, target), jax.random.wrap_key_data(raw))
+
+    over = fleet.over_lanes(single, loops, compiled=not loops)
+    return lambda learning_rate, lanes, data: over(lanes, data, learning_rate if loops else jnp.float32(learning_rate))
+
+
+def _rows(key: Array, batch: Batch, count: int) -> Batch:
+    examples = batch["weight"].shape[0]
+    if not count or count >= examples:
+        return batch
+    return jax.tree.map(lambda leaf: leaf[jax.random.randint(key, (count,), 0, examples)], batch)
+
+
+def parts(ids: np.ndarray, count: int, overlap: float, seed: int) -> list[np.ndarray]:
+    """Who is asked for in each part of a request, [examples] bool each: cut by id, with a share of the part before."""
+    place = hash_uniform(ids, "part", seed) * count
+    return [(place >= i - overlap) & (place < i + 1) for i in range(count)]
+
+
+def subsample(batch: Batch, most: int, purpose: str) -> Batch:
+    """At most `most` examples (0: all), in the order they stand; which, follows from purpose and ids alone."""
+    if not most or len(batch["id"]) <= most:
+        return batch
+    positions = lowest(batch["id"], most, purpose, 0)
+    return {name: leaf[positions] for name, leaf in batch.items()}
+
+
+def padded(batch: Batch, size: int) -> Batch:
+    """The batch filled up to `size` rows with zeros of weight 0."""
+    missing = size - len(batch["id"])
+    return {name: np.concatenate([leaf, np.zeros((missing, *leaf.shape[1:]), leaf.dtype)]) for name, leaf in batch.items()}

@@ -1,0 +1,1 @@
+"""How a fleet of models is trained."""

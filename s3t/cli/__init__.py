@@ -1,0 +1,1 @@
+"""Arguments and printed answers of `python -m s3t`."""

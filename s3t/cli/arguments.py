@@ -1,0 +1,182 @@
+"""The arguments of each command of `python -m s3t`, and how their text becomes values."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from s3t.plans.planners import PLANNERS
+
+IDS = "12,17,...|@FILE"
+FROM_FILE = "@FILE reads them from a file, @- from standard input, between commas or white space"
+
+
+def planner_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Arguments of every command that makes a plan."""
+    parser.add_argument("--planner", required=required, choices=PLANNERS, help="how to choose what is trained")
+    parser.add_argument("--slices", required=required, type=int, metavar="L", help="slices of a shard")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="B",
+        help="sequences; for greedy FLOPs; of no use to a planner with plans of one size",
+    )
+    parser.add_argument(
+        "--prior", type=numbers, metavar="p1,p2,...", help="probability that a deletion hits each slice; uniform by default"
+    )
+
+
+def simulate_arguments(parser: argparse.ArgumentParser) -> None:
+    """A plan, and streams of deletions against it."""
+    planner_arguments(parser)
+    parser.add_argument("--shards", required=True, type=int, metavar="m", help="models of the ensemble")
+    parser.add_argument("--streams", type=int, default=10_000, metavar="N", help="independent streams of deletions")
+    parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the streams")
+    parser.add_argument(
+        "--stream",
+        default="independent",
+        choices=("independent", "bursts", "adaptive"),  # simulate.STREAMS, which brings scipy
+        help="requests independent of each other (default), in bursts on one shard, or those that do the most harm",
+    )
+    parser.add_argument("--burst", type=int, default=1, metavar="K", help="requests of a burst")
+    parser.add_argument(
+        "--after", type=whole_numbers, default=[], metavar="k1,k2,...", help="tell the depth served after so many requests"
+    )
+    parser.add_argument(
+        "--quality",
+        type=numbers,
+        metavar="F0,...,FL",
+        help="what a shard is worth at each depth from 0 to L, as measured: tell its mean, too",
+    )
+
+
+def store_arguments(parser: argparse.ArgumentParser) -> None:
+    """The argument of every command about a store."""
+    parser.add_argument("--store", required=True, metavar="DIR", help="directory of the store")
+
+
+def source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where things lie on this machine."""
+    parser.add_argument(
+        "--arguments", type=json_object, default={}, metavar="JSON", help="keyword arguments of the store's factory"
+    )
+
+
+def train_arguments(parser: argparse.ArgumentParser) -> None:
+    """A store, and what to make it from if there is none."""
+    store_arguments(parser)
+    source_arguments(parser)
+    planner_arguments(parser, required=False)
+    parser.add_argument("--shards", type=int, metavar="m", help="models of the ensemble")
+    parser.add_argument("--factory", metavar="MODULE:FUNCTION", help="makes model and data")
+    parser.add_argument("--hyper", type=json_object, metavar="JSON", help="what the factory calls its hyper-parameters")
+    parser.add_argument("--seed", type=seed, metavar="S", help="root key of every random draw; 0 by default")
+
+
+def heal_arguments(parser: argparse.ArgumentParser) -> None:
+    """A store."""
+    store_arguments(parser)
+    source_arguments(parser)
+
+
+def delete_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which examples, and the name of the request."""
+    store_arguments(parser)
+    parser.add_argument("--ids", required=True, type=whole_numbers, metavar=IDS, help=f"examples to delete; {FROM_FILE}")
+    parser.add_argument("--request-id", metavar="R", help="a request that is repeated under its id is carried out once")
+
+
+def verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to hold against the store."""
+    store_arguments(parser)
+    parser.add_argument(
+        "--expect-head",
+        action="append",
+        default=[],
+        metavar="H",
+        help="a head from an earlier answer, which the ledger must still hold; may be given several times",
+    )
+    parser.add_argument(
+        "--replay", type=which_nodes, metavar="all|N|IDENTITY", help="train nodes once more and compare their bytes"
+    )
+    parser.add_argument(
+        "--prove",
+        type=whole_numbers,
+        metavar=IDS,
+        help="prove of each serving node whether it was trained on these examples",
+    )
+    source_arguments(parser)
+
+
+def predict_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which examples, and how the shards' answers become one."""
+    store_arguments(parser)
+    source_arguments(parser)
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--ids", type=whole_numbers, metavar=IDS, help=f"training examples, deleted ones too; {FROM_FILE}")
+    asked.add_argument("--split", metavar="S", help="a split of the store's factory, such as test")
+    parser.add_argument(
+        "--aggregate",
+        choices=("mean", "depth", "all"),  # serve.AGGREGATES, which brings jax
+        default="mean",
+        help="mean of the shards' logits (default), mean weighted by the depth served, or mean of all that survives",
+    )
+
+
+# --- Values -----------------------------------------------------------------------------------------------------------
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers between commas."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers between commas, got {text!r}") from None
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Whole numbers between commas, or those of a file."""
+    parts = words_of(text[1:]) if text.startswith("@") else [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not (len(part) <= 20 and part.isascii() and part.removeprefix("-").isdecimal()):  # int takes 1_2 for 12
+            raise argparse.ArgumentTypeError(
+                f"expected whole numbers between commas, got {part!r:.80}: nothing was changed"
+            )
+    return [int(part) for part in parts]
+
+
+def words_of(path: str) -> list[str]:
+    """What a file, or standard input for -, holds between commas or white space: a command line is short."""
+    try:
+        words = (sys.stdin.read() if path == "-" else Path(path).read_text()).replace(",", " ").split()
+    except (OSError, ValueError) as error:  # the latter of bytes that are no text
+        raise argparse.ArgumentTypeError(f"{path!r} cannot be read ({error}): nothing was changed") from None
+    if not words:
+        raise argparse.ArgumentTypeError(f"{path!r} holds no whole number: nothing was changed")
+    return words
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to 2^32 - 1, of which keys tell all apart."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < 1 << 32):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {(1 << 32) - 1}, got {text!r:.80}")
+    return int(text)
+
+
+def which_nodes(text: str) -> str | int:
+    """All nodes, a number of them, or one by its identity."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else text
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"expected a JSON object, got {text!r:.80}")
+    return value

@@ -1,0 +1,95 @@
+"""The results of the commands of `python -m s3t` in words; with --json they are printed as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from s3t.plans import structure
+
+Result = dict[str, Any]
+
+
+def plan_text(result: Result) -> str:
+    """A plan as a tree with its cost."""
+    lines = [structure.render(tuple(node) for node in result["nodes"]), ""]
+    lines += [f"stages: {result['stages']} in {len(result['sequences'])} sequences"]
+    lines += [
+        f"FLOPs: {result['flops_plain']:.6g}, {result['flops_cached']:.6g} with cached prefixes (forward passes per epoch)"
+    ]
+    if result["depth_served"] is not None:
+        depths = ", ".join(f"{depth:.4g}" for depth in result["depth_served"].values())
+        lines += [f"expected depth after 0, 1, ... distinct slices are gone: {depths}"]
+    return "\n".join(lines)
+
+
+def simulate_text(result: Result) -> str:
+    """Requests survived, in words."""
+
+    def shown(found: Result, digits: int = 2) -> str:
+        low, high = found["ci95"]
+        return f"{found['mean']:.{digits}f} (95%: {low:.{digits}f} to {high:.{digits}f})"
+
+    lines = [
+        f"requests until the first shard has no model: {shown(result['deletions_to_first_dead_shard'])}",
+        f"requests until no shard has a model: {shown(result['deletions_to_rebuild'])}",
+    ]
+    if "closed_form" in result:
+        lines += [f"expected by the closed form: {result['closed_form']:.2f}"]
+    for one in result.get("after", []):
+        quality = f", quality {shown(one['quality'], 4)}" if "quality" in one else ""
+        lines += [f"after {one['requests']} requests: depth {shown(one['depth'])}{quality}"]
+    return "\n".join(lines)
+
+
+def status_text(result: Result) -> str:
+    """A store in a few lines."""
+    nodes = result["nodes"]
+    requests = ", ".join(f"{count} {state}" for state, count in result["requests"].items()) or "none"
+    depth = ", ".join(map(str, result["depth"]))
+    lines = [
+        f"{'ok' if result['ok'] else 'not ok'}, {result['state']}: depth served by shard {depth}",
+        f"nodes: {nodes['live']} live, {nodes['missing']} missing, {nodes['leftovers']} files to be removed",
+        f"examples: {result['examples']}, {result['deleted']} of them deleted",
+        f"requests: {requests}",
+        f"head: {result['head']} after {result['rows']} rows",
+    ]
+    return "\n".join([*lines, *(f"problem: {problem}" for problem in result["problems"])])
+
+
+def delete_text(result: Result) -> str:
+    """A deletion in words."""
+    lines = [f"request {result['request']}: {len(result['ids'])} examples deleted, {result['nodes_dropped']} nodes dropped"]
+    lines += [f"{what}: {', '.join(map(str, result[what]))}" for what in ("already", "unknown") if result[what]]
+    return "\n".join([*lines, f"head: {result['head']} (acknowledged in {result['acknowledged_ms']:.2f} ms)"])
+
+
+def verify_text(result: Result) -> str:
+    """A proof in words."""
+    lines = [f"problem: {problem}" for problem in result["problems"]]
+    if result["ok"]:
+        lines += [
+            f"ok: none of {result['nodes']} serving nodes holds one of {result['deleted']} deleted examples",
+            f"head: {result['head']} after {result['rows']} rows",
+        ]
+    for proof in result.get("proofs", ()):
+        holders = sum(node["holds"] for node in proof["nodes"])
+        lines += [f"id {proof['id']}: {holders} of {len(proof['nodes'])} serving nodes hold it (--json prints the proofs)"]
+    if found := result.get("replay"):
+        kinds = ("identical", "differs", "damaged", "not replayable here")
+        lines += ["replayed: " + ", ".join(f"{len(found[kind])} {kind}" for kind in kinds)]
+        lines += [f"not replayable here: {reason}" for reason in found["reasons"]]
+    return "\n".join(lines)
+
+
+def predict_text(result: Result) -> str:
+    """Predicted labels, and what predicted them."""
+    lines = [f"{one}: {label}" for one, label in zip(result["ids"], result["labels"], strict=True)]
+    lines += [f"problem: {problem}; heal the store" for problem in result["problems"]]
+    return "\n".join([*lines, f"depth served by shard {', '.join(map(str, result['depth']))}", f"head: {result['head']}"])
+
+
+def trained_text(result: Result) -> str:
+    """What was trained, and what is served."""
+    lines = [f"trained: {result['trained']} nodes, {result['discarded']} in vain; {result['skipped']} have no examples"]
+    lines += [f"healed: {', '.join(result['healed'])}"] if result["healed"] else []
+    return "\n".join([*lines, status_text(result)])

@@ -1,0 +1,1 @@
+"""What is done with a store: make and heal, prove, answer."""

@@ -1,0 +1,53 @@
+"""What the bytes of a node depend on beside its identity: libraries, device and threads of this process."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from s3t.store.certificates import digest
+
+OF_NO_MATTER = ("--xla_dump", "--xla_force_host_platform_device_count")  # the number of devices is recorded itself
+
+
+def here() -> dict[str, Any]:
+    """The stack of this process, a JSON object; to it come the shape and the text of a node's program.
+
+    Returns:
+      jax, jaxlib, platform, runtime, device, devices, flags (of XLA), and on a CPU processor, features and threads.
+    """
+    device = jax.devices()[0]
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    common = {
+        "jax": jax.__version__,
+        "jaxlib": jax.lib.__version__,
+        "platform": device.platform,
+        "runtime": device.client.platform_version,
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "flags": sorted(flag for flag in flags if not flag.startswith(OF_NO_MATTER)),
+    }
+    return common | (_processor() if device.platform == "cpu" else {})
+
+
+def _processor() -> dict[str, Any]:
+    """XLA compiles for the features of the processor and divides sums among threads."""
+    try:
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()]
+    except OSError:  # no Linux
+        lines = []
+    said = {name.strip(): value.strip() for name, _, value in lines}
+    return {
+        "processor": said.get("model name") or platform.processor() or platform.machine(),
+        "features": digest("features", sorted((said.get("flags") or said.get("Features") or "").split())),
+        "threads": int(os.environ.get("NPROC") or _cores()),  # XLA asks NPROC first
+    }
+
+
+def _cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

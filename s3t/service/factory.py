@@ -1,0 +1,45 @@
+"""The factory that a manifest names, resolved: it makes model, recipe and data of a store."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from s3t.store.manifests import Manifest
+from s3t.training.source import Source
+
+
+def source_of(factory: str, hyper: Mapping[str, Any], arguments: Mapping[str, Any]) -> Source:
+    """What a manifest's factory makes.
+
+    Raises:
+      ValueError: no such function, arguments that it does not take, or something else than a source; what it raises itself.
+    """
+    module, _, function = factory.partition(":")
+    if not module or not function:
+        raise ValueError(f"a factory is named module:function, got {factory!r:.80}")
+    try:
+        make = getattr(importlib.import_module(module), function)
+        inspect.signature(make).bind(hyper, **arguments)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"the factory {factory} cannot be found: {error}") from None
+    except TypeError as error:
+        raise ValueError(f"the factory {factory} does not take these arguments: {error}") from None
+    source = make(hyper, **arguments)
+    if not isinstance(source, Source):
+        raise ValueError(f"the factory {factory} gives a {type(source).__name__}: name one that gives an s3t.source.Source")
+    return source
+
+
+def source_for(manifest: Manifest, arguments: Mapping[str, Any]) -> Source:
+    """What the factory of a store makes; arguments given now come before those of the manifest."""
+    return source_of(manifest.factory, source_hyper(manifest), {**manifest.arguments, **arguments})
+
+
+def source_hyper(manifest: Manifest) -> dict[str, Any]:
+    """What the factory of a store was called with."""
+    if "source" not in manifest.hyper:
+        raise ValueError("the store was not made by `python -m s3t train`: nothing says how to train its nodes")
+    return manifest.hyper["source"]

@@ -1,0 +1,96 @@
+"""What a store hands to training: how its nodes are trained, the examples of its slices, and what is trained already."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from s3t.plans.partition import Places
+from s3t.plans.structure import Node
+from s3t.store import disk, records
+from s3t.store.certificates import canonical
+from s3t.store.disk import Outdated, Store
+from s3t.store.manifests import Manifest, plan_of
+from s3t.training import schedule, stages
+from s3t.training.schedule import Setup
+from s3t.training.source import Source, from_tensors
+from s3t.training.stages import Shape, Slices, Trained
+from unlearn import tree
+
+Compartments = Mapping[tuple[int, int], Sequence[int]]  # (shard, slice) -> ids, ascending
+Serving = dict[tuple[int, Node], records.Node]
+
+
+def setup_of(manifest: Manifest, source: Source) -> Setup:
+    """How the nodes of a store are trained.
+
+    Raises:
+      ValueError: a source that is not the one of the manifest, or a manifest of another version.
+    """
+    if canonical(source.hyper) != canonical(manifest.hyper["source"]):
+        raise ValueError("the factory gives other hyper-parameters than the store was made with: take that factory")
+    if tree.digest(source.frozen) != manifest.backbone:
+        raise ValueError("the backbone is not the one that the store was made with: give the arguments that lead to it")
+    try:
+        shapes = tuple(Shape(**shape) for shape in manifest.hyper["shapes"])
+    except (KeyError, TypeError):
+        raise ValueError("the store was made for programs of another version: take that version") from None
+    return Setup(source, plan_of(manifest), manifest.shards, root_key(manifest.root_key), shapes)
+
+
+def root_key(seed: int) -> jax.Array:
+    """The key that every draw of a store's training is folded from.
+
+    Raises:
+      ValueError: a seed that it would not tell from another one.
+    """
+    if not 0 <= seed < 1 << 32:
+        raise ValueError(f"the seed is {seed}: give a whole number from 0 to {(1 << 32) - 1}")  # a larger one is cut off
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def serving(store: Store) -> Serving:
+    """The nodes that may serve by place, the last one to be published if a place has several."""
+    return {(node.shard, node.slices): node for node in disk.live(store)}
+
+
+def compartments(setup: Setup, held: Compartments) -> Slices:
+    """The examples of some slices in their compartments, fetched from the source; all other compartments are empty.
+
+    Raises:
+      ValueError: an id that the source lacks; more examples than a compartment has room for.
+    """
+    rows = sorted((one, shard, s) for (shard, s), ids in held.items() for one in ids)
+    ids, shard, slice_ = np.array(rows, np.int64).reshape(-1, 3).T
+    x, y = setup.source.fetch(ids)
+    places = Places(shard.astype(np.int32), slice_.astype(np.int32))
+    return stages.arrange(x, y, ids, places, setup.shards, setup.plan.slices, setup.shapes[0].capacity)
+
+
+def reader(store: Store, setup: Setup, served: Serving) -> Callable[[int, Node], Trained]:
+    """(shard, node) -> what a serving node owns, read once.
+
+    The function raises Outdated if the node serves no more, and ValueError if its file is damaged.
+    """
+    source = setup.source
+
+    @functools.cache
+    def read(shard: int, node: Node) -> Trained:
+        try:
+            _, tensors = disk.load(store, served[shard, node])
+        except (KeyError, ValueError):
+            if served.get((shard, node)) in disk.live(store):
+                raise
+            raise Outdated(f"node {list(node)} of shard {shard} serves no more") from None
+        return from_tensors(source.backbone, source.recipe.lora, setup.plan.slices, len(node), tensors)
+
+    return read
+
+
+def stack_of(here: Mapping[str, Any], call: schedule.Call) -> dict[str, Any]:
+    """The stack of a node: of this process, and of the program that made it."""
+    return {**here, "shape": call.shape._asdict(), "program": call.program}

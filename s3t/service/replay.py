@@ -1,0 +1,113 @@
+"""Proof by replay: a serving node is trained once more from its certificate, and its bytes are compared.
+
+`s3t.service.verify` shows that ledger, certificates and files agree with each other; parameters that were forged along with
+all of them show here. Training is handed the examples that the ledger has for the node, no deleted one among them, and the
+node's ancestors as published. Bytes are a function of the stack too, so a node of another stack is not judged: a forger may
+claim one, and who wants proof asks how many nodes were "proved".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from s3t.service import environment, inputs
+from s3t.service.retraining import Again, again
+from s3t.store import database, disk
+from s3t.store.certificates import Certificate, digest, parameters_digest
+from s3t.store.disk import Store
+from s3t.store.records import Node
+from s3t.training.schedule import Setup
+from s3t.training.source import Source, to_tensors
+
+FOUND = IDENTICAL, DIFFERS, DAMAGED, ELSEWHERE = "identical", "differs", "damaged", "not replayable here"
+
+
+class Verdict(NamedTuple):
+    """What came of a replay: identical, differs, damaged, or not replayable here; and why, if there is more to say."""
+
+    node: str
+    found: str
+    why: str = ""
+
+
+def replay(store: Store, source: Source, which: str | int = "all") -> dict[str, Any]:
+    """Train serving nodes once more and compare their bytes with what was published. Nothing is changed.
+
+    Args:
+      store: the store.
+      source: what its factory makes.
+      which: "all", the identity of a serving node, or a number: so many, drawn by a hash of the ledger's head.
+
+    Returns:
+      ok, false if a node differs or is damaged; problems, one line each; proved, how many nodes are identical; the
+      identities of the nodes that are "identical", of those that "differs", "damaged" and "not replayable here" apply to;
+      reasons, of the last.
+
+    Raises:
+      ValueError: no such node, or a source that is not the store's.
+    """
+    setup = inputs.setup_of(store.manifest, source)
+    verdicts = _judged(store, setup, chosen(store, which))
+    serving = set(disk.names(disk.live(store)))  # what was dropped while we looked may have lost its file
+    verdicts = [verdict for verdict in verdicts if verdict.node in serving]
+    named = {found: [one.node for one in verdicts if one.found == found] for found in FOUND}
+    problems = [f"node {one.node}: {one.why}" for one in verdicts if one.found in (DIFFERS, DAMAGED)]
+    reasons = sorted({verdict.why for verdict in verdicts if verdict.found == ELSEWHERE})
+    return {"ok": not problems, "problems": problems, "proved": len(named[IDENTICAL]), **named, "reasons": reasons}
+
+
+def chosen(store: Store, which: str | int) -> list[Node]:
+    """The serving nodes that `replay` is asked for, in the order of their publication."""
+    nodes = list(disk.live(store))
+    if which == "all":
+        return nodes
+    if isinstance(which, int):
+        if which < 1:
+            raise ValueError(f"{which} nodes trained once more prove nothing: give 1 or more, or all")
+        head = database.head(store.ledger).digest
+        drawn = sorted(nodes, key=lambda node: digest("sample", [head, node.identity]))[:which]
+        return [node for node in nodes if node in drawn]
+    found = [node for node in nodes if node.identity == which]
+    if not found:
+        raise ValueError(f"no serving node is called {which:.80}: give one of them, a number or all")
+    return found
+
+
+def _judged(store: Store, setup: Setup, nodes: Sequence[Node]) -> list[Verdict]:
+    here = environment.here()
+    verdicts, todo = [], dict[Node, Certificate]()
+    for node in nodes:
+        try:
+            certificate, _ = disk.load(store, node)
+        except ValueError as error:
+            verdicts.append(Verdict(node.identity, DAMAGED, str(error)))
+            continue
+        stack = {**here, "shape": setup.shapes[len(node.slices) - 1]._asdict(), "program": certificate.stack.get("program")}
+        if other := _other(certificate.stack, stack):
+            verdicts.append(Verdict(node.identity, ELSEWHERE, other))
+        else:
+            todo[node] = certificate
+    return [*verdicts, *(_verdict(todo[made.node], made) for made in again(store, setup, here, todo))]
+
+
+def _verdict(certificate: Certificate, made: Again) -> Verdict:
+    """What is to be said of a node that was trained once more."""
+    name = made.node.identity
+    if made.trained is None:
+        return Verdict(name, ELSEWHERE, made.why)
+    if other := _other(certificate.stack, made.stack):
+        return Verdict(name, ELSEWHERE, other)
+    if parameters_digest(to_tensors(made.trained)) == certificate.output:
+        return Verdict(name, IDENTICAL)
+    return Verdict(name, DIFFERS, "training gives other bytes than were published")
+
+
+def _other(recorded: Mapping[str, Any], stack: Mapping[str, Any]) -> str:
+    """In what two stacks differ, in words."""
+    names = sorted(name for name in recorded.keys() | stack.keys() if recorded.get(name) != stack.get(name))
+    return "; ".join(f"{name} was {_short(recorded.get(name))}, here it is {_short(stack.get(name))}" for name in names)
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)

@@ -1,0 +1,270 @@
+"""A process that answers from a store: what it holds in memory follows the ledger before every answer.
+
+The ledger's head is read before each batch and once more when its logits are there. If a node that took part was dropped
+meanwhile, they are thrown away and computed anew. So no answer is given that used a node dropped before its last look:
+whoever deletes, and asks after the acknowledgement, is answered without the nodes that held the example.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from s3t.plans.structure import at_depth
+from s3t.service import ensemble
+from s3t.service.ensemble import Bank, Part, Table
+from s3t.service.inputs import setup_of
+from s3t.store import database, disk, files, records
+from s3t.store.database import Head
+from s3t.store.disk import Store
+from s3t.store.files import Stamp
+from s3t.store.manifests import plan_of
+from s3t.training.adapters import Lora
+from s3t.training.backbone import Backbone
+from s3t.training.source import Source, from_tensors
+
+Tree = Any
+
+BATCH_SIZE = 64
+
+
+class Seat(NamedTuple):
+    """A node in memory.
+
+    node: as the ledger has it.
+    parent: digest of its parent's certificate, None at depth 1.
+    row: its row in the bank of its depth.
+    """
+
+    node: records.Node
+    parent: str | None
+    row: int
+
+
+class View(NamedTuple):
+    """What is served while the ledger stays as it is.
+
+    head: of the ledger.
+    seats: identity -> the node's seat, of every live node with a whole file.
+    table: who answers.
+    depth: for each shard the depth served, 0 if it has no model.
+    damaged: the files of live nodes that are missing or altered, one line each; others answer in their place.
+    stamps: of these files by identity, so that one that is put back is seen without a word of the ledger.
+    """
+
+    head: Head
+    seats: dict[str, Seat]
+    table: Table
+    depth: tuple[int, ...]
+    damaged: tuple[str, ...] = ()
+    stamps: tuple[tuple[str, Stamp | None], ...] = ()
+
+
+class Answer(NamedTuple):
+    """What the ensemble says.
+
+    logits: [examples, classes].
+    depth: for each shard the depth served, 0 if it has no model.
+    head: digest of the ledger's head at which it is so.
+    """
+
+    logits: np.ndarray
+    depth: tuple[int, ...]
+    head: str
+
+
+class Server:
+    """An open store that answers, of one process and one thread.
+
+    It is no NamedTuple of arrays: rows are overwritten in place, so that there is never a second copy of the bank in which
+    a dropped node lives on.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        backbone: Backbone,
+        frozen: Tree,
+        lora: Lora,
+        *,
+        aggregate: str = "mean",
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
+        """Load every live node whose file is what was published.
+
+        Args:
+          store: an open store.
+          backbone, frozen, lora: the model that its nodes were trained with.
+          aggregate: one of `serve.AGGREGATES`.
+          batch_size: examples that run at once.
+
+        Raises:
+          ValueError: a file that does not fit the model.
+        """
+        self.store, self.backbone, self.lora = store, backbone, lora
+        self.aggregate, self.batch_size = aggregate, batch_size
+        self.plan = plan_of(store.manifest)
+        self.frozen = jax.device_put(frozen)
+        self.ensemble = ensemble.make_ensemble(backbone, lora, self.plan.slices)
+        self.shapes = ensemble.part_shapes(backbone, lora, self.plan)
+        live = Counter(len(node.slices) for node in disk.live(store))  # more, if a place was trained again with more data
+        depths = range(1, 1 + len(self.shapes))
+        self.rows = [max(store.manifest.shards * len(at_depth(self.plan, depth)), live[depth]) for depth in depths]
+        self.bank: Bank = ensemble.make_bank(self.shapes, self.rows)
+        self.view = View(Head(0, ""), {}, *self._table({}))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Let memory follow the ledger: rows of dropped nodes become 0, new nodes get free rows.
+
+        A node whose file is missing or altered stays out, and what is below it answers no more, until a heal restores it.
+
+        Raises:
+          ValueError: a file that does not fit the model; nothing is changed.
+        """
+        while database.head(self.store.ledger) != self.view.head or self._other_files():
+            self._follow()
+
+    def predict(self, x: np.ndarray) -> Answer:
+        """The ensemble's logits of some examples, all by the same nodes.
+
+        Args:
+          x: [examples, ...], at least one.
+
+        Raises:
+          ValueError: no shard has a model; as `refresh`; logits that are not finite.
+        """
+        if not len(x):
+            raise ValueError("there is nothing to predict: give at least one example")
+        while True:
+            self.refresh()
+            if not any(self.view.depth):
+                lost = any(disk.trainable(self.store, *place) for place in disk.missing(self.store))
+                what = (
+                    "train the store" if lost or self.view.damaged else "it has no example left to train on: make another"
+                )
+                raise ValueError(f"{disk.REBUILD}: no shard has a model, so that nothing can be predicted; {what}")
+            logits = np.concatenate(
+                [self._logits(x[at : at + self.batch_size]) for at in range(0, len(x), self.batch_size)]
+            )
+            if not self._outdated():
+                break
+        if not np.isfinite(logits).all():
+            raise ValueError("the logits are not finite: a node diverged in training; train the store with a smaller rate")
+        return Answer(logits, self.view.depth, self.view.head.digest)
+
+    def _logits(self, x: np.ndarray) -> np.ndarray:
+        """Logits of at most a batch; it is filled up, so that there is one program."""
+        full = np.concatenate([x, np.repeat(x[-1:], self.batch_size - len(x), axis=0)])
+        logits: np.ndarray = jax.device_get(self.ensemble(self.frozen, full, self.bank, self.view.table))
+        return logits[: len(x)]
+
+    def _outdated(self) -> bool:
+        """Whether a node in memory has been dropped since the last look."""
+        if database.head(self.store.ledger) == self.view.head:
+            return False
+        return not self.view.seats.keys() <= set(disk.names(disk.live(self.store)))
+
+    def _other_files(self) -> bool:
+        """Whether a file that was found damaged is another one now: who restored it may have died before it said so."""
+        return any(self._stamp(name) != stamp for name, stamp in self.view.stamps)
+
+    def _stamp(self, identity: str) -> Stamp | None:
+        return files.stamp(disk.file_of(self.store, identity))
+
+    def _follow(self) -> None:
+        """One step after the ledger."""
+        head, nodes = self._snapshot()
+        live = {node.identity: node for node in nodes}
+        for depth, count in Counter(len(node.slices) for node in nodes).items():
+            if count > self.rows[depth - 1]:
+                raise ValueError(f"{count} nodes of depth {depth} live, room is for {self.rows[depth - 1]}: serve anew")
+        new = [node for name, node in live.items() if name not in self.view.seats]
+        read, damaged, stamps = {}, [], []
+        for node in new:  # before anything is changed
+            stamp = self._stamp(node.identity)  # before it is read
+            try:
+                certificate, tensors = disk.load(self.store, node)
+            except ValueError as error:
+                damaged.append(str(error))
+                stamps.append((node.identity, stamp))
+            else:
+                read[node] = certificate.parent, self._part(node, tensors)
+        seats = {name: seat for name, seat in self.view.seats.items() if name in live}
+        for name, seat in self.view.seats.items():
+            if name not in live:
+                self._put(seat, ensemble.blank(self.shapes[len(seat.node.slices) - 1]))
+        for node, (parent, part) in read.items():
+            seats[node.identity] = Seat(node, parent, self._free(seats.values(), len(node.slices)))
+            self._put(seats[node.identity], part)
+        self.view = View(head, seats, *self._table(seats), tuple(damaged), tuple(stamps))
+
+    def _snapshot(self) -> tuple[Head, tuple[records.Node, ...]]:
+        with self.store.ledger:
+            self.store.ledger.execute("BEGIN")  # head and nodes of one moment
+            return database.head(self.store.ledger), disk.live(self.store)
+
+    def _part(self, node: records.Node, tensors: Mapping[str, np.ndarray]) -> Part:
+        """What a node owns."""
+        try:
+            trained = from_tensors(self.backbone, self.lora, self.plan.slices, len(node.slices), tensors)
+        except ValueError as error:
+            raise ValueError(f"node {node.identity}: {error}") from None
+        return Part(trained.slot, trained.head)
+
+    def _free(self, seats: Iterable[Seat], depth: int) -> int:
+        """The first free row of a depth."""
+        taken = {seat.row for seat in seats if len(seat.node.slices) == depth}
+        return next(row for row in range(self.rows[depth - 1]) if row not in taken)
+
+    def _put(self, seat: Seat, part: Part) -> None:
+        at = len(seat.node.slices) - 1
+        self.bank = (*self.bank[:at], ensemble.put(self.bank[at], seat.row, part), *self.bank[at + 1 :])
+
+    def _table(self, seats: dict[str, Seat]) -> tuple[Table, tuple[int, ...]]:
+        """Who answers, and how deep each shard serves; of several nodes of one place the last to be published."""
+        chains: list[dict[tuple[int, ...], tuple[int, ...]]] = [{} for _ in range(self.store.manifest.shards)]
+        rows: dict[str | None, tuple[int, ...]] = {None: ()}  # by the certificate of the deepest
+        for seat in sorted(seats.values(), key=lambda seat: len(seat.node.slices)):
+            if seat.parent in rows:
+                rows[seat.node.certificate] = (*rows[seat.parent], seat.row)
+                chains[seat.node.shard][seat.node.slices] = rows[seat.node.certificate]
+        table = ensemble.make_table(self.plan, chains, self.aggregate)
+        return table, tuple(max(map(len, family), default=0) for family in chains)
+
+
+def predict(store: Store, source: Source, ids: Sequence[int] | None, split: str | None, aggregate: str) -> dict[str, Any]:
+    """What a store's ensemble says of examples.
+
+    Args:
+      store: an open store.
+      source: what its factory makes.
+      ids: training examples, or None for a whole split.
+      split: a split of the source, if ids is None.
+      aggregate: one of `serve.AGGREGATES`.
+
+    Returns:
+      ids, labels (the classes of the largest logits), logits, depth (served by each shard), head (of the ledger), problems
+      (files of nodes that are missing or altered, so that shallower ones answer).
+
+    Raises:
+      ValueError: a source that is not the store's, examples that it lacks; as `Server`.
+    """
+    setup_of(store.manifest, source)
+    asked, fetch = (np.asarray(ids), source.fetch) if split is None else source.split(split)
+    x, _ = fetch(asked)
+    size = max(1, min(BATCH_SIZE, len(asked)))
+    server = Server(store, source.backbone, source.frozen, source.recipe.lora, aggregate=aggregate, batch_size=size)
+    answer = server.predict(x)
+    return {
+        "ids": asked.tolist(),
+        "labels": answer.logits.argmax(-1).tolist(),
+        "logits": answer.logits.tolist(),
+        "depth": list(answer.depth),
+        "head": answer.head,
+        "problems": list(server.view.damaged),
+    }

@@ -1,0 +1,107 @@
+"""Proof from what a store holds: nothing that serves was trained on a deleted example, and the record is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from s3t.store import audit, certificates, database, disk, manifests, records
+from s3t.store.database import Ledger
+from s3t.store.disk import Store
+
+
+def verify(root: Path | str, *expect_heads: str) -> dict[str, Any]:
+    """Prove from the ledger and the certificates that no served node holds a deleted id, and that nothing was altered.
+
+    Nothing is changed, and no writer has to wait. The tree of ids of each node is built anew from the ledger's examples.
+
+    Args:
+      root: directory of the store.
+      expect_heads: heads that the ledger had, from earlier answers; they must be in the chain still.
+
+    Returns:
+      ok; problems, one line each; and what was looked at: nodes, examples, deleted, requests, leftovers, rows, head.
+
+    Raises:
+      ValueError: there is no store, or its ledger is whole for all that is known but out of reach here or now.
+    """
+    root = Path(root)
+    text, path = disk.manifest_text(root), root / disk.LEDGER
+    try:
+        with closing(database.open(path, still=True)) as ledger, database.explained(path):
+            return _verify(root, text, ledger, expect_heads)
+    except database.Damaged as error:
+        return {"ok": False, "problems": [str(error)]}
+
+
+def _verify(root: Path, text: bytes, ledger: Ledger, expect_heads: Iterable[str]) -> dict[str, Any]:
+    faults: list[tuple[str, str]] = []
+    seen: dict[str, Any] = {}
+    with ledger:
+        ledger.execute("BEGIN")  # one snapshot
+        rows, head = database.head(ledger)
+        problems = audit.audit(ledger, manifests.digest_of(text), *expect_heads)
+        if not problems:  # else there is nothing to hold the nodes against
+            store = Store(root, manifests.parse(text, root / disk.MANIFEST), ledger)
+            nodes = disk.live(store)
+            faults = [fault for shard in range(store.manifest.shards) for fault in _faults(store, nodes, shard)]
+            left = disk.leftovers(store, disk.names(nodes))
+            seen = {"nodes": len(nodes), **records.counts(ledger), "leftovers": len(left)}
+            problems += [
+                f"node {name} was purged, but its file is there"
+                for name in records.purged(ledger)
+                if disk.file_of(store, name).exists()
+            ]
+    if faults:  # a node that was dropped while we looked may have lost its file
+        serving = set(disk.names(disk.live(store)))
+        problems += [f"node {name}: {fault}" for name, fault in faults if name in serving]
+    return {"ok": not problems, "problems": problems, **seen, "rows": rows, "head": head}
+
+
+def _faults(store: Store, nodes: Iterable[records.Node], shard: int) -> list[tuple[str, str]]:
+    """(identity, what is wrong) of the nodes of one shard."""
+    examples = records.shard_ids(store.ledger, shard)
+    deleted = {one for one, _, _, gone in examples if gone is not None}
+    family = [node for node in nodes if node.shard == shard]
+    parents = {(node.slices, node.certificate) for node in family} | {((), None)}
+    faults = []
+    for node in family:
+        try:
+            certificate, _ = disk.load(store, node)
+        except ValueError as error:
+            faults.append((node.identity, str(error)))
+            continue
+        held = records.held_by(examples, node)
+        made = store.manifest
+        claims = {
+            "was made otherwise than the manifest says": certificate[:5]
+            == (made.backbone, made.hyper, made.root_key, node.shard, node.slices),
+            "does not bear the name of its certificate": certificates.identity_of(certificate) == node.identity,
+            "was not trained on the ids that the ledger has for it": certificate.examples == len(held)
+            and certificate.ids_root == certificates.merkle_root(held),
+            "holds a deleted id": deleted.isdisjoint(held),
+            "has no serving parent": (node.slices[:-1], certificate.parent) in parents,
+        }
+        faults += [(node.identity, claim) for claim, holds in claims.items() if not holds]
+    return faults
+
+
+def proofs(store: Store, one: int) -> dict[str, Any]:
+    """Whether each serving node was trained on an id, so that a third party can check it (`s3t.store.certificates`).
+
+    Returns:
+      id, head, and of each node its certificate (as `certificate.to_json`), holds, and the proof, which
+      `check_inclusion` or `check_exclusion` checks against the certificate's ids_root.
+    """
+    found = []
+    for shard in range(store.manifest.shards):
+        examples = records.shard_ids(store.ledger, shard)
+        for node in disk.live(store):
+            if node.shard == shard:
+                tree = certificates.merkle_tree(records.held_by(examples, node))
+                proof = certificates.prove(tree, one)
+                text = certificates.to_json(disk.load(store, node)[0])
+                found.append({"certificate": text, "holds": "leaf" in proof, "proof": proof})
+    return {"id": one, "head": database.head(store.ledger).digest, "nodes": found}

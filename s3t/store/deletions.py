@@ -1,0 +1,182 @@
+"""A request to delete, from its record to its healing.
+
+It is received and deactivated in one transaction: when `delete` returns, its rows are on disk and no reader that asks the
+ledger serves an affected node any more. Later it is purged (its nodes' files are gone) and healed (what it took away was
+trained anew).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from s3t.store.certificates import whole
+from s3t.store.database import Ledger, append, begin, head
+from s3t.store.records import nodes
+
+REQUEST_LENGTH = 200
+
+
+class Deletion(NamedTuple):
+    """The answer to a request to delete.
+
+    request: its id.
+    state: "deactivated", the state that was acknowledged.
+    ids: deleted by this request, in the order asked for.
+    already: deleted before it.
+    unknown: never registered.
+    dropped: identities of the nodes that serve no more.
+    head: the ledger's head that holds the deletion; keep it as a receipt.
+    """
+
+    request: str
+    state: str
+    ids: tuple[int, ...]
+    already: tuple[int, ...]
+    unknown: tuple[int, ...]
+    dropped: tuple[str, ...]
+    head: str
+
+
+def delete(ledger: Ledger, ids: Iterable[int], request: str) -> Deletion:
+    """Delete examples in one transaction that is on disk when this returns.
+
+    A request that was carried out before is answered as it was then. Unknown and already deleted ids are named and change
+    nothing; a request of nothing else leaves no trace.
+
+    Args:
+      ids: whole numbers; repeated ones count once.
+      request: 1 to 200 characters of the caller's choice.
+
+    Raises:
+      ValueError: no id, a malformed id, a malformed request, or a request that was made for other ids; nothing is changed.
+    """
+    asked = list(dict.fromkeys(whole(ids)))
+    if not asked:
+        raise ValueError("a deletion needs at least one id")
+    if not isinstance(request, str) or not 1 <= len(request) <= REQUEST_LENGTH or not request.isprintable():
+        raise ValueError(f"a request's id is 1 to {REQUEST_LENGTH} printable characters, got {request!r:.80}")
+    with ledger:
+        begin(ledger)
+        earlier = answer(ledger, request)
+        if earlier is None:
+            return _delete(ledger, asked, request)
+    if set(asked) != {*earlier.ids, *earlier.already, *earlier.unknown}:
+        raise ValueError(f"request {request} was made before, for other ids: choose another request id")
+    return earlier
+
+
+def answer(ledger: Ledger, request: str) -> Deletion | None:
+    """What was acknowledged to a request; None if it was never made or changed nothing."""
+    row = ledger.execute(
+        "SELECT detail, digest FROM log WHERE seq = (SELECT deactivated FROM requests WHERE request = ?)", (request,)
+    ).fetchone()
+    return row and _deletion(request, json.loads(row[0]), row[1])
+
+
+def _deletion(request: str, detail: dict[str, list[Any]], digest: str) -> Deletion:
+    ids, already, unknown, dropped = (tuple(detail[field]) for field in ("ids", "already", "unknown", "nodes"))
+    return Deletion(request, "deactivated", ids, already, unknown, dropped, digest)
+
+
+def _delete(ledger: Ledger, asked: list[int], request: str) -> Deletion:
+    """Carry out a new request inside a transaction."""
+    rows = ledger.execute(
+        "SELECT id, shard, slice, registered, deleted FROM examples WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps(asked),),
+    )
+    found = {row[0]: row[1:] for row in rows}
+    fresh = [one for one in asked if one in found and found[one][-1] is None]
+    detail: dict[str, list[Any]] = {
+        "ids": fresh,
+        "already": [one for one in asked if one in found and found[one][-1] is not None],
+        "unknown": [one for one in asked if one not in found],
+        "nodes": _nodes_with(ledger, [found[one][:-1] for one in fresh]),
+    }
+    if not fresh:
+        return _deletion(request, detail, head(ledger).digest)
+    append(ledger, "received", request, {"ids": asked})
+    seq, digest = append(ledger, "deactivated", request, detail)
+    ledger.executemany("UPDATE examples SET deleted = ? WHERE id = ?", ((seq, one) for one in fresh))
+    ledger.executemany("UPDATE nodes SET dropped = ? WHERE identity = ?", ((seq, name) for name in detail["nodes"]))
+    ledger.execute("INSERT INTO requests VALUES (?, 'deactivated', ?)", (request, seq))
+    return _deletion(request, detail, digest)
+
+
+def _nodes_with(ledger: Ledger, hits: list[tuple[int, int, int]]) -> list[str]:
+    """Serving nodes that hold one of the examples (shard, slice, registered): those that have its slice and saw it."""
+    earliest: dict[tuple[int, int], int] = {}
+    for shard, slice_, registered in hits:
+        earliest[shard, slice_] = min(registered, earliest.get((shard, slice_), registered))
+    names: set[str] = set()
+    for (shard, slice_), registered in earliest.items():
+        rows = ledger.execute(
+            "SELECT identity FROM nodes WHERE shard = ? AND dropped IS NULL AND instr(slices, ?) AND as_of >= ?",
+            (shard, f",{slice_},", registered),
+        )
+        names.update(name for (name,) in rows)
+    return sorted(names)
+
+
+# --- After a deletion -------------------------------------------------------------------------------------------------
+
+
+def purge(ledger: Ledger, remove: Callable[[set[str]], None]) -> tuple[str, ...]:
+    """Remove what no longer serves and say so: requests go from deactivated to purged.
+
+    Args:
+      remove: is given the identities of all serving nodes and must make sure, durably, that no file of any other is left;
+        called while no other process can write.
+
+    Returns:
+      the requests that became purged.
+    """
+    with ledger:
+        begin(ledger)
+        remove({node.identity for node in nodes(ledger)})
+        waiting = ledger.execute(
+            "SELECT request, deactivated FROM requests WHERE state = 'deactivated' ORDER BY deactivated"
+        ).fetchall()
+        for request, deactivated in waiting:
+            names = ledger.execute("SELECT identity FROM nodes WHERE dropped = ? ORDER BY identity", (deactivated,))
+            seq = append(ledger, "purged", request, {"nodes": [name for (name,) in names]}).rows
+            ledger.execute("UPDATE nodes SET purged = ? WHERE dropped = ?", (seq, deactivated))
+            ledger.execute("UPDATE requests SET state = 'purged' WHERE request = ?", (request,))
+        return tuple(request for request, _ in waiting)
+
+
+def heal(ledger: Ledger, request: str) -> bool:
+    """Note that what a request took away has been trained anew.
+
+    Returns:
+      whether that is news; False if the request is healed already.
+
+    Raises:
+      ValueError: there is no such request, or it is not purged yet.
+    """
+    with ledger:
+        begin(ledger)
+        row = ledger.execute("SELECT state FROM requests WHERE request = ?", (request,)).fetchone()
+        if row not in (("purged",), ("healed",)):
+            raise ValueError(f"request {request} is {row[0] if row else 'unknown'}: only a purged one can be healed")
+        if row == ("healed",):
+            return False
+        ledger.execute("UPDATE requests SET state = 'healed' WHERE request = ?", (request,))
+        append(ledger, "healed", request, {})
+        return True
+
+
+def requests(ledger: Ledger, state: str) -> tuple[str, ...]:
+    """The requests in a state, oldest first."""
+    rows = ledger.execute("SELECT request FROM requests WHERE state = ? ORDER BY deactivated", (state,))
+    return tuple(request for (request,) in rows)
+
+
+def places_hit(ledger: Ledger, request: str) -> set[tuple[int, int]]:
+    """The (shard, slice) that a request deleted examples of."""
+    rows = ledger.execute(
+        "SELECT DISTINCT shard, slice FROM examples WHERE deleted = (SELECT deactivated FROM requests WHERE request = ?)",
+        (request,),
+    )
+    return set(rows)

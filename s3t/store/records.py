@@ -1,0 +1,255 @@
+"""The durable record of a store: which examples there are, which are deleted, and which nodes may serve.
+
+One SQLite file (`s3t.store.database`). The log is its truth, a chain of rows that are only ever appended
+(`s3t.store.hash_chain`); the other tables say the same in a form that is quick to ask, and `s3t.store.audit` compares the
+two. Examples are registered and nodes published here, and both are asked for; deletions are carried out in
+`s3t.store.deletions`. Any number of processes may have the file open. A reader finds out that something changed by
+comparing `database.head`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from s3t.store import hash_chain
+from s3t.store.certificates import whole
+from s3t.store.database import Head, Ledger, append, begin, head
+
+
+class Outdated(ValueError):
+    """An id that a node was trained on has been deleted meanwhile: the node must not be published."""
+
+
+class Node(NamedTuple):
+    """A published node that serves.
+
+    identity: its name.
+    shard: number of the shard.
+    slices: numbers of the slices in the order of training.
+    as_of: the row up to which the ledger was read when its ids were fixed.
+    certificate: digest of its certificate.
+    """
+
+    identity: str
+    shard: int
+    slices: tuple[int, ...]
+    as_of: int
+    certificate: str
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def manifest(ledger: Ledger) -> str:
+    """The digest of the manifest that the ledger was created with; empty if its first row is not whole."""
+    rows = ledger.execute("SELECT seq, at, kind, request, detail, digest FROM log WHERE seq = 1")
+    history, _ = hash_chain.replay(hash_chain.Row(*row) for row in rows)
+    return history.manifest[0] if history.manifest else ""
+
+
+def nodes(ledger: Ledger) -> tuple[Node, ...]:
+    """The nodes that may serve, in the order of their publication."""
+    rows = ledger.execute(
+        "SELECT identity, shard, slices, as_of, certificate FROM nodes WHERE dropped IS NULL ORDER BY published"
+    )
+    return tuple(Node(name, shard, slices_of(text), as_of, digest) for name, shard, text, as_of, digest in rows)
+
+
+def certificate_of(ledger: Ledger, identity: str) -> str:
+    """The digest of a published node's certificate.
+
+    Raises:
+      ValueError: no such node was published.
+    """
+    row = ledger.execute("SELECT certificate FROM nodes WHERE identity = ?", (identity,)).fetchone()
+    if row is None:
+        raise ValueError(f"node {identity} was never published: publish parents first")
+    return str(row[0])
+
+
+def purged(ledger: Ledger) -> tuple[str, ...]:
+    """The identities of all nodes whose files must be gone."""
+    return tuple(name for (name,) in ledger.execute("SELECT identity FROM nodes WHERE purged IS NOT NULL"))
+
+
+def members(ledger: Ledger, shard: int, slices: Sequence[int]) -> tuple[Head, tuple[int, ...]]:
+    """The ids that a node of these slices would be trained on now, ascending, and the head at which that is so."""
+    with ledger:
+        ledger.execute("BEGIN")  # one snapshot for both
+        marks = ", ".join("?" * len(slices))
+        rows = ledger.execute(
+            f"SELECT id FROM examples WHERE shard = ? AND slice IN ({marks}) AND deleted IS NULL ORDER BY id",
+            (shard, *slices),
+        )
+        return head(ledger), tuple(one for (one,) in rows)
+
+
+def shard_ids(ledger: Ledger, shard: int) -> list[tuple[int, int, int, int | None]]:
+    """(id, slice, registered, deleted) of a shard's examples, ascending; the last two are rows of the log."""
+    return ledger.execute(
+        "SELECT id, slice, registered, deleted FROM examples WHERE shard = ? ORDER BY id", (shard,)
+    ).fetchall()
+
+
+def held_by(
+    examples: Iterable[tuple[int, int, int, int | None]], node: Node, slices: Iterable[int] | None = None
+) -> list[int]:
+    """The ids that a node was trained on in all of its slices or in some, from its shard's rows (`shard_ids`)."""
+    among, as_of = set(node.slices if slices is None else slices), node.as_of
+    return [
+        one
+        for one, slice_, registered, gone in examples
+        if slice_ in among and registered <= as_of and (gone is None or gone > as_of)
+    ]
+
+
+def counts(ledger: Ledger) -> dict[str, Any]:
+    """Numbers of examples, deleted ones, and requests by state."""
+    (examples,) = ledger.execute("SELECT count(*) FROM examples").fetchone()
+    (deleted,) = ledger.execute("SELECT count(*) FROM examples WHERE deleted IS NOT NULL").fetchone()
+    requests = dict(ledger.execute("SELECT state, count(*) FROM requests GROUP BY state"))
+    return {"examples": examples, "deleted": deleted, "requests": requests}
+
+
+def published(ledger: Ledger) -> int:
+    """The number of nodes that were ever published, those that serve no more among them."""
+    return int(ledger.execute("SELECT count(*) FROM nodes").fetchone()[0])
+
+
+# --- Examples ---------------------------------------------------------------------------------------------------------
+
+
+def register(ledger: Ledger, ids: Iterable[int], shards: Iterable[int], slices: Iterable[int]) -> Head:
+    """Take in examples, all or none.
+
+    Args:
+      ids: distinct whole numbers of 64 bits, never registered before, deleted ones included.
+      shards, slices: the place of each.
+
+    Raises:
+      ValueError: a malformed id, an id twice, or one that is or was registered.
+    """
+    columns = whole(ids), list(map(operator.index, shards)), list(map(operator.index, slices))
+    if len(set(map(len, columns))) > 1:
+        raise ValueError("a registration needs one shard and one slice for each id")
+    rows = sorted(zip(*columns, strict=True))
+    if twice := [low[0] for low, high in pairwise(rows) if low[0] == high[0]]:
+        raise ValueError(f"id {twice[0]} is given twice: nothing was registered")
+    with ledger:
+        begin(ledger)
+        seq = head(ledger).rows + 1
+        try:
+            ledger.executemany("INSERT INTO examples VALUES (?, ?, ?, ?, NULL)", ((*row, seq) for row in rows))
+        except sqlite3.IntegrityError:
+            raise ValueError(f"id {_taken(ledger, rows, seq)} was registered before: nothing was registered") from None
+        return append(ledger, "registered", "", {"count": len(rows), "digest": examples_digest(rows)})
+
+
+def _taken(ledger: Ledger, rows: list[tuple[int, int, int]], seq: int) -> int:
+    """The first id of a registration that an earlier row of the log registered."""
+    query = "SELECT 1 FROM examples WHERE id = ? AND registered < ?"
+    return next(one for one, _, _ in rows if ledger.execute(query, (one, seq)).fetchone())
+
+
+def examples_digest(rows: Iterable[tuple[int, int, int]]) -> str:
+    """SHA-256 over (id, shard, slice) of examples in ascending order."""
+    sha = hashlib.sha256(b"s3t.examples\n")
+    for one, shard, slice_ in rows:
+        sha.update(f"{one!r},{shard!r},{slice_!r}\n".encode())
+    return sha.hexdigest()
+
+
+# --- Nodes ------------------------------------------------------------------------------------------------------------
+
+
+def publish(ledger: Ledger, node: Node, parent: str | None, place: Callable[[], None]) -> bool:
+    """Let a node serve, unless an id that it was trained on has been deleted since.
+
+    Args:
+      node: the node.
+      parent: identity of its parent, None at depth 1.
+      place: puts the node's file where it belongs; called while no other process can write, or not at all.
+
+    Returns:
+      whether it is new; False if the very same node serves already.
+
+    Raises:
+      Outdated: an id of the node was deleted, or its parent serves no more: train it anew.
+      ValueError: a node of this identity was published with another certificate, or dropped before; a parent that is not
+        one.
+    """
+    with ledger:
+        begin(ledger)
+        earlier = ledger.execute("SELECT certificate, dropped FROM nodes WHERE identity = ?", node[:1]).fetchone()
+        if earlier == (node.certificate, None):
+            return False
+        if _deleted_since(ledger, node):
+            raise Outdated(f"an id that node {node.identity} was trained on has been deleted: it is not published")
+        if earlier and earlier[1]:  # its name covers an id that is gone for ever, so nothing should have drafted it
+            raise ValueError(f"the ledger was altered: node {node.identity} was dropped before; run python -m s3t verify")
+        if earlier:
+            raise ValueError(f"node {node.identity} serves already, with other bytes: training was not reproducible")
+        _check_parent(ledger, node, parent)
+        place()
+        detail = {**node._asdict(), "slices": list(node.slices)}
+        seq = append(ledger, "published", "", detail).rows
+        row = (node.identity, node.shard, text_of(node.slices), node.as_of, node.certificate, seq)
+        ledger.execute("INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)", row)
+        return True
+
+
+def restore(ledger: Ledger, node: Node, place: Callable[[], None]) -> None:
+    """Note that a serving node's lost file is there again, byte for byte, so that who serves looks for it.
+
+    Args:
+      node: the node, with the certificate of what takes the file's place.
+      place: as in `publish`.
+
+    Raises:
+      Outdated: the node serves no more.
+      ValueError: it was published with another certificate.
+    """
+    with ledger:
+        begin(ledger)
+        row = ledger.execute("SELECT certificate, dropped FROM nodes WHERE identity = ?", node[:1]).fetchone()
+        if row is None or row[1] is not None:
+            raise Outdated(f"node {node.identity} serves no more: it is not restored")
+        if row[0] != node.certificate:
+            raise ValueError("what is trained here in its place is not, byte for byte, what was published")
+        place()
+        append(ledger, "restored", "", {"identity": node.identity})
+
+
+def _deleted_since(ledger: Ledger, node: Node) -> bool:
+    """Whether an example of the node was deleted after the node's ids were fixed; by time, as there are few since."""
+    rows = ledger.execute(
+        "SELECT slice FROM examples INDEXED BY deletions WHERE deleted > ? AND shard = ? AND registered <= ?",
+        (node.as_of, node.shard, node.as_of),
+    )
+    return any(slice_ in node.slices for (slice_,) in rows)
+
+
+def _check_parent(ledger: Ledger, node: Node, parent: str | None) -> None:
+    """A parent serves, is the node without its last slice, and saw no later ledger: then its ids are among the node's."""
+    if parent is None and len(node.slices) == 1:
+        return
+    row = ledger.execute("SELECT shard, slices, as_of, dropped FROM nodes WHERE identity = ?", (parent,)).fetchone()
+    if row is None or (row[0], slices_of(row[1])) != (node.shard, node.slices[:-1]) or row[2] > node.as_of:
+        raise ValueError(f"{parent} is no parent of {list(node.slices)} of shard {node.shard}: publish parents first")
+    if row[3] is not None:
+        raise Outdated(f"the parent of node {node.identity} serves no more: it is not published")
+
+
+def text_of(slices: Iterable[int]) -> str:
+    """Slices between commas, so that SQL finds one of them by its commas."""
+    return f",{','.join(map(str, slices))},"
+
+
+def slices_of(text: str) -> tuple[int, ...]:
+    """Slices from such a text."""
+    return tuple(int(part) for part in text.strip(",").split(","))

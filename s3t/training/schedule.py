@@ -1,0 +1,202 @@
+"""Building nodes of a plan, depth by depth: which programs there are, what they read, and what each call of them made."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s3t.plans.structure import Node, Plan, at_depth
+from s3t.store.certificates import digest
+from s3t.training import stages
+from s3t.training.adapters import init_slot
+from s3t.training.backbone import Backbone, owned, run_blocks
+from s3t.training.source import Source
+from s3t.training.stages import Job, Shape, Slices, Trained
+
+Tree = Any
+
+
+class Setup(NamedTuple):
+    """All that decides the bytes of nodes, save the examples.
+
+    source: model, recipe and devices.
+    plan: of every shard.
+    shards: m.
+    key: the root key.
+    shapes: of the program of each depth, 1 first.
+    """
+
+    source: Source
+    plan: Plan
+    shards: int
+    key: jax.Array
+    shapes: tuple[Shape, ...]
+
+
+class Call(NamedTuple):
+    """What one call of a program made.
+
+    shape: of the program.
+    program: digest of the program's text, and of that which filled its cache: model, recipe, code and libraries together.
+    nodes: [(job, trained)].
+    """
+
+    shape: Shape
+    program: str
+    nodes: list[tuple[Job, Trained]]
+
+
+def make_shapes(source: Source, plan: Plan, count: np.ndarray) -> tuple[Shape, ...]:
+    """Choose the shapes of a build for the examples it starts with.
+
+    Lanes are a multiple of the devices, and as many as fit `lane_bytes` and `most_lanes`. A depth is cached if its
+    activations fit `cache_bytes`.
+
+    Args:
+      source: model, recipe and limits.
+      plan: of every shard.
+      count: [shards, slices] examples in each slice.
+
+    Raises:
+      ValueError: more slices than blocks.
+    """
+    shards = len(count)
+    owned(source.backbone.depth, plan.slices)
+    size = source.recipe.batch_size
+    capacity = stages.capacity_for(count, size)
+    example = source.fetch(source.ids[:1])[0]
+    room = source.cache_bytes / (count.size * capacity)
+    cached = not source.backbone.random and activation_bytes(source.backbone, source.frozen, example) <= room
+    shapes = []
+    for depth in range(1, 1 + max(len(node) for node in plan.nodes)):
+        jobs = [(shard, node) for shard in range(shards) for node in at_depth(plan, depth)]
+        most = source.most_lanes
+        if source.lane_bytes:
+            single = stages.shape_for(count, jobs, size, capacity, 1, cached)._replace(lanes=1)
+            most = max(1, min(most, source.devices * (source.lane_bytes // program_bytes(source, single, example))))
+        shape = stages.shape_for(count, jobs, size, capacity, most, cached)
+        shapes.append(shape._replace(lanes=shape.lanes + -shape.lanes % source.devices))
+    return tuple(shapes)
+
+
+def program_bytes(source: Source, shape: Shape, example: np.ndarray) -> int:
+    """Device memory that the lanes of a program take beside the data and the backbone, as its compiler tells.
+
+    Args:
+      source: model and recipe.
+      shape: of the program.
+      example: [1, ...].
+
+    Raises:
+      ValueError: the compiler does not tell.
+    """
+    backbone, lora = source.backbone, source.recipe.lora
+    of: Callable[..., Any] = jax.ShapeDtypeStruct
+    groups = shape.shards * shape.slices
+    start = stages.boundary(backbone, shape)
+    entry = jax.eval_shape(lambda frozen, x: _below(backbone, frozen, x, start), source.frozen, example)
+    held = entry if shape.cached else of(example.shape, example.dtype)
+    x = jax.tree.map(lambda leaf: of((groups, shape.capacity, *leaf.shape[1:]), leaf.dtype), held)
+    slices = Slices(
+        x, of((groups, shape.capacity), np.int32), of((groups, shape.capacity), np.uint32), of((groups,), np.int32)
+    )
+    own = owned(backbone.depth, shape.slices)[: shape.depth - 1]
+    key = jax.random.key(0, impl="threefry2x32")
+
+    def ancestors(key: jax.Array) -> tuple[Any, Any]:
+        above = tuple(init_slot(key, lora, [backbone.layers[i] for i in blocks]) for blocks in own)
+        one = above, backbone.init_head(key) if own else ()
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (shape.lanes, *leaf.shape)), one)
+
+    which = of((shape.lanes,), np.int32), of((shape.lanes, shape.depth), np.int32)
+    lanes = stages.Lanes(*which, *jax.eval_shape(ancestors, key))
+    run = stage_for(backbone, source.recipe, shape).run
+    found = run.lower(source.frozen, slices, key, lanes).compile().memory_analysis()
+    if found is None:
+        raise ValueError("the compiler for this device tells of no memory: set lane_bytes to 0 and most_lanes by hand")
+    return max(1, found.temp_size_in_bytes + found.output_size_in_bytes)
+
+
+def _below(backbone: Backbone, frozen: Tree, x: jax.Array, start: int) -> Tree:
+    """The activations before block `start`."""
+    return run_blocks(backbone, frozen, backbone.embed(frozen, x, None), range(start))
+
+
+def activation_bytes(backbone: Backbone, frozen: Tree, example: np.ndarray) -> int:
+    """What the activations of one example [1, ...] at one boundary take, at the widest of all."""
+
+    def all_h(frozen: Tree, x: jax.Array) -> list[Tree]:
+        h = [backbone.embed(frozen, x, None)]
+        for i in range(backbone.depth - 1):
+            h.append(backbone.block(frozen, i, h[-1], {}))
+        return h
+
+    size = lambda h: sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(h))  # noqa: E731
+    return max(size(h) for h in jax.eval_shape(all_h, frozen, example))
+
+
+def build(setup: Setup, slices: Slices, jobs: Sequence[Job], finished: Callable[[int, Node], Trained]) -> Iterator[Call]:
+    """Train nodes, shallow before deep, and give those of each call as soon as it is done.
+
+    Neither which other nodes are asked for nor when changes a byte of any: a resumed build and a heal make what a build
+    in one go makes.
+
+    Args:
+      setup: the build.
+      slices: the examples at least of the slices of the jobs, in compartments of the shapes' capacity.
+      jobs: what to train; may hold nodes and their ancestors.
+      finished: (shard, node) -> what an ancestor that is not among the jobs owns.
+
+    Raises:
+      ValueError: more examples than the shapes have room for: a build with new shapes is needed.
+    """
+    source, have = setup.source, dict[Job, Trained]()
+    ancestor = lambda shard, node: have.get((shard, node)) or finished(shard, node)  # noqa: E731
+    by_depth = [(shape, [job for job in jobs if len(job[1]) == shape.depth]) for shape in setup.shapes]
+    todo = [(shape, of_depth) for shape, of_depth in by_depth if of_depth]
+    frozen = jax.device_put(source.frozen)
+    inputs, filling = activations(setup, frozen, slices, todo)
+    for shape, of_depth in todo:
+        stage = stage_for(source.backbone, source.recipe, shape)
+        held = jax.device_put(slices._replace(x=inputs.get(shape.depth, slices.x)))
+        program = ""
+        for first in range(0, len(of_depth), shape.lanes):
+            group = of_depth[first : first + shape.lanes]
+            nodes = list(stages.train_nodes(stage, frozen, held, setup.key, group, ancestor, source.place))
+            if not program:  # asked after the first call, which has checked what it was given
+                lanes = source.place(stages.make_lanes([group[0]] * shape.lanes, ancestor))
+                text = stage.run.lower(frozen, held, setup.key, lanes).as_text()
+                program = digest("program", [text, filling if shape.cached else ""])
+            have.update(nodes)
+            yield Call(shape, program, nodes)
+
+
+stage_for = functools.lru_cache(maxsize=64)(stages.make_stage)
+prefixes_for = functools.lru_cache(maxsize=8)(stages.make_prefixes)
+
+
+def activations(
+    setup: Setup, frozen: Tree, slices: Slices, todo: Sequence[tuple[Shape, Sequence[Job]]]
+) -> tuple[dict[int, Tree], str]:
+    """The frozen activations that each cached depth reads, on the host, from one pass over the slices of its nodes.
+
+    Returns:
+      depth -> what takes the place of `Slices.x`, and the text of the program that made them.
+    """
+    source = setup.source
+    starts = {shape.depth: stages.boundary(source.backbone, shape) for shape, _ in todo if shape.cached}
+    if not starts:
+        return {}, ""
+    # All boundaries of the setup, whichever are needed: one program, so that a resumed build sees the same bytes.
+    ascending = tuple(sorted({stages.boundary(source.backbone, shape) for shape in setup.shapes}))
+    prefixes = prefixes_for(source.backbone, ascending, source.recipe.batch_size)
+    groups = sorted({shard * setup.plan.slices + s for _, jobs in todo for shard, node in jobs for s in node})
+    filled = stages.fill(prefixes, frozen, slices.x, groups)
+    text = prefixes.lower(frozen, slices.x[0]).as_text()
+    return {depth: filled[ascending.index(start)] for depth, start in starts.items()}, text

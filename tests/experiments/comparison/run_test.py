@@ -1,0 +1,205 @@
+"""Whole runs, made small: every config goes through every stage, and a killed run ends as if it had never been killed."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from experiments.comparison import judging, run, setup, trainings
+from experiments.configs import readiness as configs
+from experiments.core import workdirs
+from experiments.data import datasets
+from experiments.scoring import evaluation
+from tests.helpers import kills
+
+QUICK = ("digits", "cifar10_random")  # lanes by vmap and every way; lanes by loops and random data
+
+
+def shrink(config):
+    """The same config at toy size, on data that need no download."""
+    config.data.name = "digits"
+    config.data.train_size = 0
+    config.seeds = 2
+    config.train.steps = 20
+    config.train.batch_size = 16
+    config.readiness.every = 2
+    for overrides in config.variants.values():
+        if "start" in overrides:
+            overrides.start = 10
+    config.request.learning_rates = (0.01, 0.1)
+    config.request.max_steps = 3
+    config.request.observe = 50
+    config.relearn.steps = 2
+    config.relearn.size = 40
+    if config.model.name in ("mlp", "cnn", "whitened"):
+        config.model.options.widths = (8,)
+    elif config.model.name == "resnet18":
+        config.model.options.update({"width": 8, "stages": (1, 1)})
+    else:
+        config.model.options.update({"width": 8, "depth": 1, "heads": 2})
+    return config
+
+
+def run_config(name, workdir, **overrides):
+    config = shrink(configs.get_config(name))
+    config.update(overrides)
+    return config, run.run(config, str(workdir), "test")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in configs.EXPERIMENTS]
+)
+def test_every_config_runs_to_the_end(name, tmp_path):
+    config, outcome = run_config(name, tmp_path)
+    assert outcome["schema"] == 1
+    ways = {(row["training"], row["variant"], row["unlearner"]) for row in outcome["rows"]}
+    assert {training for training, _, _ in ways} == set(config.trainings)
+    assert {unlearner for _, _, unlearner in ways} == {"none", *config.request.unlearners}
+    assert {variant for training, variant, _ in ways if training == "readiness"} == {"default", *config.variants}
+    for way in ways:
+        rows = [row for row in outcome["rows"] if (row["training"], row["variant"], row["unlearner"]) == way]
+        assert [row["seed"] for row in rows] == [0, 1]
+    for row in outcome["rows"]:
+        assert row["stop"] in ("reached", "diverged", "budget")
+        assert 0 <= row["before"]["test_accuracy"] <= 1
+        assert row["steps"] <= config.request.max_steps * config.request.parts
+        assert set(row["extra"]["relearning"]) == {"stable", "similar", "part", "all"}
+        assert row["train_flops"] > 0 and row["peak_bytes"] > 0
+    assert json.loads((tmp_path / "results.json").read_text()) == outcome
+
+
+def test_oracles_are_not_unlearned_and_forget_nothing_they_saw(tmp_path):
+    _, outcome = run_config("digits", tmp_path, trainings=("oracle", "heldout_oracle", "vanilla"))
+    oracles = [row for row in outcome["rows"] if row["training"].endswith("oracle")]
+    assert all(row["before"] == row["after"] and row["steps"] == 0 for row in oracles)
+    digests = [row["extra"]["params_sha256"]["before"] for row in oracles]
+    assert len(set(digests)) == len(digests), "the held-out oracle has keys of its own"
+
+
+def test_a_finished_workdir_is_read_back_and_another_config_is_refused(tmp_path, monkeypatch):
+    names = ("oracle", "vanilla")
+    _, first = run_config("digits", tmp_path, trainings=names)
+    monkeypatch.setattr(trainings, "train_all", lambda *_: pytest.fail("a finished run was run again"))
+    assert run_config("digits", tmp_path, trainings=names)[1] == first
+    with pytest.raises(workdirs.WorkdirError, match=r"another config \(config.seed differ\)"):
+        run_config("digits", tmp_path, trainings=names, seed=5)
+
+
+@pytest.mark.parametrize(
+    "path, value, message",
+    [
+        ("seeds", 0, "seeds is 0"),
+        ("train.steps", 0, "train.steps is 0"),
+        ("data.score_examples", -1, "data.score_examples is -1"),
+        ("readiness.every", 0, "readiness.every is 0"),
+        ("readiness.step_size", (0.3,), "lowest"),
+        ("readiness.step_size", (0.3, 0.1), "lowest"),
+        ("readiness.fraction", 0.0, "readiness.fraction"),
+        ("readiness.form", "odd", "'odd' is unknown"),
+        ("readiness.order", 3, "order 3 is unknown"),
+        ("readiness.requests", "odd", "'odd' is unknown"),
+        ("readiness.recovery", "odd", "'odd' is unknown"),
+        ("readiness.algorithm", "odd", "'odd' is unknown"),
+        ("readiness.cap", "odd", "cap"),
+        ("request.unlearners", ("odd",), "'odd' is unknown"),
+        ("request.learning_rates", (), "learning_rates is \\(\\): give one or more"),
+        ("request.clips", (), "clips is \\(\\): give one or more"),
+        ("request.learning_rates", (float("nan"),), "give one or more numbers above 0"),
+        ("request.learning_rates", ("a",), "give one or more numbers above 0"),
+        ("readiness.start", 20, "training ends after 20 steps"),
+        ("readiness.inner_steps", -1, "readiness.inner_steps is -1"),
+        ("seed", -1, "seed is -1"),
+        ("trainings", ("vanilla",), "lacks 'oracle'"),
+        ("trainings", ("oracle", "vanilla", "odd"), "'odd' is unknown"),
+        ("train.optimizer", "odd", "'odd' is unknown"),
+        ("model.name", "odd", "'odd' is unknown"),
+        ("parallel", "odd", "'odd' is unknown"),
+        ("forget.target", 10, "class 10"),
+        ("forget.revocable", 12, "class 12"),
+        ("forget.setting", "odd", "'odd' is unknown"),
+        ("data.name", "no_such_set", "no_such_set"),
+    ],
+)
+def test_a_bad_config_is_refused_in_one_line_before_anything_is_trained(path, value, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainings, "train_all", lambda *_: pytest.fail("training began"))
+    config = shrink(configs.get_config("digits"))
+    with config.ignore_type():
+        config.update_from_flattened_dict({path: value})
+    with pytest.raises(ValueError, match=message) as caught:
+        run.run(config, str(tmp_path / "run"))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "config.json").exists(), "a corrected config must be free to use the same folder"
+
+
+def test_a_run_by_pmap_ends_with_every_row(tmp_path):
+    config = shrink(configs.get_config("digits"))
+    config.parallel, config.equal_flops = "pmap", False
+    config.trainings = ("oracle", "vanilla", "readiness")
+    rows = run.run(config, str(tmp_path))["rows"]
+    assert sorted((row["training"], row["seed"]) for row in rows) == sorted(
+        (name, seed) for name in config.trainings for seed in (0, 1)
+    )
+
+
+def test_a_random_request_is_fulfilled_at_the_oracles_accuracy(tmp_path):
+    config = shrink(configs.get_config("digits_random"))
+    config.trainings = ("oracle", "vanilla")
+    config.equal_flops = False
+    config.train.steps = 300
+    config.request.learning_rates = (0.05,)
+    config.request.max_steps = 60
+    rows = run.run(config, str(tmp_path))["rows"]
+    oracle = {row["seed"]: row["after"]["forget_accuracy"] for row in rows if row["training"] == "oracle"}
+    for row in rows:
+        if row["training"] == "vanilla" and row["stop"] == "reached":
+            assert row["after"]["forget_accuracy"] <= oracle[row["seed"]] + 1e-6
+            assert row["steps"] == len(row["extra"]["curve"]["forget_accuracy"]) - 1
+
+
+CHILD = """
+import sys
+from tests.experiments.comparison.run_test import configs, run, shrink
+config = shrink(configs.get_config("digits"))
+config.train.steps = 400
+config.checkpoint_seconds = 0.0
+config.trainings = ("oracle", "vanilla", "readiness")
+config.equal_flops = False
+run.run(config, sys.argv[1], "test")
+"""
+DURING_A_SAVE = "checkpoints/plain/*orbax-checkpoint-tmp*"
+AFTER_EPOCHS = "checkpoints/readiness-default/[5-9]"
+BETWEEN_REQUESTS = "stages/rows-*"
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param([DURING_A_SAVE], id="during a save"),
+        pytest.param([DURING_A_SAVE, AFTER_EPOCHS, BETWEEN_REQUESTS], id="three kills in one run", marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_run_resumes_and_ends_with_the_same_bits(moments, tmp_path):
+    kills.check_ends_the_same(CHILD, tmp_path, moments)
+
+
+def test_scores_of_a_lane_with_nan_are_not_numbers():
+    batch = {"x": np.zeros((8, 2), np.float32), "y": np.zeros(8, np.int32), "id": np.arange(8)}
+    logits = np.zeros((2, 8, 3))
+    logits[0, 3] = np.nan
+    lanes = {"w": np.zeros((2, 1))}
+    scores = evaluation.score(lambda params, x: logits, lanes, evaluation.Sets(*[batch] * 8))
+    assert np.isnan(list(scores[0].values())).all()
+    assert scores[1]["test_accuracy"] == 1.0 and scores[1]["forget_loss"] == pytest.approx(np.log(3))
+
+
+def test_parts_of_a_request_cover_the_forget_set_and_overlap_as_asked():
+    config = shrink(configs.get_config("digits_sequence"))
+    dataset = datasets.load(config.data)
+    bench = setup.set_up(config, None, dataset)
+    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in judging._request_data(bench)]
+    assert set.union(*parts) == set(bench.sets.forget["id"].tolist())
+    assert all(a & b for a, b in itertools.pairwise(parts))
+    bench.config.request.overlap = 0.0
+    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in judging._request_data(bench)]
+    assert sum(map(len, alone)) == len(bench.sets.forget["id"])

@@ -1,0 +1,223 @@
+"""Devices: sharded `jit` and `pmap` on four fake devices do what one device does, through the second-order step.
+
+Fake devices need a process of their own: the cases run in child processes (`python -m tests.experiments.core.execution_test
+NAME`) that print relative errors as JSON. Steps are in float64, so that 1e-10 tells a wrong reduction from rounding.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from experiments.core import execution
+from experiments.training import loop, streaming
+from readiness import MetaBatch, Terms, make_readiness, make_step
+from readiness.step import init_state
+from tests.helpers import tiny, toys
+from unlearn import ALGORITHMS, Request, unlearn
+
+ROOT = Path(__file__).resolve().parents[3]
+DEVICES, RATE, FAR = 4, 0.4, 50.0
+NEAR = 0.02  # how far (relative) caps lie from the mean over all devices, where that matters
+TERMS = Terms(efficiency=0.5, retention=1.0, resistance=0.7, relearning=0.3, capped="mean")
+
+
+# In the child: steps
+
+
+@functools.cache
+def meta_gradient(mode, algorithm, order):
+    """A compiled `(params, batch, meta, outer cap, inner cap, key) -> gradient` of one step with all terms of readiness."""
+    ops = execution.make(mode or "jit", jax.local_devices()[: DEVICES if mode else 1])
+
+    def run(params, batch, meta, outer_cap, inner_cap, key):
+        options = {"cap": inner_cap} if algorithm == "ascent" else {}
+
+        def rehearsed(rate):
+            return ALGORITHMS[algorithm](toys.MLP, optax.sgd(rate), mean=ops.mean, grad=ops.inner_grad(order), **options)
+
+        relearner = ALGORITHMS["finetune"](toys.MLP, optax.sgd(0.25), mean=ops.mean, grad=ops.inner_grad(order))
+        readiness = make_readiness(toys.MLP, rehearsed, TERMS._replace(cap=outer_cap), relearner=relearner, mean=ops.mean)
+        step = make_step(toys.MLP, optax.sgd(1.0), readiness=readiness, mean=ops.mean, grad=ops.outer_grad)
+        state = init_state(params, optax.sgd(1.0))
+        state, info = step(state, ops.split(batch, 0), key, execution.split_meta(ops, meta), RATE)
+        return jax.tree.map(lambda before, after: before - after, params, state.params), info
+
+    return ops.compile(run)
+
+
+def meta_batch(steps, size):
+    """Unequal weights everywhere."""
+    requests = lambda seed, count: Request(toys.batch(seed, size, steps=count), toys.batch(seed + 1, size, steps=count))  # noqa: E731
+    return MetaBatch(requests(0, steps), *(toys.batch(seed, size) for seed in (2, 3, 4)), requests(5, 2))
+
+
+def by_loss(params, batch):
+    """The rows of a batch in order of loss, and the means of DEVICES equal parts of them: the first low, the last high."""
+    losses = np.asarray(toys.loss_per_example(toys.mlp_apply(params, batch["x"], None), batch))
+    order = np.argsort(losses)
+    batch = jax.tree.map(lambda leaf: leaf[order], batch)
+    parts = losses[order].reshape(DEVICES, -1), batch["weight"].reshape(DEVICES, -1)
+    return batch, np.average(parts[0], weights=parts[1], axis=1), np.average(losses[order], weights=batch["weight"])
+
+
+def outer_cap(side):
+    """A forget batch whose device means after the inner step lie on both sides of the cap; their mean on `side`."""
+    params, meta = toys.mlp_params(), meta_batch(1, 8)
+    algorithm = ALGORITHMS["ascent"](toys.MLP, optax.sgd(RATE))
+    after = unlearn(algorithm, params, meta.requests, jax.random.key(0))[0].params
+    forget, means, mean = by_loss(after, meta.forget)
+    cap = mean * (1 + NEAR * side)
+    assert means.min() < cap * (1 - 5 * NEAR) and means.max() > cap * (1 + 5 * NEAR)
+    return dict(meta=meta._replace(forget=forget), outer=cap)
+
+
+def inner_cap(side):
+    """The same for the batch of the inner step, whose ascent stops at a cap."""
+    meta = meta_batch(1, 8)
+    forget, means, mean = by_loss(toys.mlp_params(), toys.lane(meta.requests.forget, 0))
+    cap = mean * (1 + NEAR * side)
+    assert means.min() < cap * (1 - 5 * NEAR) and means.max() > cap * (1 + 5 * NEAR)
+    asked = Request(jax.tree.map(lambda leaf: leaf[None], forget), meta.requests.retain)
+    return dict(meta=meta._replace(requests=asked), inner=cap)
+
+
+CASES = {
+    "one step": lambda: dict(meta=meta_batch(1, 8)),
+    "two steps": lambda: dict(meta=meta_batch(2, 8)),
+    "first order": lambda: dict(meta=meta_batch(2, 8), order=1),
+    "outer cap below the mean": lambda: outer_cap(-1),
+    "outer cap above the mean": lambda: outer_cap(1),
+    "inner cap below the mean": lambda: inner_cap(-1),
+    "inner cap above the mean": lambda: inner_cap(1),
+    "one device all padding": lambda: dict(meta=meta_batch(1, 3), size=6),
+    "graddiff": lambda: dict(meta=meta_batch(1, 8), algorithm="graddiff"),
+    "ascent_kl": lambda: dict(meta=meta_batch(2, 8), algorithm="ascent_kl"),
+}
+
+
+def rows_of(device, batch, meta):
+    """What one device holds of a batch and a meta-batch."""
+
+    def split(part, axis):
+        padded = execution.pad(part, axis, DEVICES)
+        rows = padded["weight"].shape[axis] // DEVICES
+        return {name: np.take(leaf, range(device * rows, (device + 1) * rows), axis) for name, leaf in padded.items()}
+
+    only = execution.Parallel(*[None] * 3, split, None)
+    return split(batch, 0), execution.split_meta(only, meta)
+
+
+def errors_of(meta, outer=FAR, inner=FAR, order=2, algorithm="ascent", size=8):
+    """Relative errors of the gradient of each mode, and of averaging the devices' own gradients."""
+    params, batch, key = toys.mlp_params(), toys.batch(9, size), jax.random.PRNGKey(0)
+    args = np.float64(outer), np.float64(inner), key
+    gradient, info = meta_gradient("", algorithm, order)(params, batch, meta, *args)
+    errors = {}
+    for mode in execution.MODES:
+        there, seen = meta_gradient(mode, algorithm, order)(params, batch, meta, *args)
+        errors[mode] = max(toys.relative_error(there, gradient), toys.relative_error(seen, info))
+    alone = [meta_gradient("", algorithm, order)(params, *rows_of(i, batch, meta), *args)[0] for i in range(DEVICES)]
+    errors["averaged"] = toys.relative_error(jax.tree.map(lambda *parts: sum(parts) / DEVICES, *alone), gradient)
+    return errors
+
+
+def steps():
+    jax.config.update("jax_enable_x64", True)
+    batch, meta = toys.batch(9, 8), meta_batch(1, 8)
+    lowered = meta_gradient("jit", "ascent", 2).lower(toys.mlp_params(), batch, meta, FAR, FAR, jax.random.PRNGKey(0))
+    sharded = "all-reduce" in lowered.compile().as_text()
+    return {"sharded": sharded} | {name: errors_of(**case()) for name, case in CASES.items()}
+
+
+# In the child: a whole training
+
+
+def trainings():
+    """Two lanes through six steps over two epochs; batches of 6 and meta-batches of 3 leave a device all padding."""
+    errors = {}
+    for kind, form in (("readiness", "scan"), ("readiness", "loops"), ("readiness", "streamed"), ("dpsgd", "scan")):
+        results = []
+        for mode in ("", *execution.MODES):
+            ops = execution.make(mode or "jit", jax.local_devices()[: DEVICES if mode else 1])
+            results.append(train(kind, ops, form))
+        for mode, result in zip(execution.MODES, results[1:], strict=True):
+            errors[f"{kind}, {form}, {mode}"] = toys.relative_error(result, results[0])
+    return errors
+
+
+def train(kind, ops, form):
+    streamed = form == "streamed"
+    with tempfile.TemporaryDirectory() as folder:
+        way, lanes = tiny.way(kind, ops), tiny.lanes([0, 1])
+        epoch_fn = (streaming if streamed else loop).make_epoch(way, ops, form == "loops")
+        data = tiny.on_disk() if streamed else tiny.data()
+        trained = loop.train(way, lanes, data, tiny.pools(), epoch_fn, Path(folder), lambda entry: None, 1e9)
+    return trained.params, trained.losses
+
+
+# In the parent
+
+
+def child(name):
+    """What the child printed. NPROC: chains of pmap calls can deadlock where threads are fewer than devices."""
+    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    flags += "".join(f" --{name}={value}" for name, value in toys.quick_options().items())
+    cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or ""}
+    env = os.environ | cache | {"XLA_FLAGS": flags, "NPROC": "8", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "tests.experiments.core.execution_test", name]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_steps_agree_with_one_device():
+    errors = child("steps")
+    assert errors.pop("sharded"), "the jit mode does not communicate: nothing is sharded"
+    print(json.dumps(errors, indent=1))
+    assert errors.keys() == CASES.keys()
+    wrong = {
+        (name, mode): error[mode] for name, error in errors.items() for mode in execution.MODES if not error[mode] < 1e-10
+    }
+    assert not wrong
+    # The tests can fail: what a mode would do that averages the devices' own gradients is far off.
+    lucky = {name: error["averaged"] for name, error in errors.items() if not error["averaged"] > 0.05}
+    assert not lucky
+
+
+@pytest.mark.slow
+def test_training_agrees_with_one_device():
+    errors = child("trainings")
+    print(json.dumps(errors, indent=1))
+    assert len(errors) == 8
+    assert not {name: error for name, error in errors.items() if not error < 1e-5}
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="'tpu' is unknown; choose one of jit, pmap"):
+        execution.make("tpu")
+
+
+@pytest.mark.parametrize("mode", execution.MODES)
+def test_an_unknown_order_is_refused(mode):
+    with pytest.raises(ValueError, match=r"order 3 is unknown; choose 1 .* or 2"):
+        execution.make(mode).inner_grad(3)
+
+
+def test_padding_adds_rows_of_weight_0():
+    padded = execution.pad(toys.batch(0, 6), 0, 4)
+    assert padded["x"].shape == (8, toys.FEATURES) and padded["weight"].tolist()[6:] == [0, 0]
+    assert execution.pad(toys.batch(0, 3, steps=2), 1, 4)["y"].shape == (2, 4)
+    assert execution.pad(toys.batch(0, 8), 0, 4)["x"].shape == (8, toys.FEATURES)
+
+
+if __name__ == "__main__":
+    print(json.dumps({"steps": steps, "trainings": trainings}[sys.argv[1]]()))

@@ -1,0 +1,408 @@
+"""One run of s3t from pre-training to report, everything tiny: what it leaves, resuming, refusals, baselines by hand."""
+
+import functools
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from experiments.configs import s3t as configs
+from experiments.core.errors import UserError
+from experiments.core.workdirs import Workdir
+from experiments.exact import baselines, building, context, node_files, report, run
+from experiments.models import vits
+from experiments.pretrain import run as pretrain_run
+from experiments.reporting import pages
+from s3t.plans import planners, structure
+from s3t.plans.partition import Places
+from s3t.service import verify
+from s3t.store import disk
+from s3t.training import schedule, stages
+from s3t.training.backbone import forward
+from s3t.training.schedule import Setup
+from tests.helpers import kills, stacks
+from unlearn import tree
+
+TINY = {"patch": 4, "width": 8, "depth": 2, "heads": 2, "mlp_dim": 8}
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    monkeypatch.setitem(vits.VITS, "tiny", TINY)
+    monkeypatch.setattr(pretrain_run, "run", pretrain)
+
+
+def config():
+    made = configs.get_config("digits")
+    made.update({"model": "tiny", "seeds": 1, "shards": 2, "slices": 2, "deletions": 3, "retrain_after": (3,)})
+    made.lora.targets = ("query",)
+    made.data.update({"train_size": 300, "validation_fraction": 0.2})
+    made.pretrain.model = "tiny"
+    made.lora.rank = 2
+    made.train.epochs = made.full_lora.epochs = 1
+    made.study.update({"planners": ("sisa", "lattice"), "streams": 20, "deletions": 12})
+    return made
+
+
+def pretrain(config, workdir):
+    """What pre-training leaves, at once: `run_pretrain_test` has the real one."""
+    module = vits.vit(config.model, 5)
+    Path(workdir).mkdir(exist_ok=True)
+    vits.save_npz(Path(workdir) / pretrain_run.CHECKPOINT, vits.init(module, jax.random.key(0), np.zeros((1, 8, 8, 1))))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vits.VITS, "tiny", TINY)
+        patch.setattr(pretrain_run, "run", pretrain)
+        folder = tmp_path_factory.mktemp("whole")
+        found = run.run(config(), str(folder), "the command")
+        run.present(str(folder), found)
+    return folder, found
+
+
+def rows(found, training, variant):
+    return [row for row in found["rows"] if (row["training"], row["variant"]) == (training, variant)]
+
+
+# a whole run
+
+
+def test_a_run_has_a_row_for_every_way_in_the_house_s_schema(finished):
+    found = finished[1]
+    ways = [(row["training"], row["variant"]) for row in found["rows"]]
+    study = [("s3t", f"{name} / {kind}") for name in ("sisa", "lattice") for kind in ("mean", "depth", "all")]
+    others = [("lora", "default"), ("full", "default"), ("sisa", "retrain"), ("sisa", "rollback"), ("s3t", "one shard")]
+    assert ways == [("s3t", "lattice / store"), *study, *others]
+    assert found["schema"] == 1 and found["command"] == "the command"
+    for row in found["rows"]:
+        assert {"unlearner", "setting", "seed", "stop", "steps", "train_seconds", "extra"} <= row.keys()
+        assert all(
+            0 <= row[when][f"{split}_accuracy"] <= 1 for when in ("before", "after") for split in ("test", "validation")
+        )
+        assert row["train_flops"] > 0
+
+
+def reopened(folder):
+    resolved = context.resolved(config())
+    return context.set_up(resolved, Workdir(folder), context.look(resolved))
+
+
+def test_what_the_store_served_is_what_the_study_s_logits_say(finished):
+    """The same nodes and deletions by two ways: from files after real deletions, and from tabled logits."""
+    folder, found = finished
+    (row,) = rows(found, "s3t", "lattice / store")
+    bench = reopened(folder)
+    logits = run._load(bench, "nodes-0")
+    where, ids, gone = context.places(bench.source, 2, 2, 0), bench.source.ids.tolist(), [set(), set()]
+    for one in [row["extra"]["built"], *row["extra"]["stream"]]:
+        for deleted in one.get("ids", []):
+            at = ids.index(deleted)
+            gone[where.shard[at]].add(int(where.slice[at]))
+        nodes = [structure.served(planners.lattice(2), hit) for hit in gone]
+        assert one["depth"] == [len(node) for node in nodes]
+        served = [logits[shard, node] for shard, node in enumerate(nodes) if node]
+        assert served and one["test_accuracy"] == context.scored(bench, np.mean(served, axis=0))["test_accuracy"]
+
+
+def test_the_store_is_healed_without_the_deleted_and_verifies(finished):
+    folder, found = finished
+    (row,) = rows(found, "s3t", "lattice / store")
+    extra = row["extra"]
+    assert len(extra["stream"]) == 3 and row["steps"] == 3
+    assert extra["healed"]["depth"] == [2, 2] and extra["healed"]["requests"] == 3
+    assert extra["healed"]["nodes"] == sum(one["nodes_dropped"] for one in extra["stream"]) > 0
+    assert extra["verified"]["ok"] and verify.verify(folder / "store", extra["stream"][0]["head"])["ok"]
+
+
+def test_healed_nodes_are_those_of_a_build_that_never_had_the_deleted(finished):
+    bench = reopened(finished[0])
+    build = context.of_plan(bench, planners.lattice(2), 0, 2)
+    fresh, spent = context.train_build(build, context.deletion_order(bench, 0)[:3])
+    opened = disk.look(finished[0] / "store")
+    served = run._serving(opened, bench)
+    assert fresh.keys() == served.keys() and all(tree.bits_equal(fresh[job], served[job]) for job in fresh)
+    assert spent.keys() == fresh.keys() and all(seconds >= 0 for seconds in spent.values())
+
+
+def test_the_report_has_its_sections_from_files_alone(finished):
+    folder, found = finished
+    (folder / "report.html").unlink()
+    file = pages.write_page(folder, report.compose)
+    page, text = file.read_text(), (folder / "report.md").read_text()
+    sections = (
+        "Accuracy by number of deletions",
+        "Ensembles",
+        "Full LoRA and the deepest node",
+        "Cost",
+        "A stream of real deletions",
+        "Settings",
+        "Environment",
+    )
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == list(sections)
+    assert page.count("data:image/svg+xml;base64,") == 5
+    for name in (
+        "sisa",
+        "lattice",
+        "SISA checkpoints",
+        "full retraining",
+        "S3T, depth 2",
+        "verify found nothing to object",
+    ):
+        assert name in page
+    told = run.present(str(folder), found)
+    table = told.split("\n\n")[0].splitlines()
+    assert str(file) in told and len(table) == 6 and max(map(len, table)) <= report.WIDTH
+
+
+def test_a_finished_workdir_is_read_back_and_refuses_another_config(finished, monkeypatch):
+    folder, found = finished
+    monkeypatch.setattr(context, "set_up", None)  # nothing is run
+    assert run.run(config(), str(folder)) == found
+    other = config()
+    other.train.epochs = 2
+    with pytest.raises(ValueError, match=r"another config \(config.train.epochs differ\)"):
+        run.run(other, str(folder))
+
+
+def test_a_run_cut_short_goes_on_to_the_same_results(finished, tmp_path):
+    """Cut in a baseline, where what was finished is not done again; and once its store is built anew, after the heal."""
+    folder, found = finished
+    cut = tmp_path / "cut"
+    shutil.copytree(folder, cut)
+    for name in ("results.json", "stages/lora-0-3.json"):
+        (cut / name).unlink()
+    again = run.run(config(), str(cut), "the command")
+    assert kills.timeless(again) == kills.timeless(found)
+    shutil.rmtree(cut / "store")
+    (cut / "results.json").unlink()
+    for stage in (*(cut / "stages").glob("deletion-*"), cut / "stages" / "build.json", cut / "stages" / "heal.json"):
+        stage.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "heal", lambda opened: 1 / 0)  # dies after the heal, before it is noted
+        with pytest.raises(ZeroDivisionError):
+            run.run(config(), str(cut), "the command")
+    (cut / "stages" / "verify.json").unlink()
+    assert kills.timeless(run.run(config(), str(cut), "the command")) == kills.timeless(found)
+
+
+def test_a_study_cut_short_trains_no_node_twice(finished, tmp_path):
+    cut = tmp_path / "cut"
+    shutil.copytree(finished[0], cut)
+    for name in ("results.json", "stages/nodes-0.json", "logits/nodes-0.npz"):
+        (cut / name).unlink()
+    trained = []
+
+    def counted(folder, job, node, seconds, keep=node_files.keep, most=3):
+        if len(trained) == most:
+            raise KeyboardInterrupt
+        trained.append(job)
+        keep(folder, job, node, seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node_files, "keep", counted)
+        with pytest.raises(KeyboardInterrupt):
+            run.run(config(), str(cut), "the command")
+        kept = sorted((cut / "nodes-0").glob("*.npz"))
+        assert [node_files.parse(path.stem) for path in kept] == sorted(trained)
+        patch.setattr(node_files, "keep", functools.partial(counted, most=99))
+        damaged, whole = kept[0], kept[0].read_bytes()
+        damaged.write_bytes(whole[:100])
+        with pytest.raises(UserError, match=f"{damaged.name} cannot be read .*remove it and run again"):
+            run.run(config(), str(cut), "the command")
+        damaged.write_bytes(whole)
+        assert kills.timeless(run.run(config(), str(cut), "the command")) == kills.timeless(finished[1])
+    assert len(set(trained)) == len(trained) == 6 and not (cut / "nodes-0").exists()
+
+
+def test_damaged_logits_of_a_study_are_named(finished, tmp_path):
+    cut = tmp_path / "cut"
+    shutil.copytree(finished[0], cut)
+    (cut / "results.json").unlink()
+    (cut / "logits" / "nodes-0.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"nodes-0.npz cannot be read .*remove it and run again"):
+        run.run(config(), str(cut), "the command")
+    (cut / "logits" / "nodes-0.npz").unlink()
+    assert kills.timeless(run.run(config(), str(cut), "the command")) == kills.timeless(finished[1])
+
+
+@pytest.mark.parametrize("lost", ["store", "store/manifest.json", "store/ledger.sqlite"])
+def test_a_store_that_is_lost_is_not_built_anew(finished, tmp_path, lost):
+    """Another one would serve who was deleted, beside stages that say that they are gone."""
+    cut = tmp_path / "cut"
+    shutil.copytree(finished[0], cut)
+    for name in ("results.json", "stages/heal.json", "stages/verify.json"):
+        (cut / name).unlink()
+    (shutil.rmtree if lost == "store" else os.remove)(cut / lost)
+    left = sorted(cut.rglob("*"))
+    message = "there is no ledger at" if "ledger" in lost else "was built but is no store now: restore it from a copy"
+    with pytest.raises(UserError, match=message):
+        run.run(config(), str(cut), "the command")
+    assert sorted(path for path in cut.rglob("*") if path.name != "lock") == [p for p in left if p.name != "lock"]
+
+
+def test_a_store_that_forgot_its_deletions_does_not_verify(finished, tmp_path):
+    """Put in the place of the run's store: the heads that were acknowledged are not in its ledger."""
+    cut = tmp_path / "cut"
+    shutil.copytree(finished[0], cut)
+    shutil.rmtree(cut / "store")
+    for name in ("results.json", "stages/build.json", "stages/heal.json", "stages/verify.json"):
+        (cut / name).unlink()
+    found = run.run(config(), str(cut), "the command")
+    extra = rows(found, "s3t", "lattice / store")[0]["extra"]
+    heads = [one["head"] for one in extra["stream"]]
+    assert not extra["verified"]["ok"] and len(extra["verified"]["problems"]) == len(heads) == 3
+    for head, problem in zip(heads, extra["verified"]["problems"], strict=True):
+        assert problem.startswith(f"the ledger never had the head {head}")
+
+
+CHILD = """
+import sys
+from tests.experiments.exact.run_test import TINY, config, pretrain, pretrain_run, run, vits
+vits.VITS["tiny"], pretrain_run.run = TINY, pretrain
+run.run(config(), sys.argv[1], "the command")
+"""
+
+
+WHILE_IT_BUILDS = "store/nodes/*.safetensors"
+WHILE_IT_DELETES = "stages/deletion-00000.json"
+WHILE_IT_HEALS = "stages/deletion-00002.json"
+WHILE_IT_STUDIES = "logits/*"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "moments", [[WHILE_IT_DELETES], [WHILE_IT_BUILDS, WHILE_IT_HEALS, WHILE_IT_STUDIES]], ids=["one kill", "three kills"]
+)
+def test_a_run_killed_with_kill_9_ends_with_the_same_results(moments, finished, tmp_path):
+    whole, broken = finished[0], tmp_path / "broken"
+    for moment in moments:
+        kills.kill_when(CHILD, broken, moment)
+        assert verify.verify(broken / "store")["ok"]
+    assert kills.start(CHILD, broken).wait() == 0
+    assert kills.settled(broken) == kills.settled(whole)
+    files = [
+        {path.name: path.read_bytes() for path in (folder / "store" / "nodes").iterdir()} for folder in (broken, whole)
+    ]
+    assert files[0] == files[1] and len(files[0]) == 6
+
+
+def test_mistakes_are_one_line_before_anything_is_written(tmp_path):
+    mistakes = (
+        ("planner", "best", "planner 'best' is unknown"),
+        ("slices", 0, "slices is 0"),
+        ("slices", 9, "at most 8"),
+        ("deletions", 10**6, "ask for fewer"),
+        ("shards", 200, "a slice has no example"),
+        ("classes", (4, 5), "examples that s3t is to unlearn"),
+        ("retrain_after", (-1,), "from 0 up"),
+        ("checkpoint", str(tmp_path / "no.npz"), "cannot be read"),
+        ("lanes", 0, "lanes is 0: set --config.lanes to 1 or more"),
+        ("cache_bytes", -1, "cache_bytes is -1: set --config.cache_bytes to 0 or more"),
+        ("budget", float("nan"), "budget is nan: set --config.budget to 0 or more"),
+        ("lora.rank", 0, "lora.rank is 0: set --config.lora.rank to 1 or more"),
+        ("lora.alpha", float("nan"), "lora.alpha is nan: "),
+        ("lora.targets", ("nope",), "no layer is called 'nope'"),
+        ("full_lora.learning_rate", -1.0, "full_lora.learning_rate is -1.0: "),
+        ("pretrain.train.batch_size", 10**6, "pretrain: train.batch_size is 1000000, but 'digits' has "),
+        ("pretrain.train.steps", 0, "pretrain: train.steps is 0"),
+    )
+    for name, value, message in mistakes:
+        wrong = config()
+        wrong.update_from_flattened_dict({name: value})
+        with pytest.raises(ValueError, match=message):
+            run.run(wrong, str(tmp_path / "dir"))
+    wrong = config()
+    wrong.scale.std = (0.2, 0.3)
+    with pytest.raises(ValueError, match="std has 2 numbers, images have 1 channels: give one"):
+        run.run(wrong, str(tmp_path / "dir"))
+    assert not (tmp_path / "dir").exists()
+
+
+def test_every_config_is_complete_and_checked():
+    for name in configs.EXPERIMENTS:
+        made = configs.get_config(name)
+        context.check(made)
+        assert made.runner == "s3t" and made.pretrain.model == made.model and made.name == name
+    with pytest.raises(ValueError, match="unknown; choose one of digits"):
+        configs.get_config("mnist")
+
+
+# baselines by hand
+
+
+def test_sisa_flops_by_hand():
+    """Stage d passes forward and backward through everything with d + 1 quarters: 2 (1 + 2 + 3 + 4) / 4."""
+    assert baselines.sisa_flops(4) == 5.0
+    assert baselines.sisa_flops(4, 2) == 3.5
+    assert baselines.lora_flops() == 2.0
+    places = Places(np.array([0, 1, 0]), np.array([0, 3, 2]))
+    assert baselines.sisa_flops_per_deletion(places, np.array([0, 1]), 2, 4) == pytest.approx((5.0 + 2.0) / 2 / 2)
+    assert baselines.hit_slices(places, np.array([2, 1]), 2) == [{2}, {3}]
+    lattice = planners.lattice(2).nodes
+    assert baselines.s3t_flops_to_heal(lattice, 2, {1}) == pytest.approx(0.5 * 1.5 + 1 * 2)
+
+
+SISA = planners.sisa(stacks.SLICES)
+
+
+@functools.cache
+def sisa_setup(optimizer=stacks.optimizer):
+    """The tiny stack of dense blocks, SISA's way: all adapters in the head."""
+    whole = baselines.whole_in_head(stacks.BACKBONE, stacks.LORA, stacks.SLICES)
+    recipe = stacks.RECIPE._replace(lora=baselines.NOTHING, optimizer=optimizer)
+    source = stacks.source(backbone=whole, recipe=recipe, cache_bytes=0)
+    count = stages.counts(stacks.data()[3], stacks.SHARDS, stacks.SLICES)
+    return Setup(source, SISA, stacks.SHARDS, stacks.KEY, schedule.make_shapes(source, SISA, count))
+
+
+def sisa_nodes(setup, slices, kept=None):
+    nodes = dict(kept or {})
+    jobs = [(shard, node) for node in SISA.nodes for shard in range(stacks.SHARDS) if (shard, node) not in nodes]
+    for call in schedule.build(setup, slices, jobs, lambda shard, node: nodes[shard, node]):
+        nodes.update(call.nodes)
+    return nodes
+
+
+@functools.cache
+def sisa_table():
+    return sisa_nodes(sisa_setup(), stacks.arranged())
+
+
+def zero_rate(steps):
+    return optax.sgd(0.0)
+
+
+def test_a_stage_of_sisa_goes_on_where_the_last_one_ended():
+    """With a learning rate of 0 all checkpoints are the first one; with a real one every block's adapters move."""
+    nodes, still = sisa_table(), sisa_nodes(sisa_setup(zero_rate), stacks.arranged())
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), nodes[0, (0,)].head, nodes[0, (0, 1)].head)
+    assert all(jax.tree.leaves(moved))
+    assert all(tree.bits_equal(still[0, node].head, still[0, (0,)].head) for node in SISA.nodes)
+
+
+def test_sisa_s_model_is_the_backbone_with_adapters_on_all_blocks():
+    x, (whole, trained) = stacks.data()[0], (SISA.nodes[-1], sisa_table()[1, SISA.nodes[-1]].head)
+    expected = forward(
+        stacks.BACKBONE, stacks.frozen(), x, stacks.LORA, (range(stacks.BLOCKS),), [trained["slot"]], trained["head"]
+    )
+    got = building.node_logits(sisa_setup(), sisa_table(), 1, whole, x)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_suffix_is_retrained_as_if_the_deleted_never_existed():
+    """SISA's prefix is kept, its suffix trained anew: byte for byte a training without the example from the start."""
+    places = stacks.data()[3]
+    keep = np.ones(len(places.shard), bool)
+    keep[np.flatnonzero((places.shard == 0) & (places.slice == 2))[:1]] = False
+    slices, nodes = stacks.arranged(keep=keep), sisa_table()
+    kept = {job: node for job, node in nodes.items() if job[0] != 0 or 2 not in job[1]}
+    again, fresh = sisa_nodes(sisa_setup(), slices, kept), sisa_nodes(sisa_setup(), slices)
+    assert len(nodes) - len(kept) == 2
+    assert again.keys() == fresh.keys() and all(tree.bits_equal(again[job], fresh[job]) for job in fresh)
+    assert not tree.bits_equal(again[0, (0, 1, 2)], nodes[0, (0, 1, 2)])

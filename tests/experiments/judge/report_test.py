@@ -1,0 +1,163 @@
+"""The judge's page, from rows made up by hand: what is said of calibration, trials, failures, and fewer models."""
+
+import re
+
+import numpy as np
+import pytest
+
+from experiments.configs import judge as configs
+from experiments.core import workdirs
+from experiments.judge import report, rows
+from experiments.judge.metrics import EDGES, KINDS
+from experiments.reporting import pages
+from experiments.reporting.estimates import DISTANCE, NOTHING, SHARE, cell
+from unlearn.metrics.membership import SCORES
+
+POOL, LANES, STEPS = 40, 10, 12
+
+
+def valued(value, **rest):
+    return {"value": value, "interval": [value - 0.02, value + 0.02], **rest}
+
+
+def row_of(training, unlearner, case="class", leak=0.0, seed=0, **extra):
+    """A row whose shadows are found by `leak`."""
+    rng = np.random.default_rng(seed)
+    fpr = np.geomspace(1e-3, 1, 49)
+    curve = (0.2 + 0.06 * np.arange(STEPS + 1) * (1 + leak)).clip(0, 1)
+    curves = dict.fromkeys(("stable", "similar", "part", "all"), [curve.tolist()] * LANES)
+    setting = None if unlearner == "none" else {"learning_rate": 0.01, "steps": 20}
+    trials = [{"learning_rate": rate, "steps": 20, "forget": 0.1, "kept": 0.9, "gap": rate} for rate in (0.01, 0.1)]
+    shares = np.histogram(rng.normal(4 * leak, 2, 500), EDGES)[0] / 500
+    extra = {
+        **{name: valued(0.8) for name in ("tow", "mia", "rmia", "tow_mia", "average_gap")},
+        "epsilon": valued(1.5),
+        "attacks": {score: {how: valued(0.55) for how in ("auc", "balanced_accuracy")} for score in SCORES},
+        "zrf": valued(0.61),
+        "cka": NOTHING if training == "oracle" else valued(0.93),
+        "klom": valued(0.5 + leak)
+        | {kind: valued(0.5 + leak, p95=valued(1.0), examples=rng.gamma(2, 0.3 + leak, POOL)) for kind in KINDS},
+        "cost": {"storage_bytes": 2**20, "amortised_flops": {"10": 1e7}, "break_even_requests": 2.5 if leak else None},
+        "ulira": valued(
+            0.5 + leak / 3,
+            examples=rng.uniform(0.4, 0.6 + leak / 3, POOL),
+            roc={"fpr": fpr, "tpr": fpr ** (1 / (1 + leak))},
+            **{"tpr_at_1%": valued(0.01 + leak / 10)},
+        ),
+        "relearn": rows.relearned(curves, {attack: [[0.2] * (STEPS + 1)] for attack in curves}, 1.0),
+        "margins": {"forget": shares, "pool": rng.normal(2, 3, POOL)},
+        "failed": {"repeats": 0, "shadows": 0},
+        "trials": [] if setting is None else trials,
+        "setting": setting,
+        "models": {"repeats": 16 if training == "dpsgd" else 64, "shadows": 16 if training == "dpsgd" else 64, "tuning": 8},
+        "set": {"setting": "class", "target": 3, "forget": 20, "pool": 20},
+        "intervals": {name: valued(0.9) for name in ("forget_accuracy", "test_retain_accuracy")},
+        **extra,
+    }
+    numbers = {"train_flops": 1e9, "train_seconds": 1.0, "unlearn_flops": 1e6, "unlearn_seconds": 0.1, "peak_bytes": 2**20}
+    known = {"variant": "default", "dataset": "digits", "seed": 0, "before": {}, "after": {}, "steps": 20}
+    return {"training": training, "unlearner": unlearner, "setting": case, **known, **numbers, "extra": extra}
+
+
+def calibration(low, high):
+    """Two attacks whose pooled interval is (low, high)."""
+    one = {"value": (low + high) / 2, "interval": [low, high]}
+    return {attack: {"class": one, "pooled": one} for attack in ("shadows", "fleets")}
+
+
+def found(rows):
+    return {"schema": 1, "command": "", "environment": {}, "rows": rows}
+
+
+def every_row(**calibrated):
+    held_out = calibrated or {"calibration": calibration(0.48, 0.52)}
+    ways = [(way, name) for way in ("vanilla", "readiness", "dpsgd") for name in ("none", "ascent")]
+    rows = [row_of("oracle", "none"), row_of("heldout_oracle", "none", seed=1, **held_out)]
+    return rows + [row_of(*way, leak=0.8 if way[1] == "none" else 0.3, seed=i) for i, way in enumerate(ways, 2)]
+
+
+def written(tmp_path, rows):
+    """report.md, and report.html without its pictures."""
+    workdirs.write(tmp_path / "config.json", workdirs.dumps(configs.get_config("digits").to_dict()))
+    workdirs.write(tmp_path / "results.json", workdirs.dumps(found(rows)))
+    pages.write_page(tmp_path, report.compose)
+    html = (tmp_path / "report.html").read_text()
+    return (tmp_path / "report.md").read_text(), re.sub(r'src="[^"]*"', "", html)
+
+
+def test_the_page_has_every_row_table_and_picture(tmp_path):
+    text, html = written(tmp_path, every_row())
+    for heading in ("Calibration", "Forget set: class", "Tuning", "Failures", "Settings"):
+        assert f"## {heading}" in text
+    for row in report._rows(found(every_row())):
+        assert text.count(f"| {report._name(row)} |") >= 4, "in the table, relearning, witnesses and costs"
+    held = next(line for line in text.splitlines() if line.startswith("| heldout_oracle |") and "0.930" in line)
+    assert held.count("0.550") == 8 and "0.610" in held
+    assert "vanilla, ascent" in html and html.count("<figure>") == 9 + 4
+    assert "Forgotten are 20 examples: class 3." in text
+
+
+@pytest.mark.parametrize("interval, word", [
+    ((0.471, 0.529), "inside"), ((0.469, 0.52), "NOT inside"), ((0.48, 0.531), "NOT inside"),
+])  # fmt: skip
+def test_the_verdict_is_computed(interval, word, tmp_path):
+    rows = every_row(calibration=calibration(*interval))
+    lines = report._verdicts(found(rows))
+    assert len(lines) == 2 and all(f"90% interval: {word} [0.47, 0.53]" in line for line in lines)
+    text, _ = written(tmp_path, rows)
+    assert lines[0] in text
+
+
+def test_a_calibration_that_could_not_be_computed_says_so():
+    nothing = {"pooled": {**NOTHING, "refused": "too few"}}
+    rows = every_row(calibration={"shadows": nothing, "fleets": nothing})
+    assert all(line.endswith("could not be computed (too few).") for line in report._verdicts(found(rows)))
+
+
+def test_every_trial_is_told_and_the_chosen_one_marked(tmp_path):
+    text, _ = written(tmp_path, every_row())
+    (line,) = re.findall(r"\| readiness, ascent \|( 1.*\| 2 )\|", text)
+    assert line.split("|") == [r" 1.0\* ", " 10.0 ", " 2 "]
+
+
+def test_failures_are_told_with_their_reasons_and_otherwise_that_there_are_none(tmp_path):
+    text, _ = written(tmp_path, every_row())
+    assert "No failures: all models of 8 rows had finite logits." in text
+    broken = row_of("vanilla", "npo", failed={"repeats": 3, "shadows": 64}, ulira={**NOTHING, "refused": "too few models"})
+    broken["extra"]["trials"][1]["gap"] = None
+    text, _ = written(tmp_path, [*every_row(), broken])
+    assert "| class | vanilla, npo | 3 | 64 | 1 | ulira: too few models |" in text and "3 + 64" in text
+
+
+def test_fewer_models_are_marked(tmp_path):
+    rows = every_row()
+    rows[1]["extra"]["fewer"] = {
+        "klom": {kind: valued(1.25) for kind in KINDS},
+        "epsilon": valued(1.75),
+        "rmia": valued(0.5),
+    }
+    text, _ = written(tmp_path, rows)
+    assert "| dpsgd†, ascent |" in text and "† Of DP-SGD there are only 16 models and 16 shadows" in text
+    floor = next(line for line in text.splitlines() if line.startswith("| heldout_oracle† |"))
+    assert floor.count("1.25") >= 3 and "1.75" in floor, "of as many held-out oracles"
+    for row in rows:
+        row["extra"]["models"] = rows[-1]["extra"]["models"]
+    assert "†" not in written(tmp_path, rows[2:])[0]
+
+
+def test_relearning_is_measured_against_the_oracles_and_the_original():
+    """Oracles stay at .2; half way to 1 is .6: a lane that gains .1 a step from .2 is there after 4 steps, one never is."""
+    climbing, flat = 0.2 + 0.1 * np.arange(6), np.full(6, 0.2)
+    oracle = {"part": [flat, flat]}
+    told = rows.relearned({"part": [climbing, flat]}, oracle, 1.0)
+    assert told["attacks"]["part"]["steps"]["value"] == 4 and told["attacks"]["part"]["steps"]["lanes"] == 1
+    assert told["value"] == pytest.approx(np.mean([0.25 / 0.8, 0]))
+    none = rows.relearned({"part": [climbing, flat]}, oracle, 0.2)["attacks"]["part"]
+    assert none["steps"]["lanes"] == none["area"]["lanes"] == 0, "there is no room"
+
+
+def test_an_interval_is_shown_as_far_as_its_quantity_goes():
+    wide = {"value": 0.9, "interval": [-0.2, 1.3]}
+    assert cell(wide, 1, scale=100, ends=SHARE) == "90.0 [0.0, 100.0]"
+    assert cell(wide, 1, ends=DISTANCE) == "0.9 [0.0, 1.3]"
+    assert cell(wide, 1) == "0.9 [-0.2, 1.3]"

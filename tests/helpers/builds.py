@@ -1,0 +1,58 @@
+"""Small stores that are really trained, and a process that makes, deletes from and heals one, to be killed.
+
+    python -m tests.helpers.builds DIR REQUESTS [STEP]
+
+makes the store in DIR if there is none and trains what it misses; then it carries out the requests of a JSON file
+[[request, [id, ...]], ...] and heals after each. It says `ready`, each node that begins to serve, each request, and `done`.
+With STEP it kills itself right before its STEP-th step that others could see, as `tests.helpers.stores` does.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from s3t.plans.structure import make_plan
+from s3t.service import healing
+from s3t.store import disk
+from tests.helpers import stacks, stores
+
+KEY = bytes(32)
+SHARDS, SLICES = 2, 2
+PLAN = make_plan(SLICES, [(0, 1), (1,)])
+FACTORY = "tests.helpers.builds:make"
+
+
+def make(hyper, *, missing=()):
+    """The factory; examples may be missing from the data set, as may be noticed when they are fetched."""
+    source = stacks.source(hyper={"toy": 1} | dict(hyper))
+    return source._replace(ids=source.ids[~np.isin(source.ids, missing)])
+
+
+def create(root):
+    return healing.create(root, make({}), PLAN, SHARDS, 5, KEY, factory=FACTORY)
+
+
+def carry_out(opened, requests, say=lambda line: None):
+    for request, ids in requests:
+        disk.delete(opened, ids, request)
+        say(request)
+        healing.heal(opened, make({}), say=lambda made: say("node"))
+
+
+def main(root, requests, step=None):
+    watch = stores.die_at(int(step)) if step else None
+    print("ready", flush=True)
+    opened = disk.open(root) if disk.exists(root) else create(root)
+    if watch:
+        opened.ledger.set_trace_callback(watch)
+    source = make({})
+    healing.register(opened, source)
+    healing.heal(opened, source, say=lambda made: print("node", flush=True))
+    carry_out(opened, json.loads(Path(requests).read_text()), lambda line: print(line, flush=True))
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

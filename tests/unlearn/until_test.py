@@ -1,0 +1,216 @@
+"""Unlearning until a criterion holds, against a hand-written loop."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.helpers import toys
+from unlearn import ALGORITHMS, STOPS, Request, tree, unlearn_until
+from unlearn.until import BUDGET, DIVERGED, REACHED
+
+BUDGET_STEPS = 6
+DATA = {"pool": toys.batch(0, 8), "target": np.float32(3.0)}
+
+
+def draw(data, key, step):
+    """A minibatch that depends on the key and on the step."""
+    rows = jax.random.randint(jax.random.fold_in(key, step), (4,), 0, 8)
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], data["pool"])
+    return Request(batch, jax.tree.map(lambda leaf: leaf[::-1], batch))
+
+
+def observe(params, data):
+    return {"loss": toys.label_loss(toys.MLP, params, data["pool"], None), "norm": tree.norm(params)}
+
+
+def reached(seen, data):
+    return seen["loss"] >= data["target"]
+
+
+def make(name="ascent", rate=0.5):
+    return ALGORITHMS[name](toys.DROPOUT_MLP, optax.sgd(rate, momentum=0.5))
+
+
+def run(algorithm, data=DATA, params=None, key=None, max_steps=BUDGET_STEPS, **options):
+    until = unlearn_until(algorithm, draw, observe, options.pop("criterion", reached), max_steps, **options)
+    start = toys.mlp_params() if params is None else params
+    return jit_unless(options.get("unroll"), until)(start, data, jax.random.key(3) if key is None else key)
+
+
+def jit_unless(unroll, f):
+    return f if unroll else toys.quick_jit(f)
+
+
+@functools.cache
+def look():
+    return toys.quick_jit(observe)
+
+
+@functools.cache
+def update():
+    return toys.quick_jit(make().update)
+
+
+def by_hand(data=DATA, max_steps=BUDGET_STEPS):
+    """A plain loop of ascent: look, stop or step. Returns state, steps, stop, and the list of what was seen."""
+    memory_key, draw_key, step_key = jax.random.split(jax.random.key(3), 3)
+    state = make().init(toys.mlp_params(), draw(data, draw_key, 0), memory_key)
+    seen, steps = [look()(state.params, data)], 0
+    while True:
+        numbers = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves((state.params, seen[-1]))])
+        if not np.all(np.isfinite(numbers)):
+            return state, steps, "diverged", seen
+        if seen[-1]["loss"] >= data["target"]:
+            return state, steps, "reached", seen
+        if steps == max_steps:
+            return state, steps, "budget", seen
+        state, _ = update()(state, draw(data, draw_key, steps), jax.random.fold_in(step_key, steps))
+        seen.append(look()(state.params, data))
+        steps += 1
+
+
+def losses_by_hand():
+    return [float(seen["loss"]) for seen in by_hand(dict(DATA, target=np.inf))[3]]
+
+
+@pytest.fixture(scope="module")
+def rising():
+    """Losses of an ascent of BUDGET_STEPS; every target between two of them is reached at a step known beforehand."""
+    losses = losses_by_hand()
+    assert sorted(losses) == losses
+    return losses
+
+
+def target(rising, steps):
+    """A target that is first met after `steps` updates."""
+    return dict(DATA, target=np.float32(rising[0] - 1 if steps == 0 else (rising[steps - 1] + rising[steps]) / 2))
+
+
+# one run
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_every_ending_is_that_of_the_hand_loop(rising, unroll):
+    """One compiled program serves every target: met at once, after some steps, with the last one, never."""
+    until = jit_unless(unroll, unlearn_until(make(), draw, observe, reached, BUDGET_STEPS, unroll=unroll))
+    for steps in (0, 1, 3, BUDGET_STEPS, None):
+        data = dict(DATA, target=np.float32(1e9)) if steps is None else target(rising, steps)
+        outcome = until(toys.mlp_params(), data, jax.random.key(3))
+        state, made, stop, seen = by_hand(data)
+        assert made == (BUDGET_STEPS if steps is None else steps)
+        assert int(outcome.steps) == made and outcome.steps.dtype == jnp.int32
+        assert STOPS[int(outcome.stop)] == stop == ("budget" if steps is None else "reached")
+        toys.assert_close(outcome.state, state, 2e-6)
+        check_curve(outcome.curve, seen, BUDGET_STEPS)
+
+
+def check_curve(curve, seen, max_steps):
+    """What was seen, in order, then NaN."""
+    for name, values in curve.items():
+        assert values.shape == (max_steps + 1,)
+        np.testing.assert_allclose(values[: len(seen)], [float(s[name]) for s in seen], rtol=2e-6)
+        assert np.all(np.isnan(values[len(seen) :]))
+
+
+def test_codes_name_the_stops():
+    assert [STOPS[code] for code in (REACHED, DIVERGED, BUDGET)] == ["reached", "diverged", "budget"]
+
+
+@pytest.mark.parametrize("goal, stop", [(-1.0, "reached"), (1e9, "budget")])
+def test_a_budget_of_nothing(goal, stop):
+    outcome = run(make(), dict(DATA, target=np.float32(goal)), max_steps=0)
+    assert (int(outcome.steps), STOPS[int(outcome.stop)]) == (0, stop)
+    assert outcome.curve["loss"].shape == (1,) and np.isfinite(outcome.curve["loss"][0])
+    assert tree.bits_equal(outcome.state.params, jax.tree.map(np.float32, toys.mlp_params()))
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_a_huge_rate_diverges_although_infinity_meets_the_target(unroll):
+    outcome = run(make(rate=1e38), dict(DATA, target=np.float32(1e30)), unroll=unroll)
+    assert STOPS[int(outcome.stop)] == "diverged"
+    assert 1 <= int(outcome.steps) <= 3
+    assert np.all(np.isnan(outcome.curve["loss"][int(outcome.steps) + 1 :]))
+
+
+def test_nan_at_the_start_diverges_at_once():
+    params = toys.mlp_params()
+    params["out"]["b"] = params["out"]["b"] + np.nan
+    outcome = run(make(), params=params, criterion=lambda seen, data: jnp.array(True))
+    assert (int(outcome.steps), STOPS[int(outcome.stop)]) == (0, "diverged")
+
+
+def test_parameters_count_even_where_the_observation_is_finite():
+    params = toys.mlp_params() | {"unseen": np.array([np.inf])}
+    until = unlearn_until(make(), draw, lambda p, d: {"loss": jnp.zeros(())}, lambda seen, d: seen["loss"] == 0, 2)
+    assert STOPS[int(toys.quick_jit(until)(params, DATA, jax.random.key(0)).stop)] == "diverged"
+
+
+@pytest.mark.parametrize("name", ["ascent_kl", "random_label"])
+def test_memory_of_either_kind_survives_the_loop(name):
+    """Reference parameters and a key, beside the optimiser's state."""
+    looped, unrolled = (run(make(name), unroll=unroll) for unroll in (False, True))
+    toys.assert_close(looped, unrolled, 1e-5)
+
+
+# many runs
+
+
+@pytest.mark.parametrize("name, key", [("ascent", jax.random.PRNGKey), ("random_label", jax.random.key)])
+def test_each_lane_stops_on_its_own_and_is_frozen_then(name, key):
+    """Lanes with targets of their own, one of them diverging, equal single runs."""
+    until = unlearn_until(make(name), draw, observe, reached, BUDGET_STEPS)
+    curve = run(make(name), dict(DATA, target=np.float32(np.inf))).curve["loss"]
+    goals = np.array([-1.0, (curve[1] + curve[2]) / 2, (curve[3] + curve[4]) / 2, 1e9, 1e9], np.float32)
+    starts = [toys.mlp_params()] * 4 + [jax.tree.map(lambda leaf: leaf * np.nan, toys.mlp_params())]
+    axes = (0, {"pool": None, "target": 0}, None)
+    lanes = toys.quick_jit(jax.vmap(until, in_axes=axes))(toys.stack(starts), dict(DATA, target=goals), key(3))
+    single = toys.quick_jit(until)
+    for i in range(5):
+        alone = single(starts[i], dict(DATA, target=goals[i]), key(3))
+        toys.assert_close(toys.lane(lanes, i), alone, 2e-5)
+    stops = [STOPS[code] for code in lanes.stop]
+    assert stops[0] == "reached" and stops[-2:] == ["budget", "diverged"]
+    assert lanes.steps[0] == 0 and lanes.steps[4] == 0 and lanes.steps[3] == BUDGET_STEPS
+    if name == "ascent":  # its loss rises step by step
+        assert lanes.steps.tolist() == [0, 2, 4, BUDGET_STEPS, 0]
+
+
+def test_lanes_may_have_seeds_of_their_own():
+    until = unlearn_until(make(), draw, observe, reached, BUDGET_STEPS)
+    keys, starts = jax.random.split(jax.random.key(0), 2), [toys.mlp_params(seed) for seed in (4, 5)]
+    lanes = toys.quick_jit(jax.vmap(until, in_axes=(0, None, 0)))(toys.stack(starts), DATA, keys)
+    single = toys.quick_jit(until)
+    for i in range(2):
+        toys.assert_close(toys.lane(lanes, i), single(starts[i], DATA, keys[i]), 2e-5)
+
+
+# the program
+
+
+def primitives(jaxpr):
+    """Names of all primitives, those of inner programs too."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from primitives(inner)
+
+
+@pytest.mark.parametrize("name", ["ascent", "random_label"])
+def test_one_while_and_no_callback(name):
+    until = unlearn_until(make(name), draw, observe, reached, BUDGET_STEPS)
+    names = list(primitives(jax.make_jaxpr(until)(toys.mlp_params(), DATA, jax.random.key(0)).jaxpr))
+    assert names.count("while") == 1 and "scan" not in names
+    assert "tanh" in names, "the walk does not reach inner programs"
+    assert not [n for n in names if "callback" in n or "host" in n or "infeed" in n or "outfeed" in n]
+
+
+def test_data_are_arguments_of_the_program_and_not_constants():
+    until = unlearn_until(make(), draw, observe, reached, BUDGET_STEPS)
+    consts = jax.make_jaxpr(until)(toys.mlp_params(), DATA, jax.random.key(0)).consts
+    assert sum(np.size(jax.random.key_data(c) if c.dtype == jax.random.key(0).dtype else c) for c in consts) <= 8
