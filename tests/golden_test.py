@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from s3t.__main__ import main as s3t_main
-from s3t.stack import here as stack_of_here
+from s3t.service.environment import here as stack_of_here
 
 # --- Everything that knows where the code lives, with the two imports above -------------------------------------------
 
