@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import models, parallel, recipe, training
+from experiments import parallel, recipe, training
 from experiments.models.whitened import Whitened, patches
 from tests import tiny, toys
-from unlearn import Model, tree
+from unlearn import classifier, tree
 
 MODULE = Whitened(3, (4,), groups=2)
 EXAMPLES = 12
@@ -108,7 +108,7 @@ def test_momentum_is_nesterovs():
 
 
 def test_both_ways_is_the_mean_over_an_image_and_its_mirror_image():
-    model = Model(lambda params, x, key: x[:, 0, :, 0] ** params, models.as_model(MODULE).loss)
+    model = classifier(lambda params, x, key: x[:, 0, :, 0] ** params)
     x = jnp.array([[1.0, 2.0, 4.0]])[:, None, :, None]
     answer = recipe.both_ways(model).apply(2.0, x, None)
     assert answer.tolist() == [[8.5, 4.0, 8.5]]

@@ -1,6 +1,6 @@
 """Small models and data that the tests share, and every objective written out a second time, literally, as an oracle.
 
-Nothing here calls the code under test except for its plain containers (Model, Request). Data are numpy arrays in float64:
+Nothing here calls the code under test except for its plain containers (Request, Model). Data are numpy arrays in float64:
 jax takes them as float32 or float64, as a test has set it.
 """
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from unlearn import Model, Request
+from unlearn import Request, classifier
 
 CLASSES, FEATURES, HIDDEN = 3, 2, 3
 
@@ -48,8 +48,8 @@ def loss_per_example(logits, batch):
     return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(logits * jax.nn.one_hot(batch["y"], logits.shape[-1]), axis=-1)
 
 
-MLP = Model(mlp_apply, loss_per_example)
-DROPOUT_MLP = Model(dropout_apply, loss_per_example)
+MLP = classifier(mlp_apply)._replace(loss=loss_per_example)
+DROPOUT_MLP = classifier(dropout_apply)._replace(loss=loss_per_example)
 
 
 def mlp_params(seed=0, hidden=HIDDEN, features=FEATURES, classes=CLASSES):
