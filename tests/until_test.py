@@ -10,6 +10,7 @@ import pytest
 
 from tests import toys
 from unlearn import ALGORITHMS, STOPS, Request, tree, unlearn_until
+from unlearn.base import UnlearnAlgorithm, UnlearnInfo, UnlearnState
 from unlearn.until import BUDGET, DIVERGED, REACHED
 
 BUDGET_STEPS = 6
@@ -190,6 +191,50 @@ def test_lanes_may_have_seeds_of_their_own():
     single = toys.quick_jit(until)
     for i in range(2):
         toys.assert_close(toys.lane(lanes, i), single(starts[i], DATA, keys[i]), 2e-5)
+
+
+# records
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_recorded_is_the_model_after_so_many_updates_or_where_it_ended(rising, unroll):
+    """The request is fulfilled after 3 updates: later records hold the model of then, and say so."""
+    data, record = target(rising, 3), (0, 2, 3, 5)
+    outcome = run(make(), data, record=record, unroll=unroll)
+    assert [int(each.steps) for each in outcome.recorded] == [0, 2, 3, 3] and int(outcome.steps) == 3
+    for each, steps in zip(outcome.recorded, (0, 2, 3, 3), strict=True):
+        state, *_ = by_hand(dict(data, target=np.float32(np.inf)), steps)
+        toys.assert_close(each.params, state.params, 2e-6)
+    assert tree.bits_equal(outcome.recorded[-1].params, outcome.state.params)
+    check_curve(outcome.curve, by_hand(data)[3], BUDGET_STEPS)
+
+
+def test_lanes_record_each_their_own(rising):
+    until = unlearn_until(make(), whole, draw, observe, reached, 4, record=(1, 4))
+    goals = np.array([rising[0] - 1, 1e9], np.float32)
+    axes = (None, {"pool": None, "target": 0}, None)
+    lanes = toys.quick_jit(jax.vmap(until, in_axes=axes))(toys.mlp_params(), dict(DATA, target=goals), jax.random.key(3))
+    assert [each.steps.tolist() for each in lanes.recorded] == [[0, 1], [0, 4]]
+    toys.assert_close(lanes.recorded[1].params, lanes.state.params, 0)
+
+
+@pytest.mark.parametrize("record", [(2, 1), (1, 1), (-1,), (0, BUDGET_STEPS + 1)])
+def test_records_that_cannot_be_are_refused(record):
+    with pytest.raises(ValueError, match="give increasing numbers of updates from 0 to max_steps"):
+        unlearn_until(make(), whole, draw, observe, reached, BUDGET_STEPS, record=record)
+
+
+def test_init_sees_the_whole_request_and_its_edit_is_what_is_looked_at():
+    """A one-shot edit that is enough: no update is made."""
+
+    def init(params, request, key):
+        seen = jnp.sum(request.forget["weight"] > 0).astype(jnp.float32)
+        return UnlearnState(jax.tree.map(lambda leaf: 0 * leaf + seen, params), (), ())
+
+    counting = UnlearnAlgorithm(init, lambda state, request, key: (state, UnlearnInfo(jnp.zeros(()), jnp.zeros(()))))
+    until = unlearn_until(counting, whole, draw, lambda p, d: {"seen": p["out"]["b"][0]}, lambda s, d: s["seen"] == 8, 3)
+    outcome = toys.quick_jit(until)(jax.tree.map(np.float32, toys.mlp_params()), DATA, jax.random.key(0))
+    assert int(outcome.steps) == 0 and float(outcome.curve["seen"][0]) == 8
 
 
 # the program
