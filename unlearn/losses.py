@@ -16,16 +16,41 @@ def weighted_mean(values: Array, weights: Array) -> Array:
     Args:
       values: [examples] float. Entries of weight 0 are never read, so padding may hold anything.
       weights: [examples] float, not negative.
+
+    Raises:
+      ValueError: values and weights of different shapes, which broadcasting would average wrongly in silence.
     """
+    require_same_shape(values, weights)
     total = jnp.sum(weights)
     kept = jnp.where(weights > 0, values, 0.0)
     return jnp.sum(kept * weights) / jnp.where(total > 0, total, 1.0)
+
+
+def require_same_shape(values: Array, weights: Array) -> None:
+    """Refuse to reduce values with weights of another shape; shared by the means of all device modes.
+
+    Raises:
+      ValueError: one line with both shapes.
+    """
+    if jnp.shape(values) != jnp.shape(weights):
+        raise ValueError(
+            f"values of shape {jnp.shape(values)} cannot be reduced with weights of shape {jnp.shape(weights)}: "
+            "reduce tokens to one value per example first"
+        )
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """-log p_y for logits [..., classes] and integer labels [...], in float32 or wider."""
     log_p = jax.nn.log_softmax(_wide(logits))
     return -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
+
+
+def margin(logits: Array, labels: Array) -> Array:
+    """Margin log p_y - log(1 - p_y) = z_y - logsumexp over the other classes: exact where p_y rounds to 0 or 1."""
+    wide = _wide(logits)
+    is_label = jnp.arange(wide.shape[-1]) == labels[..., None]
+    own = jnp.take_along_axis(wide, labels[..., None], axis=-1)[..., 0]
+    return own - jax.nn.logsumexp(jnp.where(is_label, -jnp.inf, wide), axis=-1)
 
 
 def kl_divergence(reference_logits: Array, logits: Array) -> Array:

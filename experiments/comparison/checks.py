@@ -18,8 +18,7 @@ from experiments.data.datasets import Dataset
 from experiments.models import MODELS
 from experiments.scoring import requests
 from experiments.scoring.evaluation import Sets
-from unlearn import ALGORITHMS, Model, Request
-from unlearn.losses import cross_entropy
+from unlearn import ALGORITHMS, Request, classifier
 from unlearn.metrics.membership import FOLDS
 
 Config = ml_collections.ConfigDict
@@ -330,7 +329,7 @@ def _options(where: str, algorithm: str, options: Any) -> None:
     """Refuse options that an algorithm does not have or cannot take: one update of a toy model is traced with them."""
     if not isinstance(options, Config) or not all(is_number(value) and value >= 0 for value in options.values()):
         raise UserError(f"{where} are {_plain(options)!r}: give each option a number from 0 up, as in '{{\"gamma\": 0.5}}'")
-    model = Model(lambda params, x, key: x @ params, lambda logits, batch: cross_entropy(logits, batch["y"]))
+    model = classifier(lambda params, x, key: x @ params)
     ones = jnp.ones(1)
     batch = {"x": ones[None], "y": jnp.zeros(1, jnp.int32), "id": jnp.zeros(1, jnp.int32), "weight": ones}
     request, key = Request(batch, batch), jax.random.key(0)

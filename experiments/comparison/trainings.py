@@ -17,10 +17,8 @@ from experiments.core import execution, fleet
 from experiments.data import datasets
 from experiments.scoring import evaluation
 from experiments.training import cost, loop, streaming
-from readiness import Terms, make_readiness
-from readiness.requests import Draw, Pools, make_pools, nearest_classes, nearest_examples
-from unlearn import ALGORITHMS
-from unlearn.gradient import normalised
+from readiness import Draw, Pools, Terms, make_pools, make_readiness, nearest_classes, nearest_examples
+from unlearn import ALGORITHMS, normalised, traits_of
 
 MATCHING = 2.0  # forget losses within this factor are called equal
 
@@ -166,8 +164,8 @@ def _rehearsing(bench: Bench, unroll: bool) -> loop.Rehearsing:
     model = models.as_model(bench.module)
     order = bench.devices.inner_grad(config.order)
     cap = _cap(config.cap, bench.dataset.classes)
-    weights = config.efficiency, config.retention, config.resistance, config.relearning
-    terms = Terms(*weights, cap, config.capped, config.form)
+    weights = {name: config[name] for name in ("efficiency", "retention", "resistance", "relearning")}
+    terms = Terms(cap, **weights, capped=config.capped, form=config.form)
 
     def rehearsed(step_size: jax.Array) -> Any:
         optimizer = optax.sgd(step_size)
@@ -188,7 +186,7 @@ def _rehearsing(bench: Bench, unroll: bool) -> loop.Rehearsing:
         size=max(1, round(config.fraction * bench.config.train.batch_size)),
         inner_steps=config.inner_steps,
         fresh=config.fresh,
-        retain=config.algorithm != "ascent",
+        retain=traits_of(ALGORITHMS[config.algorithm]).needs_retain,
         recovery=bool(config.resistance),
         relearn_steps=config.relearn_steps if config.relearning else 0,
         anew=min(count, 256) if config.requests == "random" else 0,

@@ -22,7 +22,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from readiness.objective import MetaBatch
 from unlearn.base import Batch, Mean
 from unlearn.gradient import GradOperator, first_order, second_order
-from unlearn.losses import weighted_mean
+from unlearn.losses import require_same_shape, weighted_mean
 
 AXIS = "data"
 MODES = ("jit", "pmap")
@@ -76,7 +76,7 @@ def pad(batch: Batch, axis: int, multiple: int) -> Batch:
     """The batch with rows of weight 0 added until its example axis is a multiple of `multiple`."""
     missing = -batch["weight"].shape[axis] % multiple
     widths = lambda leaf: [(0, missing if i == axis else 0) for i in range(leaf.ndim)]  # noqa: E731
-    return {name: jnp.pad(leaf, widths(leaf)) for name, leaf in batch.items()}
+    return jax.tree.map(lambda leaf: jnp.pad(leaf, widths(leaf)), dict(batch))
 
 
 def _inner(first: GradOperator, second: GradOperator) -> Callable[[int], GradOperator]:
@@ -107,6 +107,7 @@ def _pmap(devices: list[jax.Device]) -> Parallel:
     psum = lambda tree: jax.lax.psum(tree, AXIS)  # noqa: E731
 
     def mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+        require_same_shape(values, weights)
         total = psum(jnp.sum(weights))
         return psum(jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)) / jnp.where(total > 0, total, 1.0)
 

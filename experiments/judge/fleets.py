@@ -12,7 +12,6 @@ DP-SGD has fewer of each: `judge.private_lanes`.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,10 +27,11 @@ from experiments.core import fleet
 from experiments.data import datasets
 from experiments.judge import capacity
 from experiments.judge.ulira import memberships
+from experiments.scoring import requests
 from experiments.training import loop
 from readiness.requests import take
-from unlearn import ALGORITHMS, Request
-from unlearn.base import Array, Batch, Model, UnlearnState
+from unlearn import ALGORITHMS, Recorded, Request, unlearn_until
+from unlearn.base import Array, Batch, Model
 from unlearn.losses import correct
 
 REPEATS, SHADOWS, TUNING = "repeats", "shadows", "tuning"
@@ -219,52 +219,68 @@ def forget(
         [jax.random.key_data(jax.random.fold_in(jax.random.key(int(s)), 2 + ROLES.index(role))) for s in seeds]
     )
     pool = jax.tree.map(lambda leaf: leaf[case.pool], bench.train)
-    found = capacity.over(bench, lambda lanes: run(lanes, pool, bench.train, rate, enough), (params, keys, wanted, kept))
+    found = capacity.over(bench, lambda lanes: run(rate, lanes, pool, bench.train, enough), (params, keys, wanted, kept))
     return [Ended(*one) for one in found]
+
+
+class Asked(NamedTuple):
+    """A lane's request, made once; each pair is of forget and of retain data.
+
+    request: all of it; whoever is not asked for, or does not stay, has weight 0.
+    orders: positions, those of weight first.  counts: how many those are.  keys: of the draws.
+    """
+
+    request: Request
+    orders: tuple[Array, Array]
+    counts: tuple[Array, Array]
+    keys: tuple[Array, Array]
+
+
+def _asked(key: Array, wanted: Array, kept: Array, pool: Batch, train: Batch) -> Asked:
+    pairs = ((pool, wanted), (train, kept))
+    request = Request(*(dict(batch, weight=batch["weight"] * member) for batch, member in pairs))
+    _, forget_key, retain_key, _ = jax.random.split(key, 4)
+    orders, counts = (tuple(of(member) for _, member in pairs) for of in (lambda member: jnp.argsort(~member), jnp.sum))
+    return Asked(request, orders, counts, (forget_key, retain_key))
 
 
 @functools.lru_cache(maxsize=64)
 def _forgetter(
     model: Model, name: str, options: tuple, batch_size: int, stops: tuple[int, ...], loops: bool
-) -> Callable[..., list[tuple[Any, Array]]]:
-    def single(
-        lane: tuple[Any, Array, Array, Array], pool: Batch, train: Batch, rate: Array, enough: Array
-    ) -> list[tuple[Any, Array]]:
-        params, raw, wanted, kept = lane
+) -> Callable[..., tuple[Recorded, ...]]:
+    """`(rate, (params, raw key, wanted, kept) of all lanes, pool, train, enough) -> recorded` after each of `stops`."""
+
+    def whole(data: tuple[Asked, Array]) -> Request:
+        return data[0].request
+
+    def draw(data: tuple[Asked, Array], key: Array, step: Array) -> Request:
+        asked, _ = data
+        rows = (
+            jax.random.randint(jax.random.fold_in(k, step), (batch_size,), 0, n)
+            for k, n in zip(asked.keys, asked.counts, strict=True)
+        )
+        parts = zip(asked.request, asked.orders, rows, strict=True)
+        return Request(*(take(part, order[row]) for part, order, row in parts))
+
+    def observe(params: Any, data: tuple[Asked, Array]) -> dict[str, Array]:
+        asked, _ = data
+        pool = asked.request.forget
+        right = correct(model.apply(params, pool["x"], jax.random.key(0)), pool["y"])
+        return {"known": jnp.sum(jnp.where(pool["weight"] > 0, right, 0)) / jnp.maximum(asked.counts[0], 1)}
+
+    def rests(seen: dict[str, Array], data: tuple[Asked, Array]) -> Array:
+        asked, enough = data
+        return (asked.counts[0] == 0) | (seen["known"] <= enough)  # a draw from nobody would be a stranger
+
+    def until(rate: Any) -> Callable:
         algorithm = ALGORITHMS[name](model, optax.sgd(rate), **dict(options))
-        init_key, *keys, step_key = jax.random.split(jax.random.wrap_key_data(raw), 4)
-        orders = [jnp.argsort(~member) for member in (wanted, kept)]  # members first
-        counts = [jnp.sum(member) for member in (wanted, kept)]
+        return unlearn_until(algorithm, whole, draw, observe, rests, stops[-1], record=stops, unroll=loops)
 
-        def request(step: Array) -> Request:
-            drawn = (
-                jax.random.randint(jax.random.fold_in(k, step), (batch_size,), 0, n)
-                for k, n in zip(keys, counts, strict=True)
-            )
-            return Request(
-                *(take(part, order[rows]) for part, order, rows in zip((pool, train), orders, drawn, strict=True))
-            )
+    def single(
+        lane: tuple[Any, Array, Array, Array], pool: Batch, train: Batch, enough: Array, run: Callable
+    ) -> tuple[Recorded, ...]:
+        params, raw, wanted, kept = lane
+        key = jax.random.wrap_key_data(raw)
+        return run(params, (_asked(key, wanted, kept, pool, train), enough), key).recorded
 
-        def is_due(params: Any) -> Array:
-            right = correct(model.apply(params, pool["x"], step_key), pool["y"])
-            known = jnp.sum(jnp.where(wanted, right, 0)) / jnp.maximum(counts[0], 1)
-            return (counts[0] > 0) & (known > enough)  # a draw from nobody would be a stranger
-
-        def body(carry: tuple[UnlearnState, Array], step: Array) -> tuple[tuple[UnlearnState, Array], None]:
-            state, updates = carry
-            moved = algorithm.update(state, request(step), jax.random.fold_in(step_key, step))[0]
-            due = is_due(state.params)
-            state = jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state)
-            return (state, updates + due), None
-
-        carry, ended = (algorithm.init(params, request(jnp.asarray(0)), init_key), jnp.asarray(0)), []
-        for start, stop in itertools.pairwise((0, *stops)):
-            if loops:
-                for step in range(start, stop):
-                    carry, _ = body(carry, jnp.asarray(step))
-            else:
-                carry, _ = jax.lax.scan(body, carry, jnp.arange(start, stop))
-            ended.append((carry[0].params, carry[1]))
-        return ended
-
-    return fleet.over_lanes(single, loops)
+    return requests.over_lanes(until, single, loops)

@@ -11,8 +11,7 @@ from experiments.models.convnets import CNN, ResNet18
 from experiments.models.mlp import MLP
 from experiments.models.vit import ViT
 from experiments.models.whitened import Whitened
-from unlearn.base import Model
-from unlearn.losses import cross_entropy
+from unlearn import Model, classifier
 
 MODELS = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18, "vit": ViT, "whitened": Whitened}
 CONVOLUTIONAL = ("cnn", "resnet18", "whitened")  # loops and lanes cost these dearly on a CPU: see experiments.core.fleet
@@ -41,7 +40,7 @@ def build(name: str, options: dict[str, Any], classes: int) -> nn.Module:
 
 @functools.lru_cache
 def as_model(module: nn.Module) -> Model:
-    """The module as a pair of pure functions: `apply(params, x, key)` and cross-entropy per example.
+    """The module as pure functions, those of a classifier; its features are what its last Dense layer is given.
 
     Equal modules give one Model, so that programs compiled for it are found again.
     """
@@ -49,14 +48,7 @@ def as_model(module: nn.Module) -> Model:
     def apply(params: Any, x: Any, key: Any) -> Any:
         return module.apply({"params": params}, x, rngs={"dropout": key})
 
-    return Model(apply, lambda logits, batch: cross_entropy(logits, batch["y"]))
-
-
-@functools.lru_cache
-def as_features(module: nn.Module) -> Model:
-    """The module without its last layer: `apply` gives what its last Dense layer is given, [examples, width]."""
-
-    def apply(params: Any, x: Any, key: Any) -> Any:
+    def features(params: Any, x: Any, key: Any) -> Any:
         given = []
 
         def watch(layer: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -65,7 +57,13 @@ def as_features(module: nn.Module) -> Model:
             return layer(*args, **kwargs)
 
         with nn.intercept_methods(watch):
-            module.apply({"params": params}, x, rngs={"dropout": key})
+            apply(params, x, key)
         return given[-1]
 
-    return Model(apply, as_model(module).loss)
+    return classifier(apply, features)
+
+
+def as_features(module: nn.Module) -> Model:
+    """The module without its last layer: `apply` gives its features, [examples, width]."""
+    model = as_model(module)
+    return model._replace(apply=model.features)

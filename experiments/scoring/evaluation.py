@@ -13,11 +13,11 @@ import optax
 from scipy.special import log_softmax
 
 from experiments.core import fleet
-from unlearn import tree
-from unlearn.base import Array, Batch, Model
+from unlearn import Request, finetune, tree, unlearn_until
+from unlearn.base import Array, Batch, Model, mean_loss
 from unlearn.losses import correct, weighted_mean
 from unlearn.metrics.membership import loss_attack
-from unlearn.objectives import mean_loss
+from unlearn.until import never
 
 CHUNK = 500  # examples predicted at once, whatever the set: one compiled shape
 PARTS = {"test_retain": "test", "others": "test", "validation_retain": "validation"}  # sets that lie within another
@@ -106,36 +106,33 @@ def make_diagnose(model: Model, loops: bool) -> Callable[[Any, Batch, Batch], di
 def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int, loops: bool) -> Callable:
     """Plain SGD on an attack set, or on new data: `((params, raw key) of all lanes, attack, watch) -> (params, accuracy)`.
 
-    The accuracy is on `watch`, before the first step and after each: [lanes, steps + 1]. Attack and watch sets may end in
-    padding of weight 0, so that sets of several sizes share one program.
+    It is fine-tuning, with the attack set as what is retained. The accuracy is on `watch`, before the first step and after
+    each: [lanes, steps + 1]. Attack and watch sets may end in padding of weight 0, so that sets of several sizes share one
+    program. A model that diverged is right about nothing: accuracy 0 from there on.
     """
-    optimizer = optax.sgd(learning_rate)
 
-    def accuracy(params: Any, watch: Batch) -> Array:
-        return weighted_mean(correct(model.apply(params, watch["x"], jax.random.key(0)), watch["y"]), watch["weight"])
+    def whole(data: tuple[Array, Batch, Batch]) -> Request:
+        _, attack, _ = data
+        return Request(attack, attack)
 
-    def step(params: Any, key: Array, index: Array, attack: Batch, watch: Batch) -> tuple[Any, Array]:
-        now = jax.random.fold_in(key, index)
+    def draw(data: tuple[Array, Batch, Batch], key: Array, step: Array) -> Request:
+        raw, attack, _ = data
+        now = jax.random.fold_in(jax.random.wrap_key_data(raw), step)
         rows = jax.random.randint(now, (batch_size,), 0, jnp.sum(attack["weight"] > 0))
         batch = jax.tree.map(lambda leaf: leaf[rows], attack)
-        gradient = jax.grad(lambda p: mean_loss(model, p, batch, now, weighted_mean))(params)
-        updates, _ = optimizer.update(gradient, optimizer.init(params))
-        params = optax.apply_updates(params, updates)
-        return params, accuracy(params, watch)
+        return Request(batch, batch)
 
-    one = jax.jit(step) if loops else step
+    def observe(params: Any, data: tuple[Array, Batch, Batch]) -> dict[str, Array]:
+        _, _, watch = data
+        right = correct(model.apply(params, watch["x"], jax.random.key(0)), watch["y"])
+        return {"accuracy": weighted_mean(right, watch["weight"])}
+
+    algorithm = finetune(model, optax.sgd(learning_rate), grad=jax.value_and_grad)
+    run = unlearn_until(algorithm, whole, draw, observe, never, steps, unroll=loops)
 
     def attack_lane(lane: tuple[Any, Array], attack: Batch, watch: Batch) -> tuple[Any, Array]:
         params, raw = lane
-        key = jax.random.wrap_key_data(raw)
-        start = accuracy(params, watch)
-        if loops:
-            seen = [start]
-            for i in range(steps):
-                params, now = one(params, key, jnp.asarray(i), attack, watch)
-                seen.append(now)
-            return params, jnp.stack(seen)
-        params, later = jax.lax.scan(lambda p, i: one(p, key, i, attack, watch), params, jnp.arange(steps))
-        return params, jnp.concatenate([start[None], later])
+        outcome = run(params, (raw, attack, watch), jax.random.wrap_key_data(raw))
+        return outcome.state.params, jnp.nan_to_num(outcome.curve["accuracy"], nan=0.0)
 
     return fleet.over_lanes(attack_lane, loops, compiled=not loops)

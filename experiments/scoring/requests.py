@@ -52,6 +52,10 @@ def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: in
     def rate(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(clip), optimizer) if clip else optimizer
 
+    def whole(data: tuple) -> Request:
+        request, _ = data
+        return Request(request.forget, request.retain)
+
     def draw(data: tuple, key: Array, step: Array) -> Request:
         request, _ = data
         part = lambda k, batch: _rows(jax.random.fold_in(k, step), batch, batch_size)  # noqa: E731
@@ -72,19 +76,32 @@ def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: in
     def criterion(seen: dict[str, Array], data: tuple) -> Array:
         return seen["forget_accuracy"] <= data[1]
 
-    def runner(learning_rate: Any) -> Callable:
+    def until(learning_rate: Any) -> Callable:
         algorithm = ALGORITHMS[name](model, rate(optax.sgd(learning_rate)), **dict(options))
-        return unlearn_until(algorithm, draw, observe, criterion, max_steps, unroll=loops)
+        return unlearn_until(algorithm, whole, draw, observe, criterion, max_steps, unroll=loops)
 
-    by_rate = functools.lru_cache(maxsize=4)(runner)
-
-    def single(lane: tuple, data: RequestData, learning_rate: Any) -> Outcome:
+    def single(lane: tuple, data: RequestData, run: Callable) -> Outcome:
         params, raw, target = lane
-        run = by_rate(learning_rate) if loops else runner(learning_rate)
         return run(params, (data, target), jax.random.wrap_key_data(raw))
 
-    over = fleet.over_lanes(single, loops, compiled=not loops)
-    return lambda learning_rate, lanes, data: over(lanes, data, learning_rate if loops else jnp.float32(learning_rate))
+    return over_lanes(until, single, loops)
+
+
+def over_lanes(until: Callable[[Any], Callable], single: Callable, loops: bool) -> Callable:
+    """`(learning rate, lanes, *shared) -> outcomes` of all lanes; where lanes are a vmap, compiled once for all rates.
+
+    Args:
+      until: learning rate -> `run` of `unlearn_until`.
+      single: (lane, *shared, run) -> outcome.
+      loops: lanes and steps are Python loops; then each rate is a constant of programs of its own, kept for the next lane.
+    """
+    by_rate = functools.lru_cache(maxsize=4)(until)
+
+    def of_lane(lane: Any, rate: Any, *shared: Any) -> Any:
+        return single(lane, *shared, by_rate(rate) if loops else until(rate))
+
+    over = fleet.over_lanes(of_lane, loops, compiled=not loops)
+    return lambda rate, lanes, *shared: over(lanes, rate if loops else jnp.float32(rate), *shared)
 
 
 def _rows(key: Array, batch: Batch, count: int) -> Batch:
@@ -105,10 +122,11 @@ def subsample(batch: Batch, most: int, purpose: str) -> Batch:
     if not most or len(batch["id"]) <= most:
         return batch
     positions = lowest(batch["id"], most, purpose, 0)
-    return {name: leaf[positions] for name, leaf in batch.items()}
+    return jax.tree.map(lambda leaf: leaf[positions], dict(batch))
 
 
 def padded(batch: Batch, size: int) -> Batch:
     """The batch filled up to `size` rows with zeros of weight 0."""
     missing = size - len(batch["id"])
-    return {name: np.concatenate([leaf, np.zeros((missing, *leaf.shape[1:]), leaf.dtype)]) for name, leaf in batch.items()}
+    zeros = lambda leaf: np.zeros((missing, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+    return jax.tree.map(lambda leaf: np.concatenate([leaf, zeros(leaf)]), dict(batch))

@@ -65,9 +65,9 @@ def compiled_update(
     algorithm = ALGORITHMS[name](model, optax.sgd(setting.learning_rate), **options)
     size = setting.batch_size or data.forget["weight"].shape[0]
     cut = lambda batch: jax.tree.map(lambda leaf: leaf[:size], batch)  # noqa: E731
-    request, key = Request(cut(data.forget), cut(data.retain)), jax.random.key(0)
-    state = algorithm.init(params, request, key)
-    return jax.jit(algorithm.update).lower(state, request, key).compile()
+    batch, key = Request(cut(data.forget), cut(data.retain)), jax.random.key(0)
+    state = algorithm.init(params, Request(data.forget, data.retain), key)
+    return jax.jit(algorithm.update).lower(state, batch, key).compile()
 
 
 def flops(compiled: Any) -> float:

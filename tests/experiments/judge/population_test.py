@@ -89,8 +89,8 @@ def test_untrained_models_are_kept_and_drawn_under_their_own_keys(tmp_path, monk
         dataset=types.SimpleNamespace(train=types.SimpleNamespace(x=np.arange(6.0)[:, None])),
         forget=np.array([1, 4]),
     )
-    monkeypatch.setattr(population.judge_lanes, "untrained", lambda _, seeds, stream: drawn.append((list(seeds), stream)))
-    monkeypatch.setattr(population.judge_lanes, "predict", lambda _, params, x: x[None] * np.ones((8, 1, 3)))
+    monkeypatch.setattr(population.capacity, "untrained", lambda _, seeds, stream: drawn.append((list(seeds), stream)))
+    monkeypatch.setattr(population.capacity, "predict", lambda _, params, x: x[None] * np.ones((8, 1, 3)))
     case = types.SimpleNamespace(name="some", bench=bench)
     for _ in range(2):
         np.testing.assert_array_equal(population.untrained(case)[0, :, 0], [1, 4])

@@ -6,12 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import models
 from experiments.core import execution
 from experiments.models.whitened import Whitened, patches
 from experiments.training import loop, whitening
 from tests.helpers import tiny, toys
-from unlearn import Model, tree
+from unlearn import classifier, tree
 
 MODULE = Whitened(3, (4,), groups=2)
 EXAMPLES = 12
@@ -110,7 +109,7 @@ def test_momentum_is_nesterovs():
 
 
 def test_both_ways_is_the_mean_over_an_image_and_its_mirror_image():
-    model = Model(lambda params, x, key: x[:, 0, :, 0] ** params, models.as_model(MODULE).loss)
+    model = classifier(lambda params, x, key: x[:, 0, :, 0] ** params)
     x = jnp.array([[1.0, 2.0, 4.0]])[:, None, :, None]
     answer = whitening.both_ways(model).apply(2.0, x, None)
     assert answer.tolist() == [[8.5, 4.0, 8.5]]
