@@ -13,6 +13,7 @@ from tqdm import tqdm
 from experiments import models
 from experiments.comparison.setup import Bench, Config, Fleet, find, request_keys
 from experiments.core import fleet, workdirs
+from experiments.core.results import ORACLES, Row, rows_from
 from experiments.data import datasets
 from experiments.scoring import evaluation, requests
 from experiments.training import cost, loop
@@ -25,19 +26,19 @@ from unlearn.until import DIVERGED, REACHED
 WATCHED = 500  # forget examples that relearning is measured on
 
 
-def judge(bench: Bench, fleets: list[Fleet]) -> list[dict[str, Any]]:
+def judge(bench: Bench, fleets: list[Fleet]) -> list[Row]:
     """The rows of results.json: an oracle's own scores, and one row per unlearner and seed for every other way."""
     settings = choose_settings(bench, fleets)
     kept = bench.workdir.stage("oracle", lambda: score(bench, _at_request(bench, find(fleets, "oracle"))))
     oracle = [{name: float("nan") if value is None else value for name, value in lane.items()} for lane in kept]
-    rows = []
+    rows: list[Row] = []
     for one in fleets:
-        for name in ("none",) if one.training.endswith("oracle") else bench.config.request.unlearners:
+        for name in ("none",) if one.training in ORACLES else bench.config.request.unlearners:
 
-            def compute(one: Fleet = one, name: str = name) -> list[dict[str, Any]]:
+            def compute(one: Fleet = one, name: str = name) -> list[Row]:
                 return _rows(bench, one, fleets, name, settings.get(name), oracle)
 
-            rows += bench.workdir.stage(f"rows-{one.training}-{one.variant}-{name}", compute)
+            rows += rows_from(bench.workdir.stage(f"rows-{one.training}-{one.variant}-{name}", compute))
     return rows
 
 
@@ -80,7 +81,7 @@ def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requests.Set
 
 def _rows(
     bench: Bench, one: Fleet, fleets: list[Fleet], name: str, setting: requests.Setting | None, oracle: list[dict]
-) -> list[dict]:
+) -> list[Row]:
     config = bench.config
     model = models.as_model(bench.module)
     seeds = config.seeds
@@ -111,28 +112,27 @@ def _rows(
             "step_flops": one.cost["step_flops"],
             "meta_step_flops": one.cost["meta_step_flops"],
             "params_sha256": {"before": sha_before[i], "after": sha_after[i]},
-            **one.extra,
         }
-        rows.append(
-            {
-                "training": one.training,
-                "variant": one.variant,
-                "unlearner": name,
-                "setting": config.forget.setting,
-                "dataset": config.data.name,
-                "seed": config.seed + i,
-                "before": before[i],
-                "after": after[i],
-                "steps": steps,
-                "stop": STOPS[int(outcome.stop[i])] if outcome else "reached",
-                "train_seconds": one.trained.seconds,
-                "unlearn_seconds": seconds / seeds,
-                "train_flops": one.cost["train_flops"],
-                "unlearn_flops": flops * steps,
-                "peak_bytes": one.cost["peak_bytes"],
-                "extra": extra,
-            }
+        row = Row(
+            training=one.training,
+            variant=one.variant,
+            unlearner=name,
+            setting=config.forget.setting,
+            dataset=config.data.name,
+            seed=config.seed + i,
+            before=before[i],
+            after=after[i],
+            steps=steps,
+            stop=STOPS[int(outcome.stop[i])] if outcome else "reached",
+            train_seconds=one.trained.seconds,
+            unlearn_seconds=seconds / seeds,
+            train_flops=one.cost["train_flops"],
+            unlearn_flops=flops * steps,
+            peak_bytes=one.cost["peak_bytes"],
+            facts=one.facts,
+            extra=extra,
         )
+        rows.append(row)
     return rows
 
 

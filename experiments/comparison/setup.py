@@ -43,14 +43,14 @@ class Bench(NamedTuple):
 
 
 class Fleet(NamedTuple):
-    """One way's trained lanes, one per seed."""
+    """One way's trained lanes, one per seed; `facts` are those of `results.Row`."""
 
     training: str
     variant: str
     trained: loop.Trained
     lanes: int  # of the program that trained it
     cost: dict[str, float]
-    extra: dict[str, Any]
+    facts: dict[str, Any]
 
 
 def resolved(config: Config, like: Config | None = None) -> Config:

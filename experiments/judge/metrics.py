@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.core.errors import line
+from experiments.core.results import Estimate
 from experiments.core.workdirs import AGAIN, WorkdirError
 from experiments.judge.ulira import attacked, second_half
-from experiments.reporting.estimates import NOTHING, valued
 from unlearn.metrics import epsilon, klom, rates, rmia, scores
 from unlearn.metrics.intervals import jackknife, t_interval
 
@@ -109,7 +109,7 @@ def load(file: Path, included: np.ndarray) -> Kept:
 
 
 def judged(kept: Kept, oracle: Kept | None, labels: Labels) -> dict[str, Any]:
-    """Every metric of one entry against the oracles: name -> {"value", "interval", ...}.
+    """Every metric of one entry against the oracles: name -> Estimate, or a mapping with one.
 
     Args:
       kept: the entry.
@@ -146,12 +146,12 @@ def given(oracle: Kept | None) -> Kept:
     return oracle
 
 
-def or_why(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def or_why(compute: Callable[[], Any]) -> Any:
     """What is computed; if that is refused, no value and the reason."""
     try:
         return compute()
     except ValueError as refused:
-        return NOTHING | {"refused": line(refused)}
+        return Estimate(reason=line(refused))
 
 
 def some_shadows(kept: Kept, rows: np.ndarray) -> Kept:
@@ -179,7 +179,7 @@ def _klom(kept: Kept, oracle: Kept, labels: Labels, kind: str) -> dict[str, Any]
     """Mean and 95th percentile over examples."""
     margins = {"unlearned": margins_of(kept, labels, kind), "oracle": margins_of(oracle, labels, kind)}
     mean, p95 = klom.summary(**margins)
-    return valued(mean) | {"p95": valued(p95), "examples": klom.klom(**margins)}
+    return {"estimate": Estimate.of(mean), "p95": Estimate.of(p95), "examples": klom.klom(**margins)}
 
 
 def _epsilon(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
@@ -192,10 +192,10 @@ def _epsilon(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
 
     mean, quality = jackknife(statistic, (len(unlearned), len(reference))).intervals()
     each = epsilon.epsilon(unlearned=unlearned, oracle=reference)
-    return valued(mean) | {"forgetting_quality": valued(quality), "examples": each}
+    return {"estimate": Estimate.of(mean), "forgetting_quality": Estimate.of(quality), "examples": each}
 
 
-def _rmia(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
+def _rmia(kept: Kept, oracle: Kept, labels: Labels) -> Estimate:
     """AUC of forget against validation examples on each repeat, with a few oracles as references: mean over repeats.
 
     Half of the validation examples are the population and half the non-members, by position in a hashed order.
@@ -216,7 +216,7 @@ def _rmia(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
         if np.ptp(score) == 0:
             raise ValueError("RMIA gives every example the same score")
         found.append(rates.rates(score, member, threshold=0.5, fprs=()).auc)
-    return valued(t_interval(np.array(found)))
+    return Estimate.of(t_interval(np.array(found)))
 
 
 def numbers(lanes: list[dict[str, float | None]]) -> dict[str, np.ndarray]:
@@ -224,7 +224,6 @@ def numbers(lanes: list[dict[str, float | None]]) -> dict[str, np.ndarray]:
     return {name: np.array([np.nan if lane[name] is None else lane[name] for lane in lanes]) for name in lanes[0]}
 
 
-def over_lanes(values: Sequence[float]) -> dict[str, Any]:
+def over_lanes(values: Sequence[float]) -> Estimate:
     """A mean over repeats with its t-interval; values that are not finite are left out and counted."""
-    found = t_interval(np.asarray(values, float))
-    return valued(found) | {"lanes": found.count}
+    return Estimate.of(t_interval(np.asarray(values, float)))

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from experiments import models
+from experiments.core.results import Estimate
 from experiments.data import datasets
 from experiments.judge import capacity, metrics
 from experiments.judge.fleets import Case
@@ -43,7 +44,7 @@ def untrained(case: Case) -> np.ndarray:
 
 
 def heard(kept: Kept, oracle: Kept | None, labels: Labels, teachers: np.ndarray) -> dict[str, Any]:
-    """What the witnesses say of one entry: name -> {"value", "interval", ...}, means over the models with features.
+    """What the witnesses say of one entry: name -> Estimate or a mapping with one, means over the models with features.
 
     Args:
       kept, oracle, labels: as for `judge_metrics.judged`.
@@ -65,7 +66,7 @@ def _attacks(forget: np.ndarray, labels: np.ndarray, others: np.ndarray, other_l
     _some(lanes)
     hows = membership.Attack._fields
     found = {score: {how: over_lanes([getattr(lane[score], how) for lane in lanes]) for how in hows} for score in lanes[0]}
-    return found["modified_entropy"]["auc"] | found
+    return {"estimate": found["modified_entropy"]["auc"], **found}
 
 
 def _cka(features: np.ndarray, oracle: np.ndarray) -> list[float]:
@@ -74,7 +75,7 @@ def _cka(features: np.ndarray, oracle: np.ndarray) -> list[float]:
     return [float(np.mean([linear_cka(one, other) for other in oracle])) for one in features]
 
 
-def _mean(values: list[float]) -> dict[str, Any]:
+def _mean(values: list[float]) -> Estimate:
     _some(values)
     return over_lanes(values)
 

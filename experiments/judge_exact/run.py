@@ -17,12 +17,13 @@ from experiments.comparison import checks
 from experiments.configs import judge_exact as configs
 from experiments.core import workdirs
 from experiments.core.errors import UserError, blame_user, line
+from experiments.core.results import Row, Run, rows_from
 from experiments.exact import context, factory
 from experiments.exact.context import Config, Nodes
 from experiments.judge import metrics
 from experiments.judge_exact import attacks, fleets, rows
 from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case, Fleet
-from experiments.judge_exact.rows import Logits, Row
+from experiments.judge_exact.rows import Logits
 from s3t.plans import planners, structure
 from s3t.training.source import Source
 
@@ -48,11 +49,11 @@ PAIRS = 240  # of a model and an example, half of them without it: for a true-po
 MOST_SLICES = 6  # the logits of all 2^L states of every model are held at once
 
 
-def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
+def run(config: Config, workdir: str, command: str = "") -> Run:
     """Run or resume the judgement that `config` describes; a finished workdir is read back instead.
 
     Returns:
-      The contents of results.json.
+      What results.json holds.
 
     Raises:
       UserError: a config that cannot be run; one line that says what to do.
@@ -142,7 +143,7 @@ def judge(case: Case) -> list[Row]:
             told[role] = _kept(case, role, lambda make=make: make(case, told))
     kept = {role: metrics.read(_file(case, role)) for role in ROLES}
     try:
-        return case.bench.workdir.stage(f"rows-{case.name}", lambda: rows.rows(case, kept, told))
+        return rows_from(case.bench.workdir.stage(f"rows-{case.name}", lambda: rows.rows(case, kept, told)))
     except UserError:
         raise
     except ValueError as refused:  # a metric: models that all serve nothing, say, which few may do by chance
