@@ -14,6 +14,7 @@ from tqdm import tqdm
 from experiments import models
 from experiments.comparison.setup import Bench, Config, Fleet, revocable
 from experiments.core import execution, fleet
+from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.scoring import evaluation
 from experiments.training import cost, loop, streaming
@@ -103,7 +104,7 @@ def _plain_ways(bench: Bench) -> dict[tuple[str, str], loop.Lane]:
 
     ways = {("oracle", "default"): lanes(kept, ones)}
     if "heldout_oracle" in config.trainings:
-        ways["heldout_oracle", "default"] = lanes(kept, ones, stream=1)
+        ways["heldout_oracle", "default"] = lanes(kept, ones, purpose=Purpose.HELDOUT_TRAINING)
     ways["vanilla", "default"] = lanes(everyone, ones)
     if "reweight" in config.trainings:
         ways |= {("reweight", variant): weighted(weight) for variant, weight in _weights(config).items()}
@@ -227,7 +228,7 @@ def _pools(bench: Bench) -> Any:
     elif config.requests == "classes":
         groups = np.arange(bench.dataset.classes)[:, None] == split.y
     else:
-        chance = [datasets.hash_uniform(split.id, f"group{i}", bench.config.forget.seed) for i in range(4)]
+        chance = [datasets.hash_uniform(split.id, f"{Hash.GROUP}{i}", bench.config.forget.seed) for i in range(4)]
         groups = known & (np.stack(chance) < 0.5)
     choose = {
         "stable": lambda mask: ~mask,

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments.core import workdirs
+from experiments.core import keys, workdirs
+from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.exact import baselines, building, factory, study
 from experiments.pretrain import run
@@ -139,7 +140,7 @@ def check_source(config: Config, source: Source) -> None:
     Raises:
       ValueError (DataError among them): one line that says what to do.
     """
-    healing.check_trainable(source, jax.random.key(0))  # the targets of the adapters are layers
+    healing.check_trainable(source, keys.unused())  # the targets of the adapters are layers
     if not config.checkpoint:
         try:
             run.check(config.pretrain)
@@ -231,7 +232,7 @@ def places(source: Source, shards: int, slices: int, seed: int) -> Places:
 
 def deletion_order(bench: Bench, seed: int) -> np.ndarray:
     """Positions of the training examples in the order in which a seed's requests name them."""
-    return np.argsort(datasets.hash_uniform(bench.source.ids, "deletions", seed), kind="stable")
+    return np.argsort(datasets.hash_uniform(bench.source.ids, Hash.DELETIONS, seed), kind="stable")
 
 
 # --- Builds -----------------------------------------------------------------------------------------------------------
@@ -269,7 +270,7 @@ def _of_lora(bench: Bench, lora: Lora) -> Source:
 def _build(source: Source, plan: Plan, seed: int, shards: int) -> Build:
     where = places(source, shards, plan.slices, seed)
     shapes = schedule.make_shapes(source, plan, stages.counts(where, shards, plan.slices))
-    return Build(Setup(source, plan, shards, jax.random.key(seed, impl="threefry2x32"), shapes), where)
+    return Build(Setup(source, plan, shards, keys.key(seed, Purpose.NODES), shapes), where)
 
 
 def examples(build: Build, gone: np.ndarray) -> Slices:

@@ -18,8 +18,9 @@ import numpy as np
 
 from experiments.comparison import checks
 from experiments.configs import s3t
-from experiments.core import workdirs
+from experiments.core import keys, workdirs
 from experiments.core.errors import UserError, blame_user, line
+from experiments.core.keys import Purpose
 from experiments.core.results import Row, Run
 from experiments.core.workdirs import AGAIN, WorkdirError
 from experiments.exact import baselines, context, node_files, report, study
@@ -278,7 +279,7 @@ def _streams(bench: Bench, seed: int) -> np.ndarray:
     """Streams of deletions that fall on all examples alike: on each slice by its size."""
     config = bench.config
     count = counts(context.places(bench.source, config.shards, config.slices, seed), config.shards, config.slices)
-    return simulate.by_prior(np.random.default_rng((seed, 0)), config.study.streams, count / count.sum())
+    return simulate.by_prior(keys.generator(seed, Purpose.DELETION_STREAMS), config.study.streams, count / count.sum())
 
 
 def _judged(bench: Bench, plan: Plan, logits: dict[Job, np.ndarray], first: np.ndarray, aggregate: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from experiments import models
+from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Estimate
 from experiments.data import datasets
 from experiments.judge import capacity, metrics
@@ -23,13 +24,12 @@ from unlearn.metrics.cka import linear_cka
 
 EXAMPLES = 256  # of the forget set, that are looked at for CKA
 TEACHERS = 8  # untrained models that ZRF compares with
-STREAM = 7  # of keys: that of no model that is trained
 
 
 def features(case: Case, params: Any) -> np.ndarray:
     """What each lane's last layer is given, [lanes, EXAMPLES at most, width], on examples of the forget set."""
     bench = case.bench
-    seen = requests.subsample(datasets.batch(bench.dataset.train, bench.forget), EXAMPLES, "features")
+    seen = requests.subsample(datasets.batch(bench.dataset.train, bench.forget), EXAMPLES, Hash.FEATURES)
     of = evaluation.make_predict(models.as_features(bench.module), bench.loops)
     return capacity.over(bench, lambda lanes: of(lanes, seen["x"]), params)
 
@@ -38,7 +38,7 @@ def untrained(case: Case) -> np.ndarray:
     """Logits of models that know nothing on the forget set, [TEACHERS, examples, classes], kept beside the others'."""
     bench, file = case.bench, case.bench.workdir.path / "logits" / f"{case.name}-untrained.npz"
     if not file.exists():
-        params = jax.device_get(capacity.untrained(bench, bench.config.seed + np.arange(TEACHERS), STREAM))
+        params = jax.device_get(capacity.untrained(bench, bench.config.seed + np.arange(TEACHERS), Purpose.UNTRAINED))
         metrics.keep(file, {"forget": capacity.predict(bench, params, bench.dataset.train.x[bench.forget])})
     return metrics.read(file)["forget"]
 

@@ -19,6 +19,7 @@ from experiments.comparison.setup import Config, resolved, set_up
 from experiments.configs import judge as configs
 from experiments.core import execution, fleet, workdirs
 from experiments.core.errors import UserError, blame_user
+from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Row, Run, revived
 from experiments.data import datasets, forget_sets
 from experiments.judge import calibration, capacity, fleets, memorisation, metrics, population, rows
@@ -220,7 +221,7 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
         return {
             "before": judging.score(bench, before),
             "after": judging.score(bench, after),
-            "relearning": judging.relearn(bench, after),
+            "relearning": judging.relearn(bench, after, Purpose.RELEARNING),
             "setting": setting._asdict() if setting else None,
             "updates": updates,
             "seconds": seconds / (2 * fleets.count(case, name, REPEATS)),
@@ -246,7 +247,7 @@ def points_of(case: Case) -> dict[str, dict[str, np.ndarray]]:
     outside = np.setdiff1d(np.arange(len(train.id)), case.pool)
     return {
         "pool": datasets.batch(train, case.pool),
-        "retain": requests.subsample(datasets.batch(train, outside), bench.config.judge.retain, "judge"),
+        "retain": requests.subsample(datasets.batch(train, outside), bench.config.judge.retain, Hash.JUDGE),
         "validation": bench.sets.validation,
         "test": bench.sets.test,
     }

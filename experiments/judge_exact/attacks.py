@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
+from experiments.core import keys
+from experiments.core.keys import Purpose
 from experiments.core.results import Estimate
 from unlearn.metrics import klom
 from unlearn.metrics.intervals import percentile_interval, t_interval
@@ -151,6 +153,6 @@ def apart(served: np.ndarray, oracle: np.ndarray, seed: int, resamples: int) -> 
     Returns:
       the AUC.
     """
-    draws = np.random.default_rng(seed).integers(0, len(served), (resamples, len(served)))
+    draws = keys.generator(seed, Purpose.RESAMPLES).integers(0, len(served), (resamples, len(served)))
     found = np.array([auc(served[rows], oracle[rows]) for rows in draws])
     return Estimate.of(percentile_interval(auc(served, oracle), found, len(served)))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.core.keys import Hash
 from experiments.core.results import Estimate, Row
 from experiments.judge import ulira
 from experiments.judge_exact import attacks, fleets
@@ -124,7 +125,7 @@ def _blind(case: Case, margins: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
     Estimates are the mean and the central AUCs of all of them; tiers and curves are those of the first.
     """
     ids, models = case.setup.source.ids[case.cast.asked], len(margins)
-    redrawn = ulira.nobodys(ids, models, case.bench.config.seed, fleets.PURPOSE)
+    redrawn = ulira.nobodys(ids, models, case.bench.config.seed, Hash.EXACT_SHADOW)
     blind = ulira.blind(margins[:, case.cast.asked], redrawn, ulira.second_half(models))
     found = _attacked(case, margins, redrawn[0], tier)
     return found | blind

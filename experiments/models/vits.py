@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
+from experiments.core import keys
 from s3t.training.adapters import Adapter, adapt
 from s3t.training.backbone import Backbone
 
@@ -269,7 +270,7 @@ def _read_npz(path: str | Path) -> dict[str, np.ndarray]:
 
 def _shapes(module: VisionTransformer, image: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
     """The shape of each frozen parameter by its name in a file."""
-    params = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image), jnp.float32))["params"]
+    params = jax.eval_shape(module.init, keys.unused(), jax.ShapeDtypeStruct((1, *image), jnp.float32))["params"]
     frozen = flax.traverse_util.flatten_dict(split_head(params)[0], sep="/")
     return {name: leaf.shape for name, leaf in frozen.items()}
 

@@ -17,7 +17,7 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs import pretrain
-from experiments.core import execution, fleet, workdirs
+from experiments.core import execution, fleet, keys, workdirs
 from experiments.core.errors import UserError, blame_user
 from experiments.core.results import Row, Run
 from experiments.data import datasets
@@ -69,7 +69,7 @@ def look(config: ml_collections.ConfigDict) -> tuple[vits.VisionTransformer, dat
     dataset = datasets.only_classes(datasets.load(config.data), config.classes)
     checks.check_splits(dataset, config.train.batch_size)
     module = vits.vit(config.model, dataset.classes)
-    vits.init(module, jax.random.key(0), dataset.train.x)  # a wrong size of image shows before anything is written
+    vits.init(module, keys.unused(), dataset.train.x)  # a wrong size of image shows before anything is written
     return module, dataset
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.core import keys
 from experiments.core.execution import make as make_parallel
 from experiments.data.datasets import Images
 from experiments.scoring.requests import RequestData, Setting
@@ -65,7 +66,7 @@ def compiled_update(
     algorithm = ALGORITHMS[name](model, optax.sgd(setting.learning_rate), **options)
     size = setting.batch_size or data.forget["weight"].shape[0]
     cut = lambda batch: jax.tree.map(lambda leaf: leaf[:size], batch)  # noqa: E731
-    request, key = Request(cut(data.forget), cut(data.retain)), jax.random.key(0)
+    request, key = Request(cut(data.forget), cut(data.retain)), keys.unused()
     state = algorithm.init(params, request, key)
     return jax.jit(algorithm.update).lower(state, request, key).compile()
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import models
+from experiments.core.keys import Purpose
 from experiments.core.results import Estimate
 from experiments.judge import metrics, population
 from unlearn.metrics import cka, membership, zrf
@@ -70,7 +71,7 @@ def test_witnesses_are_the_metrics_over_the_first_models():
 
 def test_what_cannot_be_said_has_no_value_and_a_reason():
     one, teachers = fleet(0.0, 1), np.zeros((1, 25, 5))
-    assert "reference" in population.heard(one, None, LABELS, teachers)["cka"]["refused"]
+    assert "reference" in population.heard(one, None, LABELS, teachers)["cka"].reason
     nobody = kept(one.pool[:0], one.test[:0], one.features[:0])
     found = population.heard(nobody, one, LABELS, teachers)
     assert set(found.values()) == {Estimate(reason="no model has finite logits")}
@@ -90,9 +91,9 @@ def test_untrained_models_are_kept_and_drawn_under_their_own_keys(tmp_path, monk
         dataset=types.SimpleNamespace(train=types.SimpleNamespace(x=np.arange(6.0)[:, None])),
         forget=np.array([1, 4]),
     )
-    monkeypatch.setattr(population.judge_lanes, "untrained", lambda _, seeds, stream: drawn.append((list(seeds), stream)))
+    monkeypatch.setattr(population.capacity, "untrained", lambda _, seeds, stream: drawn.append((list(seeds), stream)))
     monkeypatch.setattr(population.judge_lanes, "predict", lambda _, params, x: x[None] * np.ones((8, 1, 3)))
     case = types.SimpleNamespace(name="some", bench=bench)
     for _ in range(2):
         np.testing.assert_array_equal(population.untrained(case)[0, :, 0], [1, 4])
-    assert drawn == [(list(range(5, 13)), population.STREAM)]
+    assert drawn == [(list(range(5, 13)), Purpose.UNTRAINED)]
