@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import os
+import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from experiments.core.errors import WorkdirError, line
 Arrays = dict[str, np.ndarray]
 
 # What NumPy and zipfile raise for a file that is no archive, is cut short, or has other bytes than were written.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, TypeError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------------
@@ -44,15 +45,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     _write(path, lambda file: file.write(content))
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Any], *, compressed: bool = False) -> None:
     """Write named arrays as .npz, whole or not at all; raises as `write_text` does."""
     save = np.savez_compressed if compressed else np.savez
     _write(path, lambda file: save(file, **arrays))  # type: ignore[arg-type]  # allow_pickle is none of the names
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Write one array as .npy, whole or not at all; raises as `write_text` does."""
-    _write(path, lambda file: np.save(file, array))
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
@@ -61,7 +57,7 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
 
 
 def _write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # reports of one run may be written by several at once
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # several processes and hosts may write at once
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

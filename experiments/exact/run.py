@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import functools
 import time
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,11 @@ import numpy as np
 from experiments.comparison import checks
 from experiments.configs import s3t
 from experiments.core import keys, workdirs
-from experiments.core.errors import UserError, blame_user, line
+from experiments.core.errors import UserError, blame_user
+from experiments.core.files import read_arrays, unreadable, write_arrays
 from experiments.core.keys import Purpose
 from experiments.core.results import Row, Run
-from experiments.core.workdirs import AGAIN, WorkdirError
+from experiments.core.workdirs import AGAIN
 from experiments.exact import baselines, context, node_files, report, study
 from experiments.exact.context import Bench, Build, Config
 from s3t.plans import planners, simulate, structure
@@ -249,12 +248,8 @@ def _nodes(bench: Bench, seed: int, plan: Plan, folder: Path) -> dict[str, Any]:
 
 def _save(bench: Bench, name: str, build: Build, nodes: context.Nodes) -> None:
     """Keep the logits of nodes, whole or not at all."""
-    path = _logits_file(bench, name)
-    path.parent.mkdir(exist_ok=True)
-    found = {node_files.name(job): context.logits_of(bench, build, nodes, job) for job in nodes}
-    with path.with_suffix(".tmp").open("wb") as file:
-        np.savez(file, **found)
-    path.with_suffix(".tmp").replace(path)
+    logits = {node_files.name(job): context.logits_of(bench, build, nodes, job) for job in nodes}
+    write_arrays(_logits_file(bench, name), logits)
 
 
 def _logits_file(bench: Bench, name: str) -> Path:
@@ -268,11 +263,11 @@ def _load(bench: Bench, name: str) -> dict[Job, np.ndarray]:
       WorkdirError: the file is damaged.
     """
     path = _logits_file(bench, name)
+    arrays = read_arrays(path, AGAIN)
     try:
-        with np.load(path) as file:
-            return {node_files.parse(label): file[label] for label in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise WorkdirError(f"{path} cannot be read ({line(error)}): {AGAIN}") from error
+        return {node_files.parse(label): logits for label, logits in arrays.items()}
+    except ValueError as error:  # arrays of something else
+        raise unreadable(path, error, AGAIN) from error
 
 
 def _streams(bench: Bench, seed: int) -> np.ndarray:

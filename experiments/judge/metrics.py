@@ -6,9 +6,6 @@ that cannot be computed has no value and says why.
 
 from __future__ import annotations
 
-import os
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.core.errors import line
+from experiments.core.files import read_arrays, unreadable, write_arrays
 from experiments.core.results import Estimate
-from experiments.core.workdirs import AGAIN, WorkdirError
+from experiments.core.workdirs import AGAIN
 from experiments.judge.ulira import attacked, second_half
 from unlearn.metrics import epsilon, klom, rates, rmia, scores
 from unlearn.metrics.intervals import jackknife, t_interval
@@ -65,13 +63,7 @@ class Labels(NamedTuple):
 
 def keep(file: Path, logits: Logits) -> None:
     """Write logits whole or not at all; values that are not finite are kept as they are."""
-    file.parent.mkdir(exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as out:
-        np.savez_compressed(out, **{name: leaf.astype(np.float32) for name, leaf in logits.items()})
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(temporary, file)
+    write_arrays(file, {name: leaf.astype(np.float32) for name, leaf in logits.items()}, compressed=True)
 
 
 def read(file: Path) -> Logits:
@@ -80,11 +72,7 @@ def read(file: Path) -> Logits:
     Raises:
       WorkdirError: the file cannot be read.
     """
-    try:
-        with np.load(file) as found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise WorkdirError(f"{file} cannot be read ({line(error)}): {AGAIN}") from error
+    return read_arrays(file, AGAIN)
 
 
 def load(file: Path, included: np.ndarray) -> Kept:
@@ -101,7 +89,7 @@ def load(file: Path, included: np.ndarray) -> Kept:
             raise ValueError(f"{len(shadows)} shadows instead of {len(included)}")
         few = repeats[: len(logits["features"])]
     except (ValueError, KeyError) as error:
-        raise WorkdirError(f"{file} cannot be read ({line(error)}): {AGAIN}") from error
+        raise unreadable(file, error, AGAIN) from error
     whole = {"shadows": shadows, "features": few}
     parts = {name: leaf[whole.get(name, repeats)] for name, leaf in logits.items()}
     failed = {"repeats": int((~repeats).sum()), "shadows": int((~shadows).sum())}
