@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from experiments import models
 from experiments.comparison.setup import Bench, Config, Fleet, find, request_keys
-from experiments.core import fleet, workdirs
+from experiments.core import environment, fleet
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import ORACLES, Row, rows_from
 from experiments.data import datasets
@@ -195,7 +195,7 @@ def _request(bench: Bench, params: Any, fleets: list[Fleet], name: str, setting:
     keys, targets = request_keys(bench), _targets(bench, fleets)
     steps, stop, curves, seconds = np.zeros(config.seeds, int), np.zeros(config.seeds, int), [], 0.0
     for part in _request_data(bench):
-        with workdirs.stopwatch() as stopwatch:
+        with environment.stopwatch() as stopwatch:
             outcome = jax.block_until_ready(run((params, keys, targets), part))
         params, seconds = outcome.state.params, seconds + stopwatch()
         steps, stop = steps + np.asarray(outcome.steps), _worst(stop, np.asarray(outcome.stop))

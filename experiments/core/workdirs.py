@@ -1,31 +1,28 @@
-"""What a run leaves behind: config.json, metrics.jsonl, finished stages, results.json; and how seconds are counted."""
+"""What a run leaves behind: config.json, metrics.jsonl, finished stages, results.json."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 import jax
 
 from experiments.core import files, results
+from experiments.core.environment import environment
 from experiments.core.errors import WorkdirError, line
 from experiments.core.files import crc32, dumps, read_json, write_json, write_text
 from experiments.core.results import Row, Run
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn")
 PARTS = ("results.json", "stages", "checkpoints", "metrics.jsonl")  # of a run, beside config.json
 ENTRY = '{"event": '  # how a line of metrics.jsonl begins
 AGAIN = "remove it and run again, which keeps what else has finished"
 OTHER = "put a copy of config.json back, or use an empty --workdir"
-COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
 
 
 class Workdir:
@@ -186,37 +183,6 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(entry, dict):
             raise WorkdirError(f"line {number} of {path} is damaged: {mend}")
         yield entry
-
-
-def environment() -> dict[str, Any]:
-    """Versions and devices."""
-    device = jax.devices()[0]
-    return {
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in PACKAGES},
-        "backend": jax.default_backend(),
-        "device": device.device_kind,
-        "devices": jax.device_count(),
-        "processes": jax.process_count(),
-        "cores": os.cpu_count(),
-    }
-
-
-@contextmanager
-def stopwatch() -> Iterator[Callable[[], float]]:
-    """Measure wall seconds without compilation: `with stopwatch() as seconds: ...; seconds()`."""
-    compiling = [0.0]
-
-    def listener(event: str, duration: float, **_: Any) -> None:
-        if event in COMPILING:
-            compiling[0] += duration
-
-    jax.monitoring.register_event_duration_secs_listener(listener)
-    started = time.monotonic()
-    try:
-        yield lambda: max(time.monotonic() - started - compiling[0], 0.0)
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listener)
 
 
 def differences(old: Any, new: Any, prefix: str = "config") -> Iterator[str]:

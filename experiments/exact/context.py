@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments.core import keys, workdirs
+from experiments.core import environment, keys, workdirs
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.exact import baselines, building, factory, study
 from experiments.pretrain import run
-from experiments.training import cost
 from s3t.plans import partition, planners, structure
 from s3t.plans.partition import Places
 from s3t.plans.structure import Plan
@@ -299,7 +298,7 @@ def train_build(
     nodes, setup = dict(kept or {}), build.setup
     jobs = [(shard, node) for node in setup.plan.nodes for shard in range(setup.shards) if (shard, node) not in nodes]
     spent: dict[Job, float] = {}
-    with workdirs.stopwatch() as clock:
+    with environment.stopwatch() as clock:
         began = clock()
         for call in schedule.build(setup, examples(build, gone), jobs, lambda shard, node: nodes[shard, node]):
             seconds = max(clock() - began, 0.0) / len(call.nodes)
@@ -337,7 +336,7 @@ def _forward_flops(bench: Bench) -> float:
     backbone, frozen = bench.source.backbone, bench.source.frozen
     h = jax.eval_shape(backbone.embed, frozen, bench.x[:1], None)
     run = jax.jit(lambda frozen, h: run_blocks(backbone, frozen, h, range(backbone.depth)))
-    return cost.flops(run.lower(frozen, h).compile())
+    return environment.flops(run.lower(frozen, h).compile())
 
 
 def node_bytes(nodes: Iterable[Trained]) -> list[int]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments.comparison import checks
 from experiments.configs import s3t
-from experiments.core import keys, workdirs
+from experiments.core import environment, keys, workdirs
 from experiments.core.errors import UserError, blame_user
 from experiments.core.files import read_arrays, unreadable, write_arrays
 from experiments.core.keys import Purpose
@@ -102,7 +102,7 @@ def _build_store(bench: Bench) -> dict[str, Any]:
 
     def compute() -> dict[str, Any]:
         opened = _opened(bench)
-        with workdirs.stopwatch() as clock:
+        with environment.stopwatch() as clock:
             healing.train(opened, bench.source)
             seconds = clock()
         nodes = _serving(opened, bench)
@@ -154,7 +154,7 @@ def _from_store(bench: Bench, built: dict[str, Any]) -> Row:
         return kept | {"purged_ms": purged} | _served(bench, server)
 
     def heal() -> dict[str, Any]:
-        with workdirs.stopwatch() as clock:
+        with environment.stopwatch() as clock:
             healing.heal(opened, bench.source)
             seconds = clock()
         requests = len(deletions.requests(opened.ledger, "healed"))

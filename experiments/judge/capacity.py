@@ -21,7 +21,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from experiments import models
 from experiments.comparison import judging, trainings
 from experiments.comparison.setup import Bench
-from experiments.core import fleet, keys
+from experiments.core import environment, fleet, keys
 from experiments.core.keys import Purpose
 from experiments.data import datasets
 from experiments.scoring import evaluation, requests
@@ -126,7 +126,7 @@ def update_cost(bench: Bench, unlearner: str) -> dict[str, float]:
         model, options = models.as_model(bench.module), judging.options(bench, unlearner)
         request = requests.RequestData(batch, batch, batch)
         compiled = cost.compiled_update(model, unlearner, options, _any(bench), request, how)
-        return {"flops": cost.flops(compiled), "lane_bytes": cost.peak_bytes(compiled)}
+        return {"flops": environment.flops(compiled), "lane_bytes": environment.peak_bytes(compiled)}
 
     return bench.workdir.stage(f"cost-{unlearner}", count)
 
@@ -151,6 +151,6 @@ def prediction_cost(bench: Bench) -> dict[str, float]:
         x = jax.ShapeDtypeStruct((evaluation.CHUNK, *bench.train["x"].shape[1:]), np.float32)
         program = jax.jit(lambda params, x: model.apply(params, x, keys.unused()))
         compiled = program.lower(_any(bench), x).compile()
-        return {"flops": cost.flops(compiled) / evaluation.CHUNK, "lane_bytes": cost.peak_bytes(compiled)}
+        return {"flops": environment.flops(compiled) / evaluation.CHUNK, "lane_bytes": environment.peak_bytes(compiled)}
 
     return bench.workdir.stage("cost-prediction", count)

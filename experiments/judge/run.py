@@ -17,7 +17,7 @@ from tqdm import tqdm
 from experiments.comparison import checks, judging
 from experiments.comparison.setup import Config, resolved, set_up
 from experiments.configs import judge as configs
-from experiments.core import execution, fleet, workdirs
+from experiments.core import environment, execution, fleet, workdirs
 from experiments.core.errors import UserError, blame_user
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Row, Run, revived
@@ -211,7 +211,7 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
         if setting:
             rate, stops, (enough, _) = setting.learning_rate, (setting.steps,), aim(case, trained)
             for role, params in ended.items():
-                with workdirs.stopwatch() as stopwatch:
+                with environment.stopwatch() as stopwatch:
                     (after,) = fleets.forget(case, params, name, role, unlearner, rate, stops, enough)
                 ended[role], seconds = after.params, seconds + stopwatch()
                 updates = float(after.updates.mean()) if role == REPEATS else updates

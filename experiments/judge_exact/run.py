@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from experiments.comparison import checks
 from experiments.configs import judge_exact as configs
-from experiments.core import workdirs
+from experiments.core import environment, workdirs
 from experiments.core.errors import UserError, blame_user, line
 from experiments.core.results import Row, Run, rows_from
 from experiments.exact import context, factory
@@ -169,7 +169,7 @@ def _kept(case: Case, role: str, make: Callable[[], tuple[Logits, dict[str, Any]
 def _trained(case: Case, role: str) -> tuple[Fleet, Nodes, dict[str, Any]]:
     """A fleet's models, and the seconds of one model's training."""
     fleet = fleets.make_fleet(case, role)
-    with workdirs.stopwatch() as seconds:
+    with environment.stopwatch() as seconds:
         nodes = fleets.train_fleet(case, fleet)
         return fleet, nodes, {"train_seconds": seconds() / len(fleet.member)}
 
@@ -192,7 +192,7 @@ def _repeats(case: Case, _: dict[str, Any]) -> tuple[Logits, dict[str, Any]]:
     """Models that hold all data delete the whole group, and once more a single example of it, and heal."""
     fleet, nodes, told = _trained(case, REPEATS)
     gone = _of_group(case, fleet)
-    with workdirs.stopwatch() as seconds:
+    with environment.stopwatch() as seconds:
         healed = fleets.heal(case, fleet, nodes, gone)
         told["heal_seconds"] = seconds() / len(gone)
     one = np.arange(gone.shape[1]) == fleets.single(case)[:, None]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.core import keys
+from experiments.core.environment import flops, peak_bytes
 from experiments.core.execution import make as make_parallel
 from experiments.data.datasets import Images
 from experiments.scoring.requests import RequestData, Setting
@@ -69,14 +70,3 @@ def compiled_update(
     request, key = Request(cut(data.forget), cut(data.retain)), keys.unused()
     state = algorithm.init(params, request, key)
     return jax.jit(algorithm.update).lower(state, request, key).compile()
-
-
-def flops(compiled: Any) -> float:
-    """Floating-point operations of a compiled program, as XLA counts them."""
-    return float(compiled.cost_analysis().get("flops", float("nan")))
-
-
-def peak_bytes(compiled: Any) -> int:
-    """Arguments, results and temporaries of a compiled program, in bytes."""
-    memory = compiled.memory_analysis()
-    return int(memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes)

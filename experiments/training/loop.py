@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from experiments import models
-from experiments.core import checkpoints, fleet, keys, workdirs
+from experiments.core import checkpoints, environment, fleet, keys
 from experiments.core.execution import Parallel, split_meta
 from experiments.core.keys import Purpose
 from experiments.training import dpsgd, whitening
@@ -290,7 +290,7 @@ def train(
         done, states, progress = _restore(manager, initial, epochs)
         saved = time.monotonic()
         for epoch, steps in list(_epochs(way))[done:]:
-            with workdirs.stopwatch() as stopwatch:
+            with environment.stopwatch() as stopwatch:
                 states, infos = jax.block_until_ready(epoch_fn(states, lanes, data, pools, epoch, steps))
             seconds = stopwatch()
             progress = _Progress(
