@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from experiments import models
-from experiments.core import workdirs
+from experiments.core import environment
 from experiments.training import dpsgd
 from unlearn.base import Array, Batch
 
@@ -65,7 +65,7 @@ def measure(name: str, lanes: int, size: int, repeats: int) -> None:
     seconds: dict[str, list[float]] = {form: [] for form in forms}
     for _ in range(repeats):
         for form, program in programs.items():
-            with workdirs.stopwatch() as stopwatch:
+            with environment.stopwatch() as stopwatch:
                 jax.block_until_ready(program(params))
             seconds[form].append(stopwatch())
     median = {form: statistics.median(times) for form, times in seconds.items()}

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments import models
 from experiments.configs import readiness as configs
-from experiments.core import execution, fleet, workdirs
+from experiments.core import environment, execution, fleet
 from experiments.training import loop
 
 SIZES = {  # model -> options, image, examples, batch size, steps
@@ -64,7 +64,7 @@ def epoch_seconds(name: str, lanes: int, loops: bool, repeats: int) -> float:
     seconds = []
     for _ in range(repeats):
         states = loop.init_lanes(way, members, data["x"][:1])  # an epoch may take its states' buffers
-        with workdirs.stopwatch() as stopwatch:
+        with environment.stopwatch() as stopwatch:
             jax.block_until_ready(epoch(states, members, data, None, 0, steps))
         seconds.append(stopwatch())
     return min(seconds)

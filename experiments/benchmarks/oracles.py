@@ -18,7 +18,7 @@ import numpy as np
 from experiments import models
 from experiments.comparison import setup, trainings
 from experiments.configs import readiness as configs
-from experiments.core import execution, fleet, workdirs
+from experiments.core import environment, execution, fleet, workdirs
 from experiments.core.errors import UserError
 from experiments.data import datasets
 from experiments.scoring import evaluation
@@ -77,7 +77,7 @@ def seconds(bench: setup.Bench, lanes: loop.Lane) -> tuple[float, object]:
     states = loop.init_lanes(way, lanes, bench.train["x"][:1])
     for steps in {way.per_epoch, rest} - {0}:  # compile
         jax.block_until_ready(epoch(jax.tree.map(jnp.copy, states), lanes, bench.train, None, 0, steps))
-    with workdirs.stopwatch() as stopwatch:
+    with environment.stopwatch() as stopwatch:
         for number in range(epochs):
             states, _ = epoch(states, lanes, bench.train, None, number, way.per_epoch)
         if rest:

@@ -25,7 +25,7 @@ import optax
 from experiments import models
 from experiments.comparison import setup, trainings
 from experiments.configs import readiness as configs
-from experiments.core import workdirs
+from experiments.core import environment, workdirs
 from experiments.data import datasets
 from experiments.training import cost, loop
 from readiness import MetaBatch, Terms, make_readiness, make_step
@@ -142,9 +142,9 @@ def compiled(program: Program, **options: Any) -> Any:
 def flops(names: list[str], size: int) -> None:
     """FLOPs of each variant, inner steps unrolled because scans hide their trips from the counter."""
     print("\nFLOPs in plain steps (bound)\n" + f"{'':30s}" + "".join(f"{name:>16s}" for name in names))
-    units = {name: cost.flops(compiled(plain_step(name, size), **QUICK)) for name in names}
+    units = {name: environment.flops(compiled(plain_step(name, size), **QUICK)) for name in names}
     for variant in VARIANTS:
-        counts = [cost.flops(compiled(meta_step(n, variant, size, unroll=True), **QUICK)) / units[n] for n in names]
+        counts = [environment.flops(compiled(meta_step(n, variant, size, unroll=True), **QUICK)) / units[n] for n in names]
         print(f"{variant.name:30s}" + "".join(f"{beside(count, variant.bound):>16s}" for count in counts), flush=True)
 
 
@@ -156,7 +156,7 @@ def wall(names: list[str], size: int, seconds: float) -> None:
         meta = compiled(meta_step(name, SHIPPED, size, unroll=True))
         arguments = plain_step(name, size).args, meta_step(name, SHIPPED, size, unroll=True).args
         times = in_turn([lambda: plain(*arguments[0]), lambda: meta(*arguments[1])], seconds)  # noqa: B023
-        counted, ratio = cost.flops(meta) / cost.flops(plain), times.ratio(1, 0)
+        counted, ratio = environment.flops(meta) / environment.flops(plain), times.ratio(1, 0)
         off = ratio / counted - 1
         mark = " !" if name in WALL_BOUND and off > WALL_TOLERANCE else ""
         print(

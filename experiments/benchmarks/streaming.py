@@ -19,7 +19,7 @@ import numpy as np
 
 from experiments import models
 from experiments.configs import readiness as configs
-from experiments.core import execution, fleet, workdirs
+from experiments.core import environment, execution, fleet
 from experiments.data import datasets
 from experiments.training import loop, streaming
 from unlearn import tree
@@ -67,7 +67,7 @@ def epochs(config: Any, dataset: datasets.Dataset, lanes: int, count: int) -> tu
     epoch_fn = make_epoch(way, execution.make("jit"), fleet.in_loops(config.model.name))
     states, seconds = loop.init_lanes(way, fleets, batch["x"][:1]), []
     for epoch in range(count):
-        with workdirs.stopwatch() as stopwatch:
+        with environment.stopwatch() as stopwatch:
             states, _ = jax.block_until_ready(epoch_fn(states, fleets, batch, None, epoch, per_epoch))
         seconds.append(stopwatch())
     return seconds, states.params

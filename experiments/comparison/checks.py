@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from experiments.core import execution
+from experiments.core import execution, keys
 from experiments.core.errors import UserError, line
 from experiments.data.datasets import Dataset
 from experiments.models import MODELS
@@ -160,8 +160,8 @@ def check_values(config: Config) -> None:
     Raises:
       UserError: one line that says what to do.
     """
-    for words, (works, keys) in NUMBERS.items():
-        for key in keys:
+    for words, (works, names) in NUMBERS.items():
+        for key in names:
             for value in _values(config, key):
                 if not (is_number(value) and works(value)):
                     raise UserError(f"{key} is {value}: set --config.{key} to {words}")
@@ -332,7 +332,7 @@ def _options(where: str, algorithm: str, options: Any) -> None:
     model = classifier(lambda params, x, key: x @ params)
     ones = jnp.ones(1)
     batch = {"x": ones[None], "y": jnp.zeros(1, jnp.int32), "id": jnp.zeros(1, jnp.int32), "weight": ones}
-    request, key = Request(batch, batch), jax.random.key(0)
+    request, key = Request(batch, batch), keys.unused()
 
     def update(params: jax.Array) -> Any:
         made = ALGORITHMS[algorithm](model, optax.sgd(0.1), **options)

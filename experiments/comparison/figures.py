@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.comparison import methods
-from experiments.comparison.methods import FORGET, KEPT, Row, Way
+from experiments.comparison.methods import FORGET, KEPT, Way
+from experiments.core.results import Row
 from experiments.reporting.document import Block, Figures, Heading, Key, Text
 from unlearn.metrics.intervals import t_interval
 

@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from experiments import models
 from experiments.comparison.setup import Bench, Config, Fleet, find, request_keys
-from experiments.core import fleet, workdirs
+from experiments.core import environment, fleet
+from experiments.core.keys import Hash, Purpose
+from experiments.core.results import ORACLES, Row, rows_from
 from experiments.data import datasets
 from experiments.scoring import evaluation, requests
 from experiments.training import cost, loop
@@ -25,19 +27,19 @@ from unlearn.until import DIVERGED, REACHED
 WATCHED = 500  # forget examples that relearning is measured on
 
 
-def judge(bench: Bench, fleets: list[Fleet]) -> list[dict[str, Any]]:
+def judge(bench: Bench, fleets: list[Fleet]) -> list[Row]:
     """The rows of results.json: an oracle's own scores, and one row per unlearner and seed for every other way."""
     settings = choose_settings(bench, fleets)
     kept = bench.workdir.stage("oracle", lambda: score(bench, _at_request(bench, find(fleets, "oracle"))))
     oracle = [{name: float("nan") if value is None else value for name, value in lane.items()} for lane in kept]
-    rows = []
+    rows: list[Row] = []
     for one in fleets:
-        for name in ("none",) if one.training.endswith("oracle") else bench.config.request.unlearners:
+        for name in ("none",) if one.training in ORACLES else bench.config.request.unlearners:
 
-            def compute(one: Fleet = one, name: str = name) -> list[dict[str, Any]]:
+            def compute(one: Fleet = one, name: str = name) -> list[Row]:
                 return _rows(bench, one, fleets, name, settings.get(name), oracle)
 
-            rows += bench.workdir.stage(f"rows-{one.training}-{one.variant}-{name}", compute)
+            rows += rows_from(bench.workdir.stage(f"rows-{one.training}-{one.variant}-{name}", compute))
     return rows
 
 
@@ -80,7 +82,7 @@ def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requests.Set
 
 def _rows(
     bench: Bench, one: Fleet, fleets: list[Fleet], name: str, setting: requests.Setting | None, oracle: list[dict]
-) -> list[dict]:
+) -> list[Row]:
     config = bench.config
     model = models.as_model(bench.module)
     seeds = config.seeds
@@ -93,7 +95,7 @@ def _rows(
         after = score(bench, params)
         flops = _update_flops(bench, at_request, name, setting)
     curves = relearn(bench, params)
-    forget, stable = (requests.subsample(batch, 1000, "diagnose") for batch in (bench.sets.forget, bench.sets.retain))
+    forget, stable = (requests.subsample(batch, 1000, Hash.DIAGNOSE) for batch in (bench.sets.forget, bench.sets.retain))
     diagnosis = evaluation.make_diagnose(model, bench.loops)(at_request, forget, stable)
     sha_before, sha_after = loop.digests(at_request), loop.digests(params)
     rows = []
@@ -111,28 +113,27 @@ def _rows(
             "step_flops": one.cost["step_flops"],
             "meta_step_flops": one.cost["meta_step_flops"],
             "params_sha256": {"before": sha_before[i], "after": sha_after[i]},
-            **one.extra,
         }
-        rows.append(
-            {
-                "training": one.training,
-                "variant": one.variant,
-                "unlearner": name,
-                "setting": config.forget.setting,
-                "dataset": config.data.name,
-                "seed": config.seed + i,
-                "before": before[i],
-                "after": after[i],
-                "steps": steps,
-                "stop": STOPS[int(outcome.stop[i])] if outcome else "reached",
-                "train_seconds": one.trained.seconds,
-                "unlearn_seconds": seconds / seeds,
-                "train_flops": one.cost["train_flops"],
-                "unlearn_flops": flops * steps,
-                "peak_bytes": one.cost["peak_bytes"],
-                "extra": extra,
-            }
+        row = Row(
+            training=one.training,
+            variant=one.variant,
+            unlearner=name,
+            setting=config.forget.setting,
+            dataset=config.data.name,
+            seed=config.seed + i,
+            before=before[i],
+            after=after[i],
+            steps=steps,
+            stop=STOPS[int(outcome.stop[i])] if outcome else "reached",
+            train_seconds=one.trained.seconds,
+            unlearn_seconds=seconds / seeds,
+            train_flops=one.cost["train_flops"],
+            unlearn_flops=flops * steps,
+            peak_bytes=one.cost["peak_bytes"],
+            facts=one.facts,
+            extra=extra,
         )
+        rows.append(row)
     return rows
 
 
@@ -194,7 +195,7 @@ def _request(bench: Bench, params: Any, fleets: list[Fleet], name: str, setting:
     keys, targets = request_keys(bench), _targets(bench, fleets)
     steps, stop, curves, seconds = np.zeros(config.seeds, int), np.zeros(config.seeds, int), [], 0.0
     for part in _request_data(bench):
-        with workdirs.stopwatch() as stopwatch:
+        with environment.stopwatch() as stopwatch:
             outcome = jax.block_until_ready(run((params, keys, targets), part))
         params, seconds = outcome.state.params, seconds + stopwatch()
         steps, stop = steps + np.asarray(outcome.steps), _worst(stop, np.asarray(outcome.stop))
@@ -216,7 +217,7 @@ def _curve(served: Served, lane: int) -> dict[str, np.ndarray]:
 def _request_data(bench: Bench) -> list[requests.RequestData]:
     """What is asked for, in order: all at once, or in parts that share `overlap` of the part before."""
     config, sets = bench.config.request, bench.sets
-    watch = requests.subsample(sets.test_retain, config.observe, "observe")
+    watch = requests.subsample(sets.test_retain, config.observe, Hash.OBSERVE)
     parts = []
     for asked in requests.parts(bench.asked["id"], config.parts, config.overlap, bench.config.forget.seed):
         forget = {name: leaf[asked] for name, leaf in bench.asked.items()}
@@ -232,7 +233,7 @@ def _targets(bench: Bench, fleets: list[Fleet]) -> jax.Array:
     return jnp.asarray(right.mean(axis=1), jnp.float32)
 
 
-def relearn(bench: Bench, params: Any) -> dict[str, np.ndarray]:
+def relearn(bench: Bench, params: Any, purpose: Purpose = Purpose.REQUEST) -> dict[str, np.ndarray]:
     """Relearning curves [lanes, steps + 1] on four attack sets, watched on others, but for "all" of a random forget set."""
     config, attacks, curves = bench.config.relearn, _attacks(bench), {}
     attack_by = evaluation.make_relearn(
@@ -240,9 +241,9 @@ def relearn(bench: Bench, params: Any) -> dict[str, np.ndarray]:
     )
     widest = max(len(attack["id"]) for attack, _ in attacks.values())
     for name, (attack, watch) in attacks.items():
-        watch = requests.padded(requests.subsample(watch, WATCHED, "watch"), WATCHED)
+        watch = requests.padded(requests.subsample(watch, WATCHED, Hash.WATCH), WATCHED)
         sets = jax.tree.map(jnp.asarray, (requests.padded(attack, widest), watch))
-        curves[name] = np.asarray(attack_by((params, request_keys(bench)), *sets)[1])
+        curves[name] = np.asarray(attack_by((params, request_keys(bench, purpose)), *sets)[1])
     return curves
 
 
@@ -259,12 +260,12 @@ def _attacks(bench: Bench) -> dict[str, tuple[Batch, Batch]]:
     else:
         similar = nearest_examples(both["x"], asked, 2 * config.size)
     few = min(max(1, round(config.share * config.size)), len(forget["id"]) // 2)
-    known = np.isin(forget["id"], forget["id"][datasets.lowest(forget["id"], few, "relearn", 0)])
-    stable = requests.subsample(retain, config.size, "relearn")
-    beside = rows(stable, datasets.lowest(stable["id"], config.size - few, "relearn", 0))
+    known = np.isin(forget["id"], forget["id"][datasets.lowest(forget["id"], few, Hash.RELEARN, 0)])
+    stable = requests.subsample(retain, config.size, Hash.RELEARN)
+    beside = rows(stable, datasets.lowest(stable["id"], config.size - few, Hash.RELEARN, 0))
     return {
         "stable": (stable, forget),
-        "similar": (requests.subsample(rows(both, similar), config.size, "relearn"), forget),
+        "similar": (requests.subsample(rows(both, similar), config.size, Hash.RELEARN), forget),
         "part": (join(rows(forget, known), beside), rows(forget, ~known)),
         "all": (forget, bench.sets.others if by_class else forget),
     }

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.core.results import Row
+from experiments.reporting.estimates import NONE
 from unlearn.metrics.intervals import Paired, paired, t_interval
 from unlearn.metrics.relearning import normalised_area
 
-NONE = "–"
 MATCHED = "matched forget loss"
 EARLY = 20  # the relearning step that is shown beside the last one
-Row = dict[str, Any]
 
 
 class Way(NamedTuple):
@@ -43,11 +43,11 @@ class Way(NamedTuple):
 
     @property
     def matched(self) -> bool:
-        return bool(self.rows[0]["extra"].get("matched"))
+        return bool(self.rows[0].facts.get("matched"))
 
     @property
     def is_oracle(self) -> bool:
-        return self.training.endswith("oracle")
+        return self.rows[0].is_oracle
 
 
 class Measure(NamedTuple):
@@ -61,8 +61,8 @@ class Measure(NamedTuple):
 
 def number(row: Row, *path: str) -> float:
     """A number of a row; NaN where it is null or missing."""
-    value: Any = row
-    for name in path:
+    value: Any = getattr(row, path[0])
+    for name in path[1:]:
         value = (value or {}).get(name)
     return math.nan if value is None else float(value)
 
@@ -76,7 +76,7 @@ def relearning(row: Row, attack: str) -> list[float]:
     """A relearning curve; none if the model is not finite, whose argmax would look like an accuracy."""
     if math.isnan(number(row, "after", "forget_accuracy")):
         return []
-    return _numbers(row["extra"].get("relearning", {}).get(attack, []))
+    return _numbers(row.extra.get("relearning", {}).get(attack, []))
 
 
 def relearned(row: Row, attack: str, step: int) -> float:
@@ -88,7 +88,7 @@ def relearned(row: Row, attack: str, step: int) -> float:
 
 def relearned_area(row: Row, oracle: Way | None, attack: str) -> float:
     """How much sooner than the oracle of its seed a row relearns (`metrics.relearning.normalised_area`); NaN without."""
-    beside = next((one for one in oracle.rows if one["seed"] == row["seed"]), None) if oracle else None
+    beside = next((one for one in oracle.rows if one.seed == row.seed), None) if oracle else None
     curves = [relearning(one, attack) for one in (row, beside) if one]
     if len(curves) < 2 or not all(curves):
         return math.nan
@@ -97,7 +97,7 @@ def relearned_area(row: Row, oracle: Way | None, attack: str) -> float:
 
 def curve(row: Row, what: str) -> list[float]:
     """An unlearning curve; NaN from where the lane diverged, which its losses tell before its accuracies do."""
-    kept = {name: _numbers(values) for name, values in row["extra"].get("curve", {}).items()}
+    kept = {name: _numbers(values) for name, values in row.extra.get("curve", {}).items()}
     if end(row) != "diverged" or what not in kept:
         return kept.get(what, [])
     return [*kept[what][: min(int(np.isfinite(values).sum()) for values in kept.values())], math.nan]
@@ -105,7 +105,7 @@ def curve(row: Row, what: str) -> list[float]:
 
 def end(row: Row) -> str:
     """How the request ended; a model with scores that are not finite has diverged whatever its stop."""
-    return "diverged" if math.isnan(number(row, "after", "forget_accuracy")) else row["stop"]
+    return "diverged" if math.isnan(number(row, "after", "forget_accuracy")) else row.stop
 
 
 def spent(row: Row, what: str) -> float:
@@ -152,9 +152,9 @@ def group(rows: Iterable[Row]) -> list[Way]:
     """Rows grouped by training, variant and unlearner: oracles first, then one unlearner after the other."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["training"], row["variant"], row["unlearner"]), []).append(row)
+        groups.setdefault((row.training, row.variant, row.unlearner), []).append(row)
     order = list(dict.fromkeys(unlearner for _, _, unlearner in groups))
-    ways = [Way(*key, sorted(members, key=lambda row: row["seed"])) for key, members in groups.items()]
+    ways = [Way(*key, sorted(members, key=lambda row: row.seed)) for key, members in groups.items()]
     return sorted(ways, key=lambda way: (not way.is_oracle, order.index(way.unlearner)))
 
 
@@ -203,8 +203,8 @@ def average_of(way: Way, measure: Measure) -> float:
 
 def compare(a: Way, b: Way, measure: Measure) -> Paired:
     """a - b on the seeds that both have."""
-    theirs = {row["seed"]: measure.of(row) for row in b.rows}
-    pairs = np.array([(measure.of(row), theirs[row["seed"]]) for row in a.rows if row["seed"] in theirs]).reshape(-1, 2)
+    theirs = {row.seed: measure.of(row) for row in b.rows}
+    pairs = np.array([(measure.of(row), theirs[row.seed]) for row in a.rows if row.seed in theirs]).reshape(-1, 2)
     with warnings.catch_warnings():  # SciPy warns of differences that are equal but for rounding
         warnings.simplefilter("ignore", RuntimeWarning)
         return paired(pairs[:, 0], pairs[:, 1])

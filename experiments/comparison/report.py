@@ -17,7 +17,6 @@ from experiments.comparison.methods import (
     FORGET,
     KEPT,
     MATCHED,
-    NONE,
     SOON,
     STEPS,
     TEST,
@@ -29,14 +28,16 @@ from experiments.comparison.methods import (
 )
 from experiments.comparison.summary import count, summary
 from experiments.core import workdirs
+from experiments.core.results import Run
 from experiments.reporting import document
 from experiments.reporting.document import Block, Heading, Table, Text
+from experiments.reporting.estimates import NONE
 from experiments.reporting.pages import settings, write_page
 
 WIDTH = 160
 
 
-def present(workdir: str, found: dict[str, Any]) -> str:
+def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
     page = write(workdir)
     return f"{table(found)}\nreport: {page}"
@@ -52,9 +53,9 @@ def sweeps(file: Path) -> list[dict[str, Any]]:
     return list({entry["unlearner"]: entry for entry in workdirs.entries(file) if entry.get("event") == "sweep"}.values())
 
 
-def table(found: dict[str, Any]) -> str:
+def table(found: Run) -> str:
     """The result table for a terminal, at most 160 columns wide."""
-    every = methods.group(found["rows"])
+    every = methods.group(found.rows)
     notes = [
         "Accuracies in %; ± half of the 95% t-interval over seeds; relearn: accuracy on forget data, 'part' attack set.",
         "Read every value against the oracle's, a model trained without the forget set.",
@@ -64,9 +65,9 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join([document.to_text(_main_table(every, brief=True), WIDTH), *notes])
 
 
-def compose(config: dict[str, Any], found: dict[str, Any], swept: list[dict[str, Any]]) -> tuple[str, list[Block]]:
+def compose(config: dict[str, Any], found: Run, swept: list[dict[str, Any]]) -> tuple[str, list[Block]]:
     """The title and the blocks of the page."""
-    every = methods.group(found["rows"])
+    every = methods.group(found.rows)
     blocks = [
         Text(summary(every, swept), lead=True),
         *_results(every),
@@ -81,7 +82,7 @@ def compose(config: dict[str, Any], found: dict[str, Any], swept: list[dict[str,
         *_diagnostics(every),
         *settings(config, found),
     ]
-    return f"Forethought: {every[0].rows[0]['dataset']}, {_asked(config)}", blocks
+    return f"Forethought: {every[0].rows[0].dataset}, {_asked(config)}", blocks
 
 
 def _asked(config: dict[str, Any]) -> str:
@@ -199,7 +200,7 @@ def _relearning(every: Sequence[Way]) -> list[Block]:
         "was still in the model. Area: between a curve and the oracle's of the same seed, as a share of what a model that "
         "never forgot would have; 0 relearns as the oracle does, 1 forgot nothing."
     )
-    last = _last(every).label.split("@")[1]
+    last = _last_step(every)
     oracle = methods.find(every, "oracle")
     headers = [f"{attack}\n@{step}" for attack in figures.ATTACKS for step in (methods.EARLY, last)] + ["part\narea"]
     measures = [_relearned(attack, step) for attack in figures.ATTACKS for step in (methods.EARLY, -1)]
@@ -213,8 +214,13 @@ def _relearned(attack: str, step: int) -> Measure:
 
 
 def _last(every: Sequence[Way]) -> Measure:
+    return Measure(f"relearn\n@{_last_step(every)}", _relearned("part", -1).of)
+
+
+def _last_step(every: Sequence[Way]) -> str:
+    """The step at which relearning ends."""
     length = max(len(methods.relearning(row, "part")) for way in every for row in way.rows)
-    return Measure(f"relearn\n@{length - 1 if length else 'last'}", _relearned("part", -1).of)
+    return str(length - 1) if length else "last"
 
 
 def _cost(every: Sequence[Way]) -> list[Block]:
@@ -251,7 +257,7 @@ def _training_cost(way: Way, base: float) -> list[str]:
         methods.scaled(flops, "FLOP"),
         methods.plain(flops / (base or math.nan), TIMES),
         methods.seconds(methods.average(way, "train_seconds")),
-        str(way.rows[0]["extra"].get("lanes", NONE)),
+        str(way.rows[0].extra.get("lanes", NONE)),
         methods.scaled(step, "FLOP"),
         methods.scaled(meta, "FLOP"),
         methods.plain(meta / (step or math.nan), TIMES),
@@ -281,7 +287,8 @@ def _sweep(swept: Sequence[dict[str, Any]]) -> list[Block]:
         for trial in event["trials"]:
             clip = f"{trial['clip']:g}" if trial["clip"] else "none"
             taken = [f"{trial['reached']}/{len(trial['steps'])}", f"{np.median(trial['steps']):g} / {max(trial['steps'])}"]
-            accuracy = methods.plain(methods.number(trial, "validation_retain_accuracy"), KEPT)
+            kept = trial["validation_retain_accuracy"]
+            accuracy = methods.plain(math.nan if kept is None else kept, KEPT)
             mark = "chosen" if event["chosen"].items() <= trial.items() else ""
             rows.append([event["unlearner"], f"{trial['learning_rate']:g}", clip, *taken, accuracy, mark])
     if not rows:
@@ -301,7 +308,7 @@ def _failures(every: Sequence[Way]) -> list[Block]:
         if methods.end(row) != "reached":
             after = [methods.plain(measure.of(row), measure) for measure in (FORGET, KEPT)]
             trained = "yes" if math.isfinite(TEST.of(row)) else "no"
-            rows.append([way.marked, way.unlearner, str(row["seed"]), methods.end(row), str(row["steps"]), trained, *after])
+            rows.append([way.marked, way.unlearner, str(row.seed), methods.end(row), str(row.steps), trained, *after])
     if not rows:
         return [
             Heading("Failures"),

@@ -7,21 +7,20 @@ same call resumes after a kill and ends with the same bytes.
 
 from __future__ import annotations
 
-from typing import Any
-
 from experiments.comparison import judging, trainings
 from experiments.comparison.checks import check
 from experiments.comparison.setup import Config, resolved, set_up
 from experiments.core import workdirs
 from experiments.core.errors import blame_user
+from experiments.core.results import Run
 from experiments.data import datasets
 
 
-def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
+def run(config: Config, workdir: str, command: str = "") -> Run:
     """Run or resume the comparison that `config` describes; a finished workdir is read back instead.
 
     Returns:
-      The contents of results.json.
+      What results.json holds.
 
     Raises:
       UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.

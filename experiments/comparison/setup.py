@@ -12,8 +12,9 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs import readiness
-from experiments.core import execution, fleet, workdirs
+from experiments.core import execution, fleet, keys, workdirs
 from experiments.core.errors import UserError, line
+from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.scoring import requests
 from experiments.scoring.evaluation import Sets
@@ -43,14 +44,14 @@ class Bench(NamedTuple):
 
 
 class Fleet(NamedTuple):
-    """One way's trained lanes, one per seed."""
+    """One way's trained lanes, one per seed; `facts` are those of `results.Row`."""
 
     training: str
     variant: str
     trained: loop.Trained
     lanes: int  # of the program that trained it
     cost: dict[str, float]
-    extra: dict[str, Any]
+    facts: dict[str, Any]
 
 
 def resolved(config: Config, like: Config | None = None) -> Config:
@@ -102,7 +103,7 @@ def _model(config: Config, dataset: datasets.Dataset) -> Any:
     options, image = config.options.to_dict(), dataset.train.x[:1]
     module = models.build(config.name, options, dataset.classes)
     try:
-        module.init(jax.random.key(0), jnp.asarray(image))
+        module.init(keys.unused(), jnp.asarray(image))
     except Exception as error:  # Flax, JAX and the modules each raise their own kinds
         raise UserError(
             f"model {config.name!r} with {options} takes no images of {image.shape[1:]} ({line(error)}): "
@@ -128,13 +129,13 @@ def _sets(config: Config, dataset: datasets.Dataset, asked: dict[str, np.ndarray
     most = config.data.score_examples
     kept = np.flatnonzero(~np.isin(dataset.train.id, asked["id"]))
     if most:
-        kept = kept[datasets.lowest(dataset.train.id[kept], most, "score", 0)]
+        kept = kept[datasets.lowest(dataset.train.id[kept], most, Hash.SCORE, 0)]
     by_class = config.forget.setting == "class"
     staying = lambda split: np.flatnonzero(split.y != config.forget.target) if by_class else None  # noqa: E731
     leaving = np.flatnonzero(dataset.test.y == config.forget.target) if by_class else None
     validation, fresh = _halves(dataset.validation, bool(config.request.tune_steps))
     return Sets(
-        requests.subsample(asked, most, "score"),
+        requests.subsample(asked, most, Hash.SCORE),
         datasets.batch(dataset.train, kept),
         datasets.batch(dataset.test),
         datasets.batch(dataset.test, staying(dataset.test)),
@@ -148,14 +149,13 @@ def _sets(config: Config, dataset: datasets.Dataset, asked: dict[str, np.ndarray
 def _halves(validation: datasets.Split, halve: bool) -> tuple[datasets.Split, datasets.Split]:
     """Validation data to select on, and others to tune on: by lowest hash of the ids, half of them if asked."""
     tuned_on = np.zeros(len(validation.id), bool)
-    tuned_on[datasets.lowest(validation.id, len(validation.id) // 2 if halve else 0, "tune", 0)] = True
+    tuned_on[datasets.lowest(validation.id, len(validation.id) // 2 if halve else 0, Hash.TUNE, 0)] = True
     return jax.tree.map(lambda leaf: leaf[~tuned_on], validation), jax.tree.map(lambda leaf: leaf[tuned_on], validation)
 
 
-def request_keys(bench: Bench) -> jax.Array:
+def request_keys(bench: Bench, purpose: Purpose = Purpose.REQUEST) -> jax.Array:
     """Raw keys of the lanes' requests and attacks, one per seed and the same for all ways."""
-    seeds = range(bench.config.seed, bench.config.seed + bench.config.seeds)
-    return jnp.stack([jax.random.key_data(jax.random.fold_in(jax.random.key(s), 2)) for s in seeds])
+    return keys.raw(range(bench.config.seed, bench.config.seed + bench.config.seeds), purpose)
 
 
 def find(fleets: list[Fleet], name: str) -> Fleet:

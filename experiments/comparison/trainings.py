@@ -12,8 +12,9 @@ import optax
 from tqdm import tqdm
 
 from experiments import models
-from experiments.comparison.setup import Bench, Fleet, revocable
+from experiments.comparison.setup import Bench, Config, Fleet, revocable
 from experiments.core import execution, fleet
+from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.scoring import evaluation
 from experiments.training import cost, loop, streaming
@@ -21,6 +22,7 @@ from readiness import Draw, Pools, Terms, make_pools, make_readiness, nearest_cl
 from unlearn import ALGORITHMS, normalised, traits_of
 
 MATCHING = 2.0  # forget losses within this factor are called equal
+Key = tuple[str, str]  # (training, variant)
 
 
 class Rehearsal(NamedTuple):
@@ -59,7 +61,8 @@ def train_all(bench: Bench, rehearsals: list[Rehearsal]) -> list[Fleet]:
     """Every way of the config: ordinary ones as lanes of one program, readiness variants and DP-SGD on their own."""
     config = bench.config
     ways = _plain_ways(bench)
-    plain = train_plain(bench, "plain", config.train.steps, ways)
+    weights = {("reweight", variant): {"weight": weight} for variant, weight in _weights(config).items()}
+    plain = train_plain(bench, "plain", config.train.steps, ways, weights)
     ready = [train_readiness(bench, rehearsal, plain[0].cost["step_flops"]) for rehearsal in rehearsals]
     if ready:
         plain = _mark_matched(bench, plain, ready[0])
@@ -70,13 +73,16 @@ def train_all(bench: Bench, rehearsals: list[Rehearsal]) -> list[Fleet]:
 
 def _longer(bench: Bench, plain: list[Fleet], ready: Fleet, ways: dict[tuple[str, str], loop.Lane]) -> list[Fleet]:
     """Vanilla and the matched re-weighting (the default one if none is), for as many FLOPs as readiness used."""
-    matched = next((one.variant for one in plain if one.extra.get("matched")), "default")
-    again = {("vanilla", "equal_flops"): ways["vanilla", "default"]}
+    matched = next((one.variant for one in plain if one.facts.get("matched")), "default")
+    again, facts = {("vanilla", "equal_flops"): ways["vanilla", "default"]}, {}
     if ("reweight", matched) in ways:
         name = "equal_flops" if matched == "default" else f"{matched} equal_flops"
         again["reweight", name] = ways["reweight", matched]
+        facts["reweight", name] = {"weight": _weights(bench.config)[matched]}
     steps = round(bench.config.train.steps * ready.cost["train_flops"] / plain[0].cost["train_flops"])
-    return train_plain(bench, "equal_flops", steps, again)
+    return train_plain(
+        bench, "equal_flops", steps, again, {key: {"equal_flops": True} | facts.get(key, {}) for key in again}
+    )
 
 
 def _plain_ways(bench: Bench) -> dict[tuple[str, str], loop.Lane]:
@@ -96,17 +102,26 @@ def _plain_ways(bench: Bench) -> dict[tuple[str, str], loop.Lane]:
 
     ways = {("oracle", "default"): lanes(kept, ones)}
     if "heldout_oracle" in config.trainings:
-        ways["heldout_oracle", "default"] = lanes(kept, ones, stream=1)
+        ways["heldout_oracle", "default"] = lanes(kept, ones, purpose=Purpose.HELDOUT_TRAINING)
     ways["vanilla", "default"] = lanes(everyone, ones)
     if "reweight" in config.trainings:
-        ways["reweight", "default"] = weighted(config.reweight.weight)
-        for weight in config.reweight.others:
-            ways["reweight", f"weight={weight:g}"] = weighted(weight)
+        ways |= {("reweight", variant): weighted(weight) for variant, weight in _weights(config).items()}
     return ways
 
 
-def train_plain(bench: Bench, name: str, steps: int, ways: dict[tuple[str, str], loop.Lane]) -> list[Fleet]:
-    """Train all lanes of all ways as one fleet, and give each way its own back."""
+def _weights(config: Config) -> dict[str, float]:
+    """The weight of what may be forgotten, by the variant of re-weighting."""
+    return {"default": config.reweight.weight, **{f"weight={weight:g}": weight for weight in config.reweight.others}}
+
+
+def train_plain(
+    bench: Bench,
+    name: str,
+    steps: int,
+    ways: dict[tuple[str, str], loop.Lane],
+    facts: dict[tuple[str, str], dict[str, Any]],
+) -> list[Fleet]:
+    """Train all lanes of all ways as one fleet, and give each way its own back, with its facts if it has any."""
     way = plain_way(bench, steps)
     trained = train_fleet(bench, way, fleet.concatenate(list(ways.values())), name)
     spent = bench.workdir.stage(f"cost-{name}", lambda: cost.of_training(way, bench.train))
@@ -115,7 +130,7 @@ def train_plain(bench: Bench, name: str, steps: int, ways: dict[tuple[str, str],
     for i, (key, _) in enumerate(ways.items()):
         part = slice(i * seeds, (i + 1) * seeds)
         lanes = loop.Trained(fleet.lane(trained.params, part), trained.seconds, trained.losses[:, part])
-        fleets.append(Fleet(*key, lanes, total, spent, {}))
+        fleets.append(Fleet(*key, lanes, total, spent, facts.get(key, {})))
     return fleets
 
 
@@ -211,7 +226,7 @@ def _pools(bench: Bench) -> Any:
     elif config.requests == "classes":
         groups = np.arange(bench.dataset.classes)[:, None] == split.y
     else:
-        chance = [datasets.hash_uniform(split.id, f"group{i}", bench.config.forget.seed) for i in range(4)]
+        chance = [datasets.hash_uniform(split.id, f"{Hash.GROUP}{i}", bench.config.forget.seed) for i in range(4)]
         groups = known & (np.stack(chance) < 0.5)
     choose = {
         "stable": lambda mask: ~mask,
@@ -252,4 +267,7 @@ def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]
     if nearest is None or distances[nearest] > math.log(MATCHING):
         return plain
     matched = ("reweight", nearest)
-    return [one._replace(extra={"matched": True}) if (one.training, one.variant) == matched else one for one in plain]
+    return [
+        one._replace(facts={**one.facts, "matched": True}) if (one.training, one.variant) == matched else one
+        for one in plain
+    ]

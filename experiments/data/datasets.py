@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import ml_collections
 import numpy as np
 
+from experiments.core.keys import Hash
 from experiments.data.readers import DECODE_AT_ONCE, DataError, Source, open_source, several_sizes
 
 Array = np.ndarray
@@ -136,7 +137,7 @@ def hash_uniform(ids: Array, purpose: str, seed: int) -> Array:
 
     Args:
       ids: [examples] integers, not negative.
-      purpose: what the draw is for; different purposes are independent.
+      purpose: what the draw is for, one of `keys.Hash`; different purposes are independent.
     """
     key = int.from_bytes(hashlib.blake2b(f"{purpose}/{int(seed)}".encode(), digest_size=8).digest(), "little")
     z = (np.asarray(ids).astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
@@ -164,7 +165,7 @@ def forget_ids(dataset: Dataset, setting: str, target: int, fraction: float, see
     elif setting == "random":
         if not 0 < fraction < 1:
             raise DataError(f"the forget fraction is {fraction}: choose one between 0 and 1, both excluded")
-        chosen = train.id[lowest(train.id, round(fraction * len(train.id)), "forget", seed)]
+        chosen = train.id[lowest(train.id, round(fraction * len(train.id)), Hash.FORGET, seed)]
     else:
         raise DataError(f"unknown forget setting {setting!r}: choose 'class' or 'random'")
     check_ids(dataset, chosen)
@@ -260,8 +261,8 @@ def split_noise(ids: Array, all_ids: Array, share: float, seed: int) -> Array:
     if count > len(outside):
         raise DataError(f"{count} ids are to be replaced but only {len(outside)} lie outside: choose a smaller share")
     unique = np.unique(ids)
-    leaving = unique[lowest(unique, count, "noise-leaving", seed)]
-    coming = outside[lowest(outside, count, "noise-coming", seed)]
+    leaving = unique[lowest(unique, count, Hash.NOISE_LEAVING, seed)]
+    coming = outside[lowest(outside, count, Hash.NOISE_COMING, seed)]
     return np.union1d(np.setdiff1d(ids, leaving), coming).astype(np.asarray(ids).dtype)
 
 
@@ -338,7 +339,7 @@ def _assign(source: Source, name: str, validation_fraction: float, train_size: i
     if not 0 <= validation_fraction < 1:
         raise DataError(f"validation_fraction is {validation_fraction}: choose one in 0..1, 1 excluded")
     ids = np.arange(source.total, dtype=np.int32)
-    draw = hash_uniform(ids, "split", 0)
+    draw = hash_uniform(ids, Hash.SPLIT, 0)
     test = ids >= source.official if source.official < source.total else draw >= 1 - HASHED_TEST_SHARE
     validation = ~test & (draw < validation_fraction)
     train = ids[~test & ~validation]
@@ -347,7 +348,7 @@ def _assign(source: Source, name: str, validation_fraction: float, train_size: i
     if train_size and not 1 <= train_size <= len(train):
         raise DataError(f"train_size is {train_size}: {name!r} has 1..{len(train)} training examples to give (0 takes all)")
     return {
-        "train": train[lowest(train, train_size or len(train), "train_size", 0)],
+        "train": train[lowest(train, train_size or len(train), Hash.TRAIN_SIZE, 0)],
         "validation": ids[validation],
         "test": ids[test],
     }

@@ -9,9 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-import uuid
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +17,8 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments.core.errors import UserError
+from experiments.core import files
+from experiments.core.errors import UserError, WorkdirError
 
 Array = np.ndarray
 
@@ -75,13 +73,11 @@ def _decoded(name: str, data_dir: str, cache_dir: str) -> Source:
     """The whole of a prepared data set in memory, from the cache if it is there and sound."""
     root = _data_dir(data_dir)
     cache = _cache_file(cache_dir, name, root) if cache_dir else None
-    if cache is not None:
+    if cache is not None and cache.exists():
         try:
-            with np.load(cache) as file:
-                return _in_memory(file["x"], file["y"], int(file["official"]), int(file["classes"]))
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            kept = files.read_arrays(cache)
+            return _in_memory(kept["x"], kept["y"], int(kept["official"]), int(kept["classes"]))
+        except files.UNREADABLE as error:
             logging.warning("cannot use %s (%s): decoding %s again", cache, _line(error), name)
     source = _prepared(name, root)
     logging.info("decoding the %d examples of %s", source.total, name)
@@ -224,27 +220,21 @@ def _data_dir(data_dir: str) -> str:
 def _cache_file(cache_dir: str, name: str, root: str) -> Path | None:
     """Where the decoded images are kept: another place as soon as any of the prepared files changes."""
     prepared = Path(root, name.split(":")[0].split("/")[0])
-    files = sorted(path for path in prepared.rglob("*") if path.is_file())
-    if not files:
+    parts = sorted(path for path in prepared.rglob("*") if path.is_file())
+    if not parts:
         return None
-    state = [(str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    state = [(str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in parts]
     digest = hashlib.blake2b(repr((name, os.path.abspath(root), state)).encode(), digest_size=8).hexdigest()
     return Path(cache_dir).expanduser() / f"{prepared.name}-{digest}.npz"
 
 
 def _save(path: Path, **arrays: Any) -> None:
     """Write an .npz that is there whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(unfinished, "wb") as file:
-                np.savez(file, **arrays)
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write the cache {path} ({_line(error)}): set --config.data.cache_dir elsewhere") from error
+        files.write_arrays(path, arrays)
+    except WorkdirError as error:
+        why = _line(error.__cause__ or error)
+        raise DataError(f"cannot write the cache {path} ({why}): set --config.data.cache_dir elsewhere") from error
 
 
 def _line(error: BaseException) -> str:

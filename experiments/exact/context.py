@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments.core import workdirs
+from experiments.core import environment, keys, workdirs
+from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.exact import baselines, building, factory, study
 from experiments.pretrain import run
-from experiments.training import cost
 from s3t.plans import partition, planners, structure
 from s3t.plans.partition import Places
 from s3t.plans.structure import Plan
@@ -139,7 +139,7 @@ def check_source(config: Config, source: Source) -> None:
     Raises:
       ValueError (DataError among them): one line that says what to do.
     """
-    healing.check_trainable(source, jax.random.key(0))  # the targets of the adapters are layers
+    healing.check_trainable(source, keys.unused())  # the targets of the adapters are layers
     if not config.checkpoint:
         try:
             run.check(config.pretrain)
@@ -231,7 +231,7 @@ def places(source: Source, shards: int, slices: int, seed: int) -> Places:
 
 def deletion_order(bench: Bench, seed: int) -> np.ndarray:
     """Positions of the training examples in the order in which a seed's requests name them."""
-    return np.argsort(datasets.hash_uniform(bench.source.ids, "deletions", seed), kind="stable")
+    return np.argsort(datasets.hash_uniform(bench.source.ids, Hash.DELETIONS, seed), kind="stable")
 
 
 # --- Builds -----------------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def _of_lora(bench: Bench, lora: Lora) -> Source:
 def _build(source: Source, plan: Plan, seed: int, shards: int) -> Build:
     where = places(source, shards, plan.slices, seed)
     shapes = schedule.make_shapes(source, plan, stages.counts(where, shards, plan.slices))
-    return Build(Setup(source, plan, shards, jax.random.key(seed, impl="threefry2x32"), shapes), where)
+    return Build(Setup(source, plan, shards, keys.key(seed, Purpose.NODES), shapes), where)
 
 
 def examples(build: Build, gone: np.ndarray) -> Slices:
@@ -298,7 +298,7 @@ def train_build(
     nodes, setup = dict(kept or {}), build.setup
     jobs = [(shard, node) for node in setup.plan.nodes for shard in range(setup.shards) if (shard, node) not in nodes]
     spent: dict[Job, float] = {}
-    with workdirs.stopwatch() as clock:
+    with environment.stopwatch() as clock:
         began = clock()
         for call in schedule.build(setup, examples(build, gone), jobs, lambda shard, node: nodes[shard, node]):
             seconds = max(clock() - began, 0.0) / len(call.nodes)
@@ -336,7 +336,7 @@ def _forward_flops(bench: Bench) -> float:
     backbone, frozen = bench.source.backbone, bench.source.frozen
     h = jax.eval_shape(backbone.embed, frozen, bench.x[:1], None)
     run = jax.jit(lambda frozen, h: run_blocks(backbone, frozen, h, range(backbone.depth)))
-    return cost.flops(run.lower(frozen, h).compile())
+    return environment.flops(run.lower(frozen, h).compile())
 
 
 def node_bytes(nodes: Iterable[Trained]) -> list[int]:

@@ -14,6 +14,8 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from experiments.core import keys
+from experiments.core.keys import Purpose
 from experiments.data import datasets
 from experiments.exact import building, placement
 from experiments.models import vits
@@ -154,7 +156,7 @@ def make(
     if checkpoint:
         frozen, _ = vits.load_npz(checkpoint, module, example.shape[1:])
     else:
-        frozen, _ = vits.split_head(vits.init(module, jax.random.key(hyper["seed"]), example))
+        frozen, _ = vits.split_head(vits.init(module, keys.key(hyper["seed"], Purpose.BACKBONE), example))
     lora = Lora(hyper["rank"], hyper["alpha"], tuple(hyper["targets"]), hyper["rank_stabilised"])
     optimizer = building.cosine_adamw(hyper["learning_rate"], hyper["weight_decay"], hyper["clip"])
     return Source(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from experiments.core.errors import line
-from experiments.core.workdirs import AGAIN, WorkdirError
+from experiments.core.files import UNREADABLE, read_arrays, unreadable, write_arrays
+from experiments.core.workdirs import AGAIN
 from s3t.training.schedule import Setup
 from s3t.training.source import from_tensors, to_tensors
 from s3t.training.stages import Job, Trained
@@ -21,13 +18,8 @@ SECONDS = "seconds"
 
 def keep(folder: Path, job: Job, trained: Trained, seconds: float) -> None:
     """Write a node, whole or not at all, with the seconds that it took."""
-    folder.mkdir(exist_ok=True)
-    temporary = folder / "writing.tmp"
-    with temporary.open("wb") as file:
-        np.savez(file, **to_tensors(trained), **{SECONDS: np.float64(seconds)})
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / f"{name(job)}.npz")
+    tensors = {**to_tensors(trained), SECONDS: np.float64(seconds)}
+    write_arrays(folder / f"{name(job)}.npz", tensors)
 
 
 def read(folder: Path, setup: Setup) -> tuple[dict[Job, Trained], dict[Job, float]]:
@@ -39,14 +31,13 @@ def read(folder: Path, setup: Setup) -> tuple[dict[Job, Trained], dict[Job, floa
     nodes, seconds = {}, {}
     for path in sorted(folder.glob("*.npz")):
         job = parse(path.stem)
+        tensors = read_arrays(path, AGAIN)
         try:
-            with np.load(path) as file:
-                tensors = {key: file[key] for key in file.files}
             seconds[job] = float(tensors.pop(SECONDS))
             source = setup.source
             nodes[job] = from_tensors(source.backbone, source.recipe.lora, setup.plan.slices, len(job[1]), tensors)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise WorkdirError(f"{path} cannot be read ({line(error)}): {AGAIN}") from error
+        except UNREADABLE as error:  # arrays of something else
+            raise unreadable(path, error, AGAIN) from error
     return nodes, seconds
 
 

@@ -9,23 +9,24 @@ from typing import Any
 import numpy as np
 
 from experiments.comparison import methods
-from experiments.comparison.methods import NONE, Measure, Way, at
+from experiments.comparison.methods import Measure, Way, at
+from experiments.core.results import Row, Run
 from experiments.exact import figures
 from experiments.exact.figures import Curve
 from experiments.reporting import document, pages
 from experiments.reporting.document import Block, Heading, Table, Text
+from experiments.reporting.estimates import NONE
 from s3t.service import ensemble
 
 WIDTH = 160
 BEFORE = Measure("before", at("before", "test_accuracy"))
 SCORES = ("validation_accuracy", "test_accuracy")
-Row = dict[str, Any]
 
 
-def present(workdir: str, found: dict[str, Any]) -> str:
+def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
     file = pages.write_page(workdir, compose)
-    every = methods.group(found["rows"])
+    every = methods.group(found.rows)
     return "\n".join(
         [
             document.to_text(_planners(every, brief=True), WIDTH),
@@ -37,9 +38,9 @@ def present(workdir: str, found: dict[str, Any]) -> str:
     )
 
 
-def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Block]]:
+def compose(config: dict[str, Any], found: Run) -> tuple[str, list[Block]]:
     """The title and the blocks of the page."""
-    every = methods.group(found["rows"])
+    every = methods.group(found.rows)
     blocks = [
         Text(f"{_told_store(every)} {_told_lora(every)}", lead=True),
         *_study(config, every),
@@ -50,7 +51,7 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
         *pages.settings(config, found),
     ]
     shape = f"{config['shards']} shards of {config['slices']} slices"
-    return f"Forethought: exact unlearning on {every[0].rows[0]['dataset']}, {shape}", blocks
+    return f"Forethought: exact unlearning on {every[0].rows[0].dataset}, {shape}", blocks
 
 
 # --- Finding rows -----------------------------------------------------------------------------------------------------
@@ -58,8 +59,8 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
 
 def _of(every: Sequence[Way], aggregate: str) -> dict[str, Way]:
     """The ways of the study's planners with one aggregate, by planner."""
-    found = [(way.variant.rpartition(" / "), way) for way in every if way.training == "s3t"]
-    return {name: way for (name, _, kind), way in found if kind == aggregate}
+    found = [(way.rows[0].facts, way) for way in every]
+    return {str(facts["planner"]): way for facts, way in found if facts.get("aggregate") == aggregate}
 
 
 def _find(every: Sequence[Way], training: str, variant: str = "default") -> Way:
@@ -67,12 +68,12 @@ def _find(every: Sequence[Way], training: str, variant: str = "default") -> Way:
 
 
 def _stored(every: Sequence[Way]) -> Row:
-    return next(way.rows[0] for way in every if way.variant.endswith(" / store"))
+    return next(way.rows[0] for way in every if way.rows[0].facts.get("store"))
 
 
 def pooled(way: Way, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean over seeds of a quantity's mean over streams, and half of its 95% interval: seeds have streams of their own."""
-    found = [row["extra"][what] for row in way.rows]
+    found = [row.extra[what] for row in way.rows]
     half = np.array([(np.array(one["high"]) - np.array(one["low"])) / 2 for one in found])
     return np.mean([one["mean"] for one in found], axis=0), np.sqrt((half**2).sum(axis=0)) / len(found)
 
@@ -97,7 +98,7 @@ def _grid(requests: Sequence[int]) -> list[int]:
 def _planners(every: Sequence[Way], brief: bool = False) -> Table:
     """Every planner, and SISA that only goes back to checkpoints, under streams of deletions."""
     chosen = _of(every, "mean") | {"SISA checkpoints": _find(every, "sisa", "rollback")}
-    grid = _grid(next(iter(chosen.values())).rows[0]["extra"]["requests"])
+    grid = _grid(next(iter(chosen.values())).rows[0].extra["requests"])
     headers = ["planner", "stages", "FLOPs", "cached", *(f"accuracy\nafter {k}" for k in grid)]
     rows = []
     for name, way in chosen.items():
@@ -112,7 +113,7 @@ def _planners(every: Sequence[Way], brief: bool = False) -> Table:
 def _study(config: dict[str, Any], every: Sequence[Way]) -> list[Block]:
     chosen = _of(every, "mean")
     first = next(iter(chosen.values())).rows
-    budget, streams = first[0]["extra"]["budget_flops"], config["study"]["streams"]
+    budget, streams = first[0].extra["budget_flops"], config["study"]["streams"]
     note = (
         f"Every (shard, node) was trained once per seed and its logits kept; {streams} streams of deletions per seed "
         f"({streams * len(first)} in all) then fall on the examples alike, with replacement. Intervals are over streams. "
@@ -133,7 +134,7 @@ def _study(config: dict[str, Any], every: Sequence[Way]) -> list[Block]:
 
 def _curves(chosen: dict[str, Way], what: str, scale: float) -> list[Curve]:
     found = {name: pooled(way, what) for name, way in chosen.items()}
-    x = next(iter(chosen.values())).rows[0]["extra"]["requests"]
+    x = next(iter(chosen.values())).rows[0].extra["requests"]
     return [Curve(name, x, scale * m, scale * (m - h), scale * (m + h)) for name, (m, h) in found.items()]
 
 
@@ -141,8 +142,8 @@ def _retrained(every: Sequence[Way]) -> list[Curve]:
     """What is retrained after every deletion, at the few places where it was."""
     curves = []
     for name, way in (("full retraining", _find(every, "full")), ("SISA, retrained", _find(every, "sisa", "retrain"))):
-        x = way.rows[0]["extra"]["requests"]
-        mean = 100 * np.mean([row["extra"]["accuracy"]["mean"] for row in way.rows], axis=0)
+        x = way.rows[0].extra["requests"]
+        mean = 100 * np.mean([row.extra["accuracy"]["mean"] for row in way.rows], axis=0)
         curves.append(Curve(name, x, mean, mean, mean, marked=True))
     return curves
 
@@ -150,7 +151,7 @@ def _retrained(every: Sequence[Way]) -> list[Curve]:
 def _aggregates(every: Sequence[Way]) -> list[Block]:
     by_kind = {kind: _of(every, kind) for kind in ensemble.AGGREGATES}
     chosen = by_kind["mean"]
-    grid = _grid(next(iter(chosen.values())).rows[0]["extra"]["requests"])
+    grid = _grid(next(iter(chosen.values())).rows[0].extra["requests"])
     headers = ["planner", "ensemble", *(f"accuracy\nafter {k}" for k in grid)]
     rows = []
     for name in chosen:
@@ -167,8 +168,8 @@ def _aggregates(every: Sequence[Way]) -> list[Block]:
 def _lora(every: Sequence[Way]) -> list[Block]:
     one, lora = _find(every, "s3t", "one shard"), _find(every, "lora")
     rows = []
-    for depth in range(len(one.rows[0]["extra"]["by_depth"])):
-        scores = [Measure(name, lambda row, d=depth, name=name: row["extra"]["by_depth"][d][name]) for name in SCORES]
+    for depth in range(len(one.rows[0].extra["by_depth"])):
+        scores = [Measure(name, lambda row, d=depth, name=name: row.extra["by_depth"][d][name]) for name in SCORES]
         rows.append([f"S3T, depth {depth + 1}", *(methods.interval(one, measure) for measure in scores)])
     rows.append(["full LoRA", *(methods.interval(lora, Measure(name, at("before", name))) for name in SCORES)])
     note = (
@@ -187,7 +188,7 @@ def _cost(every: Sequence[Way]) -> list[Block]:
             name,
             methods.scaled(methods.average(way, "train_flops"), "FLOP"),
             methods.seconds(methods.average(way, "train_seconds")),
-            methods.scaled(methods.average(way, "extra", "storage_bytes"), "B"),
+            methods.scaled(methods.average(way, "storage_bytes"), "B"),
             methods.scaled(methods.average(way, "unlearn_flops"), "FLOP"),
             methods.seconds(methods.average(way, "unlearn_seconds")),
         ]
@@ -204,7 +205,7 @@ def _cost(every: Sequence[Way]) -> list[Block]:
 
 
 def _store(config: dict[str, Any], every: Sequence[Way]) -> list[Block]:
-    extra = _stored(every)["extra"]
+    extra = _stored(every).extra
     built, stream, healed = extra["built"], extra["stream"], extra["healed"]
     told = [("built", built), *((str(i), one) for i, one in enumerate(stream, 1)), ("healed", healed)]
     x, name = range(len(stream) + 1), str(config["planner"])
@@ -238,7 +239,7 @@ def _moment(when: str, one: dict[str, Any]) -> list[str]:
 
 def _told_store(every: Sequence[Way]) -> str:
     row = _stored(every)
-    extra, stream, name = row["extra"], row["extra"]["stream"], row["variant"].split(" / ")[0]
+    extra, stream, name = row.extra, row.extra["stream"], row.facts["planner"]
     moments = extra["built"], (stream or [extra["built"]])[-1], extra["healed"]
     start, end, healed = (100 * one["test_accuracy"] for one in moments)
     proof = "nothing to object" if extra["verified"]["ok"] else "; ".join(extra["verified"]["problems"])

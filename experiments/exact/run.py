@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import functools
 import time
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,12 @@ import numpy as np
 
 from experiments.comparison import checks
 from experiments.configs import s3t
-from experiments.core import workdirs
-from experiments.core.errors import UserError, blame_user, line
-from experiments.core.workdirs import AGAIN, WorkdirError
+from experiments.core import environment, keys, workdirs
+from experiments.core.errors import UserError, blame_user
+from experiments.core.files import read_arrays, unreadable, write_arrays
+from experiments.core.keys import Purpose
+from experiments.core.results import Row, Run
+from experiments.core.workdirs import AGAIN
 from experiments.exact import baselines, context, node_files, report, study
 from experiments.exact.context import Bench, Build, Config
 from s3t.plans import planners, simulate, structure
@@ -31,16 +32,14 @@ from s3t.store import deletions, disk, records
 from s3t.store.disk import Store
 from s3t.training.stages import Job, counts
 
-Row = dict[str, Any]
-
 NOBODY = np.zeros(0, np.int64)  # who is left out of a training
 
 
-def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
+def run(config: Config, workdir: str, command: str = "") -> Run:
     """Run or resume what `config` describes; a finished workdir is read back instead.
 
     Returns:
-      The contents of results.json.
+      What results.json holds.
 
     Raises:
       UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
@@ -64,7 +63,7 @@ def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
         return folder.finish(command, [_from_store(bench, built), *rows])
 
 
-def present(workdir: str, found: dict[str, Any]) -> str:
+def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
     return report.present(workdir, found)
 
@@ -103,7 +102,7 @@ def _build_store(bench: Bench) -> dict[str, Any]:
 
     def compute() -> dict[str, Any]:
         opened = _opened(bench)
-        with workdirs.stopwatch() as clock:
+        with environment.stopwatch() as clock:
             healing.train(opened, bench.source)
             seconds = clock()
         nodes = _serving(opened, bench)
@@ -155,7 +154,7 @@ def _from_store(bench: Bench, built: dict[str, Any]) -> Row:
         return kept | {"purged_ms": purged} | _served(bench, server)
 
     def heal() -> dict[str, Any]:
-        with workdirs.stopwatch() as clock:
+        with environment.stopwatch() as clock:
             healing.heal(opened, bench.source)
             seconds = clock()
         requests = len(deletions.requests(opened.ledger, "healed"))
@@ -171,23 +170,27 @@ def _from_store(bench: Bench, built: dict[str, Any]) -> Row:
     hit = baselines.hit_slices(where, order, config.shards)
     to_heal = sum(baselines.s3t_flops_to_heal(plan.nodes, config.slices, gone) for gone in hit) / config.shards
     latency = float(np.mean([one["acknowledged_ms"] for one in stream])) / 1e3 if stream else 0.0
-    return _row(bench, "s3t", f"{config.planner} / store", config.seed) | {
-        "before": _scores(built),
-        "after": _scores(stream[-1] if stream else built),
-        "steps": len(stream),
-        "train_seconds": built["seconds"],
-        "unlearn_seconds": latency,
-        "train_flops": context.absolute(bench, structure.flops(plan)),
-        "unlearn_flops": 0.0,
-        "extra": {
+    return _row(
+        bench,
+        ("s3t", f"{config.planner} / store"),
+        config.seed,
+        before=_scores(built),
+        after=_scores(stream[-1] if stream else built),
+        steps=len(stream),
+        train_seconds=built["seconds"],
+        unlearn_seconds=latency,
+        train_flops=context.absolute(bench, structure.flops(plan)),
+        unlearn_flops=0.0,
+        storage_bytes=built["bytes"],
+        facts={"planner": config.planner, "store": True},
+        extra={
             "stream": stream,
             "built": built,
             "healed": healed,
             "heal_flops": context.absolute(bench, to_heal),
-            "storage_bytes": built["bytes"],
             "verified": {name: proof[name] for name in ("ok", "problems")},
         },
-    }
+    )
 
 
 # --- The study --------------------------------------------------------------------------------------------------------
@@ -211,19 +214,19 @@ def _study(bench: Bench, seed: int) -> list[Row]:
             "flops_plain": structure.flops(plan),
             "flops_cached": structure.flops(plan, cached=True),
             "stages": len(plan.nodes),
-            "storage_bytes": per_shard["bytes"] * config.shards,
         }
         cost = {
             "train_seconds": per_shard["seconds"] * config.shards,
             "train_flops": context.absolute(bench, structure.flops(plan)),
             "unlearn_seconds": 0.0,
             "unlearn_flops": 0.0,
+            "storage_bytes": per_shard["bytes"] * config.shards,
         }
         for aggregate in ensemble.AGGREGATES:
             judged = _judged(bench, plan, logits, first, aggregate)
             ends = {when: judged.pop(when) for when in ("before", "after")}
-            row = _row(bench, "s3t", f"{name} / {aggregate}", seed)
-            rows.append(row | ends | cost | {"steps": judged["requests"][-1], "extra": extra | judged})
+            known = {"facts": {"planner": name, "aggregate": aggregate}, "steps": judged["requests"][-1]}
+            rows.append(_row(bench, ("s3t", f"{name} / {aggregate}"), seed, **ends, **cost, **known, extra=extra | judged))
     return rows
 
 
@@ -245,12 +248,8 @@ def _nodes(bench: Bench, seed: int, plan: Plan, folder: Path) -> dict[str, Any]:
 
 def _save(bench: Bench, name: str, build: Build, nodes: context.Nodes) -> None:
     """Keep the logits of nodes, whole or not at all."""
-    path = _logits_file(bench, name)
-    path.parent.mkdir(exist_ok=True)
-    found = {node_files.name(job): context.logits_of(bench, build, nodes, job) for job in nodes}
-    with path.with_suffix(".tmp").open("wb") as file:
-        np.savez(file, **found)
-    path.with_suffix(".tmp").replace(path)
+    logits = {node_files.name(job): context.logits_of(bench, build, nodes, job) for job in nodes}
+    write_arrays(_logits_file(bench, name), logits)
 
 
 def _logits_file(bench: Bench, name: str) -> Path:
@@ -264,18 +263,18 @@ def _load(bench: Bench, name: str) -> dict[Job, np.ndarray]:
       WorkdirError: the file is damaged.
     """
     path = _logits_file(bench, name)
+    arrays = read_arrays(path, AGAIN)
     try:
-        with np.load(path) as file:
-            return {node_files.parse(label): file[label] for label in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise WorkdirError(f"{path} cannot be read ({line(error)}): {AGAIN}") from error
+        return {node_files.parse(label): logits for label, logits in arrays.items()}
+    except ValueError as error:  # arrays of something else
+        raise unreadable(path, error, AGAIN) from error
 
 
 def _streams(bench: Bench, seed: int) -> np.ndarray:
     """Streams of deletions that fall on all examples alike: on each slice by its size."""
     config = bench.config
     count = counts(context.places(bench.source, config.shards, config.slices, seed), config.shards, config.slices)
-    return simulate.by_prior(np.random.default_rng((seed, 0)), config.study.streams, count / count.sum())
+    return simulate.by_prior(keys.generator(seed, Purpose.DELETION_STREAMS), config.study.streams, count / count.sum())
 
 
 def _judged(bench: Bench, plan: Plan, logits: dict[Job, np.ndarray], first: np.ndarray, aggregate: str) -> dict[str, Any]:
@@ -315,26 +314,27 @@ def _baselines(bench: Bench, seed: int) -> list[Row]:
     rollback = sisa.pop("rollback")
     units = structure.flops(planners.sisa(config.slices))
     of_one = {"train_seconds": one["seconds"], "train_flops": context.absolute(bench, units)}
+    ends = {when: rollback.pop(when) for when in ("before", "after")}
     size = lambda done: {"storage_bytes": done["bytes"]}  # noqa: E731
+    row = lambda name, fields, extra: _row(bench, name, seed, **fields, extra=extra)  # noqa: E731
     return [
-        _row(bench, "lora", "default", seed) | of_lora | _ends(lora[:1], 0) | {"extra": size(lora[0])},
-        _row(bench, "full", "default", seed)
-        | (of_lora | again | _ends(lora, after[-1]))
-        | {"extra": size(lora[0]) | _curve(lora, after)},
-        _row(bench, "sisa", "retrain", seed)
-        | (of_sisa | suffixes | _ends(sisa["retrain"], after[-1]))
-        | {"extra": size(sisa) | _curve(sisa["retrain"], after)},
-        _row(bench, "sisa", "rollback", seed)
-        | (of_sisa | {"unlearn_seconds": 0.0, "unlearn_flops": 0.0, "steps": rollback["requests"][-1]})
-        | {when: rollback.pop(when) for when in ("before", "after")}
-        | {"extra": size(sisa) | {"stages": config.slices, "flops_plain": whole} | rollback},
-        _row(bench, "s3t", "one shard", seed)
-        | (of_one | _ends(one["depths"][-1:], 0))
-        | {"extra": size(one) | {"by_depth": one["depths"]}},
+        row(("lora", "default"), of_lora | _ends(lora[:1], 0) | size(lora[0]), {}),
+        row(("full", "default"), of_lora | again | _ends(lora, after[-1]) | size(lora[0]), _curve(lora, after)),
+        row(
+            ("sisa", "retrain"),
+            of_sisa | suffixes | _ends(sisa["retrain"], after[-1]) | size(sisa),
+            _curve(sisa["retrain"], after),
+        ),
+        row(
+            ("sisa", "rollback"),
+            of_sisa | {"unlearn_seconds": 0.0, "unlearn_flops": 0.0, "steps": rollback["requests"][-1]} | ends | size(sisa),
+            {"stages": config.slices, "flops_plain": whole} | rollback,
+        ),
+        row(("s3t", "one shard"), of_one | _ends(one["depths"][-1:], 0) | size(one), {"by_depth": one["depths"]}),
     ]
 
 
-def _ends(scores: list[dict[str, Any]], steps: int) -> Row:
+def _ends(scores: list[dict[str, Any]], steps: int) -> dict[str, Any]:
     return {"before": _scores(scores[0]), "after": _scores(scores[-1]), "steps": steps}
 
 
@@ -382,16 +382,11 @@ def _told(spent: dict[Job, float], nodes: context.Nodes) -> dict[str, Any]:
 # --- Rows -------------------------------------------------------------------------------------------------------------
 
 
-def _row(bench: Bench, training: str, variant: str, seed: int) -> Row:
-    return {
-        "training": training,
-        "variant": variant,
-        "unlearner": "none",
-        "setting": "deletions",
-        "dataset": bench.config.data.name,
-        "seed": seed,
-        "stop": "reached",
-    }
+def _row(bench: Bench, name: tuple[str, str], seed: int, **fields: Any) -> Row:
+    """A row of (training, variant), with what all rows of a run have in common."""
+    training, variant = name
+    known = {"unlearner": "none", "setting": "deletions", "dataset": bench.config.data.name, "stop": "reached"}
+    return Row(training=training, variant=variant, seed=seed, **known, **fields)
 
 
 def _scores(scores: dict[str, Any]) -> dict[str, float]:

@@ -7,14 +7,14 @@ Models of one seed start alike in every forget set, so that they leave together.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from experiments.core.errors import line
+from experiments.core.results import Estimate
 from experiments.judge.metrics import Kept, Labels, margins_of, some_shadows
 from experiments.judge.ulira import second_half
-from experiments.reporting.estimates import NOTHING, valued
 from unlearn.metrics import lira, rates, scores
 from unlearn.metrics.intervals import jackknife
 
@@ -30,7 +30,7 @@ class Group(NamedTuple):
     labels: Labels
 
 
-def calibrated(groups: dict[str, Group]) -> dict[str, dict[str, dict[str, Any]]]:
+def calibrated(groups: dict[str, Group]) -> dict[str, dict[str, Estimate]]:
     """attack -> the AUC of each group and their mean, "pooled", with 90% intervals; 0.5 is fair.
 
     A group that lost models to failures shortens all of them; an attack that cannot be computed says why.
@@ -67,7 +67,7 @@ def by_fleets(group: Group, rows: np.ndarray, oracle_rows: np.ndarray) -> float:
     return rates.rates(lira.halves(margins, members, second, own), members, fprs=()).auc
 
 
-def _pooled(attack: Callable[..., float], groups: dict[str, Group], models: tuple[int, ...]) -> dict[str, dict[str, Any]]:
+def _pooled(attack: Callable[..., float], groups: dict[str, Group], models: tuple[int, ...]) -> dict[str, Estimate]:
     def statistic(*rows: np.ndarray) -> np.ndarray:
         each = [attack(group, *rows) for group in groups.values()]
         return np.array([*each, np.mean(each)])
@@ -75,5 +75,5 @@ def _pooled(attack: Callable[..., float], groups: dict[str, Group], models: tupl
     try:
         found = jackknife(statistic, models).intervals(LEVEL)
     except ValueError as refused:
-        return {POOLED: NOTHING | {"refused": line(refused)}}
-    return dict(zip([*groups, POOLED], map(valued, found), strict=True))
+        return {POOLED: Estimate(reason=line(refused))}
+    return dict(zip([*groups, POOLED], map(Estimate.of, found), strict=True))

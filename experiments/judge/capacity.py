@@ -21,7 +21,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from experiments import models
 from experiments.comparison import judging, trainings
 from experiments.comparison.setup import Bench
-from experiments.core import fleet
+from experiments.core import environment, fleet, keys
+from experiments.core.keys import Purpose
 from experiments.data import datasets
 from experiments.scoring import evaluation, requests
 from experiments.training import cost, loop
@@ -125,21 +126,21 @@ def update_cost(bench: Bench, unlearner: str) -> dict[str, float]:
         model, options = models.as_model(bench.module), judging.options(bench, unlearner)
         request = requests.RequestData(batch, batch, batch)
         compiled = cost.compiled_update(model, unlearner, options, _any(bench), request, how)
-        return {"flops": cost.flops(compiled), "lane_bytes": cost.peak_bytes(compiled)}
+        return {"flops": environment.flops(compiled), "lane_bytes": environment.peak_bytes(compiled)}
 
     return bench.workdir.stage(f"cost-{unlearner}", count)
 
 
-def untrained(bench: Bench, seeds: Sequence[int], stream: int) -> Any:
+def untrained(bench: Bench, seeds: Sequence[int], purpose: Purpose) -> Any:
     """Freshly initialised parameters, one lane per seed."""
     everyone = np.ones(len(bench.train["id"]), bool)
-    lanes = loop.make_lanes(seeds, everyone, everyone, stream=stream)
+    lanes = loop.make_lanes(seeds, everyone, everyone, purpose=purpose)
     way = loop.Way(bench.module, optax.identity(), 1, 1, 1)
     return loop.init_lanes(way, lanes, bench.train["x"][:1]).params
 
 
 def _any(bench: Bench) -> Any:
-    return fleet.lane(untrained(bench, [0], stream=0), 0)
+    return fleet.lane(untrained(bench, [0], Purpose.TRAINING), 0)
 
 
 def prediction_cost(bench: Bench) -> dict[str, float]:
@@ -148,8 +149,8 @@ def prediction_cost(bench: Bench) -> dict[str, float]:
     def count() -> dict[str, float]:
         model = models.as_model(bench.module)
         x = jax.ShapeDtypeStruct((evaluation.CHUNK, *bench.train["x"].shape[1:]), np.float32)
-        program = jax.jit(lambda params, x: model.apply(params, x, jax.random.key(0)))
+        program = jax.jit(lambda params, x: model.apply(params, x, keys.unused()))
         compiled = program.lower(_any(bench), x).compile()
-        return {"flops": cost.flops(compiled) / evaluation.CHUNK, "lane_bytes": cost.peak_bytes(compiled)}
+        return {"flops": environment.flops(compiled) / evaluation.CHUNK, "lane_bytes": environment.peak_bytes(compiled)}
 
     return bench.workdir.stage("cost-prediction", count)

@@ -11,18 +11,19 @@ from matplotlib.axes import Axes
 
 from experiments.comparison import figures
 from experiments.comparison.figures import ATTACKS, DASHES, FIXED, OTHERS, Style
+from experiments.core.results import Row
 from experiments.judge.metrics import EDGES, KINDS
 from experiments.reporting.document import Block, Figures, Key, Text
+from experiments.reporting.estimates import at, more
 
 BINS = np.linspace(0, 11.5, 24)  # of KLoM, whose floor lets it be that large
-Row = dict[str, Any]
 
 
 def pictures(rows: Sequence[Row], name: Callable[[Row], str]) -> list[Block]:
     """The oracles, doing nothing, and the best algorithm of each way by ToW: more could not be told apart."""
     drawn = _drawn(rows)
     free = [Style(OTHERS[i % len(OTHERS)], DASHES[i % len(DASHES)]) for i in range(len(drawn))]
-    styles = [FIXED["oracle", "default"] if row["training"] == "oracle" else free.pop(0) for row in drawn]
+    styles = [FIXED["oracle", "default"] if row.training == "oracle" else free.pop(0) for row in drawn]
     legend = [Key(name(row), *style) for row, style in zip(drawn, styles, strict=True)]
     panel = lambda draw, *rest: figures.svg(lambda axes: draw(axes, drawn, styles, *rest))  # noqa: E731
     panels = [
@@ -31,11 +32,11 @@ def pictures(rows: Sequence[Row], name: Callable[[Row], str]) -> list[Block]:
         *((f"KLoM of {kind} examples", panel(_klom, kind)) for kind in KINDS),
         *((f"Relearning: {caption}", panel(_relearning, attack)) for attack, caption in ATTACKS.items()),
     ]
-    oracle, floor = (next((row for row in rows if row["training"] == training), None) for training in _ORACLES)
+    oracle, floor = (next((row for row in rows if row.training == training), None) for training in _ORACLES)
     scattered = [
         (f"U-LiRA of each example: {name(row)}", figures.svg(lambda axes, r=row, s=s: _scatter(axes, r, s, oracle, floor)))
         for row, s in zip(drawn, styles, strict=True)
-        if row["training"] not in _ORACLES and oracle
+        if row.training not in _ORACLES and oracle
     ]
     note = (
         "Drawn is of each way the algorithm with the highest tug of war. Histograms are shares of all margins and of all "
@@ -49,11 +50,11 @@ _ORACLES = ("oracle", "heldout_oracle")
 
 
 def _drawn(rows: Sequence[Row]) -> list[Row]:
-    drawn = [row for row in rows if row["training"] in _ORACLES]
-    drawn += [row for row in rows if (row["training"], row["unlearner"]) == ("vanilla", "none")]
-    for training in dict.fromkeys(row["training"] for row in rows if row["unlearner"] != "none"):
-        mine = [row for row in rows if row["training"] == training and row["unlearner"] != "none"]
-        drawn.append(max(mine, key=lambda row: row["extra"]["tow"]["value"] or -math.inf))
+    drawn = [row for row in rows if row.training in _ORACLES]
+    drawn += [row for row in rows if (row.training, row.unlearner) == ("vanilla", "none")]
+    for training in dict.fromkeys(row.training for row in rows if row.unlearner != "none"):
+        mine = [row for row in rows if row.training == training and row.unlearner != "none"]
+        drawn.append(max(mine, key=lambda row: at(row.extra, ("tow",)).value or -math.inf))
     return drawn
 
 
@@ -66,21 +67,21 @@ def roc(axes: Axes, rows: Sequence[Row], styles: Sequence[Style]) -> None:
     """U-LiRA's curves on log axes."""
     axes.plot([1e-3, 1], [1e-3, 1], color="#b5bdc4", linewidth=1)
     for row, style in zip(rows, styles, strict=True):
-        if curve := row["extra"]["ulira"].get("roc"):
+        if curve := more(row.extra["ulira"], "roc"):
             axes.plot(curve["fpr"], np.maximum(curve["tpr"], 1e-4), **look(style))
     axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1), xlabel="false positives", ylabel="true positives")
 
 
 def _margins(axes: Axes, rows: Sequence[Row], styles: Sequence[Style]) -> None:
     for row, style in zip(rows, styles, strict=True):
-        if shares := row["extra"].get("margins", {}).get("forget"):
+        if shares := more(row.extra.get("margins"), "forget"):
             axes.stairs(100 * np.array(shares), EDGES, **look(style))
     axes.set(xlabel="margin", ylabel="share, %")
 
 
 def _klom(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], kind: str) -> None:
     for row, style in zip(rows, styles, strict=True):
-        if each := row["extra"]["klom"][kind].get("examples"):
+        if each := more(row.extra["klom"][kind], "examples"):
             axes.stairs(100 * np.histogram(np.minimum(each, BINS[-1]), BINS)[0] / len(each), BINS, **look(style))
     axes.set(xlabel="KLoM, nats", ylabel="share, %")
 
@@ -88,7 +89,7 @@ def _klom(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], kind: str) -
 def _relearning(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], attack: str) -> None:
     least = [1.0]
     for row, style in zip(rows, styles, strict=True):
-        curves = np.array(row["extra"]["relearn"]["curves"][attack], float)
+        curves = np.array(row.extra["relearn"]["curves"][attack], float)
         whole = curves[np.isfinite(curves).all(axis=1)]
         if len(whole):
             mean = whole.mean(axis=0)
@@ -100,9 +101,9 @@ def _relearning(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], attack
 
 
 def _scatter(axes: Axes, row: Row, style: Style, oracle: Row, floor: Row | None) -> None:
-    margin = oracle["extra"].get("margins", {}).get("pool")
+    margin = more(oracle.extra.get("margins"), "pool")
     for one, colour, size in ((floor, "#c3cad0", 6), (row, style.colour, 8)):
-        each = one["extra"]["ulira"].get("examples") if one else None
+        each = more(one.extra["ulira"], "examples") if one else None
         if margin and each:
             axes.scatter(margin, each, s=size, color=colour, linewidths=0)
     axes.axhline(0.5, color="#8b959e", linewidth=0.8)

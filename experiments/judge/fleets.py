@@ -23,7 +23,8 @@ import optax
 from experiments import models
 from experiments.comparison import judging, trainings
 from experiments.comparison.setup import Bench, revocable
-from experiments.core import fleet
+from experiments.core import fleet, keys
+from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.judge import capacity
 from experiments.judge.ulira import memberships
@@ -38,6 +39,18 @@ REPEATS, SHADOWS, TUNING = "repeats", "shadows", "tuning"
 ROLES = (REPEATS, SHADOWS, TUNING)
 ORACLES = ("oracle", "heldout_oracle")
 PRIVATE = "dpsgd"
+TRAININGS = {  # (role, whether it is the held-out oracle) -> what its keys are for
+    (REPEATS, False): Purpose.TRAINING,
+    (REPEATS, True): Purpose.HELDOUT_TRAINING,
+    (SHADOWS, False): Purpose.SHADOWS,
+    (SHADOWS, True): Purpose.HELDOUT_SHADOWS,
+    (TUNING, False): Purpose.TUNING,
+}
+REQUESTS = {
+    REPEATS: Purpose.REQUEST_OF_REPEATS,
+    SHADOWS: Purpose.REQUEST_OF_SHADOWS,
+    TUNING: Purpose.REQUEST_OF_TUNING,
+}
 
 
 class Case(NamedTuple):
@@ -62,7 +75,7 @@ def make_case(name: str, bench: Bench, pool: np.ndarray | None = None) -> Case:
         pool = bench.forget
         if config.forget.setting == "random":
             others = np.setdiff1d(np.arange(len(ids)), pool)
-            more = others[datasets.lowest(ids[others], min(len(pool), len(others) // 2), "pool", config.forget.seed)]
+            more = others[datasets.lowest(ids[others], min(len(pool), len(others) // 2), Hash.POOL, config.forget.seed)]
             pool = np.union1d(pool, more)
     return Case(name, bench, pool)
 
@@ -81,7 +94,7 @@ def included(case: Case, training_: str) -> np.ndarray:
     Which half an example is in follows from its id: other data would not change it.
     """
     ids = case.bench.dataset.train.id[case.pool]
-    return memberships(ids, count(case, training_, SHADOWS), case.bench.config.seed, "shadow")
+    return memberships(ids, count(case, training_, SHADOWS), case.bench.config.seed, Hash.SHADOW)
 
 
 def members(case: Case, training_: str, role: str) -> np.ndarray:
@@ -112,13 +125,13 @@ def reference(training_: str) -> str | None:
 
 def _lanes(case: Case, training_: str, role: str) -> loop.Lane:
     """Lanes with keys of their own for each role, so that targets, shadows and what is tuned on are disjoint."""
-    bench, stream = case.bench, 2 * ROLES.index(role) + (training_ == "heldout_oracle")
+    bench, purpose = case.bench, TRAININGS[role, training_ == "heldout_oracle"]
     seeds = bench.config.seed + np.arange(count(case, training_, role))
     member = members(case, training_, role)
     weight = np.ones(member.shape, np.float32)
     if training_ == "reweight":
         weight[:, revocable(_told(case, role))] = bench.config.reweight.weight
-    plain = loop.make_lanes(seeds, member[0], weight[0], stream=stream)
+    plain = loop.make_lanes(seeds, member[0], weight[0], purpose=purpose)
     return plain._replace(member=jnp.asarray(member), weight=jnp.asarray(weight))
 
 
@@ -141,12 +154,12 @@ class Fleets(NamedTuple):
 def train(case: Case) -> Fleets:
     """Train every model of a case. Ways that differ in membership and weight alone share programs."""
     bench, config = case.bench, case.bench.config
-    keys = [(name, role) for name in config.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
+    pairs = [(name, role) for name in config.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
     costs, params = capacity.training_costs(bench), {}
     way = trainings.plain_way(bench, config.train.steps)
 
     def together(label: str, names: Sequence[str], way: loop.Way) -> None:
-        mine = [key for key in keys if key[0] in names]
+        mine = [key for key in pairs if key[0] in names]
         lanes = [_lanes(case, *key) for key in mine]
         trained = capacity.train(bench, way, fleet.concatenate(lanes), f"{case.name}-{label}")
         start = 0
@@ -215,11 +228,9 @@ def forget(
     kept = members(case, training_, role)
     kept[:, case.pool] &= ~wanted
     seeds = bench.config.seed + np.arange(len(wanted))
-    keys = jnp.stack(
-        [jax.random.key_data(jax.random.fold_in(jax.random.key(int(s)), 2 + ROLES.index(role))) for s in seeds]
-    )
+    raw = keys.raw(seeds, REQUESTS[role])
     pool = jax.tree.map(lambda leaf: leaf[case.pool], bench.train)
-    found = capacity.over(bench, lambda lanes: run(rate, lanes, pool, bench.train, enough), (params, keys, wanted, kept))
+    found = capacity.over(bench, lambda lanes: run(rate, lanes, pool, bench.train, enough), (params, raw, wanted, kept))
     return [Ended(*one) for one in found]
 
 
@@ -265,7 +276,7 @@ def _forgetter(
     def observe(params: Any, data: tuple[Asked, Array]) -> dict[str, Array]:
         asked, _ = data
         pool = asked.request.forget
-        right = correct(model.apply(params, pool["x"], jax.random.key(0)), pool["y"])
+        right = correct(model.apply(params, pool["x"], keys.unused()), pool["y"])
         return {"known": jnp.sum(jnp.where(pool["weight"] > 0, right, 0)) / jnp.maximum(asked.counts[0], 1)}
 
     def rests(seen: dict[str, Array], data: tuple[Asked, Array]) -> Array:

@@ -7,13 +7,13 @@ import numpy as np
 from experiments.comparison import trainings
 from experiments.comparison.setup import Bench
 from experiments.core.errors import UserError
+from experiments.core.keys import Hash, Purpose
 from experiments.judge import capacity
 from experiments.judge.ulira import halved
 from experiments.training import loop
 from unlearn.metrics import scores
 
 STAGE = "memorisation"
-STREAM = 6  # of keys: that of no target and no shadow
 
 
 def memorisation(bench: Bench) -> np.ndarray:
@@ -37,9 +37,9 @@ def halves(bench: Bench) -> loop.Lane:
     """Plain models, each example in a random half of them, by its id alone."""
     config, ids = bench.config, bench.dataset.train.id
     count = config.judge.memorisation_lanes
-    member = halved(ids, range(count), config.seed, "memorisation")
+    member = halved(ids, range(count), config.seed, Hash.MEMORISATION)
     seeds = config.seed + np.arange(count)
-    plain = loop.make_lanes(seeds, member[0], np.ones(len(ids)), stream=STREAM)
+    plain = loop.make_lanes(seeds, member[0], np.ones(len(ids)), purpose=Purpose.MEMORISATION)
     return plain._replace(member=member)
 
 

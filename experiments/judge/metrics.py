@@ -6,9 +6,6 @@ that cannot be computed has no value and says why.
 
 from __future__ import annotations
 
-import os
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.core.errors import line
-from experiments.core.workdirs import AGAIN, WorkdirError
+from experiments.core.files import read_arrays, unreadable, write_arrays
+from experiments.core.results import Estimate
+from experiments.core.workdirs import AGAIN
 from experiments.judge.ulira import attacked, second_half
-from experiments.reporting.estimates import NOTHING, valued
 from unlearn.metrics import epsilon, klom, rates, rmia, scores
 from unlearn.metrics.intervals import jackknife, t_interval
 
@@ -65,13 +63,7 @@ class Labels(NamedTuple):
 
 def keep(file: Path, logits: Logits) -> None:
     """Write logits whole or not at all; values that are not finite are kept as they are."""
-    file.parent.mkdir(exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as out:
-        np.savez_compressed(out, **{name: leaf.astype(np.float32) for name, leaf in logits.items()})
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(temporary, file)
+    write_arrays(file, {name: leaf.astype(np.float32) for name, leaf in logits.items()}, compressed=True)
 
 
 def read(file: Path) -> Logits:
@@ -80,11 +72,7 @@ def read(file: Path) -> Logits:
     Raises:
       WorkdirError: the file cannot be read.
     """
-    try:
-        with np.load(file) as found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise WorkdirError(f"{file} cannot be read ({line(error)}): {AGAIN}") from error
+    return read_arrays(file, AGAIN)
 
 
 def load(file: Path, included: np.ndarray) -> Kept:
@@ -101,7 +89,7 @@ def load(file: Path, included: np.ndarray) -> Kept:
             raise ValueError(f"{len(shadows)} shadows instead of {len(included)}")
         few = repeats[: len(logits["features"])]
     except (ValueError, KeyError) as error:
-        raise WorkdirError(f"{file} cannot be read ({line(error)}): {AGAIN}") from error
+        raise unreadable(file, error, AGAIN) from error
     whole = {"shadows": shadows, "features": few}
     parts = {name: leaf[whole.get(name, repeats)] for name, leaf in logits.items()}
     failed = {"repeats": int((~repeats).sum()), "shadows": int((~shadows).sum())}
@@ -109,7 +97,7 @@ def load(file: Path, included: np.ndarray) -> Kept:
 
 
 def judged(kept: Kept, oracle: Kept | None, labels: Labels) -> dict[str, Any]:
-    """Every metric of one entry against the oracles: name -> {"value", "interval", ...}.
+    """Every metric of one entry against the oracles: name -> Estimate, or a mapping with one.
 
     Args:
       kept: the entry.
@@ -146,12 +134,12 @@ def given(oracle: Kept | None) -> Kept:
     return oracle
 
 
-def or_why(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def or_why(compute: Callable[[], Any]) -> Any:
     """What is computed; if that is refused, no value and the reason."""
     try:
         return compute()
     except ValueError as refused:
-        return NOTHING | {"refused": line(refused)}
+        return Estimate(reason=line(refused))
 
 
 def some_shadows(kept: Kept, rows: np.ndarray) -> Kept:
@@ -179,7 +167,7 @@ def _klom(kept: Kept, oracle: Kept, labels: Labels, kind: str) -> dict[str, Any]
     """Mean and 95th percentile over examples."""
     margins = {"unlearned": margins_of(kept, labels, kind), "oracle": margins_of(oracle, labels, kind)}
     mean, p95 = klom.summary(**margins)
-    return valued(mean) | {"p95": valued(p95), "examples": klom.klom(**margins)}
+    return {"estimate": Estimate.of(mean), "p95": Estimate.of(p95), "examples": klom.klom(**margins)}
 
 
 def _epsilon(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
@@ -192,10 +180,10 @@ def _epsilon(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
 
     mean, quality = jackknife(statistic, (len(unlearned), len(reference))).intervals()
     each = epsilon.epsilon(unlearned=unlearned, oracle=reference)
-    return valued(mean) | {"forgetting_quality": valued(quality), "examples": each}
+    return {"estimate": Estimate.of(mean), "forgetting_quality": Estimate.of(quality), "examples": each}
 
 
-def _rmia(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
+def _rmia(kept: Kept, oracle: Kept, labels: Labels) -> Estimate:
     """AUC of forget against validation examples on each repeat, with a few oracles as references: mean over repeats.
 
     Half of the validation examples are the population and half the non-members, by position in a hashed order.
@@ -216,7 +204,7 @@ def _rmia(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
         if np.ptp(score) == 0:
             raise ValueError("RMIA gives every example the same score")
         found.append(rates.rates(score, member, threshold=0.5, fprs=()).auc)
-    return valued(t_interval(np.array(found)))
+    return Estimate.of(t_interval(np.array(found)))
 
 
 def numbers(lanes: list[dict[str, float | None]]) -> dict[str, np.ndarray]:
@@ -224,7 +212,6 @@ def numbers(lanes: list[dict[str, float | None]]) -> dict[str, np.ndarray]:
     return {name: np.array([np.nan if lane[name] is None else lane[name] for lane in lanes]) for name in lanes[0]}
 
 
-def over_lanes(values: Sequence[float]) -> dict[str, Any]:
+def over_lanes(values: Sequence[float]) -> Estimate:
     """A mean over repeats with its t-interval; values that are not finite are left out and counted."""
-    found = t_interval(np.asarray(values, float))
-    return valued(found) | {"lanes": found.count}
+    return Estimate.of(t_interval(np.asarray(values, float)))

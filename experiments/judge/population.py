@@ -12,6 +12,8 @@ import jax
 import numpy as np
 
 from experiments import models
+from experiments.core.keys import Hash, Purpose
+from experiments.core.results import Estimate
 from experiments.data import datasets
 from experiments.judge import capacity, metrics
 from experiments.judge.fleets import Case
@@ -22,13 +24,12 @@ from unlearn.metrics.cka import linear_cka
 
 EXAMPLES = 256  # of the forget set, that are looked at for CKA
 TEACHERS = 8  # untrained models that ZRF compares with
-STREAM = 7  # of keys: that of no model that is trained
 
 
 def features(case: Case, params: Any) -> np.ndarray:
     """What each lane's last layer is given, [lanes, EXAMPLES at most, width], on examples of the forget set."""
     bench = case.bench
-    seen = requests.subsample(datasets.batch(bench.dataset.train, bench.forget), EXAMPLES, "features")
+    seen = requests.subsample(datasets.batch(bench.dataset.train, bench.forget), EXAMPLES, Hash.FEATURES)
     of = evaluation.make_predict(models.as_features(bench.module), bench.loops)
     return capacity.over(bench, lambda lanes: of(lanes, seen["x"]), params)
 
@@ -37,13 +38,13 @@ def untrained(case: Case) -> np.ndarray:
     """Logits of models that know nothing on the forget set, [TEACHERS, examples, classes], kept beside the others'."""
     bench, file = case.bench, case.bench.workdir.path / "logits" / f"{case.name}-untrained.npz"
     if not file.exists():
-        params = jax.device_get(capacity.untrained(bench, bench.config.seed + np.arange(TEACHERS), STREAM))
+        params = jax.device_get(capacity.untrained(bench, bench.config.seed + np.arange(TEACHERS), Purpose.UNTRAINED))
         metrics.keep(file, {"forget": capacity.predict(bench, params, bench.dataset.train.x[bench.forget])})
     return metrics.read(file)["forget"]
 
 
 def heard(kept: Kept, oracle: Kept | None, labels: Labels, teachers: np.ndarray) -> dict[str, Any]:
-    """What the witnesses say of one entry: name -> {"value", "interval", ...}, means over the models with features.
+    """What the witnesses say of one entry: name -> Estimate or a mapping with one, means over the models with features.
 
     Args:
       kept, oracle, labels: as for `judge_metrics.judged`.
@@ -65,7 +66,7 @@ def _attacks(forget: np.ndarray, labels: np.ndarray, others: np.ndarray, other_l
     _some(lanes)
     hows = membership.Attack._fields
     found = {score: {how: over_lanes([getattr(lane[score], how) for lane in lanes]) for how in hows} for score in lanes[0]}
-    return found["modified_entropy"]["auc"] | found
+    return {"estimate": found["modified_entropy"]["auc"], **found}
 
 
 def _cka(features: np.ndarray, oracle: np.ndarray) -> list[float]:
@@ -74,7 +75,7 @@ def _cka(features: np.ndarray, oracle: np.ndarray) -> list[float]:
     return [float(np.mean([linear_cka(one, other) for other in oracle])) for one in features]
 
 
-def _mean(values: list[float]) -> dict[str, Any]:
+def _mean(values: list[float]) -> Estimate:
     _some(values)
     return over_lanes(values)
 

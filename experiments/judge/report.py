@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.comparison.figures import ATTACKS
-from experiments.comparison.methods import NONE
+from experiments.core.results import Row, Run
 from experiments.judge import figures
 from experiments.judge.metrics import KINDS
 from experiments.judge.ulira import BAND, told
 from experiments.reporting import document, pages
 from experiments.reporting.document import Block, Heading, Table, Text
-from experiments.reporting.estimates import ANY, DISTANCE, SHARE, at, cell
+from experiments.reporting.estimates import ANY, DISTANCE, NONE, SHARE, at, cell
 from unlearn.metrics.membership import SCORES
 
 WIDTH = 170
 FEWER = "†"
-Row = dict[str, Any]
 
 # header -> where a row has it, times what, digits, and where it ends
 COLUMNS: dict[str, tuple[tuple[str, ...], float, int, tuple[float, float]]] = {
@@ -55,14 +55,14 @@ SETS = {  # setting -> what is forgotten
 }
 
 
-def present(workdir: str, found: dict[str, Any]) -> str:
+def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
     file = pages.write_page(workdir, compose)
     parts = [f"{case}:\n{document.to_text(_table(rows, PRINTED), WIDTH)}" for case, rows in _cases(found).items()]
     return "\n\n".join([*parts, *_verdicts(found), f"report: {file}"])
 
 
-def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Block]]:
+def compose(config: dict[str, Any], found: Run) -> tuple[str, list[Block]]:
     """The title and the blocks of the page."""
     models, tuning = config["judge"]["lanes"], config["judge"]["tuning"]
     lead = (
@@ -73,7 +73,7 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
         "own of a pool (U-LiRA). Brackets are 95% intervals over models. Learning rate and steps were chosen for every "
         f"row from the same {len(tuning['learning_rates']) * len(tuning['steps'])} trials."
     )
-    private = next((row["extra"]["models"] for row in _rows(found) if row["few"]), None)
+    private = next((row.extra["models"] for row in _rows(found) if row.facts["few"]), None)
     if private:
         lead += (
             f" {FEWER} Of DP-SGD there are only {private['repeats']} models and {private['shadows']} shadows: its KLoM and "
@@ -83,7 +83,7 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
     for case, rows in _cases(found).items():
         blocks += [
             Heading(f"Forget set: {case}"),
-            Text(_told(rows[0])),
+            Text(_told(found.facts["sets"][case])),
             _table(rows),
             *figures.pictures(rows, _name),
             _relearning(rows),
@@ -95,28 +95,28 @@ def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Bl
     return f"Forethought: {config['data']['name']}, judged", [*blocks, *pages.settings(config, found)]
 
 
-def _cases(found: dict[str, Any]) -> dict[str, list[Row]]:
+def _cases(found: Run) -> dict[str, list[Row]]:
     cases: dict[str, list[Row]] = {}
     for row in _rows(found):
-        cases.setdefault(row["setting"], []).append(row)
+        cases.setdefault(row.setting, []).append(row)
     return cases
 
 
-def _rows(found: dict[str, Any]) -> list[Row]:
-    """The rows; `few` of those of fewer models than others have."""
-    count = lambda row: row["extra"]["models"]["repeats"]  # noqa: E731
-    most = max(map(count, found["rows"]))
-    return [row | {"few": count(row) < most} for row in found["rows"]]
+def _rows(found: Run) -> list[Row]:
+    """The rows; the fact `few` tells those of fewer models than others have."""
+    count = lambda row: row.extra["models"]["repeats"]  # noqa: E731
+    most = max(map(count, found.rows))
+    return [dataclasses.replace(row, facts={**row.facts, "few": count(row) < most}) for row in found.rows]
 
 
 def _name(row: Row) -> str:
-    if row["training"].endswith("oracle"):
-        return row["training"]
-    return f"{row['training']}{FEWER if row['few'] else ''}, {row['unlearner']}"
+    if row.is_oracle:
+        return row.training
+    return f"{row.training}{FEWER if row.facts['few'] else ''}, {row.unlearner}"
 
 
-def _told(row: Row) -> str:
-    one = row["extra"]["set"]
+def _told(one: Mapping[str, Any]) -> str:
+    """What a forget set is, in words."""
     words = f"Forgotten are {one['forget']} examples: {SETS[one['setting']].format(**one)}."
     words += f" U-LiRA's pool holds {one['pool']}" + (
         ": the forget set itself." if one["pool"] == one["forget"] else ", the others of the same kind."
@@ -129,14 +129,14 @@ def _told(row: Row) -> str:
 def _table(rows: Sequence[Row], columns: Sequence[str] = tuple(COLUMNS)) -> Table:
     lines = []
     for row in rows:
-        failed = row["extra"]["failed"]
-        lines.append([_name(row), *_cells(row["extra"], columns), f"{failed['repeats']} + {failed['shadows']}"])
-        if fewer := row["extra"].get("fewer"):
+        failed = row.extra["failed"]
+        lines.append([_name(row), *_cells(row.extra, columns), f"{failed['repeats']} + {failed['shadows']}"])
+        if fewer := row.extra.get("fewer"):
             lines.append([f"{_name(row)}{FEWER}", *_cells(fewer, columns), NONE])
     return Table(["way, algorithm", *columns, "failed"], lines)
 
 
-def _cells(extra: dict[str, Any], columns: Sequence[str]) -> list[str]:
+def _cells(extra: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     """A row's values, intervals below them: fourteen columns are to fit a printed page."""
     chosen = [COLUMNS[name] for name in columns]
     cells = [cell(at(extra, path), digits, scale=scale, ends=ends) for path, scale, digits, ends in chosen]
@@ -151,28 +151,22 @@ ATTACKED = {
 }
 
 
-def _calibrated(found: dict[str, Any]) -> dict[str, Any]:
-    """attack -> group -> AUC, as the rows of the held-out oracle have it."""
-    rows = (row["extra"].get("calibration") for row in found["rows"] if row["training"] == "heldout_oracle")
-    return next((one for one in rows if one), {})
-
-
-def _verdicts(found: dict[str, Any]) -> list[str]:
+def _verdicts(found: Run) -> list[str]:
     low, high = BAND
     lines = []
-    for attack, groups in _calibrated(found).items():
+    for attack, groups in found.facts.get("calibration", {}).items():
         pooled = groups["pooled"]
-        if pooled["value"] is None:
-            lines.append(f"{ATTACKED[attack]}: could not be computed ({pooled.get('refused', 'no value')}).")
+        if pooled.value is None:
+            lines.append(f"{ATTACKED[attack]}: could not be computed ({pooled.reason or 'no value'}).")
             continue
-        verdict = "inside" if told(*pooled["interval"]) == "no" else "NOT inside"
+        verdict = "inside" if told(pooled.low, pooled.high) == "no" else "NOT inside"
         auc = f"AUC {cell(pooled)}, pooled, 90% interval: {verdict} [{low:g}, {high:g}]"
         lines.append(f"{ATTACKED[attack]}: {auc}.")
     return lines
 
 
-def _calibration(found: dict[str, Any]) -> list[Block]:
-    calibrated = _calibrated(found)
+def _calibration(found: Run) -> list[Block]:
+    calibrated = found.facts.get("calibration", {})
     if not calibrated:
         return []
     groups = dict.fromkeys(name for one in calibrated.values() for name in one)
@@ -196,14 +190,10 @@ def _relearning(rows: Sequence[Row]) -> Table:
     for row in rows:
         cells = []
         for attack in ATTACKS:
-            one = at(row["extra"], ("relearn", "attacks", attack, "steps"))
-            total = len(row["extra"]["relearn"]["curves"][attack])
-            steps = (
-                f"{cell(one, 1, brief=True)} ({one['lanes']}/{total})"
-                if one["value"] is not None
-                else f"{NONE} (0/{total})"
-            )
-            cells += [cell(at(row["extra"], ("relearn", "attacks", attack, "area")), 2, brief=True), steps]
+            one = at(row.extra, ("relearn", "attacks", attack, "steps"))
+            total = len(row.extra["relearn"]["curves"][attack])
+            steps = f"{cell(one, 1, brief=True)} ({one.n}/{total})" if one.value is not None else f"{NONE} (0/{total})"
+            cells += [cell(at(row.extra, ("relearn", "attacks", attack, "area")), 2, brief=True), steps]
         lines.append([_name(row), *cells])
     headers = [f"{attack}\n{what}" for attack in ATTACKS for what in ("area", "steps to recover")]
     return Table(["relearning", *headers], lines)
@@ -223,25 +213,25 @@ WITNESSES = {
 
 
 def _witnesses(rows: Sequence[Row]) -> Table:
-    lines = [[_name(row), *(cell(at(row["extra"], path), brief=True) for path in WITNESSES.values())] for row in rows]
+    lines = [[_name(row), *(cell(at(row.extra, path), brief=True) for path in WITNESSES.values())] for row in rows]
     return Table(["weaker witnesses", *WITNESSES], lines)
 
 
 def _costs(rows: Sequence[Row]) -> Table:
     lines = []
     for row in rows:
-        setting = row["extra"]["setting"]
+        setting = row.extra["setting"]
         chosen = f"{setting['learning_rate']:g} x {setting['steps']}" if setting else NONE
         counts = [
-            row["train_flops"],
-            row["train_seconds"],
-            row["unlearn_flops"],
-            row["unlearn_seconds"],
-            row["extra"]["cost"]["amortised_flops"]["10"],
-            row["peak_bytes"] / 2**20,
-            row["extra"]["cost"]["storage_bytes"] / 2**20,
+            row.train_flops,
+            row.train_seconds,
+            row.unlearn_flops,
+            row.unlearn_seconds,
+            row.extra["cost"]["amortised_flops"]["10"],
+            row.peak_bytes / 2**20,
+            row.storage_bytes / 2**20,
         ]
-        pays = row["extra"]["cost"]["break_even_requests"]
+        pays = row.extra["cost"]["break_even_requests"]
         cells = [f"{value:.3g}" if value else NONE for value in counts]
         lines.append([_name(row), chosen, *cells, "never" if pays is None else f"{pays:.3g}"])
     headers = ["cost of one model", "rate x steps", "train\nFLOPs", "train\ns", "request\nFLOPs", "request\ns"]
@@ -249,13 +239,13 @@ def _costs(rows: Sequence[Row]) -> Table:
     return Table(headers, lines)
 
 
-def _trials(found: dict[str, Any]) -> list[Block]:
+def _trials(found: Run) -> list[Block]:
     blocks: list[Block] = []
     for case, rows in _cases(found).items():
-        tuned = [row for row in rows if row["extra"].get("trials")]
+        tuned = [row for row in rows if row.extra.get("trials")]
         if tuned:
-            heads = [f"{one['learning_rate']:g}\nx {one['steps']}" for one in tuned[0]["extra"]["trials"]]
-            lines = [[_name(row), *map(str, _gaps(row)), str(len(row["extra"]["trials"]))] for row in tuned]
+            heads = [f"{one['learning_rate']:g}\nx {one['steps']}" for one in tuned[0].extra["trials"]]
+            lines = [[_name(row), *map(str, _gaps(row)), str(len(row.extra["trials"]))] for row in tuned]
             blocks += [Text(f"{case}:"), Table(["rate x steps", *heads, "trials"], lines)]
     note = (
         "The gap of every trial, in points: the mean of the distances to the oracles in accuracy on forget data and on "
@@ -265,22 +255,22 @@ def _trials(found: dict[str, Any]) -> list[Block]:
 
 
 def _gaps(row: Row) -> Iterator[str]:
-    setting = row["extra"]["setting"]
-    for trial in row["extra"]["trials"]:
+    setting = row.extra["setting"]
+    for trial in row.extra["trials"]:
         gap = NONE if trial["gap"] is None else f"{100 * trial['gap']:.1f}"
         yield f"{gap}*" if setting and setting.items() <= trial.items() else gap
 
 
-def _failures(found: dict[str, Any]) -> list[Block]:
+def _failures(found: Run) -> list[Block]:
     lines = []
     for row in _rows(found):
-        failed, reasons = row["extra"]["failed"], list(_refused(row))
-        diverged = sum(trial["gap"] is None for trial in row["extra"].get("trials", ()))
+        failed, reasons = row.extra["failed"], list(_refused(row))
+        diverged = sum(trial["gap"] is None for trial in row.extra.get("trials", ()))
         if reasons or diverged or any(failed.values()):
             counts = [str(failed["repeats"]), str(failed["shadows"]), str(diverged)]
-            lines.append([row["setting"], _name(row), *counts, "; ".join(reasons) or NONE])
+            lines.append([row.setting, _name(row), *counts, "; ".join(reasons) or NONE])
     if not lines:
-        return [Heading("Failures"), Text(f"No failures: all models of {len(found['rows'])} rows had finite logits.")]
+        return [Heading("Failures"), Text(f"No failures: all models of {len(found.rows)} rows had finite logits.")]
     note = "Models with a logit that is not finite are left out and counted; what could not be computed has no value."
     headers = ["forget set", "way, algorithm", "models", "shadows", "trials", "not computed"]
     return [Heading("Failures"), Text(note), Table(headers, lines, left=2, prose=True)]
@@ -288,11 +278,11 @@ def _failures(found: dict[str, Any]) -> list[Block]:
 
 def _refused(row: Row) -> Iterator[str]:
     """metric: reason; the oracle is the measure of most metrics and has none of its own."""
-    if row["training"] == "oracle":
+    if row.training == "oracle":
         return
-    extra = row["extra"]
-    metrics = {name: extra.get(name, {}) for name in ("ulira", "epsilon", "rmia", "attacks", "zrf", "cka")}
-    metrics |= {f"KLoM {kind}": extra["klom"][kind] for kind in KINDS}
+    extra = row.extra
+    metrics = {name: at(extra, (name,)) for name in ("ulira", "epsilon", "rmia", "attacks", "zrf", "cka")}
+    metrics |= {f"KLoM {kind}": at(extra, ("klom", kind)) for kind in KINDS}
     for name, one in metrics.items():
-        if reason := one.get("refused"):
-            yield f"{name}: {reason}"
+        if one.reason:
+            yield f"{name}: {one.reason}"

@@ -17,8 +17,10 @@ from tqdm import tqdm
 from experiments.comparison import checks, judging
 from experiments.comparison.setup import Config, resolved, set_up
 from experiments.configs import judge as configs
-from experiments.core import execution, fleet, workdirs
+from experiments.core import environment, execution, fleet, workdirs
 from experiments.core.errors import UserError, blame_user
+from experiments.core.keys import Hash, Purpose
+from experiments.core.results import Row, Run, revived
 from experiments.data import datasets, forget_sets
 from experiments.judge import calibration, capacity, fleets, memorisation, metrics, population, rows
 from experiments.judge.checks import check as check_judge
@@ -26,11 +28,11 @@ from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING,
 from experiments.scoring import evaluation, requests
 
 
-def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
+def run(config: Config, workdir: str, command: str = "") -> Run:
     """Run or resume the judgement that `config` describes; a finished workdir is read back instead.
 
     Returns:
-      The contents of results.json.
+      What results.json holds.
 
     Raises:
       UserError: a config that cannot be run; one line that says what to do.
@@ -45,7 +47,9 @@ def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
         cases = make_cases(config, folder, dataset)
     with folder.claimed(dataset_config.to_dict()):
         cases = [_settled(case) for case in cases]
-        return folder.finish(command, judge_all(cases))
+        found = judge_all(cases)
+        facts = {"calibration": calibrated(cases), "sets": {case.name: rows.forget_set(case) for case in cases}}
+        return folder.finish(command, found, facts)
 
 
 def make_cases(config: Config, folder: workdirs.Workdir, dataset: datasets.Dataset) -> list[Case]:
@@ -112,20 +116,16 @@ def _settled(case: Case) -> Case:
     return found._replace(bench=found.bench._replace(train=bench.train))
 
 
-def judge_all(cases: list[Case]) -> list[dict[str, Any]]:
+def judge_all(cases: list[Case]) -> list[Row]:
     """The rows of every case, under one bar that says when all will be done."""
     with tqdm(total=sum(len(entries(case)) for case in cases), desc="judge", unit="row", smoothing=0.05) as bar:
-        rows = []
+        found: list[Row] = []
         for case in cases:
-            rows += judge(case, bar)
+            found += judge(case, bar)
             # Most programs are of one set's shapes. Those of a dozen sets, kept, need more maps of memory than Linux gives
             # a process (65,530), and the compiler does not survive that.
             jax.clear_caches()
-    floor = calibrated(cases)
-    for row in rows:
-        if row["training"] == ORACLES[1]:
-            row["extra"]["calibration"] = floor
-    return rows
+    return found
 
 
 def entries(case: Case) -> list[tuple[str, str]]:
@@ -135,7 +135,7 @@ def entries(case: Case) -> list[tuple[str, str]]:
     return [(name, one) for name in config.trainings for one in (("none",) if name in ORACLES else every)]
 
 
-def judge(case: Case, bar: tqdm) -> list[dict[str, Any]]:
+def judge(case: Case, bar: tqdm) -> list[Row]:
     """The rows of a case."""
     bar.set_postfix_str(f"{case.name}: training")
     trained = fleets.train(case)
@@ -211,7 +211,7 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
         if setting:
             rate, stops, (enough, _) = setting.learning_rate, (setting.steps,), aim(case, trained)
             for role, params in ended.items():
-                with workdirs.stopwatch() as stopwatch:
+                with environment.stopwatch() as stopwatch:
                     (after,) = fleets.forget(case, params, name, role, unlearner, rate, stops, enough)
                 ended[role], seconds = after.params, seconds + stopwatch()
                 updates = float(after.updates.mean()) if role == REPEATS else updates
@@ -221,7 +221,7 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
         return {
             "before": judging.score(bench, before),
             "after": judging.score(bench, after),
-            "relearning": judging.relearn(bench, after),
+            "relearning": judging.relearn(bench, after, Purpose.RELEARNING),
             "setting": setting._asdict() if setting else None,
             "updates": updates,
             "seconds": seconds / (2 * fleets.count(case, name, REPEATS)),
@@ -247,7 +247,7 @@ def points_of(case: Case) -> dict[str, dict[str, np.ndarray]]:
     outside = np.setdiff1d(np.arange(len(train.id)), case.pool)
     return {
         "pool": datasets.batch(train, case.pool),
-        "retain": requests.subsample(datasets.batch(train, outside), bench.config.judge.retain, "judge"),
+        "retain": requests.subsample(datasets.batch(train, outside), bench.config.judge.retain, Hash.JUDGE),
         "validation": bench.sets.validation,
         "test": bench.sets.test,
     }
@@ -268,7 +268,7 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
             found["fewer"] = metrics.distances(kept, oracle, _labels(case), config.judge.private_lanes)
         return found
 
-    return case.bench.workdir.stage(f"judged-{case.name}-{name}-{unlearner}", compute)
+    return revived(case.bench.workdir.stage(f"judged-{case.name}-{name}-{unlearner}", compute))
 
 
 def _read(case: Case, name: str, unlearner: str) -> metrics.Kept:
@@ -291,7 +291,7 @@ def calibrated(cases: list[Case]) -> dict[str, Any]:
             groups[case.name] = calibration.Group(held_out, oracle, _labels(case))
         return calibration.calibrated(groups)
 
-    return cases[0].bench.workdir.stage("calibration", compute)
+    return revived(cases[0].bench.workdir.stage("calibration", compute))
 
 
 def _cost(case: Case, trained: Fleets, name: str, unlearner: str, found: dict[str, Any]) -> dict[str, Any]:

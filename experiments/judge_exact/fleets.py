@@ -17,10 +17,11 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
+from experiments.core import keys
 from experiments.core.errors import UserError
+from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.exact import building, context
 from experiments.exact.context import Bench, Nodes
@@ -35,8 +36,13 @@ from s3t.training.stages import Job, Slices
 from unlearn.metrics import scores
 from unlearn.tree import bits_equal
 
-PURPOSE = "exact shadow "  # of the hash that draws memberships
 SHADOWS, REPEATS, ORACLE, HELDOUT = ROLES = ("shadows", "repeats", "oracle", "heldout_oracle")
+KEYS = {
+    SHADOWS: Purpose.EXACT_SHADOWS,
+    REPEATS: Purpose.EXACT_REPEATS,
+    ORACLE: Purpose.EXACT_ORACLE,
+    HELDOUT: Purpose.EXACT_HELDOUT,
+}
 
 
 class Cast(NamedTuple):
@@ -83,7 +89,7 @@ class Fleet(NamedTuple):
 def make_cast(bench: Bench) -> Cast:
     """The examples that the run is about, by a hash of their ids."""
     config, ids = bench.config.exact, bench.source.ids
-    order = np.argsort(datasets.hash_uniform(ids, "cast", bench.config.seed), kind="stable")
+    order = np.argsort(datasets.hash_uniform(ids, Hash.CAST, bench.config.seed), kind="stable")
     parts = np.split(order, np.cumsum([config.asked, config.same, config.apart]))
     return Cast(*(np.sort(part) for part in parts[:3]))
 
@@ -99,8 +105,8 @@ def make_case(name: str, bench: Bench) -> Case:
     held = [counts(where, config.slices) for role in ROLES for where in slices_of(bench, cast, role)]
     shapes = tuple(shape._replace(shards=models) for shape in schedule.make_shapes(source, plan, np.stack(held)))
     x, y = source.fetch(source.ids)
-    included = memberships(source.ids[cast.asked], models, config.seed, PURPOSE)
-    setup = Setup(source, plan, models, jax.random.key(config.seed, impl="threefry2x32"), shapes)
+    included = memberships(source.ids[cast.asked], models, config.seed, Hash.EXACT_SHADOW)
+    setup = Setup(source, plan, models, keys.key(config.seed, Purpose.NODES), shapes)
     return Case(name, bench, cast, np.concatenate([x, bench.x]), np.concatenate([y, bench.y]), included, setup)
 
 
@@ -133,16 +139,15 @@ def make_fleet(case: Case, role: str) -> Fleet:
     member = np.ones(slice_of.shape, bool)
     if role != REPEATS:
         member[:, case.cast.asked] = case.included & (role == SHADOWS)
-    key = jax.random.fold_in(case.setup.key, ROLES.index(role))
+    key = keys.fold(case.setup.key, KEYS[role])
     return Fleet(case.setup._replace(key=key), slice_of, member)
 
 
 def single(case: Case) -> np.ndarray:
     """[models] position of the one example of the group that each repeat deletes, by a hash of the ids."""
     ids, config = case.setup.source.ids[case.cast.asked], case.bench.config
-    drawn = [
-        datasets.hash_uniform(ids, f"deleted by {model}", config.seed).argmin() for model in range(config.exact.models)
-    ]
+    models = range(config.exact.models)
+    drawn = [datasets.hash_uniform(ids, f"{Hash.DELETED_BY}{model}", config.seed).argmin() for model in models]
     return case.cast.asked[drawn]
 
 

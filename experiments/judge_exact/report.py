@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 
 from experiments.comparison import figures
 from experiments.comparison.figures import DASHES, ORACLE, OTHERS, Style
+from experiments.core.results import Row, Run
 from experiments.judge.figures import look, roc
 from experiments.judge.ulira import BAND, told
 from experiments.judge_exact.attacks import TIERS
 from experiments.reporting import document, pages
 from experiments.reporting.document import Block, Figures, Heading, Key, Table, Text
-from experiments.reporting.estimates import DISTANCE, NOTHING, SHARE, cell
+from experiments.reporting.estimates import DISTANCE, NOTHING, SHARE, at, cell
 
 WIDTH = 170
 STATES = {
@@ -24,19 +25,19 @@ STATES = {
     ("beside whole models", "off"): "slice off, beside whole models",
     ("default", "heal"): "healed",
 }
+ORACLE_NAMES = {"oracle": "oracle", "heldout_oracle": "held-out oracle"}
 SETS = {"forget": "deleted", "same": "same slice", "apart": "other slice", "validation": "valid."}
 STREAMS = {"confident": "asks for the most confident", "mates": "asks for slice-mates"}
-Row = dict[str, Any]
 
 
-def present(workdir: str, found: dict[str, Any]) -> str:
+def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
     file = pages.write_page(workdir, compose)
     parts = [f"{kind}:\n{document.to_text(_attacks(rows), WIDTH)}" for kind, rows in _kinds(found).items()]
     return "\n\n".join([*parts, f"report: {file}"])
 
 
-def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Block]]:
+def compose(config: dict[str, Any], found: Run) -> tuple[str, list[Block]]:
     """The title and the blocks of the page."""
     one = config["exact"]
     blocks: list[Block] = [
@@ -72,21 +73,17 @@ WATCHING = (
 )
 
 
-def _kinds(found: dict[str, Any]) -> dict[str, list[Row]]:
+def _kinds(found: Run) -> dict[str, list[Row]]:
     """The rows of each kind, oracles first."""
-    names = [row["training"] for row in found["rows"] if row["unlearner"] == "heal"]
-    return {name: [row for row in found["rows"] if name in (row["training"], _kind(row))] for name in names}
-
-
-def _kind(row: Row) -> str:
-    return row["variant"].partition(",")[0]
+    kinds = dict.fromkeys(str(row.facts["kind"]) for row in found.rows)
+    return {kind: [row for row in found.rows if row.facts["kind"] == kind] for kind in kinds}
 
 
 def name(row: Row) -> str:
     """What is served in the models of a row."""
-    if row["training"].endswith("oracle"):
-        return row["training"].replace("heldout_", "held-out ") + row["variant"].removeprefix(_kind(row))
-    return STATES[row["variant"], row["unlearner"]]
+    if row.is_oracle:
+        return ORACLE_NAMES[row.training] + (", same slice off" if row.facts["slice_off"] else "")
+    return STATES[row.variant, row.unlearner]
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------
@@ -95,14 +92,14 @@ def name(row: Row) -> str:
 def _attacks(rows: Sequence[Row]) -> Table:
     lines = []
     for row in rows:
-        ulira, near, after = row["extra"]["ulira"], row["extra"].get("klom", {}), row["after"]
+        ulira, near, after = row.extra["ulira"], row.extra.get("klom", {}), row.after
         lines.append(
             [
                 name(row),
-                cell({"value": ulira["value"], "interval": ulira["interval90"]}, ends=SHARE),
-                told(*ulira["interval90"]),
+                cell(ulira["estimate90"], ends=SHARE),
+                told(ulira["estimate90"].low, ulira["estimate90"].high),
                 cell(ulira["tpr_at_1%"], 1, scale=100, ends=SHARE),
-                *(cell(near.get(name, NOTHING), 2, ends=DISTANCE) for name in SETS),
+                *(cell(at(near, (name,)), 2, ends=DISTANCE) for name in SETS),
                 *(f"{100 * after[f'{name}_accuracy']:.1f}" for name in ("forget", "retain", "test")),
             ]
         )
@@ -113,8 +110,8 @@ def _attacks(rows: Sequence[Row]) -> Table:
 
 
 def _verdict(rows: Sequence[Row]) -> Text:
-    healed = next(row for row in rows if row["unlearner"] == "heal")
-    audit = healed["extra"]["audit"]
+    healed = next(row for row in rows if row.unlearner == "heal")
+    audit = healed.extra["audit"]
     return Text(
         f"Told apart: no where the 90% interval of the AUC lies within {BAND[0]} and {BAND[1]}, yes where it lies "
         f"outside, and open between. {audit['equal']} of {audit['nodes']} healed nodes that were trained from scratch as "
@@ -124,7 +121,7 @@ def _verdict(rows: Sequence[Row]) -> Text:
 
 def _silent(rows: Sequence[Row]) -> str:
     """Attacks find less where fewer models answer."""
-    silent = next((row["extra"]["silent"] for row in rows if "silent" in row["extra"]), {"shadows": 0})
+    silent = next((row.extra["silent"] for row in rows if "silent" in row.extra), {"shadows": 0})
     if not silent["shadows"]:
         return ""
     return (
@@ -134,18 +131,18 @@ def _silent(rows: Sequence[Row]) -> str:
 
 
 def _groups(rows: Sequence[Row]) -> Table:
-    lines = [[name(row), *(cell(row["extra"]["ulira"]["groups"][tier], ends=SHARE) for tier in TIERS)] for row in rows]
+    lines = [[name(row), *(cell(row.extra["ulira"]["groups"][tier], ends=SHARE) for tier in TIERS)] for row in rows]
     return Table(["U-LiRA AUC of a third of the examples", *(f"memorised\n{tier}" for tier in TIERS)], lines)
 
 
 def _pairs(rows: Sequence[Row]) -> Table:
     lines = [
         [
-            "oracle, trained anew under other keys" if row["training"] == "oracle" else name(row),
-            *(cell(row["extra"]["pair"][where]) for where in ("same", "apart")),
+            "oracle, trained anew under other keys" if row.training == "oracle" else name(row),
+            *(cell(row.extra["pair"][where]) for where in ("same", "apart")),
         ]
         for row in rows
-        if "pair" in row["extra"]
+        if "pair" in row.extra
     ]
     return Table(["after", "beside the\nsame slice", "beside\nanother slice"], lines)
 
@@ -153,10 +150,10 @@ def _pairs(rows: Sequence[Row]) -> Table:
 def _streams(rows: Sequence[Row]) -> Table:
     lines = []
     for row in rows:
-        for how, found in row["extra"].get("adaptive", {}).items():
+        for how, found in row.extra.get("adaptive", {}).items():
             last = {name: one[-1] if isinstance(one, list) else one for name, one in found.items()}
             which = "slices off" if "depth" in found else "healed"
-            who = "floor" if row["training"].endswith("oracle") else "own"
+            who = "floor" if row.is_oracle else "own"
             lines.append([STREAMS[how], f"{who}, {which}", cell(last.get("depth", NOTHING)), cell(last["margin"])])
     return Table(["somebody", "requests, state", "AUC of\ndepth", "AUC of\nconfidence"], sorted(lines), left=2)
 
@@ -165,7 +162,7 @@ def _streams(rows: Sequence[Row]) -> Table:
 
 
 def _pictures(rows: Sequence[Row]) -> list[Block]:
-    drawn = [row for row in rows if row["training"] != "oracle" and "klom" in row["extra"]]
+    drawn = [row for row in rows if row.training != "oracle" and "klom" in row.extra]
     styles = [ORACLE, *(Style(colour, dash) for colour, dash in zip(OTHERS, DASHES, strict=False))]
     names = [name(row) for row in drawn]
     panels = [
@@ -175,13 +172,11 @@ def _pictures(rows: Sequence[Row]) -> list[Block]:
         ),
         (
             "U-LiRA AUC of each example, in order",
-            figures.svg(lambda axes: _sorted(axes, [row["extra"]["ulira"]["examples"] for row in drawn], styles, "AUC")),
+            figures.svg(lambda axes: _sorted(axes, [row.extra["ulira"]["examples"] for row in drawn], styles, "AUC")),
         ),
         (
             "KLoM of each deleted example, in order",
-            figures.svg(
-                lambda axes: _sorted(axes, [r["extra"]["klom"]["forget"]["examples"] for r in drawn], styles, "nats")
-            ),
+            figures.svg(lambda axes: _sorted(axes, [r.extra["klom"]["forget"]["examples"] for r in drawn], styles, "nats")),
         ),
     ]
     return [Figures([Key(name, *style) for name, style in zip(names, styles, strict=False)], panels)]
@@ -197,17 +192,17 @@ def _curves(rows: Sequence[Row]) -> list[Block]:
     """AUC by number of requests while slices are off."""
     curves = {}
     for row in rows:
-        for how, found in row["extra"].get("adaptive", {}).items():
+        for how, found in row.extra.get("adaptive", {}).items():
             if "depth" in found:
-                who = "another model's requests" if row["training"].endswith("oracle") else STREAMS[how]
-                curves[f"{who}{f' ({how})' if row['training'].endswith('oracle') else ''}"] = found
+                who = "another model's requests" if row.is_oracle else STREAMS[how]
+                curves[f"{who}{f' ({how})' if row.is_oracle else ''}"] = found
     styles = [Style(colour, dash) for colour, dash in zip(OTHERS, DASHES, strict=False)]
 
     def draw(axes: Axes, measure: str) -> None:
         axes.axhline(0.5, color="#b5bdc4", linewidth=1)
         for found, style in zip(curves.values(), styles, strict=False):
-            values = [one["value"] for one in found[measure]]
-            low, high = zip(*(one["interval"] for one in found[measure]), strict=True)
+            values = [one.value for one in found[measure]]
+            low, high = zip(*((one.low, one.high) for one in found[measure]), strict=True)
             requests = np.arange(1, 1 + len(values))
             axes.plot(requests, values, **look(style))
             axes.fill_between(requests, low, high, color=style.colour, alpha=0.15, linewidth=0)

@@ -15,14 +15,15 @@ from tqdm import tqdm
 
 from experiments.comparison import checks
 from experiments.configs import judge_exact as configs
-from experiments.core import workdirs
+from experiments.core import environment, workdirs
 from experiments.core.errors import UserError, blame_user, line
+from experiments.core.results import Row, Run, rows_from
 from experiments.exact import context, factory
 from experiments.exact.context import Config, Nodes
 from experiments.judge import metrics
 from experiments.judge_exact import attacks, fleets, rows
 from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case, Fleet
-from experiments.judge_exact.rows import Logits, Row
+from experiments.judge_exact.rows import Logits
 from s3t.plans import planners, structure
 from s3t.training.source import Source
 
@@ -48,11 +49,11 @@ PAIRS = 240  # of a model and an example, half of them without it: for a true-po
 MOST_SLICES = 6  # the logits of all 2^L states of every model are held at once
 
 
-def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
+def run(config: Config, workdir: str, command: str = "") -> Run:
     """Run or resume the judgement that `config` describes; a finished workdir is read back instead.
 
     Returns:
-      The contents of results.json.
+      What results.json holds.
 
     Raises:
       UserError: a config that cannot be run; one line that says what to do.
@@ -142,7 +143,7 @@ def judge(case: Case) -> list[Row]:
             told[role] = _kept(case, role, lambda make=make: make(case, told))
     kept = {role: metrics.read(_file(case, role)) for role in ROLES}
     try:
-        return case.bench.workdir.stage(f"rows-{case.name}", lambda: rows.rows(case, kept, told))
+        return rows_from(case.bench.workdir.stage(f"rows-{case.name}", lambda: rows.rows(case, kept, told)))
     except UserError:
         raise
     except ValueError as refused:  # a metric: models that all serve nothing, say, which few may do by chance
@@ -168,7 +169,7 @@ def _kept(case: Case, role: str, make: Callable[[], tuple[Logits, dict[str, Any]
 def _trained(case: Case, role: str) -> tuple[Fleet, Nodes, dict[str, Any]]:
     """A fleet's models, and the seconds of one model's training."""
     fleet = fleets.make_fleet(case, role)
-    with workdirs.stopwatch() as seconds:
+    with environment.stopwatch() as seconds:
         nodes = fleets.train_fleet(case, fleet)
         return fleet, nodes, {"train_seconds": seconds() / len(fleet.member)}
 
@@ -191,7 +192,7 @@ def _repeats(case: Case, _: dict[str, Any]) -> tuple[Logits, dict[str, Any]]:
     """Models that hold all data delete the whole group, and once more a single example of it, and heal."""
     fleet, nodes, told = _trained(case, REPEATS)
     gone = _of_group(case, fleet)
-    with workdirs.stopwatch() as seconds:
+    with environment.stopwatch() as seconds:
         healed = fleets.heal(case, fleet, nodes, gone)
         told["heal_seconds"] = seconds() / len(gone)
     one = np.arange(gone.shape[1]) == fleets.single(case)[:, None]

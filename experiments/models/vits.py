@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
+from experiments.core import files, keys
 from s3t.training.adapters import Adapter, adapt
 from s3t.training.backbone import Backbone
 
@@ -251,25 +250,16 @@ def load_npz(path: str | Path, module: VisionTransformer, image: tuple[int, int,
 def save_npz(path: str | Path, params: Tree) -> None:
     """Write a module's parameters as a checkpoint of the published layout; a kill leaves the old file or the new one."""
     arrays = {name: np.asarray(leaf) for name, leaf in flax.traverse_util.flatten_dict(params, sep="/").items()}
-    temporary = Path(path).with_name(f"{Path(path).name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    files.write_arrays(Path(path), arrays)
 
 
 def _read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as an .npz checkpoint: {error}") from error
+    return files.read_arrays(Path(path), "give an .npz checkpoint of the published layout")
 
 
 def _shapes(module: VisionTransformer, image: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
     """The shape of each frozen parameter by its name in a file."""
-    params = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image), jnp.float32))["params"]
+    params = jax.eval_shape(module.init, keys.unused(), jax.ShapeDtypeStruct((1, *image), jnp.float32))["params"]
     frozen = flax.traverse_util.flatten_dict(split_head(params)[0], sep="/")
     return {name: leaf.shape for name, leaf in frozen.items()}
 

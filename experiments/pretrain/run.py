@@ -17,8 +17,9 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs import pretrain
-from experiments.core import execution, fleet, workdirs
+from experiments.core import execution, fleet, keys, workdirs
 from experiments.core.errors import UserError, blame_user
+from experiments.core.results import Row, Run
 from experiments.data import datasets
 from experiments.models import vits
 from experiments.scoring import evaluation
@@ -28,11 +29,11 @@ from unlearn.losses import correct
 CHECKPOINT = "vit.npz"  # in the workdir
 
 
-def run(config: ml_collections.ConfigDict, workdir: str, command: str = "") -> dict[str, Any]:
+def run(config: ml_collections.ConfigDict, workdir: str, command: str = "") -> Run:
     """Pre-train as `config` describes; a finished workdir is read back instead.
 
     Returns:
-      The contents of results.json.
+      What results.json holds.
 
     Raises:
       UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
@@ -68,7 +69,7 @@ def look(config: ml_collections.ConfigDict) -> tuple[vits.VisionTransformer, dat
     dataset = datasets.only_classes(datasets.load(config.data), config.classes)
     checks.check_splits(dataset, config.train.batch_size)
     module = vits.vit(config.model, dataset.classes)
-    vits.init(module, jax.random.key(0), dataset.train.x)  # a wrong size of image shows before anything is written
+    vits.init(module, keys.unused(), dataset.train.x)  # a wrong size of image shows before anything is written
     return module, dataset
 
 
@@ -78,23 +79,25 @@ def _run(
     module: vits.VisionTransformer,
     dataset: datasets.Dataset,
     command: str,
-) -> dict[str, Any]:
+) -> Run:
     trained = _train(config, folder, module, dataset)
     params = jax.tree.map(np.asarray, fleet.lane(trained.params, 0))
     vits.save_npz(folder.path / CHECKPOINT, params)
     scores = {f"{name}_accuracy": _accuracy(module, trained.params, getattr(dataset, name)) for name in SPLITS}
-    row = {
-        "training": "pretrain",
-        "variant": "default",
-        "unlearner": "none",
-        "dataset": dataset.name,
-        "seed": config.seed,
-        "before": scores,
-        "after": scores,
-        "steps": config.train.steps,
-        "train_seconds": trained.seconds,
-        "extra": {"classes": list(config.classes), "model": config.model},
-    }
+    row = Row(
+        training="pretrain",
+        variant="default",
+        unlearner="none",
+        setting="none",
+        dataset=dataset.name,
+        seed=config.seed,
+        before=scores,
+        after=scores,
+        steps=config.train.steps,
+        stop="reached",
+        train_seconds=trained.seconds,
+        extra={"classes": list(config.classes), "model": config.model},
+    )
     return folder.finish(command, [row])
 
 
@@ -124,8 +127,8 @@ def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split
     return float(np.mean(correct(logits, split.y)))
 
 
-def present(workdir: str, found: dict[str, Any]) -> str:
+def present(workdir: str, found: Run) -> str:
     """What the command line prints of a finished run."""
-    row = found["rows"][0]
-    accuracy = ", ".join(f"{name} {100 * row['before'][f'{name}_accuracy']:.1f}%" for name in SPLITS)
+    row = found.rows[0]
+    accuracy = ", ".join(f"{name} {100 * row.before[f'{name}_accuracy']:.1f}%" for name in SPLITS)
     return f"accuracy: {accuracy}\ncheckpoint: {Path(workdir) / CHECKPOINT}"

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from scipy.special import log_softmax
 
-from experiments.core import fleet
+from experiments.core import fleet, keys
 from unlearn import Request, finetune, tree, unlearn_until
 from unlearn.base import Array, Batch, Model, mean_loss
 from unlearn.losses import correct, weighted_mean
@@ -45,7 +45,7 @@ class Sets(NamedTuple):
 @functools.lru_cache
 def make_predict(model: Model, loops: bool) -> Callable[[Any, np.ndarray], np.ndarray]:
     """`(params of all lanes, x) -> logits [lanes, examples, classes]` in chunks of one compiled shape."""
-    apply = fleet.over_lanes(lambda params, x: model.apply(params, x, jax.random.key(0)), loops)
+    apply = fleet.over_lanes(lambda params, x: model.apply(params, x, keys.unused()), loops)
 
     def predict(params: Any, x: np.ndarray) -> np.ndarray:
         parts = []
@@ -95,7 +95,7 @@ def make_diagnose(model: Model, loops: bool) -> Callable[[Any, Batch, Batch], di
     """`(params of all lanes, forget, stable) -> {grad_norm: |g_f|, grad_cosine: cos(g_f, g_s)}`, [lanes] each."""
 
     def diagnose(params: Any, forget: Batch, stable: Batch) -> dict[str, Array]:
-        gradient = lambda batch: jax.grad(lambda p: mean_loss(model, p, batch, jax.random.key(0), weighted_mean))(params)  # noqa: E731
+        gradient = lambda batch: jax.grad(lambda p: mean_loss(model, p, batch, keys.unused(), weighted_mean))(params)  # noqa: E731
         forgetting, keeping = gradient(forget), gradient(stable)
         return {"grad_norm": tree.norm(forgetting), "grad_cosine": tree.cosine(forgetting, keeping)}
 
@@ -124,7 +124,7 @@ def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int
 
     def observe(params: Any, data: tuple[Array, Batch, Batch]) -> dict[str, Array]:
         _, _, watch = data
-        right = correct(model.apply(params, watch["x"], jax.random.key(0)), watch["y"])
+        right = correct(model.apply(params, watch["x"], keys.unused()), watch["y"])
         return {"accuracy": weighted_mean(right, watch["weight"])}
 
     algorithm = finetune(model, optax.sgd(learning_rate), grad=jax.value_and_grad)

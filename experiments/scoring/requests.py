@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.core import fleet
+from experiments.core import fleet, keys
+from experiments.core.keys import Hash
 from experiments.data.datasets import hash_uniform, lowest
 from unlearn import ALGORITHMS, Outcome, Request, unlearn_until
 from unlearn.base import Array, Batch, Model
@@ -58,17 +59,17 @@ def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: in
 
     def draw(data: tuple, key: Array, step: Array) -> Request:
         request, _ = data
-        part = lambda k, batch: _rows(jax.random.fold_in(k, step), batch, batch_size)  # noqa: E731
-        keys = jax.random.split(key)
+        forget_key, retain_key = jax.random.split(key)
+        part = lambda k, batch, count: _rows(jax.random.fold_in(k, step), batch, count)  # noqa: E731
         retained = batch_size or request.forget["weight"].shape[0]
-        return Request(part(keys[0], request.forget), _rows(jax.random.fold_in(keys[1], step), request.retain, retained))
+        return Request(part(forget_key, request.forget, batch_size), part(retain_key, request.retain, retained))
 
     def observe(params: Any, data: tuple) -> dict[str, Array]:
         request, _ = data
         seen = {}
         for which in ("forget", "watch"):
             batch = getattr(request, which)
-            logits = model.apply(params, batch["x"], jax.random.key(0))
+            logits = model.apply(params, batch["x"], keys.unused())
             seen[f"{which}_accuracy"] = weighted_mean(correct(logits, batch["y"]), batch["weight"])
             seen[f"{which}_loss"] = weighted_mean(cross_entropy(logits, batch["y"]), batch["weight"])
         return seen
@@ -113,7 +114,7 @@ def _rows(key: Array, batch: Batch, count: int) -> Batch:
 
 def parts(ids: np.ndarray, count: int, overlap: float, seed: int) -> list[np.ndarray]:
     """Who is asked for in each part of a request, [examples] bool each: cut by id, with a share of the part before."""
-    place = hash_uniform(ids, "part", seed) * count
+    place = hash_uniform(ids, Hash.PART, seed) * count
     return [(place >= i - overlap) & (place < i + 1) for i in range(count)]
 
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.core import keys
+from experiments.core.environment import flops, peak_bytes
 from experiments.core.execution import make as make_parallel
 from experiments.data.datasets import Images
 from experiments.scoring.requests import RequestData, Setting
@@ -65,17 +67,6 @@ def compiled_update(
     algorithm = ALGORITHMS[name](model, optax.sgd(setting.learning_rate), **options)
     size = setting.batch_size or data.forget["weight"].shape[0]
     cut = lambda batch: jax.tree.map(lambda leaf: leaf[:size], batch)  # noqa: E731
-    batch, key = Request(cut(data.forget), cut(data.retain)), jax.random.key(0)
+    batch, key = Request(cut(data.forget), cut(data.retain)), keys.unused()
     state = algorithm.init(params, Request(data.forget, data.retain), key)
     return jax.jit(algorithm.update).lower(state, batch, key).compile()
-
-
-def flops(compiled: Any) -> float:
-    """Floating-point operations of a compiled program, as XLA counts them."""
-    return float(compiled.cost_analysis().get("flops", float("nan")))
-
-
-def peak_bytes(compiled: Any) -> int:
-    """Arguments, results and temporaries of a compiled program, in bytes."""
-    memory = compiled.memory_analysis()
-    return int(memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes)

@@ -20,16 +20,15 @@ import numpy as np
 import optax
 
 from experiments import models
-from experiments.core import checkpoints, fleet, workdirs
+from experiments.core import checkpoints, environment, fleet, keys
 from experiments.core.execution import Parallel, split_meta
+from experiments.core.keys import Purpose
 from experiments.training import dpsgd, whitening
 from readiness.objective import MetaBatch, Readiness
 from readiness.requests import Draw, Pools, draw_meta_batch, take
 from readiness.step import StepInfo, TrainState, init_state, make_step
 from unlearn import tree
 from unlearn.base import Array, Batch
-
-INIT, ORDER, STEP, META, NOISE = range(5)  # purposes that keys fold in
 
 
 class Lane(NamedTuple):
@@ -100,16 +99,15 @@ def optimizer(config: Any, steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip), tx) if config.clip else tx
 
 
-def make_lanes(seeds: Array, member: np.ndarray, weight: np.ndarray, *, stream: int = 0) -> Lane:
-    """One lane per seed with the same members and weights; `stream` 1 gives an independent second set of keys."""
-    keys = jnp.stack([jax.random.key_data(jax.random.fold_in(jax.random.key(int(s)), stream)) for s in seeds])
+def make_lanes(seeds: Array, member: np.ndarray, weight: np.ndarray, *, purpose: Purpose = Purpose.TRAINING) -> Lane:
+    """One lane per seed with the same members and weights; another purpose has keys of its own."""
     spread = lambda a: jnp.broadcast_to(jnp.asarray(a), (len(seeds), *a.shape))  # noqa: E731
-    return Lane(keys, spread(member), spread(weight.astype(np.float32)))
+    return Lane(keys.raw(seeds, purpose), spread(member), spread(weight.astype(np.float32)))
 
 
 def epoch_rows(lane: Lane, ids: Array, epoch: Array, steps: int, batch_size: int) -> Array:
     """Positions of an epoch's batches, [steps, batch_size]: a shuffle of the lane's members, repeated if it runs out."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(lane.key), ORDER), epoch)
+    key = keys.fold(jax.random.wrap_key_data(lane.key), Purpose.ORDER, epoch)
     drawn = jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(key, i)))(ids)
     order = jnp.lexsort((drawn, ~lane.member))
     return order[jnp.arange(steps * batch_size) % jnp.sum(lane.member)].reshape(steps, batch_size)
@@ -131,10 +129,10 @@ def draw(way: Way, lane: Lane, data: Batch, pools: Pools | None, row: Array, ind
     """The batches of one step of one lane; `rehearse` is static."""
     root = jax.random.wrap_key_data(lane.key)
     batch = dict(take(data, row), weight=lane.weight[row])
-    key = jax.random.key_data(jax.random.fold_in(jax.random.fold_in(root, STEP), index))
+    key = jax.random.key_data(keys.fold(root, Purpose.STEP, index))
     if not rehearse:
         return Drawn(batch, key, None, None)
-    draw_key, size_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, META), index))
+    draw_key, size_key = jax.random.split(keys.fold(root, Purpose.META, index))
     members = dict(data, weight=data["weight"] * lane.member)  # nobody rehearses forgetting what was never trained on
     meta = draw_meta_batch(draw_key, members, pools, way.rehearsing.draw)
     low, high = jnp.log(jnp.asarray(way.rehearsing.step_size))
@@ -170,7 +168,7 @@ def _private_step(way: Way, model: Any) -> Callable[[TrainState, Drawn], tuple[T
         key = jax.random.wrap_key_data(drawn.key)
 
         total, losses, _ = dpsgd.clipped_sum(way.module, model.loss, state.params, drawn.batch, key, clip)
-        gradient = dpsgd.noisy_mean(total, jax.random.fold_in(key, NOISE), clip * noise, len(losses))
+        gradient = dpsgd.noisy_mean(total, keys.fold(key, Purpose.NOISE), clip * noise, len(losses))
         updates, opt_state = way.optimizer.update(gradient, state.opt_state, state.params)
         info = StepInfo(jnp.mean(losses), jnp.zeros(()))
         return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), info
@@ -187,7 +185,7 @@ def init_lanes(way: Way, lanes: Lane, example: Array) -> TrainState:
 @functools.lru_cache
 def _initialiser(module: nn.Module) -> Callable[[Array, Array], Any]:
     def init(raw: Array, example: Array) -> Any:
-        return module.init(jax.random.fold_in(jax.random.wrap_key_data(raw), INIT), example)["params"]
+        return module.init(keys.fold(jax.random.wrap_key_data(raw), Purpose.INIT), example)["params"]
 
     return jax.jit(jax.vmap(init, (0, None)))
 
@@ -292,7 +290,7 @@ def train(
         done, states, progress = _restore(manager, initial, epochs)
         saved = time.monotonic()
         for epoch, steps in list(_epochs(way))[done:]:
-            with workdirs.stopwatch() as stopwatch:
+            with environment.stopwatch() as stopwatch:
                 states, infos = jax.block_until_ready(epoch_fn(states, lanes, data, pools, epoch, steps))
             seconds = stopwatch()
             progress = _Progress(

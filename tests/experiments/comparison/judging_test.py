@@ -109,14 +109,16 @@ def rows(tmp_path, monkeypatch):
 def test_what_is_left_is_measured_against_the_oracle_of_the_same_seed(rows):
     """After the request: distances of .1, .2 and .4, and half of them on the second lane."""
     oracle, vanilla = rows[:2], rows[2:]
-    assert [row["extra"]["tow"] for row in oracle] == [1, 1] and [row["extra"]["average_gap"] for row in oracle] == [0, 0]
-    assert [row["extra"]["tow"] for row in vanilla] == pytest.approx([0.9 * 0.8 * 0.6, 0.95 * 0.9 * 0.8])
-    assert [row["extra"]["average_gap"] for row in vanilla] == pytest.approx([0.7 / 3, 0.35 / 3])
-    assert [row["extra"]["oracle_mia_auc"] for row in vanilla] == pytest.approx([0.55, 0.275])
+    assert [row.extra["tow"] for row in oracle] == [1, 1] and [row.extra["average_gap"] for row in oracle] == [0, 0]
+    assert [row.extra["tow"] for row in vanilla] == pytest.approx([0.9 * 0.8 * 0.6, 0.95 * 0.9 * 0.8])
+    assert [row.extra["average_gap"] for row in vanilla] == pytest.approx([0.7 / 3, 0.35 / 3])
+    assert [row.extra["oracle_mia_auc"] for row in vanilla] == pytest.approx([0.55, 0.275])
 
 
 def test_a_row_holds_what_one_lane_took(rows):
-    told = [[row[name] for name in ("training", "unlearner", "seed", "steps", "stop", "unlearn_flops")] for row in rows]
+    told = [
+        [getattr(row, name) for name in ("training", "unlearner", "seed", "steps", "stop", "unlearn_flops")] for row in rows
+    ]
     assert told == [
         ["oracle", "none", 4, 0, "reached", 0],
         ["oracle", "none", 5, 0, "reached", 0],
@@ -124,9 +126,9 @@ def test_a_row_holds_what_one_lane_took(rows):
         ["vanilla", "ascent", 5, 5, "budget", 35],
     ]
     for row in rows:
-        states = (row["training"], "oracle" if row["training"] == "oracle" else "unlearned")
-        share = row["seed"] - 3  # 1 and 2
-        for state, scores in zip(states, (row["before"], row["after"]), strict=True):
+        states = (row.training, "oracle" if row.training == "oracle" else "unlearned")
+        share = row.seed - 3  # 1 and 2
+        for state, scores in zip(states, (row.before, row.after), strict=True):
             assert list(scores.values()) == pytest.approx([value / share for value in MODELS[state]])
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from experiments.comparison import figures, methods, report, summary
-from experiments.core.workdirs import WorkdirError, dumps
+from experiments.core import results
+from experiments.core.errors import WorkdirError
+from experiments.core.files import dumps
 from experiments.reporting import document
 from unlearn.metrics.intervals import paired
 
@@ -91,15 +93,20 @@ def three_seeds():
 def finished(rows, path, config=None, log=()):
     """A workdir as a run leaves it."""
     config = config or {"forget": {"setting": "class", "target": 3, "revocable": -1}, "seeds": 3, "request": {"parts": 1}}
-    results = {"schema": 1, "command": "python -m x", "environment": {"jax": "0.10"}, "rows": rows}
+    content = {"schema": 1, "command": "python -m x", "environment": {"jax": "0.10"}, "rows": rows}
     (path / "config.json").write_text(dumps(config))
-    (path / "results.json").write_text(dumps(results))
+    (path / "results.json").write_text(dumps(content))
     (path / "metrics.jsonl").write_text("".join(line if isinstance(line, str) else dumps(line) + "\n" for line in log))
     return path
 
 
 def as_read(rows):
-    return json.loads(dumps(rows))
+    """Rows of version 0.1, as they are read."""
+    return results.rows_from(json.loads(dumps(rows)))
+
+
+def as_run(rows):
+    return results.Run("", {}, as_read(rows))
 
 
 @pytest.fixture
@@ -154,7 +161,7 @@ def test_the_table_holds_the_numbers():
     rows = three_seeds()
     fail(rows[3])
     rows[4]["stop"] = "budget"
-    table = report.table({"rows": as_read(rows)})
+    table = report.table(as_run(rows))
     # kept .91, .93, .95: sd .02, t(2) = 4.303, half-width 4.303 * .02 / sqrt(3) = .0497
     expected = ["readiness", "ascent", "90.0", "100.0", "0.5", "5", "/", "5", "3/3", "0.0", "±", "0.0", "93.0", "±", "5.0"]
     assert line_of(table, "readiness").split() == [*expected, "0.600", "33.3", "50.0", "0.800"]
@@ -169,19 +176,19 @@ def test_the_table_holds_the_numbers():
 def test_the_table_fits_the_terminal():
     names = ("a very long name of a variant, and the end of it, 1", "a very long name of a variant, and the end of it, 2")
     rows = [fail(make("readiness", s, 0.9, name, "neggrad_plus", steps=1000)) for s in range(3) for name in names]
-    table = report.table({"rows": as_read(rows + three_seeds())})
+    table = report.table(as_run(rows + three_seeds()))
     assert max(map(len, table.splitlines())) <= report.WIDTH
     assert "it, 1" in table and "it, 2" in table
 
 
 def test_one_seed_has_no_interval():
-    table = report.table({"rows": as_read([row for row in three_seeds() if row["seed"] == 0])})
+    table = report.table(as_run([row for row in three_seeds() if row["seed"] == 0]))
     assert "±" not in table.splitlines()[-4] and "91.0" in line_of(table, "readiness")
 
 
 def test_unlearners_are_kept_apart():
     rows = [make("oracle", 0), *(make(t, 0, unlearner=u) for t in ("vanilla", "readiness") for u in ("ascent", "npo"))]
-    table = report.table({"rows": as_read(rows)})
+    table = report.table(as_run(rows))
     assert [line.split()[:2] for line in table.splitlines()[3:8]] == [
         ["oracle", "none"], ["vanilla", "ascent"], ["readiness", "ascent"], ["vanilla", "npo"], ["readiness", "npo"],
     ]  # fmt: skip
@@ -380,7 +387,7 @@ def test_what_is_missing_does_not_break_the_page(name, tmp_path, undrawn):
     reader = read(report.write(finished(rows, tmp_path, config)))
     for text in [*reader.said, (tmp_path / "report.md").read_text()]:
         assert not re.search(r"\b(nan|inf|None|null)\b", text) or text == document.STYLE
-    report.table({"rows": as_read(rows)})
+    report.table(as_run(rows))
     if name == "variants":
         assert "readiness <b>|1" in reader.cells
         assert "readiness &lt;b>\\|1" in (tmp_path / "report.md").read_text()
@@ -406,16 +413,16 @@ def test_stopped_lanes_hold_and_diverged_lanes_leave():
     stopped, broken = as_read([make("vanilla", 0, steps=2), fail(make("vanilla", 1, steps=4))])
     lanes = figures.held([methods.curve(row, "forget_accuracy") for row in (stopped, broken)])
     np.testing.assert_array_equal(lanes, [[1, 0.5, 0, 0, 0], [1, 0.75, 0.5, 0.25, NAN]])
-    for name in broken["extra"]["curve"]:  # as a run writes it that keeps only what is finite
-        broken["extra"]["curve"][name] = [v for v in broken["extra"]["curve"][name] if v is not None]
+    for name in broken.extra["curve"]:  # as a run writes it that keeps only what is finite
+        broken.extra["curve"][name] = [v for v in broken.extra["curve"][name] if v is not None]
     np.testing.assert_array_equal(methods.curve(broken, "forget_accuracy"), [1, 0.75, 0.5, 0.25, NAN])
 
 
 def test_a_broken_model_relearns_nothing():
-    broken = as_read(fail(make("vanilla", 0), stop="budget"))
+    (broken,) = as_read([fail(make("vanilla", 0), stop="budget")])
     assert methods.end(broken) == "diverged"
     assert math.isnan(methods.relearned(broken, "part", 20)) and methods.relearning(broken, "part") == []
-    short = as_read(make("vanilla", 0, extra={"relearning": {"part": [0.1, 0.2]}}))
+    (short,) = as_read([make("vanilla", 0, extra={"relearning": {"part": [0.1, 0.2]}})])
     assert math.isnan(methods.relearned(short, "part", 20)) and methods.relearned(short, "part", -1) == 0.2
 
 
@@ -454,10 +461,10 @@ def test_plain_text_aligns():
     ],
 )
 def test_the_area_of_relearning_by_hand(curve, area):
-    oracle = methods.group([make("oracle", 0, extra={"relearning": {"part": [0.0, 0.2, 0.4]}})])[0]
-    row = make("vanilla", 0, extra={"relearning": {"part": curve}})
+    oracle = methods.group(as_read([make("oracle", 0, extra={"relearning": {"part": [0.0, 0.2, 0.4]}})]))[0]
+    row, other = as_read([make("vanilla", 0, extra={"relearning": {"part": curve}}), make("vanilla", 1)])
     assert methods.relearned_area(row, oracle, "part") == pytest.approx(area)
-    assert math.isnan(methods.relearned_area(make("vanilla", 1), oracle, "part"))  # no oracle of that seed
+    assert math.isnan(methods.relearned_area(other, oracle, "part"))  # no oracle of that seed
     assert math.isnan(methods.relearned_area(row, None, "part"))
 
 

@@ -1,7 +1,6 @@
 """Whole runs, made small: every config goes through every stage, and a killed run ends as if it had never been killed."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -52,28 +51,27 @@ def run_config(name, workdir, **overrides):
 )
 def test_every_config_runs_to_the_end(name, tmp_path):
     config, outcome = run_config(name, tmp_path)
-    assert outcome["schema"] == 1
-    ways = {(row["training"], row["variant"], row["unlearner"]) for row in outcome["rows"]}
+    ways = {(row.training, row.variant, row.unlearner) for row in outcome.rows}
     assert {training for training, _, _ in ways} == set(config.trainings)
     assert {unlearner for _, _, unlearner in ways} == {"none", *config.request.unlearners}
     assert {variant for training, variant, _ in ways if training == "readiness"} == {"default", *config.variants}
     for way in ways:
-        rows = [row for row in outcome["rows"] if (row["training"], row["variant"], row["unlearner"]) == way]
-        assert [row["seed"] for row in rows] == [0, 1]
-    for row in outcome["rows"]:
-        assert row["stop"] in ("reached", "diverged", "budget")
-        assert 0 <= row["before"]["test_accuracy"] <= 1
-        assert row["steps"] <= config.request.max_steps * config.request.parts
-        assert set(row["extra"]["relearning"]) == {"stable", "similar", "part", "all"}
-        assert row["train_flops"] > 0 and row["peak_bytes"] > 0
-    assert json.loads((tmp_path / "results.json").read_text()) == outcome
+        rows = [row for row in outcome.rows if (row.training, row.variant, row.unlearner) == way]
+        assert [row.seed for row in rows] == [0, 1]
+    for row in outcome.rows:
+        assert row.stop in ("reached", "diverged", "budget")
+        assert 0 <= row.before["test_accuracy"] <= 1
+        assert row.steps <= config.request.max_steps * config.request.parts
+        assert set(row.extra["relearning"]) == {"stable", "similar", "part", "all"}
+        assert row.train_flops > 0 and row.peak_bytes > 0
+    assert workdirs.read_results(tmp_path / "results.json") == outcome
 
 
 def test_oracles_are_not_unlearned_and_forget_nothing_they_saw(tmp_path):
     _, outcome = run_config("digits", tmp_path, trainings=("oracle", "heldout_oracle", "vanilla"))
-    oracles = [row for row in outcome["rows"] if row["training"].endswith("oracle")]
-    assert all(row["before"] == row["after"] and row["steps"] == 0 for row in oracles)
-    digests = [row["extra"]["params_sha256"]["before"] for row in oracles]
+    oracles = [row for row in outcome.rows if row.is_oracle]
+    assert all(row.before == row.after and row.steps == 0 for row in oracles)
+    digests = [row.extra["params_sha256"]["before"] for row in oracles]
     assert len(set(digests)) == len(digests), "the held-out oracle has keys of its own"
 
 
@@ -136,8 +134,8 @@ def test_a_run_by_pmap_ends_with_every_row(tmp_path):
     config = shrink(configs.get_config("digits"))
     config.parallel, config.equal_flops = "pmap", False
     config.trainings = ("oracle", "vanilla", "readiness")
-    rows = run.run(config, str(tmp_path))["rows"]
-    assert sorted((row["training"], row["seed"]) for row in rows) == sorted(
+    rows = run.run(config, str(tmp_path)).rows
+    assert sorted((row.training, row.seed) for row in rows) == sorted(
         (name, seed) for name in config.trainings for seed in (0, 1)
     )
 
@@ -149,12 +147,12 @@ def test_a_random_request_is_fulfilled_at_the_oracles_accuracy(tmp_path):
     config.train.steps = 300
     config.request.learning_rates = (0.05,)
     config.request.max_steps = 60
-    rows = run.run(config, str(tmp_path))["rows"]
-    oracle = {row["seed"]: row["after"]["forget_accuracy"] for row in rows if row["training"] == "oracle"}
+    rows = run.run(config, str(tmp_path)).rows
+    oracle = {row.seed: row.after["forget_accuracy"] for row in rows if row.training == "oracle"}
     for row in rows:
-        if row["training"] == "vanilla" and row["stop"] == "reached":
-            assert row["after"]["forget_accuracy"] <= oracle[row["seed"]] + 1e-6
-            assert row["steps"] == len(row["extra"]["curve"]["forget_accuracy"]) - 1
+        if row.training == "vanilla" and row.stop == "reached":
+            assert row.after["forget_accuracy"] <= oracle[row.seed] + 1e-6
+            assert row.steps == len(row.extra["curve"]["forget_accuracy"]) - 1
 
 
 CHILD = """

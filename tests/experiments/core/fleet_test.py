@@ -16,6 +16,7 @@ import pytest
 
 from experiments import models
 from experiments.core import execution, fleet
+from experiments.core.keys import Purpose
 from experiments.training import loop
 from tests.helpers import tiny, toys
 from unlearn import tree
@@ -119,7 +120,10 @@ def test_kinds_differ():
 
 def test_a_second_stream_of_a_seed_is_another_run():
     members = np.ones(tiny.EXAMPLES, bool)
-    first, second = (loop.make_lanes(SEEDS, members, members, stream=stream) for stream in (0, 1))
+    first, second = (
+        loop.make_lanes(SEEDS, members, members, purpose=purpose)
+        for purpose in (Purpose.TRAINING, Purpose.HELDOUT_TRAINING)
+    )
     starts = [loop.init_lanes(tiny.way("plain"), lanes, tiny.data()["x"][:1]).params for lanes in (first, second)]
     assert toys.relative_error(*starts) > 0.1 and not np.any(first.key == second.key)
 

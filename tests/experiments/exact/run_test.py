@@ -67,7 +67,7 @@ def finished(tmp_path_factory):
 
 
 def rows(found, training, variant):
-    return [row for row in found["rows"] if (row["training"], row["variant"]) == (training, variant)]
+    return [row for row in found.rows if (row.training, row.variant) == (training, variant)]
 
 
 # a whole run
@@ -75,17 +75,18 @@ def rows(found, training, variant):
 
 def test_a_run_has_a_row_for_every_way_in_the_house_s_schema(finished):
     found = finished[1]
-    ways = [(row["training"], row["variant"]) for row in found["rows"]]
+    ways = [(row.training, row.variant) for row in found.rows]
     study = [("s3t", f"{name} / {kind}") for name in ("sisa", "lattice") for kind in ("mean", "depth", "all")]
     others = [("lora", "default"), ("full", "default"), ("sisa", "retrain"), ("sisa", "rollback"), ("s3t", "one shard")]
     assert ways == [("s3t", "lattice / store"), *study, *others]
-    assert found["schema"] == 1 and found["command"] == "the command"
-    for row in found["rows"]:
-        assert {"unlearner", "setting", "seed", "stop", "steps", "train_seconds", "extra"} <= row.keys()
+    assert found.command == "the command"
+    for row in found.rows:
         assert all(
-            0 <= row[when][f"{split}_accuracy"] <= 1 for when in ("before", "after") for split in ("test", "validation")
+            0 <= getattr(row, when)[f"{split}_accuracy"] <= 1
+            for when in ("before", "after")
+            for split in ("test", "validation")
         )
-        assert row["train_flops"] > 0
+        assert row.train_flops > 0
 
 
 def reopened(folder):
@@ -100,7 +101,7 @@ def test_what_the_store_served_is_what_the_study_s_logits_say(finished):
     bench = reopened(folder)
     logits = run._load(bench, "nodes-0")
     where, ids, gone = context.places(bench.source, 2, 2, 0), bench.source.ids.tolist(), [set(), set()]
-    for one in [row["extra"]["built"], *row["extra"]["stream"]]:
+    for one in [row.extra["built"], *row.extra["stream"]]:
         for deleted in one.get("ids", []):
             at = ids.index(deleted)
             gone[where.shard[at]].add(int(where.slice[at]))
@@ -113,8 +114,8 @@ def test_what_the_store_served_is_what_the_study_s_logits_say(finished):
 def test_the_store_is_healed_without_the_deleted_and_verifies(finished):
     folder, found = finished
     (row,) = rows(found, "s3t", "lattice / store")
-    extra = row["extra"]
-    assert len(extra["stream"]) == 3 and row["steps"] == 3
+    extra = row.extra
+    assert len(extra["stream"]) == 3 and row.steps == 3
     assert extra["healed"]["depth"] == [2, 2] and extra["healed"]["requests"] == 3
     assert extra["healed"]["nodes"] == sum(one["nodes_dropped"] for one in extra["stream"]) > 0
     assert extra["verified"]["ok"] and verify.verify(folder / "store", extra["stream"][0]["head"])["ok"]
@@ -254,7 +255,7 @@ def test_a_store_that_forgot_its_deletions_does_not_verify(finished, tmp_path):
     for name in ("results.json", "stages/build.json", "stages/heal.json", "stages/verify.json"):
         (cut / name).unlink()
     found = run.run(config(), str(cut), "the command")
-    extra = rows(found, "s3t", "lattice / store")[0]["extra"]
+    extra = rows(found, "s3t", "lattice / store")[0].extra
     heads = [one["head"] for one in extra["stream"]]
     assert not extra["verified"]["ok"] and len(extra["verified"]["problems"]) == len(heads) == 3
     for head, problem in zip(heads, extra["verified"]["problems"], strict=True):

@@ -24,7 +24,7 @@ def group(seed, shift=0.0, lanes=40, pool=60):
 
 
 def verdict(found):
-    return told(*found["interval"])
+    return told(found.low, found.high)
 
 
 def test_fleets_that_are_alike_pass_and_fleets_that_are_not_fail():
@@ -32,16 +32,16 @@ def test_fleets_that_are_alike_pass_and_fleets_that_are_not_fail():
     same, other = calibration.calibrated(alike), calibration.calibrated(apart)
     for attack in ("shadows", "fleets"):
         assert set(same[attack]) == {*alike, "pooled"} and verdict(same[attack]["pooled"]) == "no"
-        assert same[attack]["pooled"]["value"] == pytest.approx(np.mean([same[attack][name]["value"] for name in alike]))
+        assert same[attack]["pooled"].value == pytest.approx(np.mean([same[attack][name].value for name in alike]))
     pooled = other["fleets"]["pooled"]
-    assert verdict(pooled) == "yes" and pooled["interval"][0] > 0.6
+    assert verdict(pooled) == "yes" and pooled.low > 0.6
     assert verdict(other["shadows"]["pooled"]) == "no", "members and others are of one fleet"
 
 
 def test_too_few_models_have_no_verdict_but_a_reason():
     found = calibration.calibrated({"a": group(0, lanes=8)})
     for one in found.values():
-        assert one["pooled"]["value"] is None and "at least 10" in one["pooled"]["refused"]
+        assert one["pooled"].value is None and "at least 10" in one["pooled"].reason
 
 
 # memorisation

@@ -80,7 +80,7 @@ def test_a_lane_takes_about_what_each_more_adds_to_a_program(tmp_path):
         states = capacity.training.init_lanes(way, some, one.bench.train["x"][:1])
         epoch = capacity.training.make_epoch(way._replace(per_epoch=2), one.bench.devices, False)
         program = jax.jit(lambda s, ln, data: epoch(s, ln, data, None, 0, 2)).lower(states, some, one.bench.train)
-        return capacity.cost.peak_bytes(program.compile())
+        return capacity.environment.peak_bytes(program.compile())
 
     assert (whole(8) - whole(4)) / 4 == pytest.approx(rule, rel=0.5)
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import models
+from experiments.core.keys import Purpose
+from experiments.core.results import Estimate
 from experiments.judge import metrics, population
 from unlearn.metrics import cka, membership, zrf
 
@@ -59,26 +61,26 @@ def test_witnesses_are_the_metrics_over_the_first_models():
     for score in by_hand[0]:
         for how in ("auc", "balanced_accuracy"):
             mean = np.mean([getattr(lane[score], how) for lane in by_hand])
-            assert found["attacks"][score][how]["value"] == pytest.approx(mean)
-    assert found["attacks"]["value"] == found["attacks"]["modified_entropy"]["auc"]["value"] > 0.7
-    assert found["zrf"]["value"] == pytest.approx(np.mean([zrf.zrf(one.pool[i, :25], teachers) for i in range(3)]))
-    assert found["zrf"]["value"] < population.heard(oracle, None, LABELS, teachers)["zrf"]["value"]
+            assert found["attacks"][score][how].value == pytest.approx(mean)
+    assert found["attacks"]["estimate"].value == found["attacks"]["modified_entropy"]["auc"].value > 0.7
+    assert found["zrf"].value == pytest.approx(np.mean([zrf.zrf(one.pool[i, :25], teachers) for i in range(3)]))
+    assert found["zrf"].value < population.heard(oracle, None, LABELS, teachers)["zrf"].value
     pairs = [[cka.linear_cka(a, b) for b in oracle.features] for a in one.features]
-    assert found["cka"]["value"] == pytest.approx(np.mean(pairs)) and found["cka"]["lanes"] == found["zrf"]["lanes"] == 3
+    assert found["cka"].value == pytest.approx(np.mean(pairs)) and found["cka"].n == found["zrf"].n == 3
 
 
 def test_what_cannot_be_said_has_no_value_and_a_reason():
     one, teachers = fleet(0.0, 1), np.zeros((1, 25, 5))
-    assert "reference" in population.heard(one, None, LABELS, teachers)["cka"]["refused"]
+    assert "reference" in population.heard(one, None, LABELS, teachers)["cka"].reason
     nobody = kept(one.pool[:0], one.test[:0], one.features[:0])
     found = population.heard(nobody, one, LABELS, teachers)
-    assert set(map(repr, found.values())) == {repr({**metrics.NOTHING, "refused": "no model has finite logits"})}
+    assert set(found.values()) == {Estimate(reason="no model has finite logits")}
     lost = population.heard(one, nobody, LABELS, teachers)
-    assert lost["cka"]["refused"] == "no model has finite logits" and lost["zrf"]["value"] is not None
+    assert lost["cka"].reason == "no model has finite logits" and lost["zrf"].value is not None
     flat = kept(np.zeros_like(one.pool), np.zeros_like(one.test), np.zeros_like(one.features))
     found = population.heard(flat, one, LABELS, teachers)
-    assert all("value" in found[name] and found[name]["value"] is None for name in ("attacks", "cka"))
-    assert found["zrf"]["value"] == 1
+    assert all(found[name].value is None for name in ("attacks", "cka"))
+    assert found["zrf"].value == 1
 
 
 def test_untrained_models_are_kept_and_drawn_under_their_own_keys(tmp_path, monkeypatch):
@@ -94,4 +96,4 @@ def test_untrained_models_are_kept_and_drawn_under_their_own_keys(tmp_path, monk
     case = types.SimpleNamespace(name="some", bench=bench)
     for _ in range(2):
         np.testing.assert_array_equal(population.untrained(case)[0, :, 0], [1, 4])
-    assert drawn == [(list(range(5, 13)), population.STREAM)]
+    assert drawn == [(list(range(5, 13)), Purpose.UNTRAINED)]

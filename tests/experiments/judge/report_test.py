@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from experiments.configs import judge as configs
-from experiments.core import workdirs
+from experiments.core import files, results
 from experiments.judge import report, rows
 from experiments.judge.metrics import EDGES, KINDS
 from experiments.reporting import pages
-from experiments.reporting.estimates import DISTANCE, NOTHING, SHARE, cell
+from experiments.reporting.estimates import DISTANCE, SHARE, cell
 from unlearn.metrics.membership import SCORES
 
 POOL, LANES, STEPS = 40, 10, 12
+NOTHING = {"value": None, "interval": [None, None]}  # as version 0.1 wrote it
 
 
 def valued(value, **rest):
@@ -65,8 +66,13 @@ def calibration(low, high):
     return {attack: {"class": one, "pooled": one} for attack in ("shadows", "fleets")}
 
 
+def old(rows):
+    """results.json of version 0.1."""
+    return files.dumps({"schema": 1, "command": "", "environment": {}, "rows": rows})
+
+
 def found(rows):
-    return {"schema": 1, "command": "", "environment": {}, "rows": rows}
+    return results.from_json(old(rows))
 
 
 def every_row(**calibrated):
@@ -76,13 +82,17 @@ def every_row(**calibrated):
     return rows + [row_of(*way, leak=0.8 if way[1] == "none" else 0.3, seed=i) for i, way in enumerate(ways, 2)]
 
 
-def written(tmp_path, rows):
+def written(tmp_path, rows, written_by=results.to_json):
     """report.md, and report.html without its pictures."""
-    workdirs.write(tmp_path / "config.json", workdirs.dumps(configs.get_config("digits").to_dict()))
-    workdirs.write(tmp_path / "results.json", workdirs.dumps(found(rows)))
+    files.write_json(tmp_path / "config.json", configs.get_config("digits").to_dict())
+    files.write_text(tmp_path / "results.json", written_by(found(rows)))
     pages.write_page(tmp_path, report.compose)
     html = (tmp_path / "report.html").read_text()
     return (tmp_path / "report.md").read_text(), re.sub(r'src="[^"]*"', "", html)
+
+
+def test_a_page_of_version_0_1_reads_as_one_of_today(tmp_path):
+    assert written(tmp_path, every_row()) == written(tmp_path, every_row(), lambda run: old(every_row()))
 
 
 def test_the_page_has_every_row_table_and_picture(tmp_path):
@@ -150,14 +160,14 @@ def test_relearning_is_measured_against_the_oracles_and_the_original():
     climbing, flat = 0.2 + 0.1 * np.arange(6), np.full(6, 0.2)
     oracle = {"part": [flat, flat]}
     told = rows.relearned({"part": [climbing, flat]}, oracle, 1.0)
-    assert told["attacks"]["part"]["steps"]["value"] == 4 and told["attacks"]["part"]["steps"]["lanes"] == 1
-    assert told["value"] == pytest.approx(np.mean([0.25 / 0.8, 0]))
+    assert told["attacks"]["part"]["steps"].value == 4 and told["attacks"]["part"]["steps"].n == 1
+    assert told["estimate"].value == pytest.approx(np.mean([0.25 / 0.8, 0]))
     none = rows.relearned({"part": [climbing, flat]}, oracle, 0.2)["attacks"]["part"]
-    assert none["steps"]["lanes"] == none["area"]["lanes"] == 0, "there is no room"
+    assert none["steps"].n == none["area"].n == 0, "there is no room"
 
 
 def test_an_interval_is_shown_as_far_as_its_quantity_goes():
-    wide = {"value": 0.9, "interval": [-0.2, 1.3]}
+    wide = results.Estimate(0.9, -0.2, 1.3)
     assert cell(wide, 1, scale=100, ends=SHARE) == "90.0 [0.0, 100.0]"
     assert cell(wide, 1, ends=DISTANCE) == "0.9 [0.0, 1.3]"
     assert cell(wide, 1) == "0.9 [-0.2, 1.3]"

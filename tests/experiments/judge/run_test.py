@@ -1,7 +1,6 @@
 """The judge: who is a member of which model, who is asked for, what is kept of them, and one small run."""
 
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from experiments.core import fleet, workdirs
 from experiments.core.errors import UserError
 from experiments.judge import fleets, metrics, report, rows, run
 from experiments.judge.fleets import REPEATS, ROLES, SHADOWS
+from experiments.reporting.estimates import at
 from experiments.training import loop
 from tests.helpers import kills, tiny
 
@@ -157,7 +157,7 @@ def test_of_fewer_models_alike_klom_and_epsilon_are_larger():
 
     one, oracle = fleet_of(), fleet_of()
     many, few = (metrics.distances(one, oracle, labels, most) for most in (None, 12))
-    assert few["klom"]["forget"]["value"] > many["klom"]["forget"]["interval"][1]
+    assert few["klom"]["forget"]["estimate"].value > many["klom"]["forget"]["estimate"].high
 
 
 def test_models_with_logits_that_are_not_finite_are_kept_and_counted(tmp_path):
@@ -208,10 +208,10 @@ def test_fleets_are_told_apart_by_what_they_know():
 
     oracle, floor, knows = fleet_of(0.0), fleet_of(0.0), fleet_of(3.0)
     found, none = (metrics.judged(one, oracle, labels) for one in (knows, floor))
-    assert found["ulira"]["value"] > 0.95 and abs(none["ulira"]["value"] - 0.5) < 0.05
-    assert found["klom"]["forget"]["value"] > none["klom"]["forget"]["interval"][1]
-    assert found["klom"]["retain"]["value"] == pytest.approx(none["klom"]["retain"]["value"], abs=0.3)
-    assert found["epsilon"]["value"] > none["epsilon"]["value"]
+    assert found["ulira"]["estimate"].value > 0.95 and abs(none["ulira"]["estimate"].value - 0.5) < 0.05
+    assert found["klom"]["forget"]["estimate"].value > none["klom"]["forget"]["estimate"].high
+    assert found["klom"]["retain"]["estimate"].value == pytest.approx(none["klom"]["retain"]["estimate"].value, abs=0.3)
+    assert found["epsilon"]["estimate"].value > none["epsilon"]["estimate"].value
 
 
 TINY = {
@@ -244,18 +244,18 @@ def tiny_config(trainings, sets):
 def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
     config = tiny_config(("vanilla", "reweight", "readiness", "dpsgd"), SETS)
     found = run.run(config, str(tmp_path))
-    entries = [(row["setting"], row["training"], row["unlearner"]) for row in found["rows"]]
+    entries = [(row.setting, row.training, row.unlearner) for row in found.rows]
     assert len(entries) == len(set(entries)) == 2 * (2 + 4 * 2)
-    for row in found["rows"]:
+    for row in found.rows:
         for name in ("tow", "mia", "ulira", "klom", "relearn", "cost", "attacks", "zrf", "cka"):
-            assert {"value", "interval"} <= row["extra"][name].keys()
-        assert row["extra"]["klom"].keys() >= set(metrics.KINDS)
-        assert len(row["extra"]["trials"]) == (0 if row["unlearner"] == "none" else 2)
-    floor = next(row for row in found["rows"] if row["training"] == "heldout_oracle")
-    assert floor["extra"]["klom"]["forget"]["value"] > 0
-    assert set(floor["extra"]["calibration"]["shadows"]) == {*SETS, "pooled"}
+            assert at(row.extra, (name,)).value is not None or at(row.extra, (name,)).reason
+        assert row.extra["klom"].keys() >= set(metrics.KINDS)
+        assert len(row.extra["trials"]) == (0 if row.unlearner == "none" else 2)
+    floor = next(row for row in found.rows if row.training == "heldout_oracle")
+    assert at(floor.extra, ("klom", "forget")).value > 0
+    assert set(found.facts["calibration"]["shadows"]) == {*SETS, "pooled"}
     assert "heldout_oracle" in report.present(str(tmp_path), found)
-    assert json.loads((tmp_path / "results.json").read_text()) == run.run(config, str(tmp_path))
+    assert found == run.run(config, str(tmp_path))
 
 
 # kill -9
@@ -286,9 +286,9 @@ def test_what_a_model_s_requests_cost_over_its_life():
         return rows.cost_of_life(entry, 1000.0)
 
     ready = cost("readiness", 1400.0, 20.0)
-    assert (ready["value"], ready["preparation_flops"]) == (20.0, 400.0)
+    assert (ready["estimate"].value, ready["preparation_flops"]) == (20.0, 400.0)
     assert ready["amortised_flops"] == {"1": 420.0, "10": 60.0, "100": 24.0}
     assert ready["break_even_requests"] == pytest.approx(400 / 980)
     oracle = cost("oracle", 1000.0, 0.0)
-    assert oracle["value"] == oracle["amortised_flops"]["10"] == 1000.0 and oracle["break_even_requests"] == 0.0
+    assert oracle["estimate"].value == oracle["amortised_flops"]["10"] == 1000.0 and oracle["break_even_requests"] == 0.0
     assert cost("dpsgd", 9000.0, 1200.0)["break_even_requests"] == float("inf")

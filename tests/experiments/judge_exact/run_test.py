@@ -1,7 +1,6 @@
 """Exact models before the judge: attacks on numbers made by hand, fleets that are really trained, and one small run."""
 
 import functools
-import json
 import types
 
 import jax
@@ -10,8 +9,9 @@ import pytest
 
 from experiments.comparison import checks
 from experiments.configs import judge_exact as configs
-from experiments.core import workdirs
+from experiments.core import files, results_v1, workdirs
 from experiments.core.errors import UserError
+from experiments.core.results import Estimate
 from experiments.judge_exact import attacks, fleets, pooled, report, run
 from experiments.judge_exact.attacks import Worlds
 from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS
@@ -134,8 +134,8 @@ def test_which_of_two_checkpoints_examples_was_deleted():
     deleted = np.array([[True, False, False, False]] * 2)
     others = np.array([[False, True, True, False], [False, False, True, True]])
     found = attacks.which_deleted(before, after, deleted, others)
-    assert found["value"] == pytest.approx((1 + 1 / 4) / 2)
-    assert found["interval"] == [0.0, 1.0], "two models say little, and no probability lies outside"
+    assert found.value == pytest.approx((1 + 1 / 4) / 2)
+    assert (found.low, found.high) == (0.0, 1.0), "two models say little, and no probability lies outside"
 
 
 def test_tiers_are_thirds_by_memorisation():
@@ -186,10 +186,10 @@ def test_confidence_on_the_deleted_is_counted_in_deviations_of_siblings():
 def test_worlds_are_told_apart_by_a_number():
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=(2, 200))
-    assert attacks.apart(one + 1, other, 0, 50)["value"] == pytest.approx(0.76, abs=0.05)  # Phi(1 / sqrt 2)
-    low, high = attacks.apart(one, other, 0, 50)["interval"]
+    assert attacks.apart(one + 1, other, 0, 50).value == pytest.approx(0.76, abs=0.05)  # Phi(1 / sqrt 2)
+    low, high = (getattr(attacks.apart(one, other, 0, 50), end) for end in ("low", "high"))
     assert low < 0.5 < high
-    assert attacks.apart(np.ones(20), np.ones(20), 0, 50) == {"value": 0.5, "interval": [0.5, 0.5]}
+    assert attacks.apart(np.ones(20), np.ones(20), 0, 50) == Estimate(0.5, 0.5, 0.5, 20)
 
 
 # --- The run ----------------------------------------------------------------------------------------------------------
@@ -247,10 +247,14 @@ def judgement(folder, seed, models, value, half, **changes):
     config = {"runner": "judge_exact", "seed": seed, "exact": {"models": models, "asked": 64}, **changes}
     accuracy = {"value": 0.5, "interval": [0.4, 0.6]}
     ulira = {"value": value, "interval90": [value - half, value + half], "balanced_accuracy": accuracy}
-    row = {name: "" for name in workdirs.ROW} | {"training": "s3t", "variant": "default", "unlearner": "heal"}
+    row = (
+        {name: "" for name in results_v1.ROW}
+        | {"setting": "group"}
+        | {"training": "s3t", "variant": "default", "unlearner": "heal"}
+    )
     folder.mkdir()
-    workdirs.write(folder / "config.json", workdirs.dumps(config))
-    workdirs.write(folder / "results.json", workdirs.dumps({"rows": [row | {"extra": {"ulira": ulira}}]}))
+    files.write_json(folder / "config.json", config)
+    files.write_json(folder / "results.json", {"rows": [row | {"extra": {"ulira": ulira}}]})
     return str(folder)
 
 
@@ -284,19 +288,19 @@ def test_a_judgement_killed_with_kill_9_ends_with_the_same_rows(tmp_path):
 def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
     config = small()
     found = run.run(config, str(tmp_path))
-    entries = [(row["training"], row["variant"], row["unlearner"]) for row in found["rows"]]
+    entries = [(row.training, row.variant, row.unlearner) for row in found.rows]
     assert len(entries) == len(set(entries)) == 7
-    for row in found["rows"]:
-        assert {"value", "interval", "interval90", "groups"} <= row["extra"]["ulira"].keys()
-        assert row["training"] == "oracle" or row["extra"]["klom"].keys() >= {"forget", "same", "apart", "validation"}
-    healed = found["rows"][-1]["extra"]
+    for row in found.rows:
+        assert {"estimate", "estimate90", "groups"} <= row.extra["ulira"].keys()
+        assert row.training == "oracle" or row.extra["klom"].keys() >= {"forget", "same", "apart", "validation"}
+    healed = found.rows[-1].extra
     assert healed["audit"] == {"nodes": 7, "equal": 7}
-    assert [row["extra"]["silent"] for row in found["rows"] if "silent" in row["extra"]] == [{"shadows": 0, "repeats": 0}]
+    assert [row.extra["silent"] for row in found.rows if "silent" in row.extra] == [{"shadows": 0, "repeats": 0}]
     assert "held-out oracle" in report.present(str(tmp_path), found)
     for part in ("results.json", "stages/rows-s3t.json"):
         (tmp_path / part).unlink()
     again = run.run(config, str(tmp_path))
-    assert again["rows"] == found["rows"] == json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert again.rows == found.rows
     logits = dict(np.load(tmp_path / "logits" / "s3t-shadows.npz"))
     silent = {**logits, "off": np.zeros_like(logits["off"])}
     np.savez(tmp_path / "logits" / "s3t-shadows.npz", **silent)

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments.core import environment
 from experiments.training import cost, loop
 from tests.helpers import tiny
 
 
 def test_a_product_of_matrices_costs_two_operations_a_term():
     a, b = jnp.zeros((3, 5)), jnp.zeros((5, 7))
-    assert cost.flops(jax.jit(jnp.matmul).lower(a, b).compile()) == 2 * 3 * 5 * 7
+    assert environment.flops(jax.jit(jnp.matmul).lower(a, b).compile()) == 2 * 3 * 5 * 7
 
 
 @pytest.fixture

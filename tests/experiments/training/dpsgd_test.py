@@ -9,6 +9,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from experiments import models
+from experiments.core import keys
+from experiments.core.keys import Purpose
 from experiments.training import dpsgd, loop
 from tests.helpers import tiny, toys
 from unlearn import tree
@@ -196,7 +198,7 @@ def test_a_training_step_is_optaxs():
     state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (loop.init_lanes(way, lanes, tiny.data()["x"]), lanes))
     drawn = loop.draw(way, lane, tiny.data(), None, jnp.arange(6), jnp.asarray(4), False)
     after, info = toys.quick_jit(loop.make_apply(way, tiny.one_device()))(state, drawn)
-    key = jax.random.fold_in(jax.random.wrap_key_data(drawn.key), loop.NOISE)
+    key = keys.fold(jax.random.wrap_key_data(drawn.key), Purpose.NOISE)
     aggregate = optax.contrib.differentially_private_aggregate(0.3, 0.5, key=key)
     losses, found = toys.quick_jit(lambda: gradients(tiny.MODULE, state.params, drawn.batch))()
     wanted, _ = aggregate.update(found, aggregate.init(state.params))
