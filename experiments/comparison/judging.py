@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import models
-from experiments.comparison.setup import Bench, Config, Fleet, find, request_keys
-from experiments.core import fleet, workdirs
+from experiments.comparison.setup import Bench, Fleet, find, request_keys
+from experiments.core import fleet, sections, workdirs
 from experiments.data import datasets
 from experiments.scoring import evaluation, requests
 from experiments.training import cost, loop
@@ -158,11 +158,10 @@ def _update_flops(bench: Bench, params: Any, name: str, setting: requests.Settin
 
 def options(bench: Bench, name: str) -> dict[str, Any]:
     """What the config sets of an algorithm's options."""
-    chosen = bench.config.request.options
-    return chosen[name].to_dict() if name in chosen else {}
+    return dict(bench.config.request.options.get(name, {}))
 
 
-def _setting(config: Config, learning_rate: float, clip: float) -> requests.Setting:
+def _setting(config: sections.Request, learning_rate: float, clip: float) -> requests.Setting:
     return requests.Setting(learning_rate, clip, config.max_steps, config.batch_size)
 
 

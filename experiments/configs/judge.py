@@ -74,9 +74,7 @@ class Cluster(Section):
     fraction: Fraction
 
 
-ForgetSet = Annotated[
-    RandomSet | ClassSet | MemorisedSet | NearDuplicates | Cluster, Field(discriminator="setting")
-]
+ForgetSet = Annotated[RandomSet | ClassSet | MemorisedSet | NearDuplicates | Cluster, Field(discriminator="setting")]
 
 
 def _increasing(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -92,9 +90,9 @@ class Tuning(Section):
     learning_rates: Annotated[tuple[sections.Rate, ...], AfterValidator(sections.each_once)] = Field(
         (0.001, 0.003, 0.01, 0.03, 0.1, 0.3), min_length=1, description="Tried rates."
     )
-    steps: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=100_000)], ...], AfterValidator(_increasing)
-    ] = Field((5, 20, 80), min_length=1, description="After which requests are looked at.")
+    steps: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], AfterValidator(_increasing)] = Field(
+        (5, 20, 80), min_length=1, description="After which requests are looked at."
+    )
 
 
 class Judgement(Section):
@@ -175,7 +173,9 @@ class Judge(Section):
     def _ways_are_judged_beside_oracles(self) -> Judge:
         first, ways = self.trainings[:2], self.trainings[2:]
         if first != ORACLES or "vanilla" not in ways or set(ways) - set(WAYS) or len(set(ways)) < len(ways):
-            sentence = f"is {self.trainings}: give oracle, heldout_oracle, vanilla and any of {', '.join(WAYS[1:])}, each once"
+            sentence = (
+                f"is {self.trainings}: give oracle, heldout_oracle, vanilla and any of {', '.join(WAYS[1:])}, each once"
+            )
             raise Wrong((("trainings",), sentence))
         return self
 

@@ -60,7 +60,7 @@ class JudgeExact(Exact):
         ("s3t", "sisa"), min_length=1, description="Who is judged."
     )
     pretrain: Pretrain = Pretrain(model="mini")
-    model: sections.Backbone = Field("mini", description="The ViT.")
+    model: sections.Backbone = Field("mini", description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16.")
     data: sections.Data = sections.Data(train_size=600)
     slices: int = Field(3, ge=2, le=MOST_SLICES, description="Parts of the data that are trained one after another.")
     lora: sections.Lora = sections.Lora(rank=4, alpha=4.0)

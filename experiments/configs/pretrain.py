@@ -30,7 +30,7 @@ class Pretrain(Section):
     classes: sections.Classes = Field(
         (0, 1, 2, 3, 4), description="Labels to train on, all if empty; s3t must not be given these examples."
     )
-    model: sections.Backbone = Field("digits", description="The ViT.")
+    model: sections.Backbone = Field("digits", description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16.")
     data: sections.PretrainData = sections.PretrainData()
     train: sections.Train = sections.Train(
         steps=600, optimizer="adamw", learning_rate=2e-3, momentum=0.0, weight_decay=0.01

@@ -20,7 +20,7 @@ import pydantic
 from pydantic import AfterValidator, Field, model_validator
 
 from experiments.core import sections
-from experiments.core.config import Section, Wrong, as_config, mistakes
+from experiments.core.config import Loc, Section, Wrong, as_config, mistakes
 from experiments.core.errors import ConfigError
 
 Training = Literal["oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness"]
@@ -47,9 +47,7 @@ class Comparison(Section):
     trainings: Annotated[tuple[Training, ...], AfterValidator(_has_needed)] = Field(
         ("oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness"), description="Ways to train."
     )
-    equal_flops: bool = Field(
-        True, description="Also train vanilla and re-weighting for as many FLOPs as readiness used."
-    )
+    equal_flops: bool = Field(True, description="Also train vanilla and re-weighting for as many FLOPs as readiness used.")
     data: sections.StreamedData = sections.StreamedData()
     model: sections.Model = sections.Model()
     train: sections.Train = sections.Train()
@@ -79,10 +77,10 @@ class Comparison(Section):
 
     @model_validator(mode="after")
     def _rehearsals_can_be_trained(self) -> Comparison:
-        told = []
+        told: list[tuple[Loc, str]] = []
         self._check_rehearsal(self.readiness, ("readiness",), told)
         for name, overrides in self.variants.items():
-            at = ("variants", name)
+            at: Loc = ("variants", name)
             try:
                 sections.check_name("variant", name, "default")
             except ValueError as error:
@@ -97,7 +95,7 @@ class Comparison(Section):
             raise Wrong(*told)
         return self
 
-    def _check_rehearsal(self, readiness: sections.Readiness, at: tuple[str, ...], told: list[Any]) -> None:
+    def _check_rehearsal(self, readiness: sections.Readiness, at: Loc, told: list[tuple[Loc, str]]) -> None:
         """Add to `told` what the rest of the config does not go together with."""
         if "readiness" in self.trainings and readiness.start >= self.train.steps:
             sentence = f"is {readiness.start}, but training ends after {self.train.steps} steps: start sooner"

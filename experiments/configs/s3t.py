@@ -36,7 +36,7 @@ class Exact(Section):
     seed: sections.Seed = Field(0, description="The first seed.")
     checkpoint: str = Field("", description="A backbone (.npz); if empty, one is pre-trained as `pretrain` says.")
     pretrain: Pretrain = Pretrain()
-    model: sections.Backbone = Field("digits", description="The ViT.")
+    model: sections.Backbone = Field("digits", description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16.")
     classes: sections.Classes = Field((5, 6, 7, 8, 9), description="Labels to fine-tune on, all if empty.")
     data: sections.Data = sections.Data()
     scale: sections.Scale = sections.Scale(range=16.0, mean=(0.305,), std=(0.376,))  # in pre-training, too
@@ -78,7 +78,7 @@ class Study(Section):
         description="What plans are compared.",
     )
     flops: float = Field(
-        0.0, ge=0, le=10**9, description="That planners with a budget come near to, in units of a slice; 0 is the lattice's."
+        0.0, ge=0, le=1e18, description="FLOPs per epoch that planners with a budget come near to; 0 is the lattice's."
     )
     streams: int = Field(200, ge=2, le=10**6, description="Of deletions, drawn at random.")
     deletions: Deletions = Field(100, description="The longest look ahead.")
@@ -91,7 +91,7 @@ class S3TStudy(Exact):
     seeds: int = Field(2, ge=1, le=10_000, description="Each with a partition, nodes and streams of its own.")
     shards: int = Field(3, ge=1, le=10_000, description="Parts of the data that are served together.")
     slices: int = Field(4, ge=1, le=MOST_SLICES, description="Parts of a shard that are trained one after another.")
-    budget: float = Field(0.0, ge=0, le=10**9, description="Of the store's planner; 0 is its default.")
+    budget: float = Field(0.0, ge=0, le=1e18, description="Of the store's planner; 0 is its default.")
     lanes: int = Field(16, ge=1, le=100_000, description="Nodes that an accelerator trains at once; a CPU takes two.")
     cache_bytes: sections.Bytes = Field(1 << 31, description="Device memory for frozen activations.")
     deletions: Deletions = Field(30, description="From the store, one after another.")

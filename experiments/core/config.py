@@ -134,7 +134,7 @@ def mistakes(error: pydantic.ValidationError, model: type[Section], values: Any)
             told[place.loc] = _unknown(place, model)
         elif entry["type"] == "missing":
             told.setdefault(place.loc, f"is missing: {_give(place)}")
-        elif place.of_key:
+        elif place.of_name:
             told.setdefault(place.loc, f"has no such name: {_give(place)}")
         else:
             advice = str(raised) if raised and not _says(place.metadata) else _give(place)
@@ -143,13 +143,17 @@ def mistakes(error: pydantic.ValidationError, model: type[Section], values: Any)
 
 
 class _Place(NamedTuple):
-    """Where a mistake is: its key, the type that is wanted there and the value that is there."""
+    """Where a mistake is: its key, the type that is wanted there and the value that is there.
+
+    names: the type of names, where the place is in a dict.  of_name: the mistake is the name itself.
+    """
 
     loc: Loc
     annotation: Any
     metadata: Sequence[Any]
     value: Any
-    of_key: bool = False
+    names: Any = None
+    of_name: bool = False
 
 
 def _follow(model: type[Section], values: Any, loc: Loc) -> _Place:
@@ -159,16 +163,15 @@ def _follow(model: type[Section], values: Any, loc: Loc) -> _Place:
         kind, metadata = _bare(place.annotation)
         value = place.value.get(part) if isinstance(place.value, dict) else None
         if part == "[key]":
-            keys = get_args(_bare(mapping)[0])[0]
-            return _Place(place.loc, *_bare(keys), place.loc[-1], of_key=True)
-        if _is_section(kind) and part not in kind.model_fields:
-            return _Place((*place.loc, part), kind, (), value)
+            return place._replace(annotation=place.names, metadata=(), of_name=True)
         if _is_section(kind):
-            info = kind.model_fields[str(part)]
+            info = kind.model_fields.get(str(part))
+            if info is None:
+                return _Place((*place.loc, part), kind, (), value)
             place = _Place((*place.loc, part), info.annotation, info.metadata, value)
         elif get_origin(kind) is dict:
-            mapping = place.annotation
-            place = _Place((*place.loc, part), get_args(kind)[1], (), value)
+            names, entries = get_args(kind)
+            place = _Place((*place.loc, part), entries, (), value, names)
         elif variant := next((one for one in get_args(kind) if _is_section(one) and part in _tags(one)), None):
             place = place._replace(annotation=variant, metadata=metadata)
         else:
@@ -184,7 +187,9 @@ def _unknown(place: _Place, model: type[Section]) -> str:
     if not nearest:
         every = [loc for loc, _ in fields(model)]
         nearest = [key(loc) for loc in every if difflib.SequenceMatcher(None, str(loc[-1]), name).ratio() > 0.8][:3]
-    advice = f"did you mean {either(nearest)}?" if nearest else f"{key(section)} has {', '.join(place.annotation.model_fields)}"
+    advice = (
+        f"did you mean {either(nearest)}?" if nearest else f"{key(section)} has {', '.join(place.annotation.model_fields)}"
+    )
     return f"is no key of this config: {advice}"
 
 
@@ -337,7 +342,7 @@ def describe(model: type[Section]) -> str:
     """A line for each field of a model: key, what it may be, default, and what it means."""
     defaults, lines = model().model_dump(), []
     for loc, info in fields(model):
-        default = defaults
+        default: Any = defaults
         for part in loc:
             default = default[part]
         words = expected(info.annotation, info.metadata)

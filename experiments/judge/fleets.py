@@ -24,6 +24,7 @@ import optax
 from experiments import models
 from experiments.comparison import judging, trainings
 from experiments.comparison.setup import Bench, revocable
+from experiments.configs.judge import ORACLES
 from experiments.core import fleet
 from experiments.data import datasets
 from experiments.judge import capacity
@@ -36,7 +37,6 @@ from unlearn.losses import correct
 
 REPEATS, SHADOWS, TUNING = "repeats", "shadows", "tuning"
 ROLES = (REPEATS, SHADOWS, TUNING)
-ORACLES = ("oracle", "heldout_oracle")
 PRIVATE = "dpsgd"
 
 
