@@ -27,9 +27,8 @@ MODELS = 6
 
 @functools.cache
 def case(name):
-    config = configs.get_config("digits")
-    config.exact.update({"models": MODELS, "asked": 6, "same": 4, "apart": 4})
-    config.full_lora.epochs, config.lanes = 2, 5
+    sizes = {"exact.models": MODELS, "exact.asked": 6, "exact.same": 4, "exact.apart": 4}
+    config = changed(configs.JudgeExact(), sizes | {"full_lora.epochs": 2, "lanes": 5})
     source = stacks.source()
     x, y = source.fetch(source.ids)
     bench = types.SimpleNamespace(config=config, source=source, x=x[:5], y=y[:5], held=3)
