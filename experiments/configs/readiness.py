@@ -13,14 +13,14 @@ are dicts, given as a whole: `--config.model.options='{"widths": (64,)}'`, `--co
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import ml_collections
 import pydantic
 from pydantic import AfterValidator, Field, model_validator
 
 from experiments.core import sections
-from experiments.core.config import Loc, Section, Wrong, as_config, mistakes
+from experiments.core.config import Loc, Says, Section, Wrong, as_config, mistakes
 from experiments.core.errors import ConfigError
 
 Training = Literal["oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness"]
@@ -33,6 +33,9 @@ def _has_needed(trainings: tuple[Training, ...]) -> tuple[Training, ...]:
     if len(set(trainings)) < len(trainings):
         raise ValueError("give each once")
     return trainings
+
+
+Overrides = Annotated[dict[str, sections.Option], Says("a dict of overrides of readiness")]
 
 
 class Comparison(Section):
@@ -62,7 +65,7 @@ class Comparison(Section):
         },
         description="What readiness leaves unset, by forget.setting.",
     )
-    variants: dict[str, dict[str, Any]] = Field(
+    variants: dict[str, Overrides] = Field(
         {}, description="Overrides of readiness by name, each trained beside the default, as in {'raw': {'form': 'raw'}}."
     )
     reweight: sections.Reweights = sections.Reweights()
@@ -90,7 +93,7 @@ class Comparison(Section):
             try:
                 self._check_rehearsal(sections.Readiness.model_validate(values), at, told)
             except pydantic.ValidationError as error:
-                told += [((*at, *loc), sentence) for loc, sentence in mistakes(error, sections.Readiness, values)]
+                told += mistakes(error, sections.Readiness, values, at)
         if told:
             raise Wrong(*told)
         return self

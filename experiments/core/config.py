@@ -117,27 +117,29 @@ def _missing(model: type[Section], values: Any, at: Loc = ()) -> Iterator[Loc]:
 # --- Mistakes ---------------------------------------------------------------------------------------------------------
 
 
-def mistakes(error: pydantic.ValidationError, model: type[Section], values: Any) -> list[tuple[Loc, str]]:
+def mistakes(error: pydantic.ValidationError, model: type[Section], values: Any, at: Loc = ()) -> list[tuple[Loc, str]]:
     """(key, sentence) of each mistake, one for a key, in words of our own.
 
     Args:
       values: that the model was made of.
+      at: where they stand in the config.
     """
     told: dict[Loc, str] = {}
     for entry in error.errors(include_url=False):
-        place = _follow(model, values, entry["loc"])
+        place = _follow(_Place(at, model, (), values), entry["loc"])
         raised = entry.get("ctx", {}).get("error")
         if isinstance(raised, Wrong):
             for loc, sentence in raised.mistakes:
                 told.setdefault((*place.loc, *loc), sentence)
         elif entry["type"] == "extra_forbidden":
-            told[place.loc] = _unknown(place, model)
+            told[place.loc] = _unknown(place, [loc for loc, _ in fields(model, at)])
         elif entry["type"] == "missing":
             told.setdefault(place.loc, f"is missing: {_give(place)}")
         elif place.of_name:
             told.setdefault(place.loc, f"has no such name: {_give(place)}")
         else:
-            advice = str(raised) if raised and not _says(place.metadata) else _give(place)
+            says = _says([*place.metadata, *_bare(place.annotation)[1]])
+            advice = str(raised) if raised and not says else _give(place)
             told.setdefault(place.loc, f"is {shown(place.value)}: {advice}")
     return list(told.items())
 
@@ -156,9 +158,8 @@ class _Place(NamedTuple):
     of_name: bool = False
 
 
-def _follow(model: type[Section], values: Any, loc: Loc) -> _Place:
-    """The place of a loc of pydantic's, in which the tags of unions and the entries of tuples are left out."""
-    place = _Place((), model, (), values)
+def _follow(place: _Place, loc: Loc) -> _Place:
+    """The place at a loc of pydantic's from a place on; tags of unions and entries of tuples are left out."""
     for part in loc:
         kind, metadata = _bare(place.annotation)
         value = place.value.get(part) if isinstance(place.value, dict) else None
@@ -179,13 +180,12 @@ def _follow(model: type[Section], values: Any, loc: Loc) -> _Place:
     return place
 
 
-def _unknown(place: _Place, model: type[Section]) -> str:
-    """That a key is unknown, and the nearest there are: of its section, else of any."""
+def _unknown(place: _Place, every: list[Loc]) -> str:
+    """That a key is unknown, and the nearest there are: of its section, else of every key."""
     name, section = str(place.loc[-1]), place.loc[:-1]
     near = difflib.get_close_matches(name, list(place.annotation.model_fields), n=3)
     nearest = [key((*section, other)) for other in near]
     if not nearest:
-        every = [loc for loc, _ in fields(model)]
         nearest = [key(loc) for loc in every if difflib.SequenceMatcher(None, str(loc[-1]), name).ratio() > 0.8][:3]
     advice = (
         f"did you mean {either(nearest)}?" if nearest else f"{key(section)} has {', '.join(place.annotation.model_fields)}"

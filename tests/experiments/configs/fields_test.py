@@ -1,4 +1,4 @@
-"""Every field of every config: what lies outside its range is one line that names its key, and what lies inside is taken."""
+"""Every field of every config: outside its range a value is one line that names the key, and inside it is taken."""
 
 import json
 import math
@@ -70,7 +70,9 @@ def refusals(run, values):
 def outside(kind, low, high):
     """Values that a number may not have."""
     below = {"max_value": low.value, "exclude_max": low.taken} if kind is float else {"max_value": low.value - low.taken}
-    above = {"min_value": high.value, "exclude_min": high.taken} if kind is float else {"min_value": high.value + high.taken}
+    above = (
+        {"min_value": high.value, "exclude_min": high.taken} if kind is float else {"min_value": high.value + high.taken}
+    )
     draw = st.floats if kind is float else st.integers
     never = [NAN, INFINITY, -INFINITY, 2**64, -(2**64), True, "3", (1,), {}, *([low.value + 0.5] if kind is int else [])]
     return st.one_of(draw(**below), draw(**above), st.sampled_from(never))
@@ -99,11 +101,13 @@ def test_a_number_outside_its_range_is_one_line_that_names_its_key(data):
 @given(st.data())
 def test_a_number_inside_its_range_is_taken(data):
     """By its field; rules of the run may ask for more."""
-    run, loc, info, kind, low, high = data.draw(st.sampled_from(NUMBERS))
+    _, loc, info, kind, low, high = data.draw(st.sampled_from(NUMBERS))
     value = data.draw(inside(kind, low, high))
     if loc == ("data", "score_examples") and 0 < value < FOLDS:
         return  # 0 is all
-    field = TypeAdapter(Annotated[info.annotation, info.description, *info.metadata], config={"strict": True, "allow_inf_nan": False})
+    field = TypeAdapter(
+        Annotated[info.annotation, info.description, *info.metadata], config={"strict": True, "allow_inf_nan": False}
+    )
     assert field.validate_python(value) == value
 
 
