@@ -47,8 +47,10 @@ class Run(Section):
     name: str = "digits"
     train: Train = Train(steps=20)
     rates: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((0.1, 0.2), min_length=1)
-    figures: dict[str, Annotated[Circle | Box, Field(discriminator="shape")]] = {"a": Circle(shape="circle", radius=1.0)}
-    weights: dict[Literal["left", "right"], float] = {}
+    figures: dict[str, Annotated[Circle | Box, Field(discriminator="shape")]] = Field(
+        {"a": Circle(shape="circle", radius=1.0)}
+    )
+    weights: dict[Literal["left", "right"], float] = Field({})
     quick: bool = False
 
 
@@ -102,9 +104,11 @@ def told(path, value):
         ("weights", D({"left": "1"}), "config.weights.left is '1': give a number"),
         ("weights", 3, "config.weights is 3: give a dict by left or right, each a number"),
         ("figures", D({3: D({"shape": "box", "sides": (1,)})}), "config.figures[3] has no such name: give a text"),
-        ("figures.a", D({"shape": "circle", "radius": 11.0}), "config.figures.a.radius is 11.0: give a number above 0 and up to 10"),
+        ("figures.a", D({"shape": "circle", "radius": 11.0}),
+         "config.figures.a.radius is 11.0: give a number above 0 and up to 10"),
         ("figures.a", D({"shape": "circle"}), "config.figures.a.radius is missing: give a number above 0 and up to 10"),
-        ("figures.a", D({"shape": "box", "sides": (1,), "r": 2}), "config.figures.a.r is no key of this config: config.figures.a has shape, sides"),
+        ("figures.a", D({"shape": "box", "sides": (1,), "r": 2}),
+         "config.figures.a.r is no key of this config: config.figures.a has shape, sides"),
         (
             "figures.a",
             D({"shape": "ball"}),

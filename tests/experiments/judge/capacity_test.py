@@ -12,8 +12,8 @@ import pytest
 
 from experiments.comparison import trainings
 from experiments.configs import judge as configs
-from experiments.core.config import validated
 from experiments.core import fleet, workdirs
+from experiments.core.config import validated
 from experiments.judge import capacity, fleets, run
 from experiments.judge.fleets import REPEATS
 from tests.helpers import tiny
