@@ -14,7 +14,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.core.errors import UserError, line
+from experiments.core.errors import ConfigError, UserError, line
 
 RUNNERS = {  # name -> what runs it, what reports it, and which settings make its programs large
     "readiness": (
@@ -35,8 +35,9 @@ INTERRUPTED = 130  # exit status, as a shell has it
 
 
 def fail(error: object) -> int:
-    """Say what is wrong in one line; exit status 2."""
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    """Say what is wrong, each mistake in one line; exit status 2."""
+    for mistake in error.mistakes if isinstance(error, ConfigError) else (error,):
+        print("error: " + " ".join(str(mistake).split()), file=sys.stderr)
     return 2
 
 

@@ -169,11 +169,12 @@ def wall(names: list[str], size: int, seconds: float) -> None:
 def schedule(seconds: float) -> None:
     """What the shipped schedule adds to an epoch: a quarter batch rehearsed on every fourth step."""
     print("\nAn epoch with rehearsals on the shipped schedule, over one without")
-    digits, synthetic = (setup.resolved(configs.get_config("digits")) for _ in range(2))
-    synthetic.model.options = {"widths": (256, 256)}
+    digits, synthetic = (configs.get_config("digits") for _ in range(2))
+    synthetic.model.options.widths = (256, 256)
     synthetic.train.batch_size, synthetic.seeds = 128, 3
-    for name, config, dataset in (("digits", digits, datasets.load(digits.data)), ("28x28", synthetic, noise_set())):
-        config.train.steps = max(1, len(dataset.train.id) // config.train.batch_size)
+    for name, given, dataset in (("digits", digits, datasets.load(digits.data)), ("28x28", synthetic, noise_set())):
+        given.train.steps = max(1, len(dataset.train.id) // given.train.batch_size)
+        config = setup.resolved(given)
         with tempfile.TemporaryDirectory() as folder:
             here = setup.set_up(config, workdirs.Workdir(folder), dataset)
         rehearsal = trainings.plan(here)[0]

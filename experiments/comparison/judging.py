@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import models
-from experiments.comparison.setup import Bench, Config, Fleet, find, request_keys
-from experiments.core import environment, fleet
+from experiments.comparison.setup import Bench, Fleet, find, request_keys
+from experiments.core import environment, fleet, sections
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import ORACLES, Row, rows_from
 from experiments.data import datasets
@@ -159,11 +159,10 @@ def _update_flops(bench: Bench, params: Any, name: str, setting: requests.Settin
 
 def options(bench: Bench, name: str) -> dict[str, Any]:
     """What the config sets of an algorithm's options."""
-    chosen = bench.config.request.options
-    return chosen[name].to_dict() if name in chosen else {}
+    return dict(bench.config.request.options.get(name, {}))
 
 
-def _setting(config: Config, learning_rate: float, clip: float) -> requests.Setting:
+def _setting(config: sections.Request, learning_rate: float, clip: float) -> requests.Setting:
     return requests.Setting(learning_rate, clip, config.max_steps, config.batch_size)
 
 

@@ -7,16 +7,18 @@ same call resumes after a kill and ends with the same bytes.
 
 from __future__ import annotations
 
+import ml_collections
+
 from experiments.comparison import judging, trainings
-from experiments.comparison.checks import check
-from experiments.comparison.setup import Config, resolved, set_up
+from experiments.comparison.setup import resolved, set_up
+from experiments.configs.readiness import Comparison
 from experiments.core import workdirs
 from experiments.core.errors import blame_user
 from experiments.core.results import Run
 from experiments.data import datasets
 
 
-def run(config: Config, workdir: str, command: str = "") -> Run:
+def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: str = "") -> Run:
     """Run or resume the comparison that `config` describes; a finished workdir is read back instead.
 
     Returns:
@@ -27,12 +29,11 @@ def run(config: Config, workdir: str, command: str = "") -> Run:
     """
     with blame_user():
         config = resolved(config)
-        check(config)
         folder = workdirs.Workdir(workdir)
-        if found := folder.finished(config.to_dict()):
+        if found := folder.finished(config.model_dump()):
             return found
         bench = set_up(config, folder, datasets.load(config.data))
         rehearsals = trainings.plan(bench)
-    with folder.claimed(config.to_dict()):  # only now: a mistake in the config must not bind the folder to it
+    with folder.claimed(config.model_dump()):  # only now: a mistake in the config must not bind the folder to it
         fleets = trainings.train_all(bench, rehearsals)
         return folder.finish(command, judging.judge(bench, fleets))

@@ -11,16 +11,15 @@ import numpy as np
 
 from experiments import models
 from experiments.comparison import checks
-from experiments.configs import readiness
-from experiments.core import execution, fleet, keys, workdirs
+from experiments.configs.readiness import Comparison
+from experiments.core import execution, fleet, keys, sections, workdirs
+from experiments.core.config import validated
 from experiments.core.errors import UserError, line
 from experiments.core.keys import Hash, Purpose
-from experiments.data import datasets
+from experiments.data import datasets, sizes
 from experiments.scoring import requests
 from experiments.scoring.evaluation import Sets
 from experiments.training import loop
-
-Config = ml_collections.ConfigDict
 
 
 class Bench(NamedTuple):
@@ -31,7 +30,7 @@ class Bench(NamedTuple):
     train: the training split as one Batch, on the device; if it is streamed, on the host with Images.
     """
 
-    config: Config
+    config: Comparison
     workdir: workdirs.Workdir
     dataset: datasets.Dataset
     forget: np.ndarray
@@ -54,26 +53,18 @@ class Fleet(NamedTuple):
     facts: dict[str, Any]
 
 
-def resolved(config: Config, like: Config | None = None) -> Config:
-    """The config with everything that readiness leaves unset filled in, as suits the kind of request.
-
-    Args:
-      like: has the keys and types that are allowed; the readiness comparison's if None.
+def resolved(config: ml_collections.ConfigDict | Comparison) -> Comparison:
+    """The door: the validated config, with what readiness leaves unset filled in as suits the kind of request.
 
     Raises:
-      UserError: keys or types that are not the config file's.
+      ConfigError: one line for each mistake.
     """
-    like = like or readiness.defaults()
-    checks.check_keys(config, like)
-    checks.check_suited(config, like)
-    config = config.copy_and_resolve_references().unlock()  # a variant may give its algorithm options of its own
-    for name, value in config.suited.get(config.forget.setting, {}).items():
-        if config.readiness[name] is None:
-            config.readiness[name] = value
-    return config
+    made = validated(Comparison, config).resolved()
+    checks.check_options(made)
+    return made
 
 
-def set_up(config: Config, folder: workdirs.Workdir, dataset: datasets.Dataset, ids: np.ndarray | None = None) -> Bench:
+def set_up(config: Comparison, folder: workdirs.Workdir, dataset: datasets.Dataset, ids: np.ndarray | None = None) -> Bench:
     """Resolve who is forgotten, who is scored, the model and the devices.
 
     Args:
@@ -82,7 +73,7 @@ def set_up(config: Config, folder: workdirs.Workdir, dataset: datasets.Dataset, 
     Raises:
       UserError (DataError among them): a model, ids or sets of examples that will not do; one line that says what to do.
     """
-    checks.check_splits(dataset, config.train.batch_size)
+    sizes.check_splits(dataset, config.train.batch_size)
     named = _forget_ids(config, dataset, config.forget.target) if ids is None else ids
     forget = datasets.check_ids(dataset, named)
     module = _model(config.model, dataset)
@@ -98,9 +89,9 @@ def set_up(config: Config, folder: workdirs.Workdir, dataset: datasets.Dataset, 
     return bench
 
 
-def _model(config: Config, dataset: datasets.Dataset) -> Any:
+def _model(config: sections.Model, dataset: datasets.Dataset) -> Any:
     """The module, which has seen an image."""
-    options, image = config.options.to_dict(), dataset.train.x[:1]
+    options, image = config.options, dataset.train.x[:1]
     module = models.build(config.name, options, dataset.classes)
     try:
         module.init(keys.unused(), jnp.asarray(image))
@@ -121,11 +112,11 @@ def revocable(bench: Bench) -> np.ndarray:
     return datasets.check_ids(dataset, datasets.revocable_ids(dataset, told, config.readiness.noise, config.forget.seed))
 
 
-def _forget_ids(config: Config, dataset: datasets.Dataset, target: int) -> np.ndarray:
+def _forget_ids(config: Comparison, dataset: datasets.Dataset, target: int) -> np.ndarray:
     return datasets.forget_ids(dataset, config.forget.setting, target, config.forget.fraction, config.forget.seed)
 
 
-def _sets(config: Config, dataset: datasets.Dataset, asked: dict[str, np.ndarray]) -> Sets:
+def _sets(config: Comparison, dataset: datasets.Dataset, asked: dict[str, np.ndarray]) -> Sets:
     most = config.data.score_examples
     kept = np.flatnonzero(~np.isin(dataset.train.id, asked["id"]))
     if most:

@@ -46,11 +46,8 @@ def plan(bench: Bench) -> list[Rehearsal]:
     config = bench.config
     plain = plain_way(bench, config.train.steps)
     rehearsals = []
-    variants = {"default": {}, **config.variants.to_dict()} if "readiness" in config.trainings else {}
-    for name, overrides in variants.items():
-        changed = config.copy_and_resolve_references()
-        changed.readiness.update(overrides)
-        varied = bench._replace(config=changed)
+    for name in ("default", *config.variants) if "readiness" in config.trainings else ():
+        varied = bench._replace(config=config.variant(name))
         alone = varied._replace(devices=execution.make("jit", jax.local_devices()[:1]))  # counted outside any pmap
         ways = (plain._replace(rehearsing=_rehearsing(*how)) for how in ((varied, bench.loops), (alone, True)))
         rehearsals.append(Rehearsal(name, *ways, _pools(varied)))
@@ -187,7 +184,7 @@ def _rehearsing(bench: Bench, unroll: bool) -> loop.Rehearsing:
         if config.normalise:
             optimizer = optax.chain(normalised(), optimizer)
         return ALGORITHMS[config.algorithm](
-            model, optimizer, mean=bench.devices.mean, grad=order, **config.algorithm_options.to_dict()
+            model, optimizer, mean=bench.devices.mean, grad=order, **config.algorithm_options
         )
 
     relearner = None
@@ -234,11 +231,6 @@ def _pools(bench: Bench) -> Any:
         "nearest_examples": lambda mask: nearest_examples(split.x, mask, int(mask.sum())),
     }
     recovery = config.recovery if config.resistance else "stable"  # no other term draws from it
-    if recovery != "stable" and bench.config.data.stream:
-        raise ValueError(
-            f"readiness.recovery {recovery!r} compares all images, and data.stream leaves them on disk: "
-            "set --config.readiness.recovery=stable"
-        )
     return make_pools(groups, np.stack([choose[recovery](mask) for mask in groups]))
 
 

@@ -28,8 +28,14 @@ OTHER = "put a copy of config.json back, or use an empty --workdir"
 class Workdir:
     """A folder that one config owns; all its files are written whole or not at all."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], retired: Mapping[str, Any] | None = None) -> None:
+        """The folder at a path.
+
+        Args:
+          retired: what the config.json of an older version may have beside the keys of the config, by dotted key.
+        """
         self.path = Path(path)
+        self.retired = {f"config.{key}": value for key, value in (retired or {}).items()}
 
     def finished(self, config: dict[str, Any]) -> Run | None:
         """results.json if the run of this config has finished.
@@ -69,11 +75,18 @@ class Workdir:
             if left:
                 raise WorkdirError(f"{self.path} has {left[0]} but no config.json to tell of which run: {OTHER}")
             return False
-        differing = sorted(differences(read_json(file, dict, OTHER), json.loads(dumps(config))))
+        old, new = read_json(file, dict, OTHER), json.loads(dumps(config))
+        differing = [key for key in sorted(differences(old, new)) if not self._is_retired(key, old, new)]
         if differing:
             names = ", ".join(differing[:3])
             raise WorkdirError(f"{self.path} holds a run with another config ({names} differ): use an empty --workdir")
         return True
+
+    def _is_retired(self, key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        """Whether a key is one that a version before this had, with the one value that it could have."""
+        if key not in self.retired or _at(key, new) is not None:
+            return False
+        return dumps(_at(key, old)) == dumps(self.retired[key])
 
     def _lock(self, file: IO[str]) -> None:
         """Lock an open file until it is closed or the process ends, however it ends; the first process does so for all."""
@@ -192,3 +205,10 @@ def differences(old: Any, new: Any, prefix: str = "config") -> Iterator[str]:
             yield from differences(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name)
     elif old != new:
         yield prefix
+
+
+def _at(key: str, config: Any) -> Any:
+    """The value at a key that `differences` names; None if there is none."""
+    for part in key.split(".")[1:]:
+        config = config.get(part) if isinstance(config, dict) else None
+    return config

@@ -14,11 +14,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import ml_collections
 import numpy as np
 
 from experiments.core.keys import Hash
-from experiments.data.readers import DECODE_AT_ONCE, DataError, Source, open_source, several_sizes
+from experiments.core.sections import Data
+from experiments.data.readers import DECODE_AT_ONCE, DataError, Source, is_streamed, open_source, several_sizes
 
 Array = np.ndarray
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Images:
         return standardise(self.read(self.id[positions])[0], self.scale)
 
 
-def load(config: ml_collections.ConfigDict) -> Dataset:
+def load(config: Data) -> Dataset:
     """A data set in memory, or one whose training images stay on disk.
 
     The images are standardised with the moments of the training split this returns. They are taken before any forget set
@@ -102,11 +102,11 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     Raises:
       DataError: the name, the files or the numbers will not do.
     """
-    if config.stream and config.cache_dir:
+    if is_streamed(config) and config.cache_dir:
         raise DataError("data.cache_dir keeps all images decoded, data.stream none: set one of them alone")
     source, ids = raw(config)
     own, fixed = ids["train"], _fixed(config)
-    if config.stream:
+    if is_streamed(config):
         labels, found, shape = _survey(source, own, config.name)
         scale = fixed or found
         train = Split(Images(source.read, own, scale, (len(own), *shape)), labels, own)
@@ -124,7 +124,7 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
     return Dataset(config.name, train, held_out("validation"), held_out("test"), source.classes)
 
 
-def raw(config: ml_collections.ConfigDict) -> tuple[Source, dict[str, Array]]:
+def raw(config: Data) -> tuple[Source, dict[str, Array]]:
     """A data set before anything is computed from its images, and the ids of each split, increasing; see `load`."""
     source = open_source(config)
     return source, _assign(source, config.name, config.validation_fraction, config.train_size)
@@ -326,12 +326,12 @@ def standardise(images: Array, scale: Moments) -> Array:
     return result
 
 
-def _fixed(config: ml_collections.ConfigDict) -> Moments | None:
+def _fixed(config: Data) -> Moments | None:
     """The constants that a config standardises by, for models on which no example may leave a trace by its moments."""
     scale = getattr(config, "scale", None)
     if not scale:
         return None
-    return Moments(*(np.asarray(scale[name], np.float32) * np.float32(scale.range) for name in ("mean", "std")))
+    return Moments(*(np.asarray(moment, np.float32) * np.float32(scale.range) for moment in (scale.mean, scale.std)))
 
 
 def _assign(source: Source, name: str, validation_fraction: float, train_size: int) -> dict[str, Array]:

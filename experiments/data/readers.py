@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_collections
 import numpy as np
 from absl import logging
 
 from experiments.core import files
 from experiments.core.errors import UserError, WorkdirError
+from experiments.core.sections import Data
 
 Array = np.ndarray
 
@@ -44,7 +44,7 @@ class Source(NamedTuple):
     classes: int
 
 
-def open_source(config: ml_collections.ConfigDict) -> Source:
+def open_source(config: Data) -> Source:
     """The data set that a config names: read from disk as it is asked for if `stream`, else all of it in memory.
 
     Raises:
@@ -52,9 +52,14 @@ def open_source(config: ml_collections.ConfigDict) -> Source:
     """
     if config.name == "digits":
         return _digits()
-    if config.stream:
+    if is_streamed(config):
         return _prepared(config.name, _data_dir(config.data_dir))
     return _decoded(config.name, config.data_dir, config.cache_dir)
+
+
+def is_streamed(config: Data) -> bool:
+    """Whether the training images are to stay on disk, which only some runs can do."""
+    return getattr(config, "stream", False)
 
 
 def _digits() -> Source:

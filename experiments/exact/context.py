@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from experiments.configs.s3t import Exact, S3TStudy
 from experiments.core import environment, keys, workdirs
+from experiments.core.config import validated
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
-from experiments.exact import baselines, building, factory, study
+from experiments.exact import baselines, building, factory
 from experiments.pretrain import run
 from s3t.plans import partition, planners, structure
 from s3t.plans.partition import Places
@@ -27,25 +29,9 @@ from s3t.training.source import Source
 from s3t.training.stages import Job, Slices, Trained
 from unlearn.losses import correct
 
-Config = ml_collections.ConfigDict
 Nodes = dict[Job, Trained]
 
 FACTORY = "experiments.exact.factory:make"
-LEAST = (
-    ("seeds", 1),
-    ("shards", 1),
-    ("slices", 1),
-    ("deletions", 0),
-    ("train.epochs", 1),
-    ("train.batch_size", 1),
-    ("full_lora.epochs", 1),
-    ("lora.rank", 1),
-    ("lanes", 1),
-    ("lane_bytes", 0),
-    ("cache_bytes", 0),
-    ("study.streams", 2),
-    ("study.deletions", 0),
-)
 
 
 class Bench(NamedTuple):
@@ -56,7 +42,7 @@ class Bench(NamedTuple):
     x, y: validation and test examples, `held` of them for validation, which come first.
     """
 
-    config: Config
+    config: Exact
     workdir: workdirs.Workdir
     source: Source
     arguments: dict[str, Any]
@@ -75,53 +61,18 @@ class Build(NamedTuple):
     places: Places
 
 
-def resolved(config: Config) -> Config:
-    """The config with the data's folders and scale handed on to pre-training."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        for name in ("data_dir", "cache_dir"):
-            config.pretrain.data[name] = config.pretrain.data[name] or config.data[name]
-        config.pretrain.data.scale = config.scale
-    return config
-
-
-def check(config: Config) -> None:
-    """Refuse what cannot be run before anything is computed or written.
+def resolved(config: ml_collections.ConfigDict | S3TStudy) -> S3TStudy:
+    """The door: the validated config, with the data's folders and scale handed on to pre-training.
 
     Raises:
-      ValueError: one line that says what to do.
+      ValueError (ConfigError among them): one line for each mistake.
     """
-    for name, least in LEAST:
-        value = config
-        for part in name.split("."):
-            value = value[part]
-        if value < least:
-            raise ValueError(f"{name} is {value}: set --config.{name} to {least} or more")
-    for name in (config.planner, *config.study.planners):
-        if name not in planners.PLANNERS:
-            raise ValueError(f"planner {name!r} is unknown; choose from {', '.join(planners.PLANNERS)}")
-    if not config.study.planners:
-        raise ValueError("study.planners is empty: name at least one, as in --config.study.planners='(\"lattice\",)'")
-    if config.slices > study.MOST_SLICES:
-        raise ValueError(f"slices is {config.slices}: the study takes at most {study.MOST_SLICES}")
-    if any(k < 0 for k in config.retrain_after):
-        raise ValueError(f"retrain_after is {tuple(config.retrain_after)}: give numbers of deletions from 0 up")
-    chosen_plan(config)
-    if not config.checkpoint:
-        check_pretraining(config)
+    made = validated(S3TStudy, config).resolved()
+    chosen_plan(made)  # refused if its planner cannot make it
+    return made
 
 
-def check_pretraining(config: Config) -> None:
-    """A backbone that has seen an example cannot unlearn it."""
-    seen = config.pretrain
-    if seen.model != config.model:
-        raise ValueError(f"pretrain.model is {seen.model!r}, model {config.model!r}: set both to the same ViT")
-    apart = seen.classes and config.classes and not set(seen.classes) & set(config.classes)
-    if seen.data.name == config.data.name and not apart:
-        raise ValueError("the backbone would be pre-trained on examples that s3t is to unlearn: set pretrain.classes apart")
-
-
-def look(config: Config) -> Source:
+def look(config: S3TStudy) -> Source:
     """The data, with the given backbone or, until one is pre-trained, a random one; they are refused if they will not do.
 
     Raises:
@@ -133,7 +84,7 @@ def look(config: Config) -> Source:
     return source
 
 
-def check_source(config: Config, source: Source) -> None:
+def check_source(config: Exact, source: Source) -> None:
     """Refuse adapters that hit no layer, and what the backbone cannot be pre-trained on.
 
     Raises:
@@ -142,15 +93,16 @@ def check_source(config: Config, source: Source) -> None:
     healing.check_trainable(source, keys.unused())  # the targets of the adapters are layers
     if not config.checkpoint:
         try:
-            run.check(config.pretrain)
             run.look(config.pretrain)
         except ValueError as error:
             raise ValueError(f"pretrain: {error}") from error
 
 
-def arguments_of(config: Config) -> dict[str, Any]:
+def arguments_of(config: Exact) -> dict[str, Any]:
     """What the factory is called with beside its hyper-parameters."""
-    return {name: config.data[name] for name in ("data_dir", "cache_dir")} | {
+    return {
+        "data_dir": config.data.data_dir,
+        "cache_dir": config.data.cache_dir,
         "checkpoint": config.checkpoint,
         "most_lanes": config.lanes,
         "lane_bytes": config.lane_bytes,
@@ -158,7 +110,7 @@ def arguments_of(config: Config) -> dict[str, Any]:
     }
 
 
-def set_up(config: Config, folder: workdirs.Workdir, source: Source) -> Bench:
+def set_up(config: Exact, folder: workdirs.Workdir, source: Source) -> Bench:
     """What all stages share, with a backbone that is pre-trained here if none is given.
 
     Args:
@@ -174,12 +126,13 @@ def set_up(config: Config, folder: workdirs.Workdir, source: Source) -> Bench:
     return Bench(config, folder, source, arguments, np.concatenate([x, test_x]), np.concatenate([y, test_y]), len(y))
 
 
-def hyper(config: Config) -> dict[str, Any]:
+def hyper(config: Exact) -> dict[str, Any]:
     """What the factory calls hyper-parameters: all that decides the bytes of nodes."""
     return {
         "dataset": config.data.name,
         "classes": list(config.classes),
-        **{name: config.data[name] for name in ("train_size", "validation_fraction")},
+        "train_size": config.data.train_size,
+        "validation_fraction": config.data.validation_fraction,
         "range": config.scale.range,
         "mean": list(config.scale.mean),
         "std": list(config.scale.std),
@@ -188,11 +141,11 @@ def hyper(config: Config) -> dict[str, Any]:
         "alpha": config.lora.alpha,
         "rank_stabilised": config.lora.rank_stabilised,
         "targets": list(config.lora.targets),
-        **config.train.to_dict(),
+        **config.train.model_dump(),
     }
 
 
-def _check_sizes(config: Config, source: Source) -> None:
+def _check_sizes(config: S3TStudy, source: Source) -> None:
     longest = max(config.deletions, *config.retrain_after, 0)
     if longest >= len(source.ids):
         raise ValueError(f"{longest} deletions are asked of {len(source.ids)} training examples: ask for fewer")
@@ -204,17 +157,17 @@ def _check_sizes(config: Config, source: Source) -> None:
             raise ValueError(f"with seed {seed} a slice has no example: set shards or slices lower")
 
 
-def seeds(config: Config) -> range:
+def seeds(config: S3TStudy) -> range:
     """The seeds of the run; the first one's store is kept and deleted from."""
     return range(config.seed, config.seed + config.seeds)
 
 
-def chosen_plan(config: Config) -> Plan:
+def chosen_plan(config: S3TStudy) -> Plan:
     """The plan of the store."""
     return planners.PLANNERS[config.planner](config.slices, config.budget or None, None)
 
 
-def budget_flops(config: Config) -> float:
+def budget_flops(config: S3TStudy) -> float:
     """What planners with a budget should come near to."""
     return config.study.flops or structure.flops(planners.lattice(config.slices))
 
@@ -328,7 +281,7 @@ def logits_of(bench: Bench, build: Build, nodes: Nodes, job: Job) -> np.ndarray:
 
 def absolute(bench: Bench, units: float, part: str = "train") -> float:
     """FLOPs of a training whose every shard costs so many units (see `plan.node_flops`) per epoch."""
-    return units * bench.config[part].epochs * len(bench.source.ids) * _forward_flops(bench)
+    return units * getattr(bench.config, part).epochs * len(bench.source.ids) * _forward_flops(bench)
 
 
 def _forward_flops(bench: Bench) -> float:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from absl import logging
 
 from experiments.core import keys
 from experiments.core.keys import Purpose
+from experiments.core.sections import StreamedData
 from experiments.data import datasets
 from experiments.exact import building, placement
 from experiments.models import vits
@@ -187,7 +187,7 @@ def _check(whose: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> 
 def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, int]:
     """(name of a split -> its ids and fetch, number of classes)."""
     sizes = {name: hyper[name] for name in ("train_size", "validation_fraction")}
-    source, splits = datasets.raw(ml_collections.ConfigDict({"name": hyper["dataset"], **sizes, **places}))
+    source, splits = datasets.raw(StreamedData.model_construct(name=hyper["dataset"], **sizes, **places))  # checked above
     number = np.arange(source.classes, dtype=np.int32)
     if classes := hyper["classes"]:
         if len(set(classes)) < len(classes) or not set(classes) <= set(range(source.classes)):

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_collections
 import numpy as np
 
-from experiments.comparison import checks
-from experiments.configs import s3t
+from experiments.configs.s3t import S3TStudy
 from experiments.core import environment, keys, workdirs
 from experiments.core.errors import UserError, blame_user
 from experiments.core.files import read_arrays, unreadable, write_arrays
@@ -23,7 +23,7 @@ from experiments.core.keys import Purpose
 from experiments.core.results import Row, Run
 from experiments.core.workdirs import AGAIN
 from experiments.exact import baselines, context, node_files, report, study
-from experiments.exact.context import Bench, Build, Config
+from experiments.exact.context import Bench, Build
 from s3t.plans import planners, simulate, structure
 from s3t.plans.structure import Plan
 from s3t.service import ensemble, healing, inputs, verify
@@ -35,7 +35,7 @@ from s3t.training.stages import Job, counts
 NOBODY = np.zeros(0, np.int64)  # who is left out of a training
 
 
-def run(config: Config, workdir: str, command: str = "") -> Run:
+def run(config: ml_collections.ConfigDict | S3TStudy, workdir: str, command: str = "") -> Run:
     """Run or resume what `config` describes; a finished workdir is read back instead.
 
     Returns:
@@ -45,15 +45,12 @@ def run(config: Config, workdir: str, command: str = "") -> Run:
       UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        checks.check_keys(config, s3t.get_config())
         config = context.resolved(config)
-        checks.check_values(config)
-        context.check(config)
-        folder = workdirs.Workdir(workdir)
-        if found := folder.finished(config.to_dict()):
+        folder = workdirs.Workdir(workdir, config.retired)
+        if found := folder.finished(config.model_dump()):
             return found
         source = context.look(config)
-    with folder.claimed(config.to_dict()):
+    with folder.claimed(config.model_dump()):
         bench = context.set_up(config, folder, source)
         built = _build_store(bench)
         rows: list[Row] = []

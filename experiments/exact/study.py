@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.configs.s3t import MOST_SLICES
 from s3t.plans import planners, simulate, structure
 from s3t.plans.simulate import Estimate
 from s3t.plans.structure import Node, Plan
@@ -19,7 +20,6 @@ from s3t.service import ensemble
 
 Logits = Mapping[tuple[int, Node], np.ndarray]  # (shard, node) -> [examples, classes]
 
-MOST_SLICES = 8  # of a study: 2^L answers of every shard are held at once
 AT_ONCE = 1 << 26  # logits that an ensemble of states holds at once
 SIZED = ("cyclic", "bms", "conditional", "random")  # planners whose budget is a number of sequences
 

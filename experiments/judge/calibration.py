@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.configs.judge import POOLED
 from experiments.core.errors import line
 from experiments.core.results import Estimate
 from experiments.judge.metrics import Kept, Labels, margins_of, some_shadows
@@ -19,7 +20,6 @@ from unlearn.metrics import lira, rates, scores
 from unlearn.metrics.intervals import jackknife
 
 LEVEL = 0.9
-POOLED = "pooled"  # the mean over forget sets, beside them
 
 
 class Group(NamedTuple):

@@ -23,6 +23,7 @@ import optax
 from experiments import models
 from experiments.comparison import judging, trainings
 from experiments.comparison.setup import Bench, revocable
+from experiments.configs.judge import ORACLES
 from experiments.core import fleet, keys
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
@@ -37,7 +38,6 @@ from unlearn.losses import correct
 
 REPEATS, SHADOWS, TUNING = "repeats", "shadows", "tuning"
 ROLES = (REPEATS, SHADOWS, TUNING)
-ORACLES = ("oracle", "heldout_oracle")
 PRIVATE = "dpsgd"
 TRAININGS = {  # (role, whether it is the held-out oracle) -> what its keys are for
     (REPEATS, False): Purpose.TRAINING,

@@ -141,7 +141,7 @@ def _mean(values: np.ndarray) -> float:
 def forget_set(case: Case) -> dict[str, Any]:
     """What is forgotten; the mean memorisation of it, if that was estimated in this judgement."""
     bench = case.bench
-    told = {**bench.config.judge.sets[case.name].to_dict(), "forget": len(bench.forget), "pool": len(case.pool)}
+    told = {**bench.config.judge.sets[case.name].model_dump(), "forget": len(bench.forget), "pool": len(case.pool)}
     if bench.workdir.has(memorisation.STAGE):
         told["memorisation"] = float(memorisation.memorisation(bench)[bench.forget].mean())
     return told

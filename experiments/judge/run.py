@@ -11,24 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 from tqdm import tqdm
 
 from experiments.comparison import checks, judging
-from experiments.comparison.setup import Config, resolved, set_up
-from experiments.configs import judge as configs
+from experiments.comparison.setup import set_up
+from experiments.configs.judge import ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates
 from experiments.core import environment, execution, fleet, workdirs
+from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Row, Run, revived
 from experiments.data import datasets, forget_sets
 from experiments.judge import calibration, capacity, fleets, memorisation, metrics, population, rows
-from experiments.judge.checks import check as check_judge
 from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Case, Fleets, Setting
 from experiments.scoring import evaluation, requests
+from unlearn.metrics.membership import FOLDS
 
 
-def run(config: Config, workdir: str, command: str = "") -> Run:
+def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = "") -> Run:
     """Run or resume the judgement that `config` describes; a finished workdir is read back instead.
 
     Returns:
@@ -38,21 +40,20 @@ def run(config: Config, workdir: str, command: str = "") -> Run:
       UserError: a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        check_judge(config)
-        folder = workdirs.Workdir(workdir)
-        dataset_config = config.copy_and_resolve_references()
-        if found := folder.finished(dataset_config.to_dict()):
+        config = validated(Judge, config)
+        folder = workdirs.Workdir(workdir, config.retired)
+        if found := folder.finished(config.model_dump()):
             return found
         dataset = datasets.load(config.data)
         cases = make_cases(config, folder, dataset)
-    with folder.claimed(dataset_config.to_dict()):
-        cases = [_settled(case) for case in cases]
+    with folder.claimed(config.model_dump()):
+        cases = [_settled(config, case) for case in cases]
         found = judge_all(cases)
         facts = {"calibration": calibrated(cases), "sets": {case.name: rows.forget_set(case) for case in cases}}
         return folder.finish(command, found, facts)
 
 
-def make_cases(config: Config, folder: workdirs.Workdir, dataset: datasets.Dataset) -> list[Case]:
+def make_cases(config: Judge, folder: workdirs.Workdir, dataset: datasets.Dataset) -> list[Case]:
     """The case of every forget set, on one copy of the data; tiers still wait for scores, on which no size depends.
 
     Raises:
@@ -68,30 +69,26 @@ def make_cases(config: Config, folder: workdirs.Workdir, dataset: datasets.Datas
 
 
 def make_case(
-    config: Config, name: str, folder: workdirs.Workdir, dataset: datasets.Dataset, scores: np.ndarray | None = None
+    config: Judge, name: str, folder: workdirs.Workdir, dataset: datasets.Dataset, scores: np.ndarray | None = None
 ) -> Case:
     """A forget set of the config, as the readiness comparison would set it up.
 
     Args:
       scores: [examples] memorisation, if tiers are to be what they are called.
     """
-    one, wanted, train = config.copy_and_resolve_references(), config.judge.sets[name], dataset.train
-    by_class = wanted.setting == "class"
-    one.forget.update({"setting": "class" if by_class else "random"})  # what is no class is forgotten as random data are
-    one.forget.update({key: wanted[key] for key in ("fraction", "target") if key in wanted})
-    one = resolved(one, configs.defaults())
-    checks.check(one)
-    seed, chosen = one.forget.seed, None
-    if "fraction" in wanted:
+    compared, wanted, train = config.of_set(name).resolved(), config.judge.sets[name], dataset.train
+    checks.check_options(compared)
+    seed, chosen = config.forget.seed, None
+    if not isinstance(wanted, ClassSet):
         _enough(name, round(wanted.fraction * len(train.id)))
-    if wanted.setting == "memorised":
+    if isinstance(wanted, MemorisedSet):
         known = np.zeros(len(train.id)) if scores is None else scores
         chosen = forget_sets.memorised(train.id, known, wanted.tier, wanted.fraction, seed)
-    elif wanted.setting in ("near_duplicates", "cluster"):
+    elif isinstance(wanted, NearDuplicates | Cluster):
         find = {"near_duplicates": forget_sets.near_duplicates, "cluster": forget_sets.cluster}[wanted.setting]
         chosen = find(train.id, train.x, wanted.fraction, seed)
         _enough(name, len(chosen.forget))
-    bench = set_up(one, folder, dataset, train.id[chosen.forget] if chosen else None)
+    bench = set_up(compared, folder, dataset, train.id[chosen.forget] if chosen else None)
     # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
     bench = bench._replace(devices=execution.make("jit", jax.local_devices()[:1]))
     case = fleets.make_case(name, bench, chosen.pool if chosen else None)
@@ -102,17 +99,17 @@ def make_case(
 
 
 def _enough(name: str, size: int) -> None:
-    if size < checks.FOLDS:
-        raise UserError(f"forget set {name!r} has {size} examples, {checks.FOLDS} or more are needed: raise its fraction")
+    if size < FOLDS:
+        raise UserError(f"forget set {name!r} has {size} examples, {FOLDS} or more are needed: raise its fraction")
 
 
-def _settled(case: Case) -> Case:
+def _settled(config: Judge, case: Case) -> Case:
     """The case itself, or, of a tier, with the scores that it waited for; those are estimated once for all."""
     bench = case.bench
-    if bench.config.judge.sets[case.name].setting != "memorised":
+    if not isinstance(config.judge.sets[case.name], MemorisedSet):
         return case
     known = memorisation.memorisation(bench)
-    found = make_case(bench.config, case.name, bench.workdir, bench.dataset, known)
+    found = make_case(config, case.name, bench.workdir, bench.dataset, known)
     return found._replace(bench=found.bench._replace(train=bench.train))
 
 

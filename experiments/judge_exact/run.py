@@ -10,46 +10,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from experiments.comparison import checks
-from experiments.configs import judge_exact as configs
+from experiments.configs.judge_exact import JudgeExact
 from experiments.core import environment, workdirs
+from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user, line
 from experiments.core.results import Row, Run, rows_from
 from experiments.exact import context, factory
-from experiments.exact.context import Config, Nodes
+from experiments.exact.context import Nodes
 from experiments.judge import metrics
 from experiments.judge_exact import attacks, fleets, rows
 from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case, Fleet
 from experiments.judge_exact.rows import Logits
-from s3t.plans import planners, structure
+from s3t.plans import structure
 from s3t.training.source import Source
 
-KINDS = ("s3t", "sisa")
-LEAST = {
-    "exact.models": 12,  # intervals need ten models, and each half of the shadows three of either kind
-    "exact.asked": 3,
-    "exact.same": 1,
-    "exact.apart": 1,
-    "exact.requests": 1,
-    "exact.resamples": 20,
-    "exact.audited": 0,
-    "slices": 2,
-    "lora.rank": 1,
-    "train.epochs": 1,
-    "train.batch_size": 1,
-    "full_lora.epochs": 1,
-    "lanes": 1,
-    "lane_bytes": 0,
-    "cache_bytes": 0,
-}
-PAIRS = 240  # of a model and an example, half of them without it: for a true-positive rate at 1%, some models left out
-MOST_SLICES = 6  # the logits of all 2^L states of every model are held at once
 
-
-def run(config: Config, workdir: str, command: str = "") -> Run:
+def run(config: ml_collections.ConfigDict | JudgeExact, workdir: str, command: str = "") -> Run:
     """Run or resume the judgement that `config` describes; a finished workdir is read back instead.
 
     Returns:
@@ -59,52 +39,18 @@ def run(config: Config, workdir: str, command: str = "") -> Run:
       UserError: a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        checks.check_keys(config, configs.get_config())
-        config = context.resolved(config)
-        checks.check_values(config)
-        check(config)
-        folder = workdirs.Workdir(workdir)
-        if found := folder.finished(config.to_dict()):
+        config = validated(JudgeExact, config).resolved()
+        folder = workdirs.Workdir(workdir, config.retired)
+        if found := folder.finished(config.model_dump()):
             return found
         source = look(config)
-    with folder.claimed(config.to_dict()):
+    with folder.claimed(config.model_dump()):
         bench = context.set_up(config, folder, source)
         rows = [row for kind in config.kinds for row in judge(fleets.make_case(kind, bench))]
         return folder.finish(command, rows)
 
 
-def check(config: Config) -> None:
-    """Refuse what a judgement cannot work with.
-
-    Raises:
-      UserError: one line that says what to do.
-    """
-    flat = config.to_dict()
-    for name, least in LEAST.items():
-        section, _, key = name.rpartition(".")
-        value = (flat[section] if section else flat)[key]
-        if value < least:
-            raise UserError(f"{name} is {value}: set --config.{name} to {least} or more")
-    kinds = tuple(config.kinds)
-    if not kinds or len(set(kinds)) < len(kinds) or set(kinds) - set(KINDS):
-        raise UserError(f"kinds is {kinds}: give one or both of {', '.join(KINDS)}, each once")
-    if config.slices > MOST_SLICES:
-        raise UserError(f"slices is {config.slices}: set --config.slices to {MOST_SLICES} or less")
-    if config.planner not in planners.PLANNERS:
-        raise UserError(f"planner {config.planner!r} is unknown; choose from {', '.join(planners.PLANNERS)}")
-    one = config.exact
-    if one.models * one.asked < PAIRS:
-        raise UserError(
-            f"{one.models} models asked for {one.asked} examples are too few: set --config.exact.asked to "
-            f"{-(-PAIRS // one.models)} or more"
-        )
-    if one.audited > one.models:
-        raise UserError(f"exact.audited is {one.audited} of {one.models} models: set --config.exact.audited to fewer")
-    if not config.checkpoint:
-        context.check_pretraining(config)
-
-
-def look(config: Config) -> Source:
+def look(config: JudgeExact) -> Source:
     """The data, with the given backbone or a random one, refused if they will not do.
 
     Raises:

@@ -15,12 +15,12 @@ import ml_collections
 import numpy as np
 
 from experiments import models
-from experiments.comparison import checks
-from experiments.configs import pretrain
+from experiments.configs.pretrain import Pretrain
 from experiments.core import execution, fleet, keys, workdirs
-from experiments.core.errors import UserError, blame_user
+from experiments.core.config import validated
+from experiments.core.errors import blame_user
 from experiments.core.results import Row, Run
-from experiments.data import datasets
+from experiments.data import datasets, sizes
 from experiments.models import vits
 from experiments.scoring import evaluation
 from experiments.training import loop
@@ -29,7 +29,7 @@ from unlearn.losses import correct
 CHECKPOINT = "vit.npz"  # in the workdir
 
 
-def run(config: ml_collections.ConfigDict, workdir: str, command: str = "") -> Run:
+def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str = "") -> Run:
     """Pre-train as `config` describes; a finished workdir is read back instead.
 
     Returns:
@@ -39,42 +39,30 @@ def run(config: ml_collections.ConfigDict, workdir: str, command: str = "") -> R
       UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        check(config)
-        folder = workdirs.Workdir(workdir)
-        if found := folder.finished(config.to_dict()):
+        config = validated(Pretrain, config)
+        folder = workdirs.Workdir(workdir, config.retired)
+        if found := folder.finished(config.model_dump()):
             return found
         module, dataset = look(config)
-    with folder.claimed(config.to_dict()):
+    with folder.claimed(config.model_dump()):
         return _run(config, folder, module, dataset, command)
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Refuse a config that cannot be, before its data are read.
-
-    Raises:
-      UserError: one line that says what to do.
-    """
-    checks.check_keys(config, pretrain.get_config())
-    checks.check_values(config)
-    if config.data.stream:
-        raise UserError("pre-training holds its images in memory: set --config.data.stream=False")
-
-
-def look(config: ml_collections.ConfigDict) -> tuple[vits.VisionTransformer, datasets.Dataset]:
+def look(config: Pretrain) -> tuple[vits.VisionTransformer, datasets.Dataset]:
     """The model and the data, refused if they will not do.
 
     Raises:
       ValueError (UserError and DataError among them): one line that says what to do.
     """
     dataset = datasets.only_classes(datasets.load(config.data), config.classes)
-    checks.check_splits(dataset, config.train.batch_size)
+    sizes.check_splits(dataset, config.train.batch_size)
     module = vits.vit(config.model, dataset.classes)
     vits.init(module, keys.unused(), dataset.train.x)  # a wrong size of image shows before anything is written
     return module, dataset
 
 
 def _run(
-    config: ml_collections.ConfigDict,
+    config: Pretrain,
     folder: workdirs.Workdir,
     module: vits.VisionTransformer,
     dataset: datasets.Dataset,
@@ -105,7 +93,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def _train(
-    config: ml_collections.ConfigDict, folder: workdirs.Workdir, module: vits.VisionTransformer, dataset: datasets.Dataset
+    config: Pretrain, folder: workdirs.Workdir, module: vits.VisionTransformer, dataset: datasets.Dataset
 ) -> loop.Trained:
     steps, size, examples = config.train.steps, config.train.batch_size, len(dataset.train.id)
     way = loop.Way(module, loop.optimizer(config.train, steps), steps, max(1, examples // size), size)

@@ -20,7 +20,9 @@ def command(*flags, platforms="cpu"):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        pytest.param([CONFIG, "--config.readiness.form=odd"], "'odd' is unknown; choose", id="a bad value"),
+        pytest.param(
+            [CONFIG, "--config.readiness.form=odd"], "config.readiness.form is 'odd': choose gain or raw", id="a bad value"
+        ),
         pytest.param([CONFIG, "--config.train.stepz=3"], 'no key train.stepz: Did you mean "steps"', id="nearly a key"),
         pytest.param([CONFIG, "--config.odd=3"], "no key odd: the keys and their meaning stand in", id="an unknown key"),
         pytest.param([CONFIG, "--config.seed.odd=3"], "no key seed.odd: ", id="a key of a number"),

@@ -136,9 +136,10 @@ def test_a_row_holds_what_one_lane_took(rows):
 
 
 def attacks(setting, **relearn):
-    config = setup.resolved(configs.get_config("digits"))
+    config = configs.get_config("digits")
     config.forget.setting = setting
     config.relearn.update({"size": 100, **relearn})
+    config = setup.resolved(config)
     bench = setup.set_up(config, None, datasets.load(config.data))
     found = judging._attacks(bench)
     ids = {name: [set(batch["id"].tolist()) for batch in pair] for name, pair in found.items()}

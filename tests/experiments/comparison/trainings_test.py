@@ -12,9 +12,9 @@ from experiments.scoring import evaluation
 
 
 def set_up(name, **overrides):
-    config = setup.resolved(configs.get_config(name))
+    config = configs.get_config(name)
     config.update_from_flattened_dict(overrides)
-    return setup.set_up(config, None, datasets.load(config.data))
+    return setup.set_up(setup.resolved(config), None, datasets.load(config.data))
 
 
 @pytest.mark.parametrize(

@@ -295,23 +295,23 @@ def test_a_run_killed_with_kill_9_ends_with_the_same_results(moments, finished, 
 
 def test_mistakes_are_one_line_before_anything_is_written(tmp_path):
     mistakes = (
-        ("planner", "best", "planner 'best' is unknown"),
-        ("slices", 0, "slices is 0"),
-        ("slices", 9, "at most 8"),
+        ("planner", "best", "config.planner is 'best': choose sisa, cyclic"),
+        ("slices", 0, "config.slices is 0: give a whole number from 1 to 8"),
+        ("slices", 9, "config.slices is 9: give a whole number from 1 to 8"),
         ("deletions", 10**6, "ask for fewer"),
         ("shards", 200, "a slice has no example"),
         ("classes", (4, 5), "examples that s3t is to unlearn"),
-        ("retrain_after", (-1,), "from 0 up"),
+        ("retrain_after", (-1,), "give none or more whole numbers from 0 to"),
         ("checkpoint", str(tmp_path / "no.npz"), "cannot be read"),
-        ("lanes", 0, "lanes is 0: set --config.lanes to 1 or more"),
-        ("cache_bytes", -1, "cache_bytes is -1: set --config.cache_bytes to 0 or more"),
-        ("budget", float("nan"), "budget is nan: set --config.budget to 0 or more"),
-        ("lora.rank", 0, "lora.rank is 0: set --config.lora.rank to 1 or more"),
+        ("lanes", 0, "config.lanes is 0: give a whole number from 1 to"),
+        ("cache_bytes", -1, "config.cache_bytes is -1: give a whole number from 0 to"),
+        ("budget", float("nan"), "config.budget is nan: give a number from 0 to"),
+        ("lora.rank", 0, "config.lora.rank is 0: give a whole number from 1 to"),
         ("lora.alpha", float("nan"), "lora.alpha is nan: "),
         ("lora.targets", ("nope",), "no layer is called 'nope'"),
         ("full_lora.learning_rate", -1.0, "full_lora.learning_rate is -1.0: "),
         ("pretrain.train.batch_size", 10**6, "pretrain: train.batch_size is 1000000, but 'digits' has "),
-        ("pretrain.train.steps", 0, "pretrain: train.steps is 0"),
+        ("pretrain.train.steps", 0, "config.pretrain.train.steps is 0: give"),
     )
     for name, value, message in mistakes:
         wrong = config()
@@ -328,7 +328,7 @@ def test_mistakes_are_one_line_before_anything_is_written(tmp_path):
 def test_every_config_is_complete_and_checked():
     for name in configs.EXPERIMENTS:
         made = configs.get_config(name)
-        context.check(made)
+        context.resolved(made)
         assert made.runner == "s3t" and made.pretrain.model == made.model and made.name == name
     with pytest.raises(ValueError, match="unknown; choose one of digits"):
         configs.get_config("mnist")

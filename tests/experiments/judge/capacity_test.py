@@ -13,6 +13,7 @@ import pytest
 from experiments.comparison import trainings
 from experiments.configs import judge as configs
 from experiments.core import fleet, workdirs
+from experiments.core.config import validated
 from experiments.judge import capacity, fleets, run
 from experiments.judge.fleets import REPEATS
 from tests.helpers import tiny
@@ -28,7 +29,7 @@ def case(folder, memory_bytes):
         {"judge.lanes": 12, "judge.memory_bytes": memory_bytes, "train.steps": 5, "model.options.widths": (8,)}
     )
     config.request.unlearners = ("ascent",)
-    return run.make_case(config, "class", workdirs.Workdir(folder), tiny.digits())
+    return run.make_case(validated(configs.Judge, config), "class", workdirs.Workdir(folder), tiny.digits())
 
 
 def judged(folder, memory_bytes):

@@ -18,14 +18,13 @@ from experiments.judge.fleets import REPEATS, ROLES, SHADOWS
 from experiments.reporting.estimates import at
 from experiments.training import loop
 from tests.helpers import kills, tiny
+from tests.helpers.configs import changed
 
 LANES = 8
 
 
 def config_of(**overrides):
-    config = configs.get_config("digits")
-    config.update_from_flattened_dict({"judge.lanes": LANES, "judge.tuning.lanes": 2, "train.steps": 20, **overrides})
-    return config
+    return changed(configs.Judge(), {"judge.lanes": LANES, "judge.tuning.lanes": 2, "train.steps": 20, **overrides})
 
 
 @functools.cache

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.comparison import checks
 from experiments.configs import judge_exact as configs
 from experiments.core import files, results_v1, workdirs
 from experiments.core.errors import UserError
@@ -17,6 +16,7 @@ from experiments.judge_exact.attacks import Worlds
 from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS
 from s3t.plans import structure
 from tests.helpers import kills, stacks
+from tests.helpers.configs import changed
 from unlearn.tree import bits_equal
 
 MODELS = 6
@@ -27,9 +27,8 @@ MODELS = 6
 
 @functools.cache
 def case(name):
-    config = configs.get_config("digits")
-    config.exact.update({"models": MODELS, "asked": 6, "same": 4, "apart": 4})
-    config.full_lora.epochs, config.lanes = 2, 5
+    sizes = {"exact.models": MODELS, "exact.asked": 6, "exact.same": 4, "exact.apart": 4}
+    config = changed(configs.JudgeExact(), sizes | {"full_lora.epochs": 2, "lanes": 5})
     source = stacks.source()
     x, y = source.fetch(source.ids)
     bench = types.SimpleNamespace(config=config, source=source, x=x[:5], y=y[:5], held=3)
@@ -198,17 +197,17 @@ def test_worlds_are_told_apart_by_a_number():
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"exact.models": 11}, "exact.models is 11: set --config.exact.models to 12 or more"),
-        ({"exact.asked": 3}, "64 models asked for 3 examples are too few: set --config.exact.asked to 4 or more"),
-        ({"kinds": ("lora",)}, "kinds is ('lora',): give one or both of s3t, sisa, each once"),
-        ({"planner": "odd"}, "planner 'odd' is unknown; choose from"),
-        ({"slices": 1}, "slices is 1: set --config.slices to 2 or more"),
-        ({"exact.audited": 65}, "exact.audited is 65 of 64 models"),
-        ({"pretrain.classes": (4, 5)}, "the backbone would be pre-trained on examples that s3t is to unlearn"),
+        ({"exact.models": 11}, "config.exact.models is 11: give a whole number from 12 to 100000"),
+        ({"exact.asked": 3}, "config.exact.asked is 3, too few for 64 models: set 4 or more"),
+        ({"kinds": ("lora",)}, "config.kinds is ('lora',): give one or more of s3t, sisa"),
+        ({"planner": "odd"}, "config.planner is 'odd': choose sisa, cyclic"),
+        ({"slices": 1}, "config.slices is 1: give a whole number from 2 to 6"),
+        ({"exact.audited": 65}, "config.exact.audited is 65 of 64 models: set fewer"),
+        ({"pretrain.classes": (4, 5)}, "config.pretrain.classes has examples that s3t is to unlearn"),
         ({"slices": 4}, "slices is 4, but model 'mini' has 3 blocks: set fewer slices"),
         ({"exact.same": 900}, "set fewer, or a larger --config.data.train_size"),
         ({"lora.targets": ("odd",)}, "no layer is called 'odd'"),
-        ({"data.validation_fraction": 0.0}, "data.validation_fraction is 0.0"),
+        ({"data.validation_fraction": 0.0}, "config.data.validation_fraction is 0.0"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, changes, told):
@@ -220,8 +219,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, change
     assert not (tmp_path / "run").exists()
 
 
-def test_the_config_is_checked_by_its_own_keys():
-    checks.check_keys(configs.get_config("digits"), configs.get_config())
+def test_there_is_one_config():
     with pytest.raises(ValueError, match="choose digits"):
         configs.get_config("odd")
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from experiments.comparison import setup
-from experiments.configs import readiness as configs
+from experiments.configs.readiness import Comparison
 from experiments.data import datasets
 from experiments.scoring import evaluation
+from tests.helpers.configs import changed
 from unlearn.metrics.membership import loss_attack
 
 
@@ -53,8 +54,7 @@ def dataset():
 
 @pytest.mark.parametrize("setting", ["class", "random"])
 def test_others_are_like_the_forget_set_and_were_never_trained_on(setting):
-    config, toys = setup.resolved(configs.get_config("digits")), dataset()
-    config.forget.update({"setting": setting, "target": 3})
+    config, toys = changed(Comparison(), {"forget.setting": setting, "forget.target": 3}), dataset()
     asked = datasets.batch(toys.train, np.array([3, 7, 11]))  # class 3
     sets = setup._sets(config, toys, asked)
     ids = {name: getattr(sets, name)["id"].tolist() for name in evaluation.Sets._fields}
@@ -66,8 +66,7 @@ def test_others_are_like_the_forget_set_and_were_never_trained_on(setting):
 
 
 def test_scores_are_of_a_sample_where_there_are_many():
-    config, toys = setup.resolved(configs.get_config("digits")), dataset()
-    config.data.score_examples = 2
+    config, toys = changed(Comparison(), {"data.score_examples": 2}), dataset()
     sets = setup._sets(config, toys, datasets.batch(toys.train, np.array([3, 7, 11])))
     assert [len(batch["id"]) for batch in (sets.forget, sets.retain)] == [2, 2]
     assert set(sets.forget["id"]) < {3, 7, 11} and not set(sets.retain["id"]) & {3, 7, 11}

@@ -14,10 +14,10 @@ from experiments.data import datasets
 @functools.cache
 def digits(**overrides):
     """A bench of the digits, of three seeds from 4 on."""
-    config = setup.resolved(configs.get_config("digits"))
+    config = configs.get_config("digits")
     config.seed, config.seeds = 4, 3
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in overrides.items()})
-    return setup.set_up(config, None, datasets.load(config.data))
+    return setup.set_up(setup.resolved(config), None, datasets.load(config.data))
 
 
 def fleet(name, variant="default", params=None, flops=0.0):

@@ -186,13 +186,13 @@ def test_a_streamed_run_ends_as_one_in_memory(name, trainings, tmp_path):
 
 
 def test_recovery_data_that_all_images_decide_are_refused(tmp_path):
-    config = resolved(shrink(configs.get_config("digits")))
+    config = shrink(configs.get_config("digits"))
     config.data.stream = True
     config.readiness.resistance = 1.0
     with pytest.raises(ValueError, match=r"set --config\.readiness\.recovery=stable$"):
         run.run(config, str(tmp_path))
     config.readiness.recovery = "stable"
-    bench = set_up(config, None, datasets.load(config.data))
+    bench = set_up(resolved(config), None, datasets.load(config.data))
     assert len(trainings.plan(bench)) == 1
 
 
@@ -200,6 +200,7 @@ def test_samples_do_not_move_when_an_example_goes():
     """Who is scored follows from ids: a deleted example makes room for one other and moves none."""
     config = shrink(configs.get_config("digits"))
     config.data.score_examples = 40
+    config = resolved(config)
     whole = datasets.load(config.data)
     before = set_up(config, None, whole).sets
     gone = before.retain["id"][3]
