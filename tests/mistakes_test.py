@@ -88,7 +88,7 @@ def test_a_loss_that_is_not_one_value_per_example_is_refused(loss, shape):
 
 
 def test_tokens_are_no_examples_even_where_there_are_as_many_of_them():
-    """Logits [4, 4, vocabulary] under a classifier's model: broadcasting would weigh the tokens by their documents' weights."""
+    """Logits [4, 4, vocabulary] under a classifier's model: broadcasting would weigh tokens by other documents' weights."""
     batch = toys.token_batch(0, toys.LENGTH)
     model, params = classifier(toys.token_apply), toys.token_params()
     refused(ValueError, r"shape \(4, 4\) for weights of shape \(4,\)", lambda: mean_loss(model, params, batch, KEY))
