@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from readiness import MetaBatch, Terms, make_readiness, make_step
-from readiness.step import init_state
+from experiments.configs import readiness as configs
+from readiness import Draw, MetaBatch, Terms, init_state, make_readiness, make_step
 from tests.helpers import toys
 from unlearn import ALGORITHMS, Request, tree
 from unlearn.algorithms.relabelling import other_labels
+from unlearn.base import UNDECLARED, UnlearnAlgorithm, UnlearnInfo, UnlearnState
 from unlearn.gradient import first_order, second_order
 
 ALPHA, RELEARN_RATE = 0.4, 0.25
@@ -326,6 +327,42 @@ def test_rehearsal_tells_what_the_loss_is_made_of(float64):
     assert seen.forget_after > seen.forget_before
     _, seen = toys.quick_jit(build(UNCAPPED._replace(form="raw")))(params, batch, ALPHA, key)
     assert [bool(jnp.isnan(leaf)) for leaf in seen] == [True, False, False, True, True]
+
+
+# defaults, and what a rehearsal hands to the algorithm
+
+
+def test_the_defaults_are_the_shipped_settings():
+    """Those of a class to be forgotten; the cap depends on the number of classes, so it must be given."""
+    config = configs.defaults()
+    shipped = {name: config.readiness[name] for name in Terms._fields if name not in ("cap", "retention")}
+    assert Terms(cap=1.0)._asdict() == {"cap": 1.0, "retention": config.suited["class"].retention, **shipped}
+    assert config.readiness.cap == "log_classes"
+    shape = {name: config.readiness[name] for name in ("inner_steps", "fresh")}
+    assert {name: getattr(Draw(size=1), name) for name in shape} == shape
+    with pytest.raises(TypeError, match="cap"):
+        Terms()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_init_sees_all_batches_of_a_rehearsal_together(steps):
+    """A one-shot edit that adds, to the logits' shift, how many examples it sees; its slope is the identity's."""
+    batch, terms = meta_batch(steps), UNCAPPED._replace(efficiency=0.0)
+
+    def init(params, request, key):
+        seen = jnp.sum(request.forget["weight"] > 0).astype(jnp.float32)
+        return UnlearnState(jax.tree.map(lambda leaf: leaf + seen, params), (), seen)
+
+    def update(state, request, key):
+        return state, UnlearnInfo(jnp.zeros(()), jnp.zeros(()))
+
+    def shifting(rate):
+        return UnlearnAlgorithm(init, update, UNDECLARED._replace(differentiable=True, one_shot=True))
+
+    readiness = make_readiness(toys.MLP, shifting, terms)
+    ours = jax.value_and_grad(lambda p: readiness(p, batch, ALPHA, jax.random.key(0))[0])(toys.mlp_params())
+    moved = jax.tree.map(lambda leaf: np.float32(leaf + 3 * steps), toys.mlp_params())  # a fourth of each batch pads
+    toys.assert_close(ours, jax.value_and_grad(lambda p: toys.label_loss(toys.MLP, p, batch.stable, None))(moved), 1e-5)
 
 
 # mistakes

@@ -19,6 +19,8 @@ from experiments.reporting.estimates import at
 from experiments.training import loop
 from tests.helpers import kills, tiny
 from tests.helpers.configs import changed
+from unlearn import ALGORITHMS
+from unlearn.base import UnlearnAlgorithm, UnlearnInfo, UnlearnState
 
 LANES = 8
 
@@ -101,6 +103,30 @@ def test_a_request_looks_at_its_own_examples_alone(role, tmp_path):
     assert [one.updates.tolist() for one in after] == [[1] * LANES, [3] * LANES]
     leaves = jax.tree.leaves(again[-1].params)
     assert all(np.isfinite(leaf).all() for leaf in leaves) == (role == REPEATS), "other shadows were trained on it"
+
+
+def test_init_sees_all_that_a_lane_is_asked_to_forget_and_all_that_it_keeps(tmp_path, monkeypatch):
+    """A one-shot edit that writes both counts into the parameters, from batches of two examples."""
+
+    def counting(model, optimizer):
+        def init(params, request, key):
+            gone, stays = (jnp.sum(batch["weight"]) for batch in request)
+            return UnlearnState(jax.tree.map(lambda leaf: 0 * leaf + gone + 1e4 * stays, params), (), ())
+
+        return UnlearnAlgorithm(init, lambda state, request, key: (state, UnlearnInfo(jnp.zeros(()), jnp.zeros(()))))
+
+    monkeypatch.setitem(ALGORITHMS, "counting", counting)
+    one = case("random")
+    config = one.bench.config.copy_and_resolve_references()
+    config.judge.batch_size = 2
+    one = one._replace(bench=one.bench._replace(workdir=results.Workdir(tmp_path), config=config))
+    lanes = judge_fleet._lanes(one, "vanilla", SHADOWS)
+    params = training.init_lanes(comparison.plain_way(one.bench, 1), lanes, one.bench.train["x"][:1]).params
+    (ended,) = judge_fleet.forget(one, params, "vanilla", SHADOWS, "counting", 0.05, (1,))
+    gone = judge_fleet.included(one, "vanilla").sum(axis=1)
+    stays = len(one.bench.train["id"]) - len(one.pool)
+    for leaf in jax.tree.leaves(ended.params):
+        np.testing.assert_array_equal(leaf.reshape(LANES, -1)[:, 0], np.float32(gone + 1e4 * stays))
 
 
 def test_a_shadow_that_holds_none_of_the_pool_has_nothing_to_forget(tmp_path):
