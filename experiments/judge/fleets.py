@@ -23,11 +23,12 @@ import optax
 
 from experiments import models
 from experiments.comparison import judging, trainings
-from experiments.comparison.setup import Bench, revocable
+from experiments.comparison.setup import revocable
 from experiments.configs.judge import ORACLES
 from experiments.core import fleet
 from experiments.data import datasets
 from experiments.judge import capacity
+from experiments.judge.capacity import Bench
 from experiments.judge.ulira import memberships
 from experiments.training import loop
 from readiness.requests import take
