@@ -101,7 +101,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         paths = [a.split("=")[0].removeprefix("--config.") for a in argv if a.startswith("--config.")]
         key = next((path for path in paths if key.strip("'") in path.split(".") or key.endswith(f": {path}")), key)
         sys.exit(fail(f"the config has no key {key}: {guess or 'the keys and their meaning stand in the config file'}"))
-    except (flags.Error, ValueError, TypeError, OSError, SyntaxError) as error:
+    except (flags.Error, ValueError, TypeError, IndexError, OSError, SyntaxError) as error:
         # A config file's own error arrives as a traceback in the text: its last line says what was wrong.
         sys.exit(fail(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")))
 

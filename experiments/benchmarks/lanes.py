@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import models
-from experiments.configs import readiness as configs
-from experiments.core import environment, execution, fleet
+from experiments.core import environment, execution, fleet, sections
 from experiments.training import loop
 
 SIZES = {  # model -> options, image, examples, batch size, steps
@@ -56,7 +55,7 @@ def epoch_seconds(name: str, lanes: int, loops: bool, repeats: int) -> float:
         "weight": jnp.ones(examples),
         "id": jnp.arange(examples),
     }
-    rule = loop.optimizer(configs.defaults().train, steps)
+    rule = loop.optimizer(sections.Train(), steps)
     way = loop.Way(models.build(name, options, 10), rule, steps, steps, batch_size)
     everyone = np.ones(examples, bool)
     members = loop.make_lanes(np.arange(lanes), everyone, everyone)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from typing_extensions import TypeVar
 
 from experiments import models
 from experiments.comparison import checks
@@ -21,8 +22,10 @@ from experiments.scoring import requests
 from experiments.scoring.evaluation import Sets
 from experiments.training import loop
 
+ConfigT = TypeVar("ConfigT", bound=Comparison, default=Comparison, covariant=True)
 
-class Bench(NamedTuple):
+
+class Bench(NamedTuple, Generic[ConfigT]):
     """What all stages share: the config, the data, the model, the devices and the folder.
 
     forget: positions in the training split.
@@ -30,7 +33,7 @@ class Bench(NamedTuple):
     train: the training split as one Batch, on the device; if it is streamed, on the host with Images.
     """
 
-    config: Comparison
+    config: ConfigT
     workdir: workdirs.Workdir
     dataset: datasets.Dataset
     forget: np.ndarray
@@ -64,7 +67,9 @@ def resolved(config: ml_collections.ConfigDict | Comparison) -> Comparison:
     return made
 
 
-def set_up(config: Comparison, folder: workdirs.Workdir, dataset: datasets.Dataset, ids: np.ndarray | None = None) -> Bench:
+def set_up(
+    config: ConfigT, folder: workdirs.Workdir, dataset: datasets.Dataset, ids: np.ndarray | None = None
+) -> Bench[ConfigT]:
     """Resolve who is forgotten, who is scored, the model and the devices.
 
     Args:

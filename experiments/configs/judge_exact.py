@@ -16,7 +16,7 @@ import ml_collections
 from pydantic import AfterValidator, Field, model_validator
 
 from experiments.configs.pretrain import Pretrain
-from experiments.configs.s3t import Exact
+from experiments.configs.s3t import Bytes, Exact, FullLora, Lora, NodeTrain
 from experiments.core import sections
 from experiments.core.config import Section, Wrong, as_config
 
@@ -63,11 +63,11 @@ class JudgeExact(Exact):
     model: sections.Backbone = Field("mini", description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16.")
     data: sections.Data = sections.Data(train_size=600)
     slices: int = Field(3, ge=2, le=MOST_SLICES, description="Parts of the data that are trained one after another.")
-    lora: sections.Lora = sections.Lora(rank=4, alpha=4.0)
-    train: sections.NodeTrain = sections.NodeTrain(epochs=10)
-    full_lora: sections.FullLora = sections.FullLora(epochs=10)  # SISA's
+    lora: Lora = Lora(rank=4, alpha=4.0)
+    train: NodeTrain = NodeTrain(epochs=10)
+    full_lora: FullLora = FullLora(epochs=10)  # SISA's
     lanes: int = Field(32, ge=1, le=100_000, description="Nodes that are trained at once.")
-    cache_bytes: sections.Bytes = Field(1 << 30, description="Device memory for frozen activations.")
+    cache_bytes: Bytes = Field(1 << 30, description="Device memory for frozen activations.")
     exact: ExactJudgement = ExactJudgement()
 
 

@@ -13,7 +13,7 @@ are dicts, given as a whole: `--config.model.options='{"widths": (64,)}'`, `--co
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import ml_collections
 import pydantic
@@ -110,7 +110,7 @@ class Comparison(Section):
             )
             told.append(((*at, "recovery"), sentence))
 
-    def resolved(self) -> Comparison:
+    def resolved(self) -> Self:
         """The config with what readiness leaves unset filled in, as suits the kind of request.
 
         Raises:
@@ -129,7 +129,7 @@ class Comparison(Section):
             )
         return self.model_copy(update={"readiness": self.readiness.model_copy(update=filled)})
 
-    def variant(self, name: str) -> Comparison:
+    def variant(self, name: str) -> Self:
         """The config with readiness as a variant of it has it; `default` changes nothing."""
         values = self.readiness.model_dump() | self.variants.get(name, {})
         return self.model_copy(update={"readiness": sections.Readiness.model_validate(values)})

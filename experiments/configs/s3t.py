@@ -23,7 +23,37 @@ from experiments.core.config import Section, Wrong, as_config
 
 MOST_SLICES = 8  # of a study: 2^L answers of every shard are held at once
 
+Planner = Literal["sisa", "cyclic", "bms", "conditional", "random", "full", "stumps", "lattice", "chains", "greedy"]
+Bytes = Annotated[int, Field(ge=0, le=2**50)]
 Deletions = Annotated[int, Field(ge=0, le=10**6)]
+
+
+class Lora(Section):
+    """Low-rank adapters."""
+
+    rank: int = Field(8, ge=1, le=100_000, description="Of each adapter.")
+    alpha: sections.Norm = Field(8.0, description="The adapters' scale, over the rank or its root.")
+    targets: tuple[str, ...] = Field(
+        ("query", "key", "value", "out", "Dense_0", "Dense_1"), min_length=1, description="Layers that get an adapter."
+    )
+    rank_stabilised: bool = Field(True, description="Divide alpha by the root of the rank, not by the rank.")
+
+
+class NodeTrain(Section):
+    """Training of a node on its own examples."""
+
+    epochs: int = Field(15, ge=1, le=100_000, description="Of each node over its own examples.")
+    batch_size: sections.BatchSize = Field(32, description="Examples in an update.")
+    learning_rate: sections.Rate = Field(1e-2, description="The highest of a cosine schedule.")
+    weight_decay: sections.Weight = Field(0.01, description="Of AdamW.")
+    clip: sections.Norm = Field(1.0, description="Clip gradients to this global norm.")
+
+
+class FullLora(Section):
+    """Training of one adapter on all blocks."""
+
+    epochs: int = Field(15, ge=1, le=100_000, description="Over all examples.")
+    learning_rate: sections.Rate = Field(5e-3, description="The highest of a cosine schedule.")
 
 
 class Exact(Section):
@@ -40,13 +70,16 @@ class Exact(Section):
     classes: sections.Classes = Field((5, 6, 7, 8, 9), description="Labels to fine-tune on, all if empty.")
     data: sections.Data = sections.Data()
     scale: sections.Scale = sections.Scale(range=16.0, mean=(0.305,), std=(0.376,))  # in pre-training, too
-    planner: sections.Planner = Field("lattice", description="What chooses the nodes of S3T.")
-    lora: sections.Lora = sections.Lora()
-    train: sections.NodeTrain = sections.NodeTrain()
-    full_lora: sections.FullLora = sections.FullLora()  # SISA's, too
-    lane_bytes: sections.Bytes = Field(
+    slices: int = Field(4, ge=1, le=MOST_SLICES, description="Parts of a shard that are trained one after another.")
+    planner: Planner = Field("lattice", description="What chooses the nodes of S3T.")
+    lora: Lora = Lora()
+    train: NodeTrain = NodeTrain()
+    full_lora: FullLora = FullLora()  # SISA's, too
+    lanes: int = Field(16, ge=1, le=100_000, description="Nodes that an accelerator trains at once; a CPU takes two.")
+    lane_bytes: Bytes = Field(
         0, description="Device memory for the training of nodes beside the data and the backbone; 0 is no limit."
     )
+    cache_bytes: Bytes = Field(1 << 31, description="Device memory for frozen activations.")
 
     @model_validator(mode="after")
     def _backbone_has_not_seen_the_data(self) -> Self:
@@ -72,7 +105,7 @@ class Exact(Section):
 class Study(Section):
     """Plans under streams of deletions."""
 
-    planners: tuple[sections.Planner, ...] = Field(
+    planners: tuple[Planner, ...] = Field(
         ("sisa", "stumps", "cyclic", "bms", "conditional", "random", "greedy", "chains", "lattice"),
         min_length=1,
         description="What plans are compared.",
@@ -90,10 +123,7 @@ class S3TStudy(Exact):
     runner: Literal["s3t"] = Field("s3t", description="What runs this config.")
     seeds: int = Field(2, ge=1, le=10_000, description="Each with a partition, nodes and streams of its own.")
     shards: int = Field(3, ge=1, le=10_000, description="Parts of the data that are served together.")
-    slices: int = Field(4, ge=1, le=MOST_SLICES, description="Parts of a shard that are trained one after another.")
     budget: float = Field(0.0, ge=0, le=1e18, description="Of the store's planner; 0 is its default.")
-    lanes: int = Field(16, ge=1, le=100_000, description="Nodes that an accelerator trains at once; a CPU takes two.")
-    cache_bytes: sections.Bytes = Field(1 << 31, description="Device memory for frozen activations.")
     deletions: Deletions = Field(30, description="From the store, one after another.")
     study: Study = Study()
     retrain_after: tuple[Deletions, ...] = Field(

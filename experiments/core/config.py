@@ -7,6 +7,7 @@ sweeps change; `validated` makes a model of that again, once, at the door of a r
 from __future__ import annotations
 
 import difflib
+import keyword
 import math
 import types
 import typing
@@ -199,9 +200,9 @@ def _give(place: _Place) -> str:
 
 
 def key(loc: Loc) -> str:
-    """A key as it is typed: config.train.steps, config.variants['first order'].order."""
-    parts = (f".{part}" if isinstance(part, str) and part.isidentifier() else f"[{part!r}]" for part in loc)
-    return "config" + "".join(parts)
+    """A key as it is typed: config.train.steps, config.variants['first order'].order, config.suited['class']."""
+    is_word = lambda part: isinstance(part, str) and part.isidentifier() and not keyword.iskeyword(part)  # noqa: E731
+    return "config" + "".join(f".{part}" if is_word(part) else f"[{part!r}]" for part in loc)
 
 
 def shown(value: Any) -> str:

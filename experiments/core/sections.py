@@ -18,7 +18,6 @@ LONGEST_NAME = 100  # of what is part of file names, in bytes
 
 Algorithm = Literal["ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label"]
 Backbone = str  # of experiments.models.vits.VITS, which refuses others when the data are looked at
-Planner = Literal["sisa", "cyclic", "bms", "conditional", "random", "full", "stumps", "lattice", "chains", "greedy"]
 
 Seed = Annotated[int, Field(ge=0, le=SEEDS - 1)]
 Steps = Annotated[int, Field(ge=1, le=10**8)]
@@ -27,7 +26,6 @@ Rate = Annotated[float, Field(gt=0, le=1000)]
 Weight = Annotated[float, Field(ge=0, le=10**6)]
 Norm = Annotated[float, Field(gt=0, le=10**6)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Bytes = Annotated[int, Field(ge=0, le=2**50)]
 
 
 # --- Values with rules of their own -----------------------------------------------------------------------------------
@@ -341,34 +339,3 @@ class Relearn(Section):
     batch_size: BatchSize = Field(64, description="Examples in a step.")
     size: int = Field(500, ge=2, le=10**6, description="Examples in the attack set.")
     share: float = Field(0.1, gt=0, le=1, description="Of the attack set that is forgotten examples, if any are.")
-
-
-# --- Exact unlearning -------------------------------------------------------------------------------------------------
-
-
-class Lora(Section):
-    """Low-rank adapters."""
-
-    rank: int = Field(8, ge=1, le=100_000, description="Of each adapter.")
-    alpha: Norm = Field(8.0, description="The adapters' scale, over the rank or its root.")
-    targets: tuple[str, ...] = Field(
-        ("query", "key", "value", "out", "Dense_0", "Dense_1"), min_length=1, description="Layers that get an adapter."
-    )
-    rank_stabilised: bool = Field(True, description="Divide alpha by the root of the rank, not by the rank.")
-
-
-class NodeTrain(Section):
-    """Training of a node on its own examples."""
-
-    epochs: int = Field(15, ge=1, le=100_000, description="Of each node over its own examples.")
-    batch_size: BatchSize = Field(32, description="Examples in an update.")
-    learning_rate: Rate = Field(1e-2, description="The highest of a cosine schedule.")
-    weight_decay: Weight = Field(0.01, description="Of AdamW.")
-    clip: Norm = Field(1.0, description="Clip gradients to this global norm.")
-
-
-class FullLora(Section):
-    """Training of one adapter on all blocks."""
-
-    epochs: int = Field(15, ge=1, le=100_000, description="Over all examples.")
-    learning_rate: Rate = Field(5e-3, description="The highest of a cosine schedule.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from typing_extensions import TypeVar
 
 from experiments.configs.s3t import Exact, S3TStudy
 from experiments.core import environment, keys, workdirs
@@ -34,7 +35,10 @@ Nodes = dict[Job, Trained]
 FACTORY = "experiments.exact.factory:make"
 
 
-class Bench(NamedTuple):
+ConfigT = TypeVar("ConfigT", bound=Exact, default=S3TStudy, covariant=True)
+
+
+class Bench(NamedTuple, Generic[ConfigT]):
     """What all stages share.
 
     source: model, recipe and training data, as the store's factory makes them.
@@ -42,7 +46,7 @@ class Bench(NamedTuple):
     x, y: validation and test examples, `held` of them for validation, which come first.
     """
 
-    config: Exact
+    config: ConfigT
     workdir: workdirs.Workdir
     source: Source
     arguments: dict[str, Any]
@@ -110,7 +114,7 @@ def arguments_of(config: Exact) -> dict[str, Any]:
     }
 
 
-def set_up(config: Exact, folder: workdirs.Workdir, source: Source) -> Bench:
+def set_up(config: ConfigT, folder: workdirs.Workdir, source: Source) -> Bench[ConfigT]:
     """What all stages share, with a backbone that is pre-trained here if none is given.
 
     Args:
@@ -205,13 +209,13 @@ def of_sisa(bench: Bench, seed: int) -> Build:
     return _build(sisa_source(bench), planners.sisa(bench.config.slices), seed, bench.config.shards)
 
 
-def sisa_source(bench: Bench) -> Source:
+def sisa_source(bench: Bench[Exact]) -> Source:
     """The source with the adapters of all blocks where every stage goes on training them."""
     whole = baselines.whole_in_head(bench.source.backbone, bench.source.recipe.lora, bench.config.slices)
     return _of_lora(bench, baselines.NOTHING)._replace(backbone=whole)
 
 
-def _of_lora(bench: Bench, lora: Lora) -> Source:
+def _of_lora(bench: Bench[Exact], lora: Lora) -> Source:
     """The source with the recipe of adapters on all blocks."""
     config = bench.config
     optimizer = building.cosine_adamw(config.full_lora.learning_rate, config.train.weight_decay, config.train.clip)

@@ -19,14 +19,15 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments import models
-from experiments.comparison import judging, trainings
-from experiments.comparison.setup import Bench
+from experiments.comparison import judging, setup, trainings
+from experiments.configs.judge import Judged
 from experiments.core import environment, fleet, keys
 from experiments.core.keys import Purpose
 from experiments.data import datasets
 from experiments.scoring import evaluation, requests
 from experiments.training import cost, loop
 
+Bench = setup.Bench[Judged]
 SHUFFLE = 32  # bytes of each example for a lane's order of an epoch: keys, numbers and positions, being sorted
 
 

@@ -22,12 +22,13 @@ import optax
 
 from experiments import models
 from experiments.comparison import judging, trainings
-from experiments.comparison.setup import Bench, revocable
+from experiments.comparison.setup import revocable
 from experiments.configs.judge import ORACLES
 from experiments.core import fleet, keys
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.judge import capacity
+from experiments.judge.capacity import Bench
 from experiments.judge.ulira import memberships
 from experiments.scoring import requests
 from experiments.training import loop

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from experiments.comparison import trainings
-from experiments.comparison.setup import Bench
 from experiments.core.errors import UserError
 from experiments.core.keys import Hash, Purpose
 from experiments.judge import capacity
+from experiments.judge.capacity import Bench
 from experiments.judge.ulira import halved
 from experiments.training import loop
 from unlearn.metrics import scores

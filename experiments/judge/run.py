@@ -48,9 +48,9 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         cases = make_cases(config, folder, dataset)
     with folder.claimed(config.model_dump()):
         cases = [_settled(config, case) for case in cases]
-        found = judge_all(cases)
+        judged = judge_all(cases)
         facts = {"calibration": calibrated(cases), "sets": {case.name: rows.forget_set(case) for case in cases}}
-        return folder.finish(command, found, facts)
+        return folder.finish(command, judged, facts)
 
 
 def make_cases(config: Judge, folder: workdirs.Workdir, dataset: datasets.Dataset) -> list[Case]:

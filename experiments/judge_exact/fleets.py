@@ -19,12 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.configs.judge_exact import JudgeExact
 from experiments.core import keys
 from experiments.core.errors import UserError
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.exact import building, context
-from experiments.exact.context import Bench, Nodes
+from experiments.exact.context import Nodes
 from experiments.judge.ulira import memberships
 from experiments.judge_exact.attacks import Worlds
 from s3t.plans import partition, planners, structure
@@ -36,6 +37,7 @@ from s3t.training.stages import Job, Slices
 from unlearn.metrics import scores
 from unlearn.tree import bits_equal
 
+Bench = context.Bench[JudgeExact]
 SHADOWS, REPEATS, ORACLE, HELDOUT = ROLES = ("shadows", "repeats", "oracle", "heldout_oracle")
 KEYS = {
     SHADOWS: Purpose.EXACT_SHADOWS,

@@ -27,6 +27,7 @@ def command(*flags, platforms="cpu"):
         pytest.param([CONFIG, "--config.odd=3"], "no key odd: the keys and their meaning stand in", id="an unknown key"),
         pytest.param([CONFIG, "--config.seed.odd=3"], "no key seed.odd: ", id="a key of a number"),
         pytest.param([CONFIG, "--config.seeds=many"], "many", id="a wrong type"),
+        pytest.param([CONFIG, "--config.model.options.widths[0]=1"], "0 is not a valid index", id="an entry of a tuple"),
         pytest.param([CONFIG, "again"], "unexpected argument 'again'", id="a stray word"),
         pytest.param([CONFIG + "s"], "readiness.py:digitss is unknown", id="an unknown config"),
     ],

@@ -162,7 +162,7 @@ def test_choices_are_what_there_is():
     """Configs are read before anything heavy is imported, so they name what is elsewhere."""
     assert set(choices(sections.Model, "name")) == set(models.MODELS)
     assert set(get_args(sections.Algorithm)) == set(ALGORITHMS)
-    assert set(get_args(sections.Planner)) == set(planners.PLANNERS)
+    assert set(get_args(s3t.Planner)) == set(planners.PLANNERS)
     assert choices(readiness.Comparison, "parallel") == execution.MODES
     assert choices(judge.MemorisedSet, "tier") == forget_sets.TIERS
     assert sections.LEAST_SCORED == FOLDS

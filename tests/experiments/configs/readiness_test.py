@@ -139,6 +139,7 @@ def test_tuples_and_whole_dicts_are_given_as_python_literals():
         by_flags(
             "--config.readiness.step_size=(0.3, 0.5)",
             "--config.readiness.retention=4",
+            "--config.suited['class'].retention=5",
             "--config.request.unlearners=('npo',)",
             '--config.request.options={"npo": {"beta": 0.2}}',
             '--config.model.options={"widths": (8, 4)}',
@@ -147,6 +148,7 @@ def test_tuples_and_whole_dicts_are_given_as_python_literals():
         ),
     )
     assert config.readiness.step_size == (0.3, 0.5) and config.readiness.retention == 4.0
+    assert config.suited["class"].retention == 5.0
     assert config.request.options == {"npo": {"beta": 0.2}}
     assert config.model.options == {"widths": (8, 4)}
     assert config.readiness.algorithm_options == {"cap": 2.0}

@@ -117,13 +117,12 @@ def test_init_sees_all_that_a_lane_is_asked_to_forget_and_all_that_it_keeps(tmp_
 
     monkeypatch.setitem(ALGORITHMS, "counting", counting)
     one = case("random")
-    config = one.bench.config.copy_and_resolve_references()
-    config.judge.batch_size = 2
-    one = one._replace(bench=one.bench._replace(workdir=results.Workdir(tmp_path), config=config))
-    lanes = judge_fleet._lanes(one, "vanilla", SHADOWS)
-    params = training.init_lanes(comparison.plain_way(one.bench, 1), lanes, one.bench.train["x"][:1]).params
-    (ended,) = judge_fleet.forget(one, params, "vanilla", SHADOWS, "counting", 0.05, (1,))
-    gone = judge_fleet.included(one, "vanilla").sum(axis=1)
+    config = changed(one.bench.config, {"judge.batch_size": 2})
+    one = one._replace(bench=one.bench._replace(workdir=workdirs.Workdir(tmp_path), config=config))
+    lanes = fleets._lanes(one, "vanilla", SHADOWS)
+    params = loop.init_lanes(trainings.plain_way(one.bench, 1), lanes, one.bench.train["x"][:1]).params
+    (ended,) = fleets.forget(one, params, "vanilla", SHADOWS, "counting", 0.05, (1,))
+    gone = fleets.included(one, "vanilla").sum(axis=1)
     stays = len(one.bench.train["id"]) - len(one.pool)
     for leaf in jax.tree.leaves(ended.params):
         np.testing.assert_array_equal(leaf.reshape(LANES, -1)[:, 0], np.float32(gone + 1e4 * stays))
