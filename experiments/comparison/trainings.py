@@ -12,8 +12,8 @@ import optax
 from tqdm import tqdm
 
 from experiments import models
-from experiments.comparison.setup import Bench, Config, Fleet, revocable
-from experiments.core import execution, fleet
+from experiments.comparison.setup import Bench, Fleet, revocable
+from experiments.core import execution, fleet, sections
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.scoring import evaluation
@@ -58,7 +58,7 @@ def train_all(bench: Bench, rehearsals: list[Rehearsal]) -> list[Fleet]:
     """Every way of the config: ordinary ones as lanes of one program, readiness variants and DP-SGD on their own."""
     config = bench.config
     ways = _plain_ways(bench)
-    weights = {("reweight", variant): {"weight": weight} for variant, weight in _weights(config).items()}
+    weights = {("reweight", variant): {"weight": weight} for variant, weight in _weights(config.reweight).items()}
     plain = train_plain(bench, "plain", config.train.steps, ways, weights)
     ready = [train_readiness(bench, rehearsal, plain[0].cost["step_flops"]) for rehearsal in rehearsals]
     if ready:
@@ -75,7 +75,7 @@ def _longer(bench: Bench, plain: list[Fleet], ready: Fleet, ways: dict[tuple[str
     if ("reweight", matched) in ways:
         name = "equal_flops" if matched == "default" else f"{matched} equal_flops"
         again["reweight", name] = ways["reweight", matched]
-        facts["reweight", name] = {"weight": _weights(bench.config)[matched]}
+        facts["reweight", name] = {"weight": _weights(bench.config.reweight)[matched]}
     steps = round(bench.config.train.steps * ready.cost["train_flops"] / plain[0].cost["train_flops"])
     return train_plain(
         bench, "equal_flops", steps, again, {key: {"equal_flops": True} | facts.get(key, {}) for key in again}
@@ -102,13 +102,13 @@ def _plain_ways(bench: Bench) -> dict[tuple[str, str], loop.Lane]:
         ways["heldout_oracle", "default"] = lanes(kept, ones, purpose=Purpose.HELDOUT_TRAINING)
     ways["vanilla", "default"] = lanes(everyone, ones)
     if "reweight" in config.trainings:
-        ways |= {("reweight", variant): weighted(weight) for variant, weight in _weights(config).items()}
+        ways |= {("reweight", variant): weighted(weight) for variant, weight in _weights(config.reweight).items()}
     return ways
 
 
-def _weights(config: Config) -> dict[str, float]:
+def _weights(config: sections.Reweight) -> dict[str, float]:
     """The weight of what may be forgotten, by the variant of re-weighting."""
-    return {"default": config.reweight.weight, **{f"weight={weight:g}": weight for weight in config.reweight.others}}
+    return {"default": config.weight, **{f"weight={weight:g}": weight for weight in config.others}}
 
 
 def train_plain(
