@@ -106,7 +106,7 @@ def _plain_ways(bench: Bench) -> dict[tuple[str, str], loop.Lane]:
     return ways
 
 
-def _weights(config: sections.Reweight) -> dict[str, float]:
+def _weights(config: sections.Reweights) -> dict[str, float]:
     """The weight of what may be forgotten, by the variant of re-weighting."""
     return {"default": config.weight, **{f"weight={weight:g}": weight for weight in config.others}}
 
@@ -176,8 +176,9 @@ def _rehearsing(bench: Bench, unroll: bool) -> loop.Rehearsing:
     model = models.as_model(bench.module)
     order = bench.devices.inner_grad(config.order)
     cap = _cap(config.cap, bench.dataset.classes)
-    weights = {name: config[name] for name in ("efficiency", "retention", "resistance", "relearning")}
-    terms = Terms(cap, **weights, capped=config.capped, form=config.form)
+    assert config.retention is not None  # resolved at the door
+    weights = config.efficiency, config.retention, config.resistance, config.relearning
+    terms = Terms(cap, *weights, capped=config.capped, form=config.form)
 
     def rehearsed(step_size: jax.Array) -> Any:
         optimizer = optax.sgd(step_size)

@@ -140,7 +140,11 @@ class Judge(Section):
         "data.stream": False,
         "reweight.others": [],
         **{f"forget.{name}": value for name, value in sections.Forget().model_dump().items() if name != "seed"},
-        **{f"request.{name}": value for name, value in sections.Request().model_dump(mode="json").items()},
+        **{
+            f"request.{name}": value
+            for name, value in sections.Request().model_dump(mode="json").items()
+            if name not in sections.Unlearners.model_fields
+        },
     }
 
     runner: Literal["judge"] = Field("judge", description="What runs this config.")

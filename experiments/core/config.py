@@ -85,13 +85,13 @@ def validated(model: type[SectionT], config: ml_collections.ConfigDict | Mapping
     if isinstance(config, model):
         return config
     values = _plain(config)
-    lines = [f"{key(loc)} is missing: set single keys, as in --{key(loc)}=VALUE" for loc in _missing(model, values)]
+    told = {loc: f"is missing: set single keys, as in --{key(loc)}=VALUE" for loc in _missing(model, values)}
     try:
         made = model.model_validate(values)
     except pydantic.ValidationError as error:
-        lines += [f"{key(loc)} {sentence}" for loc, sentence in mistakes(error, model, values)]
-    if lines:
-        raise ConfigError(lines)
+        told = dict(mistakes(error, model, values)) | told
+    if told:
+        raise ConfigError([f"{key(loc)} {sentence}" for loc, sentence in told.items()])
     return made
 
 

@@ -334,11 +334,11 @@ def test_rehearsal_tells_what_the_loss_is_made_of(float64):
 
 def test_the_defaults_are_the_shipped_settings():
     """Those of a class to be forgotten; the cap depends on the number of classes, so it must be given."""
-    config = configs.defaults()
-    shipped = {name: config.readiness[name] for name in Terms._fields if name not in ("cap", "retention")}
+    config = configs.Comparison()
+    shipped = {name: getattr(config.readiness, name) for name in Terms._fields if name not in ("cap", "retention")}
     assert Terms(cap=1.0)._asdict() == {"cap": 1.0, "retention": config.suited["class"].retention, **shipped}
     assert config.readiness.cap == "log_classes"
-    shape = {name: config.readiness[name] for name in ("inner_steps", "fresh")}
+    shape = {name: getattr(config.readiness, name) for name in ("inner_steps", "fresh")}
     assert {name: getattr(Draw(size=1), name) for name in shape} == shape
     with pytest.raises(TypeError, match="cap"):
         Terms()

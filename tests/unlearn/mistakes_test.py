@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import parallel
+from experiments.core import execution
 from readiness import Terms, init_state, make_readiness, make_step
 from tests.helpers import toys
 from unlearn import Request, ascent, classifier, find_algorithm, unlearn, unlearn_until, weighted_mean
@@ -100,7 +100,7 @@ def test_tokens_are_no_examples_even_where_there_are_as_many_of_them():
 
 
 @pytest.mark.parametrize(
-    "mean", [weighted_mean, parallel.make("pmap").mean, parallel.make("jit").mean], ids=["plain", "pmap", "jit"]
+    "mean", [weighted_mean, execution.make("pmap").mean, execution.make("jit").mean], ids=["plain", "pmap", "jit"]
 )
 @pytest.mark.parametrize("shape", [(4, 4), (), (3,), (1,), (4, 1)])
 def test_every_mean_refuses_values_of_another_shape(mean, shape):

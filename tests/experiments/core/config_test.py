@@ -43,9 +43,15 @@ class Train(Section):
         return self
 
 
+class Scale(Section):
+    range: float
+    mean: float
+
+
 class Run(Section):
     name: str = "digits"
     train: Train = Train(steps=20)
+    scale: Scale = Scale(range=1.0, mean=0.0)
     rates: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((0.1, 0.2), min_length=1)
     figures: dict[str, Annotated[Circle | Box, Field(discriminator="shape")]] = Field(
         {"a": Circle(shape="circle", radius=1.0)}
@@ -93,7 +99,7 @@ def told(path, value):
         ("train.size", 3, "config.train.size is 3: give 0 or more, by twos"),
         ("train.stepz", 3, "config.train.stepz is no key of this config: did you mean config.train.steps?"),
         ("optimiser", "sgd", "config.optimiser is no key of this config: did you mean config.train.optimizer?"),
-        ("qqq", 1, "config.qqq is no key of this config: config has name, train, rates, figures, weights, quick"),
+        ("qqq", 1, "config.qqq is no key of this config: config has name, train, scale, rates, figures, weights, quick"),
         ("train", 5, "config.train is 5: give a dict of steps, rate, optimizer, pair, size"),
         ("rates", (0.1, -1.0), "config.rates is (0.1, -1.0): give one or more numbers from 0 to 1"),
         ("rates", (), "config.rates is (): give one or more numbers from 0 to 1"),
@@ -147,6 +153,11 @@ def test_a_section_given_as_a_whole_must_be_whole():
         config.train = D({"rate": 0.5, "optimizer": "sgd", "pair": 2, "size": 4})
 
     assert lines(change) == ["config.train.steps is missing: set single keys, as in --config.train.steps=VALUE"]
+
+    def unscaled(config):
+        config.scale = D({"mean": 0.0})
+
+    assert lines(unscaled) == ["config.scale.range is missing: set single keys, as in --config.scale.range=VALUE"]
 
 
 def test_a_config_is_made_and_read_back():
