@@ -14,7 +14,6 @@ import optax
 
 from experiments.core import execution
 from experiments.core.errors import UserError, line
-from experiments.data.datasets import Dataset
 from experiments.models import MODELS
 from experiments.scoring import requests
 from experiments.scoring.evaluation import Sets
@@ -195,22 +194,6 @@ def check_suited(config: Config, like: Config) -> None:
                 raise UserError(
                     f"suited {setting!r} has {name!r}, which readiness never leaves unset: choose {_either(unset)}"
                 )
-
-
-def check_splits(dataset: Dataset, batch_size: int) -> None:
-    """Refuse data without examples to validate or test on, or with fewer to train on than a batch has.
-
-    Raises:
-      UserError: one line that says what to do.
-    """
-    for name in ("validation", "test"):
-        if not len(getattr(dataset, name).id):
-            raise UserError(f"{dataset.name!r} has no {name} examples: set a larger --config.data.validation_fraction")
-    if batch_size > (count := len(dataset.train.id)):
-        raise UserError(
-            f"train.batch_size is {batch_size}, but {dataset.name!r} has {count} training examples here: "
-            f"set --config.train.batch_size to {count} or less"
-        )
 
 
 def check_sets(config: Config, asked: Mapping[str, Any], sets: Sets) -> None:

@@ -81,7 +81,7 @@ def set_up(config: Config, folder: workdirs.Workdir, dataset: datasets.Dataset, 
     Raises:
       UserError (DataError among them): a model, ids or sets of examples that will not do; one line that says what to do.
     """
-    checks.check_splits(dataset, config.train.batch_size)
+    datasets.check_splits(dataset, config.train.batch_size)
     named = _forget_ids(config, dataset, config.forget.target) if ids is None else ids
     forget = datasets.check_ids(dataset, named)
     module = _model(config.model, dataset)

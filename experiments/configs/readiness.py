@@ -38,7 +38,10 @@ def defaults() -> ml_collections.ConfigDict:
     config.equal_flops = True  # also train vanilla and re-weighting for as many FLOPs as readiness used
     config.data = D(
         {
-            "name": "digits",
+            "name": "digits",  # or as TFDS names it; or a user's own, folder:PATH, npz:PATH or csv:PATH
+            "factory": "",  # or module:function, which makes the data set instead: see experiments.data.own
+            "label": "",  # the column of labels in a csv; empty: "label"
+            "id_column": "",  # the column of ids in a csv; empty: none, and rows are called by a hash of what they hold
             "data_dir": "",  # empty: TFDS_DATA_DIR, or TFDS's default
             "cache_dir": "",  # keep decoded images here
             "stream": False,  # leave the training images on disk and decode them as steps ask for them
@@ -47,7 +50,16 @@ def defaults() -> ml_collections.ConfigDict:
             "validation_fraction": 0.2,
         }
     )
-    config.model = D({"name": "mlp", "options": {"widths": (128, 128)}})
+    config.model = D(
+        {
+            "name": "mlp",
+            "options": {"widths": (128, 128)},
+            "factory": "",  # or module:function, which makes a model of a user's own: see experiments.models
+            "params": "",  # an .npz or .safetensors of the parameters to begin with; empty: drawn by the seed
+            "dtype": "",  # of activations: float32 (empty) or bfloat16; parameters are float32
+            "dropout": 0.0,  # share of hidden units that a training step leaves out
+        }
+    )
     config.train = D(
         {
             "steps": 1500,

@@ -266,9 +266,11 @@ def stopwatch() -> Iterator[Callable[[], float]]:
 
 
 def differences(old: Any, new: Any, prefix: str = "config") -> Iterator[str]:
-    """The names of the keys in which two configs differ, with `prefix.` before each."""
+    """The names of the keys in which two configs differ, with `prefix.` before each; keys that are new and empty do not."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in old.keys() | new.keys():
+            if name not in old and not new[name]:  # a key of a later version, left empty: nothing has changed
+                continue
             yield from differences(old.get(name), new.get(name), f"{prefix}.{name}")
     elif old != new:
         yield prefix

@@ -66,7 +66,7 @@ def look(config: ml_collections.ConfigDict) -> tuple[vits.VisionTransformer, dat
       ValueError (UserError and DataError among them): one line that says what to do.
     """
     dataset = datasets.only_classes(datasets.load(config.data), config.classes)
-    checks.check_splits(dataset, config.train.batch_size)
+    datasets.check_splits(dataset, config.train.batch_size)
     module = vits.vit(config.model, dataset.classes)
     vits.init(module, jax.random.key(0), dataset.train.x)  # a wrong size of image shows before anything is written
     return module, dataset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import optax
 from scipy.special import log_softmax
 
 from experiments.core import fleet
+from experiments.data.sets import PARTS, Sets
 from unlearn import tree
 from unlearn.base import Array, Batch, Model
 from unlearn.losses import correct, weighted_mean
@@ -20,26 +21,6 @@ from unlearn.metrics.membership import loss_attack
 from unlearn.objectives import mean_loss
 
 CHUNK = 500  # examples predicted at once, whatever the set: one compiled shape
-PARTS = {"test_retain": "test", "others": "test", "validation_retain": "validation"}  # sets that lie within another
-
-
-class Sets(NamedTuple):
-    """Who is scored; every field a host-side Batch.
-
-    forget, retain: training examples, a sample where there are many.  test, validation: held out.
-    test_retain, validation_retain: without the forgotten class; for random forget sets the same as test, validation.
-    others: never trained on and like the forget set: test images of its class, or the test set.
-    fresh: new data for fine-tuning between training and request, held out and apart from validation; may be empty.
-    """
-
-    forget: Batch
-    retain: Batch
-    test: Batch
-    test_retain: Batch
-    validation: Batch
-    validation_retain: Batch
-    others: Batch
-    fresh: Batch
 
 
 @functools.lru_cache
