@@ -82,7 +82,7 @@ def _rows(
     bench: Bench, one: Fleet, fleets: list[Fleet], name: str, setting: requests.Setting | None, oracle: list[dict]
 ) -> list[dict]:
     config = bench.config
-    model = models.as_model(bench.module)
+    model = models.as_model(bench.model)
     seeds = config.seeds
     at_request = params = _at_request(bench, one)
     before = after = score(bench, params)
@@ -143,14 +143,14 @@ def score(bench: Bench, params: Any) -> list[dict[str, float]]:
 
 def predictor(bench: Bench) -> Callable:
     """`evaluation.make_predict` of the bench's model."""
-    return evaluation.make_predict(models.as_model(bench.module), bench.loops)
+    return evaluation.make_predict(models.as_model(bench.model), bench.loops)
 
 
 def _update_flops(bench: Bench, params: Any, name: str, setting: requests.Setting) -> float:
     def count() -> float:
         request = _request_data(bench)[0]
         return cost.of_update(
-            models.as_model(bench.module), name, options(bench, name), fleet.lane(params, 0), request, setting
+            models.as_model(bench.model), name, options(bench, name), fleet.lane(params, 0), request, setting
         )
 
     return bench.workdir.stage(f"flops-{name}", count)
@@ -181,7 +181,7 @@ def _at_request(bench: Bench, one: Fleet) -> Any:
     if not config.tune_steps:
         return one.trained.params
     tune = evaluation.make_relearn(
-        models.as_model(bench.module), config.tune_rate, config.tune_steps, bench.config.train.batch_size, bench.loops
+        models.as_model(bench.model), config.tune_rate, config.tune_steps, bench.config.train.batch_size, bench.loops
     )
     fresh = jax.tree.map(jnp.asarray, bench.sets.fresh)
     return tune((one.trained.params, request_keys(bench)), fresh, fresh)[0]
@@ -190,7 +190,7 @@ def _at_request(bench: Bench, one: Fleet) -> Any:
 def _request(bench: Bench, params: Any, fleets: list[Fleet], name: str, setting: requests.Setting) -> tuple[Served, float]:
     """Carry out the request, part after part, on all lanes: the outcome, and the program's seconds without compiling."""
     config = bench.config
-    run = requests.make_request(models.as_model(bench.module), name, setting, options(bench, name), bench.loops)
+    run = requests.make_request(models.as_model(bench.model), name, setting, options(bench, name), bench.loops)
     keys, targets = request_keys(bench), _targets(bench, fleets)
     steps, stop, curves, seconds = np.zeros(config.seeds, int), np.zeros(config.seeds, int), [], 0.0
     for part in _request_data(bench):
@@ -236,7 +236,7 @@ def relearn(bench: Bench, params: Any) -> dict[str, np.ndarray]:
     """Relearning curves [lanes, steps + 1] on four attack sets, watched on others, but for "all" of a random forget set."""
     config, attacks, curves = bench.config.relearn, _attacks(bench), {}
     attack_by = evaluation.make_relearn(
-        models.as_model(bench.module), config.learning_rate, config.steps, config.batch_size, bench.loops
+        models.as_model(bench.model), config.learning_rate, config.steps, config.batch_size, bench.loops
     )
     widest = max(len(attack["id"]) for attack, _ in attacks.values())
     for name, (attack, watch) in attacks.items():

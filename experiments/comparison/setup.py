@@ -13,10 +13,9 @@ from experiments import models
 from experiments.comparison import checks
 from experiments.configs import readiness
 from experiments.core import execution, fleet, workdirs
-from experiments.core.errors import UserError, line
 from experiments.data import datasets
+from experiments.data.sets import Sets
 from experiments.scoring import requests
-from experiments.scoring.evaluation import Sets
 from experiments.training import loop
 
 Config = ml_collections.ConfigDict
@@ -37,7 +36,7 @@ class Bench(NamedTuple):
     asked: dict[str, np.ndarray]
     sets: Sets
     train: dict[str, Any]
-    module: Any
+    model: models.ModelFns
     devices: execution.Parallel
     loops: bool
 
@@ -84,31 +83,17 @@ def set_up(config: Config, folder: workdirs.Workdir, dataset: datasets.Dataset, 
     datasets.check_splits(dataset, config.train.batch_size)
     named = _forget_ids(config, dataset, config.forget.target) if ids is None else ids
     forget = datasets.check_ids(dataset, named)
-    module = _model(config.model, dataset)
+    model = models.build(config.model, dataset.train.x[:1], dataset.classes)
     train = datasets.batch(dataset.train)
     asked = datasets.batch(dataset.train, forget)
     sets = _sets(config, dataset, asked)
     checks.check_sets(config, asked, sets)
     if not config.data.stream:
         train = jax.tree.map(jnp.asarray, train)
-    devices, loops = execution.make(config.parallel), fleet.in_loops(config.model.name)
-    bench = Bench(config, folder, dataset, forget, asked, sets, train, module, devices, loops)
+    devices, loops = execution.make(config.parallel), fleet.in_loops(model.convolutional)
+    bench = Bench(config, folder, dataset, forget, asked, sets, train, model, devices, loops)
     revocable(bench)  # refused here, whoever will be told
     return bench
-
-
-def _model(config: Config, dataset: datasets.Dataset) -> Any:
-    """The module, which has seen an image."""
-    options, image = config.options.to_dict(), dataset.train.x[:1]
-    module = models.build(config.name, options, dataset.classes)
-    try:
-        module.init(jax.random.key(0), jnp.asarray(image))
-    except Exception as error:  # Flax, JAX and the modules each raise their own kinds
-        raise UserError(
-            f"model {config.name!r} with {options} takes no images of {image.shape[1:]} ({line(error)}): "
-            "set other --config.model.options"
-        ) from error
-    return module
 
 
 def revocable(bench: Bench) -> np.ndarray:

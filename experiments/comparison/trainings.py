@@ -143,7 +143,7 @@ def train_readiness(bench: Bench, rehearsal: Rehearsal, step_flops: float) -> Fl
 def plain_way(bench: Bench, steps: int) -> loop.Way:
     config = bench.config.train
     per_epoch = max(1, len(bench.train["id"]) // config.batch_size)
-    return loop.Way(bench.module, loop.optimizer(config, steps), steps, per_epoch, config.batch_size)
+    return loop.Way(bench.model, loop.optimizer(config, steps), steps, per_epoch, config.batch_size)
 
 
 def train_fleet(bench: Bench, way: loop.Way, lanes: loop.Lane, name: str, pools: Pools | None = None) -> loop.Trained:
@@ -163,7 +163,7 @@ def train_fleet(bench: Bench, way: loop.Way, lanes: loop.Lane, name: str, pools:
 
 def _rehearsing(bench: Bench, unroll: bool) -> loop.Rehearsing:
     config = bench.config.readiness
-    model = models.as_model(bench.module)
+    model = models.as_model(bench.model)
     order = bench.devices.inner_grad(config.order)
     cap = _cap(config.cap, bench.dataset.classes)
     weights = config.efficiency, config.retention, config.resistance, config.relearning
@@ -234,7 +234,7 @@ def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]
 
     None is marked if the nearest is more than a factor `MATCHING` off, or not finite: that would be no match.
     """
-    predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
+    predict = evaluation.make_predict(models.as_model(bench.model), bench.loops)
 
     def forget_loss(one: Fleet) -> float:
         """The mean over lanes that did not diverge."""

@@ -32,9 +32,7 @@ def read(root: Path) -> Source:
     folders = _folders(root)
     layered = {folder.name for folder in folders} & {*LAYERS} and not {f.name for f in folders} - {*LAYERS, *VALIDATION}
     if layered and (held_out := [f.name for f in folders if f.name in VALIDATION]):
-        raise DataError(
-            f"{root} has {held_out[0]}/: move its files into train/, from which validation is drawn by id"
-        )
+        raise DataError(f"{root} has {held_out[0]}/: move its files into train/, from which validation is drawn by id")
     if layered and "train" not in {folder.name for folder in folders}:
         raise DataError(f"{root} has test/ but no train/: add train/, or put the folders of classes into {root} itself")
     classes = sorted(itertools.chain(*map(_folders, folders)) if layered else folders)

@@ -122,7 +122,7 @@ def update_cost(bench: Bench, unlearner: str) -> dict[str, float]:
         size = bench.config.judge.batch_size
         batch = datasets.batch(bench.dataset.train, np.zeros(size, int))
         how = requests.Setting(0.1, 0.0, 1, size)
-        model, options = models.as_model(bench.module), judging.options(bench, unlearner)
+        model, options = models.as_model(bench.model), judging.options(bench, unlearner)
         request = requests.RequestData(batch, batch, batch)
         compiled = cost.compiled_update(model, unlearner, options, _any(bench), request, how)
         return {"flops": cost.flops(compiled), "lane_bytes": cost.peak_bytes(compiled)}
@@ -134,8 +134,8 @@ def untrained(bench: Bench, seeds: Sequence[int], stream: int) -> Any:
     """Freshly initialised parameters, one lane per seed."""
     everyone = np.ones(len(bench.train["id"]), bool)
     lanes = loop.make_lanes(seeds, everyone, everyone, stream=stream)
-    way = loop.Way(bench.module, optax.identity(), 1, 1, 1)
-    return loop.init_lanes(way, lanes, bench.train["x"][:1]).params
+    way = loop.Way(bench.model, optax.identity(), 1, 1, 1)
+    return loop.init_lanes(way, lanes).params
 
 
 def _any(bench: Bench) -> Any:
@@ -146,9 +146,9 @@ def prediction_cost(bench: Bench) -> dict[str, float]:
     """FLOPs of the logits of one example, and bytes of those of evaluation.CHUNK."""
 
     def count() -> dict[str, float]:
-        model = models.as_model(bench.module)
+        model = models.as_model(bench.model)
         x = jax.ShapeDtypeStruct((evaluation.CHUNK, *bench.train["x"].shape[1:]), np.float32)
-        program = jax.jit(lambda params, x: model.apply(params, x, jax.random.key(0)))
+        program = jax.jit(lambda params, x: model.apply(params, x, None))
         compiled = program.lower(_any(bench), x).compile()
         return {"flops": cost.flops(compiled) / evaluation.CHUNK, "lane_bytes": cost.peak_bytes(compiled)}
 

@@ -210,7 +210,7 @@ def forget(
     """
     bench = case.bench
     options = tuple(sorted(judging.options(bench, name).items()))
-    run = _forgetter(models.as_model(bench.module), name, options, bench.config.judge.batch_size, stops, bench.loops)
+    run = _forgetter(models.as_model(bench.model), name, options, bench.config.judge.batch_size, stops, bench.loops)
     wanted = asked(case, training_, role)
     kept = members(case, training_, role)
     kept[:, case.pool] &= ~wanted
@@ -246,7 +246,7 @@ def _forgetter(
             )
 
         def is_due(params: Any) -> Array:
-            right = correct(model.apply(params, pool["x"], step_key), pool["y"])
+            right = correct(model.apply(params, pool["x"], None), pool["y"])
             known = jnp.sum(jnp.where(wanted, right, 0)) / jnp.maximum(counts[0], 1)
             return (counts[0] > 0) & (known > enough)  # a draw from nobody would be a stranger
 

@@ -105,7 +105,8 @@ def _train(
     config: ml_collections.ConfigDict, folder: workdirs.Workdir, module: vits.VisionTransformer, dataset: datasets.Dataset
 ) -> loop.Trained:
     steps, size, examples = config.train.steps, config.train.batch_size, len(dataset.train.id)
-    way = loop.Way(module, loop.optimizer(config.train, steps), steps, max(1, examples // size), size)
+    model = models.of_module(module, dataset.train.x.shape[1:])
+    way = loop.Way(model, loop.optimizer(config.train, steps), steps, max(1, examples // size), size)
     lanes = loop.make_lanes([config.seed], np.ones(examples, bool), np.ones(examples))
     return loop.train(
         way,
@@ -120,7 +121,9 @@ def _train(
 
 
 def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split) -> float:
-    logits = evaluation.make_predict(models.as_model(module), loops=False)(params, split.x)[0]
+    logits = evaluation.make_predict(models.as_model(models.of_module(module, split.x.shape[1:])), loops=False)(
+        params, split.x
+    )[0]
     return float(np.mean(correct(logits, split.y)))
 
 

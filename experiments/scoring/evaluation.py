@@ -26,7 +26,7 @@ CHUNK = 500  # examples predicted at once, whatever the set: one compiled shape
 @functools.lru_cache
 def make_predict(model: Model, loops: bool) -> Callable[[Any, np.ndarray], np.ndarray]:
     """`(params of all lanes, x) -> logits [lanes, examples, classes]` in chunks of one compiled shape."""
-    apply = fleet.over_lanes(lambda params, x: model.apply(params, x, jax.random.key(0)), loops)
+    apply = fleet.over_lanes(lambda params, x: model.apply(params, x, None), loops)
 
     def predict(params: Any, x: np.ndarray) -> np.ndarray:
         parts = []
@@ -93,7 +93,7 @@ def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int
     optimizer = optax.sgd(learning_rate)
 
     def accuracy(params: Any, watch: Batch) -> Array:
-        return weighted_mean(correct(model.apply(params, watch["x"], jax.random.key(0)), watch["y"]), watch["weight"])
+        return weighted_mean(correct(model.apply(params, watch["x"], None), watch["y"]), watch["weight"])
 
     def step(params: Any, key: Array, index: Array, attack: Batch, watch: Batch) -> tuple[Any, Array]:
         now = jax.random.fold_in(key, index)

@@ -64,7 +64,7 @@ def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: in
         seen = {}
         for which in ("forget", "watch"):
             batch = getattr(request, which)
-            logits = model.apply(params, batch["x"], jax.random.key(0))
+            logits = model.apply(params, batch["x"], None)
             seen[f"{which}_accuracy"] = weighted_mean(correct(logits, batch["y"]), batch["weight"])
             seen[f"{which}_loss"] = weighted_mean(cross_entropy(logits, batch["y"]), batch["weight"])
         return seen

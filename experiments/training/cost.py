@@ -43,7 +43,7 @@ def _compiled(way: loop.Way, data: Batch, pools: Any, rehearse: bool) -> Any:
     # One device's operators: how a batch is spread does not change what it costs.
     devices = make_parallel("jit", jax.local_devices()[:1])
     lanes = loop.make_lanes([0], *(2 * [jnp.ones(len(data["id"]), bool)]))
-    state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (loop.init_lanes(way, lanes, data["x"][:1]), lanes))
+    state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (loop.init_lanes(way, lanes), lanes))
     row = jnp.zeros(way.batch_size, jnp.int32)
     if isinstance(data["x"], Images):
         drawn = loop.draw(way, lane, streaming.positions_of(data), pools, row, jnp.asarray(0), rehearse)
