@@ -14,10 +14,10 @@ import optax
 
 from experiments.core import execution
 from experiments.core.errors import UserError, line
+from experiments.data.sets import Sets
 from experiments.models import MODELS
-from experiments.scoring import requests
-from experiments.scoring.evaluation import Sets
-from unlearn import ALGORITHMS, Model, Request
+from experiments.scoring import algorithms, requests
+from unlearn import Model, Request
 from unlearn.losses import cross_entropy
 from unlearn.metrics.membership import FOLDS
 
@@ -28,7 +28,16 @@ SETTINGS = ("class", "random")
 LONGEST = 100  # name of a variant, in bytes: it is part of file names
 
 # Sections that hold what they like: options of a model or an algorithm, overrides, what suits a kind of request.
-FREE = ("data.scale", "judge.sets", "model.options", "readiness.algorithm_options", "request.options", "suited", "variants")
+FREE = (
+    "data.scale",
+    "judge.sets",
+    "model.factory_options",
+    "model.options",
+    "readiness.algorithm_options",
+    "request.options",
+    "suited",
+    "variants",
+)
 
 # A number is finite, and what stands here. A key that a config does not have is passed over.
 NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
@@ -94,7 +103,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "parallel": execution.MODES,
     "model.name": tuple(MODELS),
     "train.optimizer": ("sgd", "nesterov", "adamw"),
-    "readiness.algorithm": tuple(ALGORITHMS),
     "readiness.capped": ("each", "mean"),
     "readiness.form": ("gain", "raw"),
     "readiness.order": (1, 2),
@@ -104,7 +112,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 
 # key -> what its entries are, whether one may be.
-NAME_LISTS = {"trainings": TRAININGS, "request.unlearners": tuple(ALGORITHMS)}
+NAME_LISTS: dict[str, tuple[str, ...] | None] = {"trainings": TRAININGS, "request.unlearners": None}  # None: see below
 NUMBER_LISTS: dict[str, tuple[Callable[[float], bool], str, int]] = {
     "request.learning_rates": (lambda value: value > 0, "one or more numbers above 0", 1),
     "request.clips": (lambda value: value >= 0, "one or more numbers from 0 up", 1),
@@ -227,10 +235,11 @@ def _trainings(config: Config) -> None:
     for key, choices in NAME_LISTS.items():
         names = next(_values(config, key))
         for name in names:
-            if name not in choices:
+            if choices and name not in choices:
                 raise UserError(f"{name!r} is unknown in {key}; choose from {', '.join(choices)}")
         if not names or len(set(names)) < len(names):
             raise UserError(f"{key} is {tuple(names)}: give one or more names, each once")
+    algorithms.check_names(config.request.unlearners)
     for name in NEEDED:
         if name not in config.trainings:
             raise UserError(f"trainings lacks {name!r}: every comparison needs it; add it to --config.trainings")
@@ -257,10 +266,13 @@ def _forgetting(config: Config) -> None:
 
 
 def _requests(config: Config) -> None:
-    for name, options in config.request.options.items():
-        if name not in config.request.unlearners:
+    names = {algorithms.short(name): name for name in config.request.unlearners}
+    for name in config.request.options:
+        if name not in names:
             raise UserError(f"request.options has {name!r}, which serves no request: add it to --config.request.unlearners")
-        _options(f"request.options of {name}", name, options)
+    for name, algorithm in names.items():
+        if algorithms.is_own(algorithm) or name in config.request.options:
+            _options(f"request.options of {name}", algorithm, config.request.options.get(name, Config()))
 
 
 def _rehearsals(config: Config) -> Iterator[tuple[str, Config]]:
@@ -306,6 +318,7 @@ def _rehearsal(section: Config, config: Config) -> None:
     cap = section.cap
     if cap not in ("", "log_classes") and not _is_positive(cap):
         raise UserError(f"readiness.cap {cap!r} is no number above 0: give one, log_classes, or nothing")
+    algorithms.algorithm(section.algorithm, "readiness.algorithm")
     _options("readiness.algorithm_options", section.algorithm, section.algorithm_options)
 
 
@@ -319,12 +332,20 @@ def _options(where: str, algorithm: str, options: Any) -> None:
     request, key = Request(batch, batch), jax.random.key(0)
 
     def update(params: jax.Array) -> Any:
-        made = ALGORITHMS[algorithm](model, optax.sgd(0.1), **options)
+        made = algorithms.checked(algorithm, algorithms.algorithm(algorithm)(model, optax.sgd(0.1), **options))
         return made.update(made.init(params, request, key), request, key)[1]
 
     try:
         jax.eval_shape(update, jnp.ones((1, 2)))
-    except (TypeError, ValueError, ArithmeticError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a user's own raises what it likes
+        if algorithms.is_own(algorithm):
+            raise UserError(
+                f"{algorithm!r} fails on a toy model ({type(error).__name__}: {line(error, 160)}): mend it"
+            ) from error
+        if not isinstance(error, TypeError | ValueError | ArithmeticError):
+            raise
         raise UserError(f"{where} cannot be used ({line(error)}): set others") from error
 
 

@@ -14,7 +14,7 @@ from experiments import models
 from experiments.comparison.setup import Bench, Config, Fleet, find, request_keys
 from experiments.core import fleet, workdirs
 from experiments.data import datasets
-from experiments.scoring import evaluation, requests
+from experiments.scoring import algorithms, evaluation, requests
 from experiments.training import cost, loop
 from readiness.requests import nearest_classes, nearest_examples
 from unlearn import STOPS
@@ -74,7 +74,7 @@ def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requests.Set
         best = max(trials, key=lambda t: (t["reached"], t["validation_retain_accuracy"]))
         chosen = {which: best[which] for which in ("learning_rate", "clip")}
         settings[name] = _setting(config, **chosen)
-        bench.workdir.log("sweep", unlearner=name, trials=trials, chosen=chosen, selected_for="vanilla")
+        bench.workdir.log("sweep", unlearner=algorithms.short(name), trials=trials, chosen=chosen, selected_for="vanilla")
     return settings
 
 
@@ -117,9 +117,9 @@ def _rows(
             {
                 "training": one.training,
                 "variant": one.variant,
-                "unlearner": name,
+                "unlearner": algorithms.short(name),
                 "setting": config.forget.setting,
-                "dataset": config.data.name,
+                "dataset": bench.dataset.name,
                 "seed": config.seed + i,
                 "before": before[i],
                 "after": after[i],
@@ -159,7 +159,7 @@ def _update_flops(bench: Bench, params: Any, name: str, setting: requests.Settin
 def options(bench: Bench, name: str) -> dict[str, Any]:
     """What the config sets of an algorithm's options."""
     chosen = bench.config.request.options
-    return chosen[name].to_dict() if name in chosen else {}
+    return chosen[name].to_dict() if (name := algorithms.short(name)) in chosen else {}
 
 
 def _setting(config: Config, learning_rate: float, clip: float) -> requests.Setting:

@@ -15,7 +15,7 @@ from experiments import models
 from experiments.comparison.setup import Bench, Fleet, revocable
 from experiments.core import execution, fleet
 from experiments.data import datasets
-from experiments.scoring import evaluation
+from experiments.scoring import algorithms, evaluation
 from experiments.training import cost, loop, streaming
 from readiness import Terms, make_readiness
 from readiness.requests import Draw, Pools, make_pools, nearest_classes, nearest_examples
@@ -173,7 +173,7 @@ def _rehearsing(bench: Bench, unroll: bool) -> loop.Rehearsing:
         optimizer = optax.sgd(step_size)
         if config.normalise:
             optimizer = optax.chain(normalised(), optimizer)
-        return ALGORITHMS[config.algorithm](
+        return algorithms.algorithm(config.algorithm)(
             model, optimizer, mean=bench.devices.mean, grad=order, **config.algorithm_options.to_dict()
         )
 

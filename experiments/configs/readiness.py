@@ -54,7 +54,8 @@ def defaults() -> ml_collections.ConfigDict:
         {
             "name": "mlp",
             "options": {"widths": (128, 128)},
-            "factory": "",  # or module:function, which makes a model of a user's own: see experiments.models
+            "factory": "",  # or module:function, which makes a model of a user's own instead: see experiments.models.own
+            "factory_options": D(),  # its keyword arguments
             "params": "",  # an .npz or .safetensors of the parameters to begin with; empty: drawn by the seed
             "dtype": "",  # of activations: float32 (empty) or bfloat16; parameters are float32
             "dropout": 0.0,  # share of hidden units that a training step leaves out
@@ -120,7 +121,7 @@ def defaults() -> ml_collections.ConfigDict:
     config.dpsgd = D({"clip": 1.0, "noise": 0.5})
     config.request = D(
         {
-            "unlearners": ("ascent",),
+            "unlearners": ("ascent",),  # of unlearn.ALGORITHMS, or module:function: see experiments.scoring.algorithms
             "options": D(),  # unlearner -> its options
             "learning_rates": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1),  # of the grid; chosen for vanilla on validation data
             "clips": (0.0,),  # and so is the clipping by the global norm; 0: none, plain gradient ascent

@@ -28,9 +28,10 @@ from experiments.core import fleet
 from experiments.data import datasets
 from experiments.judge import capacity
 from experiments.judge.ulira import memberships
+from experiments.scoring import algorithms
 from experiments.training import loop
 from readiness.requests import take
-from unlearn import ALGORITHMS, Request
+from unlearn import Request
 from unlearn.base import Array, Batch, Model, UnlearnState
 from unlearn.losses import correct
 
@@ -231,7 +232,7 @@ def _forgetter(
         lane: tuple[Any, Array, Array, Array], pool: Batch, train: Batch, rate: Array, enough: Array
     ) -> list[tuple[Any, Array]]:
         params, raw, wanted, kept = lane
-        algorithm = ALGORITHMS[name](model, optax.sgd(rate), **dict(options))
+        algorithm = algorithms.algorithm(name)(model, optax.sgd(rate), **dict(options))
         init_key, *keys, step_key = jax.random.split(jax.random.wrap_key_data(raw), 4)
         orders = [jnp.argsort(~member) for member in (wanted, kept)]  # members first
         counts = [jnp.sum(member) for member in (wanted, kept)]

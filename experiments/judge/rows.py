@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.judge import fleets, memorisation, metrics
 from experiments.judge.fleets import REPEATS, SHADOWS, TUNING, Case
+from experiments.scoring import algorithms
 from unlearn.metrics import cost, gaps, relearning
 
 REQUESTS = (1, 10, 100)  # in a model's life, that its preparation is spread over
@@ -63,9 +64,9 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
     return {
         "training": entry.training,
         "variant": "default",
-        "unlearner": entry.unlearner,
+        "unlearner": algorithms.short(entry.unlearner),
         "setting": case.name,
-        "dataset": config.data.name,
+        "dataset": case.bench.dataset.name,
         "seed": config.seed,
         "before": {key: _mean(values) for key, values in before.items()},
         "after": {key: _mean(values) for key, values in after.items()},

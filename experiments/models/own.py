@@ -20,9 +20,10 @@ Options are `--config.model.factory_options`. The function gives a ModelFns; in 
 
         return ModelFns(init, apply)
 
-In Linen, init is `lambda key: module.init(key, example)["params"]` and apply `lambda params, x, key: module.apply({"params":
-params}, x)`. In NNX, split the model once, `graph, params, rest = nnx.split(model, nnx.Param, ...)`, give the params, and merge
-them in apply. Running averages (BatchNorm) are refused: they hold the data that are to be forgotten.
+In Linen, init is `lambda key: module.init(key, example)["params"]` and apply `lambda params, x, key:
+module.apply({"params": params}, x)`. In NNX, split the model, `graph, params, rest = nnx.split(model, nnx.Param, ...)`,
+give the params, and merge them in apply. Running averages (BatchNorm) are refused: they hold the data that are to be
+forgotten.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ def _check_params(what: str, tree: Any) -> None:
     held = held or next((name for name in STATE_NAMES if any(name in path.split("/") for path in _names(tree))), None)
     if held:
         raise UserError(
-            f"{what} has state among its parameters ({held}), as BatchNorm does: it would keep what is to be forgotten; use "
-            "GroupNorm or LayerNorm"
+            f"{what} has state among its parameters ({held}), as BatchNorm does: it would keep what is to be forgotten; "
+            "use GroupNorm or LayerNorm"
         )
     if not jax.tree.leaves(tree):
         raise UserError(f"{what} has no parameters: {FLOATS}")
@@ -109,14 +110,8 @@ def _check_params(what: str, tree: Any) -> None:
 def _check_logits(what: str, made: ModelFns, tree: Any, shape: tuple[int, ...], classes: int) -> None:
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
     for name, key in (("", jax.random.key(0)), (", key None,", None)):
-        given = _traced(
-            what,
-            f"apply{name}",
-            f"it is called with params and x {list(shape)}",
-            lambda p, x: made.apply(p, x, key),
-            tree,
-            x,
-        )
+        mend = f"it is called with params and x {list(shape)}"
+        given = _traced(what, f"apply{name}", mend, lambda p, x, key=key: made.apply(p, x, key), tree, x)
         if isinstance(given, tuple):
             raise UserError(f"apply of {what} gives {len(given)} things: give logits alone; state beside them is refused")
         if not isinstance(given, jax.ShapeDtypeStruct) or given.shape != (shape[0], classes):

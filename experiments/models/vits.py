@@ -211,9 +211,7 @@ def init(module: VisionTransformer, key: jax.Array, x: Any) -> Tree:
       ValueError: a table.
     """
     if len(x.shape) != 4:
-        raise ValueError(
-            f"a ViT looks at images, these data are a table of {x.shape[1:]}: use images, or the MLP of readiness"
-        )
+        raise ValueError(f"a ViT looks at images, these data are a table of {x.shape[1:]}: use images")
     return module.init(key, jnp.asarray(x[:1]))["params"]
 
 

@@ -121,9 +121,8 @@ def _train(
 
 
 def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split) -> float:
-    logits = evaluation.make_predict(models.as_model(models.of_module(module, split.x.shape[1:])), loops=False)(
-        params, split.x
-    )[0]
+    model = models.as_model(models.of_module(module, split.x.shape[1:]))
+    logits = evaluation.make_predict(model, loops=False)(params, split.x)[0]
     return float(np.mean(correct(logits, split.y)))
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import optax
 
 from experiments.core import fleet
-from experiments.data.datasets import hash_uniform, lowest
-from unlearn import ALGORITHMS, Outcome, Request, unlearn_until
+from experiments.data.ids import hash_uniform, lowest
+from experiments.scoring import algorithms
+from unlearn import Outcome, Request, unlearn_until
 from unlearn.base import Array, Batch, Model
 from unlearn.losses import correct, cross_entropy, weighted_mean
 
@@ -73,7 +74,7 @@ def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: in
         return seen["forget_accuracy"] <= data[1]
 
     def runner(learning_rate: Any) -> Callable:
-        algorithm = ALGORITHMS[name](model, rate(optax.sgd(learning_rate)), **dict(options))
+        algorithm = algorithms.algorithm(name)(model, rate(optax.sgd(learning_rate)), **dict(options))
         return unlearn_until(algorithm, draw, observe, criterion, max_steps, unroll=loops)
 
     by_rate = functools.lru_cache(maxsize=4)(runner)

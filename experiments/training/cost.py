@@ -10,9 +10,10 @@ import optax
 
 from experiments.core.execution import make as make_parallel
 from experiments.data.datasets import Images
+from experiments.scoring import algorithms
 from experiments.scoring.requests import RequestData, Setting
 from experiments.training import loop, streaming
-from unlearn import ALGORITHMS, Request
+from unlearn import Request
 from unlearn.base import Batch, Model
 
 
@@ -62,7 +63,7 @@ def compiled_update(
     model: Model, name: str, options: dict[str, Any], params: Any, data: RequestData, setting: Setting
 ) -> Any:
     """The program of one update of a request on one model."""
-    algorithm = ALGORITHMS[name](model, optax.sgd(setting.learning_rate), **options)
+    algorithm = algorithms.algorithm(name)(model, optax.sgd(setting.learning_rate), **options)
     size = setting.batch_size or data.forget["weight"].shape[0]
     cut = lambda batch: jax.tree.map(lambda leaf: leaf[:size], batch)  # noqa: E731
     request, key = Request(cut(data.forget), cut(data.retain)), jax.random.key(0)
