@@ -25,7 +25,7 @@ class ModelFns(NamedTuple):
     features: (params, x, key) -> [examples, ...], what the last layer is given; None: the judge looks at logits instead.
     module: the Linen module behind it, if it is one: DP-SGD has a short cut for those.
     convolutional: it holds convolutions, which need loops of their own on a CPU: see `experiments.core.fleet`.
-    unpack: params -> the tree that the user's own `init` made.
+    unpack, own_apply: params -> the tree that the user's own `init` made, and what to apply to that; None: `apply`.
     """
 
     init: Callable[[Array], Any]
@@ -34,6 +34,7 @@ class ModelFns(NamedTuple):
     module: nn.Module | None = None
     convolutional: bool = False
     unpack: Callable[[Any], Any] = lambda params: params
+    own_apply: Callable[[Any, Array, Array | None], Array] | None = None
 
 
 @functools.lru_cache

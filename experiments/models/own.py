@@ -74,7 +74,7 @@ def build_own(factory: str, options: tuple[tuple[str, Any], ...], shape: tuple[i
         return made.apply(unpack(params), x, key).astype(jnp.float32)
 
     features = made.features and (lambda params, x, key: made.features(unpack(params), x, key))
-    fns = ModelFns(lambda key: pack(made.init(key)), apply, features, None, made.convolutional, unpack)
+    fns = ModelFns(lambda key: pack(made.init(key)), apply, features, None, made.convolutional, unpack, made.apply)
     return fns._replace(convolutional=made.convolutional or convolves(fns, shape))
 
 
