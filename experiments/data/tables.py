@@ -58,7 +58,7 @@ def read_csv(path: Path, label: str, id_column: str) -> Source:
     labels = _texts(path, table, label)
     x = _numbers(path, table, features)
     where = [f"line {number} of {path}" for number in table.lines]
-    return _source(str(path), x, labels, _texts(path, table, id_column) if id_column else None, where, None, "column")
+    return _source(str(path), x, labels, _texts(path, table, id_column) if id_column else None, where, None, "a column")
 
 
 def read_npz(path: Path) -> Source:
@@ -99,7 +99,7 @@ def read_npz(path: Path) -> Source:
     names = arrays["id"].tolist() if "id" in arrays else None
     labels = [str(label) for label in y.tolist()]
     ids = None if names is None else [str(name) for name in names]
-    return _source(str(path), x[..., None] if x.ndim == 3 else x, labels, ids, where, test, "array")
+    return _source(str(path), x[..., None] if x.ndim == 3 else x, labels, ids, where, test, "an array")
 
 
 def _source(
@@ -110,15 +110,15 @@ def _source(
     Args:
       names: ids as text, or None.
       where: what to call each example in an error.
-      what: an id is kept in, "column" or "array".
+      what: an id is kept in, "a column" or "an array".
     """
     classes = _ordered(set(labels))
     number = {name: i for i, name in enumerate(classes)}
     y = np.array([number[label] for label in labels], np.int32)
     check_classes(path, classes, y, np.zeros(len(y), bool) if test is None else test)
     if names is None:
-        option = " and name it by --config.data.id_column" if what == "column" else " called id"
-        mend = f"are the same example, and nothing tells them apart: add a {what} of ids{option}, or keep one of them"
+        option = " and name it by --config.data.id_column" if what == "a column" else " called id"
+        mend = f"are the same example, and nothing tells them apart: add {what} of ids{option}, or keep one of them"
         ids = distinct(np.array([content_id(*one) for one in zip(x, labels, strict=True)], np.int64), where, mend)
     else:
         ids = ids_of(names, where, "have one id: give each example an id of its own")

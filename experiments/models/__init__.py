@@ -11,7 +11,6 @@ import ml_collections
 import numpy as np
 
 from experiments.core.errors import UserError, line
-from experiments.models import params
 from experiments.models.convnets import CNN, ResNet18
 from experiments.models.functions import ModelFns, as_features, as_model, of_module
 from experiments.models.mlp import MLP

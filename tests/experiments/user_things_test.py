@@ -5,6 +5,7 @@ import json
 import sys
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ from experiments.comparison import report, run
 from experiments.configs import readiness as configs
 from experiments.core.workdirs import WorkdirError
 from experiments.data import datasets
+from experiments.models import params
 from unlearn import tree
 
 MODULE = '''
@@ -130,12 +132,12 @@ def test_a_table_and_a_model_of_a_users_own_and_what_is_read_of_the_run(mine):
     assert kept.csv().splitlines()[0].split(",")[0] == "training" and len(kept.csv().splitlines()) == 9
     dataset = datasets.load(config.data)
     for training in config.trainings:
-        apply, params = kept.model(training, seed=1)
-        assert type(params).__name__ == "MLP"
-        right = np.argmax(apply(params, dataset.test.x, None), axis=1) == dataset.test.y
+        apply, network = kept.model(training, seed=1)
+        assert type(network).__name__ == "MLP"
+        right = np.argmax(apply(network, dataset.test.x, None), axis=1) == dataset.test.y
         (row,) = (row for row in kept.rows if (row["training"], row["seed"]) == (training, 1))
         assert right.mean() == pytest.approx(row["before"]["test_accuracy"])
-    with pytest.raises(WorkdirError, match="has no reweight .* of seed 0: it has dpsgd"):
+    with pytest.raises(WorkdirError, match=r"has no reweight .* of seed 0: it has dpsgd"):
         kept.model("reweight")
     file = next((mine / "run").glob("results.json"))
     results = json.loads(file.read_text())
@@ -167,7 +169,8 @@ def test_an_algorithm_that_is_none_is_refused_in_one_line(mine, name, message):
 
 def section(**changes):
     config = configs.defaults().model
-    config.update(changes)
+    for name, value in changes.items():
+        config[name] = ml_collections.ConfigDict(value) if isinstance(value, dict) else value
     return config
 
 
@@ -260,7 +263,7 @@ def test_parameters_begin_as_a_file_has_them(tmp_path, suffix):
 
     drawn = models.build(section(), IMAGE, 3).init(jax.random.key(5))
     path = tmp_path / f"params.{suffix}"
-    flat = {name: np.asarray(leaf) for name, leaf in models.params.flatten(drawn).items()}
+    flat = {name: np.asarray(leaf) for name, leaf in params.flatten(drawn).items()}
     np.savez(path, **flat) if suffix == "npz" else save_file(flat, path)
     model = models.build(section(params=str(path)), IMAGE, 3)
     lanes = jax.vmap(model.init)(jax.random.split(jax.random.key(0), 2))
@@ -278,7 +281,7 @@ def test_parameters_begin_as_a_file_has_them(tmp_path, suffix):
     ],
 )
 def test_a_file_of_other_parameters_is_refused(tmp_path, change, message):
-    flat = models.params.flatten(models.build(section(), IMAGE, 3).init(jax.random.key(5)))
+    flat = params.flatten(models.build(section(), IMAGE, 3).init(jax.random.key(5)))
     flat = {name: np.array(leaf) for name, leaf in flat.items()}
     change(flat)
     np.savez(tmp_path / "params.npz", **flat)
@@ -298,9 +301,10 @@ def test_dropout_and_short_activations_leave_parameters_and_predictions_alike(na
         models.build(section(name=name, options=options.get(name, {}), **kw), IMAGE, 3)
         for kw in ({}, {"dropout": 0.5, "dtype": "bfloat16"})
     )
-    params = one.init(jax.random.key(0))
-    assert tree.bits_equal(params, other.init(jax.random.key(0)))
+    drawn = one.init(jax.random.key(0))
+    assert tree.bits_equal(drawn, other.init(jax.random.key(0)))
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
-    np.testing.assert_allclose(other.apply(params, x, None), one.apply(params, x, None), atol=0.1)
-    dropped = other.apply(params, x, jax.random.key(2))
-    assert dropped.dtype == np.float32 and np.abs(dropped - other.apply(params, x, None)).max() > 1e-3
+    predicted = other.apply(drawn, x, None)
+    np.testing.assert_allclose(predicted, one.apply(drawn, x, None), atol=0.1)
+    dropped = other.apply(drawn, x, jax.random.key(2))
+    assert predicted.dtype == dropped.dtype == np.float32 and np.abs(dropped - predicted).max() > 1e-3
