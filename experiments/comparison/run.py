@@ -14,7 +14,7 @@ from experiments.comparison.checks import check
 from experiments.comparison.setup import Config, resolved, set_up
 from experiments.core import workdirs
 from experiments.core.errors import blame_user
-from experiments.data import datasets
+from experiments.data import datasets, ids
 
 
 def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
@@ -32,8 +32,11 @@ def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
         folder = workdirs.Workdir(workdir)
         if found := folder.finished(config.to_dict()):
             return found
-        bench = set_up(config, folder, datasets.load(config.data))
+        dataset = datasets.load(config.data)
+        bench = set_up(config, folder, dataset)
         rehearsals = trainings.plan(bench)
     with folder.claimed(config.to_dict()):  # only now: a mistake in the config must not bind the folder to it
+        sizes = {name: len(getattr(dataset, name).id) for name in ("train", "validation", "test")}
+        folder.log("data", name=dataset.name, classes=dataset.classes, **sizes, ids=ids.naming(config.data))
         fleets = trainings.train_all(bench, rehearsals)
         return folder.finish(command, judging.judge(bench, fleets))

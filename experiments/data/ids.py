@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,29 @@ def distinct(ids: Array, where: Sequence[str], mend: str) -> Array:
         first, second = (where[order[twice[0] + i]] for i in (0, 1))
         raise DataError(f"{first} and {second} {mend}")
     return ids
+
+
+def naming(data: Mapping[str, Any]) -> str:
+    """How examples of a user's own data are called, and why that matters, for a page; '' for official data sets.
+
+    Args:
+      data: the section of a config.
+    """
+    kind = str(data.get("name", "")).partition(":")[0]
+    if data.get("factory"):
+        how = f"the ids that {data['factory']} gives"
+    elif kind == "folder":
+        how = "a hash of their files' paths, so a renamed file is another example"
+    elif kind == "csv" and data.get("id_column"):
+        how = f"their ids in the column {data['id_column']!r}"
+    elif kind in ("csv", "npz"):
+        how = "their id or, where the file has none, a hash of what they hold, so a corrected value makes another example"
+    else:
+        return ""
+    return (
+        f"Examples are called by {how}. Splits, forget sets and shuffles follow from these ids alone: they must stay as they "
+        "are when another example is erased, or what was trained without it cannot be compared with what is asked."
+    )
 
 
 def _hashed(content: bytes) -> int:

@@ -49,7 +49,7 @@ def make(config: ml_collections.ConfigDict) -> Dataset:
     known, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         raise DataError(f"{what} gives id {known[counts > 1][0]} twice: ids are distinct, over all splits")
-    return made._replace(**splits)
+    return Dataset(made.name, splits["train"], splits["validation"], splits["test"], made.classes)
 
 
 def _checked(where: str, split: Any, made: Dataset) -> Split:

@@ -131,8 +131,8 @@ def only_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
         keep = number[split.y] >= 0
         return Split(split.x[keep], number[split.y[keep]], split.id[keep])
 
-    splits = (chosen(split) for split in (dataset.train, dataset.validation, dataset.test))
-    return Dataset(dataset.name, *splits, len(classes))
+    train, validation, test = map(chosen, (dataset.train, dataset.validation, dataset.test))
+    return Dataset(dataset.name, train, validation, test, len(classes))
 
 
 def check_ids(dataset: Dataset, ids: Array) -> Array:

@@ -19,7 +19,7 @@ from experiments.models.params import begin
 from experiments.models.vit import ViT
 from experiments.models.whitened import Whitened
 
-MODELS = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18, "vit": ViT, "whitened": Whitened}
+MODELS: dict[str, Any] = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18, "vit": ViT, "whitened": Whitened}
 CONVOLUTIONAL = ("cnn", "resnet18", "whitened")  # loops and lanes cost these dearly on a CPU: see experiments.core.fleet
 TABULAR = ("mlp",)  # take a table; the others look at images
 DTYPES = {"": None, "float32": None, "bfloat16": jnp.bfloat16}

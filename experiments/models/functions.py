@@ -51,7 +51,8 @@ def of_module(module: nn.Module, shape: tuple[int, ...], convolutional: bool = F
         return module.init(key, jnp.zeros((1, *shape), jnp.float32))["params"]
 
     def apply(params: Any, x: Array, key: Array | None) -> Array:
-        return module.apply({"params": params}, x, rngs={} if key is None else {"dropout": key})
+        logits: Any = module.apply({"params": params}, x, rngs={} if key is None else {"dropout": key})
+        return logits
 
     def features(params: Any, x: Array, key: Array | None) -> Array:
         """What the last Dense layer is given, [examples, width]."""

@@ -73,7 +73,8 @@ def build_own(factory: str, options: tuple[tuple[str, Any], ...], shape: tuple[i
     def apply(params: Any, x: Any, key: Any) -> Any:
         return made.apply(unpack(params), x, key).astype(jnp.float32)
 
-    features = made.features and (lambda params, x, key: made.features(unpack(params), x, key))
+    own = made.features
+    features = own and (lambda params, x, key: own(unpack(params), x, key))
     fns = ModelFns(lambda key: pack(made.init(key)), apply, features, None, made.convolutional, unpack, made.apply)
     return fns._replace(convolutional=made.convolutional or convolves(fns, shape))
 

@@ -73,4 +73,5 @@ def read(path: Path) -> dict[str, Array]:
 
 def write(path: Path, params: Any) -> None:
     """An .npz that `begin` reads."""
-    np.savez(path, **{name: np.asarray(leaf) for name, leaf in flatten(params).items()})
+    arrays: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in flatten(params).items()}
+    np.savez(path, **arrays)

@@ -202,3 +202,11 @@ def test_a_training_step_is_optaxs():
     wanted, _ = aggregate.update(found, aggregate.init(state.params))
     assert toys.relative_error(jax.tree.map(jnp.subtract, state.params, after.params), wanted) < 1e-5
     np.testing.assert_allclose(info.loss, np.mean(losses), rtol=1e-6)
+
+
+def test_a_model_of_another_library_is_clipped_by_whole_gradients():
+    module, params, batch = case("mlp", jnp.float32)
+    model = models.of_module(module, batch["x"].shape[1:])._replace(module=None)
+    got = toys.quick_jit(lambda: dpsgd.clipped_sum(model, loss, params, batch, KEY, 0.7))()
+    wanted = toys.quick_jit(lambda: twin(module, params, batch, 0.7))()
+    toys.assert_close(got, wanted, 1e-5)
