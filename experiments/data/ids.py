@@ -91,8 +91,8 @@ def naming(data: Mapping[str, Any]) -> str:
     else:
         return ""
     return (
-        f"Examples are called by {how}. Splits, forget sets and shuffles follow from these ids alone: they must stay as they "
-        "are when another example is erased, or what was trained without it cannot be compared with what is asked."
+        f"Examples are called by {how}. Splits, forget sets and shuffles follow from these ids alone: they must stay as "
+        "they are when another example is erased, or what was trained without it cannot be compared with what is asked."
     )
 
 

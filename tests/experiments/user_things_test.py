@@ -13,9 +13,11 @@ from PIL import Image
 import experiments
 from experiments import models
 from experiments.comparison import report, run
+from experiments.configs import judge as judge_configs
 from experiments.configs import readiness as configs
 from experiments.core.workdirs import WorkdirError
 from experiments.data import datasets
+from experiments.judge import run as judge_run
 from experiments.models import params
 from unlearn import tree
 
@@ -145,6 +147,30 @@ def test_a_table_and_a_model_of_a_users_own_and_what_is_read_of_the_run(mine):
     file.write_text(json.dumps(results))
     with pytest.raises(WorkdirError, match="other parameters"):
         experiments.load(mine / "run").model(results["rows"][0]["training"])
+
+
+@pytest.mark.slow
+def test_a_table_is_judged_with_a_model_and_an_algorithm_of_a_users_own(mine):
+    tiny = settings(name=f"csv:{table(mine / 'people.csv', 240)}", label="kind", id_column="who")
+    config = judge_configs.get_config("digits")
+    for part in ("data", "train", "model"):
+        config[part].update(tiny[part])
+    config.model.factory = "mine:network"
+    config.trainings = ("oracle", "heldout_oracle", "vanilla")
+    config.seeds = 2
+    config.relearn.update(tiny.relearn)
+    config.request.unlearners = ("mine:halve",)
+    config.judge.update({"lanes": 12, "private_lanes": 12, "memorisation_lanes": 6, "batch_size": 8, "retain": 20})
+    config.judge.tuning.update({"lanes": 2, "learning_rates": (0.01,), "steps": (1, 2)})
+    config.judge.sets = ml_collections.ConfigDict(
+        {"some": {"setting": "random", "fraction": 0.2}, "close": {"setting": "near_duplicates", "fraction": 0.05}}
+    )
+    rows = judge_run.run(config, str(mine / "judged"), "test")["rows"]
+    assert {(row["setting"], row["unlearner"]) for row in rows} == {
+        (s, u) for s in ("some", "close") for u in ("none", "halve")
+    }
+    with pytest.raises(WorkdirError, match="a judgement keeps logits"):
+        experiments.load(mine / "judged").model("vanilla")
 
 
 @pytest.mark.parametrize(
