@@ -28,7 +28,7 @@ def algorithm(name: str, key: str = KEY) -> Callable[..., UnlearnAlgorithm]:
     Raises:
       UserError: no such algorithm, module or function; one line that says what to do.
     """
-    if not is_own(name):
+    if not isinstance(name, str) or not is_own(name):
         if name not in ALGORITHMS:
             raise UserError(f"{name!r} is unknown in {key}; choose from {', '.join(ALGORITHMS)}, or give module:function")
         return ALGORITHMS[name]

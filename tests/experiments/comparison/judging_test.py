@@ -81,6 +81,7 @@ def rows(tmp_path, monkeypatch):
     asked = {"id": np.arange(3)}
     sets = types.SimpleNamespace(forget=asked, retain=asked)
     bench = types.SimpleNamespace(config=config, workdir=workdirs.Workdir(tmp_path), model=None, loops=False, sets=sets)
+    bench.dataset = types.SimpleNamespace(name="digits")
     params = {name: {"w": np.full((2, 1), i)} for i, name in enumerate(MODELS)}
     names = ("forget_accuracy", "retain_accuracy", "test_accuracy", "mia_auc")
 
