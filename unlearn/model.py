@@ -13,7 +13,7 @@ from unlearn import losses
 Array = jax.Array
 Params = Any
 Batch = Mapping[str, Any]  # x, y (arrays or pytrees of them), id (stable identity), weight (0 pads); examples lead each
-Apply = Callable[[Params, Any, Array], Any]
+Apply = Callable[[Params, Any, Array | None], Any]
 
 CLASSIFIER, LANGUAGE = "classifier", "language"
 KINDS = (CLASSIFIER, LANGUAGE)
@@ -22,7 +22,7 @@ KINDS = (CLASSIFIER, LANGUAGE)
 class Model(NamedTuple):
     """A model as functions; `classifier` and `sequence_model` make one from `apply`, equal ones from equal functions.
 
-    apply: (params, x, key) -> logits, the examples leading.
+    apply: (params, x, key) -> logits, the examples leading; the key is dropout's, None asks for a prediction.
     loss: (logits, batch) -> [examples].
     margin: (logits, batch) -> [examples], log p - log(1 - p) of the right answer.
     divergence: (reference logits, logits, batch) -> [examples], zero where they agree.

@@ -68,19 +68,21 @@ def trained(name: str, dataset: datasets.Dataset, steps: int, seed: int) -> tupl
     config = configs.get_config(experiment)
     config.train.update(changes)
     size, count = config.train.batch_size, len(dataset.train.id)
-    module = models.build(config.model.name, config.model.options.to_dict(), dataset.classes)
-    module = Unwhitened(module.classes, module.widths) if name == RANDOM else module
-    way = loop.Way(module, loop.optimizer(config.train, steps), steps, max(1, count // size), size)
+    model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+    if name == RANDOM:
+        unwhitened = Unwhitened(dataset.classes, config.model.options.widths)
+        model = models.of_module(unwhitened, dataset.train.x.shape[1:], convolutional=True)
+    way = loop.Way(model, loop.optimizer(config.train, steps), steps, max(1, count // size), size)
     lanes = loop.make_lanes([seed], np.ones(count, bool), np.ones(count))
     batch = jax.tree.map(jnp.asarray, datasets.batch(dataset.train))
-    loops = fleet.in_loops(config.model.name)
+    loops = fleet.in_loops(model.convolutional)
     epoch_fn = loop.make_epoch(way, execution.make("jit"), loops)
     with tempfile.TemporaryDirectory() as folder:
-        model = loop.train(way, lanes, batch, None, epoch_fn, Path(folder), lambda entry: None, 1e9)
-    plain = models.as_model(module)
+        trained = loop.train(way, lanes, batch, None, epoch_fn, Path(folder), lambda entry: None, 1e9)
+    plain = models.as_model(model)
     return (
-        *(accuracy(one, model.params, dataset.test, loops) for one in (plain, whitening.both_ways(plain))),
-        model.seconds,
+        *(accuracy(one, trained.params, dataset.test, loops) for one in (plain, whitening.both_ways(plain))),
+        trained.seconds,
     )
 
 

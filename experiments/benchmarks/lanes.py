@@ -40,7 +40,7 @@ def main() -> None:
     for name in args.models:
         alone = args.lanes * min(epoch_seconds(name, 1, loops, args.repeats) for loops in forms.values())
         found = {how: epoch_seconds(name, args.lanes, loops, args.repeats) for how, loops in forms.items()}
-        chosen = "loops" if fleet.in_loops(name) else "one program"
+        chosen = "loops" if fleet.in_loops(name in models.CONVOLUTIONAL) else "one program"
         shown = [f"{how} {seconds:.3f} ({alone / seconds:.2f})" for how, seconds in found.items()]
         print(f"{name:9} single runs {alone:.3f}  {'  '.join(shown)}  fleet chooses {chosen}", flush=True)
 
@@ -56,13 +56,13 @@ def epoch_seconds(name: str, lanes: int, loops: bool, repeats: int) -> float:
         "id": jnp.arange(examples),
     }
     rule = loop.optimizer(sections.Train(), steps)
-    way = loop.Way(models.build(name, options, 10), rule, steps, steps, batch_size)
+    way = loop.Way(models.of_module(models.make_module(name, options, 10), image), rule, steps, steps, batch_size)
     everyone = np.ones(examples, bool)
     members = loop.make_lanes(np.arange(lanes), everyone, everyone)
     epoch = loop.make_epoch(way, execution.make("jit"), loops)
     seconds = []
     for _ in range(repeats):
-        states = loop.init_lanes(way, members, data["x"][:1])  # an epoch may take its states' buffers
+        states = loop.init_lanes(way, members)  # an epoch may take its states' buffers
         with environment.stopwatch() as stopwatch:
             jax.block_until_ready(epoch(states, members, data, None, 0, steps))
         seconds.append(stopwatch())

@@ -74,7 +74,7 @@ def seconds(bench: setup.Bench, lanes: loop.Lane) -> tuple[float, object]:
     way = trainings.plain_way(bench, bench.config.train.steps)
     epoch = loop.make_epoch(way, execution.make("jit"), bench.loops)
     epochs, rest = divmod(way.steps, way.per_epoch)
-    states = loop.init_lanes(way, lanes, bench.train["x"][:1])
+    states = loop.init_lanes(way, lanes)
     for steps in {way.per_epoch, rest} - {0}:  # compile
         jax.block_until_ready(epoch(jax.tree.map(jnp.copy, states), lanes, bench.train, None, 0, steps))
     with environment.stopwatch() as stopwatch:
@@ -89,7 +89,7 @@ def seconds(bench: setup.Bench, lanes: loop.Lane) -> tuple[float, object]:
 
 def accuracies(bench: setup.Bench, params: object) -> np.ndarray:
     """[lanes] test accuracy."""
-    predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
+    predict = evaluation.make_predict(models.as_model(bench.model), bench.loops)
     return np.asarray(evaluation.measure(predict, params, bench.sets.test)[0]).mean(axis=1)
 
 

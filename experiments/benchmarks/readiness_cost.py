@@ -181,7 +181,7 @@ def schedule(seconds: float) -> None:
         ways = rehearsal.way._replace(rehearsing=None), rehearsal.way
         ones = np.ones(len(dataset.train.id))
         lanes = loop.make_lanes(np.arange(config.seeds), ones.astype(bool), ones)
-        state = loop.init_lanes(ways[0], lanes, here.train["x"][:1])
+        state = loop.init_lanes(ways[0], lanes)
         epochs = [
             lambda fn=loop.make_epoch(way, here.devices, here.loops), pools=pools: fn(  # noqa: B008
                 state,  # noqa: B023

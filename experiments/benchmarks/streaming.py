@@ -59,13 +59,13 @@ def epochs(config: Any, dataset: datasets.Dataset, lanes: int, count: int) -> tu
     if not config.data.stream:
         batch = jax.tree.map(jnp.asarray, batch)
     per_epoch = len(everyone) // config.train.batch_size
-    module = models.build(config.model.name, dict(config.model.options), dataset.classes)
+    model = models.build(config.model, dataset.train.x[:1], dataset.classes)
     rule = loop.optimizer(config.train, count * per_epoch)
-    way = loop.Way(module, rule, count * per_epoch, per_epoch, config.train.batch_size)
+    way = loop.Way(model, rule, count * per_epoch, per_epoch, config.train.batch_size)
     fleets = loop.make_lanes(np.arange(lanes), everyone, everyone)
     make_epoch = (streaming if config.data.stream else loop).make_epoch
-    epoch_fn = make_epoch(way, execution.make("jit"), fleet.in_loops(config.model.name))
-    states, seconds = loop.init_lanes(way, fleets, batch["x"][:1]), []
+    epoch_fn = make_epoch(way, execution.make("jit"), fleet.in_loops(model.convolutional))
+    states, seconds = loop.init_lanes(way, fleets), []
     for epoch in range(count):
         with environment.stopwatch() as stopwatch:
             states, _ = jax.block_until_ready(epoch_fn(states, fleets, batch, None, epoch, per_epoch))

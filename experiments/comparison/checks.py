@@ -11,11 +11,11 @@ import optax
 
 from experiments.configs.readiness import Comparison
 from experiments.core import keys
-from experiments.core.config import key
+from experiments.core.config import Loc, key
 from experiments.core.errors import ConfigError, UserError, line
-from experiments.scoring import requests
-from experiments.scoring.evaluation import Sets
-from unlearn import ALGORITHMS, Request, classifier
+from experiments.data.sets import Sets
+from experiments.scoring import algorithms, requests
+from unlearn import Request, classifier
 from unlearn.metrics.membership import FOLDS
 
 
@@ -25,10 +25,16 @@ def check_options(config: Comparison) -> None:
     Raises:
       ConfigError: a line for each algorithm of which there are.
     """
-    told = [(("request", "options", name), _refusal(name, options)) for name, options in config.request.options.items()]
+    algorithms.check_names(config.request.unlearners)
+    told: list[tuple[Loc, str]] = []
+    for name in config.request.unlearners:
+        at: Loc = ("request", "options", algorithms.short(name))
+        if algorithms.is_own(name) or at[-1] in config.request.options:
+            told.append((at, _refusal(name, config.request.options.get(at[-1], {}))))
     for name in ("", *config.variants):
         readiness = config.variant(name).readiness
         at = ("variants", name) if name else ("readiness",)
+        algorithms.algorithm(readiness.algorithm, key((*at, "algorithm")))
         told.append(((*at, "algorithm_options"), _refusal(readiness.algorithm, readiness.algorithm_options)))
     if lines := [f"{key(at)} cannot be used ({said}): set others" for at, said in told if said]:
         raise ConfigError(lines)
@@ -42,12 +48,18 @@ def _refusal(algorithm: str, options: Mapping[str, float]) -> str:
     request, random = Request(batch, batch), keys.unused()
 
     def update(params: jax.Array) -> Any:
-        made = ALGORITHMS[algorithm](model, optax.sgd(0.1), **options)
+        made = algorithms.checked(algorithm, algorithms.algorithm(algorithm)(model, optax.sgd(0.1), **options))
         return made.update(made.init(params, request, random), request, random)[1]
 
     try:
         jax.eval_shape(update, jnp.ones((1, 2)))
-    except (TypeError, ValueError, ArithmeticError) as error:
+    except Exception as error:  # a user's own raises what it likes
+        if algorithms.is_own(algorithm) and not isinstance(error, UserError):
+            raise UserError(
+                f"{algorithm!r} fails on a toy model ({type(error).__name__}: {line(error, 160)}): mend it"
+            ) from error
+        if not isinstance(error, TypeError | ValueError | ArithmeticError) or isinstance(error, UserError):
+            raise
         return line(error)
     return ""
 

@@ -16,7 +16,7 @@ from experiments.core import environment, fleet, sections
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import ORACLES, Row, rows_from
 from experiments.data import datasets
-from experiments.scoring import evaluation, requests
+from experiments.scoring import algorithms, evaluation, requests
 from experiments.training import cost, loop
 from readiness.requests import nearest_classes, nearest_examples
 from unlearn import STOPS
@@ -76,7 +76,7 @@ def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requests.Set
         best = max(trials, key=lambda t: (t["reached"], t["validation_retain_accuracy"]))
         chosen = {which: best[which] for which in ("learning_rate", "clip")}
         settings[name] = _setting(config, **chosen)
-        bench.workdir.log("sweep", unlearner=name, trials=trials, chosen=chosen, selected_for="vanilla")
+        bench.workdir.log("sweep", unlearner=algorithms.short(name), trials=trials, chosen=chosen, selected_for="vanilla")
     return settings
 
 
@@ -84,7 +84,7 @@ def _rows(
     bench: Bench, one: Fleet, fleets: list[Fleet], name: str, setting: requests.Setting | None, oracle: list[dict]
 ) -> list[Row]:
     config = bench.config
-    model = models.as_model(bench.module)
+    model = models.as_model(bench.model)
     seeds = config.seeds
     at_request = params = _at_request(bench, one)
     before = after = score(bench, params)
@@ -117,9 +117,9 @@ def _rows(
         row = Row(
             training=one.training,
             variant=one.variant,
-            unlearner=name,
+            unlearner=algorithms.short(name),
             setting=config.forget.setting,
-            dataset=config.data.name,
+            dataset=bench.dataset.name,
             seed=config.seed + i,
             before=before[i],
             after=after[i],
@@ -144,14 +144,14 @@ def score(bench: Bench, params: Any) -> list[dict[str, float]]:
 
 def predictor(bench: Bench) -> Callable:
     """`evaluation.make_predict` of the bench's model."""
-    return evaluation.make_predict(models.as_model(bench.module), bench.loops)
+    return evaluation.make_predict(models.as_model(bench.model), bench.loops)
 
 
 def _update_flops(bench: Bench, params: Any, name: str, setting: requests.Setting) -> float:
     def count() -> float:
         request = _request_data(bench)[0]
         return cost.of_update(
-            models.as_model(bench.module), name, options(bench, name), fleet.lane(params, 0), request, setting
+            models.as_model(bench.model), name, options(bench, name), fleet.lane(params, 0), request, setting
         )
 
     return bench.workdir.stage(f"flops-{name}", count)
@@ -159,7 +159,7 @@ def _update_flops(bench: Bench, params: Any, name: str, setting: requests.Settin
 
 def options(bench: Bench, name: str) -> dict[str, Any]:
     """What the config sets of an algorithm's options."""
-    return dict(bench.config.request.options.get(name, {}))
+    return dict(bench.config.request.options.get(algorithms.short(name), {}))
 
 
 def _setting(config: sections.Request, learning_rate: float, clip: float) -> requests.Setting:
@@ -181,7 +181,7 @@ def _at_request(bench: Bench, one: Fleet) -> Any:
     if not config.tune_steps:
         return one.trained.params
     tune = evaluation.make_relearn(
-        models.as_model(bench.module), config.tune_rate, config.tune_steps, bench.config.train.batch_size, bench.loops
+        models.as_model(bench.model), config.tune_rate, config.tune_steps, bench.config.train.batch_size, bench.loops
     )
     fresh = jax.tree.map(jnp.asarray, bench.sets.fresh)
     return tune((one.trained.params, request_keys(bench)), fresh, fresh)[0]
@@ -190,7 +190,7 @@ def _at_request(bench: Bench, one: Fleet) -> Any:
 def _request(bench: Bench, params: Any, fleets: list[Fleet], name: str, setting: requests.Setting) -> tuple[Served, float]:
     """Carry out the request, part after part, on all lanes: the outcome, and the program's seconds without compiling."""
     config = bench.config
-    run = requests.make_request(models.as_model(bench.module), name, setting, options(bench, name), bench.loops)
+    run = requests.make_request(models.as_model(bench.model), name, setting, options(bench, name), bench.loops)
     keys, targets = request_keys(bench), _targets(bench, fleets)
     steps, stop, curves, seconds = np.zeros(config.seeds, int), np.zeros(config.seeds, int), [], 0.0
     for part in _request_data(bench):
@@ -236,7 +236,7 @@ def relearn(bench: Bench, params: Any, purpose: Purpose = Purpose.REQUEST) -> di
     """Relearning curves [lanes, steps + 1] on four attack sets, watched on others, but for "all" of a random forget set."""
     config, attacks, curves = bench.config.relearn, _attacks(bench), {}
     attack_by = evaluation.make_relearn(
-        models.as_model(bench.module), config.learning_rate, config.steps, config.batch_size, bench.loops
+        models.as_model(bench.model), config.learning_rate, config.steps, config.batch_size, bench.loops
     )
     widest = max(len(attack["id"]) for attack, _ in attacks.values())
     for name, (attack, watch) in attacks.items():

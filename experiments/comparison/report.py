@@ -29,6 +29,7 @@ from experiments.comparison.methods import (
 from experiments.comparison.summary import count, summary
 from experiments.core import workdirs
 from experiments.core.results import Run
+from experiments.data import ids
 from experiments.reporting import document
 from experiments.reporting.document import Block, Heading, Table, Text
 from experiments.reporting.estimates import NONE
@@ -80,9 +81,16 @@ def compose(config: dict[str, Any], found: Run, swept: list[dict[str, Any]]) -> 
         *_sweep(swept),
         *_failures(every),
         *_diagnostics(every),
+        *_naming(config),
         *settings(config, found),
     ]
     return f"Forethought: {every[0].rows[0].dataset}, {_asked(config)}", blocks
+
+
+def _naming(config: dict[str, Any]) -> list[Block]:
+    """How examples of a user's own are called."""
+    said = ids.naming(config.get("data", {}))
+    return [Heading("Ids"), Text(said)] if said else []
 
 
 def _asked(config: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from experiments.configs.readiness import Comparison
 from experiments.core import workdirs
 from experiments.core.errors import blame_user
 from experiments.core.results import Run
-from experiments.data import datasets
+from experiments.data import datasets, ids
 
 
 def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: str = "") -> Run:
@@ -32,8 +32,11 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         folder = workdirs.Workdir(workdir)
         if found := folder.finished(config.model_dump()):
             return found
-        bench = set_up(config, folder, datasets.load(config.data))
+        dataset = datasets.load(config.data)
+        bench = set_up(config, folder, dataset)
         rehearsals = trainings.plan(bench)
     with folder.claimed(config.model_dump()):  # only now: a mistake in the config must not bind the folder to it
+        sizes = {name: len(getattr(dataset, name).id) for name in ("train", "validation", "test")}
+        folder.log("data", name=dataset.name, classes=dataset.classes, **sizes, ids=ids.naming(config.data.model_dump()))
         fleets = trainings.train_all(bench, rehearsals)
         return folder.finish(command, judging.judge(bench, fleets))

@@ -13,13 +13,12 @@ from typing_extensions import TypeVar
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs.readiness import Comparison
-from experiments.core import execution, fleet, keys, sections, workdirs
+from experiments.core import execution, fleet, keys, workdirs
 from experiments.core.config import validated
-from experiments.core.errors import UserError, line
 from experiments.core.keys import Hash, Purpose
-from experiments.data import datasets, sizes
+from experiments.data import datasets
+from experiments.data.sets import Sets
 from experiments.scoring import requests
-from experiments.scoring.evaluation import Sets
 from experiments.training import loop
 
 ConfigT = TypeVar("ConfigT", bound=Comparison, default=Comparison, covariant=True)
@@ -40,7 +39,7 @@ class Bench(NamedTuple, Generic[ConfigT]):
     asked: dict[str, np.ndarray]
     sets: Sets
     train: dict[str, Any]
-    module: Any
+    model: models.ModelFns
     devices: execution.Parallel
     loops: bool
 
@@ -78,34 +77,20 @@ def set_up(
     Raises:
       UserError (DataError among them): a model, ids or sets of examples that will not do; one line that says what to do.
     """
-    sizes.check_splits(dataset, config.train.batch_size)
+    datasets.check_splits(dataset, config.train.batch_size)
     named = _forget_ids(config, dataset, config.forget.target) if ids is None else ids
     forget = datasets.check_ids(dataset, named)
-    module = _model(config.model, dataset)
+    model = models.build(config.model, dataset.train.x[:1], dataset.classes)
     train = datasets.batch(dataset.train)
     asked = datasets.batch(dataset.train, forget)
     sets = _sets(config, dataset, asked)
     checks.check_sets(config, asked, sets)
     if not config.data.stream:
         train = jax.tree.map(jnp.asarray, train)
-    devices, loops = execution.make(config.parallel), fleet.in_loops(config.model.name)
-    bench = Bench(config, folder, dataset, forget, asked, sets, train, module, devices, loops)
+    devices, loops = execution.make(config.parallel), fleet.in_loops(model.convolutional)
+    bench = Bench(config, folder, dataset, forget, asked, sets, train, model, devices, loops)
     revocable(bench)  # refused here, whoever will be told
     return bench
-
-
-def _model(config: sections.Model, dataset: datasets.Dataset) -> Any:
-    """The module, which has seen an image."""
-    options, image = config.options, dataset.train.x[:1]
-    module = models.build(config.name, options, dataset.classes)
-    try:
-        module.init(keys.unused(), jnp.asarray(image))
-    except Exception as error:  # Flax, JAX and the modules each raise their own kinds
-        raise UserError(
-            f"model {config.name!r} with {options} takes no images of {image.shape[1:]} ({line(error)}): "
-            "set other --config.model.options"
-        ) from error
-    return module
 
 
 def revocable(bench: Bench) -> np.ndarray:

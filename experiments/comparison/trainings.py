@@ -16,7 +16,7 @@ from experiments.comparison.setup import Bench, Fleet, revocable
 from experiments.core import execution, fleet, sections
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
-from experiments.scoring import evaluation
+from experiments.scoring import algorithms, evaluation
 from experiments.training import cost, loop, streaming
 from readiness import Draw, Pools, Terms, make_pools, make_readiness, nearest_classes, nearest_examples
 from unlearn import ALGORITHMS, normalised, traits_of
@@ -153,7 +153,7 @@ def train_readiness(bench: Bench, rehearsal: Rehearsal, step_flops: float) -> Fl
 def plain_way(bench: Bench, steps: int) -> loop.Way:
     config = bench.config.train
     per_epoch = max(1, len(bench.train["id"]) // config.batch_size)
-    return loop.Way(bench.module, loop.optimizer(config, steps), steps, per_epoch, config.batch_size)
+    return loop.Way(bench.model, loop.optimizer(config, steps), steps, per_epoch, config.batch_size)
 
 
 def train_fleet(bench: Bench, way: loop.Way, lanes: loop.Lane, name: str, pools: Pools | None = None) -> loop.Trained:
@@ -173,7 +173,7 @@ def train_fleet(bench: Bench, way: loop.Way, lanes: loop.Lane, name: str, pools:
 
 def _rehearsing(bench: Bench, unroll: bool) -> loop.Rehearsing:
     config = bench.config.readiness
-    model = models.as_model(bench.module)
+    model = models.as_model(bench.model)
     order = bench.devices.inner_grad(config.order)
     cap = _cap(config.cap, bench.dataset.classes)
     assert config.retention is not None  # resolved at the door
@@ -184,7 +184,7 @@ def _rehearsing(bench: Bench, unroll: bool) -> loop.Rehearsing:
         optimizer = optax.sgd(step_size)
         if config.normalise:
             optimizer = optax.chain(normalised(), optimizer)
-        return ALGORITHMS[config.algorithm](
+        return algorithms.algorithm(config.algorithm)(
             model, optimizer, mean=bench.devices.mean, grad=order, **config.algorithm_options
         )
 
@@ -199,7 +199,7 @@ def _rehearsing(bench: Bench, unroll: bool) -> loop.Rehearsing:
         size=max(1, round(config.fraction * bench.config.train.batch_size)),
         inner_steps=config.inner_steps,
         fresh=config.fresh,
-        retain=traits_of(ALGORITHMS[config.algorithm]).needs_retain,
+        retain=traits_of(algorithms.algorithm(config.algorithm)).needs_retain,
         recovery=bool(config.resistance),
         relearn_steps=config.relearn_steps if config.relearning else 0,
         anew=min(count, 256) if config.requests == "random" else 0,
@@ -240,7 +240,7 @@ def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]
 
     None is marked if the nearest is more than a factor `MATCHING` off, or not finite: that would be no match.
     """
-    predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
+    predict = evaluation.make_predict(models.as_model(bench.model), bench.loops)
 
     def forget_loss(one: Fleet) -> float:
         """The mean over lanes that did not diverge."""

@@ -249,6 +249,8 @@ def _dict(keys: Any, values: Any) -> str:
 def _several(item: Any, metadata: Sequence[Any]) -> str:
     kind, more = _bare(item)
     many = "one or more" if any(isinstance(m, bounds.MinLen) and m.min_length for m in metadata) else "none or more"
+    if said := _says(more):
+        return f"{many} of {said}"
     if get_origin(kind) is Literal:
         return f"{many} of {', '.join(map(str, get_args(kind)))}, as in ({get_args(kind)[0]!r},)"
     if kind is str:

@@ -22,6 +22,10 @@ class WorkdirError(UserError):
     """A workdir that cannot be used as asked; the message is one line that says what to do."""
 
 
+class DataError(UserError):
+    """Data that cannot be used as asked; the message is one line that says what to do."""
+
+
 @contextmanager
 def blame_user() -> Iterator[None]:
     """Where config, data, model and workdir are resolved: what fails here fails for what was given.

@@ -17,15 +17,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.models import CONVOLUTIONAL
-
 MOST_THREADS = 16
 CPU_LANES = 32  # that run together on a CPU: the parameters of many fall out of its caches
 
 
-def in_loops(model_name: str, backend: str | None = None) -> bool:
+def in_loops(convolutional: bool, backend: str | None = None) -> bool:
     """True where lanes and steps of this model are Python loops instead of `vmap` and `scan`."""
-    return model_name in CONVOLUTIONAL and (backend or jax.default_backend()) == "cpu"
+    return convolutional and (backend or jax.default_backend()) == "cpu"
 
 
 def over_lanes(fn: Callable, loops: bool, *, compiled: bool = True) -> Callable:

@@ -16,7 +16,7 @@ SEEDS = 2**32  # a key takes a seed of 32 bits
 LEAST_SCORED = 5  # the folds of the membership attack; a test holds them equal
 LONGEST_NAME = 100  # of what is part of file names, in bytes
 
-Algorithm = Literal["ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label"]
+SHELF = ("ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")  # a test holds them equal
 Backbone = str  # of experiments.models.vits.VITS, which refuses others when the data are looked at
 
 Seed = Annotated[int, Field(ge=0, le=SEEDS - 1)]
@@ -52,6 +52,17 @@ def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] > pair[1]:
         raise ValueError
     return pair
+
+
+def _algorithm(name: str) -> str:
+    if name not in SHELF and ":" not in name:
+        raise ValueError
+    return name
+
+
+def short(name: str) -> str:
+    """An algorithm's name on pages, in rows and among options: of a user's own, its function's."""
+    return name.rpartition(":")[2]
 
 
 def _cap(cap: str) -> str:
@@ -115,6 +126,7 @@ StepSizes = Annotated[
     Says("(lowest, highest), numbers above 0 and up to 1000, as in (0.3, 0.5)"),
 ]
 Cap = Annotated[str, AfterValidator(_cap), Says("log_classes, a text with a number above 0 and up to 1000000, or nothing")]
+Algorithm = Annotated[str, AfterValidator(_algorithm), Says(f"{either((*SHELF, 'module:function of your own'))}")]
 Option = Annotated[Any, AfterValidator(sound)]
 AlgorithmOptions = dict[str, Weight]
 Classes = Annotated[tuple[Annotated[int, Field(ge=0, le=MOST)], ...], AfterValidator(each_once)]
@@ -126,7 +138,10 @@ Classes = Annotated[tuple[Annotated[int, Field(ge=0, le=MOST)], ...], AfterValid
 class Data(Section):
     """A data set and how it is split."""
 
-    name: str = Field("digits", description="digits, or an image data set as TFDS names it.")
+    name: str = Field("digits", description="digits, a TFDS name, or your own: folder:PATH, npz:PATH or csv:PATH.")
+    factory: str = Field("", description="module:function that makes the data set instead; see experiments.data.own.")
+    label: str = Field("", description="The column of labels in a csv; if empty, label.")
+    id_column: str = Field("", description="The column of ids in a csv; if empty, rows go by a hash of their values.")
     data_dir: str = Field("", description="Where TFDS prepared it; if empty, TFDS_DATA_DIR, or TFDS's default.")
     cache_dir: str = Field("", description="Keep decoded images here; if empty, nowhere.")
     train_size: int = Field(0, ge=0, le=MOST, description="Training examples that are kept, by id; 0 keeps all.")
@@ -168,10 +183,15 @@ class PretrainData(Data):
 
 
 class Model(Section):
-    """A network for images."""
+    """A network."""
 
     name: Literal["mlp", "cnn", "resnet18", "vit", "whitened"] = Field("mlp", description="The kind of network.")
     options: dict[str, Option] = Field({"widths": (128, 128)}, description="Options of that kind, as in {'widths': (64,)}.")
+    factory: str = Field("", description="module:function that makes a model of your own; see experiments.models.own.")
+    factory_options: dict[str, Option] = Field({}, description="Its keyword arguments.")
+    params: str = Field("", description="An .npz or .safetensors of parameters to begin with; if empty, drawn by seed.")
+    dtype: Literal["", "float32", "bfloat16"] = Field("", description="Of activations; if empty, float32.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden units that a training step leaves out.")
 
 
 class Train(Section):
@@ -292,13 +312,13 @@ class Unlearners(Section):
     """By what requests are carried out."""
 
     unlearners: Annotated[tuple[Algorithm, ...], AfterValidator(each_once)] = Field(
-        ("ascent",), min_length=1, description="Algorithms of the shelf, each on its own."
+        ("ascent",), min_length=1, description="Algorithms, each on its own: of the shelf, or module:function."
     )
-    options: dict[Algorithm, AlgorithmOptions] = Field({}, description="By algorithm, as in {'npo': {'beta': 0.2}}.")
+    options: dict[str, AlgorithmOptions] = Field({}, description="By algorithm, as in {'npo': {'beta': 0.2}}.")
 
     @model_validator(mode="after")
     def _options_are_of_unlearners(self) -> Unlearners:
-        unused = [name for name in self.options if name not in self.unlearners]
+        unused = [name for name in self.options if name not in map(short, self.unlearners)]
         if unused:
             sentence = f"has {either(unused)}, which serves no request: add it to --config.request.unlearners"
             raise Wrong((("options",), sentence))

@@ -199,9 +199,14 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def differences(old: Any, new: Any, prefix: str = "config") -> Iterator[str]:
-    """The names of the keys in which two configs differ, with `prefix.` before each unless it is empty."""
+    """The names of the keys in which two configs differ, with `prefix.` before each unless it is empty.
+
+    Keys that are new and empty do not count: a later version has them, and nothing has changed.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         for name in old.keys() | new.keys():
+            if name not in old and not new[name]:
+                continue
             yield from differences(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name)
     elif old != new:
         yield prefix

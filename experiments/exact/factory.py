@@ -17,6 +17,7 @@ from experiments.core import keys
 from experiments.core.keys import Purpose
 from experiments.core.sections import StreamedData
 from experiments.data import datasets
+from experiments.data.images import DECODE_AT_ONCE
 from experiments.exact import building, placement
 from experiments.models import vits
 from s3t.training.adapters import Lora
@@ -203,7 +204,7 @@ def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, i
             raise ValueError(f"{hyper['dataset']!r} has no split {name!r}: it has {', '.join(splits)}")
         ids = splits[name]
         if classes:
-            parts = np.split(ids, range(datasets.DECODE_AT_ONCE, len(ids), datasets.DECODE_AT_ONCE))
+            parts = np.split(ids, range(DECODE_AT_ONCE, len(ids), DECODE_AT_ONCE))
             ids = ids[number[np.concatenate([source.read(part)[1] for part in parts])] >= 0]
 
         def fetch(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from experiments import models
 from experiments.comparison import judging, setup, trainings
 from experiments.configs.judge import Judged
-from experiments.core import environment, fleet, keys
+from experiments.core import environment, fleet
 from experiments.core.keys import Purpose
 from experiments.data import datasets
 from experiments.scoring import evaluation, requests
@@ -124,7 +124,7 @@ def update_cost(bench: Bench, unlearner: str) -> dict[str, float]:
         size = bench.config.judge.batch_size
         batch = datasets.batch(bench.dataset.train, np.zeros(size, int))
         how = requests.Setting(0.1, 0.0, 1, size)
-        model, options = models.as_model(bench.module), judging.options(bench, unlearner)
+        model, options = models.as_model(bench.model), judging.options(bench, unlearner)
         request = requests.RequestData(batch, batch, batch)
         compiled = cost.compiled_update(model, unlearner, options, _any(bench), request, how)
         return {"flops": environment.flops(compiled), "lane_bytes": environment.peak_bytes(compiled)}
@@ -136,8 +136,8 @@ def untrained(bench: Bench, seeds: Sequence[int], purpose: Purpose) -> Any:
     """Freshly initialised parameters, one lane per seed."""
     everyone = np.ones(len(bench.train["id"]), bool)
     lanes = loop.make_lanes(seeds, everyone, everyone, purpose=purpose)
-    way = loop.Way(bench.module, optax.identity(), 1, 1, 1)
-    return loop.init_lanes(way, lanes, bench.train["x"][:1]).params
+    way = loop.Way(bench.model, optax.identity(), 1, 1, 1)
+    return loop.init_lanes(way, lanes).params
 
 
 def _any(bench: Bench) -> Any:
@@ -148,9 +148,9 @@ def prediction_cost(bench: Bench) -> dict[str, float]:
     """FLOPs of the logits of one example, and bytes of those of evaluation.CHUNK."""
 
     def count() -> dict[str, float]:
-        model = models.as_model(bench.module)
+        model = models.as_model(bench.model)
         x = jax.ShapeDtypeStruct((evaluation.CHUNK, *bench.train["x"].shape[1:]), np.float32)
-        program = jax.jit(lambda params, x: model.apply(params, x, keys.unused()))
+        program = jax.jit(lambda params, x: model.apply(params, x, None))
         compiled = program.lower(_any(bench), x).compile()
         return {"flops": environment.flops(compiled) / evaluation.CHUNK, "lane_bytes": environment.peak_bytes(compiled)}
 

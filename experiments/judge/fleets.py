@@ -30,10 +30,10 @@ from experiments.data import datasets
 from experiments.judge import capacity
 from experiments.judge.capacity import Bench
 from experiments.judge.ulira import memberships
-from experiments.scoring import requests
+from experiments.scoring import algorithms, requests
 from experiments.training import loop
 from readiness.requests import take
-from unlearn import ALGORITHMS, Recorded, Request, unlearn_until
+from unlearn import Recorded, Request, unlearn_until
 from unlearn.base import Array, Batch, Model
 from unlearn.losses import correct
 
@@ -224,7 +224,7 @@ def forget(
     """
     bench = case.bench
     options = tuple(sorted(judging.options(bench, name).items()))
-    run = _forgetter(models.as_model(bench.module), name, options, bench.config.judge.batch_size, stops, bench.loops)
+    run = _forgetter(models.as_model(bench.model), name, options, bench.config.judge.batch_size, stops, bench.loops)
     wanted = asked(case, training_, role)
     kept = members(case, training_, role)
     kept[:, case.pool] &= ~wanted
@@ -277,7 +277,7 @@ def _forgetter(
     def observe(params: Any, data: tuple[Asked, Array]) -> dict[str, Array]:
         asked, _ = data
         pool = asked.request.forget
-        right = correct(model.apply(params, pool["x"], keys.unused()), pool["y"])
+        right = correct(model.apply(params, pool["x"], None), pool["y"])
         return {"known": jnp.sum(jnp.where(pool["weight"] > 0, right, 0)) / jnp.maximum(asked.counts[0], 1)}
 
     def rests(seen: dict[str, Array], data: tuple[Asked, Array]) -> Array:
@@ -285,7 +285,7 @@ def _forgetter(
         return (asked.counts[0] == 0) | (seen["known"] <= enough)  # a draw from nobody would be a stranger
 
     def until(rate: Any) -> Callable:
-        algorithm = ALGORITHMS[name](model, optax.sgd(rate), **dict(options))
+        algorithm = algorithms.algorithm(name)(model, optax.sgd(rate), **dict(options))
         return unlearn_until(algorithm, whole, draw, observe, rests, stops[-1], record=stops, unroll=loops)
 
     def single(

@@ -10,6 +10,7 @@ from experiments.core.results import Estimate, Row
 from experiments.judge import fleets, memorisation, metrics
 from experiments.judge.fleets import REPEATS, SHADOWS, TUNING, Case
 from experiments.reporting.estimates import at
+from experiments.scoring import algorithms
 from unlearn.metrics import cost, gaps, relearning
 
 REQUESTS = (1, 10, 100)  # in a model's life, that its preparation is spread over
@@ -64,9 +65,9 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
     return Row(
         training=entry.training,
         variant="default",
-        unlearner=entry.unlearner,
+        unlearner=algorithms.short(entry.unlearner),
         setting=case.name,
-        dataset=config.data.name,
+        dataset=case.bench.dataset.name,
         seed=config.seed,
         before={key: _mean(values) for key, values in before.items()},
         after={key: _mean(values) for key, values in after.items()},

@@ -204,7 +204,13 @@ def as_backbone(module: VisionTransformer) -> Backbone:
 
 
 def init(module: VisionTransformer, key: jax.Array, x: Any) -> Tree:
-    """Random parameters for images like x."""
+    """Random parameters for images like x.
+
+    Raises:
+      ValueError: a table.
+    """
+    if len(x.shape) != 4:
+        raise ValueError(f"a ViT looks at images, these data are a table of {x.shape[1:]}: use images")
     return module.init(key, jnp.asarray(x[:1]))["params"]
 
 

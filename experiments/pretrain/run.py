@@ -20,7 +20,7 @@ from experiments.core import execution, fleet, keys, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
 from experiments.core.results import Row, Run
-from experiments.data import datasets, sizes
+from experiments.data import datasets
 from experiments.models import vits
 from experiments.scoring import evaluation
 from experiments.training import loop
@@ -55,7 +55,7 @@ def look(config: Pretrain) -> tuple[vits.VisionTransformer, datasets.Dataset]:
       ValueError (UserError and DataError among them): one line that says what to do.
     """
     dataset = datasets.only_classes(datasets.load(config.data), config.classes)
-    sizes.check_splits(dataset, config.train.batch_size)
+    datasets.check_splits(dataset, config.train.batch_size)
     module = vits.vit(config.model, dataset.classes)
     vits.init(module, keys.unused(), dataset.train.x)  # a wrong size of image shows before anything is written
     return module, dataset
@@ -96,7 +96,8 @@ def _train(
     config: Pretrain, folder: workdirs.Workdir, module: vits.VisionTransformer, dataset: datasets.Dataset
 ) -> loop.Trained:
     steps, size, examples = config.train.steps, config.train.batch_size, len(dataset.train.id)
-    way = loop.Way(module, loop.optimizer(config.train, steps), steps, max(1, examples // size), size)
+    model = models.of_module(module, dataset.train.x.shape[1:])
+    way = loop.Way(model, loop.optimizer(config.train, steps), steps, max(1, examples // size), size)
     lanes = loop.make_lanes([config.seed], np.ones(examples, bool), np.ones(examples))
     return loop.train(
         way,
@@ -111,7 +112,8 @@ def _train(
 
 
 def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split) -> float:
-    logits = evaluation.make_predict(models.as_model(module), loops=False)(params, split.x)[0]
+    model = models.as_model(models.of_module(module, split.x.shape[1:]))
+    logits = evaluation.make_predict(model, loops=False)(params, split.x)[0]
     return float(np.mean(correct(logits, split.y)))
 
 

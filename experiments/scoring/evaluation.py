@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,8 @@ import numpy as np
 import optax
 from scipy.special import log_softmax
 
-from experiments.core import fleet, keys
+from experiments.core import fleet
+from experiments.data.sets import PARTS, Sets
 from unlearn import Request, finetune, tree, unlearn_until
 from unlearn.base import Array, Batch, Model, mean_loss
 from unlearn.losses import correct, weighted_mean
@@ -20,32 +21,12 @@ from unlearn.metrics.membership import loss_attack
 from unlearn.until import never
 
 CHUNK = 500  # examples predicted at once, whatever the set: one compiled shape
-PARTS = {"test_retain": "test", "others": "test", "validation_retain": "validation"}  # sets that lie within another
-
-
-class Sets(NamedTuple):
-    """Who is scored; every field a host-side Batch.
-
-    forget, retain: training examples, a sample where there are many.  test, validation: held out.
-    test_retain, validation_retain: without the forgotten class; for random forget sets the same as test, validation.
-    others: never trained on and like the forget set: test images of its class, or the test set.
-    fresh: new data for fine-tuning between training and request, held out and apart from validation; may be empty.
-    """
-
-    forget: Batch
-    retain: Batch
-    test: Batch
-    test_retain: Batch
-    validation: Batch
-    validation_retain: Batch
-    others: Batch
-    fresh: Batch
 
 
 @functools.lru_cache
 def make_predict(model: Model, loops: bool) -> Callable[[Any, np.ndarray], np.ndarray]:
     """`(params of all lanes, x) -> logits [lanes, examples, classes]` in chunks of one compiled shape."""
-    apply = fleet.over_lanes(lambda params, x: model.apply(params, x, keys.unused()), loops)
+    apply = fleet.over_lanes(lambda params, x: model.apply(params, x, None), loops)
 
     def predict(params: Any, x: np.ndarray) -> np.ndarray:
         parts = []
@@ -95,7 +76,7 @@ def make_diagnose(model: Model, loops: bool) -> Callable[[Any, Batch, Batch], di
     """`(params of all lanes, forget, stable) -> {grad_norm: |g_f|, grad_cosine: cos(g_f, g_s)}`, [lanes] each."""
 
     def diagnose(params: Any, forget: Batch, stable: Batch) -> dict[str, Array]:
-        gradient = lambda batch: jax.grad(lambda p: mean_loss(model, p, batch, keys.unused(), weighted_mean))(params)  # noqa: E731
+        gradient = lambda batch: jax.grad(lambda p: mean_loss(model, p, batch, None, weighted_mean))(params)  # noqa: E731
         forgetting, keeping = gradient(forget), gradient(stable)
         return {"grad_norm": tree.norm(forgetting), "grad_cosine": tree.cosine(forgetting, keeping)}
 
@@ -124,7 +105,7 @@ def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int
 
     def observe(params: Any, data: tuple[Array, Batch, Batch]) -> dict[str, Array]:
         _, _, watch = data
-        right = correct(model.apply(params, watch["x"], keys.unused()), watch["y"])
+        right = correct(model.apply(params, watch["x"], None), watch["y"])
         return {"accuracy": weighted_mean(right, watch["weight"])}
 
     algorithm = finetune(model, optax.sgd(learning_rate), grad=jax.value_and_grad)

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.core import fleet, keys
+from experiments.core import fleet
 from experiments.core.keys import Hash
-from experiments.data.datasets import hash_uniform, lowest
-from unlearn import ALGORITHMS, Outcome, Request, unlearn_until
+from experiments.data.ids import hash_uniform, lowest
+from experiments.scoring import algorithms
+from unlearn import Outcome, Request, unlearn_until
 from unlearn.base import Array, Batch, Model
 from unlearn.losses import correct, cross_entropy, weighted_mean
 
@@ -69,7 +70,7 @@ def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: in
         seen = {}
         for which in ("forget", "watch"):
             batch = getattr(request, which)
-            logits = model.apply(params, batch["x"], keys.unused())
+            logits = model.apply(params, batch["x"], None)
             seen[f"{which}_accuracy"] = weighted_mean(correct(logits, batch["y"]), batch["weight"])
             seen[f"{which}_loss"] = weighted_mean(cross_entropy(logits, batch["y"]), batch["weight"])
         return seen
@@ -78,7 +79,7 @@ def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: in
         return seen["forget_accuracy"] <= data[1]
 
     def until(learning_rate: Any) -> Callable:
-        algorithm = ALGORITHMS[name](model, rate(optax.sgd(learning_rate)), **dict(options))
+        algorithm = algorithms.algorithm(name)(model, rate(optax.sgd(learning_rate)), **dict(options))
         return unlearn_until(algorithm, whole, draw, observe, criterion, max_steps, unroll=loops)
 
     def single(lane: tuple, data: RequestData, run: Callable) -> Outcome:

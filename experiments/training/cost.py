@@ -12,9 +12,10 @@ from experiments.core import keys
 from experiments.core.environment import flops, peak_bytes
 from experiments.core.execution import make as make_parallel
 from experiments.data.datasets import Images
+from experiments.scoring import algorithms
 from experiments.scoring.requests import RequestData, Setting
 from experiments.training import loop, streaming
-from unlearn import ALGORITHMS, Request
+from unlearn import Request
 from unlearn.base import Batch, Model
 
 
@@ -45,7 +46,7 @@ def _compiled(way: loop.Way, data: Batch, pools: Any, rehearse: bool) -> Any:
     # One device's operators: how a batch is spread does not change what it costs.
     devices = make_parallel("jit", jax.local_devices()[:1])
     lanes = loop.make_lanes([0], *(2 * [jnp.ones(len(data["id"]), bool)]))
-    state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (loop.init_lanes(way, lanes, data["x"][:1]), lanes))
+    state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (loop.init_lanes(way, lanes), lanes))
     row = jnp.zeros(way.batch_size, jnp.int32)
     if isinstance(data["x"], Images):
         drawn = loop.draw(way, lane, streaming.positions_of(data), pools, row, jnp.asarray(0), rehearse)
@@ -64,7 +65,7 @@ def compiled_update(
     model: Model, name: str, options: dict[str, Any], params: Any, data: RequestData, setting: Setting
 ) -> Any:
     """The program of one update of a request on one model."""
-    algorithm = ALGORITHMS[name](model, optax.sgd(setting.learning_rate), **options)
+    algorithm = algorithms.algorithm(name)(model, optax.sgd(setting.learning_rate), **options)
     size = setting.batch_size or data.forget["weight"].shape[0]
     cut = lambda batch: jax.tree.map(lambda leaf: leaf[:size], batch)  # noqa: E731
     batch, key = Request(cut(data.forget), cut(data.retain)), keys.unused()

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,7 +62,7 @@ class Way(NamedTuple):
     rehearsing: None for ordinary steps.  private: (clip, noise) of DP-SGD, or None.
     """
 
-    module: nn.Module
+    model: models.ModelFns
     optimizer: optax.GradientTransformation
     steps: int
     per_epoch: int
@@ -141,7 +140,7 @@ def draw(way: Way, lane: Lane, data: Batch, pools: Pools | None, row: Array, ind
 
 def make_apply(way: Way, parallel: Parallel) -> Callable[[TrainState, Drawn], tuple[TrainState, StepInfo]]:
     """The step itself, on what was drawn."""
-    model = models.as_model(way.module)
+    model = models.as_model(way.model)
     if way.private:
         return _private_step(way, model)
     readiness = way.rehearsing and way.rehearsing.readiness
@@ -167,7 +166,7 @@ def _private_step(way: Way, model: Any) -> Callable[[TrainState, Drawn], tuple[T
     def run(state: TrainState, drawn: Drawn) -> tuple[TrainState, StepInfo]:
         key = jax.random.wrap_key_data(drawn.key)
 
-        total, losses, _ = dpsgd.clipped_sum(way.module, model.loss, state.params, drawn.batch, key, clip)
+        total, losses, _ = dpsgd.clipped_sum(way.model, model.loss, state.params, drawn.batch, key, clip)
         gradient = dpsgd.noisy_mean(total, keys.fold(key, Purpose.NOISE), clip * noise, len(losses))
         updates, opt_state = way.optimizer.update(gradient, state.opt_state, state.params)
         info = StepInfo(jnp.mean(losses), jnp.zeros(()))
@@ -176,18 +175,18 @@ def _private_step(way: Way, model: Any) -> Callable[[TrainState, Drawn], tuple[T
     return run
 
 
-def init_lanes(way: Way, lanes: Lane, example: Array) -> TrainState:
+def init_lanes(way: Way, lanes: Lane) -> TrainState:
     """Freshly initialised lanes; a seed's parameters depend on the seed alone."""
-    params = _initialiser(way.module)(lanes.key, example)
+    params = _initialiser(way.model)(lanes.key)
     return jax.vmap(lambda lane: init_state(lane, way.optimizer))(params)
 
 
 @functools.lru_cache
-def _initialiser(module: nn.Module) -> Callable[[Array, Array], Any]:
-    def init(raw: Array, example: Array) -> Any:
-        return module.init(keys.fold(jax.random.wrap_key_data(raw), Purpose.INIT), example)["params"]
+def _initialiser(model: models.ModelFns) -> Callable[[Array], Any]:
+    def init(raw: Array) -> Any:
+        return model.init(keys.fold(jax.random.wrap_key_data(raw), Purpose.INIT))
 
-    return jax.jit(jax.vmap(init, (0, None)))
+    return jax.jit(jax.vmap(init))
 
 
 def rehearses(way: Way, step: int) -> bool:
@@ -281,9 +280,9 @@ def train(
       report: called after each epoch with step, steps, epoch, mean loss and seconds.
       save_every: seconds between checkpoints; 0 saves after every epoch.
     """
-    states = init_lanes(way, lanes, data["x"][:1])
+    states = init_lanes(way, lanes)
     if not way.private:  # what is taken from members would be taken without noise
-        states = states._replace(params=whitening.prepared(way.module, states.params, lanes.member, data["x"]))
+        states = states._replace(params=whitening.prepared(way.model.module, states.params, lanes.member, data["x"]))
     initial = (states, _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
     epochs = -(-way.steps // way.per_epoch)
     with checkpoints.open_folder(folder) as manager:  # closed after an interrupt too, when saves under way have finished

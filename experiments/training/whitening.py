@@ -36,7 +36,7 @@ def both_ways(model: Model) -> Model:
     return model._replace(apply=apply)
 
 
-def prepared(module: nn.Module, params: Any, member: Array, x: Any) -> Any:
+def prepared(module: nn.Module | None, params: Any, member: Array, x: Any) -> Any:
     """Initial parameters of all lanes, with what the module takes from the images that a lane is trained on: `Whitened`'s
     filters, which whiten the patches of the lane's members. Other modules take nothing.
 

@@ -20,7 +20,7 @@ from unlearn.gradient import normalised
 
 EXAMPLES, CLASSES = 22, 3
 FORGET = np.arange(EXAMPLES) % 7 == 3  # three examples
-MODULE = models.MLP(CLASSES, (6,))
+MODEL = models.of_module(models.MLP(CLASSES, (6,)), (2, 3, 1))
 SETTINGS = types.SimpleNamespace(optimizer="sgd", learning_rate=0.3, momentum=0.9, clip=1.0)
 KINDS = ("plain", "readiness", "dpsgd")
 
@@ -61,14 +61,14 @@ def pools():
 
 def way(kind, ops=None, steps=6, per_epoch=3, batch_size=6):
     """One of KINDS. Readiness has all of its terms, two inner steps and a meta-batch of 3, on every second step."""
-    plain = loop.Way(MODULE, loop.optimizer(SETTINGS, steps), steps, per_epoch, batch_size)
+    plain = loop.Way(MODEL, loop.optimizer(SETTINGS, steps), steps, per_epoch, batch_size)
     if kind == "readiness":
         return plain._replace(rehearsing=rehearsing(ops or one_device()))
     return plain._replace(private=(1.0, 0.5)) if kind == "dpsgd" else plain
 
 
 def rehearsing(ops):
-    model = models.as_model(MODULE)
+    model = models.as_model(MODEL)
 
     def rehearsed(rate):
         optimizer = optax.chain(normalised(), optax.sgd(rate))
@@ -95,7 +95,7 @@ def lanes(seeds, member=None, weight=None):
 def run_epochs(way, lanes, train, ops=None, loops=False, make_epoch=loop.make_epoch):
     """Parameters and losses after all steps of `way`, without checkpoints."""
     epoch_fn = make_epoch(way, ops or one_device(), loops)
-    states, losses = loop.init_lanes(way, lanes, train["x"][:1]), []
+    states, losses = loop.init_lanes(way, lanes), []
     for epoch in range(-(-way.steps // way.per_epoch)):
         steps = min(way.per_epoch, way.steps - epoch * way.per_epoch)
         states, infos = epoch_fn(states, lanes, train, pools() if way.rehearsing else None, epoch, steps)

@@ -35,8 +35,8 @@ def test_the_nearest_reweighting_is_matched_if_it_is_near(losses, marked, monkey
         training, variant, types.SimpleNamespace(params=loss), 2, {}, {}
     )
     plain = [fleet("vanilla", "default", 0.1), *(fleet("reweight", name, loss) for name, loss in losses.items())]
-    bench = types.SimpleNamespace(module=None, loops=False, sets=types.SimpleNamespace(forget=None))
-    monkeypatch.setattr(trainings.models, "as_model", lambda module: None)
+    bench = types.SimpleNamespace(model=None, loops=False, sets=types.SimpleNamespace(forget=None))
+    monkeypatch.setattr(trainings.models, "as_model", lambda model: None)
     found = trainings._mark_matched(bench, plain, fleet("readiness", "default", 0.1))
     assert [one.variant for one in found if one.extra.get("matched")] == ([marked] if marked else [])
 

@@ -161,7 +161,7 @@ def choices(section: type[Section], name: str) -> tuple[Any, ...]:
 def test_choices_are_what_there_is():
     """Configs are read before anything heavy is imported, so they name what is elsewhere."""
     assert set(choices(sections.Model, "name")) == set(models.MODELS)
-    assert set(get_args(sections.Algorithm)) == set(ALGORITHMS)
+    assert set(sections.SHELF) == set(ALGORITHMS)
     assert set(get_args(s3t.Planner)) == set(planners.PLANNERS)
     assert choices(readiness.Comparison, "parallel") == execution.MODES
     assert choices(judge.MemorisedSet, "tier") == forget_sets.TIERS

@@ -53,7 +53,7 @@ def test_loops_are_scans(kind):
 
 
 def test_lanes_in_threads_have_the_bytes_of_lanes_one_after_another(monkeypatch):
-    convolutional = tiny.way("plain")._replace(module=models.CNN(tiny.CLASSES, (8,)))
+    convolutional = tiny.way("plain")._replace(model=models.of_module(models.CNN(tiny.CLASSES, (8,)), (2, 3, 1)))
     monkeypatch.setattr(fleet.jax, "device_count", lambda: 1)
     side_by_side = tiny.run_epochs(convolutional, tiny.lanes(SEEDS), tiny.data(), loops=True)[0]
     monkeypatch.setattr(fleet, "each", lambda fn, count: [fn(i) for i in range(count)])
@@ -124,7 +124,7 @@ def test_a_second_stream_of_a_seed_is_another_run():
         loop.make_lanes(SEEDS, members, members, purpose=purpose)
         for purpose in (Purpose.TRAINING, Purpose.HELDOUT_TRAINING)
     )
-    starts = [loop.init_lanes(tiny.way("plain"), lanes, tiny.data()["x"][:1]).params for lanes in (first, second)]
+    starts = [loop.init_lanes(tiny.way("plain"), lanes).params for lanes in (first, second)]
     assert toys.relative_error(*starts) > 0.1 and not np.any(first.key == second.key)
 
 
@@ -171,7 +171,7 @@ def test_dp_sgd_adds_noise_of_its_stated_size_to_every_parameter():
         way = tiny.way("dpsgd")._replace(optimizer=optax.sgd(1.0), private=(2.0, noise))
         step = loop.make_step_fn(way, tiny.one_device())
         one = lambda state, lane: step(state, lane, data, None, row, jnp.asarray(0), False)[0].params  # noqa: E731
-        params = toys.quick_jit(jax.vmap(one))(loop.init_lanes(way, lanes, data["x"][:1]), lanes)
+        params = toys.quick_jit(jax.vmap(one))(loop.init_lanes(way, lanes), lanes)
         return np.concatenate([leaf.reshape(8, -1) for leaf in jax.tree.leaves(params)], axis=1)
 
     noise = (after(0.5) - after(0.0)) / (2.0 * 0.5 / 6)
@@ -309,8 +309,8 @@ def short_training(count):
         "weight": jnp.ones(40),
         "id": jnp.arange(40),
     }
-    way = loop.Way(models.build("mlp", {"widths": (8,)}, 3), optax.sgd(0.1), 6, 6, 8)
+    way = loop.Way(models.of_module(models.MLP(3, (8,)), (5,)), optax.sgd(0.1), 6, 6, 8)
     lanes = loop.make_lanes(np.arange(count), np.ones(40, bool), np.ones(40))
     epoch = loop.make_epoch(way, execution.make("jit"), False)
-    states, infos = epoch(loop.init_lanes(way, lanes, data["x"][:1]), lanes, data, None, 0, 6)
+    states, infos = epoch(loop.init_lanes(way, lanes), lanes, data, None, 0, 6)
     return states.params, infos.loss

@@ -269,3 +269,10 @@ def test_a_run_names_its_damaged_checkpoint_and_ends_the_same_without_it(tmp_pat
     latest.rename(tmp_path / "moved")
     pretrained()
     assert (tmp_path / "vit.npz").read_bytes() == whole
+
+
+def test_a_key_of_a_later_version_that_is_empty_changes_nothing():
+    old, new = {"data": {"name": "digits"}}, {"data": {"name": "digits", "label": "", "share": 0.0, "more": {}}}
+    assert not list(workdirs.differences(old, new))
+    assert list(workdirs.differences(old, {"data": {"name": "digits", "label": "kind"}})) == ["config.data.label"]
+    assert list(workdirs.differences(new, old)) and list(workdirs.differences({"a": None}, {"a": 0})) == ["config.a"]

@@ -78,7 +78,7 @@ def test_a_lane_takes_about_what_each_more_adds_to_a_program(tmp_path):
 
     def whole(count):
         some = fleet.lane(lanes, slice(count))
-        states = capacity.training.init_lanes(way, some, one.bench.train["x"][:1])
+        states = capacity.training.init_lanes(way, some)
         epoch = capacity.training.make_epoch(way._replace(per_epoch=2), one.bench.devices, False)
         program = jax.jit(lambda s, ln, data: epoch(s, ln, data, None, 0, 2)).lower(states, some, one.bench.train)
         return capacity.environment.peak_bytes(program.compile())

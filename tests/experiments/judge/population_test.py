@@ -17,12 +17,12 @@ SHAPES = {"mlp": {"widths": (16, 8)}, "cnn": {}, "resnet18": {"width": 8}, "vit"
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_the_last_layer_makes_the_logits_of_the_features(name):
-    module = models.build(name, SHAPES[name], 10)
     x = jax.random.normal(jax.random.key(0), (3, 16, 16, 1))
-    params = module.init(jax.random.key(1), x)["params"]
-    features = models.as_features(module).apply(params, x, jax.random.key(2))
+    model = models.of_module(models.make_module(name, SHAPES[name], 10), x.shape[1:])
+    params = model.init(jax.random.key(1))
+    features = models.as_features(model).apply(params, x, jax.random.key(2))
     last = max((layer for layer in params if layer.startswith("Dense_")), key=lambda layer: int(layer.split("_")[1]))
-    logits = models.as_model(module).apply(params, x, jax.random.key(2))
+    logits = models.as_model(model).apply(params, x, jax.random.key(2))
     np.testing.assert_allclose(features @ params[last]["kernel"] + params[last]["bias"], logits, rtol=1e-5, atol=1e-5)
 
 

@@ -90,7 +90,7 @@ def test_a_request_looks_at_its_own_examples_alone(role, tmp_path):
     one = case("random")
     one = one._replace(bench=one.bench._replace(workdir=workdirs.Workdir(tmp_path)))
     lanes = fleets._lanes(one, "vanilla", role)
-    params = loop.init_lanes(trainings.plain_way(one.bench, 1), lanes, one.bench.train["x"][:1]).params
+    params = loop.init_lanes(trainings.plain_way(one.bench, 1), lanes).params
     after = fleets.forget(one, params, "vanilla", role, "graddiff", 0.05, (1, 3))
     seen = np.asarray(lanes.member[0])
     poisoned = dict(one.bench.train, x=jnp.where(seen[:, None, None, None], one.bench.train["x"], jnp.nan))
@@ -133,7 +133,7 @@ def test_a_shadow_that_holds_none_of_the_pool_has_nothing_to_forget(tmp_path):
     one = case("random")
     one = one._replace(pool=one.pool[:1], bench=one.bench._replace(workdir=workdirs.Workdir(tmp_path)))
     lanes = fleets._lanes(one, "vanilla", SHADOWS)
-    params = loop.init_lanes(trainings.plain_way(one.bench, 1), lanes, one.bench.train["x"][:1]).params
+    params = loop.init_lanes(trainings.plain_way(one.bench, 1), lanes).params
     ((after, updates),) = fleets.forget(one, params, "vanilla", SHADOWS, "ascent", 0.05, (2,))
     same = [
         np.asarray(a == b).reshape(LANES, -1).all(axis=1)
@@ -149,14 +149,14 @@ def test_a_lane_rests_when_enough_is_forgotten(tmp_path):
     one = one._replace(bench=one.bench._replace(workdir=workdirs.Workdir(tmp_path)))
     way, lanes = trainings.plain_way(one.bench, 60), fleets._lanes(one, "vanilla", REPEATS)
     data, epoch = one.bench.train, loop.make_epoch(trainings.plain_way(one.bench, 60), one.bench.devices, False)
-    states = loop.init_lanes(way, lanes, data["x"][:1])
+    states = loop.init_lanes(way, lanes)
     params = epoch(states, lanes, data, None, 0, way.per_epoch)[0].params
     request = functools.partial(fleets.forget, one, params, "vanilla", REPEATS, "ascent", 0.05)
 
     images = data["x"][one.bench.forget]
 
     def known(params, lane):
-        logits = models.as_model(one.bench.module).apply(fleet.lane(params, lane), images, jax.random.key(0))
+        logits = models.as_model(one.bench.model).apply(fleet.lane(params, lane), images, jax.random.key(0))
         return float((np.argmax(logits, axis=1) == np.asarray(data["y"])[one.bench.forget]).mean())
 
     (ended,) = request((40,), enough=0.3)

@@ -16,7 +16,7 @@ from experiments.comparison import run, trainings
 from experiments.comparison.setup import resolved, set_up
 from experiments.configs import readiness as configs
 from experiments.core import fleet
-from experiments.data import datasets
+from experiments.data import datasets, prefetch
 from experiments.training import loop, streaming
 from tests.experiments.comparison.run_test import shrink
 from tests.experiments.core import fleet_test
@@ -34,7 +34,7 @@ def drawn_on_the_way(way, lanes, monkeypatch):
     """What `fill` gave for each step of a training, in order."""
     seen = []
     fill = streaming.fill
-    monkeypatch.setattr(datasets, "THREADS", 1)
+    monkeypatch.setattr(prefetch, "THREADS", 1)
     monkeypatch.setattr(streaming, "fill", lambda images, drawn: seen.append(fill(images, drawn)) or seen[-1])
     stream(way, lanes, tiny.on_disk())
     return seen

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from experiments import models
 from experiments.core import execution
 from experiments.models.whitened import Whitened, patches
 from experiments.training import loop, whitening
@@ -13,6 +14,7 @@ from tests.helpers import tiny, toys
 from unlearn import classifier, tree
 
 MODULE = Whitened(3, (4,), groups=2)
+MODEL = models.of_module(MODULE, (8, 6, 3))
 EXAMPLES = 12
 
 
@@ -33,7 +35,7 @@ MEMBER = np.stack([np.ones(EXAMPLES, bool), np.arange(EXAMPLES) < 8])
 
 def params():
     lanes = loop.make_lanes([0, 1], MEMBER[0], MEMBER[0])
-    return loop.init_lanes(loop.Way(MODULE, optax.sgd(0.1), 2, 2, 4), lanes, data()["x"][:1]).params
+    return loop.init_lanes(loop.Way(MODEL, optax.sgd(0.1), 2, 2, 4), lanes).params
 
 
 def test_patches_by_hand():
@@ -75,15 +77,15 @@ def test_images_that_stay_on_disk_are_read_in_parts(monkeypatch):
 
 def test_other_modules_are_left_alone():
     start = {"whitening": jnp.ones(3)}
-    assert whitening.prepared(tiny.MODULE, start, MEMBER, None) is start
+    assert whitening.prepared(tiny.MODEL.module, start, MEMBER, None) is start
 
 
 @pytest.mark.parametrize("private", [None, (1.0, 0.0)])  # without noise, which would move what has no gradient
 def test_training_begins_with_the_filters_and_leaves_them_as_they_are(private, tmp_path):
     """DP-SGD keeps the random ones: those of the members would be told without noise."""
-    way = loop.Way(MODULE, optax.sgd(0.1, momentum=0.9), 2, 2, 4, private=private)
+    way = loop.Way(MODEL, optax.sgd(0.1, momentum=0.9), 2, 2, 4, private=private)
     lanes = loop.make_lanes([0, 1], MEMBER[0], MEMBER[0].astype(float))._replace(member=jnp.asarray(MEMBER))
-    start = loop.init_lanes(way, lanes, data()["x"][:1]).params
+    start = loop.init_lanes(way, lanes).params
     epoch_fn = loop.make_epoch(way, execution.make("jit", jax.local_devices()[:1]), loops=True)
     trained = loop.train(way, lanes, data(), None, epoch_fn, tmp_path, lambda entry: None, 1e9).params
     wanted = start if private else whitening.prepared(MODULE, start, lanes.member, data()["x"])
