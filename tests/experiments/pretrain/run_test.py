@@ -42,7 +42,7 @@ def test_the_checkpoint_is_a_backbone_and_a_finished_run_is_read_back(tmp_path):
 
 def test_a_run_that_was_cut_short_ends_the_same(tmp_path, monkeypatch):
     run.run(config(), str(tmp_path / "whole"))
-    log = run.results.Workdir.log
+    log = run.workdirs.Workdir.log
 
     def cut(self, event, **fields):
         log(self, event, **fields)
@@ -50,7 +50,7 @@ def test_a_run_that_was_cut_short_ends_the_same(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run.results.Workdir, "log", cut)
+        patch.setattr(run.workdirs.Workdir, "log", cut)
         run.run(config(), str(tmp_path / "cut"))
     run.run(config(), str(tmp_path / "cut"))
     whole, resumed = (dict(np.load(tmp_path / name / "vit.npz")) for name in ("whole", "cut"))
