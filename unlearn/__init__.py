@@ -4,6 +4,7 @@ An algorithm is made by its factory, `ALGORITHMS[name](model, optimizer, **optio
 """
 
 from functools import partial
+from importlib import metadata
 
 from unlearn import objectives
 from unlearn.base import (
@@ -44,3 +45,8 @@ __all__ = [
     "unlearn",
     "unlearn_until",
 ]
+
+try:
+    __version__ = metadata.version("forethought")
+except metadata.PackageNotFoundError:  # a source tree that was not installed
+    __version__ = "0+unknown"

@@ -12,7 +12,7 @@ from typing import Any
 from experiments.comparison import judging, trainings
 from experiments.comparison.checks import check
 from experiments.comparison.setup import Config, resolved, set_up
-from experiments.core import workdirs
+from experiments.core import progress, workdirs
 from experiments.core.errors import blame_user
 from experiments.data import datasets
 
@@ -34,6 +34,8 @@ def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
             return found
         bench = set_up(config, folder, datasets.load(config.data))
         rehearsals = trainings.plan(bench)
-    with folder.claimed(config.to_dict()):  # only now: a mistake in the config must not bind the folder to it
+    work = trainings.work(bench, rehearsals) + judging.work(bench, trainings.count(bench, rehearsals))
+    # Claimed only now: a mistake in the config must not bind the folder to it.
+    with folder.claimed(config.to_dict()), progress.Progress(work, "readiness"):
         fleets = trainings.train_all(bench, rehearsals)
         return folder.finish(command, judging.judge(bench, fleets))

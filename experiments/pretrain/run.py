@@ -17,7 +17,7 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs import pretrain
-from experiments.core import execution, fleet, workdirs
+from experiments.core import execution, fleet, progress, workdirs
 from experiments.core.errors import UserError, blame_user
 from experiments.data import datasets
 from experiments.models import vits
@@ -26,6 +26,7 @@ from experiments.training import loop
 from unlearn.losses import correct
 
 CHECKPOINT = "vit.npz"  # in the workdir
+SCORING = 0.02  # of the time of training, expected
 
 
 def run(config: ml_collections.ConfigDict, workdir: str, command: str = "") -> dict[str, Any]:
@@ -43,7 +44,7 @@ def run(config: ml_collections.ConfigDict, workdir: str, command: str = "") -> d
         if found := folder.finished(config.to_dict()):
             return found
         module, dataset = look(config)
-    with folder.claimed(config.to_dict()):
+    with folder.claimed(config.to_dict()), progress.Progress(config.train.steps * (1 + SCORING), "pretrain"):
         return _run(config, folder, module, dataset, command)
 
 
@@ -82,6 +83,7 @@ def _run(
     trained = _train(config, folder, module, dataset)
     params = jax.tree.map(np.asarray, fleet.lane(trained.params, 0))
     vits.save_npz(folder.path / CHECKPOINT, params)
+    progress.stage("score", SCORING * config.train.steps)
     scores = {f"{name}_accuracy": _accuracy(module, trained.params, getattr(dataset, name)) for name in SPLITS}
     row = {
         "training": "pretrain",
@@ -107,16 +109,24 @@ def _train(
     steps, size, examples = config.train.steps, config.train.batch_size, len(dataset.train.id)
     way = loop.Way(module, loop.optimizer(config.train, steps), steps, max(1, examples // size), size)
     lanes = loop.make_lanes([config.seed], np.ones(examples, bool), np.ones(examples))
-    return loop.train(
+    progress.stage("train", steps)
+
+    def report(entry: dict[str, Any]) -> None:
+        progress.reach(entry["step"], way.per_epoch)
+        folder.log("train", **entry)
+
+    trained = loop.train(
         way,
         lanes,
         jax.tree.map(jnp.asarray, datasets.batch(dataset.train)),
         None,
         loop.make_epoch(way, execution.make("jit"), loops=False),
         folder.path / "checkpoints",
-        lambda entry: folder.log("train", **entry),
+        report,
         config.checkpoint_seconds,
     )
+    progress.skip()  # what was not reported had been done before
+    return trained
 
 
 def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split) -> float:

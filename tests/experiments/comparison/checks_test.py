@@ -1,7 +1,5 @@
 """What is refused before anything is computed: one line that names the key; and what is set by flags."""
 
-import types
-
 import jax
 import ml_collections
 import pytest
@@ -268,10 +266,8 @@ def called(monkeypatch, tmp_path, runner="readiness", error=None):
     def raising(*_):
         raise error
 
-    monkeypatch.setattr(main, "CONFIG", types.SimpleNamespace(value=config))
-    monkeypatch.setattr(main, "WORKDIR", types.SimpleNamespace(value=str(tmp_path)))
     monkeypatch.setattr(run, "run", raising)
-    return main.main(["main"])
+    return main.execute(config, str(tmp_path), "command")
 
 
 @pytest.mark.parametrize("error", [UserError("set\nthis"), datasets.DataError("set this"), OSError("set this")])
