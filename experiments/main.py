@@ -45,6 +45,13 @@ RUNNERS = {  # name -> what runs it, what reports it, and which settings make it
         "exact.models, lanes, cache_bytes, model",
     ),
 }
+MODELS = {  # packaged config -> its model, which describes the fields
+    "judge": "Judge",
+    "judge_exact": "JudgeExact",
+    "pretrain": "Pretrain",
+    "readiness": "Comparison",
+    "s3t": "S3TStudy",
+}
 EXTRA = {  # what the extra `experiments` brings and the pure rooms do without
     "absl", "array_record", "flax", "grain", "jinja2", "matplotlib", "ml_collections", "orbax", "pydantic",
     "tensorflow_datasets", "tqdm",
@@ -124,7 +131,7 @@ def described(name: str) -> str:
         if error.name != "experiments.core.config":
             raise
         raise UserError(f"the fields of {name} are described in {chosen.__file__} alone") from None
-    return describe(chosen.Model)
+    return describe(getattr(chosen, MODELS[name.partition(":")[0]]))
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[ml_collections.ConfigDict, str]:
@@ -146,7 +153,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[
         raise
     except (KeyError, AttributeError) as error:
         raise UserError(_unknown_key(error, argv)) from error
-    except (flags.Error, ValueError, TypeError, OSError, SyntaxError) as error:
+    except (flags.Error, ValueError, TypeError, IndexError, OSError, SyntaxError) as error:
         # A config file's own error arrives as a traceback in the text: its last line says what was wrong.
         last = str(error).strip().splitlines()[-1]
         raise UserError(last.removeprefix("ERROR:: ").removeprefix("ValueError: ")) from error

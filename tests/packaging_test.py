@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 def run(*line, cwd, **env):
     env = {"PATH": os.environ["PATH"], "HOME": str(cwd), "JAX_PLATFORMS": "cpu", **env}
-    done = subprocess.run([*map(str, line)], cwd=cwd, env=env, capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run([*map(str, line)], cwd=cwd, env=env, capture_output=True, text=True, timeout=1500, check=False)
     return done.returncode, done.stdout, done.stderr
 
 

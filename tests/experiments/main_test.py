@@ -59,7 +59,7 @@ def ran(monkeypatch):
 
 
 def test_all_packaged_configs_are_named():
-    assert catalogue.names() == ["judge", "judge_exact", "pretrain", "readiness", "s3t"]
+    assert catalogue.names() == sorted(main.MODELS) == sorted(main.RUNNERS)
 
 
 @pytest.mark.parametrize("name", ["judge", "judge_exact", "pretrain", "readiness", "s3t"])
@@ -116,6 +116,7 @@ def test_the_command_is_recorded_as_it_was_typed(ran, program, recorded):
         pytest.param([NAMED, "--config.odd=3"], "no key odd: the keys and their meaning stand in", id="an unknown key"),
         pytest.param([NAMED, "--config.seed.odd=3"], "no key seed.odd: ", id="a key of a number"),
         pytest.param([NAMED, "--config.seeds=many"], "many", id="a wrong type"),
+        pytest.param([NAMED, "--config.model.options.widths[0]=1"], "0 is not a valid index", id="an entry of a tuple"),
         pytest.param([NAMED, "again"], "unexpected argument 'again'", id="a stray word"),
         pytest.param([NAMED, "--odd"], "Unknown command line flag 'odd'", id="an unknown flag"),
         pytest.param([CONFIG + "s"], "readiness.py:digitss is unknown", id="an unknown experiment"),
