@@ -1,11 +1,24 @@
-"""Experiments: real data, honest rivals, oracles, reports. `experiments.load(workdir)` reads what a run left behind."""
+"""Models, data, devices, files, flags and reports; `experiments.load(workdir)` reads what a run left behind."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from experiments.loading import load as load
 
-def __getattr__(name: str) -> Any:
-    if name == "load":  # imported when it is asked for: it brings JAX and all models
-        from experiments.loading import load
+    __version__: str
+else:
 
-        return load
-    raise AttributeError(f"module 'experiments' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """`load` and `__version__`, looked up only when asked for: a command must start at once."""
+        if name == "load":  # brings JAX and all models
+            from experiments.loading import load
+
+            return load
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import metadata
+
+        try:
+            return metadata.version("forethought")
+        except metadata.PackageNotFoundError:  # a source tree that was not installed
+            return "0+unknown"

@@ -32,6 +32,8 @@ The request, by the same algorithm: one step of the rehearsed length after anoth
   0.0 1.0
 """
 
+from importlib import metadata
+
 from readiness.objective import MetaBatch, Readiness, Rehearsal, Terms, make_readiness
 from readiness.requests import (
     Draw,
@@ -48,3 +50,8 @@ __all__ = [
     "Draw", "MetaBatch", "Pools", "Readiness", "Rehearsal", "Step", "StepInfo", "Terms", "TrainState", "draw_meta_batch",
     "init_state", "make_pools", "make_readiness", "make_step", "nearest_classes", "nearest_examples", "take",
 ]  # fmt: skip
+
+try:
+    __version__ = metadata.version("forethought")
+except metadata.PackageNotFoundError:  # a source tree that was not installed
+    __version__ = "0+unknown"

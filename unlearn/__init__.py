@@ -16,6 +16,8 @@ Example, a linear classifier that forgets one of three examples by name:
   [False, True, True]
 """
 
+from importlib import metadata
+
 from unlearn.algorithms import (
     ALGORITHMS,
     ascent,
@@ -53,3 +55,8 @@ __all__ = [
     "first_order", "from_objective", "graddiff", "neggrad_plus", "normalised", "npo", "random_label", "second_order",
     "sequence_model", "traits_of", "unlearn", "unlearn_until", "weighted_mean",
 ]  # fmt: skip
+
+try:
+    __version__ = metadata.version("forethought")
+except metadata.PackageNotFoundError:  # a source tree that was not installed
+    __version__ = "0+unknown"

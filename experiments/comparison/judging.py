@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from experiments import models
 from experiments.comparison.setup import Bench, Fleet, find, request_keys
-from experiments.core import environment, fleet, sections
+from experiments.comparison.trainings import PER_STEP
+from experiments.core import environment, fleet, progress, sections
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import ORACLES, Row, rows_from
 from experiments.data import datasets
@@ -27,9 +27,28 @@ from unlearn.until import DIVERGED, REACHED
 WATCHED = 500  # forget examples that relearning is measured on
 
 
+def work(bench: Bench, ways: int) -> float:
+    """What judging so many ways of training is expected to take, in steps of one model."""
+    config, names = bench.config.request, len(bench.config.request.unlearners)
+    settings = len(config.clips) * len(config.learning_rates)
+    return names * settings * _request_work(bench) + ways * names * _row_work(bench)
+
+
+def _request_work(bench: Bench) -> float:
+    return bench.config.request.parts * bench.config.request.max_steps * (bench.config.seeds + PER_STEP)
+
+
+def _row_work(bench: Bench) -> float:
+    """A request, and four attacks that are watched at each step: one pass forward, and training costs three."""
+    config = bench.config.relearn
+    watched = 1 + WATCHED / (3 * config.batch_size)
+    return _request_work(bench) + 4 * config.steps * watched * (bench.config.seeds + PER_STEP)
+
+
 def judge(bench: Bench, fleets: list[Fleet]) -> list[Row]:
     """The rows of results.json: an oracle's own scores, and one row per unlearner and seed for every other way."""
     settings = choose_settings(bench, fleets)
+    progress.stage("score the oracle")
     kept = bench.workdir.stage("oracle", lambda: score(bench, _at_request(bench, find(fleets, "oracle"))))
     oracle = [{name: float("nan") if value is None else value for name, value in lane.items()} for lane in kept]
     rows: list[Row] = []
@@ -39,8 +58,17 @@ def judge(bench: Bench, fleets: list[Fleet]) -> list[Row]:
             def compute(one: Fleet = one, name: str = name) -> list[Row]:
                 return _rows(bench, one, fleets, name, settings.get(name), oracle)
 
-            rows += rows_from(bench.workdir.stage(f"rows-{one.training}-{one.variant}-{name}", compute))
+            stage = f"rows-{one.training}-{one.variant}-{name}"
+            _begin(bench, stage, f"judge {one.training} {one.variant}, {name}", _row_work(bench))
+            rows += rows_from(bench.workdir.stage(stage, compute))
     return rows
+
+
+def _begin(bench: Bench, stage: str, words: str, work: float) -> None:
+    """Say that a stage begins; one that has finished before takes no time."""
+    progress.stage(words, work)
+    if bench.workdir.has(stage):
+        progress.skip()
 
 
 def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requests.Setting]:
@@ -57,7 +85,7 @@ def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requests.Set
         def sweep(name: str = name) -> list[dict[str, Any]]:
             trials = []
             grid = [(rate, clip) for clip in config.clips for rate in config.learning_rates]
-            for rate, clip in tqdm(grid, desc=f"sweep {name}", unit="setting"):
+            for rate, clip in grid:
                 setting = _setting(config, rate, clip)
                 outcome, _ = _request(bench, _at_request(bench, vanilla), fleets, name, setting)
                 right, _ = evaluation.measure(predictor(bench), outcome.params, bench.sets.validation_retain)
@@ -70,8 +98,11 @@ def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requests.Set
                         "validation_retain_accuracy": np.nan_to_num(right).mean(),
                     }
                 )
+                progress.advance(_request_work(bench))
             return trials
 
+        tried = len(config.clips) * len(config.learning_rates)
+        _begin(bench, f"sweep-{name}", f"try {tried} settings of {name}", tried * _request_work(bench))
         trials = bench.workdir.stage(f"sweep-{name}", sweep)
         best = max(trials, key=lambda t: (t["reached"], t["validation_retain_accuracy"]))
         chosen = {which: best[which] for which in ("learning_rate", "clip")}

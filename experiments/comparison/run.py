@@ -12,7 +12,7 @@ import ml_collections
 from experiments.comparison import judging, trainings
 from experiments.comparison.setup import resolved, set_up
 from experiments.configs.readiness import Comparison
-from experiments.core import workdirs
+from experiments.core import progress, workdirs
 from experiments.core.errors import blame_user
 from experiments.core.results import Run
 from experiments.data import datasets, ids
@@ -35,7 +35,9 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         dataset = datasets.load(config.data)
         bench = set_up(config, folder, dataset)
         rehearsals = trainings.plan(bench)
-    with folder.claimed(config.model_dump()):  # only now: a mistake in the config must not bind the folder to it
+    work = trainings.work(bench, rehearsals) + judging.work(bench, trainings.count(bench, rehearsals))
+    # Claimed only now: a mistake in the config must not bind the folder to it.
+    with folder.claimed(config.model_dump()), progress.Progress(work, "readiness"):
         sizes = {name: len(getattr(dataset, name).id) for name in ("train", "validation", "test")}
         folder.log("data", name=dataset.name, classes=dataset.classes, **sizes, ids=ids.naming(config.data.model_dump()))
         fleets = trainings.train_all(bench, rehearsals)

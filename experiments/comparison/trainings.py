@@ -9,17 +9,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from tqdm import tqdm
 
 from experiments import models
 from experiments.comparison.setup import Bench, Fleet, revocable
-from experiments.core import execution, fleet, sections
+from experiments.core import execution, fleet, progress, sections
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.scoring import algorithms, evaluation
 from experiments.training import cost, loop, streaming
 from readiness import Draw, Pools, Terms, make_pools, make_readiness, nearest_classes, nearest_examples
 from unlearn import ALGORITHMS, normalised, traits_of
+
+# Expected time, in steps of one model: seen with the digits MLP on two CPU cores.
+PER_STEP = 40  # what a step of a fleet takes beside its models
+READY, PRIVATE = 1.5, 2.0  # a step of readiness (a quarter batch rehearsed on every fourth) and of DP-SGD, in plain ones
+LONGER = 1.4  # steps of equal FLOPs, per step
 
 MATCHING = 2.0  # forget losses within this factor are called equal
 Key = tuple[str, str]  # (training, variant)
@@ -52,6 +56,22 @@ def plan(bench: Bench) -> list[Rehearsal]:
         ways = (plain._replace(rehearsing=_rehearsing(*how)) for how in ((varied, bench.loops), (alone, True)))
         rehearsals.append(Rehearsal(name, *ways, _pools(varied)))
     return rehearsals
+
+
+def work(bench: Bench, rehearsals: list[Rehearsal]) -> float:
+    """What all trainings are expected to take, in steps of one model."""
+    config = bench.config
+    steps, seeds = config.train.steps, config.seeds
+    made = steps * (len(_plain_ways(bench)) * seeds + PER_STEP) + len(rehearsals) * READY * steps * (seeds + PER_STEP)
+    if config.equal_flops and rehearsals:
+        made += LONGER * steps * (2 * seeds + PER_STEP)
+    return made + ("dpsgd" in config.trainings) * PRIVATE * steps * (seeds + PER_STEP)
+
+
+def count(bench: Bench, rehearsals: list[Rehearsal]) -> int:
+    """How many ways of training there are in all."""
+    longer = (1 + ("reweight" in bench.config.trainings)) if bench.config.equal_flops and rehearsals else 0
+    return len(_plain_ways(bench)) + longer + ("dpsgd" in bench.config.trainings) + len(rehearsals)
 
 
 def train_all(bench: Bench, rehearsals: list[Rehearsal]) -> list[Fleet]:
@@ -157,18 +177,21 @@ def plain_way(bench: Bench, steps: int) -> loop.Way:
 
 
 def train_fleet(bench: Bench, way: loop.Way, lanes: loop.Lane, name: str, pools: Pools | None = None) -> loop.Trained:
-    """Train all lanes of one way, with a bar and a line in metrics.jsonl for each epoch; `name` is the checkpoints'."""
+    """Train all lanes of one way, with a line in metrics.jsonl for each epoch; `name` is the checkpoints'."""
     count = fleet.lane_count(lanes)
-    with tqdm(total=way.steps, desc=f"train {name} x{count}", unit="step", mininterval=1.0, delay=0.1) as bar:
+    step = (count + PER_STEP) * (READY if way.rehearsing else PRIVATE if way.private else 1.0)
+    progress.stage(f"train {name}, {count} models", way.steps * step)
 
-        def report(entry: dict[str, Any]) -> None:
-            bar.update(entry["step"] - bar.n)
-            bench.workdir.log("train", training=name, lanes=count, **entry)
+    def report(entry: dict[str, Any]) -> None:
+        progress.reach(entry["step"] * step, way.per_epoch * step)
+        bench.workdir.log("train", training=name, lanes=count, **entry)
 
-        make_epoch = streaming.make_epoch if bench.config.data.stream else loop.make_epoch
-        epoch_fn = make_epoch(way, bench.devices, bench.loops)
-        folder = bench.workdir.path / "checkpoints" / name
-        return loop.train(way, lanes, bench.train, pools, epoch_fn, folder, report, bench.config.checkpoint_seconds)
+    make_epoch = streaming.make_epoch if bench.config.data.stream else loop.make_epoch
+    epoch_fn = make_epoch(way, bench.devices, bench.loops)
+    folder = bench.workdir.path / "checkpoints" / name
+    trained = loop.train(way, lanes, bench.train, pools, epoch_fn, folder, report, bench.config.checkpoint_seconds)
+    progress.skip()  # what was not reported had been done before
+    return trained
 
 
 def _rehearsing(bench: Bench, unroll: bool) -> loop.Rehearsing:

@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import models
 from experiments.configs.pretrain import Pretrain
-from experiments.core import execution, fleet, keys, workdirs
+from experiments.core import execution, fleet, keys, progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
 from experiments.core.results import Row, Run
@@ -27,6 +27,7 @@ from experiments.training import loop
 from unlearn.losses import correct
 
 CHECKPOINT = "vit.npz"  # in the workdir
+SCORING = 0.02  # of the time of training, expected
 
 
 def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str = "") -> Run:
@@ -44,7 +45,7 @@ def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str
         if found := folder.finished(config.model_dump()):
             return found
         module, dataset = look(config)
-    with folder.claimed(config.model_dump()):
+    with folder.claimed(config.model_dump()), progress.Progress(config.train.steps * (1 + SCORING), "pretrain"):
         return _run(config, folder, module, dataset, command)
 
 
@@ -71,6 +72,7 @@ def _run(
     trained = _train(config, folder, module, dataset)
     params = jax.tree.map(np.asarray, fleet.lane(trained.params, 0))
     vits.save_npz(folder.path / CHECKPOINT, params)
+    progress.stage("score", SCORING * config.train.steps)
     scores = {f"{name}_accuracy": _accuracy(module, trained.params, getattr(dataset, name)) for name in SPLITS}
     row = Row(
         training="pretrain",
@@ -99,16 +101,24 @@ def _train(
     model = models.of_module(module, dataset.train.x.shape[1:])
     way = loop.Way(model, loop.optimizer(config.train, steps), steps, max(1, examples // size), size)
     lanes = loop.make_lanes([config.seed], np.ones(examples, bool), np.ones(examples))
-    return loop.train(
+    progress.stage("train", steps)
+
+    def report(entry: dict[str, Any]) -> None:
+        progress.reach(entry["step"], way.per_epoch)
+        folder.log("train", **entry)
+
+    trained = loop.train(
         way,
         lanes,
         jax.tree.map(jnp.asarray, datasets.batch(dataset.train)),
         None,
         loop.make_epoch(way, execution.make("jit"), loops=False),
         folder.path / "checkpoints",
-        lambda entry: folder.log("train", **entry),
+        report,
         config.checkpoint_seconds,
     )
+    progress.skip()  # what was not reported had been done before
+    return trained
 
 
 def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split) -> float:

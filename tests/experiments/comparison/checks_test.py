@@ -1,7 +1,5 @@
 """What only algorithms and data can tell, refused in one line before anything is written; and whose mistake an error is."""
 
-import types
-
 import jax
 import ml_collections
 import pytest
@@ -105,10 +103,8 @@ def called(monkeypatch, tmp_path, runner="readiness", error=None):
     def raising(*_):
         raise error
 
-    monkeypatch.setattr(main, "CONFIG", types.SimpleNamespace(value=config))
-    monkeypatch.setattr(main, "WORKDIR", types.SimpleNamespace(value=str(tmp_path)))
     monkeypatch.setattr(run, "run", raising)
-    return main.main(["main"])
+    return main.execute(config, str(tmp_path), "command")
 
 
 @pytest.mark.parametrize("error", [UserError("set\nthis"), datasets.DataError("set this"), OSError("set this")])
