@@ -20,10 +20,10 @@ import numpy as np
 
 from experiments import models
 from experiments.configs import readiness as configs
-from experiments.core import execution, fleet
+from experiments.core import execution
 from experiments.data import datasets
 from experiments.scoring import evaluation
-from experiments.training import loop, whitening
+from experiments.training import epochs, loop, whitening
 from unlearn.losses import correct
 
 OVERRIDES: dict[str, tuple[str, dict[str, Any]]] = {  # experiment, what is changed
@@ -73,20 +73,20 @@ def trained(name: str, dataset: datasets.Dataset, steps: int, seed: int) -> tupl
     way = loop.Way(module, loop.optimizer(config.train, steps), steps, max(1, count // size), size)
     lanes = loop.make_lanes([seed], np.ones(count, bool), np.ones(count))
     batch = jax.tree.map(jnp.asarray, datasets.batch(dataset.train))
-    loops = fleet.in_loops(config.model.name)
-    epoch_fn = loop.make_epoch(way, execution.make("jit"), loops)
+    devices = execution.make("jit", convolutional=config.model.name in models.CONVOLUTIONAL)
+    epoch_fn = epochs.make(way, devices)
     with tempfile.TemporaryDirectory() as folder:
         model = loop.train(way, lanes, batch, None, epoch_fn, Path(folder), lambda entry: None, 1e9)
     plain = models.as_model(module)
     return (
-        *(accuracy(one, model.params, dataset.test, loops) for one in (plain, whitening.both_ways(plain))),
+        *(accuracy(one, model.params, dataset.test, devices) for one in (plain, whitening.both_ways(plain))),
         model.seconds,
     )
 
 
-def accuracy(model: Any, params: Any, split: datasets.Split, loops: bool) -> float:
+def accuracy(model: Any, params: Any, split: datasets.Split, devices: execution.Execution) -> float:
     """Of the one lane."""
-    return float(np.mean(correct(evaluation.make_predict(model, loops)(params, split.x)[0], split.y)))
+    return float(np.mean(correct(evaluation.make_predict(model, devices)(params, split.x)[0], split.y)))
 
 
 def told(run: tuple[float, ...]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from experiments import models
 from experiments.configs import readiness as configs
 from experiments.core import environment, execution, fleet
-from experiments.training import loop
+from experiments.training import epochs, loop
 
 SIZES = {  # model -> options, image, examples, batch size, steps
     "mlp": ({"widths": (128, 128)}, (8, 8, 1), 1024, 64, 100),
@@ -41,7 +41,7 @@ def main() -> None:
     for name in args.models:
         alone = args.lanes * min(epoch_seconds(name, 1, loops, args.repeats) for loops in forms.values())
         found = {how: epoch_seconds(name, args.lanes, loops, args.repeats) for how, loops in forms.items()}
-        chosen = "loops" if fleet.in_loops(name) else "one program"
+        chosen = "loops" if fleet.in_loops(name in models.CONVOLUTIONAL) else "one program"
         shown = [f"{how} {seconds:.3f} ({alone / seconds:.2f})" for how, seconds in found.items()]
         print(f"{name:9} single runs {alone:.3f}  {'  '.join(shown)}  fleet chooses {chosen}", flush=True)
 
@@ -60,7 +60,7 @@ def epoch_seconds(name: str, lanes: int, loops: bool, repeats: int) -> float:
     way = loop.Way(models.build(name, options, 10), rule, steps, steps, batch_size)
     everyone = np.ones(examples, bool)
     members = loop.make_lanes(np.arange(lanes), everyone, everyone)
-    epoch = loop.make_epoch(way, execution.make("jit"), loops)
+    epoch = (epochs.looped if loops else epochs.rolled)(way, execution.make("jit"))
     seconds = []
     for _ in range(repeats):
         states = loop.init_lanes(way, members, data["x"][:1])  # an epoch may take its states' buffers

@@ -12,7 +12,7 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs import readiness
-from experiments.core import execution, fleet, keys, workdirs
+from experiments.core import execution, keys, workdirs
 from experiments.core.errors import UserError, line
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
@@ -39,8 +39,7 @@ class Bench(NamedTuple):
     sets: Sets
     train: dict[str, Any]
     module: Any
-    devices: execution.Parallel
-    loops: bool
+    devices: execution.Execution
 
 
 class Fleet(NamedTuple):
@@ -92,8 +91,8 @@ def set_up(config: Config, folder: workdirs.Workdir, dataset: datasets.Dataset, 
     checks.check_sets(config, asked, sets)
     if not config.data.stream:
         train = jax.tree.map(jnp.asarray, train)
-    devices, loops = execution.make(config.parallel), fleet.in_loops(config.model.name)
-    bench = Bench(config, folder, dataset, forget, asked, sets, train, module, devices, loops)
+    devices = execution.make(config.parallel, convolutional=config.model.name in models.CONVOLUTIONAL)
+    bench = Bench(config, folder, dataset, forget, asked, sets, train, module, devices)
     revocable(bench)  # refused here, whoever will be told
     return bench
 

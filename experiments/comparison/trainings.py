@@ -17,7 +17,7 @@ from experiments.core import execution, fleet
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.scoring import evaluation
-from experiments.training import cost, loop, streaming
+from experiments.training import cost, epochs, loop
 from readiness import Terms, make_readiness
 from readiness.requests import Draw, Pools, make_pools, nearest_classes, nearest_examples
 from unlearn import ALGORITHMS
@@ -53,8 +53,8 @@ def plan(bench: Bench) -> list[Rehearsal]:
         changed = config.copy_and_resolve_references()
         changed.readiness.update(overrides)
         varied = bench._replace(config=changed)
-        alone = varied._replace(devices=execution.make("jit", jax.local_devices()[:1]))  # counted outside any pmap
-        ways = (plain._replace(rehearsing=_rehearsing(*how)) for how in ((varied, bench.loops), (alone, True)))
+        alone = varied._replace(devices=execution.one_device())  # counted outside any pmap
+        ways = (plain._replace(rehearsing=_rehearsing(*how)) for how in ((varied, bench.devices.loops), (alone, True)))
         rehearsals.append(Rehearsal(name, *ways, _pools(varied)))
     return rehearsals
 
@@ -170,8 +170,7 @@ def train_fleet(bench: Bench, way: loop.Way, lanes: loop.Lane, name: str, pools:
             bar.update(entry["step"] - bar.n)
             bench.workdir.log("train", training=name, lanes=count, **entry)
 
-        make_epoch = streaming.make_epoch if bench.config.data.stream else loop.make_epoch
-        epoch_fn = make_epoch(way, bench.devices, bench.loops)
+        epoch_fn = epochs.make(way, bench.devices, on_disk=bench.config.data.stream)
         folder = bench.workdir.path / "checkpoints" / name
         return loop.train(way, lanes, bench.train, pools, epoch_fn, folder, report, bench.config.checkpoint_seconds)
 
@@ -249,7 +248,7 @@ def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]
 
     None is marked if the nearest is more than a factor `MATCHING` off, or not finite: that would be no match.
     """
-    predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
+    predict = evaluation.make_predict(models.as_model(bench.module), bench.devices)
 
     def forget_loss(one: Fleet) -> float:
         """The mean over lanes that did not diverge."""

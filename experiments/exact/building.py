@@ -13,6 +13,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments.core import fleet
+from experiments.models import CONVOLUTIONAL
 from s3t.plans.structure import Node
 from s3t.training.backbone import forward, owned
 from s3t.training.schedule import Setup
@@ -47,7 +48,7 @@ def _forward(backbone: Any, lora: Any, blocks: Any, frozen: Tree, slots: Any, he
 
 def lanes_for(model: str, most: int) -> int:
     """How many nodes to train at once: `most` on an accelerator, two on a CPU, one where lanes cost more than they save."""
-    if fleet.in_loops(model):
+    if fleet.in_loops(model in CONVOLUTIONAL):
         return 1
     return min(most, CPU_LANES) if jax.default_backend() == "cpu" else most
 

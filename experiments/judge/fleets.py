@@ -25,6 +25,7 @@ from experiments import models
 from experiments.comparison import judging, trainings
 from experiments.comparison.setup import Bench, revocable
 from experiments.core import fleet, keys
+from experiments.core.execution import Execution
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.judge import capacity
@@ -223,7 +224,7 @@ def forget(
     """
     bench = case.bench
     options = tuple(sorted(judging.options(bench, name).items()))
-    run = _forgetter(models.as_model(bench.module), name, options, bench.config.judge.batch_size, stops, bench.loops)
+    run = _forgetter(models.as_model(bench.module), name, options, bench.config.judge.batch_size, stops, bench.devices)
     wanted = asked(case, training_, role)
     kept = members(case, training_, role)
     kept[:, case.pool] &= ~wanted
@@ -236,7 +237,7 @@ def forget(
 
 @functools.lru_cache(maxsize=64)
 def _forgetter(
-    model: Model, name: str, options: tuple, batch_size: int, stops: tuple[int, ...], loops: bool
+    model: Model, name: str, options: tuple, batch_size: int, stops: tuple[int, ...], devices: Execution
 ) -> Callable[..., list[tuple[Any, Array]]]:
     def single(
         lane: tuple[Any, Array, Array, Array], pool: Batch, train: Batch, rate: Array, enough: Array
@@ -270,7 +271,7 @@ def _forgetter(
 
         carry, ended = (algorithm.init(params, request(jnp.asarray(0)), init_key), jnp.asarray(0)), []
         for start, stop in itertools.pairwise((0, *stops)):
-            if loops:
+            if devices.loops:
                 for step in range(start, stop):
                     carry, _ = body(carry, jnp.asarray(step))
             else:
@@ -278,4 +279,4 @@ def _forgetter(
             ended.append((carry[0].params, carry[1]))
         return ended
 
-    return fleet.over_lanes(single, loops)
+    return devices.lanes(single)

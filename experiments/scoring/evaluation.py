@@ -12,7 +12,8 @@ import numpy as np
 import optax
 from scipy.special import log_softmax
 
-from experiments.core import fleet, keys
+from experiments.core import keys
+from experiments.core.execution import Execution
 from unlearn import tree
 from unlearn.base import Array, Batch, Model
 from unlearn.losses import correct, weighted_mean
@@ -43,9 +44,9 @@ class Sets(NamedTuple):
 
 
 @functools.lru_cache
-def make_predict(model: Model, loops: bool) -> Callable[[Any, np.ndarray], np.ndarray]:
+def make_predict(model: Model, devices: Execution) -> Callable[[Any, np.ndarray], np.ndarray]:
     """`(params of all lanes, x) -> logits [lanes, examples, classes]` in chunks of one compiled shape."""
-    apply = fleet.over_lanes(lambda params, x: model.apply(params, x, keys.unused()), loops)
+    apply = devices.lanes(lambda params, x: model.apply(params, x, keys.unused()))
 
     def predict(params: Any, x: np.ndarray) -> np.ndarray:
         parts = []
@@ -91,7 +92,7 @@ def score(predict: Callable, params: Any, sets: Sets) -> list[dict[str, float]]:
 
 
 @functools.lru_cache
-def make_diagnose(model: Model, loops: bool) -> Callable[[Any, Batch, Batch], dict[str, Array]]:
+def make_diagnose(model: Model, devices: Execution) -> Callable[[Any, Batch, Batch], dict[str, Array]]:
     """`(params of all lanes, forget, stable) -> {grad_norm: |g_f|, grad_cosine: cos(g_f, g_s)}`, [lanes] each."""
 
     def diagnose(params: Any, forget: Batch, stable: Batch) -> dict[str, Array]:
@@ -99,11 +100,11 @@ def make_diagnose(model: Model, loops: bool) -> Callable[[Any, Batch, Batch], di
         forgetting, keeping = gradient(forget), gradient(stable)
         return {"grad_norm": tree.norm(forgetting), "grad_cosine": tree.cosine(forgetting, keeping)}
 
-    return fleet.over_lanes(diagnose, loops)
+    return devices.lanes(diagnose)
 
 
 @functools.lru_cache
-def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int, loops: bool) -> Callable:
+def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int, devices: Execution) -> Callable:
     """Plain SGD on an attack set, or on new data: `((params, raw key) of all lanes, attack, watch) -> (params, accuracy)`.
 
     The accuracy is on `watch`, before the first step and after each: [lanes, steps + 1]. Attack and watch sets may end in
@@ -123,13 +124,13 @@ def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int
         params = optax.apply_updates(params, updates)
         return params, accuracy(params, watch)
 
-    one = jax.jit(step) if loops else step
+    one = jax.jit(step) if devices.loops else step
 
     def attack_lane(lane: tuple[Any, Array], attack: Batch, watch: Batch) -> tuple[Any, Array]:
         params, raw = lane
         key = jax.random.wrap_key_data(raw)
         start = accuracy(params, watch)
-        if loops:
+        if devices.loops:
             seen = [start]
             for i in range(steps):
                 params, now = one(params, key, jnp.asarray(i), attack, watch)
@@ -138,4 +139,4 @@ def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int
         params, later = jax.lax.scan(lambda p, i: one(p, key, i, attack, watch), params, jnp.arange(steps))
         return params, jnp.concatenate([start[None], later])
 
-    return fleet.over_lanes(attack_lane, loops, compiled=not loops)
+    return devices.lanes(attack_lane, compiled=not devices.loops)

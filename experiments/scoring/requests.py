@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.core import fleet, keys
+from experiments.core import keys
+from experiments.core.execution import Execution
 from experiments.core.keys import Hash
 from experiments.data.datasets import hash_uniform, lowest
 from unlearn import ALGORITHMS, Outcome, Request, unlearn_until
@@ -39,17 +40,21 @@ class RequestData(NamedTuple):
     watch: Batch
 
 
-def make_request(model: Model, name: str, setting: Setting, options: dict[str, Any], loops: bool) -> Callable:
+def make_request(model: Model, name: str, setting: Setting, options: dict[str, Any], devices: Execution) -> Callable:
     """`((params, raw key, target) of all lanes, data) -> Outcome` of all lanes, with one compilation per setting's shape.
 
     A lane stops once its forget accuracy is at or below its target: 0 for a class, the oracle's accuracy for random data.
     """
-    run = _runner(model, name, setting.clip, setting.max_steps, setting.batch_size, tuple(sorted(options.items())), loops)
+    run = _runner(model, name, setting.clip, setting.max_steps, setting.batch_size, tuple(sorted(options.items())), devices)
     return functools.partial(run, setting.learning_rate)
 
 
 @functools.lru_cache(maxsize=64)
-def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: int, options: tuple, loops: bool) -> Callable:
+def _runner(
+    model: Model, name: str, clip: float, max_steps: int, batch_size: int, options: tuple, devices: Execution
+) -> Callable:
+    loops = devices.loops
+
     def rate(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(clip), optimizer) if clip else optimizer
 
@@ -84,7 +89,7 @@ def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: in
         run = by_rate(learning_rate) if loops else runner(learning_rate)
         return run(params, (data, target), jax.random.wrap_key_data(raw))
 
-    over = fleet.over_lanes(single, loops, compiled=not loops)
+    over = devices.lanes(single, compiled=not loops)
     return lambda learning_rate, lanes, data: over(lanes, data, learning_rate if loops else jnp.float32(learning_rate))
 
 

@@ -15,6 +15,7 @@ from experiments.configs import judge as configs
 from experiments.core import fleet, workdirs
 from experiments.judge import capacity, fleets, run
 from experiments.judge.fleets import REPEATS
+from experiments.training import epochs
 from tests.helpers import tiny
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -78,7 +79,7 @@ def test_a_lane_takes_about_what_each_more_adds_to_a_program(tmp_path):
     def whole(count):
         some = fleet.lane(lanes, slice(count))
         states = capacity.training.init_lanes(way, some, one.bench.train["x"][:1])
-        epoch = capacity.training.make_epoch(way._replace(per_epoch=2), one.bench.devices, False)
+        epoch = epochs.make(way._replace(per_epoch=2), one.bench.devices)
         program = jax.jit(lambda s, ln, data: epoch(s, ln, data, None, 0, 2)).lower(states, some, one.bench.train)
         return capacity.environment.peak_bytes(program.compile())
 
