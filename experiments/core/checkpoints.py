@@ -83,4 +83,5 @@ def restore_raw(path: Path) -> Any:
 
 def checksum(state: Any) -> int:
     """CRC-32 over the bytes of all leaves: TensorStore checks its indices, but not large arrays."""
-    return functools.reduce(lambda crc, leaf: zlib.crc32(np.ascontiguousarray(leaf), crc), jax.tree.leaves(state), 0)
+    content = lambda leaf: memoryview(np.ascontiguousarray(leaf))  # noqa: E731
+    return functools.reduce(lambda crc, leaf: zlib.crc32(content(leaf), crc), jax.tree.leaves(state), 0)
