@@ -25,7 +25,7 @@ from experiments.exact import baselines, context, node_files, report, study
 from experiments.exact.context import Bench, Build, Config
 from s3t.plans import planners, simulate, structure
 from s3t.plans.structure import Plan
-from s3t.service import ensemble, healing, inputs, verify
+from s3t.service import creation, ensemble, healing, inputs, verify
 from s3t.service.serving import Server
 from s3t.store import deletions, disk, records
 from s3t.store.disk import Store
@@ -82,11 +82,11 @@ def _opened(bench: Bench) -> Store:
     config, root = bench.config, bench.workdir.path / "store"
     if disk.exists(root):
         opened = disk.open(root)
-        healing.register(opened, bench.source)  # a kill may have come before
+        creation.ensure_examples(opened, bench.source)  # a kill may have come before
         return opened
     if bench.workdir.has("build"):
         raise UserError(f"{root} was built but is no store now: restore it from a copy, or use an empty --workdir")
-    return healing.create(
+    return creation.make_store(
         str(root),
         bench.source,
         context.chosen_plan(config),
@@ -104,7 +104,7 @@ def _build_store(bench: Bench) -> dict[str, Any]:
     def compute() -> dict[str, Any]:
         opened = _opened(bench)
         with workdirs.stopwatch() as clock:
-            healing.train(opened, bench.source)
+            healing.train_missing(opened, bench.source)
             seconds = clock()
         nodes = _serving(opened, bench)
         served = _served(bench, _server(opened, bench))
@@ -159,7 +159,9 @@ def _from_store(bench: Bench, built: dict[str, Any]) -> Row:
             healing.heal(opened, bench.source)
             seconds = clock()
         requests = len(deletions.requests(opened.ledger, "healed"))
-        nodes = records.published(opened.ledger) - config.shards * len(opened.manifest.nodes)  # by killed processes, too
+        nodes = records.count_published(opened.ledger) - config.shards * len(
+            opened.manifest.nodes
+        )  # by killed processes, too
         return {"nodes": nodes, "seconds": seconds, "requests": requests, **_served(bench, server)}
 
     stream = [stage(f"deletion-{number:05}", lambda n=number: delete(n)) for number in range(len(order))]

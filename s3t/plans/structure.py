@@ -137,7 +137,8 @@ def depth_table(plan: Plan) -> np.ndarray:
     for s in range(plan.slices):
         without, within = np.moveaxis(best.reshape(-1, 2, 1 << s), 1, 0)
         np.maximum(within, without, out=within)
-    return best[::-1].copy()
+    depths: np.ndarray = best[::-1].copy()
+    return depths
 
 
 def expected_depths(plan: Plan, prior: Sequence[float] | None = None) -> tuple[float, ...]:

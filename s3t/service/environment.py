@@ -24,7 +24,7 @@ def here() -> dict[str, Any]:
     flags = os.environ.get("XLA_FLAGS", "").split()
     common = {
         "jax": jax.__version__,
-        "jaxlib": jax.lib.__version__,
+        "jaxlib": getattr(jax.lib, "__version__"),
         "platform": device.platform,
         "runtime": device.client.platform_version,
         "device": device.device_kind,

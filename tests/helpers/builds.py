@@ -7,6 +7,7 @@ makes the store in DIR if there is none and trains what it misses; then it carri
 With STEP it kills itself right before its STEP-th step that others could see, as `tests.helpers.stores` does.
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from s3t.plans.structure import make_plan
-from s3t.service import healing
+from s3t.service import creation, healing
 from s3t.store import disk
 from tests.helpers import stacks, stores
 
@@ -27,18 +28,18 @@ FACTORY = "tests.helpers.builds:make"
 def make(hyper, *, missing=()):
     """The factory; examples may be missing from the data set, as may be noticed when they are fetched."""
     source = stacks.source(hyper={"toy": 1} | dict(hyper))
-    return source._replace(ids=source.ids[~np.isin(source.ids, missing)])
+    return dataclasses.replace(source, ids=source.ids[~np.isin(source.ids, missing)])
 
 
 def create(root):
-    return healing.create(root, make({}), PLAN, SHARDS, 5, KEY, factory=FACTORY)
+    return creation.make_store(root, make({}), PLAN, SHARDS, 5, KEY, factory=FACTORY)
 
 
 def carry_out(opened, requests, say=lambda line: None):
     for request, ids in requests:
         disk.delete(opened, ids, request)
         say(request)
-        healing.heal(opened, make({}), say=lambda made: say("node"))
+        healing.heal(opened, make({}), report=lambda made: say("node"))
 
 
 def main(root, requests, step=None):
@@ -48,8 +49,8 @@ def main(root, requests, step=None):
     if watch:
         opened.ledger.set_trace_callback(watch)
     source = make({})
-    healing.register(opened, source)
-    healing.heal(opened, source, say=lambda made: print("node", flush=True))
+    creation.ensure_examples(opened, source)
+    healing.heal(opened, source, report=lambda made: print("node", flush=True))
     carry_out(opened, json.loads(Path(requests).read_text()), lambda line: print(line, flush=True))
     print("done", flush=True)
 

@@ -1,5 +1,6 @@
 """Stores that are trained, deleted from, healed and replayed: equality to the bit with one that never had the examples."""
 
+import dataclasses
 import json
 import os
 import random
@@ -16,8 +17,8 @@ import pytest
 
 from s3t.__main__ import main
 from s3t.plans import partition
-from s3t.service import environment, healing, replay, verify
-from s3t.store import database, deletions, disk
+from s3t.service import creation, environment, healing, replay, verify
+from s3t.store import database, deletions, disk, publishing, state
 from tests.helpers import builds, stacks, stores
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,13 +31,13 @@ def template(tmp_path_factory):
     """A store of the toy data: 2 shards of 2 slices, 3 nodes per shard."""
     root = tmp_path_factory.mktemp("template") / "store"
     opened = builds.create(root)
-    assert healing.train(opened, SOURCE) == (6, 0)
+    assert healing.train_missing(opened, SOURCE) == (6, 0)
     disk.close(opened)
     return root
 
 
 def at(opened, shard, slices):
-    return next(node for node in disk.live(opened) if (node.shard, node.slices) == (shard, slices))
+    return next(node for node in publishing.live(opened) if (node.shard, node.slices) == (shard, slices))
 
 
 def never_had(root, opened, gone):
@@ -44,8 +45,8 @@ def never_had(root, opened, gone):
     twin = disk.create(root, opened.manifest)
     source = builds.make({}, missing=gone)
     assert set(SOURCE.ids) - set(source.ids) == set(gone)
-    healing.register(twin, source)
-    healing.train(twin, source)
+    creation.ensure_examples(twin, source)
+    healing.train_missing(twin, source)
     files, live, deleted = stores.content(twin)
     assert not deleted
     disk.close(twin)
@@ -77,21 +78,21 @@ def test_a_resumed_training_reads_back_what_is_finished(tmp_path, template):
 
     for count in (1, 4):
         with pytest.raises(Stop):
-            healing.train(opened, SOURCE, say=stop_after(count))
-    assert healing.train(opened, SOURCE, say=stop_after(0)) == (2, 0)
+            healing.train_missing(opened, SOURCE, report=stop_after(count))
+    assert healing.train_missing(opened, SOURCE, report=stop_after(0)) == (2, 0)
     assert sorted(said) == sorted(NODES) and len(said) == 6
     assert [len(node) for _, node in said] == [1, 1, 1, 1, 2, 2]
     assert stores.content(opened) == stores.content(disk.look(template))
-    assert healing.train(opened, SOURCE) == (0, 0)
+    assert healing.train_missing(opened, SOURCE) == (0, 0)
 
 
 def test_the_shapes_are_those_of_the_beginning(opened):
     """After most of a slice is gone the same programs run, as the certificates say."""
-    shapes = {node.slices: disk.load(opened, node)[0].stack for node in disk.live(opened)}
+    shapes = {node.slices: publishing.load(opened, node)[0].stack for node in publishing.live(opened)}
     disk.delete(opened, stores.ids_at(opened, 0, 0)[1:])
     healing.heal(opened, SOURCE)
-    for node in disk.live(opened):
-        certificate = disk.load(opened, node)[0]
+    for node in publishing.live(opened):
+        certificate = publishing.load(opened, node)[0]
         assert certificate.stack == shapes[node.slices]
         assert certificate.stack["shape"] == opened.manifest.hyper["shapes"][len(node.slices) - 1]
     assert len({recorded["program"] for recorded in shapes.values()}) == 2
@@ -101,18 +102,18 @@ def test_too_many_examples_ask_for_a_rebuild(tmp_path, opened):
     hyper = json.loads(json.dumps(opened.manifest.hyper))
     for shape in hyper["shapes"]:
         shape["capacity"] = 4
-    small = disk.create(tmp_path / "small", opened.manifest._replace(hyper=hyper))
-    healing.register(small, SOURCE)
+    small = disk.create(tmp_path / "small", dataclasses.replace(opened.manifest, hyper=hyper))
+    creation.ensure_examples(small, SOURCE)
     with pytest.raises(ValueError, match="room is for 4: rebuild"):
-        healing.train(small, SOURCE)
-    assert disk.live(small) == ()
+        healing.train_missing(small, SOURCE)
+    assert publishing.live(small) == ()
 
 
 def test_another_source_is_refused(opened):
     with pytest.raises(ValueError, match="other hyper-parameters"):
-        healing.train(opened, SOURCE._replace(hyper={"toy": 2}))
+        healing.train_missing(opened, dataclasses.replace(SOURCE, hyper={"toy": 2}))
     with pytest.raises(ValueError, match="the backbone is not the one"):
-        healing.train(opened, SOURCE._replace(frozen=stacks.frozen(1)))
+        healing.train_missing(opened, dataclasses.replace(SOURCE, frozen=stacks.frozen(1)))
     disk.delete(opened, stores.ids_at(opened, 0, 0)[:1])
     lacking = stores.ids_at(opened, 0, 0)[0]
     with pytest.raises(ValueError, match=f"the toy data have no example {lacking}"):
@@ -122,9 +123,9 @@ def test_another_source_is_refused(opened):
 def test_a_store_of_another_version_is_refused(opened):
     shapes = [{**shape, "newer": 1} for shape in opened.manifest.hyper["shapes"]]
     for hyper in ({**opened.manifest.hyper, "shapes": shapes}, {"source": opened.manifest.hyper["source"]}):
-        other = opened._replace(manifest=opened.manifest._replace(hyper=hyper))
+        other = opened._replace(manifest=dataclasses.replace(opened.manifest, hyper=hyper))
         with pytest.raises(ValueError, match="made for programs of another version"):
-            healing.train(other, SOURCE)
+            healing.train_missing(other, SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -137,22 +138,28 @@ def test_a_store_of_another_version_is_refused(opened):
     ],
 )
 def test_a_recipe_that_cannot_be_leaves_no_store(tmp_path, change, message):
-    source = SOURCE._replace(recipe=SOURCE.recipe._replace(**change))
+    source = dataclasses.replace(SOURCE, recipe=SOURCE.recipe._replace(**change))
     with pytest.raises(ValueError, match=message):
-        healing.create(tmp_path / "no", source, builds.PLAN, 2, 5, builds.KEY, factory=builds.FACTORY)
+        creation.make_store(tmp_path / "no", source, builds.PLAN, 2, 5, builds.KEY, factory=builds.FACTORY)
     with pytest.raises(ValueError, match="most_lanes is 0"):
-        healing.create(
-            tmp_path / "no", SOURCE._replace(most_lanes=0), builds.PLAN, 2, 5, builds.KEY, factory=builds.FACTORY
+        creation.make_store(
+            tmp_path / "no",
+            dataclasses.replace(SOURCE, most_lanes=0),
+            builds.PLAN,
+            2,
+            5,
+            builds.KEY,
+            factory=builds.FACTORY,
         )
     with pytest.raises(ValueError, match="the seed is 4294967296"):
-        healing.create(tmp_path / "no", SOURCE, builds.PLAN, 2, 1 << 32, builds.KEY, factory=builds.FACTORY)
+        creation.make_store(tmp_path / "no", SOURCE, builds.PLAN, 2, 1 << 32, builds.KEY, factory=builds.FACTORY)
     assert not (tmp_path / "no").exists()
 
 
 def test_an_optimiser_that_cannot_be_leaves_no_store(tmp_path):
-    source = SOURCE._replace(recipe=SOURCE.recipe._replace(optimizer=lambda steps: optax.sgd("fast")))
+    source = dataclasses.replace(SOURCE, recipe=SOURCE.recipe._replace(optimizer=lambda steps: optax.sgd("fast")))
     with pytest.raises(TypeError):
-        healing.create(tmp_path / "no", source, builds.PLAN, 2, 5, builds.KEY, factory=builds.FACTORY)
+        creation.make_store(tmp_path / "no", source, builds.PLAN, 2, 5, builds.KEY, factory=builds.FACTORY)
     assert not (tmp_path / "no").exists()
 
 
@@ -162,7 +169,7 @@ def lacking_example(one):
             raise ValueError(f"the toy data have no example {one}")
         return SOURCE.fetch(ids)
 
-    return SOURCE._replace(fetch=fetch)
+    return dataclasses.replace(SOURCE, fetch=fetch)
 
 
 def test_what_diverges_is_not_published_and_holds_up_nothing_else(tmp_path, template, opened):
@@ -176,19 +183,21 @@ def test_what_diverges_is_not_published_and_holds_up_nothing_else(tmp_path, temp
     poisoned = builds.create(tmp_path / "poisoned")
     for _ in range(2):
         with pytest.raises(ValueError, match=r"^node \[0\] of shard 1 is not published, .*; all else is trained$"):
-            healing.train(poisoned, SOURCE._replace(fetch=fetch))
-        served = [(node.shard, node.slices) for node in disk.live(poisoned)]
+            healing.train_missing(poisoned, dataclasses.replace(SOURCE, fetch=fetch))
+        served = [(node.shard, node.slices) for node in publishing.live(poisoned)]
         assert len(served) == len(set(served)) == 4 and set(served) == set(NODES) - hit(opened, (1, 0))
-    assert disk.status(poisoned)["state"] == "partial"
-    assert healing.train(poisoned, SOURCE) == (2, 0)
+    assert state.status(poisoned)["state"] == "partial"
+    assert healing.train_missing(poisoned, SOURCE) == (2, 0)
     assert stores.content(poisoned) == stores.content(disk.look(template))
 
 
 def test_when_all_diverges_nothing_is_published(tmp_path):
     poisoned = builds.create(tmp_path / "store")
     with pytest.raises(ValueError, match=r"^node \[0\] of shard 0 is not published, .* \(and 3 more nodes\); all"):
-        healing.train(poisoned, SOURCE._replace(recipe=SOURCE.recipe._replace(optimizer=lambda steps: optax.sgd(1e30))))
-    assert disk.live(poisoned) == ()
+        healing.train_missing(
+            poisoned, dataclasses.replace(SOURCE, recipe=SOURCE.recipe._replace(optimizer=lambda steps: optax.sgd(1e30)))
+        )
+    assert publishing.live(poisoned) == ()
 
 
 # lost files
@@ -217,7 +226,7 @@ def test_a_lost_file_comes_back_bit_for_bit(opened, template, capsys):
         ("restored", {"identity": name})
         for name in (bad, *(at(opened, *place).identity for place in ((1, (1,)), (0, (0, 1)))))
     ]
-    assert verify.verify(opened.root)["ok"] and healing.train(opened, SOURCE) == (0, 0)
+    assert verify.verify(opened.root)["ok"] and healing.train_missing(opened, SOURCE) == (0, 0)
 
 
 def test_a_file_that_other_bytes_would_replace_is_not_restored(opened, capsys, monkeypatch):
@@ -232,8 +241,8 @@ def test_a_file_that_other_bytes_would_replace_is_not_restored(opened, capsys, m
     assert (status, out) == (2, None) and f"of node {path.stem} are not those that were published, and what is" in err
     assert "not, byte for byte, what was published: restore it from a copy, or heal where it was trained; all else" in err
     assert path.read_bytes() == altered
-    assert {(node.shard, node.slices) for node in disk.live(opened)} == set(NODES) - {(0, (0, 1))}
-    assert disk.status(opened)["requests"] == {"healed": 1, "purged": 1}
+    assert {(node.shard, node.slices) for node in publishing.live(opened)} == set(NODES) - {(0, (0, 1))}
+    assert state.status(opened)["requests"] == {"healed": 1, "purged": 1}
     assert healing.heal(opened, SOURCE) == {"trained": 2, "discarded": 0, "skipped": 0, "healed": ["s"]}
     assert path.read_bytes() == whole and verify.verify(opened.root)["ok"]
 
@@ -242,7 +251,7 @@ def test_a_lost_file_comes_back_with_what_its_node_saw(opened):
     """Examples that came later are not in it; a deletion while it is trained takes it out of service for good."""
     path, whole = damage(opened, 0, (1,))
     disk.register(opened, [3], [0], [1])
-    assert healing.train(opened, SOURCE) == (1, 0) and path.read_bytes() == whole
+    assert healing.train_missing(opened, SOURCE) == (1, 0) and path.read_bytes() == whole
     disk.delete(opened, [3], "later")
     damage(opened, 0, (1,))
     one, asked = stores.ids_at(opened, 0, 1)[-1], []
@@ -253,7 +262,7 @@ def test_a_lost_file_comes_back_with_what_its_node_saw(opened):
         asked.append(set(ids))
         return SOURCE.fetch(ids)
 
-    done = healing.heal(opened, SOURCE._replace(fetch=fetch))
+    done = healing.heal(opened, dataclasses.replace(SOURCE, fetch=fetch))
     assert done == {"trained": 2, "discarded": 1, "skipped": 0, "healed": ["later", "during"]}
     assert not path.exists() and one in asked[0] and one not in asked[1] and verify.verify(opened.root)["ok"]
 
@@ -265,7 +274,7 @@ def test_a_ledger_that_deletes_in_the_future_ends_a_heal(opened, capsys):
     opened.ledger.execute("UPDATE examples SET deleted = 999 WHERE id = ?", (other,))
     status, out, err = run(capsys, "heal", "--store", opened.root)
     assert (status, out) == (2, None) and f"{opened.root}'s ledger is damaged: no row says why node" in err
-    assert disk.status(opened)["requests"] == {"purged": 1}
+    assert state.status(opened)["requests"] == {"purged": 1}
     status, proof, _ = run(capsys, "verify", "--store", opened.root)
     assert status == 1 and proof["problems"] == [f"the deletion of id {other} is not what the ledger's rows say"]
 
@@ -278,14 +287,16 @@ def test_a_healed_store_never_had_the_examples(tmp_path, opened):
     gone = [*stores.ids_at(opened, 0, 1)[:2], stores.ids_at(opened, 1, 0)[3]]
     disk.delete(opened, gone[:1], "r")
     disk.delete(opened, gone[1:], "s")
-    survived = {node.identity for node in disk.live(opened)}
+    survived = {node.identity for node in publishing.live(opened)}
     made, asked = [], []
 
     def fetch(ids):
         asked.extend(ids)
         return SOURCE.fetch(ids)
 
-    done = healing.heal(opened, SOURCE._replace(fetch=fetch), say=lambda one: made.append((one.shard, one.slices)))
+    done = healing.heal(
+        opened, dataclasses.replace(SOURCE, fetch=fetch), report=lambda one: made.append((one.shard, one.slices))
+    )
     lost = hit(opened, (0, 1), (1, 0))
     assert done == {"trained": 4, "discarded": 0, "skipped": 0, "healed": ["r", "s"]} and len(lost) == 4
     assert set(made) == lost and [len(node) for _, node in made] == sorted(len(node) for _, node in made)
@@ -313,7 +324,7 @@ def test_a_deletion_during_a_heal_discards_the_node(tmp_path, opened):
             disk.purge(other)
         return lanes
 
-    done = healing.heal(opened, SOURCE._replace(place=place))
+    done = healing.heal(opened, dataclasses.replace(SOURCE, place=place))
     assert done == {"trained": 2, "discarded": 1, "skipped": 0, "healed": ["r", "during"]}
     files, live, deleted = stores.content(opened)
     assert {one for (one,) in deleted} == {first, second} and verify.verify(opened.root)["ok"]
@@ -334,7 +345,7 @@ def test_a_parent_that_goes_while_its_child_is_healed_is_made_anew(tmp_path, ope
             disk.purge(other)
         return SOURCE.fetch(ids)
 
-    done = healing.heal(opened, SOURCE._replace(fetch=fetch))
+    done = healing.heal(opened, dataclasses.replace(SOURCE, fetch=fetch))
     assert (done["trained"], done["healed"]) == (3, ["r", "during"])
     files, live, _ = stores.content(opened)
     assert (files, live) == never_had(tmp_path / "twin", opened, [first, second])
@@ -353,24 +364,24 @@ def test_two_heals_at_once_agree(opened):
             healing.heal(other, SOURCE)
         return lanes
 
-    healing.heal(opened, SOURCE._replace(place=place))
-    assert disk.missing(opened) == () and verify.verify(opened.root)["ok"]
-    assert disk.status(opened)["requests"] == {"healed": 1}
+    healing.heal(opened, dataclasses.replace(SOURCE, place=place))
+    assert publishing.missing(opened) == () and verify.verify(opened.root)["ok"]
+    assert state.status(opened)["requests"] == {"healed": 1}
 
 
 def test_slices_without_examples_are_skipped(opened):
     disk.delete(opened, stores.ids_at(opened, 0, 0), "r")
     assert healing.heal(opened, SOURCE) == {"trained": 0, "discarded": 0, "skipped": 2, "healed": ["r"]}
-    assert disk.status(opened)["depth"] == [1, 2]
+    assert state.status(opened)["depth"] == [1, 2]
     disk.delete(opened, stores.ids_at(opened, 1, 1), "s")  # the second slice of a node: what is left of it comes back
     assert healing.heal(opened, SOURCE) == {"trained": 1, "discarded": 0, "skipped": 3, "healed": ["s"]}
-    assert {(node.shard, node.slices) for node in disk.live(opened)} == {(0, (1,)), (1, (0,)), (1, (0, 1))}
+    assert {(node.shard, node.slices) for node in publishing.live(opened)} == {(0, (1,)), (1, (0,)), (1, (0, 1))}
 
 
 def test_a_draft_is_trained_on_its_own_examples_or_not_at_all(opened):
     """What comes or goes between draft and reading leaves only the drafts that do not hold it."""
     disk.delete(opened, [stores.ids_at(opened, 0, 0)[0], stores.ids_at(opened, 1, 0)[0]])
-    drafts = [disk.draft(opened, *place) for place in disk.missing(opened)]
+    drafts = [publishing.draft_node(opened, *place) for place in publishing.missing(opened)]
     held, true = healing._gathered(opened, drafts)
     assert true == drafts and all(held[place] == list(stores.ids_at(opened, *place)) for place in held) and len(held) == 4
     disk.delete(opened, [stores.ids_at(opened, 0, 1)[0]])
@@ -400,7 +411,9 @@ def test_something_in_a_file_s_place_holds_up_no_other_node(opened, capsys):
     disk.file_of(opened, lost.identity).unlink()
     status, _, err = run(capsys, "heal", "--store", opened.root)
     assert status == 2 and str(disk.file_of(opened, bad.identity)) in err and "all else is trained" in err
-    assert list(disk.damaged(opened)) == [bad] and {path.name for path in (opened.root / "nodes").iterdir()} == set(before)
+    assert list(publishing.damaged(opened)) == [bad] and {path.name for path in (opened.root / "nodes").iterdir()} == set(
+        before
+    )
     disk.file_of(opened, bad.identity).rmdir()
     assert run(capsys, "heal", "--store", opened.root)[0] == 0 and stores.content(opened)[0] == before
 
@@ -410,7 +423,7 @@ def test_an_example_that_the_source_lacks_holds_up_its_own_lost_nodes_alone(open
     shutil.rmtree(opened.root / "nodes")
     with pytest.raises(ValueError, match=rf"the toy data have no example {lacking}: .* \(and 1 more nodes\); all else"):
         healing.heal(opened, lacking_example(lacking))
-    assert {(node.shard, node.slices) for node in disk.damaged(opened)} == {(0, (1,)), (0, (0, 1))}
+    assert {(node.shard, node.slices) for node in publishing.damaged(opened)} == {(0, (1,)), (0, (0, 1))}
     healing.heal(opened, SOURCE)
     assert stores.content(opened)[0] == before
 
@@ -448,7 +461,7 @@ def test_a_store_is_ok_if_both_the_record_and_the_replay_are(opened, capsys, mon
 def test_a_node_of_other_code_is_not_judged(opened):
     other = SOURCE.recipe._replace(optimizer=lambda steps: optax.sgd(0.01))
     name = at(opened, 0, (1,)).identity
-    found = replay.replay(opened, SOURCE._replace(recipe=other), name)
+    found = replay.replay(opened, dataclasses.replace(SOURCE, recipe=other), name)
     assert found["ok"] and found["not replayable here"] == [name] and found["reasons"][0].startswith("program was ")
 
 
@@ -467,14 +480,16 @@ def test_what_the_stack_records(monkeypatch):
 def forge(root, opened):
     """A store in which files, certificates and ledger agree, but one node's parameters were altered before."""
     forged = disk.create(root, opened.manifest)
-    healing.register(forged, SOURCE)
+    creation.ensure_examples(forged, SOURCE)
     name = at(opened, 1, (1,)).identity
-    for node in disk.live(opened):
-        certificate, tensors = disk.load(opened, node)
+    for node in publishing.live(opened):
+        certificate, tensors = publishing.load(opened, node)
         if node.identity == name:
             tensors["head/b"] = tensors["head/b"] + np.float32(1e-7)
         parent = at(opened, node.shard, node.slices[:-1]).identity if len(node.slices) > 1 else None
-        disk.publish(forged, disk.draft(forged, node.shard, node.slices), tensors, certificate.stack, parent)
+        publishing.publish(
+            forged, publishing.draft_node(forged, node.shard, node.slices), tensors, certificate.stack, parent
+        )
     return forged, name
 
 
@@ -504,21 +519,21 @@ def test_nodes_from_before_a_registration_are_replayed_with_what_they_saw(tmp_pa
     """Half of the examples come later: nodes that were trained before stand beside those that were healed after."""
     later = disk.create(tmp_path / "later", opened.manifest)
     half = SOURCE.ids[::2]
-    healing.register(later, SOURCE._replace(ids=half))
-    healing.train(later, SOURCE)
+    creation.ensure_examples(later, dataclasses.replace(SOURCE, ids=half))
+    healing.train_missing(later, SOURCE)
     more = SOURCE.ids[1::2]
     places = partition.assign(more, builds.SHARDS, builds.SLICES, builds.KEY)
     disk.register(later, more, places.shard, places.slice)
     disk.delete(later, [stores.ids_at(later, 0, 1)[0]])
     healing.heal(later, SOURCE)
-    seen = {(node.shard, node.slices): disk.load(later, node)[0].examples for node in disk.live(later)}
+    seen = {(node.shard, node.slices): publishing.load(later, node)[0].examples for node in publishing.live(later)}
     assert seen[0, (1,)] == len(stores.ids_at(later, 0, 1)) and seen[1, (1,)] < len(stores.ids_at(later, 1, 1))
     found = replay.replay(later, SOURCE)
     assert found["ok"] and len(found["identical"]) == found["proved"] == 6
 
 
 def test_some_nodes_are_chosen(opened):
-    names = [node.identity for node in disk.live(opened)]
+    names = [node.identity for node in publishing.live(opened)]
     assert [node.identity for node in replay.chosen(opened, "all")] == names
     some = [node.identity for node in replay.chosen(opened, 2)]
     assert len(some) == 2 and set(some) < set(names) and some == [node.identity for node in replay.chosen(opened, 2)]
@@ -570,10 +585,10 @@ def test_the_command_line_trains_heals_and_replays(tmp_path, template, capsys, m
 def test_a_train_beside_the_making_of_its_store_is_one_line(tmp_path, capsys, monkeypatch):
     """The second comes while the first makes the store; the third, while it takes in examples: both go on with one."""
     root, said = tmp_path / "store", []
-    create, register = database.create, disk.register
+    create, register = database.create_ledger, disk.register
 
     def creating(*args):
-        monkeypatch.setattr(database, "create", create)
+        monkeypatch.setattr(database, "create_ledger", create)
         said.append(run(capsys, "train", "--store", root, *MAKE))
         return create(*args)
 
@@ -582,7 +597,7 @@ def test_a_train_beside_the_making_of_its_store_is_one_line(tmp_path, capsys, mo
         said.append(run(capsys, "train", "--store", root, *MAKE))
         return register(opened, *args)
 
-    monkeypatch.setattr(database, "create", creating)
+    monkeypatch.setattr(database, "create_ledger", creating)
     monkeypatch.setattr(disk, "register", registering)
     status, made, err = run(capsys, "train", "--store", root, *MAKE)
     assert said[0][:2] == (2, None) and said[0][2].startswith(f"error: another process makes a store in {root}: ")
@@ -620,7 +635,7 @@ def test_the_command_line_names_mistakes(tmp_path, opened, capsys):
 
 
 def test_a_store_that_no_factory_made_is_not_trained(tmp_path, opened, capsys):
-    bare = disk.create(tmp_path / "bare", opened.manifest._replace(hyper={}))
+    bare = disk.create(tmp_path / "bare", dataclasses.replace(opened.manifest, hyper={}))
     for command in ("train", "heal"):
         status, out, err = run(capsys, command, "--store", bare.root)
         assert (status, out) == (2, None) and "not made by `python -m s3t train`" in err
@@ -647,15 +662,15 @@ def test_a_heal_that_nobody_reads_ends_without_a_word_and_goes_on(opened, capsys
             patch.setattr(sys, stream, pipe)
             assert main(["heal", "--store", str(opened.root)]) == 141
         out, err = capsys.readouterr()
-        assert (out, err.count("error")) == ("", 0) and len(disk.missing(opened)) == left
-    assert disk.status(opened)["requests"] == {"healed": 1} and verify.verify(opened.root)["ok"]
+        assert (out, err.count("error")) == ("", 0) and len(publishing.missing(opened)) == left
+    assert state.status(opened)["requests"] == {"healed": 1} and verify.verify(opened.root)["ok"]
 
 
 def test_an_interrupt_is_one_line(opened, capsys, monkeypatch):
     def interrupted(*args, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(healing, "train", interrupted)
+    monkeypatch.setattr(healing, "train_missing", interrupted)
     status, out, err = run(capsys, "heal", "--store", opened.root)
     assert (status, out, err) == (130, None, "interrupted: the same command goes on from here\n")
 
@@ -689,7 +704,7 @@ def test_a_build_killed_with_kill_9_goes_on(tmp_path, template):
         assert disk.exists(root) == (left is not None)
         if left is not None:
             looked = disk.look(root)
-            status = disk.status(looked)
+            status = state.status(looked)
             assert (status["nodes"]["live"], status["nodes"]["leftovers"]) == (0, left)
             assert status["examples"] == (len(SOURCE.ids) if left else 0)
             disk.close(looked)
@@ -699,7 +714,7 @@ def test_a_build_killed_with_kill_9_goes_on(tmp_path, template):
     said = process.communicate(timeout=300)[0].split()
     assert process.returncode == -9 and "done" not in said
     opened = disk.open(root)
-    served = len(disk.live(opened))
+    served = len(publishing.live(opened))
     assert 2 + len(said) <= served < 6 and verify.verify(root)["ok"]
     assert healing.heal(opened, SOURCE)["trained"] == 6 - served
     assert stores.content(opened) == stores.content(disk.look(template))
@@ -734,7 +749,7 @@ def kill_heals(tmp_path, template, kills, seed):
     peaceful = disk.open(tmp_path / "peaceful")
     builds.carry_out(peaceful, [["all", [one for _, some in requests for one in some]]])
     assert stores.content(opened) == stores.content(peaceful)
-    assert disk.status(opened)["requests"] == {"healed": done + 1} and verify.verify(root)["ok"]
+    assert state.status(opened)["requests"] == {"healed": done + 1} and verify.verify(root)["ok"]
     assert replay.replay(opened, SOURCE)["ok"]
 
 

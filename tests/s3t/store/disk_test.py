@@ -1,5 +1,6 @@
 """The store: publishing, deleting, purging, proofs, the command line, two processes, and kill -9 at any moment."""
 
+import dataclasses
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from safetensors.numpy import save
 from experiments.benchmarks import s3t_ledger
 from s3t.__main__ import main
 from s3t.service import verify
-from s3t.store import certificates, database, deletions, disk, records
+from s3t.store import certificates, database, deletions, disk, publishing, records, state
 from s3t.store.files import flush, sync
 from s3t.store.manifests import plan_of
 from tests.helpers import stores
@@ -33,11 +34,11 @@ def files(opened):
 
 
 def live_files(opened):
-    return {f"{node.identity}.safetensors" for node in disk.live(opened)}
+    return {f"{node.identity}.safetensors" for node in publishing.live(opened)}
 
 
 def at(opened, shard, slices):
-    return next(node for node in disk.live(opened) if (node.shard, node.slices) == (shard, slices))
+    return next(node for node in publishing.live(opened) if (node.shard, node.slices) == (shard, slices))
 
 
 # making and opening
@@ -73,7 +74,7 @@ def test_of_two_who_make_a_store_one_wins(tmp_path, monkeypatch):
 
     steps = {
         "s3t.store.files.flush": flush,
-        "s3t.store.database.create": database.create,
+        "s3t.store.database.create_ledger": database.create_ledger,
         "pathlib.Path.replace": Path.replace,
     }
     for step, (name, function) in enumerate({**steps, "s3t.store.files.sync": sync}.items()):
@@ -119,7 +120,7 @@ def test_of_many_threads_that_make_a_store_one_wins(tmp_path):
 )
 def test_a_manifest_that_cannot_be_is_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
-        disk.create(tmp_path / "store", stores.manifest()._replace(**change))
+        disk.create(tmp_path / "store", dataclasses.replace(stores.manifest(), **change))
     assert not (tmp_path / "store").exists()
 
 
@@ -138,26 +139,26 @@ def test_places_are_those_of_the_store(tmp_path):
 
 
 def test_a_draft_is_named_by_who_is_in_it(opened):
-    drafted = disk.draft(opened, 1, (0, 1))
+    drafted = publishing.draft_node(opened, 1, (0, 1))
     assert set(drafted.ids) == {
         i for i in range(60) if (stores.places([i]).shard[0], stores.places([i]).slice[0]) in ((1, 0), (1, 1))
     }
     assert drafted.identity == at(opened, 1, (0, 1)).identity and drafted.ids_root == certificates.merkle_root(drafted.ids)
-    assert disk.draft(opened, 1, [0, 1]) == drafted
+    assert publishing.draft_node(opened, 1, [0, 1]) == drafted
     disk.delete(opened, stores.ids_at(opened, 1, 2)[:1])
-    assert disk.draft(opened, 1, (0, 1)).identity == drafted.identity
+    assert publishing.draft_node(opened, 1, (0, 1)).identity == drafted.identity
     gone = stores.ids_at(opened, 1, 0)[0]
     disk.delete(opened, [gone])
-    changed = disk.draft(opened, 1, (0, 1))
+    changed = publishing.draft_node(opened, 1, (0, 1))
     assert changed.identity != drafted.identity and set(changed.ids) == set(drafted.ids) - {gone}
     for bad in ((0, (1, 0)), (2, (0,)), (-1, (0,))):
         with pytest.raises(ValueError, match="the plan has no node"):
-            disk.draft(opened, *bad)
+            publishing.draft_node(opened, *bad)
 
 
 def test_what_is_published_comes_back_bit_for_bit(opened):
     disk.delete(opened, stores.ids_at(opened, 0, 0)[:1])
-    drafted = disk.draft(opened, 0, (0,))
+    drafted = publishing.draft_node(opened, 0, (0,))
     tensors = {
         "a": np.array([[np.nan, -0.0], [1, 2]], np.float32),
         "b": np.arange(3, dtype=np.int64)[::-1],
@@ -165,8 +166,8 @@ def test_what_is_published_comes_back_bit_for_bit(opened):
         "d": np.float64(2.5).reshape(()),
         "e": np.zeros((0, 3), np.uint8),
     }
-    certificate = disk.publish(opened, drafted, tensors, {"threads": (1, 2)}, None)
-    found, loaded = disk.load(opened, at(opened, 0, (0,)))
+    certificate = publishing.publish(opened, drafted, tensors, {"threads": (1, 2)}, None)
+    found, loaded = publishing.load(opened, at(opened, 0, (0,)))
     assert certificates.to_json(found) == certificates.to_json(certificate)
     assert (found.examples, found.ids_root, found.parent, found.shard, found.slices) == (
         len(drafted.ids), drafted.ids_root, None, 0, (0,)
@@ -179,8 +180,8 @@ def test_what_is_published_comes_back_bit_for_bit(opened):
 
 
 def test_certificates_lead_up_to_the_backbone(opened):
-    for node in disk.live(opened):
-        certificate, _ = disk.load(opened, node)
+    for node in publishing.live(opened):
+        certificate, _ = publishing.load(opened, node)
         expected = at(opened, node.shard, node.slices[:-1]).certificate if len(node.slices) > 1 else None
         assert certificate.parent == expected and certificates.identity_of(certificate) == node.identity
 
@@ -189,11 +190,11 @@ def test_a_deletion_during_training_discards_the_node_and_writes_nothing(opened)
     one, two = stores.ids_at(opened, 0, 0)[:2]
     disk.delete(opened, [one])
     disk.purge(opened)
-    drafted = disk.draft(opened, 0, (0,))
+    drafted = publishing.draft_node(opened, 0, (0,))
     disk.delete(opened, [two])
     before = files(opened)
-    with pytest.raises(disk.Outdated):
-        disk.publish(opened, drafted, stores.tensors(drafted.identity), {}, None)
+    with pytest.raises(records.Outdated):
+        publishing.publish(opened, drafted, stores.tensors(drafted.identity), {}, None)
     assert files(opened) == before and verify.verify(opened.root)["ok"]
 
 
@@ -217,36 +218,36 @@ def test_deleting_purging_healing(opened):
     one = stores.ids_at(opened, 0, 1)[0]
     disk.delete(opened, [one], "r")
     kept = live_files(opened)
-    assert files(opened) == files_before > kept and {node.shard for node in disk.live(opened)} == {0, 1}
-    assert all(1 not in node.slices for node in disk.live(opened) if node.shard == 0)
-    assert disk.heal(opened) == () and disk.status(opened)["requests"] == {"deactivated": 1}
+    assert files(opened) == files_before > kept and {node.shard for node in publishing.live(opened)} == {0, 1}
+    assert all(1 not in node.slices for node in publishing.live(opened) if node.shard == 0)
+    assert state.mark_healed(opened) == () and state.status(opened)["requests"] == {"deactivated": 1}
     assert disk.purge(opened) == ("r",) and disk.purge(opened) == () and files(opened) == kept
-    assert disk.heal(opened) == ()
-    missing = disk.missing(opened)
+    assert state.mark_healed(opened) == ()
+    missing = publishing.missing(opened)
     assert set(missing) == {(0, slices) for slices in opened.manifest.nodes if 1 in slices}
     assert [len(slices) for _, slices in missing] == sorted(len(slices) for _, slices in missing)
     stores.fill(opened)
-    assert disk.heal(opened) == ("r",) and disk.heal(opened) == () and disk.missing(opened) == ()
+    assert state.mark_healed(opened) == ("r",) and state.mark_healed(opened) == () and publishing.missing(opened) == ()
     after = stores.content(opened)[1]
     assert {node[1:] for node in after} == {node[1:] for node in before} and len(after & before) == len(kept)
-    assert disk.status(opened)["requests"] == {"healed": 1} and verify.verify(opened.root)["ok"]
+    assert state.status(opened)["requests"] == {"healed": 1} and verify.verify(opened.root)["ok"]
 
 
 def test_a_node_without_examples_is_not_waited_for(tmp_path):
     opened = stores.fill(stores.make(tmp_path / "store", examples=6, shards=1, sequences=[(0, 1), (1,)], slices=2))
     disk.delete(opened, stores.ids_at(opened, 0, 1), "r")
     disk.purge(opened)
-    assert disk.heal(opened) == ()
+    assert state.mark_healed(opened) == ()
     stores.fill(opened)
-    assert disk.missing(opened) == ((0, (1,)),) and disk.heal(opened) == ("r",)
+    assert publishing.missing(opened) == ((0, (1,)),) and state.mark_healed(opened) == ("r",)
 
 
 def test_a_dead_ensemble_says_so(opened):
     disk.delete(opened, [stores.ids_at(opened, 0, slice_)[0] for slice_ in range(3)])
-    status = disk.status(opened)
+    status = state.status(opened)
     assert (status["depth"], status["state"], status["ok"]) == ([0, 3], "partial", True)
     disk.delete(opened, [stores.ids_at(opened, 1, slice_)[0] for slice_ in range(3)])
-    status = disk.status(opened)
+    status = state.status(opened)
     assert (status["depth"], status["state"], status["ok"]) == ([0, 0], "needs rebuild", False)
     assert status["problems"] == ["needs rebuild: no shard has a model"]
     assert verify.verify(opened.root)["ok"]  # what serves nothing serves nothing deleted
@@ -266,10 +267,10 @@ def test_opening_finishes_what_was_begun(opened):
     (nodes / "half.tmp").write_bytes(b"x")
     (nodes / f"{'0' * 64}.safetensors").write_bytes(b"never published")
     looked = disk.look(opened.root)
-    assert files(looked) - live_files(looked) and disk.status(looked)["nodes"]["leftovers"] == 6
+    assert files(looked) - live_files(looked) and state.status(looked)["nodes"]["leftovers"] == 6
     assert verify.verify(looked.root)["ok"] and verify.verify(looked.root)["leftovers"] == 6
     again = disk.open(opened.root)
-    assert files(again) == live_files(again) and disk.status(again)["requests"] == {"purged": 1}
+    assert files(again) == live_files(again) and state.status(again)["requests"] == {"purged": 1}
 
 
 # verify
@@ -294,9 +295,9 @@ def problem(opened, *expect_heads):
 
 def rewrite(opened, node, tensors=None, **changes):
     """Put another file in a node's place."""
-    certificate, old = disk.load(opened, node)
+    certificate, old = publishing.load(opened, node)
     tensors = tensors or old
-    certificate = certificate._replace(**changes)
+    certificate = dataclasses.replace(certificate, **changes)
     data = save(tensors, {"certificate": certificates.to_json(certificate)})
     (opened.root / "nodes" / f"{node.identity}.safetensors").write_bytes(data)
     return certificate
@@ -352,10 +353,10 @@ def test_a_certificate_that_lies_shows_even_if_it_was_published(opened, change, 
     """A liar with the ledger in hand: a file published with a certificate that says something else."""
     node = at(opened, 0, (1, 2))
     certificate = rewrite(opened, node, **change)
-    lying = records.Node("f" * 64, 0, (1, 2), node.as_of, certificates.certificate_digest(certificate))
+    lying = records.PublishedNode("f" * 64, 0, (1, 2), node.as_of, certificates.certificate_digest(certificate))
     nodes = opened.root / "nodes"
     place = lambda: (nodes / f"{node.identity}.safetensors").rename(nodes / f"{lying.identity}.safetensors")  # noqa: E731
-    records.publish(opened.ledger, lying, at(opened, 0, (1,)).identity, place)
+    records.record_node(opened.ledger, lying, at(opened, 0, (1,)).identity, place)
     assert f"node {lying.identity}: {message}" in problem(opened).replace("was not trained", "trained").replace(
         "was made ", ""
     ).replace("has no", "no")
@@ -418,13 +419,13 @@ def test_the_command_line_deletes_and_verifies(opened, capsys):
         "request": "R", "state": "deactivated", "ids": [one, two], "already": [], "unknown": [999], "nodes_dropped": 4,
         "head": deletions.answer(opened.ledger, "R").head, "acknowledged_ms": 0,
     }  # fmt: skip
-    assert files(opened) == live_files(opened) and disk.status(opened)["requests"] == {"purged": 1}
+    assert files(opened) == live_files(opened) and state.status(opened)["requests"] == {"purged": 1}
     again = run(capsys, "delete", "--store", root, "--ids", f"999,{two},{one}", "--request-id", "R")
     assert again[0] == 0 and {**again[1], "acknowledged_ms": 0} == {**done, "acknowledged_ms": 0}
     already = run(capsys, "delete", "--store", root, "--ids", one)
     assert already[0] == 0 and (already[1]["ids"], already[1]["already"], already[1]["nodes_dropped"]) == ([], [one], 0)
     assert run(capsys, "verify", "--store", root, "--expect-head", done["head"])[:2] == (0, verify.verify(opened.root))
-    assert run(capsys, "status", "--store", root)[:2] == (0, disk.status(opened))
+    assert run(capsys, "status", "--store", root)[:2] == (0, state.status(opened))
     wrong = run(capsys, "verify", "--store", root, "--expect-head", done["head"], "--expect-head", "0" * 64)
     assert wrong[0] == 1 and not wrong[1]["ok"] and "cut off" in wrong[1]["problems"][0]
 
@@ -536,7 +537,7 @@ def check_after_restart(root, acknowledged):
     result = verify.verify(opened.root)
     assert result["ok"] and result["leftovers"] == 0, result
     assert files(opened) == live_files(opened)
-    assert "deactivated" not in disk.status(opened)["requests"]
+    assert "deactivated" not in state.status(opened)["requests"]
     disk.close(opened)
 
 
@@ -551,7 +552,7 @@ def test_two_processes_may_delete_train_and_purge_at_once(tmp_path, template):
     assert [one.communicate(timeout=120)[0].split()[-1] for one in both] == ["done", "done"]
     opened = disk.open(tmp_path / "store")
     assert verify.verify(opened.root)["ok"] and records.counts(opened.ledger)["deleted"] == 30
-    assert set(disk.status(opened)["requests"]) == {"healed"}
+    assert set(state.status(opened)["requests"]) == {"healed"}
     assert stores.content(opened) == never_killed(tmp_path, template, [["all", ids]])
 
 
@@ -571,7 +572,7 @@ def die_everywhere(tmp_path, template, steps):
         opened = disk.open(root)
         stores.carry_out(opened, requests)
         assert stores.content(opened) == expected
-        assert disk.status(opened)["requests"] == {"healed": 2} and verify.verify(opened.root)["ok"]
+        assert state.status(opened)["requests"] == {"healed": 2} and verify.verify(opened.root)["ok"]
         disk.close(opened)
         shutil.rmtree(root)
         if said[-1] == "done":
@@ -615,7 +616,7 @@ def kill_at_random(tmp_path, kills, seed):
     opened = disk.open(root)
     stores.carry_out(opened, requests)
     assert stores.content(opened) == never_killed(tmp_path, template, requests)
-    assert disk.status(opened)["requests"] == {"healed": done + 1} and verify.verify(opened.root)["ok"]
+    assert state.status(opened)["requests"] == {"healed": done + 1} and verify.verify(opened.root)["ok"]
     disk.close(opened)
     assert done > kills / 4  # it was killed at work
 
