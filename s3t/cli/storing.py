@@ -6,7 +6,9 @@ Libraries are imported where they are used: a process that only deletes must sta
 from __future__ import annotations
 
 import argparse
+import functools
 import sqlite3
+from collections.abc import Callable
 
 from s3t.cli import terminal
 from s3t.cli.texts import Result
@@ -41,9 +43,12 @@ def acknowledge(args: argparse.Namespace, result: Result, text: str) -> None:
     """
     from s3t.store import disk
 
-    steps = {
-        "the answer could not be written": lambda: terminal.write(text),
-        "the purge is still to be done": lambda: disk.close(disk.open(args.store)),
+    def purge() -> None:
+        disk.close(disk.open(args.store))
+
+    steps: dict[str, Callable[[], None]] = {
+        "the answer could not be written": functools.partial(terminal.write, text),
+        "the purge is still to be done": purge,
     }
     errors: dict[str, Exception] = {}
     for failure, step in steps.items():

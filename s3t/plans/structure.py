@@ -202,7 +202,8 @@ def as_prior(slices: int, prior: Sequence[float] | np.ndarray | None) -> np.ndar
         raise ValueError(f"a prior holds no negative or non-finite probability, got {values.tolist()}")
     if abs(values.sum() - 1) > 1e-6:
         raise ValueError(f"a prior must sum to 1, got {values.sum():.9g}: divide by its sum")
-    return values / values.sum()
+    scaled: np.ndarray = values / values.sum()
+    return scaled
 
 
 def mask_of(node: Iterable[int]) -> int:

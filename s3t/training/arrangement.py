@@ -84,12 +84,12 @@ def check_ids(ids: Any) -> np.ndarray:
     Raises:
       ValueError: ids out of range, or one given twice.
     """
-    ids = np.asarray(ids)
-    if ids.dtype.kind not in "iu" or (len(ids) and not 0 <= ids.min() <= ids.max() < 1 << 32):
+    values: np.ndarray = np.asarray(ids)
+    if values.dtype.kind not in "iu" or (len(values) and not 0 <= values.min() <= values.max() < 1 << 32):
         raise ValueError("ids must be integers from 0 to 2^32 - 1: keys fold them in")
-    if len(np.unique(ids)) < len(ids):
+    if len(np.unique(values)) < len(values):
         raise ValueError("ids must be distinct: drop the repeated examples")
-    return ids
+    return values
 
 
 def counts(places: Places, shards: int, slices: int) -> np.ndarray:

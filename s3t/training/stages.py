@@ -232,7 +232,9 @@ def make_stage(backbone: Backbone, recipe: Recipe, shape: Shape) -> Stage:
         return leaf.reshape(-1, *leaf.shape[2:])
 
     def run(frozen: Tree, slices: Slices, key: Array, lanes: Lanes) -> Trained:
-        flat = Slices(jax.tree.map(merge, slices.x), jax.tree.map(merge, slices.y), merge(jnp.asarray(slices.id)), slices.used)
+        flat = Slices(
+            jax.tree.map(merge, slices.x), jax.tree.map(merge, slices.y), merge(jnp.asarray(slices.id)), slices.used
+        )
         trained: Trained = jax.vmap(lambda lane: _train(program, frozen, flat, key, lane))(lanes)
         return trained
 

@@ -31,15 +31,15 @@ def make(hyper, *, missing=()):
     return dataclasses.replace(source, ids=source.ids[~np.isin(source.ids, missing)])
 
 
-def create(root):
-    return creation.make_store(root, make({}), PLAN, SHARDS, 5, KEY, factory=FACTORY)
+def create(root, made=make, factory=FACTORY):
+    return creation.make_store(root, made({}), PLAN, SHARDS, 5, KEY, factory=factory)
 
 
-def carry_out(opened, requests, say=lambda line: None):
+def carry_out(opened, requests, report=lambda line: None):
     for request, ids in requests:
         disk.delete(opened, ids, request)
-        say(request)
-        healing.heal(opened, make({}), report=lambda made: say("node"))
+        report(request)
+        healing.heal(opened, make({}), report=lambda draft: report("node"))
 
 
 def main(root, requests, step=None):

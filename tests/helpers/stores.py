@@ -96,10 +96,10 @@ def content(opened):
     return files, live, deleted
 
 
-def carry_out(opened, requests, say=lambda line: None):
+def carry_out(opened, requests, report=lambda line: None):
     for request, ids in requests:
         disk.delete(opened, ids, request)
-        say(request)
+        report(request)
         disk.purge(opened)
         fill(opened)
         state.mark_healed(opened)

@@ -20,7 +20,7 @@ from experiments.reporting import pages
 from s3t.plans import planners, structure
 from s3t.plans.partition import Places
 from s3t.service import verify
-from s3t.store import disk
+from s3t.store import disk, state
 from s3t.training import arrangement, schedule
 from s3t.training.backbone import forward
 from s3t.training.schedule import Setup
