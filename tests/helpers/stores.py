@@ -96,6 +96,18 @@ def content(opened):
     return files, live, deleted
 
 
+def files_of(opened):
+    return {path.name for path in (opened.root / "nodes").iterdir()}
+
+
+def live_files(opened):
+    return {f"{node.identity}.safetensors" for node in publishing.live(opened)}
+
+
+def at(opened, shard, slices):
+    return next(node for node in publishing.live(opened) if (node.shard, node.slices) == (shard, slices))
+
+
 def carry_out(opened, requests, report=lambda line: None):
     for request, ids in requests:
         disk.delete(opened, ids, request)

@@ -11,7 +11,7 @@ import pytest
 from scipy import integrate, stats
 
 from experiments.benchmarks import s3t_plans
-from s3t.__main__ import main
+from s3t.cli import main
 from s3t.plans import closed_forms, simulate, structure
 from s3t.plans.planners import PLANNERS, chains, cyclic, lattice, sisa, stumps
 

@@ -153,7 +153,7 @@ def test_the_command_line_serves_deletes_and_heals_both(life, capsys):
         return status, json.loads(capsys.readouterr().out)
 
     status, answer = run("predict", "--ids", f"{first},{second}")
-    x, y = source.fetch(np.array([first, second]))
+    _, y = source.fetch(np.array([first, second]))
     labels = np.shape(y["next"] if isinstance(y, dict) else y)
     assert status == 0 and np.shape(answer["labels"]) == labels and answer["depth"] == [2, 2]
     assert run("delete", "--ids", first, "--request-id", "R")[1]["nodes_dropped"] == 2

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import s3t_serve
-from s3t.__main__ import main
+from s3t.cli import main
 from s3t.cli.arguments import predict_arguments
 from s3t.plans.planners import lattice
 from s3t.plans.structure import make_plan, survivors

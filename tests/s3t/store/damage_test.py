@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from s3t.__main__ import main
+from s3t.cli import main
 from s3t.service import verify
 from s3t.store import database, deletions, disk, publishing, records, state
 from tests.helpers import stores
