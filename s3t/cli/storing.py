@@ -35,7 +35,7 @@ def delete(args: argparse.Namespace) -> Result:
 
 
 def acknowledge(args: argparse.Namespace, result: Result, text: str) -> None:
-    """Acknowledge a deletion, then purge: work that nobody who waits for the answer waits for.
+    """Acknowledge a deletion, then purge, which the caller need not wait for.
 
     Raises:
       BrokenPipeError: all is done, but nobody read the answer.

@@ -200,7 +200,7 @@ def estimate(values: np.ndarray, level: float = 0.95) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-# --- What a reader sees -----------------------------------------------------------------------------------------------
+# --- Summaries -------------------------------------------------------------------------------------------------------
 
 STREAMS = ("independent", "bursts", "adaptive")
 

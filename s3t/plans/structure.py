@@ -103,8 +103,8 @@ def storage_bytes(plan: Plan, slot_bytes: int, head_bytes: int = 0) -> int:
 
 def survivors(plan: Plan, deleted: Iterable[int]) -> tuple[Node, ...]:
     """The nodes that hold none of the deleted slices, in the plan's order: parent-closed again, perhaps empty."""
-    gone = set(deleted)
-    return tuple(node for node in plan.nodes if gone.isdisjoint(node))
+    hit = set(deleted)
+    return tuple(node for node in plan.nodes if hit.isdisjoint(node))
 
 
 def served(plan: Plan, deleted: Iterable[int]) -> Node:
@@ -219,7 +219,7 @@ def subset_sums(values: np.ndarray) -> np.ndarray:
     return sums
 
 
-# --- What a reader sees -----------------------------------------------------------------------------------------------
+# --- Summaries -------------------------------------------------------------------------------------------------------
 
 
 def render(nodes: Iterable[Node]) -> str:

@@ -1,6 +1,6 @@
-"""Answering with what survives: nodes side by side in banks, and tables that say which of them make up the ensemble.
+"""The ensemble of survivors: nodes side by side in banks, and tables that say which of them are its members.
 
-Which nodes serve is data and no part of a program: a bank has a row for every node of the plan, a table names the rows of
+Which nodes serve is data, not part of a program: a bank has a row for every node of the plan, a table names the rows of
 each member, and a mask selects how deep it goes. Deletions, purges and heals rewrite rows and tables and compile nothing.
 
 The nodes of a shard that answer are its deepest live one, or with "all" every live one without a live child. Between nodes
@@ -91,7 +91,7 @@ def put(held: Part, row: int, part: Part) -> Part:
     return overwritten
 
 
-# --- Who answers ------------------------------------------------------------------------------------------------------
+# --- Members ---------------------------------------------------------------------------------------------------------
 
 
 def answering(plan: Plan, live: Collection[Node], aggregate: str) -> tuple[Node, ...]:

@@ -1,4 +1,4 @@
-"""What a store hands to training: how its nodes are trained, the examples of its slices, and what is trained already."""
+"""What training reads of a store: how its nodes are trained, the examples of its slices, and the nodes already trained."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def root_key(seed: int) -> jax.Array:
     """The key that every draw of a store's training is folded from.
 
     Raises:
-      ValueError: a seed that it would not tell from another one.
+      ValueError: a seed that would give the key of another one.
     """
     if not 0 <= seed < 1 << 32:
         raise ValueError(f"the seed is {seed}: give a whole number from 0 to {(1 << 32) - 1}")  # a larger one is cut off

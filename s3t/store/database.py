@@ -1,6 +1,6 @@
 """A ledger's file: its tables, opening it, what can be wrong with it, and the next row of its chain.
 
-The file is SQLite's. A writer waits for another for up to half a minute; a reader holds nobody up.
+The file is SQLite's. A writer waits for another for up to half a minute; a reader delays no writer.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def open_ledger(path: Path, *, read_only: bool = False) -> Ledger:
 
     Args:
       path: of its file.
-      read_only: the ledger may be one that this process has no permission to write and nobody else writes meanwhile, a
+      read_only: the ledger may be one that this process has no permission to write and no other process writes meanwhile, a
         copy on a read-only disk. It is then read without locks and would not show what others append: not for a server.
 
     Raises:

@@ -1,6 +1,6 @@
 """A trained ensemble on disk: its manifest, its ledger, and one file for each node that serves.
 
-    DIR/manifest.json                  what was built, and with what; never changes; for its owner's eyes alone
+    DIR/manifest.json                  what was built, and with what; never changes; readable by its owner alone
     DIR/ledger.sqlite                  examples, deletions, and which nodes serve (`s3t.store.records`)
     DIR/nodes/<identity>.safetensors   a node's slot and head, its certificate in the metadata
 
@@ -194,8 +194,8 @@ def purge(store: Store) -> tuple[str, ...]:
       the requests that became purged.
 
     Raises:
-      ValueError: a directory among the files, which is nobody's to remove; all files are gone, but no request is purged. No
-        directory of files, which may be out of reach with all that is in it.
+      ValueError: a directory among the files, which the store did not make and does not remove; all files are gone, but no
+        request is purged. No directory of files, which may be out of reach with all that is in it.
     """
 
     def remove(serving: set[str]) -> None:

@@ -33,7 +33,7 @@ class Row(NamedTuple):
     """One row.
 
     seq: 1, 2, ... without a gap.
-    at: time in UTC, for the reader; nothing depends on it.
+    at: time in UTC, for people; nothing depends on it.
     kind: see above.
     request: the request's id; empty if the row is not about a request.
     detail: JSON text.

@@ -57,7 +57,7 @@ def publish(
 ) -> Certificate:
     """Write a trained node's file and let the node serve, at once and durably; publishing it again changes nothing.
 
-    The file is written while the ledger is locked, so that a temporary file seen under the lock is nobody's.
+    The file is written while the ledger is locked, so that a temporary file seen under the lock belongs to no process.
 
     Args:
       store: the store.

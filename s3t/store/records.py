@@ -178,7 +178,7 @@ def record_node(ledger: Ledger, node: PublishedNode, parent: str | None, write_f
       whether it is new; False if the very same node serves already.
 
     Raises:
-      Outdated: an id of the node was deleted, or its parent serves no more: train it anew.
+      Outdated: an id of the node was deleted, or its parent serves no more: train it again.
       ValueError: a node of this identity was published with another certificate, or dropped before; a parent that is not
         one.
     """
