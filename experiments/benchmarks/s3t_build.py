@@ -29,7 +29,7 @@ from experiments.exact import building
 from experiments.models import vits
 from s3t.plans import planners, structure
 from s3t.plans.partition import Places
-from s3t.training import schedule, stages
+from s3t.training import arrangement, schedule
 from s3t.training.adapters import Lora
 from s3t.training.schedule import Setup
 from s3t.training.source import Source
@@ -107,8 +107,8 @@ def arranged(x: np.ndarray, y: np.ndarray, batch_size: int) -> Slices:
     ids = np.arange(len(x))
     group = group_of(len(x))
     places = Places((group // SLICES).astype(np.int32), (group % SLICES).astype(np.int32))
-    capacity = stages.capacity_for(stages.counts(places, SHARDS, SLICES), batch_size)
-    return stages.arrange(x, y, ids, places, SHARDS, SLICES, capacity)
+    capacity = arrangement.capacity_for(arrangement.counts(places, SHARDS, SLICES), batch_size)
+    return arrangement.arrange(x, y, ids, places, SHARDS, SLICES, capacity)
 
 
 def group_of(count: int) -> np.ndarray:
@@ -122,7 +122,16 @@ def setup_of(args: argparse.Namespace, plan: structure.Plan, x: np.ndarray, y: n
     optimizer = building.cosine_adamw(RECIPE["learning_rate"], RECIPE["weight_decay"], RECIPE["clip"])
     recipe = Recipe(Lora(RECIPE["rank"], RECIPE["alpha"], ("query", "value")), args.batch_size, args.epochs, optimizer)
     fetch = lambda ids: (x[ids], y[ids])  # noqa: E731
-    source = Source(vits.as_backbone(module), frozen, recipe, np.arange(len(x)), fetch, {}, cell.lanes, cell.cache_bytes)
+    source = Source(
+        backbone=vits.as_backbone(module),
+        frozen=frozen,
+        recipe=recipe,
+        ids=np.arange(len(x)),
+        fetch=fetch,
+        hyper={},
+        most_lanes=cell.lanes,
+        cache_bytes=cell.cache_bytes,
+    )
     shapes = schedule.make_shapes(source, plan, np.bincount(group_of(len(x))).reshape(SHARDS, SLICES))
     return Setup(source, plan, SHARDS, jax.random.key(0), shapes)
 

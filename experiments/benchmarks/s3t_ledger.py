@@ -23,7 +23,7 @@ import numpy as np
 from s3t.plans.partition import assign
 from s3t.plans.planners import lattice
 from s3t.service import verify
-from s3t.store import database, disk, records
+from s3t.store import database, disk, publishing, records
 from s3t.store.manifests import Manifest
 
 SHARDS, SLICES, KEY = 5, 4, b"a key for benchmarks"
@@ -78,25 +78,36 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 def build(root: Path, examples: int, size: int) -> disk.Store:
     """A store whose nodes hold zeros instead of parameters."""
     plan = lattice(SLICES)
-    opened = disk.create(root, Manifest("no:factory", {}, "no backbone", {}, 0, SHARDS, SLICES, plan.nodes, KEY.hex()))
+    manifest = Manifest(
+        factory="no:factory",
+        arguments={},
+        backbone="no backbone",
+        hyper={},
+        root_key=0,
+        shards=SHARDS,
+        slices=SLICES,
+        nodes=plan.nodes,
+        partition_key=KEY.hex(),
+    )
+    opened = disk.create(root, manifest)
     disk.register(opened, range(examples), *assign(range(examples), SHARDS, SLICES, KEY))
     names: dict[tuple[int, tuple[int, ...]], str] = {}
-    for shard, slices in disk.missing(opened):
-        drafted = disk.draft(opened, shard, slices)
-        disk.publish(opened, drafted, {"slot": np.zeros(size // 4, np.float32)}, {}, names.get((shard, slices[:-1])))
+    for shard, slices in publishing.missing(opened):
+        drafted = publishing.draft_node(opened, shard, slices)
+        publishing.publish(opened, drafted, {"slot": np.zeros(size // 4, np.float32)}, {}, names.get((shard, slices[:-1])))
         names[shard, slices] = drafted.identity
     return opened
 
 
 def refill(opened: disk.Store, size: int) -> None:
     """Let every node of the plan serve again, so that each deletion finds a full store; names are drawn, not computed."""
-    names = {(node.shard, node.slices): node.identity for node in disk.live(opened)}
+    names = {(node.shard, node.slices): node.identity for node in publishing.live(opened)}
     as_of = database.head(opened.ledger).rows
-    for shard, slices in disk.missing(opened):
+    for shard, slices in publishing.missing(opened):
         name = names[shard, slices] = os.urandom(32).hex()
         path = opened.root / "nodes" / f"{name}.safetensors"
-        node = records.Node(name, shard, slices, as_of, "no certificate")
-        records.publish(
+        node = records.PublishedNode(name, shard, slices, as_of, "no certificate")
+        records.record_node(
             opened.ledger, node, names.get((shard, slices[:-1])), lambda path=path: path.write_bytes(bytes(size))
         )
 

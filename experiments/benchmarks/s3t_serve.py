@@ -25,7 +25,7 @@ from experiments.models import vits
 from s3t.plans.partition import assign
 from s3t.plans.planners import lattice
 from s3t.service import ensemble, serving
-from s3t.store import disk, records
+from s3t.store import disk, publishing, records
 from s3t.store.manifests import Manifest, plan_of
 from s3t.training.adapters import Lora
 from s3t.training.backbone import Backbone, forward, owned
@@ -123,7 +123,18 @@ def programs(server: serving.Server) -> int:
 def make(root: Path) -> disk.Store:
     """A store with examples and no nodes."""
     plan = lattice(SLICES)
-    opened = disk.create(root, Manifest("no:factory", {}, "none", {}, 0, SHARDS, SLICES, plan.nodes, KEY.hex()))
+    manifest = Manifest(
+        factory="no:factory",
+        arguments={},
+        backbone="none",
+        hyper={},
+        root_key=0,
+        shards=SHARDS,
+        slices=SLICES,
+        nodes=plan.nodes,
+        partition_key=KEY.hex(),
+    )
+    opened = disk.create(root, manifest)
     disk.register(opened, range(EXAMPLES), *assign(range(EXAMPLES), SHARDS, SLICES, KEY))
     return opened
 
@@ -131,11 +142,11 @@ def make(root: Path) -> disk.Store:
 def fill(opened: disk.Store, backbone: Backbone, rng: np.random.Generator) -> disk.Store:
     """Publish every missing node, with random numbers for parameters."""
     shapes = ensemble.part_shapes(backbone, LORA, plan_of(opened.manifest))
-    names = {(node.shard, node.slices): node.identity for node in disk.live(opened)}
-    for shard, slices in disk.missing(opened):
+    names = {(node.shard, node.slices): node.identity for node in publishing.live(opened)}
+    for shard, slices in publishing.missing(opened):
         part = jax.tree.map(lambda leaf: 0.1 * rng.normal(size=leaf.shape).astype(leaf.dtype), shapes[len(slices) - 1])
-        drafted = disk.draft(opened, shard, slices)
-        disk.publish(
+        drafted = publishing.draft_node(opened, shard, slices)
+        publishing.publish(
             opened, drafted, to_tensors(Trained(*part, np.zeros(1, np.float32))), {}, names.get((shard, slices[:-1]))
         )
         names[shard, slices] = drafted.identity

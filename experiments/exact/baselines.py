@@ -40,7 +40,8 @@ def whole_in_head(backbone: Backbone, lora: Lora, slices: int) -> Backbone:
         h = run_blocks(backbone, frozen, h, every[0], by_block(lora, every, [trained["slot"]]))
         return backbone.head(frozen, trained["head"], h)
 
-    return Backbone(backbone.embed, lambda frozen, i, h, _: h, head, init_head, ((("nothing", 1, 1),),) * slices)
+    layers = ((("nothing", 1, 1),),) * slices
+    return Backbone(backbone.embed, lambda frozen, i, h, _: h, head, init_head, layers, loss=backbone.loss)
 
 
 # --- FLOPs, in the unit of `plan.node_flops`: one forward pass of all blocks over a shard's examples, per epoch --------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, NamedTuple
 
@@ -21,13 +22,14 @@ from experiments.pretrain import run
 from s3t.plans import partition, planners, structure
 from s3t.plans.partition import Places
 from s3t.plans.structure import Plan
-from s3t.service import healing
-from s3t.training import schedule, stages
+from s3t.service import creation
+from s3t.training import arrangement, schedule
 from s3t.training.adapters import Lora
+from s3t.training.arrangement import Slices
 from s3t.training.backbone import run_blocks
 from s3t.training.schedule import Setup
 from s3t.training.source import Source
-from s3t.training.stages import Job, Slices, Trained
+from s3t.training.stages import Job, Trained
 from unlearn.losses import correct
 
 Nodes = dict[Job, Trained]
@@ -94,7 +96,7 @@ def check_source(config: Exact, source: Source) -> None:
     Raises:
       ValueError (DataError among them): one line that says what to do.
     """
-    healing.check_trainable(source, keys.unused())  # the targets of the adapters are layers
+    creation.check_trainable(source, keys.unused())  # the targets of the adapters are layers
     if not config.checkpoint:
         try:
             run.look(config.pretrain)
@@ -157,7 +159,7 @@ def _check_sizes(config: S3TStudy, source: Source) -> None:
         raise ValueError("settings are chosen on validation data: set data.validation_fraction above 0")
     for seed in seeds(config):
         where = places(source, config.shards, config.slices, seed)
-        if not stages.counts(where, config.shards, config.slices).all():
+        if not arrangement.counts(where, config.shards, config.slices).all():
             raise ValueError(f"with seed {seed} a slice has no example: set shards or slices lower")
 
 
@@ -212,7 +214,7 @@ def of_sisa(bench: Bench, seed: int) -> Build:
 def sisa_source(bench: Bench[Exact]) -> Source:
     """The source with the adapters of all blocks where every stage goes on training them."""
     whole = baselines.whole_in_head(bench.source.backbone, bench.source.recipe.lora, bench.config.slices)
-    return _of_lora(bench, baselines.NOTHING)._replace(backbone=whole)
+    return dataclasses.replace(_of_lora(bench, baselines.NOTHING), backbone=whole)
 
 
 def _of_lora(bench: Bench[Exact], lora: Lora) -> Source:
@@ -220,12 +222,12 @@ def _of_lora(bench: Bench[Exact], lora: Lora) -> Source:
     config = bench.config
     optimizer = building.cosine_adamw(config.full_lora.learning_rate, config.train.weight_decay, config.train.clip)
     recipe = bench.source.recipe._replace(lora=lora, epochs=config.full_lora.epochs, optimizer=optimizer)
-    return bench.source._replace(recipe=recipe)
+    return dataclasses.replace(bench.source, recipe=recipe)
 
 
 def _build(source: Source, plan: Plan, seed: int, shards: int) -> Build:
     where = places(source, shards, plan.slices, seed)
-    shapes = schedule.make_shapes(source, plan, stages.counts(where, shards, plan.slices))
+    shapes = schedule.make_shapes(source, plan, arrangement.counts(where, shards, plan.slices))
     return Build(Setup(source, plan, shards, keys.key(seed, Purpose.NODES), shapes), where)
 
 
@@ -235,7 +237,7 @@ def examples(build: Build, gone: np.ndarray) -> Slices:
     ids = setup.source.ids[keep]
     where = Places(build.places.shard[keep], build.places.slice[keep])
     x, y = setup.source.fetch(ids)
-    return stages.arrange(x, y, ids, where, setup.shards, setup.plan.slices, setup.shapes[0].capacity)
+    return arrangement.arrange(x, y, ids, where, setup.shards, setup.plan.slices, setup.shapes[0].capacity)
 
 
 def train_build(

@@ -161,19 +161,19 @@ def make(
     lora = Lora(hyper["rank"], hyper["alpha"], tuple(hyper["targets"]), hyper["rank_stabilised"])
     optimizer = building.cosine_adamw(hyper["learning_rate"], hyper["weight_decay"], hyper["clip"])
     return Source(
-        vits.as_backbone(module),
-        jax.tree.map(np.asarray, frozen),
-        Recipe(lora, hyper["batch_size"], hyper["epochs"], optimizer),
-        ids,
-        fetch,
-        hyper,
-        building.lanes_for("vit", most_lanes),
-        cache_bytes,
-        jax.device_count(),
-        building.spread,
-        split,
-        functools.partial(placement.make, ids, **placing),
-        lane_bytes,
+        backbone=vits.as_backbone(module),
+        frozen=jax.tree.map(np.asarray, frozen),
+        recipe=Recipe(lora, hyper["batch_size"], hyper["epochs"], optimizer),
+        ids=ids,
+        fetch=fetch,
+        hyper=hyper,
+        most_lanes=building.lanes_for("vit", most_lanes),
+        cache_bytes=cache_bytes,
+        devices=jax.device_count(),
+        place=building.spread,
+        split=split,
+        placing=functools.partial(placement.make, ids, **placing),
+        lane_bytes=lane_bytes,
     )
 
 

@@ -26,11 +26,12 @@ from experiments.exact import baselines, context, node_files, report, study
 from experiments.exact.context import Bench, Build
 from s3t.plans import planners, simulate, structure
 from s3t.plans.structure import Plan
-from s3t.service import ensemble, healing, inputs, verify
+from s3t.service import creation, ensemble, healing, inputs, verify
 from s3t.service.serving import Server
 from s3t.store import deletions, disk, records
 from s3t.store.disk import Store
-from s3t.training.stages import Job, counts
+from s3t.training.arrangement import counts
+from s3t.training.stages import Job
 
 NOBODY = np.zeros(0, np.int64)  # who is left out of a training
 
@@ -78,11 +79,11 @@ def _opened(bench: Bench) -> Store:
     config, root = bench.config, bench.workdir.path / "store"
     if disk.exists(root):
         opened = disk.open(root)
-        healing.register(opened, bench.source)  # a kill may have come before
+        creation.ensure_examples(opened, bench.source)  # a kill may have come before
         return opened
     if bench.workdir.has("build"):
         raise UserError(f"{root} was built but is no store now: restore it from a copy, or use an empty --workdir")
-    return healing.create(
+    return creation.make_store(
         str(root),
         bench.source,
         context.chosen_plan(config),
@@ -100,7 +101,7 @@ def _build_store(bench: Bench) -> dict[str, Any]:
     def compute() -> dict[str, Any]:
         opened = _opened(bench)
         with environment.stopwatch() as clock:
-            healing.train(opened, bench.source)
+            healing.train_missing(opened, bench.source)
             seconds = clock()
         nodes = _serving(opened, bench)
         served = _served(bench, _server(opened, bench))
@@ -155,7 +156,9 @@ def _from_store(bench: Bench, built: dict[str, Any]) -> Row:
             healing.heal(opened, bench.source)
             seconds = clock()
         requests = len(deletions.requests(opened.ledger, "healed"))
-        nodes = records.published(opened.ledger) - config.shards * len(opened.manifest.nodes)  # by killed processes, too
+        nodes = records.count_published(opened.ledger) - config.shards * len(
+            opened.manifest.nodes
+        )  # by killed processes, too
         return {"nodes": nodes, "seconds": seconds, "requests": requests, **_served(bench, server)}
 
     stream = [stage(f"deletion-{number:05}", lambda n=number: delete(n)) for number in range(len(order))]

@@ -13,6 +13,7 @@ again.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -31,9 +32,10 @@ from experiments.judge_exact.attacks import Worlds
 from s3t.plans import partition, planners, structure
 from s3t.plans.partition import Places
 from s3t.plans.structure import Node
-from s3t.training import schedule, stages
+from s3t.training import arrangement, schedule
+from s3t.training.arrangement import Slices
 from s3t.training.schedule import Setup
-from s3t.training.stages import Job, Slices
+from s3t.training.stages import Job
 from unlearn.metrics import scores
 from unlearn.tree import bits_equal
 
@@ -103,7 +105,7 @@ def make_case(name: str, bench: Bench) -> Case:
         source, plan = bench.source, planners.PLANNERS[config.planner](config.slices, None, None)
     else:
         source, plan = context.sisa_source(bench), planners.sisa(config.slices)
-    source, models = source._replace(most_lanes=config.lanes), config.exact.models
+    source, models = dataclasses.replace(source, most_lanes=config.lanes), config.exact.models
     held = [counts(where, config.slices) for role in ROLES for where in slices_of(bench, cast, role)]
     shapes = tuple(shape._replace(shards=models) for shape in schedule.make_shapes(source, plan, np.stack(held)))
     x, y = source.fetch(source.ids)
@@ -174,7 +176,7 @@ def arranged(case: Case, fleet: Fleet) -> Slices:
     for member, slice_of in zip(fleet.member, fleet.slice_of, strict=True):
         rows = np.flatnonzero(member)
         where = Places(np.zeros(len(rows), np.int32), slice_of[rows])
-        parts.append(stages.arrange(case.x[rows], case.y[rows], ids[rows], where, 1, shape.slices, shape.capacity))
+        parts.append(arrangement.arrange(case.x[rows], case.y[rows], ids[rows], where, 1, shape.slices, shape.capacity))
     return Slices(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
 
 

@@ -27,9 +27,16 @@ def source_of(factory: str, hyper: Mapping[str, Any], arguments: Mapping[str, An
         raise ValueError(f"the factory {factory} cannot be found: {error}") from None
     except TypeError as error:
         raise ValueError(f"the factory {factory} does not take these arguments: {error}") from None
-    source = make(hyper, **arguments)
+    try:
+        source = make(hyper, **arguments)
+    except TypeError as error:
+        if "Source.__init__" not in str(error):
+            raise
+        raise ValueError(f"the factory {factory} must name what it gives Source, as Source(backbone=..., ...)") from error
     if not isinstance(source, Source):
-        raise ValueError(f"the factory {factory} gives a {type(source).__name__}: name one that gives an s3t.source.Source")
+        raise ValueError(
+            f"the factory {factory} gives a {type(source).__name__}: name one that gives an s3t.training.source.Source"
+        )
     return source
 
 
@@ -42,4 +49,4 @@ def source_hyper(manifest: Manifest) -> dict[str, Any]:
     """What the factory of a store was called with."""
     if "source" not in manifest.hyper:
         raise ValueError("the store was not made by `python -m s3t train`: nothing says how to train its nodes")
-    return manifest.hyper["source"]
+    return dict(manifest.hyper["source"])

@@ -20,8 +20,8 @@ from experiments.reporting import pages
 from s3t.plans import planners, structure
 from s3t.plans.partition import Places
 from s3t.service import verify
-from s3t.store import disk
-from s3t.training import schedule, stages
+from s3t.store import disk, state
+from s3t.training import arrangement, schedule
 from s3t.training.backbone import forward
 from s3t.training.schedule import Setup
 from tests.helpers import kills, stacks
@@ -185,7 +185,7 @@ def test_a_run_cut_short_goes_on_to_the_same_results(finished, tmp_path):
     for stage in (*(cut / "stages").glob("deletion-*"), cut / "stages" / "build.json", cut / "stages" / "heal.json"):
         stage.unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(disk, "heal", lambda opened: 1 / 0)  # dies after the heal, before it is noted
+        patch.setattr(state, "mark_healed", lambda opened: 1 / 0)  # dies after the heal, before it is noted
         with pytest.raises(ZeroDivisionError):
             run.run(config(), str(cut), "the command")
     (cut / "stages" / "verify.json").unlink()
@@ -358,7 +358,7 @@ def sisa_setup(optimizer=stacks.optimizer):
     whole = baselines.whole_in_head(stacks.BACKBONE, stacks.LORA, stacks.SLICES)
     recipe = stacks.RECIPE._replace(lora=baselines.NOTHING, optimizer=optimizer)
     source = stacks.source(backbone=whole, recipe=recipe, cache_bytes=0)
-    count = stages.counts(stacks.data()[3], stacks.SHARDS, stacks.SLICES)
+    count = arrangement.counts(stacks.data()[3], stacks.SHARDS, stacks.SLICES)
     return Setup(source, SISA, stacks.SHARDS, stacks.KEY, schedule.make_shapes(source, SISA, count))
 
 
