@@ -31,9 +31,10 @@ from s3t.plans import planners, structure
 from s3t.plans.partition import Places
 from s3t.training import arrangement, schedule
 from s3t.training.adapters import Lora
+from s3t.training.arrangement import Slices
 from s3t.training.schedule import Setup
 from s3t.training.source import Source
-from s3t.training.stages import Job, Recipe, Slices, Trained
+from s3t.training.stages import Job, Recipe, Trained
 
 SHARDS, SLICES, CLASSES = 5, 4, 10
 SHAPES = {"digits": (8, 8, 1), "small": (28, 28, 1)}
