@@ -22,6 +22,7 @@ from experiments.core import environment, fleet, workdirs
 from experiments.core.errors import UserError
 from experiments.data import datasets
 from experiments.scoring import evaluation
+from experiments.scoring.statistics import make_statistics
 from experiments.training import epochs, loop
 
 HELD_OUT = 0.1
@@ -89,8 +90,8 @@ def seconds(bench: setup.Bench, lanes: loop.Lane) -> tuple[float, object]:
 
 def accuracies(bench: setup.Bench, params: object) -> np.ndarray:
     """[lanes] test accuracy."""
-    predict = evaluation.make_predict(models.as_model(bench.model), bench.devices)
-    return np.asarray(evaluation.measure(predict, params, bench.sets.test)[0]).mean(axis=1)
+    statistics = make_statistics(models.as_model(bench.model), bench.devices)
+    return evaluation.measure(statistics, params, bench.sets.test)[0].mean(axis=1)
 
 
 if __name__ == "__main__":

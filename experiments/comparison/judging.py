@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ from experiments.core import environment, fleet, progress, sections
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import ORACLES, Row, rows_from
 from experiments.data import datasets
-from experiments.scoring import algorithms, evaluation, requests
+from experiments.scoring import algorithms, evaluation, requests, statistics
 from experiments.training import cost, loop
 from readiness.requests import nearest_classes, nearest_examples
 from unlearn import STOPS
@@ -40,9 +39,14 @@ def _request_work(bench: Bench) -> float:
 
 def _row_work(bench: Bench) -> float:
     """A request, and four attacks that are watched at each step: one pass forward, and training costs three."""
+    return _request_work(bench) + relearning_work(bench)
+
+
+def relearning_work(bench: Bench) -> float:
+    """What the four attacks on one fleet are expected to take."""
     config = bench.config.relearn
     watched = 1 + WATCHED / (3 * config.batch_size)
-    return _request_work(bench) + 4 * config.steps * watched * (bench.config.seeds + PER_STEP)
+    return 4 * config.steps * watched * (bench.config.seeds + PER_STEP)
 
 
 def judge(bench: Bench, fleets: list[Fleet]) -> list[Row]:
@@ -88,7 +92,7 @@ def choose_settings(bench: Bench, fleets: list[Fleet]) -> dict[str, requests.Set
             for rate, clip in grid:
                 setting = _setting(config, rate, clip)
                 outcome, _ = _request(bench, _at_request(bench, vanilla), fleets, name, setting)
-                right, _ = evaluation.measure(predictor(bench), outcome.params, bench.sets.validation_retain)
+                right, _ = evaluation.measure(make_statistics(bench), outcome.params, bench.sets.validation_retain)
                 trials.append(
                     {
                         "learning_rate": rate,
@@ -170,12 +174,12 @@ def _rows(
 
 def score(bench: Bench, params: Any) -> list[dict[str, float]]:
     """Scores of every lane on the bench's sets."""
-    return evaluation.score(predictor(bench), params, bench.sets)
+    return evaluation.score(make_statistics(bench), params, bench.sets)
 
 
-def predictor(bench: Bench) -> Callable:
-    """`evaluation.make_predict` of the bench's model."""
-    return evaluation.make_predict(models.as_model(bench.model), bench.devices)
+def make_statistics(bench: Bench) -> statistics.Reduction:
+    """`statistics.make_statistics` of the bench's model."""
+    return statistics.make_statistics(models.as_model(bench.model), bench.devices)
 
 
 def _update_flops(bench: Bench, params: Any, name: str, setting: requests.Setting) -> float:
@@ -259,7 +263,7 @@ def _targets(bench: Bench, fleets: list[Fleet]) -> jax.Array:
     """Forget accuracy at which a request is fulfilled, for each lane: 0 for a class, the oracle's for random data."""
     if bench.config.forget.setting == "class":
         return jnp.zeros(bench.config.seeds)
-    right, _ = evaluation.measure(predictor(bench), _at_request(bench, find(fleets, "oracle")), bench.asked)
+    right, _ = evaluation.measure(make_statistics(bench), _at_request(bench, find(fleets, "oracle")), bench.asked)
     return jnp.asarray(right.mean(axis=1), jnp.float32)
 
 

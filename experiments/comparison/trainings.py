@@ -16,6 +16,7 @@ from experiments.core import execution, fleet, progress, sections
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.scoring import algorithms, evaluation
+from experiments.scoring.statistics import make_statistics
 from experiments.training import cost, epochs, loop
 from readiness import Draw, Pools, Terms, make_pools, make_readiness, nearest_classes, nearest_examples
 from unlearn import ALGORITHMS, normalised, traits_of
@@ -262,11 +263,11 @@ def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]
 
     None is marked if the nearest is more than a factor `MATCHING` off, or not finite: that would be no match.
     """
-    predict = evaluation.make_predict(models.as_model(bench.model), bench.devices)
+    statistics = make_statistics(models.as_model(bench.model), bench.devices)
 
     def forget_loss(one: Fleet) -> float:
         """The mean over lanes that did not diverge."""
-        _, losses = evaluation.measure(predict, one.trained.params, bench.sets.forget)
+        _, losses = evaluation.measure(statistics, one.trained.params, bench.sets.forget)
         finite = np.isfinite(losses).all(axis=1)
         return float(losses[finite].mean()) if finite.any() else math.nan
 

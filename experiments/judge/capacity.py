@@ -24,8 +24,10 @@ from experiments.configs.judge import Judged
 from experiments.core import environment, fleet
 from experiments.core.keys import Purpose
 from experiments.data import datasets
-from experiments.scoring import evaluation, requests
+from experiments.scoring import requests
+from experiments.scoring.statistics import CHUNK, Statistics
 from experiments.training import cost, loop
+from unlearn.base import Batch
 
 Bench = setup.Bench[Judged]
 SHUFFLE = 32  # bytes of each example for a lane's order of an epoch: keys, numbers and positions, being sorted
@@ -79,10 +81,10 @@ def joined(found: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *found)
 
 
-def predict(bench: Bench, params: Any, x: np.ndarray) -> np.ndarray:
-    """Logits [lanes, examples, classes] of all lanes."""
-    of = judging.predictor(bench)
-    return over(bench, lambda lanes: of(lanes, x), params)
+def statistics(bench: Bench, params: Any, batch: Batch) -> Statistics:
+    """The statistics of a batch, [lanes, examples], of all lanes."""
+    of = judging.make_statistics(bench)
+    return over(bench, lambda lanes: of(lanes, batch), params)
 
 
 def train(bench: Bench, way: loop.Way, lanes: loop.Lane, name: str, pools: Any = None) -> loop.Trained:
@@ -102,7 +104,7 @@ def training_costs(bench: Bench) -> dict[str, dict[str, float]]:
     plain = trainings.plain_way(bench, config.train.steps)
     private = plain._replace(private=(config.dpsgd.clip, config.dpsgd.noise))
     step = bench.workdir.stage("cost-plain", lambda: cost.of_training(plain, bench.train))
-    costs = {}
+    costs: dict[str, dict[str, float]] = {}
     for name in config.trainings:
         if name == "readiness":
             ((_, _, way, pools),) = trainings.plan(bench)
@@ -145,13 +147,13 @@ def _any(bench: Bench) -> Any:
 
 
 def prediction_cost(bench: Bench) -> dict[str, float]:
-    """FLOPs of the logits of one example, and bytes of those of evaluation.CHUNK."""
+    """FLOPs of the logits of one example, and bytes of those of a chunk."""
 
     def count() -> dict[str, float]:
         model = models.as_model(bench.model)
-        x = jax.ShapeDtypeStruct((evaluation.CHUNK, *bench.train["x"].shape[1:]), np.float32)
+        x = jax.ShapeDtypeStruct((CHUNK, *bench.train["x"].shape[1:]), np.float32)
         program = jax.jit(lambda params, x: model.apply(params, x, None))
         compiled = program.lower(_any(bench), x).compile()
-        return {"flops": environment.flops(compiled) / evaluation.CHUNK, "lane_bytes": environment.peak_bytes(compiled)}
+        return {"flops": environment.flops(compiled) / CHUNK, "lane_bytes": environment.peak_bytes(compiled)}
 
     return bench.workdir.stage("cost-prediction", count)

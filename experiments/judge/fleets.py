@@ -157,7 +157,7 @@ def train(case: Case) -> Fleets:
     """Train every model of a case. Ways that differ in membership and weight alone share programs."""
     bench, config = case.bench, case.bench.config
     pairs = [(name, role) for name in config.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
-    costs, params = capacity.training_costs(bench), {}
+    costs, params = capacity.training_costs(bench), dict[tuple[str, str], Any]()
     way = trainings.plain_way(bench, config.train.steps)
 
     def together(label: str, names: Sequence[str], way: loop.Way) -> None:
@@ -253,7 +253,7 @@ def _asked(key: Array, wanted: Array, kept: Array, pool: Batch, train: Batch) ->
     pairs = ((pool, wanted), (train, kept))
     request = Request(*(dict(batch, weight=batch["weight"] * member) for batch, member in pairs))
     _, forget_key, retain_key, _ = jax.random.split(key, 4)
-    orders, counts = (tuple(of(member) for _, member in pairs) for of in (lambda member: jnp.argsort(~member), jnp.sum))
+    orders, counts = (jnp.argsort(~wanted), jnp.argsort(~kept)), (jnp.sum(wanted), jnp.sum(kept))
     return Asked(request, orders, counts, (forget_key, retain_key))
 
 
@@ -268,12 +268,11 @@ def _forgetter(
 
     def draw(data: tuple[Asked, Array], key: Array, step: Array) -> Request:
         asked, _ = data
-        rows = (
-            jax.random.randint(jax.random.fold_in(k, step), (batch_size,), 0, n)
-            for k, n in zip(asked.keys, asked.counts, strict=True)
-        )
-        parts = zip(asked.request, asked.orders, rows, strict=True)
-        return Request(*(take(part, order[row]) for part, order, row in parts))
+
+        def rows(part: Any, order: Array, count: Array, key: Array) -> Batch:
+            return take(part, order[jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, count)])
+
+        return Request(*map(rows, asked.request, asked.orders, asked.counts, asked.keys))
 
     def observe(params: Any, data: tuple[Asked, Array]) -> dict[str, Array]:
         asked, _ = data

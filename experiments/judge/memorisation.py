@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.comparison import trainings
 from experiments.core.errors import UserError
 from experiments.core.keys import Hash, Purpose
+from experiments.data import datasets
 from experiments.judge import capacity
 from experiments.judge.capacity import Bench
 from experiments.judge.ulira import halved
 from experiments.training import loop
-from unlearn.metrics import scores
 
 STAGE = "memorisation"
 
@@ -27,8 +28,8 @@ def memorisation(bench: Bench) -> np.ndarray:
         lanes = halves(bench)
         way = trainings.plain_way(bench, bench.config.train.steps)
         params = capacity.train(bench, way, lanes, STAGE).params
-        logits = capacity.predict(bench, params, bench.dataset.train.x)
-        return estimate(logits, bench.dataset.train.y, np.asarray(lanes.member))
+        found = capacity.statistics(bench, params, datasets.batch(bench.dataset.train))
+        return estimate(found.loss, np.asarray(lanes.member))
 
     return np.array(bench.workdir.stage(STAGE, compute), np.float64)
 
@@ -40,22 +41,21 @@ def halves(bench: Bench) -> loop.Lane:
     member = halved(ids, range(count), config.seed, Hash.MEMORISATION)
     seeds = config.seed + np.arange(count)
     plain = loop.make_lanes(seeds, member[0], np.ones(len(ids)), purpose=Purpose.MEMORISATION)
-    return plain._replace(member=member)
+    return plain._replace(member=jnp.asarray(member))
 
 
-def estimate(logits: np.ndarray, labels: np.ndarray, member: np.ndarray) -> np.ndarray:
+def estimate(losses: np.ndarray, member: np.ndarray) -> np.ndarray:
     """mean confidence of models trained with the example - mean confidence of models trained without it, [examples].
 
     Args:
-      logits: [models, examples, classes]; models with a value that is not finite are left out.
-      labels: [examples] integers.
+      losses: [models, examples] -log p_y; models with a value that is not finite are left out.
       member: [models, examples] bool, who was trained on what.
 
     Raises:
       UserError: an example has no model with it, or none without.
     """
-    finite = np.isfinite(logits).all(axis=(1, 2))
-    confidence, member = np.exp(-scores.loss(logits[finite], labels)), member[finite]
+    finite = np.isfinite(losses).all(axis=1)
+    confidence, member = np.exp(-losses[finite].astype(np.float64)), member[finite]
     inside = member.sum(axis=0)
     if not len(member) or min(inside.min(), (len(member) - inside).min()) < 1:
         raise UserError(

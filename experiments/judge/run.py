@@ -1,8 +1,8 @@
 """The strict judge: every way of training x every algorithm against fleets of oracles and shadows, in one table.
 
 `run(config, workdir)` goes case by case (a case is a forget set): train the fleets, choose how each request is carried out
-with the same trials for all, carry it out on repeats and shadows, keep their logits, and compute every metric from what was
-kept. Each finished stage is kept, so the same call resumes after a kill.
+with the same trials for all, carry it out on repeats and shadows, keep their statistics of single examples, and compute
+every metric from what was kept. Each finished stage is kept, so the same call resumes after a kill.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from tqdm import tqdm
 
 from experiments.comparison import checks, judging
 from experiments.comparison.setup import set_up
 from experiments.configs.judge import ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates
-from experiments.core import environment, execution, fleet, workdirs
+from experiments.core import environment, execution, fleet, progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Row, Run, revived
 from experiments.data import datasets, forget_sets
-from experiments.judge import calibration, capacity, fleets, memorisation, metrics, population, rows
+from experiments.judge import calibration, capacity, fleets, memorisation, metrics, old_logits, population, rows, work
 from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Case, Fleets, Setting
 from experiments.scoring import evaluation, requests
+from experiments.scoring.statistics import Statistics
+from unlearn.base import Batch
 from unlearn.metrics.membership import FOLDS
 
 
@@ -46,9 +47,10 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
             return found
         dataset = datasets.load(config.data)
         cases = make_cases(config, folder, dataset)
-    with folder.claimed(config.model_dump()):
+    with folder.claimed(config.model_dump()), progress.Progress(work.total(cases, entries(cases[0])), "judge"):
         cases = [_settled(config, case) for case in cases]
         judged = judge_all(cases)
+        progress.stage("calibration")
         facts = {"calibration": calibrated(cases), "sets": {case.name: rows.forget_set(case) for case in cases}}
         return folder.finish(command, judged, facts)
 
@@ -114,14 +116,13 @@ def _settled(config: Judge, case: Case) -> Case:
 
 
 def judge_all(cases: list[Case]) -> list[Row]:
-    """The rows of every case, under one bar that says when all will be done."""
-    with tqdm(total=sum(len(entries(case)) for case in cases), desc="judge", unit="row", smoothing=0.05) as bar:
-        found: list[Row] = []
-        for case in cases:
-            found += judge(case, bar)
-            # Most programs are of one set's shapes. Those of a dozen sets, kept, need more maps of memory than Linux gives
-            # a process (65,530), and the compiler does not survive that.
-            jax.clear_caches()
+    """The rows of every case."""
+    found: list[Row] = []
+    for case in cases:
+        found += judge(case)
+        # Most programs are of one set's shapes. Those of a dozen sets, kept, need more maps of memory than Linux gives a
+        # process (65,530), and the compiler does not survive that.
+        jax.clear_caches()
     return found
 
 
@@ -132,18 +133,15 @@ def entries(case: Case) -> list[tuple[str, str]]:
     return [(name, one) for name in config.trainings for one in (("none",) if name in ORACLES else every)]
 
 
-def judge(case: Case, bar: tqdm) -> list[Row]:
+def judge(case: Case) -> list[Row]:
     """The rows of a case."""
-    bar.set_postfix_str(f"{case.name}: training")
     trained = fleets.train(case)
     found = []
     for name, unlearner in entries(case):
-        bar.set_postfix_str(f"{case.name}: {name}, {unlearner}")
         trials = [] if unlearner == "none" else tried(case, trained, name, unlearner)
         done = carried_out(case, trained, name, unlearner, chosen(trials) if trials else None)
         judged, spent = _judged(case, name, unlearner), _cost(case, trained, name, unlearner, done)
         found.append(rows.Entry(name, unlearner, done, judged, trials, spent, aim(case, trained)[0]))
-        bar.update()
     return rows.rows(case, found)
 
 
@@ -164,9 +162,12 @@ def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[s
                 seen = np.array(_accuracies(case, one.params))
                 gap = float(np.abs(seen - oracle).mean())
                 found.append({"learning_rate": rate, "steps": steps, "forget": seen[0], "kept": seen[1], "gap": gap})
+            progress.advance(work.trials(case, name) / len(tuning.learning_rates))
         return found
 
-    kept = bench.workdir.stage(f"trials-{case.name}-{name}-{unlearner}", trials)
+    stage = f"trials-{case.name}-{name}-{unlearner}"
+    work.begin(case, stage, f"tune {name}, {unlearner}", work.trials(case, name))
+    kept = bench.workdir.stage(stage, trials)
     bench.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept)
     return kept
 
@@ -188,8 +189,9 @@ def aim(case: Case, trained: Fleets) -> list[float]:
 
 
 def _accuracies(case: Case, params: Any) -> list[float]:
-    sets, predict = case.bench.sets, judging.predictor(case.bench)
-    return [float(evaluation.measure(predict, params, batch)[0].mean()) for batch in (sets.forget, sets.validation_retain)]
+    sets, statistics = case.bench.sets, judging.make_statistics(case.bench)
+    batches = sets.forget, sets.validation_retain
+    return [float(evaluation.measure(statistics, params, batch)[0].mean()) for batch in batches]
 
 
 def chosen(trials: list[dict[str, Any]]) -> Setting:
@@ -199,9 +201,10 @@ def chosen(trials: list[dict[str, Any]]) -> Setting:
 
 
 def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting: Setting | None) -> dict[str, Any]:
-    """Carry out the request on all repeats and shadows, keep their logits, and score what parameters alone can tell."""
+    """Carry out the request on all repeats and shadows, keep their statistics, and score what parameters alone can tell."""
     bench = case.bench
-    file = _file(case, name, unlearner)
+    stage, file = f"carried-{case.name}-{name}-{unlearner}", _file(case, name, unlearner)
+    old_logits.convert(case, bench.workdir.path / "logits" / file.name, file, points_of(case))
 
     def compute() -> dict[str, Any]:
         ended, seconds, updates = {role: trained.params[name, role] for role in (REPEATS, SHADOWS)}, 0.0, 0.0
@@ -211,10 +214,12 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
                 with environment.stopwatch() as stopwatch:
                     (after,) = fleets.forget(case, params, name, role, unlearner, rate, stops, enough)
                 ended[role], seconds = after.params, seconds + stopwatch()
+                progress.advance(work.updates(case, name, role, setting.steps))
                 updates = float(after.updates.mean()) if role == REPEATS else updates
         few = slice(0, bench.config.seeds)
         before, after = (fleet.lane(params, few) for params in (trained.params[name, REPEATS], ended[REPEATS]))
-        metrics.keep(file, _logits(case, ended) | {"features": population.features(case, after)})
+        witnesses = {"features": population.features(case, after), "divergence": population.divergence(case, after)}
+        metrics.keep(file, metrics.flat(_statistics(case, ended)) | witnesses)
         return {
             "before": judging.score(bench, before),
             "after": judging.score(bench, after),
@@ -224,22 +229,23 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
             "seconds": seconds / (2 * fleets.count(case, name, REPEATS)),
         }
 
-    return bench.workdir.stage(f"carried-{case.name}-{name}-{unlearner}", compute, beside=file)
+    work.begin(case, stage, f"requests of {name}, {unlearner}", work.carrying(case, name, unlearner))
+    return bench.workdir.stage(stage, compute, beside=file)
 
 
 def _file(case: Case, name: str, unlearner: str) -> Path:
-    return case.bench.workdir.path / "logits" / f"{case.name}-{name}-{unlearner}.npz"
+    return case.bench.workdir.path / "statistics" / f"{case.name}-{name}-{unlearner}.npz"
 
 
-def _logits(case: Case, ended: dict[str, Any]) -> dict[str, np.ndarray]:
-    """[lanes, examples, classes] of the repeats on every kind of example, and of the shadows on the pool."""
+def _statistics(case: Case, ended: dict[str, Any]) -> dict[str, Statistics]:
+    """Of the repeats on every kind of example, and of the shadows on the pool."""
     bench, points = case.bench, points_of(case)
-    found = {kind: capacity.predict(bench, ended[REPEATS], batch["x"]) for kind, batch in points.items()}
-    return found | {"shadows": capacity.predict(bench, ended[SHADOWS], points["pool"]["x"])}
+    found = {kind: capacity.statistics(bench, ended[REPEATS], batch) for kind, batch in points.items()}
+    return found | {"shadows": capacity.statistics(bench, ended[SHADOWS], points["pool"])}
 
 
-def points_of(case: Case) -> dict[str, dict[str, np.ndarray]]:
-    """The examples that logits are kept on, by kind."""
+def points_of(case: Case) -> dict[str, Batch]:
+    """The examples that statistics are kept of, by kind."""
     bench, train = case.bench, case.bench.dataset.train
     outside = np.setdiff1d(np.arange(len(train.id)), case.pool)
     return {
@@ -251,31 +257,32 @@ def points_of(case: Case) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
-    """Every metric that kept logits give."""
+    """Every metric that kept statistics give."""
     config = case.bench.config
 
     def compute() -> dict[str, Any]:
         reference = fleets.reference(name)
         oracle = _read(case, reference, "none") if reference else None
         kept = _read(case, name, unlearner)
-        found = metrics.judged(kept, oracle, _labels(case))
-        found |= population.heard(kept, oracle, _labels(case), population.untrained(case))
+        found = metrics.judged(kept, oracle, _masks(case))
+        found |= population.heard(kept, oracle, _masks(case))
         fewer = PRIVATE in config.trainings and config.judge.private_lanes < config.judge.lanes
         if name == ORACLES[1] and fewer:  # the floor of a way that has not as many models
-            found["fewer"] = metrics.distances(kept, oracle, _labels(case), config.judge.private_lanes)
+            found["fewer"] = metrics.distances(kept, oracle, _masks(case), config.judge.private_lanes)
         return found
 
-    return revived(case.bench.workdir.stage(f"judged-{case.name}-{name}-{unlearner}", compute))
+    stage = f"judged-{case.name}-{name}-{unlearner}"
+    work.begin(case, stage, f"metrics of {name}, {unlearner}", work.metrics(case, name))
+    return revived(case.bench.workdir.stage(stage, compute))
 
 
 def _read(case: Case, name: str, unlearner: str) -> metrics.Kept:
     return metrics.load(_file(case, name, unlearner), fleets.included(case, name))
 
 
-def _labels(case: Case) -> metrics.Labels:
-    labels = {kind: batch["y"] for kind, batch in points_of(case).items()}
+def _masks(case: Case) -> metrics.Masks:
     others = np.isin(case.bench.sets.test["id"], case.bench.sets.others["id"])
-    return metrics.Labels(**labels, forgotten=np.isin(case.pool, case.bench.forget), others=others)
+    return metrics.Masks(forgotten=np.isin(case.pool, case.bench.forget), others=others)
 
 
 def calibrated(cases: list[Case]) -> dict[str, Any]:
@@ -285,7 +292,7 @@ def calibrated(cases: list[Case]) -> dict[str, Any]:
         groups = {}
         for case in cases:
             oracle, held_out = (_read(case, name, "none") for name in ORACLES)
-            groups[case.name] = calibration.Group(held_out, oracle, _labels(case))
+            groups[case.name] = calibration.Group(held_out, oracle, _masks(case))
         return calibration.calibrated(groups)
 
     return revived(cases[0].bench.workdir.stage("calibration", compute))

@@ -22,9 +22,8 @@ from experiments.core.errors import blame_user
 from experiments.core.results import Row, Run
 from experiments.data import datasets
 from experiments.models import vits
-from experiments.scoring import evaluation
+from experiments.scoring.statistics import make_statistics
 from experiments.training import epochs, loop
-from unlearn.losses import correct
 
 CHECKPOINT = "vit.npz"  # in the workdir
 SCORING = 0.02  # of the time of training, expected
@@ -123,8 +122,7 @@ def _train(
 
 def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split) -> float:
     model = models.as_model(models.of_module(module, split.x.shape[1:]))
-    logits = evaluation.make_predict(model, execution.make("jit"))(params, split.x)[0]
-    return float(np.mean(correct(logits, split.y)))
+    return float(make_statistics(model, execution.make("jit"))(params, datasets.batch(split)).correct.mean())
 
 
 def present(workdir: str, found: Run) -> str:

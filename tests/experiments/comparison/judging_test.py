@@ -31,7 +31,7 @@ def sweep(tmp_path, monkeypatch):
     fleet = lambda name: types.SimpleNamespace(training=name, variant="default")  # noqa: E731
     names = {name: name for name in judging.evaluation.Sets._fields}
     bench = types.SimpleNamespace(config=config, workdir=workdirs.Workdir(tmp_path), sets=types.SimpleNamespace(**names))
-    monkeypatch.setattr(judging, "predictor", lambda bench: None)
+    monkeypatch.setattr(judging, "make_statistics", lambda bench: None)
     monkeypatch.setattr(judging, "_at_request", lambda bench, one: one.training)
 
     def run(outcomes):
@@ -43,7 +43,7 @@ def sweep(tmp_path, monkeypatch):
             stop = np.where(np.arange(2) < reached, REACHED, BUDGET)
             return judging.Served(kept, np.array([3, 3]), stop, {}), 0.0
 
-        def measure(predict, kept, batch):
+        def measure(statistics, kept, batch):
             by_lane, validation, test = kept
             right = by_lane if batch == "validation_retain" else [validation if batch == "validation" else test] * 2
             return np.array(right)[:, None], None

@@ -29,8 +29,8 @@ def set_up(name, **overrides):
     ],
 )
 def test_the_nearest_reweighting_is_matched_if_it_is_near(losses, marked, monkeypatch):
-    monkeypatch.setattr(evaluation, "make_predict", lambda model, devices: None)
-    monkeypatch.setattr(evaluation, "measure", lambda predict, params, batch: (None, np.full((2, 3), params)))
+    monkeypatch.setattr(trainings, "make_statistics", lambda model, devices: None)
+    monkeypatch.setattr(evaluation, "measure", lambda statistics, params, batch: (None, np.full((2, 3), params)))
     fleet = lambda training, variant, loss: setup.Fleet(  # noqa: E731
         training, variant, types.SimpleNamespace(params=loss), 2, {}, {}
     )
