@@ -2,15 +2,18 @@
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.comparison import judging, run, setup, trainings
 from experiments.configs import readiness as configs
-from experiments.core import workdirs
+from experiments.core import execution, workdirs
 from experiments.data import datasets
 from experiments.scoring import evaluation
+from experiments.scoring.statistics import make_statistics
 from tests.helpers import kills
+from unlearn import classifier
 
 QUICK = ("digits", "cifar10_random")  # lanes by vmap and every way; lanes by loops and random data
 

@@ -17,7 +17,11 @@ from unlearn.metrics.membership import loss_attack
 def certain(probabilities, first_id=0):
     """Examples of label 0 that a model which returns its input gives these probabilities: right above a half."""
     p = np.asarray(probabilities)
-    return {"x": np.log(np.stack([p, 1 - p], axis=-1)).astype(np.float32), "y": np.zeros(len(p), int), "id": first_id + np.arange(len(p))}
+    return {
+        "x": np.log(np.stack([p, 1 - p], axis=-1)).astype(np.float32),
+        "y": np.zeros(len(p), int),
+        "id": first_id + np.arange(len(p)),
+    }
 
 
 READ_OFF = make_statistics(classifier(lambda params, x, key: x + params), execution.one_device())
