@@ -52,9 +52,9 @@ def _brief(swept: Sequence[dict[str, Any]], ready: Way, vanilla: Way) -> list[st
 def _how(ready: Way, swept: Sequence[dict[str, Any]]) -> str:
     chosen = next((event["chosen"] for event in swept if event["unlearner"] == ready.unlearner), None)
     if chosen is None:
-        return ready.unlearner
+        return ready.algorithm
     clipped = f", gradients clipped to norm {chosen['clip']:g}," if chosen["clip"] else ""
-    return f"{ready.unlearner} at learning rate {chosen['learning_rate']:g}{clipped}"
+    return f"{ready.algorithm} at learning rate {chosen['learning_rate']:g}{clipped}"
 
 
 def _line(what: str, ready: Way, others: Sequence[Way], measure: Measure, higher: bool = True) -> str:
@@ -67,7 +67,7 @@ def _line(what: str, ready: Way, others: Sequence[Way], measure: Measure, higher
 
 
 def _shown(way: Way, measure: Measure) -> str:
-    text = methods.mean(way, measure)
+    text = methods.mean(way, measure).text
     return f"{text}%" if measure.scale == 100 and text != methods.NONE else text
 
 
@@ -99,7 +99,7 @@ def _who(ready: Way, matched: Way | None, hard: Sequence[Way]) -> str:
 
 
 def _fulfilled(ready: Way, vanilla: Way) -> str:
-    return f"Requests fulfilled: {ready.name} {methods.stops(ready)}, {vanilla.name} {methods.stops(vanilla)}."
+    return f"Aim reached: {ready.name} {methods.stops(ready)}, {vanilla.name} {methods.stops(vanilla)}."
 
 
 def _price(ready: Way, vanilla: Way) -> str:

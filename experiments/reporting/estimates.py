@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.comparison.methods import NONE
+from experiments.reporting.numbers import NONE, Number
 from unlearn.metrics.intervals import Interval
 
 NOTHING: dict[str, Any] = {"value": None, "interval": [None, None]}
@@ -28,13 +28,13 @@ def at(tree: Any, path: Sequence[str]) -> dict[str, Any]:
 
 
 def cell(
-    found: dict[str, Any], digits: int = 3, *, scale: float = 1, brief: bool = False, ends: tuple[float, float] = ANY
-) -> str:
+    estimate: dict[str, Any], digits: int = 3, *, scale: float = 1, brief: bool = False, ends: tuple[float, float] = ANY
+) -> Number:
     """A value with its interval in brackets, as far as its quantity goes; `brief`: without."""
-    value, (low, high) = found["value"], found["interval"]
+    value, (low, high) = estimate["value"], estimate["interval"]
     if value is None:
-        return NONE
+        return Number(math.nan, NONE)
     if brief or low is None:
-        return f"{scale * value:.{digits}f}"
-    low, high = max(low, ends[0]), min(high, ends[1])
-    return f"{scale * value:.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+        return Number(scale * value, f"{scale * value:.{digits}f}")
+    low, high = (scale * min(max(end, ends[0]), ends[1]) for end in (low, high))
+    return Number(scale * value, f"{scale * value:.{digits}f}", f"[{low:.{digits}f}, {high:.{digits}f}]", low, high)
