@@ -31,8 +31,8 @@ from experiments.comparison.methods import (
 from experiments.comparison.summary import count, summary
 from experiments.core import workdirs
 from experiments.reporting import names, terminal
-from experiments.reporting.document import Block, Heading, Table, Text
-from experiments.reporting.numbers import Cell, Number
+from experiments.reporting.document import Block, Heading, Points, Table, Text
+from experiments.reporting.numbers import Cell
 from experiments.reporting.pages import settings, write_page
 
 
@@ -72,7 +72,7 @@ def compose(config: dict[str, Any], found: dict[str, Any], swept: list[dict[str,
         *headline(every),
         *_results(every),
         Heading("In words"),
-        Text(summary(every, swept), "lead"),
+        Points(summary(every, swept)),
         *_before(every),
         *_after(every),
         *_paired(every),

@@ -19,12 +19,11 @@ from experiments.core import workdirs
 from experiments.core.errors import UserError, line
 from experiments.judge.ulira import told
 from experiments.judge_exact.report import Row, name
-from experiments.reporting import document
+from experiments.reporting import terminal
 from experiments.reporting.document import Table
 from experiments.reporting.estimates import cell, valued
 from unlearn.metrics.intervals import Interval
 
-WIDTH = 170
 OWN = {"seed", "exact.models"}  # what runs may differ in
 
 
@@ -33,7 +32,7 @@ def main(folders: list[str]) -> int:
     try:
         if len(folders) < 2:
             raise UserError("give the workdirs of two finished exact judgements or more")
-        print(document.to_text(pooled([workdirs.read_run(Path(folder)) for folder in folders]), WIDTH))
+        print(terminal.to_text(pooled([workdirs.read_run(Path(folder)) for folder in folders]), terminal.width()))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

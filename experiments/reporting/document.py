@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,12 @@ class Heading(NamedTuple):
 class Text(NamedTuple):
     text: str
     kind: str = ""  # lead, or warning
+
+
+class Points(NamedTuple):
+    """A list of sentences."""
+
+    texts: Sequence[str]
 
 
 class Table(NamedTuple):
@@ -87,7 +93,7 @@ class Headline(NamedTuple):
     stats: Sequence[Stat]
 
 
-Block = Heading | Text | Table | Figures | Headline
+Block = Heading | Text | Points | Table | Figures | Headline
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
@@ -125,7 +131,7 @@ def _templates() -> jinja2.Environment:
     return environment
 
 
-def inliner():  # type: ignore[no-untyped-def]
+def inliner() -> Callable[[Panel], Markup]:
     """Counts the figures of a page, so that the ids inside them differ: matplotlib's are the same in each."""
     count = 0
 
@@ -172,6 +178,8 @@ def _markdown(block: Block) -> str:
             return f"## {escaped(text)}"
         case Text(text, kind):
             return f"**{escaped(text)}**" if kind == "warning" else escaped(text)
+        case Points(texts):
+            return "\n".join(f"- {escaped(text)}" for text in texts)
         case Table():
             rule = [":--" if i < block.left else "--:" for i in range(len(block.headers))]
             lines = [[escaped(str(cell)) for cell in row] for row in (block.headers, *block.rows)]

@@ -49,7 +49,7 @@ METHODS = {
 TRAININGS = {"readiness": "Readiness", "vanilla": "Vanilla", "reweight": "Re-weighting", "dpsgd": "DP-SGD"}
 
 ALGORITHMS = {
-    "none": "None",
+    "none": "as trained",
     "ascent": "Ascent",
     "graddiff": "GradDiff",
     "neggrad_plus": "NegGrad+",
