@@ -109,7 +109,8 @@ def relearned_area(row: Row, oracle: Way | None, attack: str) -> float:
     curves = [relearning(one, attack) for one in (row, beside) if one]
     if len(curves) < 2 or not all(curves):
         return math.nan
-    return normalised_area(*map(np.array, curves), number(row, "before", "forget_accuracy"))
+    mine, theirs = map(np.array, curves)
+    return normalised_area(mine, theirs, number(row, "before", "forget_accuracy"))
 
 
 def curve(row: Row, what: str) -> list[float]:
@@ -159,7 +160,7 @@ AFTER = (
     Measure("MIA", at("after", "mia_balanced_accuracy")),
     Measure("gap", at("extra", "average_gap")),
 )
-TIMES = Measure("×", float, 1, ".2f")
+TIMES = Measure("×", lambda row: math.nan, 1, ".2f")  # of what is no number of one row
 
 
 # --- From rows to ways ------------------------------------------------------------------------------------------------
@@ -279,9 +280,7 @@ def bounded(way: Way, measure: Measure, ends: tuple[float, float]) -> Number:
         return shown(found.mean, measure)
     low, high = max(found.low, ends[0]), min(found.high, ends[1])
     around = f"[{plain(low, measure)}, {plain(high, measure)}]"
-    return Number(
-        found.mean * measure.scale, plain(found.mean, measure), around, low * measure.scale, high * measure.scale
-    )
+    return Number(found.mean * measure.scale, plain(found.mean, measure), around, low * measure.scale, high * measure.scale)
 
 
 def signed(value: float, measure: Measure) -> str:

@@ -127,7 +127,7 @@ def _main_table(every: Sequence[Way], brief: bool) -> Table:
     headers = ["test\nbefore", "forget\nbefore", "loss\nbefore", "steps\nmed / max", "aim\nreached"]
     headers += ["forget\nafter", "test-retain\nafter", "MIA AUC\nafter", SOON.label, last.label, "ToW"]
     show = methods.mean if brief else methods.interval
-    lines = []
+    lines: list[tuple[Way, Sequence[Cell]]] = []
     for way in every:
         before = [show(way, measure) for measure in BEFORE[:3]]
         after = [
@@ -331,7 +331,9 @@ def _failures(every: Sequence[Way]) -> list[Block]:
         if methods.end(row) != "reached":
             after = [methods.plain(measure.of(row), measure) for measure in (FORGET, KEPT)]
             trained = "yes" if math.isfinite(TEST.of(row)) else "no"
-            rows.append([way.marked, way.algorithm, str(row["seed"]), ENDS[methods.end(row)], str(row["steps"]), trained, *after])
+            rows.append(
+                [way.marked, way.algorithm, str(row["seed"]), ENDS[methods.end(row)], str(row["steps"]), trained, *after]
+            )
     if not rows:
         return [
             Heading("Failures"),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from experiments.reporting import drawing, names
 from experiments.reporting.document import Figures, Key, Panel
@@ -22,9 +23,9 @@ class Curve(NamedTuple):
 
     method: Method
     x: Sequence[float]
-    mean: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    mean: Sequence[float] | np.ndarray
+    low: Sequence[float] | np.ndarray
+    high: Sequence[float] | np.ndarray
     marked: bool = False
 
 
@@ -46,25 +47,25 @@ def figures(charts: Sequence[Chart]) -> Figures:
     methods = list(dict.fromkeys(curve.method for chart in charts for curve in chart.curves))
     styles = dict(zip(methods, names.distinct([method.style for method in methods]), strict=True))
     legend = [Key(method.name, styles[method]) for method in methods]
-    return Figures(legend, [panel(chart, styles) for chart in charts])
+    return Figures(legend, [_panel(chart, styles) for chart in charts])
 
 
-def panel(chart: Chart, styles: dict[Method, Style] | None = None) -> Panel:
-    """One chart; every method in its own style unless `styles` has another."""
+def _panel(chart: Chart, styles: dict[Method, Style]) -> Panel:
+    """One chart."""
 
     def draw(axes: Axes) -> None:
         for i, curve in enumerate(chart.curves):
-            style = (styles or {}).get(curve.method, curve.method.style)
+            style = styles[curve.method]
             if curve.marked:
                 look = drawing.look(style)
                 axes.plot(curve.x, curve.mean, **look, marker=style.marker or "o", markersize=5, clip_on=False)
             else:
                 drawing.line(axes, curve.x, curve.mean, style, (curve.low, curve.high), i / len(chart.curves))
         axes.set(xlabel="deletions", ylabel=chart.label, xlim=(0, max(1, *(max(curve.x) for curve in chart.curves))))
-        axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[attr-defined]
+        axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
         if chart.share:
             drawing.percent(axes, np.concatenate([np.ravel(curve.mean) for curve in chart.curves]).tolist())
         else:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, max(1.0, float(np.max([np.max(curve.high) for curve in chart.curves]))))
 
     return drawing.panel(chart.name, chart.caption, draw)

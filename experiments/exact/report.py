@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -84,7 +85,8 @@ def _headline(config: dict[str, Any], every: Sequence[Way], chart: Chart) -> Hea
             " ms" if times else "",
         ),
     ]
-    return Headline(figures.panel(chart._replace(name="headline", caption=HEADLINE)), stats)
+    shown = figures.figures([chart._replace(name="headline", caption=HEADLINE)])
+    return Headline(shown.panels[0], stats, shown.legend)
 
 
 HEADLINE = "Test accuracy served, by number of deletions"
@@ -162,7 +164,7 @@ def _planners(every: Sequence[Way], ours: str, brief: bool = False) -> Table:
         cost = [_number(methods.average(way, "extra", key)) for key in ("stages", "flops_plain", "flops_cached")]
         ends = [pooled(way, f"deletions_to_{what}") for what in ("rebuild", "first_dead_shard")]
         survived = [
-            bare(m, f"{m:.1f}") if brief else Number(float(m), f"{m:.1f}", f"± {h:.1f}", float(m - h), float(m + h))
+            bare(float(m), f"{m:.1f}") if brief else Number(float(m), f"{m:.1f}", f"± {h:.1f}", float(m - h), float(m + h))
             for m, h in ends
         ]
         rows.append([names.plan(name).name, *cost, *(_percent(mean[k], half[k], brief) for k in grid), *survived])
@@ -229,7 +231,7 @@ def _lora(every: Sequence[Way]) -> list[Block]:
     one, lora = _find(every, "s3t", "one shard"), _find(every, "lora")
     rows: list[list[Cell]] = []
     for depth in range(len(one.rows[0]["extra"]["by_depth"])):
-        scores = [Measure(name, lambda row, d=depth, name=name: row["extra"]["by_depth"][d][name]) for name in SCORES]
+        scores = [Measure(name, functools.partial(_by_depth, depth, name)) for name in SCORES]
         rows.append([f"S3T, depth {depth + 1}", *(methods.interval(one, measure) for measure in scores)])
     rows.append(["full LoRA", *(methods.interval(lora, Measure(name, at("before", name))) for name in SCORES)])
     note = (
@@ -238,6 +240,10 @@ def _lora(every: Sequence[Way]) -> list[Block]:
     )
     table = Table(["model", "validation", "test"], rows, name="full-lora")
     return [Heading("Full LoRA and the deepest node"), Text(_told_lora(every)), table, Text(note)]
+
+
+def _by_depth(depth: int, score: str, row: Row) -> float:
+    return row["extra"]["by_depth"][depth][score]
 
 
 def _cost(every: Sequence[Way]) -> list[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,15 +43,12 @@ def pictures(case: str, rows: Sequence[Row], name: Callable[[Row], str]) -> list
         *(panel(f"relearning-{attack}", f"Relearning: {words}", _relearning, attack) for attack, words in ATTACKS.items()),
     ]
     oracle, floor = (next((row for row in rows if row["training"] == training), None) for training in ORACLES)
-    scattered = [
-        drawing.panel(
-            f"{case}-examples-{row['training']}-{row['unlearner']}",
-            f"U-LiRA of each example: {name(row)}",
-            lambda axes, row=row, mine=mine: _scatter(axes, row, mine, oracle, floor),
-        )
-        for row, mine in zip(drawn, styles, strict=True)
-        if row["training"] not in ORACLES and oracle
-    ]
+    scattered = []
+    for row, mine in zip(drawn, styles, strict=True):
+        if row["training"] not in ORACLES and oracle:
+            draw = functools.partial(_scatter, row=row, mine=mine, oracle=oracle, floor=floor)
+            file = f"{case}-examples-{row['training']}-{row['unlearner']}"
+            scattered.append(drawing.panel(file, f"U-LiRA of each example: {name(row)}", draw))
     note = (
         "Of each method the algorithm with the highest tug of war is drawn. Histograms are shares of all margins and of all "
         "examples. In the scatters every dot is an example of the pool. To the right: the mean margin of oracles, which "

@@ -58,9 +58,7 @@ SETS = {  # setting -> what is forgotten
 def present(workdir: str, found: dict[str, Any]) -> str:
     """Write the report of a finished run; what the command line prints of it."""
     file, columns = pages.write_page(workdir, compose), terminal.width()
-    tables = [
-        f"{case}:\n{terminal.to_text(_table(rows, '', PRINTED), columns)}" for case, rows in _cases(found).items()
-    ]
+    tables = [f"{case}:\n{terminal.to_text(_table(rows, '', PRINTED), columns)}" for case, rows in _cases(found).items()]
     lines = [terminal.wrapped(line, columns) for line in [*_too_few(found), *_verdicts(found)]]
     return "\n\n".join([*tables, *lines, f"report: {file}"])
 
@@ -121,7 +119,9 @@ def _too_few(found: dict[str, Any]) -> list[str]:
     said = f"Too few models to judge by: each fleet has {models}"
     said += f", and at least {FEWEST} are needed." if models < FEWEST else "."
     if wide:
-        said += f" Even between oracles the interval of the AUC is wider than the band [{BAND[0]:g}, {BAND[1]:g}] it must fit."
+        said += (
+            f" Even between oracles the interval of the AUC is wider than the band [{BAND[0]:g}, {BAND[1]:g}] it must fit."
+        )
     return [f"{said} Read no verdict here: set judge.lanes higher."]
 
 

@@ -85,7 +85,7 @@ def _line(key: tuple[str, str], each: list[Interval], weights: np.ndarray) -> li
     value = float(weights @ [one.mean for one in each])
     half = float(np.hypot.reduce(weights * [(one.high - one.low) / 2 for one in each]))
     together = Interval(value, value - half, value + half, 0)
-    return [*key, *(cell(valued(one)) for one in [*each, together]), told(together.low, together.high)]
+    return [*key, *(str(cell(valued(one))) for one in [*each, together]), told(together.low, together.high)]
 
 
 if __name__ == "__main__":

@@ -27,9 +27,7 @@ Row = dict[str, Any]
 def present(workdir: str, found: dict[str, Any]) -> str:
     """Write the report of a finished run; what the command line prints of it."""
     file, columns = pages.write_page(workdir, compose), terminal.width()
-    tables = [
-        f"{_title(kind)}:\n{terminal.to_text(_attacks(rows, kind), columns)}" for kind, rows in _kinds(found).items()
-    ]
+    tables = [f"{_title(kind)}:\n{terminal.to_text(_attacks(rows, kind), columns)}" for kind, rows in _kinds(found).items()]
     return "\n\n".join([*tables, f"report: {file}"])
 
 
@@ -234,9 +232,7 @@ def _pictures(rows: Sequence[Row], kind: str) -> list[Block]:
     aucs = [row["extra"]["ulira"]["examples"] for row in drawn]
     distances = [row["extra"]["klom"]["forget"]["examples"] for row in drawn]
     panels = [
-        drawing.panel(
-            f"{kind}-roc", "U-LiRA: true-positive by false-positive rate", lambda axes: roc(axes, drawn, styles)
-        ),
+        drawing.panel(f"{kind}-roc", "U-LiRA: true-positive by false-positive rate", lambda axes: roc(axes, drawn, styles)),
         _sorted(f"{kind}-examples", "U-LiRA AUC of each example, in order", aucs, styles, "AUC"),
         _sorted(f"{kind}-klom", "KLoM of each deleted example, in order", distances, styles, "nats"),
     ]

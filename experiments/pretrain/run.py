@@ -21,6 +21,7 @@ from experiments.core import execution, fleet, workdirs
 from experiments.core.errors import UserError, blame_user
 from experiments.data import datasets
 from experiments.models import vits
+from experiments.pretrain import report
 from experiments.scoring import evaluation
 from experiments.training import loop
 from unlearn.losses import correct
@@ -93,7 +94,11 @@ def _run(
         "after": scores,
         "steps": config.train.steps,
         "train_seconds": trained.seconds,
-        "extra": {"classes": list(config.classes), "model": config.model},
+        "extra": {
+            "classes": list(config.classes),
+            "model": config.model,
+            "examples": {name: len(getattr(dataset, name).id) for name in SPLITS},
+        },
     }
     return folder.finish(command, [row])
 
@@ -125,7 +130,5 @@ def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split
 
 
 def present(workdir: str, found: dict[str, Any]) -> str:
-    """What the command line prints of a finished run."""
-    row = found["rows"][0]
-    accuracy = ", ".join(f"{name} {100 * row['before'][f'{name}_accuracy']:.1f}%" for name in SPLITS)
-    return f"accuracy: {accuracy}\ncheckpoint: {Path(workdir) / CHECKPOINT}"
+    """Write the report of a finished run; what the command line prints of it."""
+    return f"{report.present(workdir, found)}\ncheckpoint: {Path(workdir) / CHECKPOINT}"

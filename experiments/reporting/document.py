@@ -91,6 +91,7 @@ class Headline(NamedTuple):
 
     panel: Panel
     stats: Sequence[Stat]
+    legend: Sequence[Key] = ()
 
 
 Block = Heading | Text | Points | Table | Figures | Headline
@@ -186,6 +187,6 @@ def _markdown(block: Block) -> str:
             return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
         case Figures(_, panels):
             return "\n\n".join(f"![{escaped(panel.caption)}](figures/{panel.name}.svg)" for panel in panels)
-        case Headline(panel, stats):
+        case Headline(panel, stats, _):
             told = [f"- **{escaped(s.label)}: {escaped(f'{s.value}{s.unit}')}.** {escaped(s.note)}" for s in stats]
             return "\n".join([f"![{escaped(panel.caption)}](figures/{panel.name}.svg)\n", *told])

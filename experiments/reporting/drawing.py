@@ -19,7 +19,7 @@ from experiments.reporting.numbers import Number
 GRID, RULE = "#e4e8ec", "#8b959e"
 SIZE = (4.6, 3.0)  # inches: on a phone a point is about a pixel
 MARKS = 6  # on a line
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "forethought", "svg.fonttype": "path", "pdf.fonttype": 42, "font.size": 10.5, "text.color": INK,
     "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
 }  # fmt: skip
@@ -58,7 +58,10 @@ def line(
     band: tuple[Any, Any] | None = None,
     offset: float = 0.0,
 ) -> None:
-    """A line with a few markers, and a band around it; `offset`, a share of the way from mark to mark, keeps marks apart."""
+    """A line with a few markers, and a band around it.
+
+    offset: a share of the way from marker to marker, so that those of several lines do not cover each other.
+    """
     x, y = np.asarray(x, float), np.asarray(y, float)
     every = max(1, len(x) // MARKS)
     start = int(offset * every) % every if len(x) else 0

@@ -41,8 +41,8 @@ def settings(config: dict[str, Any], results: dict[str, Any]) -> list[Block]:
     return [
         Heading("Files"),
         Text(
-            "Beside this page: every table in tables/ as CSV and LaTeX (booktabs), every figure in figures/ as SVG and PDF, "
-            "and the rows behind them in results.json."
+            "Beside this page are all tables in tables/ as CSV and LaTeX (booktabs), and all figures in figures/ as SVG and "
+            "PDF. The rows behind them are in results.json."
         ),
         Heading("Settings"),
         Table(["section", "values"], list(values.items()), left=2, prose=True),
