@@ -37,7 +37,7 @@ def headline(every: Sequence[Way]) -> list[Block]:
 
 
 KEEPS = "Test accuracy on what stays, after the request."
-RELEARNS = f"Accuracy on unseen forget data after {EARLY} steps of relearning on a part of them."
+RELEARNS = f"Accuracy on unseen forget data after {EARLY} steps of relearning on a part of them; less is better."
 
 
 def _beside(shown: Sequence[Way], lead: Way, measure: Measure, what: str) -> str:
@@ -49,6 +49,6 @@ def _beside(shown: Sequence[Way], lead: Way, measure: Measure, what: str) -> str
 
 def _steps(shown: Sequence[Way], lead: Way) -> str:
     vanilla = methods.find(shown, "vanilla")
-    text = f"Mean steps of {lead.algorithm}; {methods.stops(lead)} requests reached their aim."
-    text += f" Forget accuracy after: {methods.mean(lead, FORGET)}%."
-    return f"{text} Vanilla: {methods.mean(vanilla, STEPS)}." if vanilla and vanilla is not lead else text
+    text = f"Mean steps of {lead.algorithm}. {methods.stops(lead)} requests reached their aim, with a forget accuracy of "
+    text += f"{methods.mean(lead, FORGET)}%."
+    return f"{text} Steps of Vanilla: {methods.mean(vanilla, STEPS)}." if vanilla and vanilla is not lead else text

@@ -267,7 +267,7 @@ def interval(way: Way, measure: Measure, brief: bool = False) -> Number:
     around, low, high = "", math.nan, math.nan
     if math.isfinite(found.high):
         half = (found.high - found.mean) * measure.scale
-        around = f"± {half:.1g}" if measure.digits.endswith("g") else f"± {half:{measure.digits}}"
+        around = f"± {float(f'{half:.1g}'):g}" if measure.digits.endswith("g") else f"± {half:{measure.digits}}"
         low, high = found.low * measure.scale, found.high * measure.scale
     around = f"{around} {missing}".strip()
     return Number(number.value, number.text, around, low, high, count=found.count if part else None)

@@ -142,9 +142,9 @@ def _results(every: Sequence[Way]) -> list[Block]:
     note = (
         "Accuracies in %. ± is half of the 95% t-interval over seeds. (n/N): only n of N seeds had a finite value. Read "
         "every value against the oracle's, a model trained without the forget set. The held-out oracle is a second one: it "
-        "shows the best that can be asked for. ToW, tug of war: 1 is the oracle. Relearn: accuracy on forget data that stay "
-        "unseen, after so many steps on stable data with a part of the forgotten. Requests that ran out of budget count "
-        "with what they ended at."
+        "shows the best that can be asked for. ToW, tug of war: 1 is the oracle. Relearn: accuracy on forget data that "
+        "stay unseen, after so many steps on stable data with a part of the forgotten. Requests that ran out of budget "
+        "count with what they ended at. Longer: trained for as many FLOPs as readiness used."
     )
     marks = [Text(f"{MATCHED} {NEAREST}")] if any(way.matched for way in every) else []
     return [Heading("Results"), _main_table(every, brief=False), *marks, Text(note)]
@@ -160,8 +160,8 @@ def _before(every: Sequence[Way]) -> list[Block]:
     headers = [measure.label for measure in BEFORE]
     note = (
         "What was hardly learned is easily forgotten. Was the ease paid for in advance, in accuracy or in confidence? The "
-        f"re-weighting marked {MATCHED} paid about as much, by smaller weights for the revocable examples and nothing else. "
-        "MIA AUC: the loss attack on the forget set. The oracle's value is what no membership looks like."
+        f"re-weighting marked {MATCHED} paid about as much, by smaller weights for the revocable examples and nothing "
+        "else. MIA AUC: the loss attack on the forget set. The oracle's value is what no membership looks like."
     )
     rows: list[list[Cell]] = [[way.marked, *(methods.interval(way, measure) for measure in BEFORE)] for way in once]
     ours = [i for i, way in enumerate(once) if way.ours]
@@ -314,8 +314,8 @@ def _sweep(swept: Sequence[dict[str, Any]]) -> list[Block]:
     if not rows:
         return []
     note = (
-        "Each algorithm's learning rate and clipping were chosen for vanilla on validation data: most requests reached, then "
-        f"highest validation accuracy on what stays. All methods then use them.{edges}"
+        "Each algorithm's learning rate and clipping were chosen for vanilla on validation data: most requests reached, "
+        f"then highest validation accuracy on what stays. All methods then use them.{edges}"
     )
     headers = ["algorithm", "learning rate", "clip", "reached", "steps\nmed / max", "validation-retain\naccuracy", ""]
     return [Heading("Learning rate"), Text(note), Table(headers, rows, name="learning-rate")]
@@ -352,9 +352,9 @@ def _diagnostics(every: Sequence[Way]) -> list[Block]:
     once = methods.trainings(every)
     rows: list[list[Cell]] = [[way.marked, methods.interval(way, length), methods.interval(way, cosine)] for way in once]
     note = (
-        "Of the mean loss before the request: the norm of the forget set's gradient, and its cosine with the stable data's. "
-        "The longer the gradient, the faster ascent sets out. Below a cosine of zero, ascent on the one is descent on the "
-        "other."
+        "Of the mean loss before the request: the norm of the forget set's gradient, and its cosine with the stable "
+        "data's. The longer the gradient, the faster ascent sets out. Below a cosine of zero, ascent on the one is descent "
+        "on the other."
     )
     ours = [i for i, way in enumerate(once) if way.ours]
     table_ = Table(["method", length.label, cosine.label], rows, name="diagnostics", ours=ours)

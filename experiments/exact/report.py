@@ -221,8 +221,8 @@ def _aggregates(every: Sequence[Way]) -> list[Block]:
             mean, half = pooled(by_kind[kind][name], "accuracy")
             rows.append([names.plan(name).name, kind, *(_percent(mean[k], half[k], False) for k in grid)])
     note = (
-        "From the same logits and streams. Mean: over shards, of the deepest survivor's logits (the paper's). Depth: the same, "
-        "weighted by the depth served. All: each shard is the mean of its survivors that no survivor extends."
+        "From the same logits and streams. Mean: over shards, of the deepest survivor's logits (the paper's). Depth: the "
+        "same, weighted by the depth served. All: each shard is the mean of its survivors that no survivor extends."
     )
     return [Heading("Ensembles"), Text(note), Table(headers, rows, left=2, name="ensembles")]
 
@@ -264,8 +264,8 @@ def _cost(every: Sequence[Way]) -> list[Block]:
     note = (
         "Building, and what one deletion costs before it is honoured. FLOPs are those of a build without cached prefixes. "
         "Seconds of a planner add up those of its nodes, by depth, without compilation and with cached prefixes where they "
-        "fit. Storage is adapters and heads of all shards. A deletion of S3T flips masks: its latency is the store's, below. "
-        "SISA retrains the suffix of one shard, full retraining everything."
+        "fit. Storage is adapters and heads of all shards. A deletion of S3T flips masks: its latency is the store's, "
+        "below. SISA retrains the suffix of one shard, full retraining everything."
     )
     headers = ["method", "build", "build seconds", "storage", "per deletion", "seconds"]
     return [Heading("Cost"), Table(headers, rows, name="cost"), Text(note)]

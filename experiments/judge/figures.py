@@ -50,9 +50,9 @@ def pictures(case: str, rows: Sequence[Row], name: Callable[[Row], str]) -> list
             file = f"{case}-examples-{row['training']}-{row['unlearner']}"
             scattered.append(drawing.panel(file, f"U-LiRA of each example: {name(row)}", draw))
     note = (
-        "Of each method the algorithm with the highest tug of war is drawn. Histograms are shares of all margins and of all "
-        "examples. In the scatters every dot is an example of the pool. To the right: the mean margin of oracles, which "
-        "never saw it. Upwards: the AUC of its shadows' margins. Grey dots are the held-out oracle's."
+        "Of each method the algorithm with the highest tug of war is drawn. Histograms are shares of all margins and of "
+        "all examples. In the scatters every dot is an example of the pool. To the right: the mean margin of oracles, "
+        "which never saw it. Upwards: the AUC of its shadows' margins. Grey dots are the held-out oracle's."
     )
     return [Figures(legend, panels), *([Figures([], scattered)] if scattered else []), Text(note)]
 

@@ -44,12 +44,12 @@ SETS = {  # setting -> what is forgotten
     "random": "a random share of {fraction:g}",
     "class": "class {target}",
     "memorised": (
-        "half, drawn at random, of those that models memorise in the {tier} tier (a share of {fraction:g}). Memorised is the "
-        "confidence of models trained with an example less that of models trained without it"
+        "half, drawn at random, of those that models memorise in the {tier} tier (a share of {fraction:g}). Memorised is "
+        "the confidence of models trained with an example less that of models trained without it"
     ),
     "near_duplicates": (
-        "one member each of the closest pairs of images (a share of {fraction:g}). Their twins stay in every training set, so "
-        "that oracles know them, too"
+        "one member each of the closest pairs of images (a share of {fraction:g}). Their twins stay in every training set, "
+        "so that oracles know them, too"
     ),
     "cluster": "a synthetic group, one whole cluster of k-means on pixels (about a share of {fraction:g})",
 }
@@ -91,11 +91,11 @@ def _how_to_read(config: dict[str, Any], found: dict[str, Any]) -> str:
     models, tuning = config["judge"]["lanes"], config["judge"]["tuning"]
     text = (
         "Read every value beside the held-out oracle's, the floor: models retrained without the forget set, compared with "
-        "others of their kind. KLoM, epsilon and RMIA compare all methods with them, too, since oracles start from the same "
-        f"keys as the methods. A row is {models} models that forgot one set: all of them for KLoM, epsilon and RMIA, the "
-        f"first {config['seeds']} for ToW, MIA and relearning. U-LiRA has {models} shadows, each of which forgot a half of "
-        "its own of a pool. Brackets are 95% intervals over models. Learning rate and steps were chosen for every row from "
-        f"the same {len(tuning['learning_rates']) * len(tuning['steps'])} trials."
+        "others of their kind. KLoM, epsilon and RMIA compare all methods with them, too, since oracles start from the "
+        f"same keys as the methods. A row is {models} models that forgot one set: all of them for KLoM, epsilon and RMIA, "
+        f"the first {config['seeds']} for ToW, MIA and relearning. U-LiRA has {models} shadows, each of which forgot a "
+        "half of its own of a pool. Brackets are 95% intervals over models. Learning rate and steps were chosen for every "
+        f"row from the same {len(tuning['learning_rates']) * len(tuning['steps'])} trials."
     )
     private = next((row["extra"]["models"] for row in _rows(found) if row["few"]), None)
     if private:
@@ -172,8 +172,8 @@ def _fair(found: dict[str, Any]) -> Stat:
         return Stat("Is the judge fair?", NONE, "No calibration: it needs oracles and held-out oracles.")
     inside = "Yes" if told(*pooled["interval"]) == "no" else "Not shown"
     note = (
-        f"{inside}: AUC between oracles and held-out oracles, where there is nothing to find, with its 90% interval. It must "
-        f"lie within [{BAND[0]:g}, {BAND[1]:g}]."
+        f"{inside}: AUC between oracles and held-out oracles, where there is nothing to find, with its 90% interval. It "
+        f"must lie within [{BAND[0]:g}, {BAND[1]:g}]."
     )
     return Stat("Is the judge fair?", cell(pooled), note)
 
@@ -301,8 +301,8 @@ def _relearning(rows: Sequence[Row], prefix: str) -> Table:
 
 WITNESSED = (
     "Weaker tests miss or overstate much. Read them beside the oracles only. They are a classifier over examples (AUC and "
-    "cross-validated balanced accuracy), resemblance to untrained models (ZRF), and resemblance to the oracles in the input "
-    "of the last layer (CKA)."
+    "cross-validated balanced accuracy), resemblance to untrained models (ZRF), and resemblance to the oracles in the "
+    "input of the last layer (CKA)."
 )
 WITNESSES = {
     **{f"{score.replace('_', ' ')}\nAUC": ("attacks", score, "auc") for score in SCORES},
@@ -352,7 +352,7 @@ def _trials(found: dict[str, Any]) -> list[Block]:
             blocks += [Text(f"{case}:"), table]
     note = (
         "The gap of every trial, in points: the mean distance to the oracles in accuracy on forget data and on validation "
-        "data that stay. It is measured on models that nothing else is reported of. The smallest, marked *, was carried out."
+        "data that stay. It is measured on models that nothing else is reported of. The smallest, marked *, was chosen."
     )
     return [Heading("Tuning"), Text(note), *blocks] if blocks else []
 

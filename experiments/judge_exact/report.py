@@ -103,8 +103,8 @@ def _auc(row: Row) -> Number:
 BEFORE_AND_AFTER = (
     "An attacker keeps the answers from before a deletion and compares them with those after it. The example whose margin "
     "fell furthest is called the deleted one. The value is the probability that it fell further than that of an example "
-    "that stayed, in the same slice or in another. 0.5 is a guess. One example of each model was deleted, of the oracle the "
-    "whole group."
+    "that stayed, in the same slice or in another. 0.5 is a guess. One example of each model was deleted, of the oracle "
+    "the whole group."
 )
 WATCHING = (
     "An attacker asks for one deletion after the other. It sees the margins that are served and knows those of sibling "

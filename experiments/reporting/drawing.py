@@ -38,6 +38,8 @@ def panel(name: str, caption: str, draw: Callable[[Axes], None], size: tuple[flo
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
+        figure.draw_without_rendering()  # lays it out, once for both files
+        figure.set_layout_engine("none")
         svg, pdf = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})

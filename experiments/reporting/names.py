@@ -33,15 +33,15 @@ class Method(NamedTuple):
 OURS = Style("#009e73", "", "o", 3.0)
 ORACLE = Style(INK, "7 3", "")
 
-# (training, variant) of the comparison and the judge.
+# (training, variant) of the comparison and the judge. Longer: trained for as many FLOPs as readiness used.
 METHODS = {
     ("readiness", "default"): Method("Readiness", OURS, ours=True),
     ("oracle", "default"): Method("Oracle", ORACLE),
     ("heldout_oracle", "default"): Method("Held-out oracle", Style("#8a949e", "2 2", "x")),
     ("vanilla", "default"): Method("Vanilla", Style("#d55e00", "8 2 2 2", "s")),
-    ("vanilla", "equal_flops"): Method("Vanilla, equal FLOPs", Style("#a63603", "12 3", "P")),
+    ("vanilla", "equal_flops"): Method("Vanilla, longer", Style("#a63603", "12 3", "P")),
     ("reweight", "default"): Method("Re-weighting", Style("#0072b2", "5 2", "^")),
-    ("reweight", "equal_flops"): Method("Re-weighting, equal FLOPs", Style("#08457e", "9 2 1 2", "<")),
+    ("reweight", "equal_flops"): Method("Re-weighting, longer", Style("#08457e", "9 2 1 2", "<")),
     ("reweight", "weight=0.1"): Method("Re-weighting 0.1", Style("#56b4e9", "3 1 1 1", "v")),
     ("reweight", "weight=0.02"): Method("Re-weighting 0.02", Style("#3d4f9f", "1 2", ">")),
     ("dpsgd", "default"): Method("DP-SGD", Style("#cc79a7", "4 2", "D")),
@@ -105,7 +105,7 @@ def method(training: str, variant: str = "default") -> Method:
         return known
     name = TRAININGS.get(training, training)
     if variant != "default":
-        name += f" {variant.removeprefix('weight=').replace(' equal_flops', ', equal FLOPs')}"
+        name += f" {variant.removeprefix('weight=').replace(' equal_flops', ', longer')}"
     return Method(name, _spare(f"{training} {variant}"))
 
 

@@ -41,7 +41,7 @@ def settings(config: dict[str, Any], results: dict[str, Any]) -> list[Block]:
     return [
         Heading("Files"),
         Text(
-            "Beside this page are all tables in tables/ as CSV and LaTeX (booktabs), and all figures in figures/ as SVG and "
+            "All tables are in tables/ as CSV and LaTeX (booktabs), and all figures in figures/ as SVG and "
             "PDF. The rows behind them are in results.json."
         ),
         Heading("Settings"),
