@@ -14,7 +14,7 @@ LEAST, GAP = 12, 2  # columns that the first name gets at least; columns between
 
 def width() -> int:
     """Columns of the terminal; 80 where there is none."""
-    return max(40, shutil.get_terminal_size((80, 24)).columns)
+    return max(50, shutil.get_terminal_size((80, 24)).columns)
 
 
 def wrapped(text: str, columns: int) -> str:

@@ -160,7 +160,7 @@ def test_the_table_holds_the_numbers():
     assert "relearn  relearn" in table and "@20      @30" in table
 
 
-@pytest.mark.parametrize("columns", [40, 80, 120, 160])
+@pytest.mark.parametrize("columns", [50, 80, 120, 160])
 def test_the_table_fits_the_terminal(columns):
     names = ("a very long name of a variant, and the end of it, 1", "a very long name of a variant, and the end of it, 2")
     rows = [fail(make("readiness", s, 0.9, name, "neggrad_plus", steps=1000)) for s in range(3) for name in names]
