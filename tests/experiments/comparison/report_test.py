@@ -346,9 +346,7 @@ def test_the_page_has_every_section(written):
 def test_comparisons_are_paired(written):
     """Readiness - vanilla on seeds 1 and 2: .13 and .05, mean .09, sd .0566, t(1) = 12.706: half-width .508."""
     text = (written / "report.md").read_text()
-    assert (
-        "| Readiness − Vanilla | +9.0 [−41.8, +59.8] p = 0.27 (2/3) | −5.0 [−5.0, −5.0] p < 0.001 (2/3) |" in text
-    )
+    assert "| Readiness − Vanilla | +9.0 [−41.8, +59.8] p = 0.27 (2/3) | −5.0 [−5.0, −5.0] p < 0.001 (2/3) |" in text
     assert "| Readiness − Oracle | −2.0 [−7.0, +3.0] p = 0.23 | – | +0.0 [+0.0, +0.0] p = 1.00 |" in text
 
 
