@@ -195,7 +195,8 @@ def test_what_comes_first_are_the_verdicts(tmp_path):
 @pytest.mark.parametrize(
     ("least", "most", "clipped", "total", "label"),
     [
-        (10, 60, 0, 0, "margin"), (0, 60, 0, 0, "margin (clipped at ±20)"), (0, 79, 3, 1500, "margin (3 of 1,500 clipped at ±20)"),
+        (10, 60, 0, 0, "margin"), (0, 60, 0, 0, "margin (clipped at ±20)"),
+        (0, 79, 3, 1500, "margin (3 of 1,500 clipped at ±20)"),
         (0, 79, 0, 1500, "margin"),
     ],
 )  # fmt: skip
