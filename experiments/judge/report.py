@@ -172,6 +172,7 @@ def _fair(found: Run) -> Stat:
     if pooled.value is None:
         return Stat("Is the judge fair?", NONE, "No calibration: it needs oracles and held-out oracles.")
     inside = "Yes" if told(pooled.low, pooled.high) == "no" else "Not shown"
+    inside = "No verdict" if _too_few(found) else inside
     note = (
         f"{inside}: AUC between oracles and held-out oracles, where there is nothing to find, with its 90% interval. It "
         f"must lie within [{BAND[0]:g}, {BAND[1]:g}]."

@@ -35,7 +35,7 @@ def present(workdir: str, found: Run) -> str:
 def compose(config: dict[str, Any], found: Run) -> tuple[str, list[Block]]:
     """The title and the blocks of the page."""
     one, kinds = config["exact"], _kinds(found)
-    blocks: list[Block] = [*_too_few(one["models"]), _headline(*next(iter(kinds.items())))]
+    blocks: list[Block] = [*_too_few(one["models"]), _headline(*next(iter(kinds.items())), few=one["models"] < FEWEST)]
     for i, (kind, rows) in enumerate(kinds.items()):
         blocks += [Heading(f"{_title(kind)}: was it ever there?"), _attacks(rows, kind), *_verdicts(rows)]
         blocks += [Text(_how_to_read(one))] if i == 0 else []
@@ -67,8 +67,11 @@ def _too_few(models: int) -> list[Block]:
     return [Text(f"{said} Read no verdict here: set exact.models higher.", "warning")]
 
 
-def _headline(kind: str, rows: Sequence[Row]) -> Headline:
-    """Are healed models told apart, are those with a slice off, and are healed nodes those of retraining."""
+def _headline(kind: str, rows: Sequence[Row], few: bool) -> Headline:
+    """Are healed models told apart, are those with a slice off, and are healed nodes those of retraining.
+
+    few: whether there are too few models for a verdict.
+    """
     shown = [row for row in rows if "ulira" in row.extra and row.training != "oracle"]
     healed = next(row for row in rows if row.unlearner == "heal")
     off = next((row for row in rows if row.unlearner == "off"), None)
@@ -83,18 +86,18 @@ def _headline(kind: str, rows: Sequence[Row]) -> Headline:
     )
     beside = f" Held-out oracle: {_auc(floor).text}." if floor else ""
     audit = healed.extra["audit"]
-    stats = [_attack(healed, f"AUC of U-LiRA, 90% interval; 0.5 tells nothing.{beside}")]
+    stats = [_attack(healed, few, f"AUC of U-LiRA, 90% interval; 0.5 tells nothing.{beside}")]
     if off:
-        stats.append(_attack(off, "AUC of U-LiRA before anything is retrained, 90% interval."))
+        stats.append(_attack(off, few, "AUC of U-LiRA before anything is retrained, 90% interval."))
     equal = Number(audit["equal"], f"{audit['equal']} of {audit['nodes']}")
     note = "Healed nodes that equal, bit for bit, those trained from scratch without the deleted examples."
     return Headline(panel, [*stats, Stat("Equal to retraining", equal, note)])
 
 
-def _attack(row: Row, what: str) -> Stat:
+def _attack(row: Row, few: bool, what: str) -> Stat:
     auc = row.extra["ulira"]["estimate90"]
     verdict = {"no": "Not told apart", "yes": "Told apart", "open": "Open"}[told(auc.low, auc.high)]
-    return Stat(f"Attack on {name(row)}", _auc(row), f"{verdict}. {what}")
+    return Stat(f"Attack on {name(row)}", _auc(row), f"{'No verdict' if few else verdict}. {what}")
 
 
 def _auc(row: Row) -> Number:

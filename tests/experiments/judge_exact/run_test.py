@@ -256,8 +256,9 @@ def judgement(folder, seed, models, value, half, **changes):
     return str(folder)
 
 
-def test_independent_runs_are_taken_together_by_hand(tmp_path, capsys):
+def test_independent_runs_are_taken_together_by_hand(tmp_path, capsys, monkeypatch):
     """A third of .50 +- .03 and two thirds of .53 +- .06: .52, and sqrt(.01 ** 2 + .04 ** 2) = .041 to either side."""
+    monkeypatch.setenv("COLUMNS", "170")
     runs = judgement(tmp_path / "a", 0, 64, 0.50, 0.03), judgement(tmp_path / "b", 1, 128, 0.53, 0.06)
     assert pooled.main(runs) == 0
     line = capsys.readouterr().out.splitlines()[-1]

@@ -84,7 +84,7 @@ def test_a_page_is_whole_at_every_width_and_in_print(runner, browser, tmp_path):
 
 def test_the_browser_sees_what_is_wrong(browser, tmp_path):
     """The check itself: a page too wide, a figure without marks, a script that fails."""
-    page = document.to_html("t", [Table(["a"], [["x" * 400]])])
+    page = document.to_html("t", [Table(["a", "b"], [["x", "y" * 400]])])
     broken = page.replace(
         "</body>", '<pre style="width: 2000px">x</pre><figure><svg></svg></figure><script>no()</script></body>'
     )
