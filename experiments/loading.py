@@ -13,23 +13,23 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from experiments import models
-from experiments.configs import readiness
-from experiments.core import checkpoints, workdirs
+from experiments.configs.readiness import Comparison
+from experiments.core import checkpoints, files, results, workdirs
+from experiments.core.results import Row
 from experiments.core.workdirs import WorkdirError
 from experiments.data import datasets
 from unlearn import tree
 
 ALONE = ("readiness", "dpsgd")  # trained in programs of their own; the others are lanes of one
-LONGER = "equal_flops"  # what the variants of those that were trained for longer end in
+LONGER = "equal_flops"  # the fact of those that were trained for longer, and their checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Run:
 
     path: Path
     config: dict[str, Any]
-    results: dict[str, Any]
+    results: results.Run
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows as they were written."""
-        return self.results["rows"]
+    def rows(self) -> Sequence[Row]:
+        """The rows, with the estimates in them."""
+        return self.results.rows
 
     def table(self) -> list[dict[str, Any]]:
         """One flat dict per row, all with the same columns: `after.test_accuracy`, say; curves are left out."""
-        flat = [dict(_flat(row)) for row in self.rows]
+        flat = [dict(_flat(files.plain(dataclasses.asdict(row)))) for row in self.rows]
         columns = list(dict.fromkeys(name for row in flat for name in row))
         return [{name: row.get(name) for name in columns} for row in flat]
 
@@ -83,7 +83,7 @@ class Run:
           DataError: the data, which the model's shapes follow from, cannot be read.
         """
         self._has_models()
-        config = _filled(self.config)
+        config = Comparison.model_validate(_tuples(self.config))
         seed = config.seed if seed is None else seed
         digest = self._digest(training, variant, seed)
         fleet, lane = self._place(training, variant, seed - config.seed)
@@ -113,18 +113,18 @@ class Run:
 
     def _digest(self, training: str, variant: str, seed: int) -> str:
         for row in self.rows:
-            if (row["training"], row["variant"], row["seed"]) == (training, variant, seed):
-                return row["extra"]["params_sha256"]["before"]
-        known = sorted({f"{row['training']} ({row['variant']})" for row in self.rows})
+            if (row.training, row.variant, row.seed) == (training, variant, seed):
+                return row.extra["params_sha256"]["before"]
+        known = sorted({f"{row.training} ({row.variant})" for row in self.rows})
         raise WorkdirError(f"{self.path} has no {training} ({variant}) of seed {seed}: it has {', '.join(known)}")
 
     def _place(self, training: str, variant: str, number: int) -> tuple[str, int]:
         """The name of the checkpoint and the lane in it."""
         if training in ALONE:
             return (f"readiness-{variant}" if training == "readiness" else training), number
-        longer = variant.endswith(LONGER)
-        keys = dict.fromkeys((row["training"], row["variant"]) for row in self.rows if row["training"] not in ALONE)
-        together = [key for key in keys if key[1].endswith(LONGER) == longer]
+        facts = {(row.training, row.variant): row.facts for row in self.rows if row.training not in ALONE}
+        longer = bool(facts[training, variant].get(LONGER))
+        together = [key for key, said in facts.items() if bool(said.get(LONGER)) == longer]
         return (LONGER if longer else "plain"), together.index((training, variant)) * self.config["seeds"] + number
 
 
@@ -145,17 +145,6 @@ def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(entry, f"{prefix}{name}.")
         elif not isinstance(entry, list):
             yield prefix + name, entry
-
-
-def _filled(config: dict[str, Any]) -> ml_collections.ConfigDict:
-    """The config of a run, with the keys that a later version added at what they are by default."""
-    filled = ml_collections.ConfigDict(_tuples(config), convert_dict=True)
-    like = readiness.defaults()
-    for section in ("data", "model"):
-        for name in like[section]:
-            if name not in filled[section]:
-                filled[section][name] = like[section][name]
-    return filled
 
 
 def _tuples(value: Any) -> Any:

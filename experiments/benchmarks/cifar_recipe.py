@@ -20,10 +20,10 @@ import numpy as np
 
 from experiments import models
 from experiments.configs import readiness as configs
-from experiments.core import execution, fleet
+from experiments.core import execution
 from experiments.data import datasets
 from experiments.scoring import evaluation
-from experiments.training import loop, whitening
+from experiments.training import epochs, loop, whitening
 from unlearn.losses import correct
 
 OVERRIDES: dict[str, tuple[str, dict[str, Any]]] = {  # experiment, what is changed
@@ -75,20 +75,20 @@ def trained(name: str, dataset: datasets.Dataset, steps: int, seed: int) -> tupl
     way = loop.Way(model, loop.optimizer(config.train, steps), steps, max(1, count // size), size)
     lanes = loop.make_lanes([seed], np.ones(count, bool), np.ones(count))
     batch = jax.tree.map(jnp.asarray, datasets.batch(dataset.train))
-    loops = fleet.in_loops(model.convolutional)
-    epoch_fn = loop.make_epoch(way, execution.make("jit"), loops)
+    devices = execution.make("jit", convolutional=model.convolutional)
+    epoch_fn = epochs.make(way, devices)
     with tempfile.TemporaryDirectory() as folder:
         trained = loop.train(way, lanes, batch, None, epoch_fn, Path(folder), lambda entry: None, 1e9)
     plain = models.as_model(model)
     return (
-        *(accuracy(one, trained.params, dataset.test, loops) for one in (plain, whitening.both_ways(plain))),
+        *(accuracy(one, trained.params, dataset.test, devices) for one in (plain, whitening.both_ways(plain))),
         trained.seconds,
     )
 
 
-def accuracy(model: Any, params: Any, split: datasets.Split, loops: bool) -> float:
+def accuracy(model: Any, params: Any, split: datasets.Split, devices: execution.Execution) -> float:
     """Of the one lane."""
-    return float(np.mean(correct(evaluation.make_predict(model, loops)(params, split.x)[0], split.y)))
+    return float(np.mean(correct(evaluation.make_predict(model, devices)(params, split.x)[0], split.y)))
 
 
 def told(run: tuple[float, ...]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments import models
 from experiments.core import environment, execution, fleet, sections
-from experiments.training import loop
+from experiments.training import epochs, loop
 
 SIZES = {  # model -> options, image, examples, batch size, steps
     "mlp": ({"widths": (128, 128)}, (8, 8, 1), 1024, 64, 100),
@@ -59,7 +59,7 @@ def epoch_seconds(name: str, lanes: int, loops: bool, repeats: int) -> float:
     way = loop.Way(models.of_module(models.make_module(name, options, 10), image), rule, steps, steps, batch_size)
     everyone = np.ones(examples, bool)
     members = loop.make_lanes(np.arange(lanes), everyone, everyone)
-    epoch = loop.make_epoch(way, execution.make("jit"), loops)
+    epoch = (epochs.looped if loops else epochs.rolled)(way, execution.make("jit"))
     seconds = []
     for _ in range(repeats):
         states = loop.init_lanes(way, members)  # an epoch may take its states' buffers

@@ -18,11 +18,11 @@ import numpy as np
 from experiments import models
 from experiments.comparison import setup, trainings
 from experiments.configs import readiness as configs
-from experiments.core import environment, execution, fleet, workdirs
+from experiments.core import environment, fleet, workdirs
 from experiments.core.errors import UserError
 from experiments.data import datasets
 from experiments.scoring import evaluation
-from experiments.training import loop
+from experiments.training import epochs, loop
 
 HELD_OUT = 0.1
 
@@ -72,16 +72,16 @@ def oracles(bench: setup.Bench, count: int) -> loop.Lane:
 def seconds(bench: setup.Bench, lanes: loop.Lane) -> tuple[float, object]:
     """Wall time of a training without compilation, and its parameters."""
     way = trainings.plain_way(bench, bench.config.train.steps)
-    epoch = loop.make_epoch(way, execution.make("jit"), bench.loops)
-    epochs, rest = divmod(way.steps, way.per_epoch)
+    epoch = epochs.make(way, bench.devices)
+    count, rest = divmod(way.steps, way.per_epoch)
     states = loop.init_lanes(way, lanes)
     for steps in {way.per_epoch, rest} - {0}:  # compile
         jax.block_until_ready(epoch(jax.tree.map(jnp.copy, states), lanes, bench.train, None, 0, steps))
     with environment.stopwatch() as stopwatch:
-        for number in range(epochs):
+        for number in range(count):
             states, _ = epoch(states, lanes, bench.train, None, number, way.per_epoch)
         if rest:
-            states, _ = epoch(states, lanes, bench.train, None, epochs, rest)
+            states, _ = epoch(states, lanes, bench.train, None, count, rest)
         jax.block_until_ready(states)
         took = stopwatch()
     return took, states.params
@@ -89,7 +89,7 @@ def seconds(bench: setup.Bench, lanes: loop.Lane) -> tuple[float, object]:
 
 def accuracies(bench: setup.Bench, params: object) -> np.ndarray:
     """[lanes] test accuracy."""
-    predict = evaluation.make_predict(models.as_model(bench.model), bench.loops)
+    predict = evaluation.make_predict(models.as_model(bench.model), bench.devices)
     return np.asarray(evaluation.measure(predict, params, bench.sets.test)[0]).mean(axis=1)
 
 

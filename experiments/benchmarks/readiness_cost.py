@@ -27,7 +27,7 @@ from experiments.comparison import setup, trainings
 from experiments.configs import readiness as configs
 from experiments.core import environment, workdirs
 from experiments.data import datasets
-from experiments.training import cost, loop
+from experiments.training import cost, epochs, loop
 from readiness import MetaBatch, Terms, make_readiness, make_step
 from readiness.step import init_state
 from unlearn import ALGORITHMS, Request
@@ -183,7 +183,7 @@ def schedule(seconds: float) -> None:
         lanes = loop.make_lanes(np.arange(config.seeds), ones.astype(bool), ones)
         state = loop.init_lanes(ways[0], lanes)
         epochs = [
-            lambda fn=loop.make_epoch(way, here.devices, here.loops), pools=pools: fn(  # noqa: B008
+            lambda fn=epochs.make(way, here.devices), pools=pools: fn(  # noqa: B008
                 state,  # noqa: B023
                 lanes,  # noqa: B023
                 here.train,  # noqa: B023

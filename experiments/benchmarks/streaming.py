@@ -19,9 +19,9 @@ import numpy as np
 
 from experiments import models
 from experiments.configs import readiness as configs
-from experiments.core import environment, execution, fleet
+from experiments.core import environment, execution
 from experiments.data import datasets
-from experiments.training import loop, streaming
+from experiments.training import epochs, loop
 from unlearn import tree
 
 
@@ -41,7 +41,7 @@ def main() -> None:
         started = time.monotonic()
         dataset = datasets.load(config.data)
         opened = time.monotonic() - started
-        seconds, params = epochs(config, dataset, args.lanes, args.epochs)
+        seconds, params = train(config, dataset, args.lanes, args.epochs)
         medians.append(statistics.median(seconds))
         ends.append(params)
         speed = len(dataset.train.id) / medians[-1]
@@ -53,7 +53,7 @@ def main() -> None:
     print(f"ratio {medians[1] / medians[0]:.2f}; same bits: {tree.bits_equal(*ends)}")
 
 
-def epochs(config: Any, dataset: datasets.Dataset, lanes: int, count: int) -> tuple[list[float], Any]:
+def train(config: Any, dataset: datasets.Dataset, lanes: int, count: int) -> tuple[list[float], Any]:
     """Seconds of each epoch, and the parameters at the end."""
     batch, everyone = datasets.batch(dataset.train), np.ones(len(dataset.train.id), bool)
     if not config.data.stream:
@@ -63,8 +63,8 @@ def epochs(config: Any, dataset: datasets.Dataset, lanes: int, count: int) -> tu
     rule = loop.optimizer(config.train, count * per_epoch)
     way = loop.Way(model, rule, count * per_epoch, per_epoch, config.train.batch_size)
     fleets = loop.make_lanes(np.arange(lanes), everyone, everyone)
-    make_epoch = (streaming if config.data.stream else loop).make_epoch
-    epoch_fn = make_epoch(way, execution.make("jit"), fleet.in_loops(model.convolutional))
+    devices = execution.make("jit", convolutional=model.convolutional)
+    epoch_fn = epochs.make(way, devices, on_disk=config.data.stream)
     states, seconds = loop.init_lanes(way, fleets), []
     for epoch in range(count):
         with environment.stopwatch() as stopwatch:

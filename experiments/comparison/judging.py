@@ -127,7 +127,7 @@ def _rows(
         flops = _update_flops(bench, at_request, name, setting)
     curves = relearn(bench, params)
     forget, stable = (requests.subsample(batch, 1000, Hash.DIAGNOSE) for batch in (bench.sets.forget, bench.sets.retain))
-    diagnosis = evaluation.make_diagnose(model, bench.loops)(at_request, forget, stable)
+    diagnosis = evaluation.make_diagnose(model, bench.devices)(at_request, forget, stable)
     sha_before, sha_after = loop.digests(at_request), loop.digests(params)
     rows = []
     for i in range(seeds):
@@ -175,7 +175,7 @@ def score(bench: Bench, params: Any) -> list[dict[str, float]]:
 
 def predictor(bench: Bench) -> Callable:
     """`evaluation.make_predict` of the bench's model."""
-    return evaluation.make_predict(models.as_model(bench.model), bench.loops)
+    return evaluation.make_predict(models.as_model(bench.model), bench.devices)
 
 
 def _update_flops(bench: Bench, params: Any, name: str, setting: requests.Setting) -> float:
@@ -212,7 +212,7 @@ def _at_request(bench: Bench, one: Fleet) -> Any:
     if not config.tune_steps:
         return one.trained.params
     tune = evaluation.make_relearn(
-        models.as_model(bench.model), config.tune_rate, config.tune_steps, bench.config.train.batch_size, bench.loops
+        models.as_model(bench.model), config.tune_rate, config.tune_steps, bench.config.train.batch_size, bench.devices
     )
     fresh = jax.tree.map(jnp.asarray, bench.sets.fresh)
     return tune((one.trained.params, request_keys(bench)), fresh, fresh)[0]
@@ -221,7 +221,7 @@ def _at_request(bench: Bench, one: Fleet) -> Any:
 def _request(bench: Bench, params: Any, fleets: list[Fleet], name: str, setting: requests.Setting) -> tuple[Served, float]:
     """Carry out the request, part after part, on all lanes: the outcome, and the program's seconds without compiling."""
     config = bench.config
-    run = requests.make_request(models.as_model(bench.model), name, setting, options(bench, name), bench.loops)
+    run = requests.make_request(models.as_model(bench.model), name, setting, options(bench, name), bench.devices)
     keys, targets = request_keys(bench), _targets(bench, fleets)
     steps, stop, curves, seconds = np.zeros(config.seeds, int), np.zeros(config.seeds, int), [], 0.0
     for part in _request_data(bench):
@@ -267,7 +267,7 @@ def relearn(bench: Bench, params: Any, purpose: Purpose = Purpose.REQUEST) -> di
     """Relearning curves [lanes, steps + 1] on four attack sets, watched on others, but for "all" of a random forget set."""
     config, attacks, curves = bench.config.relearn, _attacks(bench), {}
     attack_by = evaluation.make_relearn(
-        models.as_model(bench.model), config.learning_rate, config.steps, config.batch_size, bench.loops
+        models.as_model(bench.model), config.learning_rate, config.steps, config.batch_size, bench.devices
     )
     widest = max(len(attack["id"]) for attack, _ in attacks.values())
     for name, (attack, watch) in attacks.items():

@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs.readiness import Comparison
-from experiments.core import execution, fleet, keys, workdirs
+from experiments.core import execution, keys, workdirs
 from experiments.core.config import validated
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
@@ -40,8 +40,7 @@ class Bench(NamedTuple, Generic[ConfigT]):
     sets: Sets
     train: dict[str, Any]
     model: models.ModelFns
-    devices: execution.Parallel
-    loops: bool
+    devices: execution.Execution
 
 
 class Fleet(NamedTuple):
@@ -87,8 +86,8 @@ def set_up(
     checks.check_sets(config, asked, sets)
     if not config.data.stream:
         train = jax.tree.map(jnp.asarray, train)
-    devices, loops = execution.make(config.parallel), fleet.in_loops(model.convolutional)
-    bench = Bench(config, folder, dataset, forget, asked, sets, train, model, devices, loops)
+    devices = execution.make(config.parallel, convolutional=model.convolutional)
+    bench = Bench(config, folder, dataset, forget, asked, sets, train, model, devices)
     revocable(bench)  # refused here, whoever will be told
     return bench
 

@@ -16,7 +16,7 @@ from experiments.core import execution, fleet, progress, sections
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.scoring import algorithms, evaluation
-from experiments.training import cost, loop, streaming
+from experiments.training import cost, epochs, loop
 from readiness import Draw, Pools, Terms, make_pools, make_readiness, nearest_classes, nearest_examples
 from unlearn import ALGORITHMS, normalised, traits_of
 
@@ -52,8 +52,8 @@ def plan(bench: Bench) -> list[Rehearsal]:
     rehearsals = []
     for name in ("default", *config.variants) if "readiness" in config.trainings else ():
         varied = bench._replace(config=config.variant(name))
-        alone = varied._replace(devices=execution.make("jit", jax.local_devices()[:1]))  # counted outside any pmap
-        ways = (plain._replace(rehearsing=_rehearsing(*how)) for how in ((varied, bench.loops), (alone, True)))
+        alone = varied._replace(devices=execution.one_device())  # counted outside any pmap
+        ways = (plain._replace(rehearsing=_rehearsing(*how)) for how in ((varied, bench.devices.loops), (alone, True)))
         rehearsals.append(Rehearsal(name, *ways, _pools(varied)))
     return rehearsals
 
@@ -186,8 +186,7 @@ def train_fleet(bench: Bench, way: loop.Way, lanes: loop.Lane, name: str, pools:
         progress.reach(entry["step"] * step, way.per_epoch * step)
         bench.workdir.log("train", training=name, lanes=count, **entry)
 
-    make_epoch = streaming.make_epoch if bench.config.data.stream else loop.make_epoch
-    epoch_fn = make_epoch(way, bench.devices, bench.loops)
+    epoch_fn = epochs.make(way, bench.devices, on_disk=bench.config.data.stream)
     folder = bench.workdir.path / "checkpoints" / name
     trained = loop.train(way, lanes, bench.train, pools, epoch_fn, folder, report, bench.config.checkpoint_seconds)
     progress.skip()  # what was not reported had been done before
@@ -263,7 +262,7 @@ def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]
 
     None is marked if the nearest is more than a factor `MATCHING` off, or not finite: that would be no match.
     """
-    predict = evaluation.make_predict(models.as_model(bench.model), bench.loops)
+    predict = evaluation.make_predict(models.as_model(bench.model), bench.devices)
 
     def forget_loss(one: Fleet) -> float:
         """The mean over lanes that did not diverge."""

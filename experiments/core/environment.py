@@ -35,9 +35,9 @@ def stopwatch() -> Iterator[Callable[[], float]]:
     """Measure wall seconds without compilation: `with stopwatch() as seconds: ...; seconds()`."""
     compiling = [0.0]
 
-    def listener(event: str, duration: float, **_: Any) -> None:
+    def listener(event: str, duration_secs: float, **_: str | int) -> None:
         if event in COMPILING:
-            compiling[0] += duration
+            compiling[0] += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(listener)
     started = time.monotonic()

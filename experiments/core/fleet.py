@@ -22,7 +22,7 @@ CPU_LANES = 32  # that run together on a CPU: the parameters of many fall out of
 
 
 def in_loops(convolutional: bool, backend: str | None = None) -> bool:
-    """True where lanes and steps of this model are Python loops instead of `vmap` and `scan`."""
+    """True where lanes and steps are Python loops instead of `vmap` and `scan`: for a convolutional model on a CPU."""
     return convolutional and (backend or jax.default_backend()) == "cpu"
 
 

@@ -30,7 +30,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from experiments.core import workdirs
+from experiments.core import environment
 
 SILENCE = 8.0  # seconds without a line after which another comes
 REFRESH = 1.0  # seconds after which a terminal's clock is drawn again
@@ -93,7 +93,7 @@ class Progress:
         self._screen: _Bar | _Lines | None = None
 
     def __enter__(self) -> Progress:
-        self._active = self._stack.enter_context(workdirs.stopwatch())
+        self._active = self._stack.enter_context(environment.stopwatch())
         token = _open.set(self)
         self._stack.callback(_open.reset, token)
         if (stream := _stream.get()) is not None:

@@ -260,12 +260,13 @@ def _object(kind: Any) -> dict[str, Any]:
 
 
 def _schema(hint: Any) -> dict[str, Any]:
+    """The schema of a type that fields have."""
     names = {str: "string", bool: "boolean", int: "integer", float: "number", types.NoneType: "null"}
     if hint is Any:
         return {"$ref": "#/$defs/Value"}
     if hint in names:
         return {"type": names[hint]}
-    if dataclasses.is_dataclass(hint):
+    if hint in (Estimate, Row):
         return {"$ref": f"#/$defs/{hint.__name__}"}
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):

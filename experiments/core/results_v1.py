@@ -41,14 +41,16 @@ def row(old: Mapping[str, Any]) -> Row:
     matched = {"matched": True} if extra.pop("matched", False) else {}
     if isinstance(extra.get("klom"), Mapping) and "interval" in extra["klom"]:  # it repeated the forget set's
         extra["klom"] = {name: one for name, one in extra["klom"].items() if name not in ("value", "interval")}
+    same: dict[str, Any] = {name: old[name] for name in ("training", "variant", "unlearner", "dataset", "seed")}
+    costs: dict[str, Any] = {name: old.get(name) for name in COSTS}
     return Row(
-        **{name: old[name] for name in ("training", "variant", "unlearner", "dataset", "seed")},
+        **same,
         setting=old.get("setting") or "none",
         before=old["before"],
         after=old["after"],
         steps=old["steps"],
         stop=old.get("stop") or "reached",
-        **{name: old.get(name) for name in COSTS},
+        **costs,
         storage_bytes=storage,
         facts=_facts(old) | matched,
         extra={name: revived(value) for name, value in extra.items() if name not in calibrated},
@@ -58,9 +60,9 @@ def row(old: Mapping[str, Any]) -> Row:
 def estimate(old: Mapping[str, Any]) -> Any:
     """A value and its interval; with more beside them, a mapping whose own value is under "estimate"."""
     value, more = old["value"], dict(old)
-    interval, interval90 = more.pop("interval", (None, None)), more.pop("interval90", None)
+    (low, high), interval90 = more.pop("interval", (None, None)), more.pop("interval90", None)
     del more["value"]
-    found = Estimate(value, *interval, n=more.pop("lanes", None), reason=more.pop("refused", ""))
+    found = Estimate(value, low, high, n=more.pop("lanes", None), reason=more.pop("refused", ""))
     if interval90 is not None:
         more["estimate90"] = {"value": value, "interval": interval90}
     if not more:

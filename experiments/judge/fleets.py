@@ -25,6 +25,7 @@ from experiments.comparison import judging, trainings
 from experiments.comparison.setup import revocable
 from experiments.configs.judge import ORACLES
 from experiments.core import fleet, keys
+from experiments.core.execution import Execution
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.judge import capacity
@@ -224,7 +225,7 @@ def forget(
     """
     bench = case.bench
     options = tuple(sorted(judging.options(bench, name).items()))
-    run = _forgetter(models.as_model(bench.model), name, options, bench.config.judge.batch_size, stops, bench.loops)
+    run = _forgetter(models.as_model(bench.model), name, options, bench.config.judge.batch_size, stops, bench.devices)
     wanted = asked(case, training_, role)
     kept = members(case, training_, role)
     kept[:, case.pool] &= ~wanted
@@ -258,7 +259,7 @@ def _asked(key: Array, wanted: Array, kept: Array, pool: Batch, train: Batch) ->
 
 @functools.lru_cache(maxsize=64)
 def _forgetter(
-    model: Model, name: str, options: tuple, batch_size: int, stops: tuple[int, ...], loops: bool
+    model: Model, name: str, options: tuple, batch_size: int, stops: tuple[int, ...], devices: Execution
 ) -> Callable[..., tuple[Recorded, ...]]:
     """`(rate, (params, raw key, wanted, kept) of all lanes, pool, train, enough) -> recorded` after each of `stops`."""
 
@@ -286,7 +287,7 @@ def _forgetter(
 
     def until(rate: Any) -> Callable:
         algorithm = algorithms.algorithm(name)(model, optax.sgd(rate), **dict(options))
-        return unlearn_until(algorithm, whole, draw, observe, rests, stops[-1], record=stops, unroll=loops)
+        return unlearn_until(algorithm, whole, draw, observe, rests, stops[-1], record=stops, unroll=devices.loops)
 
     def single(
         lane: tuple[Any, Array, Array, Array], pool: Batch, train: Batch, enough: Array, run: Callable
@@ -295,4 +296,4 @@ def _forgetter(
         key = jax.random.wrap_key_data(raw)
         return run(params, (_asked(key, wanted, kept, pool, train), enough), key).recorded
 
-    return requests.over_lanes(until, single, loops)
+    return requests.over_lanes(until, single, devices)

@@ -30,7 +30,7 @@ def features(case: Case, params: Any) -> np.ndarray:
     """What each lane's last layer is given, [lanes, EXAMPLES at most, width], on examples of the forget set."""
     bench = case.bench
     seen = requests.subsample(datasets.batch(bench.dataset.train, bench.forget), EXAMPLES, Hash.FEATURES)
-    of = evaluation.make_predict(models.as_features(bench.model), bench.loops)
+    of = evaluation.make_predict(models.as_features(bench.model), bench.devices)
     return capacity.over(bench, lambda lanes: of(lanes, seen["x"]), params)
 
 

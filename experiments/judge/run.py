@@ -90,7 +90,7 @@ def make_case(
         _enough(name, len(chosen.forget))
     bench = set_up(compared, folder, dataset, train.id[chosen.forget] if chosen else None)
     # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
-    bench = bench._replace(devices=execution.make("jit", jax.local_devices()[:1]))
+    bench = bench._replace(devices=execution.one_device(convolutional=bench.devices.convolutional))
     case = fleets.make_case(name, bench, chosen.pool if chosen else None)
     left = len(train.id) - len(case.pool)
     if left < config.judge.retain:

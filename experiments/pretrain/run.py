@@ -24,7 +24,7 @@ from experiments.data import datasets
 from experiments.models import vits
 from experiments.pretrain import report
 from experiments.scoring import evaluation
-from experiments.training import loop
+from experiments.training import epochs, loop
 from unlearn.losses import correct
 
 CHECKPOINT = "vit.npz"  # in the workdir
@@ -117,7 +117,7 @@ def _train(
         lanes,
         jax.tree.map(jnp.asarray, datasets.batch(dataset.train)),
         None,
-        loop.make_epoch(way, execution.make("jit"), loops=False),
+        epochs.make(way, execution.make("jit")),
         folder.path / "checkpoints",
         report,
         config.checkpoint_seconds,
@@ -128,7 +128,7 @@ def _train(
 
 def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split) -> float:
     model = models.as_model(models.of_module(module, split.x.shape[1:]))
-    logits = evaluation.make_predict(model, loops=False)(params, split.x)[0]
+    logits = evaluation.make_predict(model, execution.make("jit"))(params, split.x)[0]
     return float(np.mean(correct(logits, split.y)))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from scipy.special import log_softmax
 
-from experiments.core import fleet
+from experiments.core.execution import Execution
 from experiments.data.sets import PARTS, Sets
 from unlearn import Request, finetune, tree, unlearn_until
 from unlearn.base import Array, Batch, Model, mean_loss
@@ -24,9 +24,9 @@ CHUNK = 500  # examples predicted at once, whatever the set: one compiled shape
 
 
 @functools.lru_cache
-def make_predict(model: Model, loops: bool) -> Callable[[Any, np.ndarray], np.ndarray]:
+def make_predict(model: Model, devices: Execution) -> Callable[[Any, np.ndarray], np.ndarray]:
     """`(params of all lanes, x) -> logits [lanes, examples, classes]` in chunks of one compiled shape."""
-    apply = fleet.over_lanes(lambda params, x: model.apply(params, x, None), loops)
+    apply = devices.lanes(lambda params, x: model.apply(params, x, None))
 
     def predict(params: Any, x: np.ndarray) -> np.ndarray:
         parts = []
@@ -72,7 +72,7 @@ def score(predict: Callable, params: Any, sets: Sets) -> list[dict[str, float]]:
 
 
 @functools.lru_cache
-def make_diagnose(model: Model, loops: bool) -> Callable[[Any, Batch, Batch], dict[str, Array]]:
+def make_diagnose(model: Model, devices: Execution) -> Callable[[Any, Batch, Batch], dict[str, Array]]:
     """`(params of all lanes, forget, stable) -> {grad_norm: |g_f|, grad_cosine: cos(g_f, g_s)}`, [lanes] each."""
 
     def diagnose(params: Any, forget: Batch, stable: Batch) -> dict[str, Array]:
@@ -80,11 +80,11 @@ def make_diagnose(model: Model, loops: bool) -> Callable[[Any, Batch, Batch], di
         forgetting, keeping = gradient(forget), gradient(stable)
         return {"grad_norm": tree.norm(forgetting), "grad_cosine": tree.cosine(forgetting, keeping)}
 
-    return fleet.over_lanes(diagnose, loops)
+    return devices.lanes(diagnose)
 
 
 @functools.lru_cache
-def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int, loops: bool) -> Callable:
+def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int, devices: Execution) -> Callable:
     """Plain SGD on an attack set, or on new data: `((params, raw key) of all lanes, attack, watch) -> (params, accuracy)`.
 
     It is fine-tuning, with the attack set as what is retained. The accuracy is on `watch`, before the first step and after
@@ -109,11 +109,11 @@ def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int
         return {"accuracy": weighted_mean(right, watch["weight"])}
 
     algorithm = finetune(model, optax.sgd(learning_rate), grad=jax.value_and_grad)
-    run = unlearn_until(algorithm, whole, draw, observe, never, steps, unroll=loops)
+    run = unlearn_until(algorithm, whole, draw, observe, never, steps, unroll=devices.loops)
 
     def attack_lane(lane: tuple[Any, Array], attack: Batch, watch: Batch) -> tuple[Any, Array]:
         params, raw = lane
         outcome = run(params, (raw, attack, watch), jax.random.wrap_key_data(raw))
         return outcome.state.params, jnp.nan_to_num(outcome.curve["accuracy"], nan=0.0)
 
-    return fleet.over_lanes(attack_lane, loops, compiled=not loops)
+    return devices.lanes(attack_lane, compiled=not devices.loops)

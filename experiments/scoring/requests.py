@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.core import fleet
+from experiments.core.execution import Execution
 from experiments.core.keys import Hash
 from experiments.data.ids import hash_uniform, lowest
 from experiments.scoring import algorithms
@@ -40,17 +40,20 @@ class RequestData(NamedTuple):
     watch: Batch
 
 
-def make_request(model: Model, name: str, setting: Setting, options: dict[str, Any], loops: bool) -> Callable:
+def make_request(model: Model, name: str, setting: Setting, options: dict[str, Any], devices: Execution) -> Callable:
     """`((params, raw key, target) of all lanes, data) -> Outcome` of all lanes, with one compilation per setting's shape.
 
     A lane stops once its forget accuracy is at or below its target: 0 for a class, the oracle's accuracy for random data.
     """
-    run = _runner(model, name, setting.clip, setting.max_steps, setting.batch_size, tuple(sorted(options.items())), loops)
+    run = _runner(model, name, setting.clip, setting.max_steps, setting.batch_size, tuple(sorted(options.items())), devices)
     return functools.partial(run, setting.learning_rate)
 
 
 @functools.lru_cache(maxsize=64)
-def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: int, options: tuple, loops: bool) -> Callable:
+def _runner(
+    model: Model, name: str, clip: float, max_steps: int, batch_size: int, options: tuple, devices: Execution
+) -> Callable:
+
     def rate(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(clip), optimizer) if clip else optimizer
 
@@ -80,30 +83,30 @@ def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: in
 
     def until(learning_rate: Any) -> Callable:
         algorithm = algorithms.algorithm(name)(model, rate(optax.sgd(learning_rate)), **dict(options))
-        return unlearn_until(algorithm, whole, draw, observe, criterion, max_steps, unroll=loops)
+        return unlearn_until(algorithm, whole, draw, observe, criterion, max_steps, unroll=devices.loops)
 
     def single(lane: tuple, data: RequestData, run: Callable) -> Outcome:
         params, raw, target = lane
         return run(params, (data, target), jax.random.wrap_key_data(raw))
 
-    return over_lanes(until, single, loops)
+    return over_lanes(until, single, devices)
 
 
-def over_lanes(until: Callable[[Any], Callable], single: Callable, loops: bool) -> Callable:
+def over_lanes(until: Callable[[Any], Callable], single: Callable, devices: Execution) -> Callable:
     """`(learning rate, lanes, *shared) -> outcomes` of all lanes; where lanes are a vmap, compiled once for all rates.
 
     Args:
       until: learning rate -> `run` of `unlearn_until`.
       single: (lane, *shared, run) -> outcome.
-      loops: lanes and steps are Python loops; then each rate is a constant of programs of its own, kept for the next lane.
+      devices: where lanes and steps are Python loops, each rate is a constant of programs that the next lane finds again.
     """
     by_rate = functools.lru_cache(maxsize=4)(until)
 
     def of_lane(lane: Any, rate: Any, *shared: Any) -> Any:
-        return single(lane, *shared, by_rate(rate) if loops else until(rate))
+        return single(lane, *shared, by_rate(rate) if devices.loops else until(rate))
 
-    over = fleet.over_lanes(of_lane, loops, compiled=not loops)
-    return lambda rate, lanes, *shared: over(lanes, rate if loops else jnp.float32(rate), *shared)
+    over = devices.lanes(of_lane, compiled=not devices.loops)
+    return lambda rate, lanes, *shared: over(lanes, rate if devices.loops else jnp.float32(rate), *shared)
 
 
 def _rows(key: Array, batch: Batch, count: int) -> Batch:

@@ -10,7 +10,7 @@ import optax
 
 from experiments.core import keys
 from experiments.core.environment import flops, peak_bytes
-from experiments.core.execution import make as make_parallel
+from experiments.core.execution import one_device
 from experiments.data.datasets import Images
 from experiments.scoring import algorithms
 from experiments.scoring.requests import RequestData, Setting
@@ -33,7 +33,7 @@ def of_training(way: loop.Way, data: Batch) -> dict[str, float]:
 def of_rehearsing(way: loop.Way, data: Batch, pools: Any, step_flops: float) -> dict[str, float]:
     """The same for a way that rehearses, whose inner steps must be unrolled; its other steps cost `step_flops`."""
     meta = _compiled(way, data, pools, rehearse=True)
-    rehearsals = max(0, -(-(way.steps - way.rehearsing.start) // way.rehearsing.every))
+    rehearsals = way.schedule.within(way.steps)
     return {
         "step_flops": step_flops,
         "meta_step_flops": flops(meta),
@@ -44,7 +44,7 @@ def of_rehearsing(way: loop.Way, data: Batch, pools: Any, step_flops: float) -> 
 
 def _compiled(way: loop.Way, data: Batch, pools: Any, rehearse: bool) -> Any:
     # One device's operators: how a batch is spread does not change what it costs.
-    devices = make_parallel("jit", jax.local_devices()[:1])
+    devices = one_device()
     lanes = loop.make_lanes([0], *(2 * [jnp.ones(len(data["id"]), bool)]))
     state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (loop.init_lanes(way, lanes), lanes))
     row = jnp.zeros(way.batch_size, jnp.int32)

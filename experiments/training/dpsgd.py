@@ -179,7 +179,7 @@ def _tapping(paths: Collection[Path]) -> Callable[..., Any]:
     return call
 
 
-def rows_of(layer: nn.Module, inputs: Array) -> Array | None:
+def rows_of(layer: Any, inputs: Array) -> Array | None:
     """What a layer multiplies its kernel with, [positions, in] in the kernel's order; None for layers that are not known.
 
     Known are Dense, DenseGeneral over trailing axes, and Conv with padding SAME or VALID and neither groups, dilation nor
@@ -191,8 +191,9 @@ def rows_of(layer: nn.Module, inputs: Array) -> Array | None:
         axes = [axis % inputs.ndim for axis in (layer.axis if isinstance(layer.axis, tuple) else (layer.axis,))]
         if axes == list(range(inputs.ndim - len(axes), inputs.ndim)):
             return inputs.reshape(-1, math.prod(inputs.shape[axes[0] :]))
-    if type(layer) is nn.Conv and _is_plain(layer) and inputs.ndim == len(layer.kernel_size) + 2:
-        return patches(inputs, layer.kernel_size, _each(layer.strides, layer), layer.padding)
+    if type(layer) is nn.Conv and _is_plain(layer) and inputs.ndim == len(_each(layer.kernel_size, layer)) + 2:
+        conv: Any = layer  # whose sizes and padding `_is_plain` has seen
+        return patches(inputs, conv.kernel_size, _each(conv.strides, conv), conv.padding)
     return None
 
 
@@ -202,7 +203,7 @@ def _is_plain(conv: nn.Conv) -> bool:
     return own and undilated and conv.mask is None and conv.feature_group_count == 1 and conv.padding in ("SAME", "VALID")
 
 
-def _each(sizes: Any, conv: nn.Conv) -> tuple[int, ...]:
+def _each(sizes: Any, conv: Any) -> tuple[int, ...]:
     return tuple(sizes) if isinstance(sizes, tuple | list) else (sizes or 1,) * len(conv.kernel_size)
 
 

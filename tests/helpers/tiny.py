@@ -12,7 +12,7 @@ import optax
 from experiments import models
 from experiments.core import execution
 from experiments.data.datasets import Images, Moments, load
-from experiments.training import loop
+from experiments.training import epochs, loop
 from readiness import Terms, make_readiness
 from readiness.requests import Draw, make_pools
 from unlearn import ALGORITHMS
@@ -81,8 +81,9 @@ def rehearsing(ops):
     return loop.Rehearsing(readiness, draw, every=2, start=1, step_size=(0.1, 0.4))
 
 
-def one_device():
-    return execution.make("jit", jax.local_devices()[:1])
+def one_device(loops=False):
+    """On a CPU, convolutional models go in loops, and so does what says that it is one."""
+    return execution.one_device(convolutional=loops)
 
 
 def lanes(seeds, member=None, weight=None):
@@ -92,9 +93,9 @@ def lanes(seeds, member=None, weight=None):
     )
 
 
-def run_epochs(way, lanes, train, ops=None, loops=False, make_epoch=loop.make_epoch):
+def run_epochs(way, lanes, train, ops=None, loops=False):
     """Parameters and losses after all steps of `way`, without checkpoints."""
-    epoch_fn = make_epoch(way, ops or one_device(), loops)
+    epoch_fn = epochs.make(way, ops or one_device(loops), on_disk=isinstance(train["x"], Images))
     states, losses = loop.init_lanes(way, lanes), []
     for epoch in range(-(-way.steps // way.per_epoch)):
         steps = min(way.per_epoch, way.steps - epoch * way.per_epoch)

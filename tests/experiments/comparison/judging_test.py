@@ -80,7 +80,7 @@ def rows(tmp_path, monkeypatch):
     config.seed, config.seeds = 4, 2
     asked = {"id": np.arange(3)}
     sets = types.SimpleNamespace(forget=asked, retain=asked)
-    bench = types.SimpleNamespace(config=config, workdir=workdirs.Workdir(tmp_path), model=None, loops=False, sets=sets)
+    bench = types.SimpleNamespace(config=config, workdir=workdirs.Workdir(tmp_path), model=None, devices=None, sets=sets)
     bench.dataset = types.SimpleNamespace(name="digits")
     params = {name: {"w": np.full((2, 1), i)} for i, name in enumerate(MODELS)}
     names = ("forget_accuracy", "retain_accuracy", "test_accuracy", "mia_auc")
@@ -100,7 +100,7 @@ def rows(tmp_path, monkeypatch):
     }.items():
         monkeypatch.setattr(judging, name, fake)
     monkeypatch.setattr(judging.models, "as_model", lambda model: None)
-    monkeypatch.setattr(judging.evaluation, "make_diagnose", lambda model, loops: lambda *_: {})
+    monkeypatch.setattr(judging.evaluation, "make_diagnose", lambda model, devices: lambda *_: {})
     cost = {"step_flops": 1.0, "meta_step_flops": 0.0, "train_flops": 90.0, "peak_bytes": 8}
     trained = types.SimpleNamespace(seconds=1.5)
     fleets = [setup.Fleet(name, "default", trained, 4, cost, {}) for name in ("oracle", "vanilla")]

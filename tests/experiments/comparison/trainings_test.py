@@ -29,13 +29,13 @@ def set_up(name, **overrides):
     ],
 )
 def test_the_nearest_reweighting_is_matched_if_it_is_near(losses, marked, monkeypatch):
-    monkeypatch.setattr(evaluation, "make_predict", lambda model, loops: None)
+    monkeypatch.setattr(evaluation, "make_predict", lambda model, devices: None)
     monkeypatch.setattr(evaluation, "measure", lambda predict, params, batch: (None, np.full((2, 3), params)))
     fleet = lambda training, variant, loss: setup.Fleet(  # noqa: E731
         training, variant, types.SimpleNamespace(params=loss), 2, {}, {}
     )
     plain = [fleet("vanilla", "default", 0.1), *(fleet("reweight", name, loss) for name, loss in losses.items())]
-    bench = types.SimpleNamespace(model=None, loops=False, sets=types.SimpleNamespace(forget=None))
+    bench = types.SimpleNamespace(model=None, devices=None, sets=types.SimpleNamespace(forget=None))
     monkeypatch.setattr(trainings.models, "as_model", lambda model: None)
     found = trainings._mark_matched(bench, plain, fleet("readiness", "default", 0.1))
     assert [one.variant for one in found if one.extra.get("matched")] == ([marked] if marked else [])

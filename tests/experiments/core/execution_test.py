@@ -18,7 +18,7 @@ import optax
 import pytest
 
 from experiments.core import execution
-from experiments.training import loop, streaming
+from experiments.training import epochs, loop
 from readiness import MetaBatch, Terms, make_readiness, make_step
 from readiness.step import init_state
 from tests.helpers import tiny, toys
@@ -48,7 +48,7 @@ def meta_gradient(mode, algorithm, order):
         readiness = make_readiness(toys.MLP, rehearsed, TERMS._replace(cap=outer_cap), relearner=relearner, mean=ops.mean)
         step = make_step(toys.MLP, optax.sgd(1.0), readiness=readiness, mean=ops.mean, grad=ops.outer_grad)
         state = init_state(params, optax.sgd(1.0))
-        state, info = step(state, ops.split(batch, 0), key, execution.split_meta(ops, meta), RATE)
+        state, info = step(state, ops.split(batch, 0), key, ops.split_meta(meta), RATE)
         return jax.tree.map(lambda before, after: before - after, params, state.params), info
 
     return ops.compile(run)
@@ -112,8 +112,8 @@ def rows_of(device, batch, meta):
         rows = padded["weight"].shape[axis] // DEVICES
         return {name: np.take(leaf, range(device * rows, (device + 1) * rows), axis) for name, leaf in padded.items()}
 
-    only = execution.Parallel(*[None] * 3, split, None)
-    return split(batch, 0), execution.split_meta(only, meta)
+    only = execution.Execution(None, None, None, split, None)
+    return split(batch, 0), only.split_meta(meta)
 
 
 def errors_of(meta, outer=FAR, inner=FAR, order=2, algorithm="ascent", size=8):
@@ -147,7 +147,9 @@ def trainings():
     for kind, form in (("readiness", "scan"), ("readiness", "loops"), ("readiness", "streamed"), ("dpsgd", "scan")):
         results = []
         for mode in ("", *execution.MODES):
-            ops = execution.make(mode or "jit", jax.local_devices()[: DEVICES if mode else 1])
+            ops = execution.make(
+                mode or "jit", jax.local_devices()[: DEVICES if mode else 1], convolutional=form == "loops"
+            )
             results.append(train(kind, ops, form))
         for mode, result in zip(execution.MODES, results[1:], strict=True):
             errors[f"{kind}, {form}, {mode}"] = toys.relative_error(result, results[0])
@@ -158,7 +160,7 @@ def train(kind, ops, form):
     streamed = form == "streamed"
     with tempfile.TemporaryDirectory() as folder:
         way, lanes = tiny.way(kind, ops), tiny.lanes([0, 1])
-        epoch_fn = (streaming if streamed else loop).make_epoch(way, ops, form == "loops")
+        epoch_fn = epochs.make(way, ops, on_disk=streamed)
         data = tiny.on_disk() if streamed else tiny.data()
         trained = loop.train(way, lanes, data, tiny.pools(), epoch_fn, Path(folder), lambda entry: None, 1e9)
     return trained.params, trained.losses

@@ -17,7 +17,8 @@ import pytest
 from experiments import models
 from experiments.core import execution, fleet
 from experiments.core.keys import Purpose
-from experiments.training import loop
+from experiments.data.datasets import Images
+from experiments.training import epochs, loop
 from tests.helpers import tiny, toys
 from unlearn import tree
 
@@ -237,7 +238,7 @@ class Stop(Exception):
     pass
 
 
-def train(folder, kind, stop_after=None, save_every=0.0, data=None, make_epoch=loop.make_epoch):
+def train(folder, kind, stop_after=None, save_every=0.0, data=None):
     reports = []
 
     def report(entry):
@@ -246,8 +247,9 @@ def train(folder, kind, stop_after=None, save_every=0.0, data=None, make_epoch=l
             raise Stop
 
     way = tiny.way(kind, steps=11)
-    epoch_fn = make_epoch(way, tiny.one_device(), False)
-    args = way, tiny.lanes(SEEDS[:2]), data or tiny.data(), tiny.pools(), epoch_fn, folder, report, save_every
+    data = data or tiny.data()
+    epoch_fn = epochs.make(way, tiny.one_device(), on_disk=isinstance(data["x"], Images))
+    args = way, tiny.lanes(SEEDS[:2]), data, tiny.pools(), epoch_fn, folder, report, save_every
     return loop.train(*args), reports
 
 
@@ -311,6 +313,6 @@ def short_training(count):
     }
     way = loop.Way(models.of_module(models.MLP(3, (8,)), (5,)), optax.sgd(0.1), 6, 6, 8)
     lanes = loop.make_lanes(np.arange(count), np.ones(40, bool), np.ones(40))
-    epoch = loop.make_epoch(way, execution.make("jit"), False)
+    epoch = epochs.make(way, execution.make("jit"))
     states, infos = epoch(loop.init_lanes(way, lanes), lanes, data, None, 0, 6)
     return states.params, infos.loss

@@ -16,6 +16,7 @@ from experiments.core import fleet, workdirs
 from experiments.core.config import validated
 from experiments.judge import capacity, fleets, run
 from experiments.judge.fleets import REPEATS
+from experiments.training import epochs, loop
 from tests.helpers import tiny
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -78,8 +79,8 @@ def test_a_lane_takes_about_what_each_more_adds_to_a_program(tmp_path):
 
     def whole(count):
         some = fleet.lane(lanes, slice(count))
-        states = capacity.training.init_lanes(way, some)
-        epoch = capacity.training.make_epoch(way._replace(per_epoch=2), one.bench.devices, False)
+        states = loop.init_lanes(way, some)
+        epoch = epochs.make(way._replace(per_epoch=2), one.bench.devices)
         program = jax.jit(lambda s, ln, data: epoch(s, ln, data, None, 0, 2)).lower(states, some, one.bench.train)
         return capacity.environment.peak_bytes(program.compile())
 

@@ -16,7 +16,7 @@ from experiments.core.errors import UserError
 from experiments.judge import fleets, metrics, report, rows, run
 from experiments.judge.fleets import REPEATS, ROLES, SHADOWS
 from experiments.reporting.estimates import at
-from experiments.training import loop
+from experiments.training import epochs, loop
 from tests.helpers import kills, tiny
 from tests.helpers.configs import changed
 from unlearn import ALGORITHMS
@@ -148,7 +148,7 @@ def test_a_lane_rests_when_enough_is_forgotten(tmp_path):
     one = case("class")
     one = one._replace(bench=one.bench._replace(workdir=workdirs.Workdir(tmp_path)))
     way, lanes = trainings.plain_way(one.bench, 60), fleets._lanes(one, "vanilla", REPEATS)
-    data, epoch = one.bench.train, loop.make_epoch(trainings.plain_way(one.bench, 60), one.bench.devices, False)
+    data, epoch = one.bench.train, epochs.make(trainings.plain_way(one.bench, 60), one.bench.devices)
     states = loop.init_lanes(way, lanes)
     params = epoch(states, lanes, data, None, 0, way.per_epoch)[0].params
     request = functools.partial(fleets.forget, one, params, "vanilla", REPEATS, "ascent", 0.05)

@@ -27,7 +27,7 @@ from unlearn import tree
 TOLERANCE = 1e-6
 
 every_kind = pytest.mark.parametrize("kind", tiny.KINDS)
-stream = functools.partial(tiny.run_epochs, make_epoch=streaming.make_epoch)
+stream = tiny.run_epochs
 
 
 def drawn_on_the_way(way, lanes, monkeypatch):
@@ -72,9 +72,7 @@ def test_training_ends_as_in_memory(kind, loops):
 
 
 def test_a_resumed_run_ends_with_the_bytes_of_one_never_stopped(tmp_path):
-    train = functools.partial(
-        fleet_test.train, kind="readiness", data=tiny.on_disk(), make_epoch=streaming.make_epoch, save_every=0.0
-    )
+    train = functools.partial(fleet_test.train, kind="readiness", data=tiny.on_disk(), save_every=0.0)
     whole, _ = train(tmp_path / "whole")
     with pytest.raises(fleet_test.Stop):
         train(tmp_path / "stopped", stop_after=3)
@@ -91,7 +89,7 @@ def test_a_record_that_cannot_be_read_stops_the_run_and_the_repaired_one_ends_th
         if len(reads) == 8:
             raise datasets.DataError("cannot read record 3")
 
-    train = functools.partial(fleet_test.train, kind="plain", make_epoch=streaming.make_epoch)
+    train = functools.partial(fleet_test.train, kind="plain")
     with pytest.raises(datasets.DataError) as caught:
         train(tmp_path / "run", data=tiny.on_disk(break_in_the_third_epoch))
     assert str(caught.value) == "cannot read record 3"

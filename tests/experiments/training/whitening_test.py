@@ -1,6 +1,5 @@
 """The quick recipe: filters that whiten what a lane knows, the triangular schedule, mirrored answers."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -9,7 +8,7 @@ import pytest
 from experiments import models
 from experiments.core import execution
 from experiments.models.whitened import Whitened, patches
-from experiments.training import loop, whitening
+from experiments.training import epochs, loop, whitening
 from tests.helpers import tiny, toys
 from unlearn import classifier, tree
 
@@ -86,7 +85,7 @@ def test_training_begins_with_the_filters_and_leaves_them_as_they_are(private, t
     way = loop.Way(MODEL, optax.sgd(0.1, momentum=0.9), 2, 2, 4, private=private)
     lanes = loop.make_lanes([0, 1], MEMBER[0], MEMBER[0].astype(float))._replace(member=jnp.asarray(MEMBER))
     start = loop.init_lanes(way, lanes).params
-    epoch_fn = loop.make_epoch(way, execution.make("jit", jax.local_devices()[:1]), loops=True)
+    epoch_fn = epochs.make(way, execution.one_device(convolutional=True))
     trained = loop.train(way, lanes, data(), None, epoch_fn, tmp_path, lambda entry: None, 1e9).params
     wanted = start if private else whitening.prepared(MODULE, start, lanes.member, data()["x"])
     assert tree.bits_equal(trained["whitening"], wanted["whitening"])
