@@ -169,7 +169,10 @@ def _before(every: Sequence[Way]) -> list[Block]:
         [f"{ready.name} − {way.marked}", *(methods.difference(ready, way, m) for m in BEFORE)] for way in rivals if ready
     ]
     headers = [measure.label for measure in BEFORE]
-    matched = f"The re-weighting marked {MATCHED} paid about as much, by smaller weights for the revocable examples and nothing else. "
+    matched = (
+        f"The re-weighting marked {MATCHED} paid about as much, by smaller weights for the revocable examples and "
+        "nothing else. "
+    )
     note = (
         "What was hardly learned is easily forgotten. Was the ease paid for in advance, in accuracy or in confidence? "
         + (matched if any(way.matched for way in once) else "")
