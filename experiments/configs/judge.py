@@ -245,7 +245,7 @@ def digits(config: ml_collections.ConfigDict) -> None:
 
 
 def quick(config: ml_collections.ConfigDict) -> None:
-    """Digits, a class; ascent and fine-tuning on vanilla and ready models. A look, no result: few models, wide intervals."""
+    """Digits, a class; ascent and fine-tuning on vanilla and ready models. A look, no result: few models."""
     config.trainings = (*ORACLES, "vanilla", "readiness")
     config.request.unlearners = ("ascent", "finetune")
     config.seeds = 5

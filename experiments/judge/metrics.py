@@ -183,12 +183,17 @@ def wide(values: np.ndarray) -> np.ndarray:
 
 
 def _margins(kept: Kept, masks: Masks) -> dict[str, Any]:
-    """Shares of the forget set's margins, over repeats, in bins of EDGES, and the shadows' mean margin by pool example."""
-    margins = np.clip(margins_of(kept, masks, "forget"), EDGES[0], EDGES[-1])
+    """Shares of the forget set's margins, over repeats, in bins of EDGES, and the shadows' mean margin by pool example.
+
+    `clipped` of `count` margins lie beyond EDGES, and count at its ends.
+    """
+    margins = margins_of(kept, masks, "forget")
     if not margins.size or not len(kept.shadows.margin):
         raise ValueError("no model of a kind has finite logits")
-    shares = np.histogram(margins, EDGES)[0] / margins.size
-    return {"forget": shares, "pool": wide(kept.shadows.margin).mean(axis=0)}
+    clipped = int(np.sum((margins < EDGES[0]) | (margins > EDGES[-1])))
+    shares = np.histogram(np.clip(margins, EDGES[0], EDGES[-1]), EDGES)[0] / margins.size
+    pool = wide(kept.shadows.margin).mean(axis=0)
+    return {"forget": shares, "clipped": clipped, "count": int(margins.size), "pool": pool}
 
 
 def _klom(kept: Kept, oracle: Kept, masks: Masks, kind: str) -> dict[str, Any]:
