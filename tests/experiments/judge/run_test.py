@@ -200,7 +200,7 @@ def test_a_damaged_file_of_statistics_is_named_in_one_line(tmp_path):
     metrics.keep(file, statistics | {"features": rng.normal(size=(4, 30, 5)), "divergence": np.zeros((4, 30))})
     whole, included = file.read_bytes(), np.ones((4, 30), bool)
     half = len(whole) // 2
-    damaged = {f"a bit at {at}": whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in (60, 200, half, half + 99)}
+    damaged = {f"a bit at {at}": whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in (90, 200, half, half + 99)}
     for data in (*damaged.values(), whole[:-40], whole[:half], b"", b"PK"):
         file.write_bytes(data)
         with pytest.raises(workdirs.WorkdirError, match=r"some\.npz cannot be read") as caught:
