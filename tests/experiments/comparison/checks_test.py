@@ -5,7 +5,7 @@ import ml_collections
 import pytest
 
 from experiments import main
-from experiments.comparison import run, setup
+from experiments.comparison import checks, run
 from experiments.configs import readiness as configs
 from experiments.core.errors import ConfigError, UserError, blame_user
 from experiments.data import datasets
@@ -17,7 +17,7 @@ D = ml_collections.ConfigDict
 
 def refusals(changes):
     with pytest.raises(ConfigError) as caught:
-        setup.resolved(with_keys(configs.get_config("digits"), changes))
+        checks.resolved(with_keys(configs.get_config("digits"), changes))
     return caught.value.mistakes
 
 
@@ -58,9 +58,9 @@ def test_options_that_an_algorithm_has_are_taken():
     with pytest.raises(
         ConfigError, match=r"config\.variants\.x\.algorithm_options"
     ):  # those of graddiff are not neggrad_plus's
-        setup.resolved(with_keys(config, {"variants": D({"x": {"algorithm": "neggrad_plus"}})}))
+        checks.resolved(with_keys(config, {"variants": D({"x": {"algorithm": "neggrad_plus"}})}))
     config.variants = D({"x": {"algorithm": "ascent_kl", "algorithm_options": {"gamma": 2.0}}})
-    setup.resolved(config)
+    checks.resolved(config)
 
 
 @pytest.mark.parametrize(
