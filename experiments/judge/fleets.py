@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -220,7 +220,8 @@ def _asked(key: Array, wanted: Array, kept: Array, pool: Batch, train: Batch) ->
     pairs = ((pool, wanted), (train, kept))
     request = Request(*(dict(batch, weight=batch["weight"] * member) for batch, member in pairs))
     _, forget_key, retain_key, _ = jax.random.split(key, 4)
-    orders, counts = (tuple(of(member) for _, member in pairs) for of in (lambda member: jnp.argsort(~member), jnp.sum))
+    orders = jnp.argsort(~wanted), jnp.argsort(~kept)
+    counts = jnp.sum(wanted), jnp.sum(kept)
     return Asked(request, orders, counts, (forget_key, retain_key))
 
 
@@ -239,7 +240,7 @@ def _forgetter(
             jax.random.randint(jax.random.fold_in(k, step), (batch_size,), 0, n)
             for k, n in zip(asked.keys, asked.counts, strict=True)
         )
-        parts = zip(asked.request, asked.orders, rows, strict=True)
+        parts = zip(cast(tuple[Batch, Batch], asked.request), asked.orders, rows, strict=True)
         return Request(*(take(part, order[row]) for part, order, row in parts))
 
     def observe(params: Any, data: tuple[Asked, Array]) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.core.errors import UserError
@@ -37,7 +38,7 @@ def halves(case: Case) -> loop.Lane:
     member = halved(ids, range(count), case.seed, Hash.MEMORISATION)
     seeds = case.seed + np.arange(count)
     plain = loop.make_lanes(seeds, member[0], np.ones(len(ids)), purpose=Purpose.MEMORISATION)
-    return plain._replace(member=member)
+    return plain._replace(member=jnp.asarray(member))
 
 
 def estimate(logits: np.ndarray, labels: np.ndarray, member: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
         "setting": found["setting"],
         "trials": entry.trials,
         "models": {role: fleets.count(case, entry.training, role) for role in (REPEATS, SHADOWS, TUNING)},
-        "intervals": {key: metrics.over_lanes(after[key]) for key in ("forget_accuracy", "test_retain_accuracy")},
+        "intervals": {key: metrics.over_lanes(after[key].tolist()) for key in ("forget_accuracy", "test_retain_accuracy")},
     }
     forgotten = after["forget_accuracy"]
     stop = "reached" if (forgotten <= entry.enough).all() else "budget"
