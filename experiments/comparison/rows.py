@@ -50,7 +50,7 @@ def judge(requests: Requests, attack: sections.Relearn, fleets: Sequence[Fleet])
         for name in ("none",) if one.training in ORACLES else requests.section.unlearners:
 
             def compute(one: Fleet = one, name: str = name) -> list[Row]:
-                return _rows(one, name, _judged(requests, attack, one, oracle, name, settings.get(name)), requests, beside)
+                return _rows(one, name, _measured(requests, attack, one, oracle, name, settings.get(name)), requests, beside)
 
             stage = f"rows-{one.training}-{one.variant}-{name}"
             progress.stage(f"judge {one.training} {one.variant}, {name}", _row_work(requests, attack))
@@ -60,7 +60,7 @@ def judge(requests: Requests, attack: sections.Relearn, fleets: Sequence[Fleet])
     return rows
 
 
-class Judged(NamedTuple):
+class Measured(NamedTuple):
     """What one way and unlearner led to, of all lanes.
 
     setting, served: None where nothing was asked.
@@ -80,9 +80,9 @@ class Judged(NamedTuple):
     digests: tuple[list[str], list[str]]
 
 
-def _judged(
+def _measured(
     requests: Requests, attack: sections.Relearn, one: Fleet, oracle: Any, name: str, setting: Setting | None
-) -> Judged:
+) -> Measured:
     """Carry out the request, if there is one, and look at what it left."""
     scorer, problem = requests.scorer, requests.problem
     met = params = requests.met(one.trained.params)
@@ -97,12 +97,12 @@ def _judged(
     forget, stable = (subsample(batch, DIAGNOSED, Hash.DIAGNOSE) for batch in (problem.sets.forget, problem.sets.retain))
     diagnosis = scorer.diagnose(met, forget, stable)
     digests = loop.digests(met), loop.digests(params)
-    return Judged(before, after, setting, served, seconds, flops, curves, diagnosis, digests)
+    return Measured(before, after, setting, served, seconds, flops, curves, diagnosis, digests)
 
 
-def _rows(one: Fleet, name: str, judged: Judged, requests: Requests, oracle: Scores) -> list[Row]:
+def _rows(one: Fleet, name: str, measured: Measured, requests: Requests, oracle: Scores) -> list[Row]:
     """One row for each lane."""
-    before, after, served, problem = judged.before, judged.after, judged.served, requests.problem
+    before, after, served, problem = measured.before, measured.after, measured.served, requests.problem
     rows = []
     for i, seed in enumerate(requests.seeds):
         steps = int(served.steps[i]) if served else 0
@@ -111,13 +111,13 @@ def _rows(one: Fleet, name: str, judged: Judged, requests: Requests, oracle: Sco
             "average_gap": gaps.average_gap(after[i], oracle[i]),
             "tow": gaps.tow(after[i], oracle[i]),
             "oracle_mia_auc": oracle[i]["mia_auc"],
-            "relearning": {which: curve[i] for which, curve in judged.curves.items()},
+            "relearning": {which: curve[i] for which, curve in measured.curves.items()},
             "curve": _curve(served, i) if served else {},
-            "diagnostics": {which: float(values[i]) for which, values in judged.diagnosis.items()},
-            "setting": judged.setting._asdict() if judged.setting else None,
+            "diagnostics": {which: float(values[i]) for which, values in measured.diagnosis.items()},
+            "setting": measured.setting._asdict() if measured.setting else None,
             "step_flops": one.cost["step_flops"],
             "meta_step_flops": one.cost["meta_step_flops"],
-            "params_sha256": dict(zip(("before", "after"), (lanes[i] for lanes in judged.digests), strict=True)),
+            "params_sha256": dict(zip(("before", "after"), (lanes[i] for lanes in measured.digests), strict=True)),
         }
         row = Row(
             training=one.training,
@@ -131,9 +131,9 @@ def _rows(one: Fleet, name: str, judged: Judged, requests: Requests, oracle: Sco
             steps=steps,
             stop=STOPS[int(served.stop[i])] if served else "reached",
             train_seconds=one.trained.seconds,
-            unlearn_seconds=judged.seconds / len(requests.seeds),
+            unlearn_seconds=measured.seconds / len(requests.seeds),
             train_flops=one.cost["train_flops"],
-            unlearn_flops=judged.flops * steps,
+            unlearn_flops=measured.flops * steps,
             peak_bytes=one.cost["peak_bytes"],
             facts=one.facts,
             extra=extra,

@@ -26,7 +26,7 @@ def refusals(changes):
     [
         (
             {"request.options": D({"ascent": {"gamma": 1.0}})},
-            "config.request.options.ascent cannot be used (.*no option 'gamma'",
+            "config.request.options.ascent cannot be used (.*unexpected keyword argument 'gamma'",
         ),
         ({"request.options": D({"ascent": {"mean": 1.0}})}, "config.request.options.ascent cannot be used"),
         (
@@ -35,11 +35,11 @@ def refusals(changes):
         ),
         (
             {"readiness.algorithm_options": D({"odd": 1.0})},
-            "config.readiness.algorithm_options cannot be used (.*no option 'odd'",
+            "config.readiness.algorithm_options cannot be used (.*unexpected keyword argument 'odd'",
         ),
         (
             {"variants": D({"x": {"algorithm": "neggrad_plus", "algorithm_options": {"odd": 1.0}}})},
-            "config.variants.x.algorithm_options cannot be used (.*no option 'odd'",
+            "config.variants.x.algorithm_options cannot be used (.*unexpected keyword argument 'odd'",
         ),
     ],
 )
