@@ -129,7 +129,7 @@ def _train(
 def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split) -> float:
     model = models.as_model(models.of_module(module, split.x.shape[1:]))
     logits = evaluation.make_predict(model, execution.make("jit"))(params, split.x)[0]
-    return float(np.mean(correct(logits, split.y)))
+    return float(np.mean(correct(jnp.asarray(logits), jnp.asarray(split.y))))
 
 
 def present(workdir: str, found: Run) -> str:
