@@ -23,6 +23,7 @@ from experiments.core.results import Row, Run
 from experiments.core.sections import PretrainData, Train
 from experiments.data import datasets
 from experiments.models import vits
+from experiments.pretrain import report
 from experiments.scoring import evaluation
 from experiments.training import epochs, loop
 from unlearn.losses import correct
@@ -66,7 +67,11 @@ def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str
             steps=config.train.steps,
             stop="reached",
             train_seconds=trained.seconds,
-            extra={"classes": list(config.classes), "model": config.model},
+            extra={
+                "classes": list(config.classes),
+                "model": config.model,
+                "examples": {name: len(getattr(dataset, name).id) for name in SPLITS},
+            },
         )
         return folder.finish(command, [row])
 
@@ -140,7 +145,5 @@ def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split
 
 
 def present(workdir: str, found: Run) -> str:
-    """What the command line prints of a finished run."""
-    row = found.rows[0]
-    accuracy = ", ".join(f"{name} {100 * row.before[f'{name}_accuracy']:.1f}%" for name in SPLITS)
-    return f"accuracy: {accuracy}\ncheckpoint: {Path(workdir) / CHECKPOINT}"
+    """Write the report of a finished run; what the command line prints of it."""
+    return f"{report.present(workdir, found)}\ncheckpoint: {Path(workdir) / CHECKPOINT}"
