@@ -46,7 +46,7 @@ def main() -> None:
             scores = np.array([score(held, builder, way, seed) for seed in range(args.seeds)])
             found[way][setting] = scores
             print(f"{setting[0]:<13g}  {setting[1]:<6}  {way:<9}  {shown(scores[:, 0])}  {shown(scores[:, 1])}", flush=True)
-    chosen = {way: max(trials, key=lambda s, t=trials: float(t[s][:, 0].mean())) for way, trials in found.items()}
+    chosen = {way: best(trials) for way, trials in found.items()}
     ours, theirs = (found[way][chosen[way]] for way in WAYS)
     for at, split in enumerate(("validation", "test")):
         (mean, low, high, _), p = paired(100 * ours[:, at], 100 * theirs[:, at])
@@ -73,6 +73,11 @@ def score(held: Data, builder: Builder, way: str, seed: int) -> tuple[float, flo
     deepest = build.setup.plan.nodes[-1]
     scores = held.scored(nodes.logits_of(held, build, trained, (0, deepest)))
     return scores["validation_accuracy"], scores["test_accuracy"]
+
+
+def best(trials: dict[Setting, np.ndarray]) -> Setting:
+    """The setting with the highest accuracy on validation data."""
+    return max(trials, key=lambda setting: float(trials[setting][:, 0].mean()))
 
 
 def shown(accuracies: np.ndarray) -> str:

@@ -1,6 +1,7 @@
 """One run of s3t from pre-training to report, everything tiny: what it leaves, resuming, refusals, baselines by hand."""
 
 import functools
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import optax
 import pytest
 
 from experiments.configs import s3t
+from experiments.core import progress
 from experiments.core.errors import UserError
 from experiments.exact import baselines, building, curves, data, factory, node_files, nodes, report, run, store
 from experiments.exact.nodes import Builder
@@ -195,6 +197,39 @@ def test_a_run_cut_short_goes_on_to_the_same_results(finished, tmp_path):
             run.run(config(), str(cut), "the command")
     (cut / "stages" / "verify.json").unlink()
     assert kills.timeless(run.run(config(), str(cut), "the command")) == kills.timeless(found)
+
+
+def test_one_bar_tells_every_stage_and_its_work_adds_up(finished, tmp_path, monkeypatch):
+    """Pre-training is a part of it. What an earlier process did is passed over."""
+
+    def before(seen, _):
+        progress.stage("pre-trained before", pretrain_run.passes(seen.train))
+        progress.skip()
+
+    monkeypatch.setattr(pretrain_run, "run", before)
+    cut, stream = tmp_path / "cut", io.StringIO()
+    shutil.copytree(finished[0], cut)
+    (cut / "results.json").unlink()
+    with progress.shown(stream):
+        run.run(config(), str(cut), "the command")
+    lines = [line.split(",")[0].split("% s3t: ") for line in stream.getvalue().splitlines()]
+    told = [name for _, name in lines]
+    assert list(dict.fromkeys(told)) == [
+        "pre-trained before",
+        "build the store",
+        "train the nodes of all planners",
+        "streams of deletions",
+        "full LoRA without 0 examples",
+        "full LoRA without 3 examples",
+        "SISA and its retraining",
+        "S3T in one shard",
+        "delete 3 examples",
+        "heal the store",
+        "verify the store",
+        "done",
+    ]
+    assert dict(zip(told, (int(percent) for percent, _ in lines), strict=True))["verify the store"] == 100
+    assert [int(percent) for percent, _ in lines] == sorted(int(percent) for percent, _ in lines)
 
 
 def test_a_study_cut_short_trains_no_node_twice(finished, tmp_path):

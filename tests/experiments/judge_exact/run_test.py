@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import io
 
 import jax
 import numpy as np
 import pytest
 
 from experiments.configs import judge_exact
-from experiments.core import files, results_v1, workdirs
+from experiments.core import files, progress, results_v1, workdirs
 from experiments.core.errors import UserError
 from experiments.core.results import Estimate
 from experiments.exact import nodes
@@ -294,7 +295,12 @@ def test_a_judgement_killed_with_kill_9_ends_with_the_same_rows(tmp_path):
 @pytest.mark.slow
 def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
     config = small()
-    found = run.run(config, str(tmp_path))
+    stream = io.StringIO()
+    with progress.shown(stream):
+        found = run.run(config, str(tmp_path))
+    told = dict.fromkeys(line.split("% judge exact: ")[1].split(",")[0] for line in stream.getvalue().splitlines())
+    fleets_told = [f"s3t: {who}" for who in ("shadows", "repeats", "oracles", "held-out oracles", "attacks")]
+    assert list(told) == ["pre-train", "score the pre-trained", *fleets_told, "done"]
     entries = [(row.training, row.variant, row.unlearner) for row in found.rows]
     assert len(entries) == len(set(entries)) == 7
     for row in found.rows:
