@@ -16,7 +16,8 @@ import numpy as np
 
 from experiments.configs import s3t
 from experiments.core import workdirs
-from experiments.exact import data, factory, nodes, run
+from experiments.core.config import validated
+from experiments.exact import data, factory, nodes
 from experiments.exact.data import Data
 from experiments.exact.nodes import NOBODY, Builder
 from s3t.plans import planners
@@ -60,9 +61,10 @@ def set_up(args: argparse.Namespace, folder: workdirs.Workdir, rate: float, epoc
     made.data.data_dir = args.data_dir
     for part in (made.train, made.full_lora):
         part.learning_rate, part.epochs = rate, epochs
-    config = run.resolved(made)
+    config = validated(s3t.S3TStudy, made).resolved()
     source = factory.make(config.hyper(), **config.arguments())
-    held = data.set_up(source, config.arguments(), None if config.checkpoint else config.pretrain, folder.path)
+    seen = None if config.checkpoint else config.pretrain
+    held = data.pretrained(data.load(source), config.arguments(), seen, folder.path)
     return held, Builder(held.source, config.shards, config.slices, config.train, config.full_lora)
 
 

@@ -61,17 +61,23 @@ def passes(seen: Pretrain | None) -> float:
     return run.passes(seen.train) if seen is not None else 0.0
 
 
-def set_up(source: Source, arguments: dict[str, Any], seen: Pretrain | None, folder: Path) -> Data:
-    """The data of a run, with the backbone that is frozen in it.
-
-    Args:
-      source: what the factory made, with the given backbone or with a random one.
-      arguments: that it was called with beside hyper-parameters.
-      seen: how a backbone is pre-trained in `folder` and takes the random one's place; None if one is given.
-    """
-    if seen is not None:
-        run.run(seen, str((folder / PRETRAINED).parent))
-        source = factory.make(source.hyper, **{**arguments, "checkpoint": str(folder / PRETRAINED)})
+def load(source: Source) -> Data:
+    """The data of a run, with what its nodes are scored on."""
     splits = [source.split(name) for name in ("validation", "test")]
     (x, y), (test_x, test_y) = (fetch(ids) for ids, fetch in splits)
     return Data(source.hyper["dataset"], source, np.concatenate([x, test_x]), np.concatenate([y, test_y]), len(y))
+
+
+def pretrained(data: Data, arguments: dict[str, Any], seen: Pretrain | None, folder: Path) -> Data:
+    """The data with a backbone that is pre-trained in a folder in place of the random one, if none is given.
+
+    Args:
+      data: as the factory made it.
+      arguments: that the factory was called with beside hyper-parameters.
+      seen: how the backbone is pre-trained; None if one is given.
+    """
+    if seen is None:
+        return data
+    run.run(seen, str((folder / PRETRAINED).parent))
+    source = factory.make(data.source.hyper, **{**arguments, "checkpoint": str(folder / PRETRAINED)})
+    return data._replace(source=source)

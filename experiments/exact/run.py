@@ -6,6 +6,7 @@ itself, and a repeated deletion is answered as it was: the same call goes on aft
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import ml_collections
@@ -32,7 +33,8 @@ def run(config: ml_collections.ConfigDict | S3TStudy, workdir: str, command: str
       UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        config = resolved(config)
+        config = validated(S3TStudy, config).resolved()
+        plan = store.make_plan(config.planner, config.slices, config.budget)
         folder = workdirs.Workdir(workdir, config.retired)
         if found := folder.finished(config.model_dump()):
             return found
@@ -42,32 +44,22 @@ def run(config: ml_collections.ConfigDict | S3TStudy, workdir: str, command: str
         _check_sizes(source, max(config.deletions, *config.retrain_after, 0))
         _check_slices(source, config.shards, config.slices, seeds)
         data.check_trainable(source, seen)
-    plan = store.make_plan(config.planner, config.slices, config.budget)
+        held = data.load(source)
+    builder = Builder(source, config.shards, config.slices, config.train, config.full_lora)
     arguments = config.arguments() | ({"checkpoint": BESIDE} if seen else {})
     design = Design(config.planner, plan, config.seed, arguments, config.deletions)
     after = sorted({0, *config.retrain_after})
-    with folder.claimed(config.model_dump()), progress.Progress(data.passes(seen), "s3t") as bar:
-        held = data.set_up(source, config.arguments(), seen, folder.path)
-        builder = Builder(held.source, config.shards, config.slices, config.train, config.full_lora)
-        of_seed = curves.passes(builder, config.study) + baselines.passes(builder, len(after))
-        bar.expect(data.passes(seen) + store.passes(held, builder, design) + len(seeds) * of_seed)
+    of_seed = curves.passes(builder, config.study) + baselines.passes(builder, len(after))
+    total = data.passes(seen) + store.passes(held, builder, design) + len(seeds) * of_seed
+    with folder.claimed(config.model_dump()), progress.Progress(total, "s3t"):
+        held = data.pretrained(held, config.arguments(), seen, folder.path)
+        builder = dataclasses.replace(builder, source=held.source)
         built = store.build(folder, held, builder, design)
         rows: list[Row] = []
         for seed in seeds:
             rows += curves.rows(folder, held, builder, config.study, seed)
             rows += baselines.rows(folder, held, builder, config.study, after, seed)
         return folder.finish(command, [store.row(folder, held, builder, design, built), *rows])
-
-
-def resolved(config: ml_collections.ConfigDict | S3TStudy) -> S3TStudy:
-    """The door: the validated config, with the data's folders and scale handed on to pre-training.
-
-    Raises:
-      ValueError (ConfigError among them): one line for each mistake.
-    """
-    made = validated(S3TStudy, config).resolved()
-    store.make_plan(made.planner, made.slices, made.budget)  # refused if its planner cannot make it
-    return made
 
 
 def _check_sizes(source: Source, deletions: int) -> None:

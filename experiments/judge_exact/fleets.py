@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.configs.judge_exact import ExactJudgement
+from experiments.configs.s3t import FullLora, NodeTrain
 from experiments.core import keys, progress
 from experiments.core.errors import UserError
 from experiments.core.keys import Hash, Purpose
@@ -29,7 +30,7 @@ from experiments.exact.data import Data
 from experiments.exact.nodes import Nodes
 from experiments.judge.ulira import memberships
 from experiments.judge_exact.attacks import Worlds
-from s3t.plans import partition, structure
+from s3t.plans import partition, planners, structure
 from s3t.plans.partition import Places
 from s3t.plans.structure import Node, Plan
 from s3t.training import arrangement, schedule
@@ -57,10 +58,28 @@ class Cast(NamedTuple):
     apart: np.ndarray
 
 
-class Case(NamedTuple):
-    """One kind of exact unlearning.
+class Kind(NamedTuple):
+    """How exact unlearning is done.
 
     name: s3t or sisa.
+    source: model, recipe and training examples of this kind.
+    plan: of every model.
+    """
+
+    name: str
+    source: Source
+    plan: Plan
+
+    def passes(self, node: Node) -> float:
+        """The training of a node of one model, see `nodes.passes`."""
+        slices = self.plan.slices
+        units = nodes.lora_flops(len(node) / slices) if self.name == "sisa" else structure.node_flops(node, slices)
+        return nodes.passes(units, self.source.recipe.epochs, len(self.source.ids))
+
+
+class Case(NamedTuple):
+    """One kind of exact unlearning, and who is deleted.
+
     dataset: the name of the data set.
     exact: the size of the judgement.
     seed: of every choice.
@@ -69,7 +88,7 @@ class Case(NamedTuple):
     setup: of the fleets' builds, without their keys.
     """
 
-    name: str
+    kind: Kind
     dataset: str
     exact: ExactJudgement
     seed: int
@@ -80,11 +99,9 @@ class Case(NamedTuple):
     included: np.ndarray
     setup: Setup
 
-    def passes(self, job: Job) -> float:
-        """The training of a node of one model, see `nodes.passes`."""
-        source, share = self.setup.source, len(job[1]) / self.setup.plan.slices
-        units = nodes.lora_flops(share) if self.name == "sisa" else structure.node_flops(job[1], self.setup.plan.slices)
-        return nodes.passes(units, source.recipe.epochs, len(source.ids))
+    @property
+    def name(self) -> str:
+        return self.kind.name
 
 
 class Fleet(NamedTuple):
@@ -110,15 +127,25 @@ def make_cast(ids: np.ndarray, exact: ExactJudgement, seed: int) -> Cast:
     return Cast(*(np.sort(part) for part in parts[:3]))
 
 
-def make_case(name: str, data: Data, source: Source, plan: Plan, exact: ExactJudgement, seed: int) -> Case:
-    """S3T or SISA, with programs that have room for every fleet of it.
+def make_kind(name: str, source: Source, *, planner: str, slices: int, train: NodeTrain, full_lora: FullLora) -> Kind:
+    """S3T or SISA with a source of S3T's.
 
     Args:
-      name: s3t or sisa.
-      data: the training examples, and those that are held out.
-      source: model and recipe of this kind.
-      plan: of every model.
+      planner: of S3T's plan.
+      train, full_lora: how SISA is trained.
     """
+    if name == "s3t":
+        return Kind(name, source, planners.PLANNERS[planner](slices, None, None))
+    return Kind(name, nodes.sisa_source(source, slices, train, full_lora), planners.sisa(slices))
+
+
+def make_case(kind: Kind, data: Data, exact: ExactJudgement, seed: int) -> Case:
+    """A kind of exact unlearning, with programs that have room for every fleet of it.
+
+    Args:
+      data: with the examples that are held out.
+    """
+    _, source, plan = kind
     cast, models = make_cast(source.ids, exact, seed), exact.models
     drawn = [where for role in ROLES for where in slices_of(source.ids, cast, role, plan.slices, models, seed)]
     held = np.stack([counts(where, plan.slices) for where in drawn])
@@ -127,7 +154,7 @@ def make_case(name: str, data: Data, source: Source, plan: Plan, exact: ExactJud
     included = memberships(source.ids[cast.asked], models, seed, Hash.EXACT_SHADOW)
     setup = Setup(source, plan, models, keys.key(seed, Purpose.NODES), shapes)
     x, y = np.concatenate([x, data.x]), np.concatenate([y, data.y])
-    return Case(name, data.name, exact, seed, cast, x, y, data.held, included, setup)
+    return Case(kind, data.name, exact, seed, cast, x, y, data.held, included, setup)
 
 
 def slices_of(ids: np.ndarray, cast: Cast, role: str, slices: int, models: int, seed: int) -> np.ndarray:
@@ -184,7 +211,7 @@ def train_fleet(case: Case, fleet: Fleet, jobs: Sequence[Job] | None = None, kep
     jobs = [job for job in jobs if job not in trained]
     for call in schedule.build(fleet.setup, arranged(case, fleet), jobs, lambda model, node: trained[model, node]):
         trained.update(call.nodes)
-        progress.advance(sum(case.passes(job) for job, _ in call.nodes))
+        progress.advance(sum(case.kind.passes(node) for (_, node), _ in call.nodes))
     return trained
 
 

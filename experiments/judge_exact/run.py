@@ -21,13 +21,13 @@ from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user, line
 from experiments.core.results import Row, Run, rows_from
 from experiments.core.workdirs import Workdir
-from experiments.exact import data, factory, nodes
+from experiments.exact import data, factory
 from experiments.exact.nodes import Nodes
 from experiments.judge import metrics
 from experiments.judge_exact import attacks, fleets, rows
-from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case, Fleet
+from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case, Fleet, Kind
 from experiments.judge_exact.rows import Logits
-from s3t.plans import planners, structure
+from s3t.plans import structure
 from s3t.training.source import Source
 
 Told = dict[str, Any]  # what fleets left beside logits
@@ -52,19 +52,19 @@ def run(config: ml_collections.ConfigDict | JudgeExact, workdir: str, command: s
         source = factory.make(config.hyper(), **config.arguments())
         _check_sizes(source, config.exact, config.slices, config.model)
         data.check_trainable(source, seen)
-    with folder.claimed(config.model_dump()), progress.Progress(data.passes(seen), "judge exact") as bar:
-        held = data.set_up(source, config.arguments(), seen, folder.path)
+        held = data.load(source)
+        as_kind = functools.partial(
+            fleets.make_kind, planner=config.planner, slices=config.slices, train=config.train, full_lora=config.full_lora
+        )
+        fleets_in_all = [(as_kind(name, source), role) for name in config.kinds for role in ROLES]
+        total = data.passes(seen) + sum(_passes(kind, role, config.exact) for kind, role in fleets_in_all)
+    with folder.claimed(config.model_dump()), progress.Progress(total, "judge exact"):
+        held = data.pretrained(held, config.arguments(), seen, folder.path)
         source = dataclasses.replace(held.source, most_lanes=config.lanes)
-        kinds = {
-            "s3t": (source, planners.PLANNERS[config.planner](config.slices, None, None)),
-            "sisa": (
-                nodes.sisa_source(source, config.slices, config.train, config.full_lora),
-                planners.sisa(config.slices),
-            ),
-        }
-        cases = [fleets.make_case(kind, held, *kinds[kind], config.exact, config.seed) for kind in config.kinds]
-        bar.expect(data.passes(seen) + sum(_passes(case, role) for case in cases for role in ROLES))
-        return folder.finish(command, [row for case in cases for row in judge(case, folder)])
+        found_rows: list[Row] = []
+        for name in config.kinds:
+            found_rows += judge(fleets.make_case(as_kind(name, source), held, config.exact, config.seed), folder)
+        return folder.finish(command, found_rows)
 
 
 def _check_sizes(source: Source, exact: ExactJudgement, slices: int, model: str) -> None:
@@ -99,7 +99,7 @@ def judge(case: Case, workdir: Workdir) -> list[Row]:
     told: Told = {}
     files = {role: workdir.path / "logits" / f"{case.name}-{role}.npz" for role in ROLES}
     for role in ROLES:
-        progress.stage(f"{case.name}: {WORDS[role]}", _passes(case, role))
+        progress.stage(f"{case.name}: {WORDS[role]}", _passes(case.kind, role, case.exact))
         make: Callable[[], Told] = functools.partial(_kept, case, role, told, files[role])
         told[role] = workdir.stage(f"fleet-{case.name}-{role}", make, beside=files[role])
         progress.skip()  # what was not reported had been done before
@@ -124,16 +124,16 @@ def _kept(case: Case, role: str, told: Told, file: Path) -> Told:
     return left
 
 
-def _passes(case: Case, role: str) -> float:
+def _passes(kind: Kind, role: str, exact: ExactJudgement) -> float:
     """What a fleet is expected to take: its training, and what is trained again; see `nodes.passes`."""
-    plan, exact = case.setup.plan, case.exact
+    plan = kind.plan
 
     def after(requests: int) -> float:
         """Healing all models once after so many requests that fall anywhere."""
         hit = ((node, 1 - (1 - len(node) / plan.slices) ** requests) for node in plan.nodes)
-        return exact.models * sum(share * case.passes((0, node)) for node, share in hit)
+        return exact.models * sum(share * kind.passes(node) for node, share in hit)
 
-    whole, one, stream = exact.models * sum(case.passes((0, node)) for node in plan.nodes), after(1), after(exact.requests)
+    whole, one, stream = exact.models * sum(map(kind.passes, plan.nodes)), after(1), after(exact.requests)
     again = {
         SHADOWS: one + whole * exact.audited / exact.models,
         REPEATS: 2 * one,

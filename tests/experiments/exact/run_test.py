@@ -14,6 +14,7 @@ import pytest
 
 from experiments.configs import s3t
 from experiments.core import progress
+from experiments.core.config import validated
 from experiments.core.errors import UserError
 from experiments.exact import baselines, building, curves, data, factory, node_files, nodes, report, run, store
 from experiments.exact.nodes import Builder
@@ -95,9 +96,9 @@ def test_a_run_has_a_row_for_every_way_in_the_house_s_schema(finished):
 
 def reopened(folder):
     """What the run had, made anew."""
-    resolved = run.resolved(config())
+    resolved = validated(s3t.S3TStudy, config()).resolved()
     source = factory.make(resolved.hyper(), **resolved.arguments())
-    held = data.set_up(source, resolved.arguments(), resolved.pretrain, folder)
+    held = data.pretrained(data.load(source), resolved.arguments(), resolved.pretrain, folder)
     return held, Builder(held.source, 2, 2, resolved.train, resolved.full_lora)
 
 
@@ -170,7 +171,7 @@ def test_the_report_has_its_sections_from_files_alone(finished):
 
 def test_a_finished_workdir_is_read_back_and_refuses_another_config(finished, monkeypatch):
     folder, found = finished
-    monkeypatch.setattr(data, "set_up", None)  # nothing is run
+    monkeypatch.setattr(factory, "make", None)  # nothing is run
     assert run.run(config(), str(folder)) == found
     other = config()
     other.train.epochs = 2
@@ -429,7 +430,8 @@ def test_mistakes_are_one_line_before_anything_is_written(tmp_path):
 def test_every_config_is_complete_and_checked():
     for name in s3t.EXPERIMENTS:
         made = s3t.get_config(name)
-        run.resolved(made)
+        resolved = validated(s3t.S3TStudy, made).resolved()
+        assert store.make_plan(resolved.planner, resolved.slices, resolved.budget).slices == made.slices
         assert made.runner == "s3t" and made.pretrain.model == made.model and made.name == name
     with pytest.raises(ValueError, match="unknown; choose one of digits"):
         s3t.get_config("mnist")

@@ -12,12 +12,11 @@ from experiments.configs import judge_exact
 from experiments.core import files, progress, results_v1, workdirs
 from experiments.core.errors import UserError
 from experiments.core.results import Estimate
-from experiments.exact import nodes
 from experiments.exact.data import Data
 from experiments.judge_exact import attacks, fleets, pooled, report, run
 from experiments.judge_exact.attacks import Worlds
 from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS
-from s3t.plans import planners, structure
+from s3t.plans import structure
 from tests.helpers import kills, stacks
 from tests.helpers.configs import changed
 from unlearn.tree import bits_equal
@@ -34,14 +33,9 @@ def case(name):
     exact = changed(made.exact, {"models": MODELS, "asked": 6, "same": 4, "apart": 4})
     source = dataclasses.replace(stacks.source(), most_lanes=5)
     x, y = source.fetch(source.ids)
-    kinds = {
-        "s3t": (source, planners.lattice(made.slices)),
-        "sisa": (
-            nodes.sisa_source(source, made.slices, made.train, changed(made.full_lora, {"epochs": 2})),
-            planners.sisa(made.slices),
-        ),
-    }
-    return fleets.make_case(name, Data("toy", source, x[:5], y[:5], 3), *kinds[name], exact, made.seed)
+    full_lora = changed(made.full_lora, {"epochs": 2})
+    kind = fleets.make_kind(name, source, planner="lattice", slices=made.slices, train=made.train, full_lora=full_lora)
+    return fleets.make_case(kind, Data("toy", source, x[:5], y[:5], 3), exact, made.seed)
 
 
 @functools.cache
