@@ -50,7 +50,9 @@ def judge(requests: Requests, attack: sections.Relearn, fleets: Sequence[Fleet])
         for name in ("none",) if one.training in ORACLES else requests.section.unlearners:
 
             def compute(one: Fleet = one, name: str = name) -> list[Row]:
-                return _rows(one, name, _measured(requests, attack, one, oracle, name, settings.get(name)), requests, beside)
+                return _rows(
+                    one, name, _measured(requests, attack, one, oracle, name, settings.get(name)), requests, beside
+                )
 
             stage = f"rows-{one.training}-{one.variant}-{name}"
             progress.stage(f"judge {one.training} {one.variant}, {name}", _row_work(requests, attack))
