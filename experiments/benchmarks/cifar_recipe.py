@@ -22,9 +22,8 @@ from experiments import models
 from experiments.configs import readiness as configs
 from experiments.core import execution
 from experiments.data import datasets
-from experiments.scoring import evaluation
+from experiments.scoring.statistics import make_statistics
 from experiments.training import epochs, loop, whitening
-from unlearn.losses import correct
 
 OVERRIDES: dict[str, tuple[str, dict[str, Any]]] = {  # experiment, what is changed
     "house": ("cifar10", {}),
@@ -88,7 +87,7 @@ def trained(name: str, dataset: datasets.Dataset, steps: int, seed: int) -> tupl
 
 def accuracy(model: Any, params: Any, split: datasets.Split, devices: execution.Execution) -> float:
     """Of the one lane."""
-    return float(np.mean(correct(evaluation.make_predict(model, devices)(params, split.x)[0], split.y)))
+    return float(make_statistics(model, devices)(params, datasets.batch(split)).correct.mean())
 
 
 def told(run: tuple[float, ...]) -> str:
