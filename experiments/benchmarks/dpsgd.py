@@ -19,6 +19,7 @@ import numpy as np
 import optax
 
 from experiments import models
+from experiments.benchmarks import smoke
 from experiments.core import environment
 from experiments.models import ModelFns
 from experiments.training import dpsgd
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=15)
-    args = parser.parse_args()
+    args = smoke.parse(parser, models=["mlp"], batch_size=8, repeats=2)
     device = jax.devices()[0].device_kind
     print(f"{device}, jax {jax.__version__}: {args.lanes} lanes, batches of {args.batch_size}, {args.repeats} repeats")
     for name in args.models:

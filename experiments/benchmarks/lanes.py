@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import models
+from experiments.benchmarks import smoke
 from experiments.core import environment, execution, fleet, sections
 from experiments.training import epochs, loop
 
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--loops", action="store_true", default=jax.default_backend() == "cpu")
-    args = parser.parse_args()
+    args = smoke.parse(parser, models=["mlp"], lanes=2, repeats=1)
     print(f"{args.lanes} lanes; seconds, and single runs one after another in units of each")
     forms = {"one program": False} | ({"loops": True} if args.loops else {})
     for name in args.models:

@@ -23,6 +23,7 @@ import numpy as np
 import optax
 
 from experiments import models
+from experiments.benchmarks import smoke
 from experiments.comparison import setup, trainings
 from experiments.configs import readiness as configs
 from experiments.core import environment, workdirs
@@ -298,7 +299,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="compare with torch.func; needs torch")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=20.0, help="how long each timing goes on")
-    args = parser.parse_args()
+    args = smoke.parse(parser, models=["mlp"], parts=["flops", "wall"], batch=8, seconds=0.0)
     print(
         f"jax {jax.__version__}, Python {platform.python_version()}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores"
     )

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.benchmarks import smoke
 from experiments.exact import building
 from experiments.models import vits
 from s3t.plans import planners, structure
@@ -93,7 +94,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lanes", type=int, default=building.lanes_for("vit", 75))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with torch, transformers and peft")
-    return parser.parse_args()
+    return smoke.parse(parser, model="digits", examples=8, batch_size=8, epochs=1, repeats=1)
 
 
 def made_up(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.benchmarks import smoke
 from s3t.plans.partition import assign
 from s3t.plans.planners import lattice
 from s3t.service import verify
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--dir", default=".")
     parser.add_argument("--ids", type=int, nargs="+", default=[1_000, 100_000, 1_000_000])
     parser.add_argument("--node-bytes", type=int, nargs="+", default=[10_000, 1_000_000])
-    args = parser.parse_args()
+    args = smoke.parse(parser, dir=smoke.folder, ids=[100], node_bytes=[1_000])
     print("     ids  node bytes   p50 ms   p99 ms   until purged: p50 ms   deletions/s   head us   build s   verify s")
     for examples in args.ids:
         for size in args.node_bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.benchmarks import smoke
 from experiments.configs import s3t as configs
 from experiments.core import workdirs
 from experiments.exact import context
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workdir", default="runs/s3t_lora")
     parser.add_argument("--data_dir", default="")
-    args = parser.parse_args()
+    args = smoke.parse(parser, workdir=smoke.folder, rates=(1e-2,), epochs=(1,), seeds=2)
     folder = workdirs.Workdir(args.workdir)
     (Path(args.workdir) / "stages").mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[Setting, np.ndarray]] = {way: {} for way in WAYS}

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.benchmarks import smoke
 from experiments.models import vits
 from s3t.plans.partition import assign
 from s3t.plans.planners import lattice
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--dir", default=".")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=8)
-    args = parser.parse_args()
+    args = smoke.parse(parser, dir=smoke.folder, models=["digits"], batch_size=2, rounds=1)
     for name in args.models:
         with tempfile.TemporaryDirectory(dir=args.dir) as directory:
             print(report(Path(directory) / "store", name, args.batch_size, args.rounds), flush=True)
