@@ -1,6 +1,7 @@
 """The ways a run compared, what is measured of them, and how numbers are written.
 
 A way is a training, a variant of it and an unlearner; its rows are its seeds. JSON's null is NaN here and "–" on paper.
+This file alone reads the rows of a comparison.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.core.results import Row
-from experiments.reporting.estimates import NONE
+from experiments.reporting import names
+from experiments.reporting.names import Style
+from experiments.reporting.numbers import NONE, Number, bare, minus
 from unlearn.metrics.intervals import Paired, paired, t_interval
 from unlearn.metrics.relearning import normalised_area
 
-MATCHED = "matched forget loss"
+MATCHED = "†"
 EARLY = 20  # the relearning step that is shown beside the last one
 
 
@@ -35,11 +38,25 @@ class Way(NamedTuple):
 
     @property
     def name(self) -> str:
-        return self.training if self.variant == "default" else f"{self.training} {self.variant}"
+        """What people call it."""
+        return names.method(*self.key).name
 
     @property
     def marked(self) -> str:
-        return f"{self.name} ({MATCHED})" if self.matched else self.name
+        return f"{self.name} {MATCHED}" if self.matched else self.name
+
+    @property
+    def style(self) -> Style:
+        return names.method(*self.key).style
+
+    @property
+    def ours(self) -> bool:
+        return self.key == ("readiness", "default")
+
+    @property
+    def algorithm(self) -> str:
+        """What people call its unlearner."""
+        return NONE if self.is_oracle else names.algorithm(self.unlearner)
 
     @property
     def matched(self) -> bool:
@@ -92,7 +109,8 @@ def relearned_area(row: Row, oracle: Way | None, attack: str) -> float:
     curves = [relearning(one, attack) for one in (row, beside) if one]
     if len(curves) < 2 or not all(curves):
         return math.nan
-    return normalised_area(*map(np.array, curves), number(row, "before", "forget_accuracy"))
+    mine, theirs = map(np.array, curves)
+    return normalised_area(mine, theirs, number(row, "before", "forget_accuracy"))
 
 
 def curve(row: Row, what: str) -> list[float]:
@@ -142,7 +160,7 @@ AFTER = (
     Measure("MIA", at("after", "mia_balanced_accuracy")),
     Measure("gap", at("extra", "average_gap")),
 )
-TIMES = Measure("×", float, 1, ".2f")
+TIMES = Measure("×", lambda row: math.nan, 1, ".2f")  # of what is no number of one row
 
 
 # --- From rows to ways ------------------------------------------------------------------------------------------------
@@ -223,26 +241,46 @@ def requests_to_pay(way: Way, vanilla: Way) -> float:
     return break_even(extra, average_of(vanilla, SPENT) - average_of(way, SPENT))
 
 
-# --- From numbers to strings ------------------------------------------------------------------------------------------
+# --- From numbers to paper --------------------------------------------------------------------------------------------
 
 
 def plain(value: float, measure: Measure, sign: str = "") -> str:
-    text = f"{value * measure.scale:{sign}{measure.digits}}" if math.isfinite(value) else NONE
-    return f"−{text[1:]}" if text.startswith("-") else text
+    return minus(f"{value * measure.scale:{sign}{measure.digits}}") if math.isfinite(value) else NONE
 
 
-def mean(way: Way, measure: Measure) -> str:
-    return plain(average_of(way, measure), measure)
+def shown(value: float, measure: Measure) -> Number:
+    """A number without an interval."""
+    return bare(value * measure.scale, plain(value, measure))
 
 
-def interval(way: Way, measure: Measure, brief: bool = False) -> str:
+def mean(way: Way, measure: Measure) -> Number:
+    """The mean over seeds."""
+    return shown(average_of(way, measure), measure)
+
+
+def interval(way: Way, measure: Measure, brief: bool = False) -> Number:
     """Mean ± half of the 95% t-interval; unless `brief`, also how many seeds had a finite value, if not all."""
     found = t_interval(values(way, measure))
-    text = plain(found.mean, measure)
+    number = shown(found.mean, measure)
+    part = found.count not in (0, len(way.rows))
+    missing = f"({found.count}/{len(way.rows)})" if part and not brief else ""
+    around, low, high = "", math.nan, math.nan
     if math.isfinite(found.high):
         half = (found.high - found.mean) * measure.scale
-        text += f" ± {half:.1g}" if measure.digits.endswith("g") else f" ± {half:{measure.digits}}"
-    return text if brief or found.count in (0, len(way.rows)) else f"{text} ({found.count}/{len(way.rows)})"
+        around = f"± {float(f'{half:.1g}'):g}" if measure.digits.endswith("g") else f"± {half:{measure.digits}}"
+        low, high = found.low * measure.scale, found.high * measure.scale
+    around = f"{around} {missing}".strip()
+    return Number(number.value, number.text, around, low, high, count=found.count if part else None)
+
+
+def bounded(way: Way, measure: Measure, ends: tuple[float, float]) -> Number:
+    """Mean with its 95% t-interval in brackets, as far as the quantity goes."""
+    found = t_interval(values(way, measure))
+    if not math.isfinite(found.low):
+        return shown(found.mean, measure)
+    low, high = max(found.low, ends[0]), min(found.high, ends[1])
+    around = f"[{plain(low, measure)}, {plain(high, measure)}]"
+    return Number(found.mean * measure.scale, plain(found.mean, measure), around, low * measure.scale, high * measure.scale)
 
 
 def signed(value: float, measure: Measure) -> str:
@@ -253,36 +291,40 @@ def p_value(p: float) -> str:
     return "p undefined" if math.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def difference(a: Way, b: Way, measure: Measure) -> str:
+def difference(a: Way, b: Way, measure: Measure) -> Number:
     """Paired difference a - b, its interval and p-value; where pairs had no finite value, how many had."""
     found, p = compare(a, b, measure)
-    text = signed(found.mean, measure)
+    around, low, high = "", math.nan, math.nan
     if math.isfinite(found.low):
-        text += f" [{signed(found.low, measure)}, {signed(found.high, measure)}]\n{p_value(p)}"
+        around = f"[{signed(found.low, measure)}, {signed(found.high, measure)}]\n{p_value(p)}"
+        low, high = found.low * measure.scale, found.high * measure.scale
     pairs = min(len(a.rows), len(b.rows))
-    return text if found.count in (0, pairs) else f"{text} ({found.count}/{pairs})"
+    part = found.count not in (0, pairs)
+    around += f" ({found.count}/{pairs})" if part else ""
+    value = found.mean * measure.scale
+    return Number(value, signed(found.mean, measure), around.strip(), low, high, p, found.count if part else None)
 
 
-def scaled(value: float, unit: str) -> str:
+def scaled(value: float, unit: str) -> Number:
     """1.38e10 FLOP as 13.8 GFLOP."""
     if not math.isfinite(value):
-        return NONE
+        return Number(math.nan, NONE)
     power = min(max(int(math.log10(abs(value)) // 3), 0), 6) if value else 0
-    return f"{value / 1000**power:.3g} {'kMGTPE'[power - 1] if power else ''}{unit}"
+    return Number(value, f"{value / 1000**power:.3g} {'kMGTPE'[power - 1] if power else ''}{unit}")
 
 
-def seconds(value: float) -> str:
-    return f"{value:.3g} s" if math.isfinite(value) else NONE
+def seconds(value: float) -> Number:
+    return bare(value, f"{value:.3g} s")
 
 
 def stops(way: Way, brief: bool = False) -> str:
-    """How many requests were fulfilled, and what became of the others; `brief` leaves out those that ran out of budget."""
+    """How many requests reached their aim, and what became of the others; `brief` leaves out those out of budget."""
     if way.is_oracle:
         return NONE
     ends = [end(row) for row in way.rows]
     words = {"diverged": "diverged", **({} if brief else {"budget": "out of budget"})}
-    told = ", ".join(f"{ends.count(name)} {word}" for name, word in words.items() if name in ends)
-    return f"{ends.count('reached')}/{len(ends)}" + (f" ({told})" if told else "")
+    rest = ", ".join(f"{ends.count(name)} {word}" for name, word in words.items() if name in ends)
+    return f"{ends.count('reached')}/{len(ends)}" + (f" ({rest})" if rest else "")
 
 
 def steps(way: Way) -> str:

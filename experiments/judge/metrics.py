@@ -155,12 +155,17 @@ def margins_of(kept: Kept, labels: Labels, kind: str) -> np.ndarray:
 
 
 def _margins(kept: Kept, labels: Labels) -> dict[str, Any]:
-    """Shares of the forget set's margins, over repeats, in bins of EDGES, and the shadows' mean margin by pool example."""
-    margins = np.clip(margins_of(kept, labels, "forget"), EDGES[0], EDGES[-1])
+    """Shares of the forget set's margins, over repeats, in bins of EDGES, and the shadows' mean margin by pool example.
+
+    `clipped` of `count` margins lie beyond EDGES, and count at its ends.
+    """
+    margins = margins_of(kept, labels, "forget")
     if not margins.size or not len(kept.shadows):
         raise ValueError("no model of a kind has finite logits")
-    shares = np.histogram(margins, EDGES)[0] / margins.size
-    return {"forget": shares, "pool": scores.margin(kept.shadows, labels.pool).mean(axis=0)}
+    clipped = int(np.sum((margins < EDGES[0]) | (margins > EDGES[-1])))
+    shares = np.histogram(np.clip(margins, EDGES[0], EDGES[-1]), EDGES)[0] / margins.size
+    pool = scores.margin(kept.shadows, labels.pool).mean(axis=0)
+    return {"forget": shares, "clipped": clipped, "count": int(margins.size), "pool": pool}
 
 
 def _klom(kept: Kept, oracle: Kept, labels: Labels, kind: str) -> dict[str, Any]:

@@ -112,8 +112,10 @@ def blind(margins: np.ndarray, redrawn: np.ndarray, second: np.ndarray) -> dict[
     return {"estimate": central(0.95), "estimate90": central(0.9)}
 
 
-def told(low: float, high: float) -> str:
+def told(low: float | None, high: float | None) -> str:
     """Whether an attack tells anything, by the 90% interval of its AUC: "no" within BAND, "yes" beside it, else "open"."""
+    if low is None or high is None:
+        return "open"
     if BAND[0] <= low and high <= BAND[1]:
         return "no"
     return "yes" if high < BAND[0] or low > BAND[1] else "open"

@@ -20,11 +20,10 @@ from experiments.core.errors import UserError, line
 from experiments.core.results import Estimate, Row, Run
 from experiments.judge.ulira import told
 from experiments.judge_exact.report import name
-from experiments.reporting import document
+from experiments.reporting import terminal
 from experiments.reporting.document import Table
-from experiments.reporting.estimates import cell
+from experiments.reporting.estimates import cell, width
 
-WIDTH = 170
 OWN = {"seed", "exact.models"}  # what runs may differ in
 
 
@@ -33,7 +32,7 @@ def main(folders: list[str]) -> int:
     try:
         if len(folders) < 2:
             raise UserError("give the workdirs of two finished exact judgements or more")
-        print(document.to_text(pooled([workdirs.read_run(Path(folder)) for folder in folders]), WIDTH))
+        print(terminal.to_text(pooled([workdirs.read_run(Path(folder)) for folder in folders]), terminal.width()))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -83,9 +82,9 @@ def _interval(row: Row) -> Estimate:
 
 def _line(key: tuple[str, str], each: list[Estimate], weights: np.ndarray) -> list[str]:
     value = float(weights @ [one.value for one in each])
-    half = float(np.hypot.reduce(weights * [(one.high - one.low) / 2 for one in each]))
+    half = float(np.hypot.reduce(weights * [width(one) / 2 for one in each]))
     together = Estimate(value, value - half, value + half)
-    return [*key, *(cell(one) for one in [*each, together]), told(value - half, value + half)]
+    return [*key, *(str(cell(one)) for one in [*each, together]), told(value - half, value + half)]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from experiments.core.errors import blame_user
 from experiments.core.results import Row, Run
 from experiments.data import datasets
 from experiments.models import vits
+from experiments.pretrain import report
 from experiments.scoring import evaluation
 from experiments.training import epochs, loop
 from unlearn.losses import correct
@@ -86,7 +87,11 @@ def _run(
         steps=config.train.steps,
         stop="reached",
         train_seconds=trained.seconds,
-        extra={"classes": list(config.classes), "model": config.model},
+        extra={
+            "classes": list(config.classes),
+            "model": config.model,
+            "examples": {name: len(getattr(dataset, name).id) for name in SPLITS},
+        },
     )
     return folder.finish(command, [row])
 
@@ -128,7 +133,5 @@ def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split
 
 
 def present(workdir: str, found: Run) -> str:
-    """What the command line prints of a finished run."""
-    row = found.rows[0]
-    accuracy = ", ".join(f"{name} {100 * row.before[f'{name}_accuracy']:.1f}%" for name in SPLITS)
-    return f"accuracy: {accuracy}\ncheckpoint: {Path(workdir) / CHECKPOINT}"
+    """Write the report of a finished run; what the command line prints of it."""
+    return f"{report.present(workdir, found)}\ncheckpoint: {Path(workdir) / CHECKPOINT}"

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.core.results import Estimate
+from experiments.reporting.numbers import NONE, Number
 
-NONE = "–"
 NOTHING = Estimate()
 
 # Where quantities end; a t-interval does not know.
@@ -29,13 +29,19 @@ def more(metric: Any, name: str) -> Any:
     return metric.get(name) if isinstance(metric, Mapping) else None
 
 
+def width(estimate: Estimate) -> float:
+    """Of the interval; NaN where there is none."""
+    return math.nan if estimate.low is None or estimate.high is None else estimate.high - estimate.low
+
+
 def cell(
-    found: Estimate, digits: int = 3, *, scale: float = 1, brief: bool = False, ends: tuple[float, float] = ANY
-) -> str:
+    estimate: Estimate, digits: int = 3, *, scale: float = 1, brief: bool = False, ends: tuple[float, float] = ANY
+) -> Number:
     """A value with its interval in brackets, as far as its quantity goes; `brief`: without."""
-    if found.value is None:
-        return NONE
-    if brief or found.low is None or found.high is None:
-        return f"{scale * found.value:.{digits}f}"
-    low, high = max(found.low, ends[0]), min(found.high, ends[1])
-    return f"{scale * found.value:.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+    if estimate.value is None:
+        return Number(math.nan, NONE)
+    value, text = scale * estimate.value, f"{scale * estimate.value:.{digits}f}"
+    if brief or estimate.low is None or estimate.high is None:
+        return Number(value, text)
+    low, high = (scale * min(max(end, ends[0]), ends[1]) for end in (estimate.low, estimate.high))
+    return Number(value, text, f"[{low:.{digits}f}, {high:.{digits}f}]", low, high)

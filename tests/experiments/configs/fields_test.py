@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from experiments import models
 from experiments.configs import judge, judge_exact, pretrain, readiness, s3t
-from experiments.core import execution, sections, workdirs
+from experiments.core import execution, files, sections, workdirs
 from experiments.core.config import Section, as_config, describe, expected, fields, key, limits, shown, validated
 from experiments.core.errors import ConfigError
 from experiments.data import forget_sets
@@ -179,7 +179,7 @@ def test_a_workdir_of_version_0_1_is_still_the_run_s(name, tmp_path):
     )
     made = validated(run, globals()[file].get_config(experiment))
     made = made.resolved() if hasattr(made, "resolved") else made
-    workdirs.write(tmp_path / "config.json", json.dumps(OLD[name]))
+    files.write_json(tmp_path / "config.json", OLD[name])
     folder = workdirs.Workdir(tmp_path, getattr(made, "retired", None))
     assert folder.finished(made.model_dump()) is None
     with folder.claimed(made.model_dump()):
@@ -188,6 +188,6 @@ def test_a_workdir_of_version_0_1_is_still_the_run_s(name, tmp_path):
     with pytest.raises(workdirs.WorkdirError, match=r"\(config.seed differ\)"):
         folder.finished(changed.model_dump())
     if file == "judge":
-        workdirs.write(tmp_path / "config.json", json.dumps(OLD[name] | {"parallel": "pmap"}))
+        files.write_json(tmp_path / "config.json", OLD[name] | {"parallel": "pmap"})
         with pytest.raises(workdirs.WorkdirError, match=r"\(config.parallel differ\)"):
             folder.finished(made.model_dump())

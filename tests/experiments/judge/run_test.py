@@ -278,7 +278,7 @@ def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
     floor = next(row for row in found.rows if row.training == "heldout_oracle")
     assert at(floor.extra, ("klom", "forget")).value > 0
     assert set(found.facts["calibration"]["shadows"]) == {*SETS, "pooled"}
-    assert "heldout_oracle" in report.present(str(tmp_path), found)
+    assert "Held-out oracle" in report.present(str(tmp_path), found)
     assert found == run.run(config, str(tmp_path))
 
 

@@ -94,6 +94,7 @@ def test_a_curve_by_hand():
         (0.4, 0.6, "open"),
         (0.531, 0.6, "yes"),
         (0.3, 0.46, "yes"),
+        (None, None, "open"),
     ],
 )
 def test_what_an_attack_tells(low, high, verdict):

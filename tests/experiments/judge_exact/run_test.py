@@ -256,12 +256,13 @@ def judgement(folder, seed, models, value, half, **changes):
     return str(folder)
 
 
-def test_independent_runs_are_taken_together_by_hand(tmp_path, capsys):
+def test_independent_runs_are_taken_together_by_hand(tmp_path, capsys, monkeypatch):
     """A third of .50 +- .03 and two thirds of .53 +- .06: .52, and sqrt(.01 ** 2 + .04 ** 2) = .041 to either side."""
+    monkeypatch.setenv("COLUMNS", "170")
     runs = judgement(tmp_path / "a", 0, 64, 0.50, 0.03), judgement(tmp_path / "b", 1, 128, 0.53, 0.06)
     assert pooled.main(runs) == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line.split()[:2] == ["s3t", "healed"] and "0.520 [0.479, 0.561]" in line and line.endswith("open")
+    assert line.split()[:2] == ["s3t", "Healed"] and "0.520 [0.479, 0.561]" in line and line.endswith("open")
     mistakes = {
         "two finished exact judgements": runs[:1],
         "have one seed": (runs[0], judgement(tmp_path / "c", 0, 64, 0.5, 0.1)),
@@ -294,7 +295,7 @@ def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
     healed = found.rows[-1].extra
     assert healed["audit"] == {"nodes": 7, "equal": 7}
     assert [row.extra["silent"] for row in found.rows if "silent" in row.extra] == [{"shadows": 0, "repeats": 0}]
-    assert "held-out oracle" in report.present(str(tmp_path), found)
+    assert "Held-out oracle" in report.present(str(tmp_path), found)
     for part in ("results.json", "stages/rows-s3t.json"):
         (tmp_path / part).unlink()
     again = run.run(config, str(tmp_path))
