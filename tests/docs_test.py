@@ -5,6 +5,7 @@ import importlib
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -19,7 +20,6 @@ from tests.helpers import docs
 from tests.helpers.docs import PAGES, ROOT
 
 PYTHON = [page for page in PAGES if docs.blocks(page, "python")]
-ASIDE = ("python -m s3t ...",)  # spans that are no whole command
 SMALL = (
     "--config.seeds=1", "--config.train.steps=22", "--config.trainings=('oracle', 'heldout_oracle', 'vanilla')",
     "--config.equal_flops=False", "--config.request.learning_rates=(0.05,)", "--config.request.max_steps=5",
@@ -35,7 +35,7 @@ class Parsed(Exception):
 def lines_of(page):
     """The command lines of a page: of its sh blocks, and inline code that is one."""
     inline = [span for span in docs.spans(page) if re.match(r"(forethought --config|python -m \S+ )", span)]
-    return docs.commands(page) + [docs.shlex.split(span) for span in inline if span not in ASIDE]
+    return docs.commands(page) + [shlex.split(span.partition("|")[0]) for span in inline]
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def intervals(margins: np.ndarray, included: np.ndarray) -> tuple[Interval, Inte
     ratios = lira.halves(margins, included, second)
     bootstrap = rates.rates_intervals(ratios, included, fprs=(), seed=0, resamples=200, level=LEVEL).auc
     low, high = (np.nan if end is None else end for end in (found["estimate90"].low, found["estimate90"].high))
-    return Interval(found["estimate"].value, low, high, len(margins)), bootstrap
+    return Interval(float(found["estimate"].value), low, high, len(margins)), bootstrap
 
 
 def told(found: list[tuple[Interval, ...]], nothing: bool) -> Iterator[str]:

@@ -72,10 +72,15 @@ def measure(name: str, lanes: int, size: int, repeats: int) -> None:
                 jax.block_until_ready(program(params))
             seconds[form].append(stopwatch())
     median = {form: statistics.median(times) for form, times in seconds.items()}
-    memory = {form: program.memory_analysis().temp_size_in_bytes / 2**20 for form, program in programs.items()}
+    memory = {form: mebibytes(program) for form, program in programs.items()}
     told = [f"{form} {1e3 * median[form]:.1f} ms, {memory[form]:.1f} MiB" for form in forms]
     faster = median["per example"] / median["ghost"]
     print(f"{name:7} {'; '.join(told)}; per example / ghost {faster:.2f}; relative difference {off:.0e}", flush=True)
+
+
+def mebibytes(program: Any) -> float:
+    """Temporary memory as XLA plans it."""
+    return program.memory_analysis().temp_size_in_bytes / 2**20
 
 
 def ghost(model: ModelFns, params: Any, batch: Batch, key: Array) -> Any:

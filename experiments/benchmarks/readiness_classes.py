@@ -72,10 +72,17 @@ class Summary(NamedTuple):
 def summary(rows: Sequence[Row]) -> Summary:
     """Over all of `rows`. Requests that were not fulfilled count with the steps they had, those that diverged have none."""
     mean = lambda *path: float(np.mean([methods.number(row, *path) for row in rows]))  # noqa: E731
-    before = (mean("before", name) for name in ("test_accuracy", "forget_accuracy", "forget_loss"))
     steps = [methods.spent(row, "steps") for row in rows]
     failed = sum(methods.end(row) != "reached" for row in rows)
-    return Summary(*before, mean("after", "test_retain_accuracy"), float(np.nanmedian(steps)), np.nanmax(steps), failed)
+    return Summary(
+        test=mean("before", "test_accuracy"),
+        forget=mean("before", "forget_accuracy"),
+        loss=mean("before", "forget_loss"),
+        kept=mean("after", "test_retain_accuracy"),
+        steps=float(np.nanmedian(steps)),
+        most_steps=float(np.nanmax(steps)),
+        failed=failed,
+    )
 
 
 def table(rows: list[Row], classes: Sequence[int]) -> str:

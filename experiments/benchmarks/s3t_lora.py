@@ -46,12 +46,17 @@ def main() -> None:
             scores = np.array([score(bench, way, seed) for seed in range(args.seeds)])
             found[way][setting] = scores
             print(f"{setting[0]:<13g}  {setting[1]:<6}  {way:<9}  {shown(scores[:, 0])}  {shown(scores[:, 1])}", flush=True)
-    chosen = {way: max(trials, key=lambda s, t=trials: float(t[s][:, 0].mean())) for way, trials in found.items()}
+    chosen = {way: best(trials) for way, trials in found.items()}
     ours, theirs = (found[way][chosen[way]] for way in WAYS)
     for at, split in enumerate(("validation", "test")):
         (mean, low, high, _), p = paired(100 * ours[:, at], 100 * theirs[:, at])
         apart = f"{split} {mean:+.1f} [{low:+.1f}, {high:+.1f}], p = {p:.2g}"
         print(f"S3T {chosen['S3T']} - full LoRA {chosen['full LoRA']}: {apart}")
+
+
+def best(trials: dict[Setting, np.ndarray]) -> Setting:
+    """The setting with the highest mean validation accuracy."""
+    return max(trials, key=lambda setting: float(trials[setting][:, 0].mean()))
 
 
 def make_bench(args: argparse.Namespace, folder: workdirs.Workdir, rate: float, epochs: int) -> context.Bench:
