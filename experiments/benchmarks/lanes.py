@@ -21,7 +21,9 @@ from experiments.benchmarks import smoke
 from experiments.core import environment, execution, fleet, sections
 from experiments.training import epochs, loop
 
-SIZES: dict[str, tuple[dict[str, Any], tuple[int, ...], int, int, int]] = {  # model -> options, image, examples, batch size, steps
+SIZES: dict[
+    str, tuple[dict[str, Any], tuple[int, ...], int, int, int]
+] = {  # model -> options, image, examples, batch size, steps
     "mlp": ({"widths": (128, 128)}, (8, 8, 1), 1024, 64, 100),
     "vit": ({"width": 32, "depth": 2}, (16, 16, 1), 512, 64, 4),
     "cnn": ({"widths": (32, 64)}, (28, 28, 1), 128, 64, 2),
