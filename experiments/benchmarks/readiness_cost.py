@@ -12,7 +12,6 @@ import argparse
 import os
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,11 +23,12 @@ import optax
 
 from experiments import models
 from experiments.benchmarks import smoke
-from experiments.comparison import setup, trainings
+from experiments.comparison import checks
+from experiments.comparison.rehearsals import rehearsal
 from experiments.configs import readiness as configs
-from experiments.core import environment, workdirs
-from experiments.data import datasets
-from experiments.training import cost, epochs, loop
+from experiments.core import environment, execution, workdirs
+from experiments.data import datasets, problem
+from experiments.training import cost, epochs, fleets, loop
 from readiness import MetaBatch, Terms, make_readiness, make_step
 from readiness.step import init_state
 from unlearn import ALGORITHMS, Request
@@ -176,29 +176,30 @@ def schedule(seconds: float) -> None:
     synthetic.train.batch_size, synthetic.seeds = 128, 3
     for name, given, dataset in (("digits", digits, datasets.load(digits.data)), ("28x28", synthetic, noise_set())):
         given.train.steps = max(1, len(dataset.train.id) // given.train.batch_size)
-        config = setup.resolved(given)
-        with tempfile.TemporaryDirectory() as folder:
-            here = setup.set_up(config, workdirs.Workdir(folder), dataset)
-        rehearsal = trainings.plan(here)[0]
-        ways = rehearsal.way._replace(rehearsing=None), rehearsal.way
+        config = checks.resolved(given)
+        model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+        devices = execution.make(config.parallel, convolutional=model.convolutional)
+        trainer = fleets.make(model, devices, dataset.train, config.train, workdirs.Workdir("."))
+        ready = rehearsal("default", config.readiness, trainer, problem.make(dataset, config.forget))
+        ways = trainer.way(), ready.way
         ones = np.ones(len(dataset.train.id))
         lanes = loop.make_lanes(np.arange(config.seeds), ones.astype(bool), ones)
         state = loop.init_lanes(ways[0], lanes)
         epochs = [
-            lambda fn=epochs.make(way, here.devices), pools=pools: fn(  # noqa: B008
+            lambda fn=epochs.make(way, trainer.devices), pools=pools: fn(  # noqa: B008
                 state,  # noqa: B023
                 lanes,  # noqa: B023
-                here.train,  # noqa: B023
+                trainer.data,  # noqa: B023
                 pools,
                 0,
                 config.train.steps,  # noqa: B023
             )
-            for way, pools in zip(ways, (None, rehearsal.pools), strict=True)
+            for way, pools in zip(ways, (None, ready.pools), strict=True)
         ]
         times = in_turn(epochs, seconds)
-        plain = cost.of_training(ways[0], here.train)
-        ready = cost.of_rehearsing(rehearsal.counted, here.train, rehearsal.pools, plain["step_flops"])
-        overhead, counted = times.ratio(1, 0) - 1, ready["train_flops"] / plain["train_flops"] - 1
+        plain = cost.of_training(ways[0], trainer.data)
+        spent = cost.of_rehearsing(ready.counted, trainer.data, ready.pools, plain["step_flops"])
+        overhead, counted = times.ratio(1, 0) - 1, spent["train_flops"] / plain["train_flops"] - 1
         print(
             f"{name:8s} {config.seeds} lanes, {config.train.steps} steps of {config.train.batch_size}:"
             f" {times.median(0):.1f} -> {times.median(1):.1f} ms, {beside(overhead, OVERHEAD_BOUND, '+.0%')},"

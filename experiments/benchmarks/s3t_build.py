@@ -95,7 +95,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lanes", type=int, default=building.lanes_for("vit", 75))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with torch, transformers and peft")
-    return smoke.parse(parser, model="digits", examples=8, batch_size=8, epochs=1, repeats=1)
+    return smoke.parse(parser, model="digits", planner="sisa", examples=8, batch_size=8, epochs=1, repeats=1)
 
 
 def made_up(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 
-from experiments.comparison import trainings
 from experiments.core.errors import UserError
 from experiments.core.keys import Hash, Purpose
 from experiments.judge import capacity
-from experiments.judge.capacity import Bench
+from experiments.judge.cases import Case
 from experiments.judge.ulira import halved
 from experiments.training import loop
 from unlearn.metrics import scores
@@ -16,7 +16,7 @@ from unlearn.metrics import scores
 STAGE = "memorisation"
 
 
-def memorisation(bench: Bench) -> np.ndarray:
+def memorisation(case: Case) -> np.ndarray:
     """Of each training example, [examples] float64 in [-1, 1]; from a fleet that judges nothing else, trained once.
 
     Raises:
@@ -24,23 +24,21 @@ def memorisation(bench: Bench) -> np.ndarray:
     """
 
     def compute() -> np.ndarray:
-        lanes = halves(bench)
-        way = trainings.plain_way(bench, bench.config.train.steps)
-        params = capacity.train(bench, way, lanes, STAGE).params
-        logits = capacity.predict(bench, params, bench.dataset.train.x)
-        return estimate(logits, bench.dataset.train.y, np.asarray(lanes.member))
+        train, lanes = case.problem.dataset.train, halves(case)
+        params = capacity.train(case, case.trainer.way(), lanes, STAGE).params
+        logits = capacity.predict(case, params, train.x)
+        return estimate(logits, train.y, np.asarray(lanes.member))
 
-    return np.array(bench.workdir.stage(STAGE, compute), np.float64)
+    return np.array(case.workdir.stage(STAGE, compute), np.float64)
 
 
-def halves(bench: Bench) -> loop.Lane:
+def halves(case: Case) -> loop.Lane:
     """Plain models, each example in a random half of them, by its id alone."""
-    config, ids = bench.config, bench.dataset.train.id
-    count = config.judge.memorisation_lanes
-    member = halved(ids, range(count), config.seed, Hash.MEMORISATION)
-    seeds = config.seed + np.arange(count)
+    ids, count = case.problem.dataset.train.id, case.judgement.memorisation_lanes
+    member = halved(ids, range(count), case.seed, Hash.MEMORISATION)
+    seeds = case.seed + np.arange(count)
     plain = loop.make_lanes(seeds, member[0], np.ones(len(ids)), purpose=Purpose.MEMORISATION)
-    return plain._replace(member=member)
+    return plain._replace(member=jnp.asarray(member))
 
 
 def estimate(logits: np.ndarray, labels: np.ndarray, member: np.ndarray) -> np.ndarray:

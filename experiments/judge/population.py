@@ -14,11 +14,11 @@ import numpy as np
 from experiments import models
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Estimate
-from experiments.data import datasets
+from experiments.data.sets import subsample
 from experiments.judge import capacity, metrics
-from experiments.judge.fleets import Case
+from experiments.judge.cases import Case
 from experiments.judge.metrics import Kept, Labels, given, or_why, over_lanes
-from experiments.scoring import evaluation, requests
+from experiments.scoring import evaluation
 from unlearn.metrics import membership, zrf
 from unlearn.metrics.cka import linear_cka
 
@@ -28,18 +28,17 @@ TEACHERS = 8  # untrained models that ZRF compares with
 
 def features(case: Case, params: Any) -> np.ndarray:
     """What each lane's last layer is given, [lanes, EXAMPLES at most, width], on examples of the forget set."""
-    bench = case.bench
-    seen = requests.subsample(datasets.batch(bench.dataset.train, bench.forget), EXAMPLES, Hash.FEATURES)
-    of = evaluation.make_predict(models.as_features(bench.model), bench.devices)
-    return capacity.over(bench, lambda lanes: of(lanes, seen["x"]), params)
+    seen = subsample(case.problem.asked, EXAMPLES, Hash.FEATURES)
+    of = evaluation.make_predict(models.as_features(case.trainer.model), case.scorer.devices)
+    return capacity.over(case, lambda lanes: of(lanes, seen["x"]), params)
 
 
 def untrained(case: Case) -> np.ndarray:
     """Logits of models that know nothing on the forget set, [TEACHERS, examples, classes], kept beside the others'."""
-    bench, file = case.bench, case.bench.workdir.path / "logits" / f"{case.name}-untrained.npz"
+    problem, file = case.problem, case.workdir.path / "logits" / f"{case.name}-untrained.npz"
     if not file.exists():
-        params = jax.device_get(capacity.untrained(bench, bench.config.seed + np.arange(TEACHERS), Purpose.UNTRAINED))
-        metrics.keep(file, {"forget": capacity.predict(bench, params, bench.dataset.train.x[bench.forget])})
+        params = jax.device_get(capacity.untrained(case, range(case.seed, case.seed + TEACHERS), Purpose.UNTRAINED))
+        metrics.keep(file, {"forget": capacity.predict(case, params, problem.dataset.train.x[problem.forget])})
     return metrics.read(file)["forget"]
 
 

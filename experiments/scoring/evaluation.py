@@ -59,13 +59,14 @@ def score(predict: Callable, params: Any, sets: Sets) -> list[dict[str, float]]:
     measured = {name: measure(predict, params, getattr(sets, name)) for name in ("forget", "retain", "test", "validation")}
     for part, whole in PARTS.items():
         rows = np.isin(getattr(sets, whole)["id"], getattr(sets, part)["id"])
-        measured[part] = tuple(values[:, rows] for values in measured[whole])
+        right, losses = measured[whole]
+        measured[part] = right[:, rows], losses[:, rows]
     seen = {}
     for name, (right, losses) in measured.items():
         seen[f"{name}_accuracy"], seen[f"{name}_loss"] = right.mean(axis=1), losses.mean(axis=1)
     forget, others = measured["forget"][1], measured["others"][1]
     seen["forget_confidence"] = np.exp(-forget).mean(axis=1)
-    finite = np.isfinite(list(seen.values())).all(axis=0)
+    finite: np.ndarray = np.all(np.isfinite(list(seen.values())), axis=0)
     attacks = [loss_attack(forget[i], others[i]) if ok else (np.nan, np.nan) for i, ok in enumerate(finite)]
     seen["mia_auc"], seen["mia_balanced_accuracy"] = np.array(attacks).T
     return [{name: float(v[i]) if ok else float("nan") for name, v in seen.items()} for i, ok in enumerate(finite)]

@@ -85,15 +85,13 @@ def test_what_cannot_be_said_has_no_value_and_a_reason():
 
 def test_untrained_models_are_kept_and_drawn_under_their_own_keys(tmp_path, monkeypatch):
     drawn = []
-    bench = types.SimpleNamespace(
-        config=types.SimpleNamespace(seed=5),
-        workdir=types.SimpleNamespace(path=tmp_path),
+    problem = types.SimpleNamespace(
         dataset=types.SimpleNamespace(train=types.SimpleNamespace(x=np.arange(6.0)[:, None])),
         forget=np.array([1, 4]),
     )
     monkeypatch.setattr(population.capacity, "untrained", lambda _, seeds, stream: drawn.append((list(seeds), stream)))
     monkeypatch.setattr(population.capacity, "predict", lambda _, params, x: x[None] * np.ones((8, 1, 3)))
-    case = types.SimpleNamespace(name="some", bench=bench)
+    case = types.SimpleNamespace(name="some", seed=5, problem=problem, workdir=types.SimpleNamespace(path=tmp_path))
     for _ in range(2):
         np.testing.assert_array_equal(population.untrained(case)[0, :, 0], [1, 4])
     assert drawn == [(list(range(5, 13)), Purpose.UNTRAINED)]

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from s3t.plans.partition import Places
 from s3t.plans.planners import lattice
 from s3t.plans.structure import served
 from s3t.training import arrangement, caching, stages
@@ -278,7 +279,7 @@ def test_shapes_follow_from_the_sizes():
 
 @pytest.mark.parametrize("bad", [[-1, 1], [1, 2**32], [0.5, 1.5], ["a", "b"], [3, 3]])
 def test_ids_that_cannot_be_keys_are_refused(bad):
-    places = stages.Places(np.zeros(2, np.int32), np.zeros(2, np.int32))
+    places = Places(np.zeros(2, np.int32), np.zeros(2, np.int32))
     with pytest.raises(ValueError, match="ids must be"):
         arrangement.arrange(np.zeros((2, 1)), np.zeros(2), np.array(bad), places, 1, 1, 2)
 
