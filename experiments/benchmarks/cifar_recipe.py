@@ -90,7 +90,8 @@ def trained(name: str, dataset: datasets.Dataset, steps: int, seed: int) -> tupl
 
 def accuracy(model: Any, params: Any, split: datasets.Split, devices: execution.Execution) -> float:
     """Of the one lane."""
-    return float(np.mean(correct(evaluation.make_predict(model, devices)(params, split.x)[0], split.y)))
+    logits = jnp.asarray(evaluation.make_predict(model, devices)(params, split.x)[0])
+    return float(jnp.mean(correct(logits, jnp.asarray(split.y))))
 
 
 def told(run: tuple[float, ...]) -> str:

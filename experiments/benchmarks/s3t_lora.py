@@ -83,11 +83,6 @@ def score(held: Data, builder: Builder, way: str, seed: int) -> tuple[float, flo
     return scores["validation_accuracy"], scores["test_accuracy"]
 
 
-def best(trials: dict[Setting, np.ndarray]) -> Setting:
-    """The setting with the highest accuracy on validation data."""
-    return max(trials, key=lambda setting: float(trials[setting][:, 0].mean()))
-
-
 def shown(accuracies: np.ndarray) -> str:
     """Mean and half of the 95% t-interval, in %."""
     found = t_interval(100 * accuracies)
