@@ -16,12 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import models
+from experiments.benchmarks import smoke
 from experiments.comparison import checks
 from experiments.configs import readiness as configs
 from experiments.core import environment, execution, fleet, workdirs
 from experiments.core.errors import UserError
 from experiments.data import datasets
 from experiments.scoring import evaluation
+from experiments.scoring.statistics import make_statistics
 from experiments.training import epochs, fleets, loop
 
 HELD_OUT = 0.1
@@ -35,12 +37,14 @@ def main() -> None:
     parser.add_argument("--single", type=int, default=3, help="single runs behind the mean")
     parser.add_argument("--at_once", type=int, default=256, help="lanes of one program")
     parser.add_argument("--whole", action="store_true", help="also without a CPU's parts, see `experiments.core.fleet`")
+    parser.add_argument("--steps", type=int, default=0, help="of a training; 0: as the experiment says")
     parser.add_argument("--data_dir", default="")
-    args = parser.parse_args()
+    args = smoke.parse(parser, oracles=2, single=1, steps=40)
     if min(args.oracles, args.single, args.at_once) < 1:
         parser.error("--oracles, --single and --at_once are 1 or more")
     config = configs.get_config(args.experiment)
     config.data.data_dir = args.data_dir
+    config.train.steps = args.steps or config.train.steps
     try:
         made = checks.resolved(config)
         dataset = datasets.load(made.data)
@@ -93,8 +97,8 @@ def seconds(trainer: fleets.Trainer, lanes: loop.Lane) -> tuple[float, object]:
 
 def accuracies(trainer: fleets.Trainer, params: object, test: datasets.Split) -> np.ndarray:
     """[lanes] test accuracy."""
-    predict = evaluation.make_predict(models.as_model(trainer.model), trainer.devices)
-    return np.asarray(evaluation.measure(predict, params, datasets.batch(test))[0]).mean(axis=1)
+    statistics = make_statistics(models.as_model(trainer.model), trainer.devices)
+    return evaluation.measure(statistics, params, datasets.batch(test))[0].mean(axis=1)
 
 
 if __name__ == "__main__":

@@ -188,22 +188,23 @@ def as_backbone(module: VisionTransformer) -> Backbone:
     attention = [(f"{ATTENTION}/{name}", width, width) for name in ("query", "key", "value", "out")]
     mlp = [(f"{MLP}/Dense_0", width, mlp_dim), (f"{MLP}/Dense_1", mlp_dim, width)]
 
-    def part(params: Tree, method: str, *args: Any) -> Any:
-        return module.apply({"params": params}, *args, method=method)
-
     def embed(frozen: Tree, x: jax.Array, keys: jax.Array | None) -> jax.Array:
-        return part(frozen, "embed", x)
+        return _apply(module, frozen, x, method="embed")
 
     def block(frozen: Tree, i: int, h: jax.Array, adapters: Adapters) -> jax.Array:
-        return part(frozen, "block", h, i, adapters)
+        return _apply(module, frozen, h, i, adapters, method="block")
 
     def head(frozen: Tree, head_params: Tree, h: jax.Array) -> jax.Array:
-        return part({**frozen, "head": head_params}, "logits", h)
+        return _apply(module, {**frozen, "head": head_params}, h, method="logits")
 
     def init_head(key: jax.Array) -> Tree:
         return nn.Dense(module.classes).init(key, jnp.zeros((1, width)))["params"]
 
     return Backbone(embed, block, head, init_head, ((*attention, *mlp),) * module.depth)
+
+
+def _apply(module: VisionTransformer, params: Tree, *inputs: Any, method: str) -> Any:
+    return module.apply({"params": params}, *inputs, method=method)
 
 
 def init(module: VisionTransformer, key: jax.Array, x: Any) -> Tree:

@@ -162,9 +162,7 @@ def test_a_table_is_judged_with_a_model_and_an_algorithm_of_a_users_own(mine):
         {"some": {"setting": "random", "fraction": 0.2}, "close": {"setting": "near_duplicates", "fraction": 0.05}}
     )
     rows = judge_run.run(config, str(mine / "judged"), "test").rows
-    assert {(row.setting, row.unlearner) for row in rows} == {
-        (s, u) for s in ("some", "close") for u in ("none", "halve")
-    }
+    assert {(row.setting, row.unlearner) for row in rows} == {(s, u) for s in ("some", "close") for u in ("none", "halve")}
     with pytest.raises(WorkdirError, match="a judgement keeps logits"):
         experiments.load(mine / "judged").model("vanilla")
 
