@@ -101,6 +101,35 @@ class Exact(Section):
         data = seen.model_copy(update=folders | {"scale": self.scale})
         return self.model_copy(update={"pretrain": self.pretrain.model_copy(update={"data": data})})
 
+    def hyper(self) -> dict[str, Any]:
+        """What the factory calls hyper-parameters: all that decides the bytes of nodes."""
+        return {
+            "dataset": self.data.name,
+            "classes": list(self.classes),
+            "train_size": self.data.train_size,
+            "validation_fraction": self.data.validation_fraction,
+            "range": self.scale.range,
+            "mean": list(self.scale.mean),
+            "std": list(self.scale.std),
+            "model": self.model,
+            "rank": self.lora.rank,
+            "alpha": self.lora.alpha,
+            "rank_stabilised": self.lora.rank_stabilised,
+            "targets": list(self.lora.targets),
+            **self.train.model_dump(),
+        }
+
+    def arguments(self) -> dict[str, Any]:
+        """What the factory is called with beside them."""
+        return {
+            "data_dir": self.data.data_dir,
+            "cache_dir": self.data.cache_dir,
+            "checkpoint": self.checkpoint,
+            "most_lanes": self.lanes,
+            "lane_bytes": self.lane_bytes,
+            "cache_bytes": self.cache_bytes,
+        }
+
 
 class Study(Section):
     """Plans under streams of deletions."""

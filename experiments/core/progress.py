@@ -50,6 +50,16 @@ def shown(stream: TextIO) -> Iterator[None]:
         _stream.reset(token)
 
 
+@contextmanager
+def part(total: float, description: str) -> Iterator[None]:
+    """A run that may be part of another: within one that is open its stages are that one's, else it opens its own."""
+    if _open.get() is not None:
+        yield
+        return
+    with Progress(total, description):
+        yield
+
+
 def stage(name: str, work: float = 0.0) -> None:
     """Begin a stage of the open run; the one before has ended."""
     if (run := _open.get()) is not None:

@@ -1,4 +1,4 @@
-"""Nodes of a study on disk, one file each, so that a study that was killed trains no node twice."""
+"""A study on disk: a file for each node while it trains, so that none is trained twice after a kill; then their logits."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from s3t.training.source import from_tensors, to_tensors
 from s3t.training.stages import Job, Trained
 
 SECONDS = "seconds"
+
+Logits = dict[Job, np.ndarray]  # (shard, node) -> [examples, classes]
 
 
 def keep(folder: Path, job: Job, trained: Trained, seconds: float) -> None:
@@ -44,6 +46,24 @@ def read(folder: Path, setup: Setup) -> tuple[dict[Job, Trained], dict[Job, floa
 def drop(folder: Path) -> None:
     """Remove what was kept: once its logits are there nobody needs a node that saw what may be deleted."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_logits(file: Path, logits: Logits) -> None:
+    """Write the logits of nodes, whole or not at all."""
+    write_arrays(file, {name(job): of_node for job, of_node in logits.items()})
+
+
+def read_logits(file: Path) -> Logits:
+    """What `write_logits` wrote.
+
+    Raises:
+      WorkdirError: the file is damaged.
+    """
+    arrays = read_arrays(file, AGAIN)
+    try:
+        return {parse(label): of_node for label, of_node in arrays.items()}
+    except ValueError as error:  # arrays of something else
+        raise unreadable(file, error, AGAIN) from error
 
 
 def name(job: Job) -> str:

@@ -6,7 +6,6 @@ stream is a path of bit masks and an ensemble's accuracy a look-up: thousands of
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -59,14 +58,15 @@ def _nearest(name: str, slices: int, target: float) -> Plan:
     if name not in SIZED:
         return make(slices, max(target, structure.node_flops((0,), slices)), None)
     best = make(slices, 1, None)
-    for budget in itertools.count(2):
+    budget = 2
+    while True:
         try:
             larger = make(slices, budget, None)
         except ValueError:  # there are no more sequences than that
             return best
         if abs(structure.flops(larger) - target) > abs(structure.flops(best) - target):
             return best
-        best = larger
+        best, budget = larger, budget + 1
 
 
 def union(some: Sequence[Plan]) -> Plan:

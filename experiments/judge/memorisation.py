@@ -5,19 +5,18 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.comparison import trainings
 from experiments.core.errors import UserError
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.judge import capacity
-from experiments.judge.capacity import Bench
+from experiments.judge.cases import Case
 from experiments.judge.ulira import halved
 from experiments.training import loop
 
 STAGE = "memorisation"
 
 
-def memorisation(bench: Bench) -> np.ndarray:
+def memorisation(case: Case) -> np.ndarray:
     """Of each training example, [examples] float64 in [-1, 1]; from a fleet that judges nothing else, trained once.
 
     Raises:
@@ -25,21 +24,19 @@ def memorisation(bench: Bench) -> np.ndarray:
     """
 
     def compute() -> np.ndarray:
-        lanes = halves(bench)
-        way = trainings.plain_way(bench, bench.config.train.steps)
-        params = capacity.train(bench, way, lanes, STAGE).params
-        found = capacity.statistics(bench, params, datasets.batch(bench.dataset.train))
+        lanes = halves(case)
+        params = capacity.train(case, case.trainer.way(), lanes, STAGE).params
+        found = capacity.statistics(case, params, datasets.batch(case.problem.dataset.train))
         return estimate(found.loss, np.asarray(lanes.member))
 
-    return np.array(bench.workdir.stage(STAGE, compute), np.float64)
+    return np.array(case.workdir.stage(STAGE, compute), np.float64)
 
 
-def halves(bench: Bench) -> loop.Lane:
+def halves(case: Case) -> loop.Lane:
     """Plain models, each example in a random half of them, by its id alone."""
-    config, ids = bench.config, bench.dataset.train.id
-    count = config.judge.memorisation_lanes
-    member = halved(ids, range(count), config.seed, Hash.MEMORISATION)
-    seeds = config.seed + np.arange(count)
+    ids, count = case.problem.dataset.train.id, case.judgement.memorisation_lanes
+    member = halved(ids, range(count), case.seed, Hash.MEMORISATION)
+    seeds = case.seed + np.arange(count)
     plain = loop.make_lanes(seeds, member[0], np.ones(len(ids)), purpose=Purpose.MEMORISATION)
     return plain._replace(member=jnp.asarray(member))
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import models
 from experiments.core.files import Arrays, unreadable
 from experiments.core.workdirs import AGAIN
 from experiments.judge import metrics, population
-from experiments.judge.fleets import Case
+from experiments.judge.cases import Case
 from experiments.scoring import evaluation
 from experiments.scoring.statistics import of_logits
 from unlearn.base import Batch
@@ -38,7 +37,7 @@ def convert(case: Case, old: Path, new: Path, points: Mapping[str, Batch]) -> No
         labels = {kind: batch["y"] for kind, batch in points.items()}
         statistics = {kind: of_logits(logits[kind], labels.get(kind, labels["pool"])) for kind in (*labels, "shadows")}
         features = logits["features"]
-        forgotten = np.isin(case.pool, case.bench.forget)
+        forgotten = np.isin(case.pool, case.problem.forget)
         divergence = _divergence(case, logits["pool"][: len(features), forgotten])
     except (ValueError, KeyError) as error:
         raise unreadable(old, error, AGAIN) from error
@@ -48,9 +47,8 @@ def convert(case: Case, old: Path, new: Path, points: Mapping[str, Batch]) -> No
 
 def _divergence(case: Case, logits: np.ndarray) -> np.ndarray:
     """[lanes, forget examples] from untrained models, NaN where a logit is not finite."""
-    bench = case.bench
-    predict = evaluation.make_predict(models.as_model(bench.model), bench.devices)
-    teachers = predict(population.teachers(bench), bench.dataset.train.x[bench.forget])
+    predict = evaluation.make_predict(case.scorer.model, case.scorer.devices)
+    teachers = predict(population.teachers(case), case.problem.dataset.train.x[case.problem.forget])
     finite = np.isfinite(logits).all(axis=-1)
     divergence = js_divergence(np.where(finite[..., None], logits, 0.0)[:, None], teachers[None]).mean(axis=1)
     return np.where(finite, divergence, np.nan)

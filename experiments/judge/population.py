@@ -15,11 +15,11 @@ from experiments import models
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Estimate
 from experiments.data import datasets
+from experiments.data.sets import subsample
 from experiments.judge import capacity
-from experiments.judge.capacity import Bench
-from experiments.judge.fleets import Case
+from experiments.judge.cases import Case
 from experiments.judge.metrics import Kept, Masks, given, or_why, over_lanes, wide
-from experiments.scoring import evaluation, requests
+from experiments.scoring import evaluation
 from experiments.scoring.statistics import Statistics, make_divergence
 from unlearn.base import Batch
 from unlearn.metrics import membership, zrf
@@ -31,26 +31,25 @@ TEACHERS = 8  # untrained models that ZRF compares with
 
 def features(case: Case, params: Any) -> np.ndarray:
     """What each lane's last layer is given, [lanes, EXAMPLES at most, width], on examples of the forget set."""
-    bench = case.bench
-    seen = requests.subsample(_forget(case), EXAMPLES, Hash.FEATURES)
-    of = evaluation.make_predict(models.as_features(bench.model), bench.devices)
-    return capacity.over(bench, lambda lanes: of(lanes, seen["x"]), params)
+    seen = subsample(_forget(case), EXAMPLES, Hash.FEATURES)
+    of = evaluation.make_predict(models.as_features(case.trainer.model), case.scorer.devices)
+    return capacity.over(case, lambda lanes: of(lanes, seen["x"]), params)
 
 
-def teachers(bench: Bench) -> Any:
+def teachers(case: Case) -> Any:
     """Parameters of TEACHERS models that know nothing."""
-    return capacity.untrained(bench, range(bench.config.seed, bench.config.seed + TEACHERS), Purpose.UNTRAINED)
+    return capacity.untrained(case, range(case.seed, case.seed + TEACHERS), Purpose.UNTRAINED)
 
 
 def divergence(case: Case, params: Any) -> np.ndarray:
     """How far each lane's answers on the forget set are from those of models that know nothing, [lanes, examples] bits."""
-    bench = case.bench
-    of, x, unknowing = make_divergence(models.as_model(bench.model), bench.devices), _forget(case)["x"], teachers(bench)
-    return capacity.over(bench, lambda lanes: of(lanes, unknowing, x), params)
+    of, x = make_divergence(case.scorer.model, case.scorer.devices), _forget(case)["x"]
+    unknowing = teachers(case)
+    return capacity.over(case, lambda lanes: of(lanes, unknowing, x), params)
 
 
 def _forget(case: Case) -> Batch:
-    return datasets.batch(case.bench.dataset.train, case.bench.forget)
+    return datasets.batch(case.problem.dataset.train, case.problem.forget)
 
 
 def heard(kept: Kept, oracle: Kept | None, masks: Masks) -> dict[str, Any]:

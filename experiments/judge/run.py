@@ -14,19 +14,23 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments.comparison import checks, judging
-from experiments.comparison.setup import set_up
-from experiments.configs.judge import ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates
-from experiments.core import environment, execution, fleet, progress, workdirs
+from experiments import models
+from experiments.comparison import checks
+from experiments.configs.judge import ClassSet, Cluster, ForgetSet, Judge, MemorisedSet, NearDuplicates
+from experiments.core import environment, execution, fleet, keys, progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Row, Run, revived
-from experiments.data import datasets, forget_sets
+from experiments.data import datasets, forget_sets, problem
+from experiments.data.sets import subsample
 from experiments.judge import calibration, capacity, fleets, memorisation, metrics, old_logits, population, rows, work
-from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Case, Fleets, Setting
-from experiments.scoring import evaluation, requests
+from experiments.judge.cases import Case, pool_of
+from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Fleets, Setting
+from experiments.scoring.relearning import relearn
+from experiments.scoring.scorer import Scorer
 from experiments.scoring.statistics import Statistics
+from experiments.training import fleets as training_fleets
 from unlearn.base import Batch
 from unlearn.metrics.membership import FOLDS
 
@@ -65,7 +69,7 @@ def make_cases(config: Judge, folder: workdirs.Workdir, dataset: datasets.Datase
     for name in config.judge.sets:
         case = make_case(config, name, folder, dataset)
         if cases:
-            case = case._replace(bench=case.bench._replace(train=cases[0].bench.train))
+            case = _sharing(case, cases[0])
         cases.append(case)
     return cases
 
@@ -78,26 +82,65 @@ def make_case(
     Args:
       scores: [examples] memorisation, if tiers are to be what they are called.
     """
-    compared, wanted, train = config.of_set(name).resolved(), config.judge.sets[name], dataset.train
-    checks.check_options(compared)
-    seed, chosen = config.forget.seed, None
+    compared = config.of_set(name).resolved()
+    variants = {variant: compared.variant(variant).readiness for variant in ("", *compared.variants)}
+    checks.check_options(compared.request, variants)
+    chosen = _chosen(config.judge.sets[name], name, dataset.train, config.forget.seed, scores)
+    datasets.check_splits(dataset, config.train.batch_size)
+    asked = problem.make(
+        dataset,
+        compared.forget,
+        dataset.train.id[chosen.forget] if chosen else None,
+        score_examples=config.data.score_examples,
+    )
+    model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+    checks.check_problem(asked, compared.request, compared.readiness.noise)
+    # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
+    devices = execution.one_device(convolutional=model.convolutional)
+    trainer = training_fleets.make(
+        model, devices, dataset.train, config.train, folder, save_every=config.checkpoint_seconds
+    )
+    case = Case(
+        name,
+        asked,
+        chosen.pool if chosen else pool_of(asked),
+        trainer,
+        Scorer(models.as_model(model), devices, asked.sets),
+        config.trainings,
+        range(config.seed, config.seed + config.seeds),
+        compared.readiness,
+        config.reweight,
+        config.dpsgd,
+        config.request,
+        config.relearn,
+        config.judge,
+    )
+    left = len(dataset.train.id) - len(case.pool)
+    if left < config.judge.retain:
+        raise UserError(f"judge.retain is {config.judge.retain}, but set {name!r} leaves {left}: set --config.judge.retain")
+    return case
+
+
+def _chosen(
+    wanted: ForgetSet, name: str, train: datasets.Split, seed: int, scores: np.ndarray | None
+) -> forget_sets.Chosen | None:
+    """Who is forgotten, if what the comparison forgets is not what is wanted."""
     if not isinstance(wanted, ClassSet):
         _enough(name, round(wanted.fraction * len(train.id)))
     if isinstance(wanted, MemorisedSet):
         known = np.zeros(len(train.id)) if scores is None else scores
-        chosen = forget_sets.memorised(train.id, known, wanted.tier, wanted.fraction, seed)
-    elif isinstance(wanted, NearDuplicates | Cluster):
+        return forget_sets.memorised(train.id, known, wanted.tier, wanted.fraction, seed)
+    if isinstance(wanted, NearDuplicates | Cluster):
         find = {"near_duplicates": forget_sets.near_duplicates, "cluster": forget_sets.cluster}[wanted.setting]
         chosen = find(train.id, train.x, wanted.fraction, seed)
         _enough(name, len(chosen.forget))
-    bench = set_up(compared, folder, dataset, train.id[chosen.forget] if chosen else None)
-    # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
-    bench = bench._replace(devices=execution.one_device(convolutional=bench.devices.convolutional))
-    case = fleets.make_case(name, bench, chosen.pool if chosen else None)
-    left = len(train.id) - len(case.pool)
-    if left < config.judge.retain:
-        raise UserError(f"judge.retain is {config.judge.retain}, but set {name!r} leaves {left}: set --config.judge.retain")
-    return case
+        return chosen
+    return None
+
+
+def _sharing(case: Case, other: Case) -> Case:
+    """The case on another's copy of the data."""
+    return case._replace(trainer=case.trainer._replace(data=other.trainer.data))
 
 
 def _enough(name: str, size: int) -> None:
@@ -107,12 +150,10 @@ def _enough(name: str, size: int) -> None:
 
 def _settled(config: Judge, case: Case) -> Case:
     """The case itself, or, of a tier, with the scores that it waited for; those are estimated once for all."""
-    bench = case.bench
     if not isinstance(config.judge.sets[case.name], MemorisedSet):
         return case
-    known = memorisation.memorisation(bench)
-    found = make_case(config, case.name, bench.workdir, bench.dataset, known)
-    return found._replace(bench=found.bench._replace(train=bench.train))
+    known = memorisation.memorisation(case)
+    return _sharing(make_case(config, case.name, case.workdir, case.problem.dataset, known), case)
 
 
 def judge_all(cases: list[Case]) -> list[Row]:
@@ -128,9 +169,8 @@ def judge_all(cases: list[Case]) -> list[Row]:
 
 def entries(case: Case) -> list[tuple[str, str]]:
     """(training, unlearner) of each row: both oracles, and every way with no algorithm and with each."""
-    config = case.bench.config
-    every = ("none", *config.request.unlearners)
-    return [(name, one) for name in config.trainings for one in (("none",) if name in ORACLES else every)]
+    every = ("none", *case.request.unlearners)
+    return [(name, one) for name in case.trainings for one in (("none",) if name in ORACLES else every)]
 
 
 def judge(case: Case) -> list[Row]:
@@ -151,7 +191,7 @@ def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[s
     The same trials for every way and algorithm, on models that nothing is reported of, against oracles of their own. The
     gap is the mean of |accuracy - oracles'| on forget data and on validation data that stay; None if models diverged.
     """
-    bench, tuning = case.bench, case.bench.config.judge.tuning
+    tuning = case.judgement.tuning
 
     def trials() -> list[dict[str, Any]]:
         oracle, found = np.array(aim(case, trained)), []
@@ -167,8 +207,8 @@ def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[s
 
     stage = f"trials-{case.name}-{name}-{unlearner}"
     work.begin(case, stage, f"tune {name}, {unlearner}", work.trials(case, name))
-    kept = bench.workdir.stage(stage, trials)
-    bench.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept)
+    kept = case.workdir.stage(stage, trials)
+    case.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept)
     return kept
 
 
@@ -179,7 +219,7 @@ def aim(case: Case, trained: Fleets) -> list[float]:
     Raises:
       UserError: an oracle diverged; one line that says what to do.
     """
-    found = case.bench.workdir.stage(f"aim-{case.name}", lambda: _accuracies(case, trained.params["oracle", TUNING]))
+    found = case.workdir.stage(f"aim-{case.name}", lambda: _accuracies(case, trained.params["oracle", TUNING]))
     if None in found:
         raise UserError(
             f"oracles of set {case.name!r} have logits that are not finite, so that no request has an aim: lower "
@@ -189,9 +229,8 @@ def aim(case: Case, trained: Fleets) -> list[float]:
 
 
 def _accuracies(case: Case, params: Any) -> list[float]:
-    sets, statistics = case.bench.sets, judging.make_statistics(case.bench)
-    batches = sets.forget, sets.validation_retain
-    return [float(evaluation.measure(statistics, params, batch)[0].mean()) for batch in batches]
+    sets, measure = case.scorer.sets, case.scorer.measure
+    return [float(measure(params, batch)[0].mean()) for batch in (sets.forget, sets.validation_retain)]
 
 
 def chosen(trials: list[dict[str, Any]]) -> Setting:
@@ -202,9 +241,8 @@ def chosen(trials: list[dict[str, Any]]) -> Setting:
 
 def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting: Setting | None) -> dict[str, Any]:
     """Carry out the request on all repeats and shadows, keep their statistics, and score what parameters alone can tell."""
-    bench = case.bench
     stage, file = f"carried-{case.name}-{name}-{unlearner}", _file(case, name, unlearner)
-    old_logits.convert(case, bench.workdir.path / "logits" / file.name, file, points_of(case))
+    old_logits.convert(case, case.workdir.path / "logits" / file.name, file, points_of(case))
 
     def compute() -> dict[str, Any]:
         ended, seconds, updates = {role: trained.params[name, role] for role in (REPEATS, SHADOWS)}, 0.0, 0.0
@@ -216,49 +254,50 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
                 ended[role], seconds = after.params, seconds + stopwatch()
                 progress.advance(work.updates(case, name, role, setting.steps))
                 updates = float(after.updates.mean()) if role == REPEATS else updates
-        few = slice(0, bench.config.seeds)
+        few = slice(0, len(case.seeds))
         before, after = (fleet.lane(params, few) for params in (trained.params[name, REPEATS], ended[REPEATS]))
+        raw = keys.raw(case.seeds, Purpose.RELEARNING)
         witnesses = {"features": population.features(case, after), "divergence": population.divergence(case, after)}
         metrics.keep(file, metrics.flat(_statistics(case, ended)) | witnesses)
         return {
-            "before": judging.score(bench, before),
-            "after": judging.score(bench, after),
-            "relearning": judging.relearn(bench, after, Purpose.RELEARNING),
+            "before": case.scorer.score(before),
+            "after": case.scorer.score(after),
+            "relearning": relearn(case.scorer, case.relearn, case.problem, after, raw),
             "setting": setting._asdict() if setting else None,
             "updates": updates,
             "seconds": seconds / (2 * fleets.count(case, name, REPEATS)),
         }
 
     work.begin(case, stage, f"requests of {name}, {unlearner}", work.carrying(case, name, unlearner))
-    return bench.workdir.stage(stage, compute, beside=file)
+    return case.workdir.stage(stage, compute, beside=file)
 
 
 def _file(case: Case, name: str, unlearner: str) -> Path:
-    return case.bench.workdir.path / "statistics" / f"{case.name}-{name}-{unlearner}.npz"
+    return case.workdir.path / "statistics" / f"{case.name}-{name}-{unlearner}.npz"
 
 
 def _statistics(case: Case, ended: dict[str, Any]) -> dict[str, Statistics]:
     """Of the repeats on every kind of example, and of the shadows on the pool."""
-    bench, points = case.bench, points_of(case)
-    found = {kind: capacity.statistics(bench, ended[REPEATS], batch) for kind, batch in points.items()}
-    return found | {"shadows": capacity.statistics(bench, ended[SHADOWS], points["pool"])}
+    points = points_of(case)
+    found = {kind: capacity.statistics(case, ended[REPEATS], batch) for kind, batch in points.items()}
+    return found | {"shadows": capacity.statistics(case, ended[SHADOWS], points["pool"])}
 
 
 def points_of(case: Case) -> dict[str, Batch]:
     """The examples that statistics are kept of, by kind."""
-    bench, train = case.bench, case.bench.dataset.train
+    sets, train = case.scorer.sets, case.problem.dataset.train
     outside = np.setdiff1d(np.arange(len(train.id)), case.pool)
     return {
         "pool": datasets.batch(train, case.pool),
-        "retain": requests.subsample(datasets.batch(train, outside), bench.config.judge.retain, Hash.JUDGE),
-        "validation": bench.sets.validation,
-        "test": bench.sets.test,
+        "retain": subsample(datasets.batch(train, outside), case.judgement.retain, Hash.JUDGE),
+        "validation": sets.validation,
+        "test": sets.test,
     }
 
 
 def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
     """Every metric that kept statistics give."""
-    config = case.bench.config
+    section = case.judgement
 
     def compute() -> dict[str, Any]:
         reference = fleets.reference(name)
@@ -266,14 +305,14 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
         kept = _read(case, name, unlearner)
         found = metrics.judged(kept, oracle, _masks(case))
         found |= population.heard(kept, oracle, _masks(case))
-        fewer = PRIVATE in config.trainings and config.judge.private_lanes < config.judge.lanes
+        fewer = PRIVATE in case.trainings and section.private_lanes < section.lanes
         if name == ORACLES[1] and fewer:  # the floor of a way that has not as many models
-            found["fewer"] = metrics.distances(kept, oracle, _masks(case), config.judge.private_lanes)
+            found["fewer"] = metrics.distances(kept, oracle, _masks(case), section.private_lanes)
         return found
 
     stage = f"judged-{case.name}-{name}-{unlearner}"
     work.begin(case, stage, f"metrics of {name}, {unlearner}", work.metrics(case, name))
-    return revived(case.bench.workdir.stage(stage, compute))
+    return revived(case.workdir.stage(stage, compute))
 
 
 def _read(case: Case, name: str, unlearner: str) -> metrics.Kept:
@@ -281,8 +320,9 @@ def _read(case: Case, name: str, unlearner: str) -> metrics.Kept:
 
 
 def _masks(case: Case) -> metrics.Masks:
-    others = np.isin(case.bench.sets.test["id"], case.bench.sets.others["id"])
-    return metrics.Masks(forgotten=np.isin(case.pool, case.bench.forget), others=others)
+    sets = case.scorer.sets
+    others = np.isin(sets.test["id"], sets.others["id"])
+    return metrics.Masks(forgotten=np.isin(case.pool, case.problem.forget), others=others)
 
 
 def calibrated(cases: list[Case]) -> dict[str, Any]:
@@ -295,14 +335,14 @@ def calibrated(cases: list[Case]) -> dict[str, Any]:
             groups[case.name] = calibration.Group(held_out, oracle, _masks(case))
         return calibration.calibrated(groups)
 
-    return revived(cases[0].bench.workdir.stage("calibration", compute))
+    return revived(cases[0].workdir.stage("calibration", compute))
 
 
 def _cost(case: Case, trained: Fleets, name: str, unlearner: str, found: dict[str, Any]) -> dict[str, Any]:
     """FLOPs, seconds and bytes of one model's training and of its request, looking whether it may rest included."""
     flops = 0.0
     if found["setting"]:
-        looking = capacity.prediction_cost(case.bench)["flops"] * len(case.pool)
-        flops = (capacity.update_cost(case.bench, unlearner)["flops"] + looking) * found["updates"]
+        looking = capacity.prediction_cost(case)["flops"] * len(case.pool)
+        flops = (capacity.update_cost(case, unlearner)["flops"] + looking) * found["updates"]
     stored = sum(leaf[0].nbytes for leaf in jax.tree.leaves(trained.params[name, REPEATS]))
     return trained.cost[name] | {"unlearn_flops": flops, "unlearn_seconds": found["seconds"], "storage_bytes": stored}

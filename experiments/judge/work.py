@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from experiments.comparison import judging
-from experiments.comparison.trainings import PER_STEP, PRIVATE, READY
 from experiments.core import progress
 from experiments.judge import fleets
-from experiments.judge.fleets import REPEATS, ROLES, SHADOWS, TUNING, Case
+from experiments.judge.cases import Case
+from experiments.judge.fleets import REPEATS, ROLES, SHADOWS, TUNING
+from experiments.scoring import relearning
+from experiments.training.fleets import PER_STEP, PRIVATE, READY
 
 METRICS = 60_000.0  # every metric of one entry of 64 models on two CPU cores
 
@@ -14,7 +15,7 @@ METRICS = 60_000.0  # every metric of one entry of 64 models on two CPU cores
 def begin(case: Case, stage: str, words: str, work: float) -> None:
     """Say that a stage begins; one that has finished before takes no time."""
     progress.stage(f"{case.name}, {words}", work)
-    if case.bench.workdir.has(stage):
+    if case.workdir.has(stage):
         progress.skip()
 
 
@@ -24,25 +25,24 @@ def total(cases: list[Case], entries: list[tuple[str, str]]) -> float:
 
 
 def _memorising(cases: list[Case]) -> float:
-    config = cases[0].bench.config
-    estimated = any(config.judge.sets[case.name].setting == "memorised" for case in cases)
-    return estimated * config.train.steps * (config.judge.memorisation_lanes + PER_STEP)
+    judgement = cases[0].judgement
+    estimated = any(judgement.sets[case.name].setting == "memorised" for case in cases)
+    return estimated * cases[0].trainer.section.steps * (judgement.memorisation_lanes + PER_STEP)
 
 
 def _training(case: Case) -> float:
     """Of every fleet, as `fleets.train` divides them among programs."""
-    config = case.bench.config
-    models = {name: sum(fleets.count(case, name, role) for role in ROLES) for name in config.trainings}
+    models = {name: sum(fleets.count(case, name, role) for role in ROLES) for name in case.trainings}
     plain = (
         sum(count for name, count in models.items() if name not in (fleets.PRIVATE, "readiness"))
-        - config.judge.tuning.lanes
+        - case.judgement.tuning.lanes
     )
     steps = float(plain + PER_STEP)
     if fleets.PRIVATE in models:
         steps += PRIVATE * (models[fleets.PRIVATE] + PER_STEP)
     if "readiness" in models:
         steps += READY * (models["readiness"] + len(ROLES) * PER_STEP)
-    return config.train.steps * steps
+    return case.trainer.section.steps * steps
 
 
 def _entry(case: Case, training: str, unlearner: str) -> float:
@@ -52,21 +52,21 @@ def _entry(case: Case, training: str, unlearner: str) -> float:
 
 def updates(case: Case, training: str, role: str, steps: int) -> float:
     """So many updates of a fleet: forget and retain data, and a look at the pool after each, which is a pass forward."""
-    config = case.bench.config
-    update = (2 * config.judge.batch_size + len(case.pool) / 3) / config.train.batch_size
+    update = (2 * case.judgement.batch_size + len(case.pool) / 3) / case.trainer.section.batch_size
     return steps * (fleets.count(case, training, role) * update + PER_STEP)
 
 
 def trials(case: Case, training: str) -> float:
     """Of the tuning of one entry."""
-    tuning = case.bench.config.judge.tuning
+    tuning = case.judgement.tuning
     return len(tuning.learning_rates) * updates(case, training, TUNING, max(tuning.steps))
 
 
 def carrying(case: Case, training: str, unlearner: str) -> float:
     """A request of repeats and of shadows, if there is one, as long as the longest trial, and the relearning attacks."""
-    steps = max(case.bench.config.judge.tuning.steps) if unlearner != "none" else 0
-    return sum(updates(case, training, role, steps) for role in (REPEATS, SHADOWS)) + judging.relearning_work(case.bench)
+    steps = max(case.judgement.tuning.steps) if unlearner != "none" else 0
+    request = sum(updates(case, training, role, steps) for role in (REPEATS, SHADOWS))
+    return request + relearning.work(case.relearn, len(case.seeds))
 
 
 def metrics(case: Case, training: str) -> float:

@@ -125,7 +125,7 @@ def _blind(case: Case, margins: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
     Estimates are the mean and the central AUCs of all of them; tiers and curves are those of the first.
     """
     ids, models = case.setup.source.ids[case.cast.asked], len(margins)
-    redrawn = ulira.nobodys(ids, models, case.bench.config.seed, Hash.EXACT_SHADOW)
+    redrawn = ulira.nobodys(ids, models, case.seed, Hash.EXACT_SHADOW)
     blind = ulira.blind(margins[:, case.cast.asked], redrawn, ulira.second_half(models))
     found = _attacked(case, margins, redrawn[0], tier)
     return found | blind
@@ -139,7 +139,7 @@ def _attacked(case: Case, margins: np.ndarray, included: np.ndarray, tier: np.nd
 
 def _klom(case: Case, margins: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
     examples = len(case.setup.source.ids)
-    validation = np.arange(examples, examples + case.bench.held)
+    validation = np.arange(examples, examples + case.held)
     parts = {"forget": case.cast.asked, "same": case.cast.same, "apart": case.cast.apart, "validation": validation}
     found = {name: attacks.closeness(margins[:, part], reference[:, part]) for name, part in parts.items()}
     return {"estimate": found["forget"]["estimate"], **found}
@@ -160,10 +160,9 @@ def _adaptive(case: Case, kept: dict[str, Logits], streams: dict[str, Any]) -> d
     Oracles are held-out ones of the same requests, under keys that no request knows of. Depth and margins are looked at
     after every request while slices are off, and margins after the last, healed.
     """
-    config = case.bench.config
     worlds = {role: fleets.worlds(case, fleets.make_fleet(case, role), kept[role]["states"]) for role in (ORACLE, HELDOUT)}
     known = attacks.siblings(worlds[ORACLE].margins[0])
-    judged = lambda mine, theirs: attacks.apart(mine, theirs, config.seed, config.exact.resamples)  # noqa: E731
+    judged = lambda mine, theirs: attacks.apart(mine, theirs, case.seed, case.exact.resamples)  # noqa: E731
     back = lambda values: np.roll(values, -1)  # noqa: E731  # to the world whose requests they were
     found: dict[str, Any] = {name: {} for name in ("off", "floor off", "healed", "floor healed")}
     for how, listed in streams.items():
@@ -196,8 +195,8 @@ def _row(case: Case, found: Found, name: tuple[str, str, str], of: tuple[str, st
         variant=variant,
         unlearner=unlearner,
         setting="group",
-        dataset=case.bench.config.data.name,
-        seed=case.bench.config.seed,
+        dataset=case.dataset,
+        seed=case.seed,
         before=_accuracies(case, found.logits[role]["none"]),
         after=_accuracies(case, found.logits[role][state]),
         steps=0 if unlearner == "none" else 1,
@@ -211,7 +210,7 @@ def _row(case: Case, found: Found, name: tuple[str, str, str], of: tuple[str, st
 
 def _accuracies(case: Case, logits: np.ndarray) -> dict[str, float]:
     """Means over models; a model that serves nothing is never right."""
-    examples, held = len(case.setup.source.ids), case.bench.held
+    examples, held = len(case.setup.source.ids), case.held
     right = (logits.argmax(axis=-1) == case.y) & logits.any(axis=-1)
     asked = np.isin(np.arange(len(case.y)), case.cast.asked)
     train = np.arange(len(case.y)) < examples

@@ -28,7 +28,7 @@ Tree = Any
 Adapters = Mapping[str, Adapter]
 
 # "Ti/16" to "L/16" are the published ones; "mini" and "digits" are for 8x8 images, "small" for 28x28 and 32x32.
-VITS: dict[str, dict[str, int]] = {
+VITS: dict[str, dict[str, Any]] = {
     "Ti/16": {"patch": 16, "width": 192, "depth": 12, "heads": 3, "mlp_dim": 768},
     "S/16": {"patch": 16, "width": 384, "depth": 12, "heads": 6, "mlp_dim": 1536},
     "B/16": {"patch": 16, "width": 768, "depth": 12, "heads": 12, "mlp_dim": 3072},
@@ -189,18 +189,22 @@ def as_backbone(module: VisionTransformer) -> Backbone:
     mlp = [(f"{MLP}/Dense_0", width, mlp_dim), (f"{MLP}/Dense_1", mlp_dim, width)]
 
     def embed(frozen: Tree, x: jax.Array, keys: jax.Array | None) -> jax.Array:
-        return module.apply({"params": frozen}, x, method="embed")
+        return _apply(module, frozen, x, method="embed")
 
     def block(frozen: Tree, i: int, h: jax.Array, adapters: Adapters) -> jax.Array:
-        return module.apply({"params": frozen}, h, i, adapters, method="block")
+        return _apply(module, frozen, h, i, adapters, method="block")
 
     def head(frozen: Tree, head_params: Tree, h: jax.Array) -> jax.Array:
-        return module.apply({"params": {**frozen, "head": head_params}}, h, method="logits")
+        return _apply(module, {**frozen, "head": head_params}, h, method="logits")
 
     def init_head(key: jax.Array) -> Tree:
         return nn.Dense(module.classes).init(key, jnp.zeros((1, width)))["params"]
 
     return Backbone(embed, block, head, init_head, ((*attention, *mlp),) * module.depth)
+
+
+def _apply(module: VisionTransformer, params: Tree, *inputs: Any, method: str) -> Any:
+    return module.apply({"params": params}, *inputs, method=method)
 
 
 def init(module: VisionTransformer, key: jax.Array, x: Any) -> Tree:

@@ -20,6 +20,7 @@ from experiments.core import execution, fleet, keys, progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
 from experiments.core.results import Row, Run
+from experiments.core.sections import PretrainData, Train
 from experiments.data import datasets
 from experiments.models import vits
 from experiments.pretrain import report
@@ -27,6 +28,7 @@ from experiments.scoring.statistics import make_statistics
 from experiments.training import epochs, loop
 
 CHECKPOINT = "vit.npz"  # in the workdir
+SPLITS = ("train", "validation", "test")
 SCORING = 0.02  # of the time of training, expected
 
 
@@ -43,72 +45,82 @@ def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str
         config = validated(Pretrain, config)
         folder = workdirs.Workdir(workdir, config.retired)
         if found := folder.finished(config.model_dump()):
+            progress.stage("pre-trained before", passes(config.train))  # of a run that this one is part of
+            progress.skip()
             return found
-        module, dataset = look(config)
-    with folder.claimed(config.model_dump()), progress.Progress(config.train.steps * (1 + SCORING), "pretrain"):
-        return _run(config, folder, module, dataset, command)
+        module, dataset = look(config.data, config.classes, config.model, config.train.batch_size)
+    with folder.claimed(config.model_dump()), progress.part(passes(config.train), "pretrain"):
+        trained = _train(config.train, config.seed, config.checkpoint_seconds, folder, module, dataset)
+        vits.save_npz(folder.path / CHECKPOINT, jax.tree.map(np.asarray, fleet.lane(trained.params, 0)))
+        progress.stage("score the pre-trained", SCORING * _examples(config.train))
+        scores = {f"{name}_accuracy": _accuracy(module, trained.params, getattr(dataset, name)) for name in SPLITS}
+        row = Row(
+            training="pretrain",
+            variant="default",
+            unlearner="none",
+            setting="none",
+            dataset=dataset.name,
+            seed=config.seed,
+            before=scores,
+            after=scores,
+            steps=config.train.steps,
+            stop="reached",
+            train_seconds=trained.seconds,
+            extra={
+                "classes": list(config.classes),
+                "model": config.model,
+                "examples": {name: len(getattr(dataset, name).id) for name in SPLITS},
+            },
+        )
+        return folder.finish(command, [row])
 
 
-def look(config: Pretrain) -> tuple[vits.VisionTransformer, datasets.Dataset]:
+def look(
+    data: PretrainData, classes: tuple[int, ...], model: str, batch_size: int
+) -> tuple[vits.VisionTransformer, datasets.Dataset]:
     """The model and the data, refused if they will not do.
+
+    Args:
+      data: what to train on.
+      classes: labels to keep; all if empty.
+      model: the name of a ViT.
+      batch_size: of training.
 
     Raises:
       ValueError (UserError and DataError among them): one line that says what to do.
     """
-    dataset = datasets.only_classes(datasets.load(config.data), config.classes)
-    datasets.check_splits(dataset, config.train.batch_size)
-    module = vits.vit(config.model, dataset.classes)
+    dataset = datasets.only_classes(datasets.load(data), classes)
+    datasets.check_splits(dataset, batch_size)
+    module = vits.vit(model, dataset.classes)
     vits.init(module, keys.unused(), dataset.train.x)  # a wrong size of image shows before anything is written
     return module, dataset
 
 
-def _run(
-    config: Pretrain,
-    folder: workdirs.Workdir,
-    module: vits.VisionTransformer,
-    dataset: datasets.Dataset,
-    command: str,
-) -> Run:
-    trained = _train(config, folder, module, dataset)
-    params = jax.tree.map(np.asarray, fleet.lane(trained.params, 0))
-    vits.save_npz(folder.path / CHECKPOINT, params)
-    progress.stage("score", SCORING * config.train.steps)
-    scores = {f"{name}_accuracy": _accuracy(module, trained.params, getattr(dataset, name)) for name in SPLITS}
-    row = Row(
-        training="pretrain",
-        variant="default",
-        unlearner="none",
-        setting="none",
-        dataset=dataset.name,
-        seed=config.seed,
-        before=scores,
-        after=scores,
-        steps=config.train.steps,
-        stop="reached",
-        train_seconds=trained.seconds,
-        extra={
-            "classes": list(config.classes),
-            "model": config.model,
-            "examples": {name: len(getattr(dataset, name).id) for name in SPLITS},
-        },
-    )
-    return folder.finish(command, [row])
+def passes(train: Train) -> float:
+    """What a run is expected to take: examples forward and backward through the model, in which progress is counted."""
+    return (1 + SCORING) * _examples(train)
 
 
-SPLITS = ("train", "validation", "test")
+def _examples(train: Train) -> int:
+    return train.steps * train.batch_size
 
 
 def _train(
-    config: Pretrain, folder: workdirs.Workdir, module: vits.VisionTransformer, dataset: datasets.Dataset
+    train: Train,
+    seed: int,
+    checkpoint_seconds: float,
+    folder: workdirs.Workdir,
+    module: vits.VisionTransformer,
+    dataset: datasets.Dataset,
 ) -> loop.Trained:
-    steps, size, examples = config.train.steps, config.train.batch_size, len(dataset.train.id)
+    steps, size, examples = train.steps, train.batch_size, len(dataset.train.id)
     model = models.of_module(module, dataset.train.x.shape[1:])
-    way = loop.Way(model, loop.optimizer(config.train, steps), steps, max(1, examples // size), size)
-    lanes = loop.make_lanes([config.seed], np.ones(examples, bool), np.ones(examples))
-    progress.stage("train", steps)
+    way = loop.Way(model, loop.optimizer(train, steps), steps, max(1, examples // size), size)
+    lanes = loop.make_lanes([seed], np.ones(examples, bool), np.ones(examples))
+    progress.stage("pre-train", _examples(train))
 
     def report(entry: dict[str, Any]) -> None:
-        progress.reach(entry["step"], way.per_epoch)
+        progress.reach(entry["step"] * size, way.per_epoch * size)
         folder.log("train", **entry)
 
     trained = loop.train(
@@ -119,7 +131,7 @@ def _train(
         epochs.make(way, execution.make("jit")),
         folder.path / "checkpoints",
         report,
-        config.checkpoint_seconds,
+        checkpoint_seconds,
     )
     progress.skip()  # what was not reported had been done before
     return trained

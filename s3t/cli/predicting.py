@@ -15,7 +15,7 @@ def predict(args: argparse.Namespace) -> Result:
 
     check_device()
     store = disk.look(args.store, read_only=True)
-    source = factory.source_for(store.manifest, args.arguments)
+    source = factory.source_for(store, args.arguments)
     result = serving.predict_from_store(store, source, args.ids, args.split, args.aggregate)
     disk.close(store)
     return result

@@ -89,6 +89,6 @@ def _replay(args: argparse.Namespace) -> Result:
 
     check_device()
     store = disk.look(args.store)
-    result = replay.replay(store, factory.source_for(store.manifest, args.arguments), args.replay)
+    result = replay.replay(store, factory.source_for(store, args.arguments), args.replay)
     disk.close(store)
     return result

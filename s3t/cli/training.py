@@ -82,7 +82,7 @@ def train_missing(store: Store, args: argparse.Namespace) -> Result:
     from s3t.service import creation, factory, healing
     from s3t.store import disk, state
 
-    source = factory.source_for(store.manifest, args.arguments)
+    source = factory.source_for(store, args.arguments)
     creation.ensure_examples(store, source)  # if the store's creation was killed before it
     work = healing.heal(store, source, report=(lambda draft: None) if args.json else show)
     result = {**state.status(store), **work}

@@ -39,7 +39,7 @@ def data():
 @functools.cache
 def digits():
     """Scikit-learn's digits, a tenth of the training images held out."""
-    return load(StreamedData(name="digits", validation_fraction=0.1))
+    return load(StreamedData(validation_fraction=0.1))
 
 
 def on_disk(notice=lambda ids: None):

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.comparison import judging, run, setup, trainings
+from experiments.comparison import run, trainings
 from experiments.configs import readiness as configs
 from experiments.core import execution, workdirs
 from experiments.data import datasets
 from experiments.scoring import evaluation
 from experiments.scoring.statistics import make_statistics
-from tests.helpers import kills
+from tests.helpers import comparisons, kills
 from unlearn import classifier
 
 QUICK = ("digits", "cifar10_random")  # lanes by vmap and every way; lanes by loops and random data
@@ -196,10 +196,10 @@ def test_scores_of_a_lane_with_nan_are_not_numbers():
 def test_parts_of_a_request_cover_the_forget_set_and_overlap_as_asked():
     config = shrink(configs.get_config("digits_sequence"))
     dataset = datasets.load(config.data)
-    bench = setup.set_up(config, None, dataset)
-    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in judging._request_data(bench)]
-    assert set.union(*parts) == set(bench.sets.forget["id"].tolist())
+    requests = comparisons.parts(config, dataset).requests
+    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in requests.data()]
+    assert set.union(*parts) == set(requests.problem.sets.forget["id"].tolist())
     assert all(a & b for a, b in itertools.pairwise(parts))
-    bench.config.request.overlap = 0.0
-    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in judging._request_data(bench)]
-    assert sum(map(len, alone)) == len(bench.sets.forget["id"])
+    apart = requests._replace(section=requests.section.model_copy(update={"overlap": 0.0}))
+    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in apart.data()]
+    assert sum(map(len, alone)) == len(requests.problem.sets.forget["id"])

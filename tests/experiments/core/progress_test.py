@@ -174,3 +174,25 @@ def test_no_run_is_needed_and_none_is_left_open():
 
 def _tickers():
     return [thread for thread in threading.enumerate() if thread.name == "progress"]
+
+
+def test_a_run_within_another_has_no_bar_of_its_own():
+    def body():
+        progress.stage("first", 50)
+        progress.skip()
+        with progress.part(7, "inner"):
+            progress.stage("second", 50)
+            progress.advance(25)
+
+    assert printed(body).splitlines() == [
+        "  0% run: first, T elapsed",
+        " 50% run: second, T elapsed",
+        "100% run: done, T elapsed",
+    ]
+
+
+def test_the_same_run_alone_opens_its_own():
+    stream = io.StringIO()
+    with progress.shown(stream), progress.part(7, "inner"):
+        progress.stage("second", 7)
+    assert [line.partition(",")[0] for line in stream.getvalue().splitlines()] == ["  0% inner: second", "100% inner: done"]

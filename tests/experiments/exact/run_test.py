@@ -1,6 +1,8 @@
 """One run of s3t from pre-training to report, everything tiny: what it leaves, resuming, refusals, baselines by hand."""
 
 import functools
+import io
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,16 +12,19 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.configs import s3t as configs
+from experiments.configs import s3t
+from experiments.core import progress
+from experiments.core.config import validated
 from experiments.core.errors import UserError
-from experiments.core.workdirs import Workdir
-from experiments.exact import baselines, building, context, node_files, report, run
+from experiments.exact import baselines, building, curves, data, factory, node_files, nodes, report, run, store
+from experiments.exact.nodes import Builder
 from experiments.models import vits
 from experiments.pretrain import run as pretrain_run
 from experiments.reporting import pages
+from s3t.cli import main
 from s3t.plans import planners, structure
 from s3t.plans.partition import Places
-from s3t.service import verify
+from s3t.service import healing, verify
 from s3t.store import disk, state
 from s3t.training import arrangement, schedule
 from s3t.training.backbone import forward
@@ -37,7 +42,7 @@ def _tiny(monkeypatch):
 
 
 def config():
-    made = configs.get_config("digits")
+    made = s3t.get_config("digits")
     made.update({"model": "tiny", "seeds": 1, "shards": 2, "slices": 2, "deletions": 3, "retrain_after": (3,)})
     made.lora.targets = ("query",)
     made.data.update({"train_size": 300, "validation_fraction": 0.2})
@@ -90,25 +95,28 @@ def test_a_run_has_a_row_for_every_way_in_the_house_s_schema(finished):
 
 
 def reopened(folder):
-    resolved = context.resolved(config())
-    return context.set_up(resolved, Workdir(folder), context.look(resolved))
+    """What the run had, made anew."""
+    resolved = validated(s3t.S3TStudy, config()).resolved()
+    source = factory.make(resolved.hyper(), **resolved.arguments())
+    held = data.pretrained(data.load(source), resolved.arguments(), resolved.pretrain, folder)
+    return held, Builder(held.source, 2, 2, resolved.train, resolved.full_lora)
 
 
 def test_what_the_store_served_is_what_the_study_s_logits_say(finished):
     """The same nodes and deletions by two ways: from files after real deletions, and from tabled logits."""
     folder, found = finished
     (row,) = rows(found, "s3t", "lattice / store")
-    bench = reopened(folder)
-    logits = run._load(bench, "nodes-0")
-    where, ids, gone = context.places(bench.source, 2, 2, 0), bench.source.ids.tolist(), [set(), set()]
+    held, builder = reopened(folder)
+    logits = node_files.read_logits(folder / "logits" / "nodes-0.npz")
+    where, ids, gone = builder.places(0), held.source.ids.tolist(), [set(), set()]
     for one in [row.extra["built"], *row.extra["stream"]]:
         for deleted in one.get("ids", []):
             at = ids.index(deleted)
             gone[where.shard[at]].add(int(where.slice[at]))
-        nodes = [structure.served(planners.lattice(2), hit) for hit in gone]
-        assert one["depth"] == [len(node) for node in nodes]
-        served = [logits[shard, node] for shard, node in enumerate(nodes) if node]
-        assert served and one["test_accuracy"] == context.scored(bench, np.mean(served, axis=0))["test_accuracy"]
+        best = [structure.served(planners.lattice(2), hit) for hit in gone]
+        assert one["depth"] == [len(node) for node in best]
+        served = [logits[shard, node] for shard, node in enumerate(best) if node]
+        assert served and one["test_accuracy"] == held.scored(np.mean(served, axis=0))["test_accuracy"]
 
 
 def test_the_store_is_healed_without_the_deleted_and_verifies(finished):
@@ -122,11 +130,10 @@ def test_the_store_is_healed_without_the_deleted_and_verifies(finished):
 
 
 def test_healed_nodes_are_those_of_a_build_that_never_had_the_deleted(finished):
-    bench = reopened(finished[0])
-    build = context.of_plan(bench, planners.lattice(2), 0, 2)
-    fresh, spent = context.train_build(build, context.deletion_order(bench, 0)[:3])
-    opened = disk.look(finished[0] / "store")
-    served = run._serving(opened, bench)
+    held, builder = reopened(finished[0])
+    build = builder.of_plan(planners.lattice(2), 0, 2)
+    fresh, spent = nodes.train(build, nodes.deletion_order(held.source.ids, 0)[:3])
+    served = store.serving(disk.look(finished[0] / "store"), held)
     assert fresh.keys() == served.keys() and all(tree.bits_equal(fresh[job], served[job]) for job in fresh)
     assert spent.keys() == fresh.keys() and all(seconds >= 0 for seconds in spent.values())
 
@@ -164,7 +171,7 @@ def test_the_report_has_its_sections_from_files_alone(finished):
 
 def test_a_finished_workdir_is_read_back_and_refuses_another_config(finished, monkeypatch):
     folder, found = finished
-    monkeypatch.setattr(context, "set_up", None)  # nothing is run
+    monkeypatch.setattr(factory, "make", None)  # nothing is run
     assert run.run(config(), str(folder)) == found
     other = config()
     other.train.epochs = 2
@@ -191,6 +198,39 @@ def test_a_run_cut_short_goes_on_to_the_same_results(finished, tmp_path):
             run.run(config(), str(cut), "the command")
     (cut / "stages" / "verify.json").unlink()
     assert kills.timeless(run.run(config(), str(cut), "the command")) == kills.timeless(found)
+
+
+def test_one_bar_tells_every_stage_and_its_work_adds_up(finished, tmp_path, monkeypatch):
+    """Pre-training is a part of it. What an earlier process did is passed over."""
+
+    def before(seen, _):
+        progress.stage("pre-trained before", pretrain_run.passes(seen.train))
+        progress.skip()
+
+    monkeypatch.setattr(pretrain_run, "run", before)
+    cut, stream = tmp_path / "cut", io.StringIO()
+    shutil.copytree(finished[0], cut)
+    (cut / "results.json").unlink()
+    with progress.shown(stream):
+        run.run(config(), str(cut), "the command")
+    lines = [line.split(",")[0].split("% s3t: ") for line in stream.getvalue().splitlines()]
+    told = [name for _, name in lines]
+    assert list(dict.fromkeys(told)) == [
+        "pre-trained before",
+        "build the store",
+        "train the nodes of all planners",
+        "streams of deletions",
+        "full LoRA without 0 examples",
+        "full LoRA without 3 examples",
+        "SISA and its retraining",
+        "S3T in one shard",
+        "delete 3 examples",
+        "heal the store",
+        "verify the store",
+        "done",
+    ]
+    assert dict(zip(told, (int(percent) for percent, _ in lines), strict=True))["verify the store"] == 100
+    assert [int(percent) for percent, _ in lines] == sorted(int(percent) for percent, _ in lines)
 
 
 def test_a_study_cut_short_trains_no_node_twice(finished, tmp_path):
@@ -263,6 +303,66 @@ def test_a_store_that_forgot_its_deletions_does_not_verify(finished, tmp_path):
         assert problem.startswith(f"the ledger never had the head {head}")
 
 
+# stores of version 0.1, and workdirs that were moved
+
+
+def manifest(folder):
+    return json.loads((folder / "store" / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def killed_of_0_1(tmp_path_factory):
+    """A workdir as version 0.1 made it: another name for the factory, an absolute path to the backbone; killed in healing."""
+    folder = tmp_path_factory.mktemp("old") / "run"
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vits.VITS, "tiny", TINY)
+        patch.setattr(pretrain_run, "run", pretrain)
+        patch.setattr(store, "FACTORY", "experiments.s3t_factory:make")
+        patch.setattr(run, "BESIDE", str((folder / "pretrain" / "vit.npz").absolute()))
+        patch.setattr(healing, "heal", killed)
+        patch.setattr(curves, "rows", lambda *_: [])
+        patch.setattr(baselines, "rows", lambda *_: [])
+        with pytest.raises(KeyboardInterrupt):
+            run.run(config(), str(folder), "the command")
+    return folder
+
+
+def test_a_store_names_its_factory_and_its_backbone_from_where_it_stands(finished):
+    made = manifest(finished[0])
+    assert made["factory"] == "experiments.exact.factory:make"
+    assert made["arguments"]["checkpoint"] == "store:../pretrain/vit.npz"
+
+
+def test_a_workdir_of_version_0_1_goes_on_to_the_same_results(killed_of_0_1, finished, tmp_path):
+    """Where it was, and moved: the names in its manifest stay, and its nodes are those of this version."""
+    old, moved = manifest(killed_of_0_1), tmp_path / "moved"
+    assert old["factory"] == "experiments.s3t_factory:make" and os.path.isabs(old["arguments"]["checkpoint"])
+    shutil.copytree(killed_of_0_1, moved)
+    (moved.parent / "away").mkdir()
+    shutil.move(moved, moved.parent / "away" / "run")
+    for folder in (killed_of_0_1, moved.parent / "away" / "run"):
+        assert kills.timeless(run.run(config(), str(folder), "the command")) == kills.timeless(finished[1])
+        assert manifest(folder) == old
+
+
+def test_a_store_of_a_moved_workdir_is_asked_as_before(finished, tmp_path, capsys):
+    """Its backbone is found beside it; one that lies elsewhere is given."""
+    folder = tmp_path / "moved"
+    shutil.copytree(finished[0], folder)
+    asked = ["predict", f"--store={folder / 'store'}", "--split=test", "--json"]
+    assert main(asked) == 0
+    served = json.loads(capsys.readouterr().out)
+    assert main([*asked, "--arguments", json.dumps({"checkpoint": str(finished[0] / "pretrain" / "vit.npz")})]) == 0
+    assert json.loads(capsys.readouterr().out)["logits"] == served["logits"]
+    (folder / "pretrain" / "vit.npz").unlink()
+    assert main(asked) == 2
+    assert f"{folder / 'store'}/../pretrain/vit.npz cannot be read" in capsys.readouterr().err
+
+
 CHILD = """
 import sys
 from tests.experiments.exact.run_test import TINY, config, pretrain, pretrain_run, run, vits
@@ -327,12 +427,13 @@ def test_mistakes_are_one_line_before_anything_is_written(tmp_path):
 
 
 def test_every_config_is_complete_and_checked():
-    for name in configs.EXPERIMENTS:
-        made = configs.get_config(name)
-        context.resolved(made)
+    for name in s3t.EXPERIMENTS:
+        made = s3t.get_config(name)
+        resolved = validated(s3t.S3TStudy, made).resolved()
+        assert store.make_plan(resolved.planner, resolved.slices, resolved.budget).slices == made.slices
         assert made.runner == "s3t" and made.pretrain.model == made.model and made.name == name
     with pytest.raises(ValueError, match="unknown; choose one of digits"):
-        configs.get_config("mnist")
+        s3t.get_config("mnist")
 
 
 # baselines by hand
@@ -342,7 +443,7 @@ def test_sisa_flops_by_hand():
     """Stage d passes forward and backward through everything with d + 1 quarters: 2 (1 + 2 + 3 + 4) / 4."""
     assert baselines.sisa_flops(4) == 5.0
     assert baselines.sisa_flops(4, 2) == 3.5
-    assert baselines.lora_flops() == 2.0
+    assert nodes.lora_flops() == 2.0
     places = Places(np.array([0, 1, 0]), np.array([0, 3, 2]))
     assert baselines.sisa_flops_per_deletion(places, np.array([0, 1]), 2, 4) == pytest.approx((5.0 + 2.0) / 2 / 2)
     assert baselines.hit_slices(places, np.array([2, 1]), 2) == [{2}, {3}]
@@ -356,19 +457,19 @@ SISA = planners.sisa(stacks.SLICES)
 @functools.cache
 def sisa_setup(optimizer=stacks.optimizer):
     """The tiny stack of dense blocks, SISA's way: all adapters in the head."""
-    whole = baselines.whole_in_head(stacks.BACKBONE, stacks.LORA, stacks.SLICES)
-    recipe = stacks.RECIPE._replace(lora=baselines.NOTHING, optimizer=optimizer)
+    whole = nodes.whole_in_head(stacks.BACKBONE, stacks.LORA, stacks.SLICES)
+    recipe = stacks.RECIPE._replace(lora=nodes.NOTHING, optimizer=optimizer)
     source = stacks.source(backbone=whole, recipe=recipe, cache_bytes=0)
     count = arrangement.counts(stacks.data()[3], stacks.SHARDS, stacks.SLICES)
     return Setup(source, SISA, stacks.SHARDS, stacks.KEY, schedule.make_shapes(source, SISA, count))
 
 
 def sisa_nodes(setup, slices, kept=None):
-    nodes = dict(kept or {})
-    jobs = [(shard, node) for node in SISA.nodes for shard in range(stacks.SHARDS) if (shard, node) not in nodes]
-    for call in schedule.build(setup, slices, jobs, lambda shard, node: nodes[shard, node]):
-        nodes.update(call.nodes)
-    return nodes
+    trained = dict(kept or {})
+    jobs = [(shard, node) for node in SISA.nodes for shard in range(stacks.SHARDS) if (shard, node) not in trained]
+    for call in schedule.build(setup, slices, jobs, lambda shard, node: trained[shard, node]):
+        trained.update(call.nodes)
+    return trained
 
 
 @functools.cache
@@ -382,8 +483,8 @@ def zero_rate(steps):
 
 def test_a_stage_of_sisa_goes_on_where_the_last_one_ended():
     """With a learning rate of 0 all checkpoints are the first one; with a real one every block's adapters move."""
-    nodes, still = sisa_table(), sisa_nodes(sisa_setup(zero_rate), stacks.arranged())
-    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), nodes[0, (0,)].head, nodes[0, (0, 1)].head)
+    trained, still = sisa_table(), sisa_nodes(sisa_setup(zero_rate), stacks.arranged())
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), trained[0, (0,)].head, trained[0, (0, 1)].head)
     assert all(jax.tree.leaves(moved))
     assert all(tree.bits_equal(still[0, node].head, still[0, (0,)].head) for node in SISA.nodes)
 
@@ -402,9 +503,9 @@ def test_a_suffix_is_retrained_as_if_the_deleted_never_existed():
     places = stacks.data()[3]
     keep = np.ones(len(places.shard), bool)
     keep[np.flatnonzero((places.shard == 0) & (places.slice == 2))[:1]] = False
-    slices, nodes = stacks.arranged(keep=keep), sisa_table()
-    kept = {job: node for job, node in nodes.items() if job[0] != 0 or 2 not in job[1]}
+    slices, trained = stacks.arranged(keep=keep), sisa_table()
+    kept = {job: node for job, node in trained.items() if job[0] != 0 or 2 not in job[1]}
     again, fresh = sisa_nodes(sisa_setup(), slices, kept), sisa_nodes(sisa_setup(), slices)
-    assert len(nodes) - len(kept) == 2
+    assert len(trained) - len(kept) == 2
     assert again.keys() == fresh.keys() and all(tree.bits_equal(again[job], fresh[job]) for job in fresh)
-    assert not tree.bits_equal(again[0, (0, 1, 2)], nodes[0, (0, 1, 2)])
+    assert not tree.bits_equal(again[0, (0, 1, 2)], trained[0, (0, 1, 2)])

@@ -102,7 +102,6 @@ def test_what_cannot_be_said_has_no_value_and_a_reason():
 
 def test_untrained_models_are_drawn_under_their_own_keys(monkeypatch):
     drawn = []
-    bench = types.SimpleNamespace(config=types.SimpleNamespace(seed=5))
     monkeypatch.setattr(population.capacity, "untrained", lambda _, seeds, purpose: drawn.append((list(seeds), purpose)))
-    population.teachers(bench)
+    population.teachers(types.SimpleNamespace(seed=5))
     assert drawn == [(list(range(5, 13)), Purpose.UNTRAINED)]

@@ -8,8 +8,6 @@ import ml_collections
 import numpy as np
 import pytest
 
-from experiments import models
-from experiments.comparison import trainings
 from experiments.configs import judge as configs
 from experiments.core import fleet, workdirs
 from experiments.core.errors import UserError
@@ -33,7 +31,7 @@ def config_of(**overrides):
 
 @functools.cache
 def case(name):
-    return run.make_case(config_of(), name, None, tiny.digits())
+    return run.make_case(config_of(), name, workdirs.Workdir("nowhere"), tiny.digits())
 
 
 every_case = pytest.mark.parametrize("name", ["random", "class"])
@@ -42,8 +40,8 @@ every_case = pytest.mark.parametrize("name", ["random", "class"])
 @every_case
 def test_oracles_never_see_what_others_are_asked_to_forget(name):
     one = case(name)
-    forgotten = np.isin(np.arange(len(tiny.digits().train.id)), one.bench.forget)
-    assert np.isin(one.bench.forget, one.pool).all() and (len(one.pool) > len(one.bench.forget)) == (name == "random")
+    forgotten = np.isin(np.arange(len(tiny.digits().train.id)), one.problem.forget)
+    assert np.isin(one.problem.forget, one.pool).all() and (len(one.pool) > len(one.problem.forget)) == (name == "random")
     for oracle in fleets.ORACLES:
         assert (fleets.members(one, oracle, REPEATS) == ~forgotten).all()
         shadows = fleets.members(one, oracle, SHADOWS)
@@ -71,8 +69,8 @@ def test_no_two_fleets_share_a_model():
 
 def test_oracles_that_diverged_are_no_aim(tmp_path):
     one = case("class")
-    one = one._replace(bench=one.bench._replace(workdir=workdirs.Workdir(tmp_path)))
-    one.bench.workdir.stage("aim-class", lambda: [float("nan"), 0.9])
+    one = one._replace(trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
+    one.workdir.stage("aim-class", lambda: [float("nan"), 0.9])
     with pytest.raises(UserError, match="oracles of set 'class' have logits that are not finite"):
         run.aim(one, fleets.Fleets({}, {}))
 
@@ -90,14 +88,14 @@ def test_models_are_compared_with_oracles_of_other_keys():
 def test_a_request_looks_at_its_own_examples_alone(role, tmp_path):
     """What a shadow was not trained on may be anything: it forgets, and keeps, the same bytes."""
     one = case("random")
-    one = one._replace(bench=one.bench._replace(workdir=workdirs.Workdir(tmp_path)))
+    one = one._replace(trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
     lanes = fleets._lanes(one, "vanilla", role)
-    params = loop.init_lanes(trainings.plain_way(one.bench, 1), lanes).params
+    params = loop.init_lanes(one.trainer.way(1), lanes).params
     after = fleets.forget(one, params, "vanilla", role, "graddiff", 0.05, (1, 3))
     seen = np.asarray(lanes.member[0])
-    poisoned = dict(one.bench.train, x=jnp.where(seen[:, None, None, None], one.bench.train["x"], jnp.nan))
+    poisoned = dict(one.trainer.data, x=jnp.where(seen[:, None, None, None], one.trainer.data["x"], jnp.nan))
     again = fleets.forget(
-        one._replace(bench=one.bench._replace(train=poisoned)), params, "vanilla", role, "graddiff", 0.05, (1, 3)
+        one._replace(trainer=one.trainer._replace(data=poisoned)), params, "vanilla", role, "graddiff", 0.05, (1, 3)
     )
     for ended, same in zip(after, again, strict=True):
         for a, b in zip(jax.tree.leaves(fleet.lane(ended, 0)), jax.tree.leaves(fleet.lane(same, 0)), strict=True):
@@ -119,13 +117,13 @@ def test_init_sees_all_that_a_lane_is_asked_to_forget_and_all_that_it_keeps(tmp_
 
     monkeypatch.setitem(ALGORITHMS, "counting", counting)
     one = case("random")
-    config = changed(one.bench.config, {"judge.batch_size": 2})
-    one = one._replace(bench=one.bench._replace(workdir=workdirs.Workdir(tmp_path), config=config))
+    trainer = one.trainer._replace(workdir=workdirs.Workdir(tmp_path))
+    one = one._replace(trainer=trainer, judgement=one.judgement.model_copy(update={"batch_size": 2}))
     lanes = fleets._lanes(one, "vanilla", SHADOWS)
-    params = loop.init_lanes(trainings.plain_way(one.bench, 1), lanes, one.bench.train["x"][:1]).params
+    params = loop.init_lanes(one.trainer.way(1), lanes).params
     (ended,) = fleets.forget(one, params, "vanilla", SHADOWS, "counting", 0.05, (1,))
     gone = fleets.included(one, "vanilla").sum(axis=1)
-    stays = len(one.bench.train["id"]) - len(one.pool)
+    stays = len(one.trainer.data["id"]) - len(one.pool)
     for leaf in jax.tree.leaves(ended.params):
         np.testing.assert_array_equal(leaf.reshape(LANES, -1)[:, 0], np.float32(gone + 1e4 * stays))
 
@@ -133,9 +131,9 @@ def test_init_sees_all_that_a_lane_is_asked_to_forget_and_all_that_it_keeps(tmp_
 def test_a_shadow_that_holds_none_of_the_pool_has_nothing_to_forget(tmp_path):
     """Of a pool of one example every other shadow was trained without it: those stay to the bit what they were."""
     one = case("random")
-    one = one._replace(pool=one.pool[:1], bench=one.bench._replace(workdir=workdirs.Workdir(tmp_path)))
+    one = one._replace(pool=one.pool[:1], trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
     lanes = fleets._lanes(one, "vanilla", SHADOWS)
-    params = loop.init_lanes(trainings.plain_way(one.bench, 1), lanes).params
+    params = loop.init_lanes(one.trainer.way(1), lanes).params
     ((after, updates),) = fleets.forget(one, params, "vanilla", SHADOWS, "ascent", 0.05, (2,))
     same = [
         np.asarray(a == b).reshape(LANES, -1).all(axis=1)
@@ -148,18 +146,18 @@ def test_a_shadow_that_holds_none_of_the_pool_has_nothing_to_forget(tmp_path):
 def test_a_lane_rests_when_enough_is_forgotten(tmp_path):
     """It is told right of no more than the share, and of more after one update fewer."""
     one = case("class")
-    one = one._replace(bench=one.bench._replace(workdir=workdirs.Workdir(tmp_path)))
-    way, lanes = trainings.plain_way(one.bench, 60), fleets._lanes(one, "vanilla", REPEATS)
-    data, epoch = one.bench.train, epochs.make(trainings.plain_way(one.bench, 60), one.bench.devices)
+    one = one._replace(trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
+    way, lanes = one.trainer.way(60), fleets._lanes(one, "vanilla", REPEATS)
+    data, epoch = one.trainer.data, epochs.make(one.trainer.way(60), one.trainer.devices)
     states = loop.init_lanes(way, lanes)
     params = epoch(states, lanes, data, None, 0, way.per_epoch)[0].params
     request = functools.partial(fleets.forget, one, params, "vanilla", REPEATS, "ascent", 0.05)
 
-    images = data["x"][one.bench.forget]
+    images = data["x"][one.problem.forget]
 
     def known(params, lane):
-        logits = models.as_model(one.bench.model).apply(fleet.lane(params, lane), images, jax.random.key(0))
-        return float((np.argmax(logits, axis=1) == np.asarray(data["y"])[one.bench.forget]).mean())
+        logits = one.scorer.model.apply(fleet.lane(params, lane), images, jax.random.key(0))
+        return float((np.argmax(logits, axis=1) == np.asarray(data["y"])[one.problem.forget]).mean())
 
     (ended,) = request((40,), enough=0.3)
     every = request(tuple(range(1, 41)))
@@ -215,11 +213,11 @@ def test_a_damaged_file_of_statistics_is_named_in_one_line(tmp_path):
 def carried_out(tmp_path, monkeypatch):
     """An entry of the class whose models are untrained: its case, and where it was kept."""
     one = case("class")
-    one = one._replace(bench=one.bench._replace(workdir=workdirs.Workdir(tmp_path)))
+    one = one._replace(trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
     lanes = fleets._lanes(one, "vanilla", REPEATS)
-    params = loop.init_lanes(trainings.plain_way(one.bench, 1), lanes).params
+    params = loop.init_lanes(one.trainer.way(1), lanes).params
     trained = fleets.Fleets({("vanilla", role): params for role in (REPEATS, SHADOWS)}, {})
-    monkeypatch.setattr(run.judging, "relearn", lambda *_: {})
+    monkeypatch.setattr(run, "relearn", lambda *_: {})
     run.carried_out(one, trained, "vanilla", "none", None)
     return one, params, run._file(one, "vanilla", "none")
 
@@ -229,8 +227,8 @@ def test_nothing_kept_has_an_axis_of_classes(tmp_path, monkeypatch):
     kept = {path.relative_to(tmp_path).as_posix(): metrics.read(path) for path in tmp_path.rglob("*.npz")}
     assert list(kept) == [file.relative_to(tmp_path).as_posix()]
     shapes = {name: leaf.shape for name, leaf in kept.popitem()[1].items()}
-    classes, width = one.bench.dataset.classes, one.bench.config.model.options["widths"][-1]
-    assert classes not in (LANES, width, len(one.pool), len(one.bench.sets.test["id"]))
+    classes, width = one.problem.dataset.classes, shapes["features"][-1]
+    assert classes not in (LANES, width, len(one.pool), len(one.scorer.sets.test["id"]))
     assert not any(classes in shape for shape in shapes.values())
     assert [name for name, shape in shapes.items() if len(shape) != 2] == ["features"]
 
@@ -239,8 +237,8 @@ def test_logits_that_an_older_version_kept_are_read_as_statistics(tmp_path, monk
     """What a file of logits is turned into is what the device reduces, and metrics see no difference."""
     one, params, file = carried_out(tmp_path, monkeypatch)
     fresh = metrics.read(file)
-    few, points = fleet.lane(params, slice(one.bench.config.seeds)), run.points_of(one)
-    predict = evaluation.make_predict(models.as_model(one.bench.model), one.bench.devices)
+    few, points = fleet.lane(params, slice(len(one.seeds))), run.points_of(one)
+    predict = evaluation.make_predict(one.scorer.model, one.scorer.devices)
     logits = {kind: predict(params, batch["x"]) for kind, batch in points.items()}
     logits |= {"shadows": logits["pool"], "features": population.features(one, few)}
     old = tmp_path / "logits" / file.name

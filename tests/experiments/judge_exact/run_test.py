@@ -1,16 +1,18 @@
 """Exact models before the judge: attacks on numbers made by hand, fleets that are really trained, and one small run."""
 
+import dataclasses
 import functools
-import types
+import io
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.configs import judge_exact as configs
-from experiments.core import files, results_v1, workdirs
+from experiments.configs import judge_exact
+from experiments.core import files, progress, results_v1, workdirs
 from experiments.core.errors import UserError
 from experiments.core.results import Estimate
+from experiments.exact.data import Data
 from experiments.judge_exact import attacks, fleets, pooled, report, run
 from experiments.judge_exact.attacks import Worlds
 from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS
@@ -27,12 +29,13 @@ MODELS = 6
 
 @functools.cache
 def case(name):
-    sizes = {"exact.models": MODELS, "exact.asked": 6, "exact.same": 4, "exact.apart": 4}
-    config = changed(configs.JudgeExact(), sizes | {"full_lora.epochs": 2, "lanes": 5})
-    source = stacks.source()
+    made = judge_exact.JudgeExact()
+    exact = changed(made.exact, {"models": MODELS, "asked": 6, "same": 4, "apart": 4})
+    source = dataclasses.replace(stacks.source(), most_lanes=5)
     x, y = source.fetch(source.ids)
-    bench = types.SimpleNamespace(config=config, source=source, x=x[:5], y=y[:5], held=3)
-    return fleets.make_case(name, bench)
+    full_lora = changed(made.full_lora, {"epochs": 2})
+    kind = fleets.make_kind(name, source, planner="lattice", slices=made.slices, train=made.train, full_lora=full_lora)
+    return fleets.make_case(kind, Data("toy", source, x[:5], y[:5], 3), exact, made.seed)
 
 
 @functools.cache
@@ -211,7 +214,7 @@ def test_worlds_are_told_apart_by_a_number():
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, changes, told):
-    config = configs.get_config("digits")
+    config = judge_exact.get_config("digits")
     config.update_from_flattened_dict(changes)
     with pytest.raises(UserError) as refused:
         run.run(config, str(tmp_path / "run"))
@@ -221,11 +224,11 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, change
 
 def test_there_is_one_config():
     with pytest.raises(ValueError, match="choose digits"):
-        configs.get_config("odd")
+        judge_exact.get_config("odd")
 
 
 def small():
-    config = configs.get_config("digits")
+    config = judge_exact.get_config("digits")
     config.exact.update({"models": 12, "asked": 20, "same": 6, "apart": 6, "requests": 2, "resamples": 20, "audited": 1})
     config.train.epochs = config.full_lora.epochs = 2
     config.pretrain.train.steps = 20
@@ -286,7 +289,12 @@ def test_a_judgement_killed_with_kill_9_ends_with_the_same_rows(tmp_path):
 @pytest.mark.slow
 def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
     config = small()
-    found = run.run(config, str(tmp_path))
+    stream = io.StringIO()
+    with progress.shown(stream):
+        found = run.run(config, str(tmp_path))
+    told = dict.fromkeys(line.split("% judge exact: ")[1].split(",")[0] for line in stream.getvalue().splitlines())
+    fleets_told = [f"s3t: {who}" for who in ("shadows", "repeats", "oracles", "held-out oracles", "attacks")]
+    assert list(told) == ["pre-train", "score the pre-trained", *fleets_told, "done"]
     entries = [(row.training, row.variant, row.unlearner) for row in found.rows]
     assert len(entries) == len(set(entries)) == 7
     for row in found.rows:

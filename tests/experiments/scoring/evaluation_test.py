@@ -3,13 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments.comparison import setup
-from experiments.configs.readiness import Comparison
 from experiments.core import execution
-from experiments.data import datasets
+from experiments.data import datasets, problem
 from experiments.scoring import evaluation
 from experiments.scoring.statistics import make_statistics
-from tests.helpers.configs import changed
 from unlearn import classifier
 from unlearn.metrics.membership import loss_attack
 
@@ -62,9 +59,9 @@ def dataset():
 
 @pytest.mark.parametrize("setting", ["class", "random"])
 def test_others_are_like_the_forget_set_and_were_never_trained_on(setting):
-    config, toys = changed(Comparison(), {"forget.setting": setting, "forget.target": 3}), dataset()
+    toys = dataset()
     asked = datasets.batch(toys.train, np.array([3, 7, 11]))  # class 3
-    sets = setup._sets(config, toys, asked)
+    sets = problem.make_sets(toys, asked, 3 if setting == "class" else None)
     ids = {name: getattr(sets, name)["id"].tolist() for name in evaluation.Sets._fields}
     assert ids["forget"] == [3, 7, 11] and ids["retain"] == [0, 1, 2, 4, 5, 6, 8, 9, 10]
     assert ids["test"] == toys.test.id.tolist() and ids["validation"] == toys.validation.id.tolist()
@@ -74,8 +71,8 @@ def test_others_are_like_the_forget_set_and_were_never_trained_on(setting):
 
 
 def test_scores_are_of_a_sample_where_there_are_many():
-    config, toys = changed(Comparison(), {"data.score_examples": 2}), dataset()
-    sets = setup._sets(config, toys, datasets.batch(toys.train, np.array([3, 7, 11])))
+    toys = dataset()
+    sets = problem.make_sets(toys, datasets.batch(toys.train, np.array([3, 7, 11])), 3, score_examples=2)
     assert [len(batch["id"]) for batch in (sets.forget, sets.retain)] == [2, 2]
     assert set(sets.forget["id"]) < {3, 7, 11} and not set(sets.retain["id"]) & {3, 7, 11}
 
