@@ -23,9 +23,8 @@ from experiments.benchmarks import smoke
 from experiments.configs import readiness as configs
 from experiments.core import execution
 from experiments.data import datasets
-from experiments.scoring import evaluation
+from experiments.scoring.statistics import make_statistics
 from experiments.training import epochs, loop, whitening
-from unlearn.losses import correct
 
 OVERRIDES: dict[str, tuple[str, dict[str, Any]]] = {  # experiment, what is changed
     "house": ("cifar10", {}),
@@ -90,8 +89,7 @@ def trained(name: str, dataset: datasets.Dataset, steps: int, seed: int) -> tupl
 
 def accuracy(model: Any, params: Any, split: datasets.Split, devices: execution.Execution) -> float:
     """Of the one lane."""
-    logits = jnp.asarray(evaluation.make_predict(model, devices)(params, split.x)[0])
-    return float(jnp.mean(correct(logits, jnp.asarray(split.y))))
+    return float(make_statistics(model, devices)(params, datasets.batch(split)).correct.mean())
 
 
 def told(run: tuple[float, ...]) -> str:

@@ -23,6 +23,7 @@ from experiments.core import environment, execution, fleet, workdirs
 from experiments.core.errors import UserError
 from experiments.data import datasets
 from experiments.scoring import evaluation
+from experiments.scoring.statistics import make_statistics
 from experiments.training import epochs, fleets, loop
 
 HELD_OUT = 0.1
@@ -96,8 +97,8 @@ def seconds(trainer: fleets.Trainer, lanes: loop.Lane) -> tuple[float, object]:
 
 def accuracies(trainer: fleets.Trainer, params: object, test: datasets.Split) -> np.ndarray:
     """[lanes] test accuracy."""
-    predict = evaluation.make_predict(models.as_model(trainer.model), trainer.devices)
-    return np.asarray(evaluation.measure(predict, params, datasets.batch(test))[0]).mean(axis=1)
+    statistics = make_statistics(models.as_model(trainer.model), trainer.devices)
+    return evaluation.measure(statistics, params, datasets.batch(test))[0].mean(axis=1)
 
 
 if __name__ == "__main__":

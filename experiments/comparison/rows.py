@@ -12,12 +12,11 @@ from experiments.core import progress, sections
 from experiments.core.keys import Hash
 from experiments.core.results import ORACLES, Row, rows_from
 from experiments.data.sets import subsample
-from experiments.scoring import algorithms
-from experiments.scoring.relearning import ATTACKS, WATCHED, relearn
+from experiments.scoring import algorithms, relearning
+from experiments.scoring.relearning import relearn
 from experiments.scoring.requests import Setting
 from experiments.scoring.serving import Requests, Served
 from experiments.training import loop
-from experiments.training.fleets import PER_STEP
 from unlearn import STOPS
 from unlearn.metrics import gaps
 
@@ -34,8 +33,7 @@ def work(requests: Requests, attack: sections.Relearn, ways: int) -> float:
 
 def _row_work(requests: Requests, attack: sections.Relearn) -> float:
     """A request, and attacks that are watched at each step: one pass forward, and training costs three."""
-    watched = 1 + WATCHED / (3 * attack.batch_size)
-    return requests.work + ATTACKS * attack.steps * watched * (len(requests.seeds) + PER_STEP)
+    return requests.work + relearning.work(attack, len(requests.seeds))
 
 
 def judge(requests: Requests, attack: sections.Relearn, fleets: Sequence[Fleet]) -> list[Row]:

@@ -22,8 +22,10 @@ from experiments.core import environment, fleet
 from experiments.core.keys import Purpose
 from experiments.data import datasets
 from experiments.judge.cases import Case, rehearsed
-from experiments.scoring import algorithms, cost, evaluation, requests
+from experiments.scoring import algorithms, cost, requests
+from experiments.scoring.statistics import CHUNK, Statistics
 from experiments.training import loop
+from unlearn.base import Batch
 
 SHUFFLE = 32  # bytes of each example for a lane's order of an epoch: keys, numbers and positions, being sorted
 
@@ -76,10 +78,10 @@ def joined(found: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *found)
 
 
-def predict(case: Case, params: Any, x: np.ndarray) -> np.ndarray:
-    """Logits [lanes, examples, classes] of all lanes."""
-    of = case.scorer.predict
-    return over(case, lambda lanes: of(lanes, x), params)
+def statistics(case: Case, params: Any, batch: Batch) -> Statistics:
+    """The statistics of a batch, [lanes, examples], of all lanes."""
+    of = case.scorer.statistics
+    return over(case, lambda lanes: of(lanes, batch), params)
 
 
 def train(case: Case, way: loop.Way, lanes: loop.Lane, name: str, pools: Any = None) -> loop.Trained:
@@ -138,13 +140,13 @@ def _any(case: Case) -> Any:
 
 
 def prediction_cost(case: Case) -> dict[str, float]:
-    """FLOPs of the logits of one example, and bytes of those of evaluation.CHUNK."""
+    """FLOPs of the logits of one example, and bytes of those of a chunk."""
 
     def count() -> dict[str, float]:
         model = case.scorer.model
-        x = jax.ShapeDtypeStruct((evaluation.CHUNK, *case.trainer.data["x"].shape[1:]), np.float32)
+        x = jax.ShapeDtypeStruct((CHUNK, *case.trainer.data["x"].shape[1:]), np.float32)
         program = jax.jit(lambda params, x: model.apply(params, x, None))
         compiled = program.lower(_any(case), x).compile()
-        return {"flops": environment.flops(compiled) / evaluation.CHUNK, "lane_bytes": environment.peak_bytes(compiled)}
+        return {"flops": environment.flops(compiled) / CHUNK, "lane_bytes": environment.peak_bytes(compiled)}
 
     return case.workdir.stage("cost-prediction", count)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -236,12 +236,11 @@ def _forgetter(
 
     def draw(data: tuple[Asked, Array], key: Array, step: Array) -> Request:
         asked, _ = data
-        rows = (
-            jax.random.randint(jax.random.fold_in(k, step), (batch_size,), 0, n)
-            for k, n in zip(asked.keys, asked.counts, strict=True)
-        )
-        parts = zip(cast(tuple[Batch, Batch], asked.request), asked.orders, rows, strict=True)
-        return Request(*(take(part, order[row]) for part, order, row in parts))
+
+        def rows(part: Any, order: Array, count: Array, key: Array) -> Batch:
+            return take(part, order[jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, count)])
+
+        return Request(*map(rows, asked.request, asked.orders, asked.counts, asked.keys))
 
     def observe(params: Any, data: tuple[Asked, Array]) -> dict[str, Array]:
         asked, _ = data

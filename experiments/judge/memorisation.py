@@ -7,11 +7,11 @@ import numpy as np
 
 from experiments.core.errors import UserError
 from experiments.core.keys import Hash, Purpose
+from experiments.data import datasets
 from experiments.judge import capacity
 from experiments.judge.cases import Case
 from experiments.judge.ulira import halved
 from experiments.training import loop
-from unlearn.metrics import scores
 
 STAGE = "memorisation"
 
@@ -24,10 +24,10 @@ def memorisation(case: Case) -> np.ndarray:
     """
 
     def compute() -> np.ndarray:
-        train, lanes = case.problem.dataset.train, halves(case)
+        lanes = halves(case)
         params = capacity.train(case, case.trainer.way(), lanes, STAGE).params
-        logits = capacity.predict(case, params, train.x)
-        return estimate(logits, train.y, np.asarray(lanes.member))
+        found = capacity.statistics(case, params, datasets.batch(case.problem.dataset.train))
+        return estimate(found.loss, np.asarray(lanes.member))
 
     return np.array(case.workdir.stage(STAGE, compute), np.float64)
 
@@ -41,19 +41,18 @@ def halves(case: Case) -> loop.Lane:
     return plain._replace(member=jnp.asarray(member))
 
 
-def estimate(logits: np.ndarray, labels: np.ndarray, member: np.ndarray) -> np.ndarray:
+def estimate(losses: np.ndarray, member: np.ndarray) -> np.ndarray:
     """mean confidence of models trained with the example - mean confidence of models trained without it, [examples].
 
     Args:
-      logits: [models, examples, classes]; models with a value that is not finite are left out.
-      labels: [examples] integers.
+      losses: [models, examples] -log p_y; models with a value that is not finite are left out.
       member: [models, examples] bool, who was trained on what.
 
     Raises:
       UserError: an example has no model with it, or none without.
     """
-    finite = np.isfinite(logits).all(axis=(1, 2))
-    confidence, member = np.exp(-scores.loss(logits[finite], labels)), member[finite]
+    finite = np.isfinite(losses).all(axis=1)
+    confidence, member = np.exp(-losses[finite].astype(np.float64)), member[finite]
     inside = member.sum(axis=0)
     if not len(member) or min(inside.min(), (len(member) - inside).min()) < 1:
         raise UserError(

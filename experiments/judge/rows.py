@@ -21,7 +21,7 @@ class Entry(NamedTuple):
     """One way and algorithm.
 
     found: scores of the first lanes before and after the request, relearning curves, the setting, seconds.
-    judged: metrics of the kept logits.  trials: of the tuning.  cost: FLOPs, seconds and bytes of one model.
+    judged: metrics of the kept statistics.  trials: of the tuning.  cost: FLOPs, seconds and bytes of one model.
     enough: forget accuracy at which a request rests.
     """
 

@@ -1,8 +1,8 @@
 """The strict judge: every way of training x every algorithm against fleets of oracles and shadows, in one table.
 
 `run(config, workdir)` goes case by case (a case is a forget set): train the fleets, choose how each request is carried out
-with the same trials for all, carry it out on repeats and shadows, keep their logits, and compute every metric from what was
-kept. Each finished stage is kept, so the same call resumes after a kill.
+with the same trials for all, carry it out on repeats and shadows, keep their statistics of single examples, and compute
+every metric from what was kept. Each finished stage is kept, so the same call resumes after a kill.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from tqdm import tqdm
 
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs.judge import ClassSet, Cluster, ForgetSet, Judge, MemorisedSet, NearDuplicates
-from experiments.core import environment, execution, fleet, keys, workdirs
+from experiments.core import environment, execution, fleet, keys, progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Row, Run, revived
 from experiments.data import datasets, forget_sets, problem
 from experiments.data.sets import subsample
-from experiments.judge import calibration, capacity, fleets, memorisation, metrics, population, rows
+from experiments.judge import calibration, capacity, fleets, memorisation, metrics, old_logits, population, rows, work
 from experiments.judge.cases import Case, pool_of
 from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Fleets, Setting
 from experiments.scoring.relearning import relearn
 from experiments.scoring.scorer import Scorer
+from experiments.scoring.statistics import Statistics
 from experiments.training import fleets as training_fleets
 from unlearn.base import Batch
 from unlearn.metrics.membership import FOLDS
@@ -51,9 +51,10 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
             return found
         dataset = datasets.load(config.data)
         cases = make_cases(config, folder, dataset)
-    with folder.claimed(config.model_dump()):
+    with folder.claimed(config.model_dump()), progress.Progress(work.total(cases, entries(cases[0])), "judge"):
         cases = [_settled(config, case) for case in cases]
         judged = judge_all(cases)
+        progress.stage("calibration")
         facts = {"calibration": calibrated(cases), "sets": {case.name: rows.forget_set(case) for case in cases}}
         return folder.finish(command, judged, facts)
 
@@ -156,14 +157,13 @@ def _settled(config: Judge, case: Case) -> Case:
 
 
 def judge_all(cases: list[Case]) -> list[Row]:
-    """The rows of every case, under one bar that says when all will be done."""
-    with tqdm(total=sum(len(entries(case)) for case in cases), desc="judge", unit="row", smoothing=0.05) as bar:
-        found: list[Row] = []
-        for case in cases:
-            found += judge(case, bar)
-            # Most programs are of one set's shapes. Those of a dozen sets, kept, need more maps of memory than Linux gives
-            # a process (65,530), and the compiler does not survive that.
-            jax.clear_caches()
+    """The rows of every case."""
+    found: list[Row] = []
+    for case in cases:
+        found += judge(case)
+        # Most programs are of one set's shapes. Those of a dozen sets, kept, need more maps of memory than Linux gives a
+        # process (65,530), and the compiler does not survive that.
+        jax.clear_caches()
     return found
 
 
@@ -173,18 +173,15 @@ def entries(case: Case) -> list[tuple[str, str]]:
     return [(name, one) for name in case.trainings for one in (("none",) if name in ORACLES else every)]
 
 
-def judge(case: Case, bar: tqdm) -> list[Row]:
+def judge(case: Case) -> list[Row]:
     """The rows of a case."""
-    bar.set_postfix_str(f"{case.name}: training")
     trained = fleets.train(case)
     found = []
     for name, unlearner in entries(case):
-        bar.set_postfix_str(f"{case.name}: {name}, {unlearner}")
         trials = [] if unlearner == "none" else tried(case, trained, name, unlearner)
         done = carried_out(case, trained, name, unlearner, chosen(trials) if trials else None)
         judged, spent = _judged(case, name, unlearner), _cost(case, trained, name, unlearner, done)
         found.append(rows.Entry(name, unlearner, done, judged, trials, spent, aim(case, trained)[0]))
-        bar.update()
     return rows.rows(case, found)
 
 
@@ -205,9 +202,12 @@ def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[s
                 seen = np.array(_accuracies(case, one.params))
                 gap = float(np.abs(seen - oracle).mean())
                 found.append({"learning_rate": rate, "steps": steps, "forget": seen[0], "kept": seen[1], "gap": gap})
+            progress.advance(work.trials(case, name) / len(tuning.learning_rates))
         return found
 
-    kept = case.workdir.stage(f"trials-{case.name}-{name}-{unlearner}", trials)
+    stage = f"trials-{case.name}-{name}-{unlearner}"
+    work.begin(case, stage, f"tune {name}, {unlearner}", work.trials(case, name))
+    kept = case.workdir.stage(stage, trials)
     case.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept)
     return kept
 
@@ -240,8 +240,9 @@ def chosen(trials: list[dict[str, Any]]) -> Setting:
 
 
 def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting: Setting | None) -> dict[str, Any]:
-    """Carry out the request on all repeats and shadows, keep their logits, and score what parameters alone can tell."""
-    file = _file(case, name, unlearner)
+    """Carry out the request on all repeats and shadows, keep their statistics, and score what parameters alone can tell."""
+    stage, file = f"carried-{case.name}-{name}-{unlearner}", _file(case, name, unlearner)
+    old_logits.convert(case, case.workdir.path / "logits" / file.name, file, points_of(case))
 
     def compute() -> dict[str, Any]:
         ended, seconds, updates = {role: trained.params[name, role] for role in (REPEATS, SHADOWS)}, 0.0, 0.0
@@ -251,11 +252,13 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
                 with environment.stopwatch() as stopwatch:
                     (after,) = fleets.forget(case, params, name, role, unlearner, rate, stops, enough)
                 ended[role], seconds = after.params, seconds + stopwatch()
+                progress.advance(work.updates(case, name, role, setting.steps))
                 updates = float(after.updates.mean()) if role == REPEATS else updates
         few = slice(0, len(case.seeds))
         before, after = (fleet.lane(params, few) for params in (trained.params[name, REPEATS], ended[REPEATS]))
         raw = keys.raw(case.seeds, Purpose.RELEARNING)
-        metrics.keep(file, _logits(case, ended) | {"features": population.features(case, after)})
+        witnesses = {"features": population.features(case, after), "divergence": population.divergence(case, after)}
+        metrics.keep(file, metrics.flat(_statistics(case, ended)) | witnesses)
         return {
             "before": case.scorer.score(before),
             "after": case.scorer.score(after),
@@ -265,22 +268,23 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
             "seconds": seconds / (2 * fleets.count(case, name, REPEATS)),
         }
 
-    return case.workdir.stage(f"carried-{case.name}-{name}-{unlearner}", compute, beside=file)
+    work.begin(case, stage, f"requests of {name}, {unlearner}", work.carrying(case, name, unlearner))
+    return case.workdir.stage(stage, compute, beside=file)
 
 
 def _file(case: Case, name: str, unlearner: str) -> Path:
-    return case.workdir.path / "logits" / f"{case.name}-{name}-{unlearner}.npz"
+    return case.workdir.path / "statistics" / f"{case.name}-{name}-{unlearner}.npz"
 
 
-def _logits(case: Case, ended: dict[str, Any]) -> dict[str, np.ndarray]:
-    """[lanes, examples, classes] of the repeats on every kind of example, and of the shadows on the pool."""
+def _statistics(case: Case, ended: dict[str, Any]) -> dict[str, Statistics]:
+    """Of the repeats on every kind of example, and of the shadows on the pool."""
     points = points_of(case)
-    found = {kind: capacity.predict(case, ended[REPEATS], batch["x"]) for kind, batch in points.items()}
-    return found | {"shadows": capacity.predict(case, ended[SHADOWS], points["pool"]["x"])}
+    found = {kind: capacity.statistics(case, ended[REPEATS], batch) for kind, batch in points.items()}
+    return found | {"shadows": capacity.statistics(case, ended[SHADOWS], points["pool"])}
 
 
 def points_of(case: Case) -> dict[str, Batch]:
-    """The examples that logits are kept on, by kind."""
+    """The examples that statistics are kept of, by kind."""
     sets, train = case.scorer.sets, case.problem.dataset.train
     outside = np.setdiff1d(np.arange(len(train.id)), case.pool)
     return {
@@ -292,32 +296,33 @@ def points_of(case: Case) -> dict[str, Batch]:
 
 
 def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
-    """Every metric that kept logits give."""
+    """Every metric that kept statistics give."""
     section = case.judgement
 
     def compute() -> dict[str, Any]:
         reference = fleets.reference(name)
         oracle = _read(case, reference, "none") if reference else None
         kept = _read(case, name, unlearner)
-        found = metrics.judged(kept, oracle, _labels(case))
-        found |= population.heard(kept, oracle, _labels(case), population.untrained(case))
+        found = metrics.judged(kept, oracle, _masks(case))
+        found |= population.heard(kept, oracle, _masks(case))
         fewer = PRIVATE in case.trainings and section.private_lanes < section.lanes
         if name == ORACLES[1] and fewer:  # the floor of a way that has not as many models
-            found["fewer"] = metrics.distances(kept, oracle, _labels(case), section.private_lanes)
+            found["fewer"] = metrics.distances(kept, oracle, _masks(case), section.private_lanes)
         return found
 
-    return revived(case.workdir.stage(f"judged-{case.name}-{name}-{unlearner}", compute))
+    stage = f"judged-{case.name}-{name}-{unlearner}"
+    work.begin(case, stage, f"metrics of {name}, {unlearner}", work.metrics(case, name))
+    return revived(case.workdir.stage(stage, compute))
 
 
 def _read(case: Case, name: str, unlearner: str) -> metrics.Kept:
     return metrics.load(_file(case, name, unlearner), fleets.included(case, name))
 
 
-def _labels(case: Case) -> metrics.Labels:
-    labels = {kind: batch["y"] for kind, batch in points_of(case).items()}
+def _masks(case: Case) -> metrics.Masks:
     sets = case.scorer.sets
     others = np.isin(sets.test["id"], sets.others["id"])
-    return metrics.Labels(**labels, forgotten=np.isin(case.pool, case.problem.forget), others=others)
+    return metrics.Masks(forgotten=np.isin(case.pool, case.problem.forget), others=others)
 
 
 def calibrated(cases: list[Case]) -> dict[str, Any]:
@@ -327,7 +332,7 @@ def calibrated(cases: list[Case]) -> dict[str, Any]:
         groups = {}
         for case in cases:
             oracle, held_out = (_read(case, name, "none") for name in ORACLES)
-            groups[case.name] = calibration.Group(held_out, oracle, _labels(case))
+            groups[case.name] = calibration.Group(held_out, oracle, _masks(case))
         return calibration.calibrated(groups)
 
     return revived(cases[0].workdir.stage("calibration", compute))

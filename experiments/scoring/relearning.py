@@ -15,6 +15,7 @@ from experiments.data.problem import Problem
 from experiments.data.sets import padded, subsample
 from experiments.scoring import evaluation
 from experiments.scoring.scorer import Scorer
+from experiments.training.fleets import PER_STEP
 from readiness.requests import nearest_classes, nearest_examples
 from unlearn.base import Batch
 
@@ -41,6 +42,12 @@ def relearn(
         sets = jax.tree.map(jnp.asarray, (padded(attack, widest), watch))
         curves[name] = np.asarray(attack_by((params, keys), *sets)[1])
     return curves
+
+
+def work(section: sections.Relearn, lanes: int) -> float:
+    """What the attacks on so many lanes are expected to take, in steps of one model; a look is one pass forward."""
+    watched = 1 + WATCHED / (3 * section.batch_size)
+    return ATTACKS * section.steps * watched * (lanes + PER_STEP)
 
 
 def attacks(section: sections.Relearn, problem: Problem) -> dict[str, tuple[Batch, Batch]]:

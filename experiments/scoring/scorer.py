@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from experiments.core.execution import Execution
 from experiments.data.sets import Sets
 from experiments.scoring import evaluation
+from experiments.scoring.statistics import Reduction, make_statistics
 from unlearn.base import Array, Batch, Model
 
 
@@ -21,17 +21,17 @@ class Scorer(NamedTuple):
     sets: Sets
 
     @property
-    def predict(self) -> Callable[[Any, np.ndarray], np.ndarray]:
-        """`evaluation.make_predict` of the model."""
-        return evaluation.make_predict(self.model, self.devices)
+    def statistics(self) -> Reduction:
+        """`make_statistics` of the model."""
+        return make_statistics(self.model, self.devices)
 
     def measure(self, params: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Whether each example is told right, and its loss, [lanes, examples] each."""
-        return evaluation.measure(self.predict, params, batch)
+        return evaluation.measure(self.statistics, params, batch)
 
     def score(self, params: Any) -> list[dict[str, float]]:
         """Scores of every lane on the sets."""
-        return evaluation.score(self.predict, params, self.sets)
+        return evaluation.score(self.statistics, params, self.sets)
 
     def diagnose(self, params: Any, forget: Batch, stable: Batch) -> dict[str, Array]:
         """Gradients of forget and stable data at the parameters of every lane."""

@@ -2,15 +2,18 @@
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.comparison import run, trainings
 from experiments.configs import readiness as configs
-from experiments.core import workdirs
+from experiments.core import execution, workdirs
 from experiments.data import datasets
 from experiments.scoring import evaluation
+from experiments.scoring.statistics import make_statistics
 from tests.helpers import comparisons, kills
+from unlearn import classifier
 
 QUICK = ("digits", "cifar10_random")  # lanes by vmap and every way; lanes by loops and random data
 
@@ -183,10 +186,9 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bits(moments, tmp_path):
 
 def test_scores_of_a_lane_with_nan_are_not_numbers():
     batch = {"x": np.zeros((8, 2), np.float32), "y": np.zeros(8, np.int32), "id": np.arange(8)}
-    logits = np.zeros((2, 8, 3))
-    logits[0, 3] = np.nan
-    lanes = {"w": np.zeros((2, 1))}
-    scores = evaluation.score(lambda params, x: logits, lanes, evaluation.Sets(*[batch] * 8))
+    model = classifier(lambda params, x, key: jnp.zeros((len(x), 3)).at[3].add(params))
+    statistics = make_statistics(model, execution.one_device())
+    scores = evaluation.score(statistics, np.array([np.nan, 0.0], np.float32), evaluation.Sets(*[batch] * 8))
     assert np.isnan(list(scores[0].values())).all()
     assert scores[1]["test_accuracy"] == 1.0 and scores[1]["forget_loss"] == pytest.approx(np.log(3))
 

@@ -33,16 +33,17 @@ def case(folder, memory_bytes):
 
 
 def judged(folder, memory_bytes):
-    """Parameters of 12 lanes, trained and then made to forget, and their logits; how they were divided."""
+    """Parameters of 12 lanes, trained and then made to forget, and their margins; how they were divided."""
     folder.mkdir(exist_ok=True)
     one = case(folder, memory_bytes)
     lanes = fleets._lanes(one, "vanilla", REPEATS)
     way = one.trainer.way()
     params = capacity.train(one, way, lanes, "some").params
     ((after, _),) = fleets.forget(one, params, "vanilla", REPEATS, "ascent", 0.01, (2,))
-    logits = capacity.predict(one, after, one.scorer.sets.test["x"][:20])
+    batch = {name: leaf[:20] for name, leaf in one.scorer.sets.test.items()}
+    margins = capacity.statistics(one, after, batch).margin
     divided = [len(leaf.sharding.device_set) for leaf in jax.tree.leaves(capacity.spread(params))]
-    return params, logits, sorted(set(divided))
+    return params, margins, sorted(set(divided))
 
 
 @pytest.mark.parametrize("devices, total, most, expected", [
@@ -95,9 +96,9 @@ def test_lanes_on_several_devices_are_those_of_one(tmp_path):
     assert child.returncode == 0, child.stderr[-2000:]
     told = json.loads(child.stdout.splitlines()[-1])
     assert told["divided"] == [DEVICES] and told["again"] and told["parts"] == 3
-    _, logits, divided = judged(tmp_path / "one", 2**31)
+    _, margins, divided = judged(tmp_path / "one", 2**31)
     assert divided == [1]
-    np.testing.assert_allclose(told["logits"], logits, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(told["margins"], margins, rtol=1e-3, atol=1e-3)
 
 
 if __name__ == "__main__":
@@ -106,4 +107,4 @@ if __name__ == "__main__":
     again = judged(folder, 1)  # restored from checkpoints
     same = all(np.array_equal(a, b) for a, b in zip(*(jax.tree.leaves(one[0]) for one in (first, again)), strict=True))
     parts = len(list((folder / "checkpoints").iterdir()))
-    print(json.dumps({"divided": first[2], "again": same, "parts": parts, "logits": first[1].tolist()}))
+    print(json.dumps({"divided": first[2], "again": same, "parts": parts, "margins": first[1].tolist()}))
