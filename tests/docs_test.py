@@ -41,7 +41,13 @@ def lines_of(page):
 @pytest.fixture
 def check(monkeypatch):
     """Checks that a command line would be understood; nothing is run."""
-    return lambda words: CHECKS[next(start for start in CHECKS if " ".join(words).startswith(start))](words, monkeypatch)
+
+    def checked(words):
+        start = next(start for start in CHECKS if " ".join(words).startswith(start))
+        with monkeypatch.context() as patches:
+            CHECKS[start](words, patches)
+
+    return checked
 
 
 def check_run(words, monkeypatch):
