@@ -11,11 +11,13 @@ ARGS ?=
 REV ?= e1d275d
 
 # What mypy checks.
-TYPED := unlearn readiness s3t
+TYPED := unlearn readiness s3t experiments
 
 py := $(VENV)/bin/python
 stamp := $(VENV)/.installed
 new_enough := import sys; sys.exit(sys.version_info < (3, 11))
+# No benchmarks of their own.
+parts := $(addprefix %/,$(addsuffix .py,__init__ smoke readiness_torch s3t_peft))
 room = $(if $(wildcard tests/$(ROOM)),tests/$(ROOM),$(error there is no folder tests/$(ROOM): ROOM is unlearn, readiness, \
   s3t, experiments or a folder of theirs))
 
@@ -69,9 +71,9 @@ format: $(stamp)  ## let ruff reformat the code and sort imports
 	$(py) -m ruff check --fix-only .
 	$(py) -m ruff format .
 
-bench: $(stamp)  ## the benchmarks, one after another
-	@set -e; for file in $(filter-out %/__init__.py,$(wildcard experiments/benchmarks/*.py)); do \
-	  echo "== $$file"; $(py) -m $$(echo $${file%.py} | tr / .); \
+bench: $(stamp)  ## the benchmarks, one after another (at toy size: ARGS=--smoke)
+	@set -e; for file in $(filter-out $(parts),$(wildcard experiments/benchmarks/*.py)); do \
+	  echo "== $$file"; $(py) -m $$(echo $${file%.py} | tr / .) $(ARGS); \
 	done
 
 structure: $(stamp)  ## folders, files, lines, imports and what is longest, beside those of REV

@@ -103,7 +103,7 @@ class Run:
         elsewhere = {
             "s3t": "its store has them: open it by `s3t predict` or s3t.store.disk.open",
             "pretrain": "its model is vit.npz: read it by experiments.models.vits.load_npz",
-            "judge": "a judgement keeps logits, in logits/, and no digest of its models",
+            "judge": "a judgement keeps statistics of examples, in statistics/, and no digest of its models",
             "judge_exact": "a judgement keeps scores and no models",
         }
         if runner in elsewhere:

@@ -1,8 +1,8 @@
 """The structure of the source, counted: `python -m tools.structure [--rev REV]`, the second beside a git revision.
 
 A folder is one that holds Python files. Folder A -> folder B is an edge if a file of A imports one of B. A function takes
-a whole config if a parameter has the type `Config`, `ConfigDict` or `Bench`, or is called `config` and has no other type;
-a runner's `run`, the configs themselves and what validates them may. Standard library only.
+a whole config if a parameter has the type of one (`WHOLE`), or is called `config` and has no other type; a runner's `run`,
+the configs themselves and what validates and resolves them may. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import NamedTuple
 PURE = ("unlearn", "readiness", "s3t", "federated")
 LISTED = {"jax", "optax", "numpy", "scipy", *PURE}
 ALSO = {"unlearn/metrics": {"sklearn"}, "s3t": {"safetensors"}}  # folder -> what else it may import
-WHOLE = {"Config", "ConfigDict", "Bench"}
+WHOLE = {"Config", "ConfigDict", "Bench", "Comparison", "Judge", "Judged", "JudgeExact"}
 UNTYPED = {"Any", "Mapping", "dict", "str"}  # what may as well be a whole config if it is called one
+MAY = ("run", "resolved")  # functions
 RESOLVING = ("experiments/configs/", "experiments/core/config.py", "experiments/main.py")
 LONG_FILE, LONG_FUNCTION, SHOWN = 350, 60, 5
 
@@ -84,7 +85,7 @@ def measure(tree: Tree) -> Structure:
         f"{path}:{function.name}"
         for path in sorted(parsed)
         for function in functions(parsed[path])
-        if takes_whole_config(function) and function.name != "run" and not path.startswith(RESOLVING)
+        if takes_whole_config(function) and function.name not in MAY and not path.startswith(RESOLVING)
     ]
     unlisted = [f"{path}: {name}" for path in sorted(parsed) for name in sorted(unlisted_imports(path, parsed[path]))]
     in_folder = Counter(map(folder, source))

@@ -156,7 +156,7 @@ def _check_request(request: Any, traits: Traits, *, steps: bool = False) -> None
         check_batch(request.retain, "retain", labels=traits.needs_labels, steps=steps)
 
 
-def example_losses(model: Model, params: Params, batch: Batch, key: Array) -> Array:
+def example_losses(model: Model, params: Params, batch: Batch, key: Array | None) -> Array:
     """The model's loss of every example, [examples].
 
     Raises:
@@ -168,7 +168,7 @@ def example_losses(model: Model, params: Params, batch: Batch, key: Array) -> Ar
     return values
 
 
-def mean_loss(model: Model, params: Params, batch: Batch, key: Array, mean: Mean = weighted_mean) -> Array:
+def mean_loss(model: Model, params: Params, batch: Batch, key: Array | None, mean: Mean = weighted_mean) -> Array:
     """L(params; batch): the model's loss, reduced over the batch."""
     return mean(example_losses(model, params, batch, key), batch["weight"])
 

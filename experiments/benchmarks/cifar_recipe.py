@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import models
+from experiments.benchmarks import smoke
 from experiments.configs import readiness as configs
 from experiments.core import execution
 from experiments.data import datasets
-from experiments.scoring import evaluation
+from experiments.scoring.statistics import make_statistics
 from experiments.training import epochs, loop, whitening
-from unlearn.losses import correct
 
 OVERRIDES: dict[str, tuple[str, dict[str, Any]]] = {  # experiment, what is changed
     "house": ("cifar10", {}),
@@ -43,14 +43,15 @@ class Unwhitened(models.Whitened):
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="cifar10", help="the data set")
     parser.add_argument("--data_dir", default="")
     parser.add_argument("--contenders", nargs="+", choices=list(OVERRIDES), default=list(OVERRIDES))
     parser.add_argument("--train_size", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=780)
     parser.add_argument("--seeds", type=int, default=2)
-    args = parser.parse_args()
+    args = smoke.parse(parser, data="digits", train_size=256, steps=4, seeds=1, contenders=["house", "recipe"])
     config = configs.get_config("cifar10")
-    config.data.data_dir, config.data.train_size = args.data_dir, args.train_size
+    config.data.name, config.data.data_dir, config.data.train_size = args.data, args.data_dir, args.train_size
     dataset = datasets.load(config.data)
     found: dict[str, list[tuple[float, ...]]] = {name: [] for name in args.contenders}
     for seed in range(args.seeds):
@@ -88,7 +89,7 @@ def trained(name: str, dataset: datasets.Dataset, steps: int, seed: int) -> tupl
 
 def accuracy(model: Any, params: Any, split: datasets.Split, devices: execution.Execution) -> float:
     """Of the one lane."""
-    return float(np.mean(correct(evaluation.make_predict(model, devices)(params, split.x)[0], split.y)))
+    return float(make_statistics(model, devices)(params, datasets.batch(split)).correct.mean())
 
 
 def told(run: tuple[float, ...]) -> str:

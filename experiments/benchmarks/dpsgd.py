@@ -19,6 +19,7 @@ import numpy as np
 import optax
 
 from experiments import models
+from experiments.benchmarks import smoke
 from experiments.core import environment
 from experiments.models import ModelFns
 from experiments.training import dpsgd
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=15)
-    args = parser.parse_args()
+    args = smoke.parse(parser, models=["mlp"], batch_size=8, repeats=2)
     device = jax.devices()[0].device_kind
     print(f"{device}, jax {jax.__version__}: {args.lanes} lanes, batches of {args.batch_size}, {args.repeats} repeats")
     for name in args.models:
@@ -71,10 +72,15 @@ def measure(name: str, lanes: int, size: int, repeats: int) -> None:
                 jax.block_until_ready(program(params))
             seconds[form].append(stopwatch())
     median = {form: statistics.median(times) for form, times in seconds.items()}
-    memory = {form: program.memory_analysis().temp_size_in_bytes / 2**20 for form, program in programs.items()}
+    memory = {form: mebibytes(program) for form, program in programs.items()}
     told = [f"{form} {1e3 * median[form]:.1f} ms, {memory[form]:.1f} MiB" for form in forms]
     faster = median["per example"] / median["ghost"]
     print(f"{name:7} {'; '.join(told)}; per example / ghost {faster:.2f}; relative difference {off:.0e}", flush=True)
+
+
+def mebibytes(program: Any) -> float:
+    """Temporary memory as XLA plans it."""
+    return program.memory_analysis().temp_size_in_bytes / 2**20
 
 
 def ghost(model: ModelFns, params: Any, batch: Batch, key: Array) -> Any:

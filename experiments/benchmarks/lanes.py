@@ -10,16 +10,20 @@ another, each in the faster of the two forms. On an accelerator the loops are le
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments import models
+from experiments.benchmarks import smoke
 from experiments.core import environment, execution, fleet, sections
 from experiments.training import epochs, loop
 
-SIZES = {  # model -> options, image, examples, batch size, steps
+SIZES: dict[
+    str, tuple[dict[str, Any], tuple[int, ...], int, int, int]
+] = {  # model -> options, image, examples, batch size, steps
     "mlp": ({"widths": (128, 128)}, (8, 8, 1), 1024, 64, 100),
     "vit": ({"width": 32, "depth": 2}, (16, 16, 1), 512, 64, 4),
     "cnn": ({"widths": (32, 64)}, (28, 28, 1), 128, 64, 2),
@@ -34,7 +38,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--loops", action="store_true", default=jax.default_backend() == "cpu")
-    args = parser.parse_args()
+    args = smoke.parse(parser, models=["mlp"], lanes=2, repeats=1)
     print(f"{args.lanes} lanes; seconds, and single runs one after another in units of each")
     forms = {"one program": False} | ({"loops": True} if args.loops else {})
     for name in args.models:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.benchmarks import smoke
 from experiments.comparison import methods, run
 from experiments.configs import readiness as configs
 from experiments.core.results import Row
@@ -35,9 +36,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="the first")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--max_steps", type=int, default=0, help="of a request; 0: as the experiment says")
+    parser.add_argument("--steps", type=int, default=0, help="of a training; 0: as the experiment says")
     parser.add_argument("--data_dir", default="")
     parser.add_argument("--cache_dir", default="")
-    args = parser.parse_args()
+    args = smoke.parse(parser, workdir=smoke.folder, classes=(1, 2), seeds=2, steps=60, max_steps=3)
     rows = [row for target in args.classes for row in run_class(args, target)]
     print(table(rows, args.classes))
 
@@ -48,6 +50,7 @@ def run_class(args: argparse.Namespace, target: int) -> list[Row]:
     config.forget.target = target
     config.seed, config.seeds = args.seed, args.seeds
     config.request.max_steps = args.max_steps or config.request.max_steps
+    config.train.steps = args.steps or config.train.steps
     config.trainings = TRAININGS
     config.data.data_dir, config.data.cache_dir = args.data_dir, args.cache_dir
     results = run.run(config, str(Path(args.workdir) / f"class{target}"))
@@ -69,10 +72,17 @@ class Summary(NamedTuple):
 def summary(rows: Sequence[Row]) -> Summary:
     """Over all of `rows`. Requests that were not fulfilled count with the steps they had, those that diverged have none."""
     mean = lambda *path: float(np.mean([methods.number(row, *path) for row in rows]))  # noqa: E731
-    before = (mean("before", name) for name in ("test_accuracy", "forget_accuracy", "forget_loss"))
     steps = [methods.spent(row, "steps") for row in rows]
     failed = sum(methods.end(row) != "reached" for row in rows)
-    return Summary(*before, mean("after", "test_retain_accuracy"), float(np.nanmedian(steps)), np.nanmax(steps), failed)
+    return Summary(
+        test=mean("before", "test_accuracy"),
+        forget=mean("before", "forget_accuracy"),
+        loss=mean("before", "forget_loss"),
+        kept=mean("after", "test_retain_accuracy"),
+        steps=float(np.nanmedian(steps)),
+        most_steps=float(np.nanmax(steps)),
+        failed=failed,
+    )
 
 
 def table(rows: list[Row], classes: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ cores. It measures the disk under DIR (the current directory if not given), so c
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import tempfile
 import time
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.benchmarks import smoke
 from s3t.plans.partition import assign
 from s3t.plans.planners import lattice
 from s3t.service import verify
@@ -36,7 +38,7 @@ def main() -> None:
     parser.add_argument("--dir", default=".")
     parser.add_argument("--ids", type=int, nargs="+", default=[1_000, 100_000, 1_000_000])
     parser.add_argument("--node-bytes", type=int, nargs="+", default=[10_000, 1_000_000])
-    args = parser.parse_args()
+    args = smoke.parse(parser, dir=smoke.folder, ids=[100], node_bytes=[1_000])
     print("     ids  node bytes   p50 ms   p99 ms   until purged: p50 ms   deletions/s   head us   build s   verify s")
     for examples in args.ids:
         for size in args.node_bytes:
@@ -55,7 +57,7 @@ def row(root: Path, examples: int, size: int) -> str:
     acknowledged, purged = [], []
     for one in singles:
         refill(opened, size)
-        answer, seconds = timed(lambda one=one: (disk.delete(opened, [one]), disk.purge(opened))[0])
+        answer, seconds = timed(functools.partial(delete_and_purge, opened, int(one)))
         acknowledged.append(answer["acknowledged_ms"])
         purged.append(1e3 * seconds)
     batches = [rest[start : start + BATCH] for start in range(0, min(len(rest), 20 * BATCH), BATCH)]
@@ -67,6 +69,13 @@ def row(root: Path, examples: int, size: int) -> str:
         f"{examples:8}  {size:10}  {p50:7.2f}  {p99:7.2f}  {np.median(purged):21.2f}  {deleted / batch_seconds:12.0f}"
         f"  {head_us:8.1f}  {build_seconds:8.1f}  {verify_seconds:9.1f}"
     )
+
+
+def delete_and_purge(opened: disk.Store, id_: int) -> dict[str, Any]:
+    """What the deletion answers."""
+    answer = disk.delete(opened, [id_])
+    disk.purge(opened)
+    return answer
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -107,9 +116,12 @@ def refill(opened: disk.Store, size: int) -> None:
         name = names[shard, slices] = os.urandom(32).hex()
         path = opened.root / "nodes" / f"{name}.safetensors"
         node = records.PublishedNode(name, shard, slices, as_of, "no certificate")
-        records.record_node(
-            opened.ledger, node, names.get((shard, slices[:-1])), lambda path=path: path.write_bytes(bytes(size))
-        )
+        write = functools.partial(write_zeros, path, size)
+        records.record_node(opened.ledger, node, names.get((shard, slices[:-1])), write)
+
+
+def write_zeros(path: Path, size: int) -> None:
+    path.write_bytes(bytes(size))
 
 
 if __name__ == "__main__":

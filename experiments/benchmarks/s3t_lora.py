@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.benchmarks import smoke
 from experiments.configs import s3t
 from experiments.core import workdirs
 from experiments.core.config import validated
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workdir", default="runs/s3t_lora")
     parser.add_argument("--data_dir", default="")
-    args = parser.parse_args()
+    args = smoke.parse(parser, workdir=smoke.folder, rates=(1e-2,), epochs=(1,), seeds=2)
     folder = workdirs.Workdir(args.workdir)
     (Path(args.workdir) / "stages").mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[Setting, np.ndarray]] = {way: {} for way in WAYS}
@@ -53,6 +54,11 @@ def main() -> None:
         (mean, low, high, _), p = paired(100 * ours[:, at], 100 * theirs[:, at])
         apart = f"{split} {mean:+.1f} [{low:+.1f}, {high:+.1f}], p = {p:.2g}"
         print(f"S3T {chosen['S3T']} - full LoRA {chosen['full LoRA']}: {apart}")
+
+
+def best(trials: dict[Setting, np.ndarray]) -> Setting:
+    """The setting with the highest mean validation accuracy."""
+    return max(trials, key=lambda setting: float(trials[setting][:, 0].mean()))
 
 
 def set_up(args: argparse.Namespace, folder: workdirs.Workdir, rate: float, epochs: int) -> tuple[Data, Builder]:
@@ -75,11 +81,6 @@ def score(held: Data, builder: Builder, way: str, seed: int) -> tuple[float, flo
     deepest = build.setup.plan.nodes[-1]
     scores = held.scored(nodes.logits_of(held, build, trained, (0, deepest)))
     return scores["validation_accuracy"], scores["test_accuracy"]
-
-
-def best(trials: dict[Setting, np.ndarray]) -> Setting:
-    """The setting with the highest accuracy on validation data."""
-    return max(trials, key=lambda setting: float(trials[setting][:, 0].mean()))
 
 
 def shown(accuracies: np.ndarray) -> str:

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks import smoke
 from experiments.models import vits
 from s3t.plans.partition import assign
 from s3t.plans.planners import lattice
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("--dir", default=".")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=8)
-    args = parser.parse_args()
+    args = smoke.parse(parser, dir=smoke.folder, models=["digits"], batch_size=2, rounds=1)
     for name in args.models:
         with tempfile.TemporaryDirectory(dir=args.dir) as directory:
             print(report(Path(directory) / "store", name, args.batch_size, args.rounds), flush=True)
@@ -71,15 +73,20 @@ def report(root: Path, name: str, batch_size: int, rounds: int) -> str:
         },
         rounds,
     )
+
+    def follow() -> None:
+        server.refresh()
+        jax.block_until_ready(server.bank)
+
     before = programs(server)
     head_us = 1e6 * np.median([timed(server.refresh) for _ in range(1000)])
     dropped, healed = [], []
     for shard in range(SHARDS):
         (one, *_) = records.members(opened.ledger, shard, (0,))[1]
         disk.delete(opened, [one])
-        dropped.append(timed(lambda: (server.refresh(), jax.block_until_ready(server.bank))))
+        dropped.append(timed(follow))
         fill(opened, backbone, rng)
-        healed.append(timed(lambda: (server.refresh(), jax.block_until_ready(server.bank))))
+        healed.append(timed(follow))
         server.predict(x)
     compiled = programs(server) - before
     disk.close(opened)
@@ -117,7 +124,8 @@ def timed(work: Callable[[], Any]) -> float:
 
 def programs(server: serving.Server) -> int:
     """How many programs the server has compiled."""
-    return sum(function._cache_size() for function in (server.ensemble, ensemble.put))  # type: ignore[attr-defined]
+    compiled: tuple[Any, ...] = (server.ensemble, ensemble.put)
+    return sum(function._cache_size() for function in compiled)
 
 
 def make(root: Path) -> disk.Store:
@@ -147,7 +155,7 @@ def fill(opened: disk.Store, backbone: Backbone, rng: np.random.Generator) -> di
         part = jax.tree.map(lambda leaf: 0.1 * rng.normal(size=leaf.shape).astype(leaf.dtype), shapes[len(slices) - 1])
         drafted = publishing.draft_node(opened, shard, slices)
         publishing.publish(
-            opened, drafted, to_tensors(Trained(*part, np.zeros(1, np.float32))), {}, names.get((shard, slices[:-1]))
+            opened, drafted, to_tensors(Trained(part.slot, part.head, jnp.zeros(1))), {}, names.get((shard, slices[:-1]))
         )
         names[shard, slices] = drafted.identity
     return opened

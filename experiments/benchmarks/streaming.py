@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import models
+from experiments.benchmarks import smoke
 from experiments.configs import readiness as configs
 from experiments.core import environment, execution
 from experiments.data import datasets
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--data_dir", default="")
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=3)
-    args = parser.parse_args()
+    args = smoke.parse(parser, epochs=1)
     config = configs.get_config(args.experiment)
     config.data.data_dir = args.data_dir
     ends, medians = [], []

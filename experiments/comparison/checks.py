@@ -1,4 +1,4 @@
-"""What only algorithms and data can tell: options that an algorithm cannot take, sets of examples that are too small."""
+"""The door, and what only algorithms and data can tell: options an algorithm cannot take, sets that are too small."""
 
 from __future__ import annotations
 
@@ -7,35 +7,49 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
 
 from experiments.configs.readiness import Comparison
-from experiments.core import keys
-from experiments.core.config import Loc, key
+from experiments.core import keys, sections
+from experiments.core.config import Loc, key, validated
 from experiments.core.errors import ConfigError, UserError, line
-from experiments.data.sets import Sets
+from experiments.data.problem import Problem
 from experiments.scoring import algorithms, requests
 from unlearn import Request, classifier
 from unlearn.metrics.membership import FOLDS
 
 
-def check_options(config: Comparison) -> None:
+def resolved(config: ml_collections.ConfigDict | Comparison) -> Comparison:
+    """The validated config, with what readiness leaves unset filled in as suits the kind of request.
+
+    Raises:
+      ConfigError: one line for each mistake.
+    """
+    made = validated(Comparison, config).resolved()
+    check_options(made.request, {name: made.variant(name).readiness for name in ("", *made.variants)})
+    return made
+
+
+def check_options(request: sections.Unlearners, readiness: Mapping[str, sections.Readiness]) -> None:
     """Refuse options that an algorithm does not have or cannot take.
+
+    Args:
+      readiness: by variant, the default one under "".
 
     Raises:
       ConfigError: a line for each algorithm of which there are.
     """
-    algorithms.check_names(config.request.unlearners)
+    algorithms.check_names(request.unlearners)
     told: list[tuple[Loc, str]] = []
-    for name in config.request.unlearners:
-        at: Loc = ("request", "options", algorithms.short(name))
-        if algorithms.is_own(name) or at[-1] in config.request.options:
-            told.append((at, _refusal(name, config.request.options.get(at[-1], {}))))
-    for name in ("", *config.variants):
-        readiness = config.variant(name).readiness
-        at = ("variants", name) if name else ("readiness",)
-        algorithms.algorithm(readiness.algorithm, key((*at, "algorithm")))
-        told.append(((*at, "algorithm_options"), _refusal(readiness.algorithm, readiness.algorithm_options)))
+    for name in request.unlearners:
+        short = algorithms.short(name)
+        if algorithms.is_own(name) or short in request.options:
+            told.append((("request", "options", short), _refusal(name, request.options.get(short, {}))))
+    for name, section in readiness.items():
+        at: Loc = ("variants", name) if name else ("readiness",)
+        algorithms.algorithm(section.algorithm, key((*at, "algorithm")))
+        told.append(((*at, "algorithm_options"), _refusal(section.algorithm, section.algorithm_options)))
     if lines := [f"{key(at)} cannot be used ({said}): set others" for at, said in told if said]:
         raise ConfigError(lines)
 
@@ -64,16 +78,17 @@ def _refusal(algorithm: str, options: Mapping[str, float]) -> str:
     return ""
 
 
-def check_sets(config: Comparison, asked: Mapping[str, Any], sets: Sets) -> None:
-    """Refuse sets of examples that are too small for what is measured on them.
+def check_problem(problem: Problem, request: sections.Request, noise: float) -> None:
+    """Refuse sets of examples that are too small for what is measured on them, and noise that there is no room for.
 
     Args:
-      asked: what the request is about, as a Batch.
+      noise: share of what training is told that is wrong.
 
     Raises:
       UserError: one line that says what to do.
     """
-    more = "data.train_size" if config.forget.setting == "class" else "forget.fraction"
+    asked, sets = problem.asked, problem.sets
+    more = "data.train_size" if problem.by_class else "forget.fraction"
     for what, batch, least, mend in (
         ("to forget", asked, FOLDS, f"raise --config.{more}"),
         ("to compare forgotten ones with", sets.others, FOLDS, "choose other data or another class"),
@@ -82,10 +97,10 @@ def check_sets(config: Comparison, asked: Mapping[str, Any], sets: Sets) -> None
     ):
         if len(batch["id"]) < least:
             raise UserError(f"there are {len(batch['id'])} examples {what}, {least} or more are needed: {mend}")
-    request = config.request
-    for i, part in enumerate(requests.parts(asked["id"], request.parts, request.overlap, config.forget.seed), 1):
+    for i, part in enumerate(requests.parts(asked["id"], request.parts, request.overlap, problem.seed), 1):
         if not part.any():
             raise UserError(
                 f"part {i} of the request is empty: its {len(part)} examples do not fill {request.parts} parts; "
                 "set fewer --config.request.parts"
             )
+    problem.told(noise)  # refused here, whoever will be told

@@ -147,12 +147,15 @@ def _main_table(every: Sequence[Way], brief: bool) -> Table:
 
 
 def _results(every: Sequence[Way]) -> list[Block]:
+    heldout = any(way.training == "heldout_oracle" for way in every)
+    longer = any(row.facts.get("equal_flops") for way in every for row in way.rows)
     note = (
         "Accuracies in %. ± is half of the 95% t-interval over seeds. (n/N): only n of N seeds had a finite value. Read "
-        "every value against the oracle's, a model trained without the forget set. The held-out oracle is a second one: it "
-        "shows the best that can be asked for. ToW, tug of war: 1 is the oracle. Relearn: accuracy on forget data that "
-        "stay unseen, after so many steps on stable data with a part of the forgotten. Requests that ran out of budget "
-        "count with what they ended at. Longer: trained for as many FLOPs as readiness used."
+        "every value against the oracle's, a model trained without the forget set. "
+        + ("The held-out oracle is a second one: it shows the best that can be asked for. " if heldout else "")
+        + "ToW, tug of war: 1 is the oracle. Relearn: accuracy on forget data that stay unseen, after so many steps on "
+        "stable data with a part of the forgotten. Requests that ran out of budget count with what they ended at."
+        + (" Longer: trained for as many FLOPs as readiness used." if longer else "")
     )
     marks = [Text(f"{MATCHED} {NEAREST}")] if any(way.matched for way in every) else []
     return [Heading("Results"), _main_table(every, brief=False), *marks, Text(note)]
@@ -166,10 +169,14 @@ def _before(every: Sequence[Way]) -> list[Block]:
         [f"{ready.name} − {way.marked}", *(methods.difference(ready, way, m) for m in BEFORE)] for way in rivals if ready
     ]
     headers = [measure.label for measure in BEFORE]
+    matched = (
+        f"The re-weighting marked {MATCHED} paid about as much, by smaller weights for the revocable examples and "
+        "nothing else. "
+    )
     note = (
-        "What was hardly learned is easily forgotten. Was the ease paid for in advance, in accuracy or in confidence? The "
-        f"re-weighting marked {MATCHED} paid about as much, by smaller weights for the revocable examples and nothing "
-        "else. MIA AUC: the loss attack on the forget set. The oracle's value is what no membership looks like."
+        "What was hardly learned is easily forgotten. Was the ease paid for in advance, in accuracy or in confidence? "
+        + (matched if any(way.matched for way in once) else "")
+        + "MIA AUC: the loss attack on the forget set. The oracle's value is what no membership looks like."
     )
     rows: list[list[Cell]] = [[way.marked, *(methods.interval(way, measure) for measure in BEFORE)] for way in once]
     ours = [i for i, way in enumerate(once) if way.ours]

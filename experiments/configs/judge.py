@@ -35,6 +35,8 @@ ORACLES = ("oracle", "heldout_oracle")
 WAYS = ("vanilla", "reweight", "readiness", "dpsgd")
 POOLED = "pooled"  # all forget sets together, in tables
 
+QUICK = 16  # models in each fleet of `quick`; a judgement of as few is no result
+
 Models = Annotated[int, Field(ge=12, le=100_000)]  # intervals need 10, either half of the shadows 3 with and 3 without each
 Fraction = Annotated[sections.Share, Field(description="About this share of the training examples.")]
 
@@ -242,6 +244,16 @@ def digits(config: ml_collections.ConfigDict) -> None:
     """scikit-learn's digits: a random tenth and a class; every algorithm on vanilla, re-weighted, ready, private models."""
 
 
+def quick(config: ml_collections.ConfigDict) -> None:
+    """Digits, a class; ascent and fine-tuning on vanilla and ready models. A look, no result: few models."""
+    config.trainings = (*ORACLES, "vanilla", "readiness")
+    config.request.unlearners = ("ascent", "finetune")
+    config.seeds = 5
+    config.judge.update(lanes=QUICK, private_lanes=QUICK)
+    config.judge.tuning.update(lanes=4, learning_rates=(0.01, 0.1), steps=(5, 20))
+    config.judge.sets = ml_collections.ConfigDict({"class": {"setting": "class", "target": 3}})
+
+
 def digits_full(config: ml_collections.ConfigDict) -> None:
     """Digits by every kind of forget set and several sizes."""
     sets = {f"random_{percent}": {"setting": "random", "fraction": percent / 100} for percent in (1, 5, 10, 20)}
@@ -260,4 +272,4 @@ def cifar10(config: ml_collections.ConfigDict) -> None:
         config[part].update({name: value for name, value in quick[part].items() if name in config[part]})
 
 
-EXPERIMENTS = {one.__name__: one for one in (digits, digits_full, cifar10)}
+EXPERIMENTS = {one.__name__: one for one in (quick, digits, digits_full, cifar10)}

@@ -1,9 +1,13 @@
-"""The sets of examples that models are scored on."""
+"""The sets of examples that models are scored on, samples of them, and sets made as large as others."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
+import numpy as np
+
+from experiments.data.ids import lowest
 from unlearn.base import Batch
 
 PARTS = {"test_retain": "test", "others": "test", "validation_retain": "validation"}  # sets that lie within another
@@ -26,3 +30,18 @@ class Sets(NamedTuple):
     validation_retain: Batch
     others: Batch
     fresh: Batch
+
+
+def subsample(batch: Batch, most: int, purpose: str) -> Batch:
+    """At most `most` examples (0: all), in the order they stand; which, follows from purpose and ids alone."""
+    if not most or len(batch["id"]) <= most:
+        return batch
+    positions = lowest(batch["id"], most, purpose, 0)
+    return jax.tree.map(lambda leaf: leaf[positions], dict(batch))
+
+
+def padded(batch: Batch, size: int) -> Batch:
+    """The batch filled up to `size` rows with zeros of weight 0."""
+    missing = size - len(batch["id"])
+    zeros = lambda leaf: np.zeros((missing, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+    return jax.tree.map(lambda leaf: np.concatenate([leaf, zeros(leaf)]), dict(batch))

@@ -14,9 +14,9 @@ import numpy as np
 from experiments.configs.judge import POOLED
 from experiments.core.errors import line
 from experiments.core.results import Estimate
-from experiments.judge.metrics import Kept, Labels, margins_of, some_shadows
+from experiments.judge.metrics import Kept, Masks, margins_of, some_shadows, wide
 from experiments.judge.ulira import second_half
-from unlearn.metrics import lira, rates, scores
+from unlearn.metrics import lira, rates
 from unlearn.metrics.intervals import jackknife
 
 LEVEL = 0.9
@@ -27,7 +27,7 @@ class Group(NamedTuple):
 
     held_out: Kept
     oracle: Kept
-    labels: Labels
+    masks: Masks
 
 
 def calibrated(groups: dict[str, Group]) -> dict[str, dict[str, Estimate]]:
@@ -37,8 +37,8 @@ def calibrated(groups: dict[str, Group]) -> dict[str, dict[str, Estimate]]:
     """
     every = groups.values()
     kinds = list(zip(*(one[:2] for one in every), strict=True))
-    shadows = tuple(min(len(fleet.shadows) for fleet in kind) for kind in kinds)
-    fleets = tuple(min(len(fleet.pool) for fleet in kind) for kind in kinds)
+    shadows = tuple(min(len(fleet.shadows.margin) for fleet in kind) for kind in kinds)
+    fleets = tuple(min(len(fleet.pool.margin) for fleet in kind) for kind in kinds)
     return {"shadows": _pooled(by_shadows, groups, shadows), "fleets": _pooled(by_fleets, groups, fleets)}
 
 
@@ -46,7 +46,7 @@ def by_shadows(group: Group, rows: np.ndarray, oracle_rows: np.ndarray) -> float
     """U-LiRA on both fleets of oracles, each with the other as shadows: they are asked of examples that none of them saw,
     half of which are called members."""
     fleets = [some_shadows(kept, some) for kept, some in zip(group[:2], (rows, oracle_rows), strict=True)]
-    margins = np.concatenate([scores.margin(kept.shadows, group.labels.pool) for kept in fleets])
+    margins = np.concatenate([wide(kept.shadows.margin) for kept in fleets])
     members = np.concatenate([kept.included for kept in fleets])
     own = all(lira.own_variances(kept.included) for kept in group[:2])
     second = np.arange(len(margins)) >= len(rows)
@@ -59,7 +59,7 @@ def by_fleets(group: Group, rows: np.ndarray, oracle_rows: np.ndarray) -> float:
     Either half of both fleets is attacked with the other half. All examples of a model are on one side, so that the models
     are the observations: the interval is wider than that of the shadows.
     """
-    fleets = [margins_of(kept, group.labels, "forget") for kept in group[:2]]
+    fleets = [margins_of(kept, group.masks, "forget") for kept in group[:2]]
     second = np.concatenate([second_half(len(one))[some] for one, some in zip(fleets, (rows, oracle_rows), strict=True)])
     margins = np.concatenate([fleets[0][rows], fleets[1][oracle_rows]])
     members = np.broadcast_to((np.arange(len(margins)) < len(rows))[:, None], margins.shape)

@@ -20,16 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import models
-from experiments.comparison import judging, trainings
-from experiments.comparison.setup import revocable
 from experiments.configs.judge import ORACLES
 from experiments.core import fleet, keys
 from experiments.core.execution import Execution
 from experiments.core.keys import Hash, Purpose
-from experiments.data import datasets
 from experiments.judge import capacity
-from experiments.judge.capacity import Bench
+from experiments.judge.cases import Case, rehearsed, told_of_pool
 from experiments.judge.ulira import memberships
 from experiments.scoring import algorithms, requests
 from experiments.training import loop
@@ -55,39 +51,12 @@ REQUESTS = {
 }
 
 
-class Case(NamedTuple):
-    """One forget set.
-
-    bench: knows F.  pool: positions of P in the training split.
-    """
-
-    name: str
-    bench: Bench
-    pool: np.ndarray
-
-
-def make_case(name: str, bench: Bench, pool: np.ndarray | None = None) -> Case:
-    """The case of a bench's forget set.
-
-    Args:
-      pool: positions of P; None: F itself if it is a class, else with as many others of the training split, by id.
-    """
-    ids, config = bench.dataset.train.id, bench.config
-    if pool is None:
-        pool = bench.forget
-        if config.forget.setting == "random":
-            others = np.setdiff1d(np.arange(len(ids)), pool)
-            more = others[datasets.lowest(ids[others], min(len(pool), len(others) // 2), Hash.POOL, config.forget.seed)]
-            pool = np.union1d(pool, more)
-    return Case(name, bench, pool)
-
-
 def count(case: Case, training_: str, role: str) -> int:
     """How many models of a kind there are."""
-    config = case.bench.config.judge
+    section = case.judgement
     if role == TUNING:
-        return config.tuning.lanes
-    return config.private_lanes if training_ == PRIVATE else config.lanes
+        return section.tuning.lanes
+    return section.private_lanes if training_ == PRIVATE else section.lanes
 
 
 def included(case: Case, training_: str) -> np.ndarray:
@@ -95,17 +64,17 @@ def included(case: Case, training_: str) -> np.ndarray:
 
     Which half an example is in follows from its id: other data would not change it.
     """
-    ids = case.bench.dataset.train.id[case.pool]
-    return memberships(ids, count(case, training_, SHADOWS), case.bench.config.seed, Hash.SHADOW)
+    ids = case.problem.dataset.train.id[case.pool]
+    return memberships(ids, count(case, training_, SHADOWS), case.seed, Hash.SHADOW)
 
 
 def members(case: Case, training_: str, role: str) -> np.ndarray:
     """Who is trained on in each lane, [lanes, examples] bool."""
-    everyone = np.ones((count(case, training_, role), len(case.bench.dataset.train.id)), bool)
+    everyone = np.ones((count(case, training_, role), len(case.problem.dataset.train.id)), bool)
     if role == SHADOWS:
         everyone[:, case.pool] = included(case, training_) & (training_ not in ORACLES)
     elif training_ in ORACLES:
-        everyone[:, case.bench.forget] = False
+        everyone[:, case.problem.forget] = False
     return everyone
 
 
@@ -113,7 +82,7 @@ def asked(case: Case, training_: str, role: str) -> np.ndarray:
     """Which examples of the pool each lane is asked to forget, [lanes, pool] bool."""
     if role == SHADOWS:
         return included(case, training_)
-    return np.broadcast_to(np.isin(case.pool, case.bench.forget), (count(case, training_, role), len(case.pool)))
+    return np.broadcast_to(np.isin(case.pool, case.problem.forget), (count(case, training_, role), len(case.pool)))
 
 
 def reference(training_: str) -> str | None:
@@ -127,19 +96,19 @@ def reference(training_: str) -> str | None:
 
 def _lanes(case: Case, training_: str, role: str) -> loop.Lane:
     """Lanes with keys of their own for each role, so that targets, shadows and what is tuned on are disjoint."""
-    bench, purpose = case.bench, TRAININGS[role, training_ == "heldout_oracle"]
-    seeds = bench.config.seed + np.arange(count(case, training_, role))
+    purpose = TRAININGS[role, training_ == "heldout_oracle"]
+    seeds = case.seed + np.arange(count(case, training_, role))
     member = members(case, training_, role)
     weight = np.ones(member.shape, np.float32)
     if training_ == "reweight":
-        weight[:, revocable(_told(case, role))] = bench.config.reweight.weight
+        weight[:, _told(case, role).problem.told(case.readiness.noise)] = case.reweight.weight
     plain = loop.make_lanes(seeds, member[0], weight[0], purpose=purpose)
     return plain._replace(member=jnp.asarray(member), weight=jnp.asarray(weight))
 
 
-def _told(case: Case, role: str) -> Bench:
+def _told(case: Case, role: str) -> Case:
     """What training is told: that F may be asked for; a shadow's, that P may (of which it holds a half)."""
-    return case.bench._replace(forget=case.pool) if role == SHADOWS else case.bench
+    return told_of_pool(case) if role == SHADOWS else case
 
 
 class Fleets(NamedTuple):
@@ -155,30 +124,28 @@ class Fleets(NamedTuple):
 
 def train(case: Case) -> Fleets:
     """Train every model of a case. Ways that differ in membership and weight alone share programs."""
-    bench, config = case.bench, case.bench.config
-    pairs = [(name, role) for name in config.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
-    costs, params = capacity.training_costs(bench), {}
-    way = trainings.plain_way(bench, config.train.steps)
+    trainer = case.trainer
+    pairs = [(name, role) for name in case.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
+    costs, params = capacity.training_costs(case), dict[tuple[str, str], Any]()
 
     def together(label: str, names: Sequence[str], way: loop.Way) -> None:
         mine = [key for key in pairs if key[0] in names]
         lanes = [_lanes(case, *key) for key in mine]
-        trained = capacity.train(bench, way, fleet.concatenate(lanes), f"{case.name}-{label}")
+        trained = capacity.train(case, way, fleet.concatenate(lanes), f"{case.name}-{label}")
         start = 0
         for key, part in zip(mine, lanes, strict=True):
             params[key] = fleet.lane(trained.params, slice(start, start := start + fleet.lane_count(part)))
             costs[key[0]] = costs[key[0]] | {"train_seconds": trained.seconds}
 
-    together("plain", [name for name in config.trainings if name not in (PRIVATE, "readiness")], way)
-    if PRIVATE in config.trainings:
-        together(PRIVATE, [PRIVATE], way._replace(private=(config.dpsgd.clip, config.dpsgd.noise)))
-    if "readiness" in config.trainings:
+    together("plain", [name for name in case.trainings if name not in (PRIVATE, "readiness")], trainer.way())
+    if PRIVATE in case.trainings:
+        together(PRIVATE, [PRIVATE], trainer.private_way(case.dpsgd))
+    if "readiness" in case.trainings:
         seconds = []
         for role in ROLES:
-            told = _told(case, role)
-            (rehearsal,) = trainings.plan(told)
+            rehearsal = rehearsed(_told(case, role))
             lanes, name = _lanes(case, "readiness", role), f"{case.name}-readiness-{role}"
-            trained = capacity.train(told, rehearsal.way, lanes, name, rehearsal.pools)
+            trained = capacity.train(case, rehearsal.way, lanes, name, rehearsal.pools)
             params["readiness", role] = trained.params
             seconds.append(trained.seconds)
         costs["readiness"] = costs["readiness"] | {"train_seconds": float(np.mean(seconds))}
@@ -223,16 +190,16 @@ def forget(
     Returns:
       Lanes after each of `stops`; those that are asked for nothing stay as they are.
     """
-    bench = case.bench
-    options = tuple(sorted(judging.options(bench, name).items()))
-    run = _forgetter(models.as_model(bench.model), name, options, bench.config.judge.batch_size, stops, bench.devices)
+    model, devices, data = case.scorer.model, case.scorer.devices, case.trainer.data
+    options = tuple(sorted(algorithms.options(case.request, name).items()))
+    run = _forgetter(model, name, options, case.judgement.batch_size, stops, devices)
     wanted = asked(case, training_, role)
     kept = members(case, training_, role)
     kept[:, case.pool] &= ~wanted
-    seeds = bench.config.seed + np.arange(len(wanted))
+    seeds = case.seed + np.arange(len(wanted))
     raw = keys.raw(seeds, REQUESTS[role])
-    pool = jax.tree.map(lambda leaf: leaf[case.pool], bench.train)
-    found = capacity.over(bench, lambda lanes: run(rate, lanes, pool, bench.train, enough), (params, raw, wanted, kept))
+    pool = jax.tree.map(lambda leaf: leaf[case.pool], data)
+    found = capacity.over(case, lambda lanes: run(rate, lanes, pool, data, enough), (params, raw, wanted, kept))
     return [Ended(*one) for one in found]
 
 
@@ -253,7 +220,8 @@ def _asked(key: Array, wanted: Array, kept: Array, pool: Batch, train: Batch) ->
     pairs = ((pool, wanted), (train, kept))
     request = Request(*(dict(batch, weight=batch["weight"] * member) for batch, member in pairs))
     _, forget_key, retain_key, _ = jax.random.split(key, 4)
-    orders, counts = (tuple(of(member) for _, member in pairs) for of in (lambda member: jnp.argsort(~member), jnp.sum))
+    orders = jnp.argsort(~wanted), jnp.argsort(~kept)
+    counts = jnp.sum(wanted), jnp.sum(kept)
     return Asked(request, orders, counts, (forget_key, retain_key))
 
 
@@ -268,12 +236,11 @@ def _forgetter(
 
     def draw(data: tuple[Asked, Array], key: Array, step: Array) -> Request:
         asked, _ = data
-        rows = (
-            jax.random.randint(jax.random.fold_in(k, step), (batch_size,), 0, n)
-            for k, n in zip(asked.keys, asked.counts, strict=True)
-        )
-        parts = zip(asked.request, asked.orders, rows, strict=True)
-        return Request(*(take(part, order[row]) for part, order, row in parts))
+
+        def rows(part: Any, order: Array, count: Array, key: Array) -> Batch:
+            return take(part, order[jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, count)])
+
+        return Request(*map(rows, asked.request, asked.orders, asked.counts, asked.keys))
 
     def observe(params: Any, data: tuple[Asked, Array]) -> dict[str, Array]:
         asked, _ = data

@@ -8,7 +8,8 @@ import numpy as np
 
 from experiments.core.results import Estimate, Row
 from experiments.judge import fleets, memorisation, metrics
-from experiments.judge.fleets import REPEATS, SHADOWS, TUNING, Case
+from experiments.judge.cases import Case
+from experiments.judge.fleets import REPEATS, SHADOWS, TUNING
 from experiments.reporting.estimates import at
 from experiments.scoring import algorithms
 from unlearn.metrics import cost, gaps, relearning
@@ -20,7 +21,7 @@ class Entry(NamedTuple):
     """One way and algorithm.
 
     found: scores of the first lanes before and after the request, relearning curves, the setting, seconds.
-    judged: metrics of the kept logits.  trials: of the tuning.  cost: FLOPs, seconds and bytes of one model.
+    judged: metrics of the kept statistics.  trials: of the tuning.  cost: FLOPs, seconds and bytes of one model.
     enough: forget accuracy at which a request rests.
     """
 
@@ -42,10 +43,10 @@ def rows(case: Case, entries: list[Entry]) -> list[Row]:
 
 
 def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, Any], retraining: float) -> Row:
-    config, found, spent = case.bench.config, entry.found, entry.cost
+    found, spent = entry.found, entry.cost
     before, after, beside = (metrics.numbers(lanes) for lanes in (found["before"], found["after"], oracle["after"]))
     reference = {key: float(np.nanmean(values)) for key, values in beside.items()}
-    lanes = [{key: values[i] for key, values in after.items()} for i in range(config.seeds)]
+    lanes = [{key: values[i] for key, values in after.items()} for i in range(len(case.seeds))]
     over_lanes = lambda measure: metrics.over_lanes([measure(lane) for lane in lanes])  # noqa: E731
     extra = entry.judged | {
         "tow": over_lanes(lambda lane: gaps.tow(lane, reference)),
@@ -58,7 +59,7 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
         "setting": found["setting"],
         "trials": entry.trials,
         "models": {role: fleets.count(case, entry.training, role) for role in (REPEATS, SHADOWS, TUNING)},
-        "intervals": {key: metrics.over_lanes(after[key]) for key in ("forget_accuracy", "test_retain_accuracy")},
+        "intervals": {key: metrics.over_lanes(after[key].tolist()) for key in ("forget_accuracy", "test_retain_accuracy")},
     }
     forgotten = after["forget_accuracy"]
     stop = "reached" if (forgotten <= entry.enough).all() else "budget"
@@ -67,8 +68,8 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
         variant="default",
         unlearner=algorithms.short(entry.unlearner),
         setting=case.name,
-        dataset=case.bench.dataset.name,
-        seed=config.seed,
+        dataset=case.problem.dataset.name,
+        seed=case.seed,
         before={key: _mean(values) for key, values in before.items()},
         after={key: _mean(values) for key, values in after.items()},
         steps=found["updates"],
@@ -141,8 +142,8 @@ def _mean(values: np.ndarray) -> float:
 
 def forget_set(case: Case) -> dict[str, Any]:
     """What is forgotten; the mean memorisation of it, if that was estimated in this judgement."""
-    bench = case.bench
-    told = {**bench.config.judge.sets[case.name].model_dump(), "forget": len(bench.forget), "pool": len(case.pool)}
-    if bench.workdir.has(memorisation.STAGE):
-        told["memorisation"] = float(memorisation.memorisation(bench)[bench.forget].mean())
+    forget = case.problem.forget
+    told = {**case.judgement.sets[case.name].model_dump(), "forget": len(forget), "pool": len(case.pool)}
+    if case.workdir.has(memorisation.STAGE):
+        told["memorisation"] = float(memorisation.memorisation(case)[forget].mean())
     return told

@@ -24,9 +24,8 @@ from experiments.core.sections import PretrainData, Train
 from experiments.data import datasets
 from experiments.models import vits
 from experiments.pretrain import report
-from experiments.scoring import evaluation
+from experiments.scoring.statistics import make_statistics
 from experiments.training import epochs, loop
-from unlearn.losses import correct
 
 CHECKPOINT = "vit.npz"  # in the workdir
 SPLITS = ("train", "validation", "test")
@@ -140,8 +139,7 @@ def _train(
 
 def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split) -> float:
     model = models.as_model(models.of_module(module, split.x.shape[1:]))
-    logits = evaluation.make_predict(model, execution.make("jit"))(params, split.x)[0]
-    return float(np.mean(correct(jnp.asarray(logits), jnp.asarray(split.y))))
+    return float(make_statistics(model, execution.make("jit"))(params, datasets.batch(split)).correct.mean())
 
 
 def present(workdir: str, found: Run) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from experiments.core.errors import UserError
 from experiments.core.references import resolve
+from experiments.core.sections import Unlearners
 from experiments.core.sections import short as short
 from unlearn import ALGORITHMS, UnlearnAlgorithm
 
@@ -57,6 +58,11 @@ def check_names(names: Sequence[str]) -> None:
     shown = [short(name) for name in names]
     if twice := next((name for name in shown if shown.count(name) > 1 or name == "none"), None):
         raise UserError(f"{KEY} has {twice!r} twice, or by a name that means no algorithm: rename the function")
+
+
+def options(section: Unlearners, name: str) -> dict[str, float]:
+    """What the config sets of an algorithm's options."""
+    return dict(section.options.get(short(name), {}))
 
 
 def checked(name: str, made: Any) -> UnlearnAlgorithm:

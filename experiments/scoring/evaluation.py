@@ -10,65 +10,62 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.special import log_softmax
 
 from experiments.core.execution import Execution
 from experiments.data.sets import PARTS, Sets
+from experiments.scoring.statistics import Reduction, finite, in_chunks
 from unlearn import Request, finetune, tree, unlearn_until
 from unlearn.base import Array, Batch, Model, mean_loss
 from unlearn.losses import correct, weighted_mean
 from unlearn.metrics.membership import loss_attack
 from unlearn.until import never
 
-CHUNK = 500  # examples predicted at once, whatever the set: one compiled shape
-
 
 @functools.lru_cache
 def make_predict(model: Model, devices: Execution) -> Callable[[Any, np.ndarray], np.ndarray]:
-    """`(params of all lanes, x) -> logits [lanes, examples, classes]` in chunks of one compiled shape."""
+    """`(params of all lanes, x) -> what the model's apply gives`, [lanes, examples, ...], in chunks of one compiled shape.
+
+    For features and the like: whoever looks at logits takes `make_statistics`.
+    """
     apply = devices.lanes(lambda params, x: model.apply(params, x, None))
-
-    def predict(params: Any, x: np.ndarray) -> np.ndarray:
-        parts = []
-        for start in range(0, len(x), CHUNK):
-            part = x[start : start + CHUNK]
-            padded = np.concatenate([part, np.zeros((CHUNK - len(part), *part.shape[1:]), part.dtype)])
-            parts.append(np.asarray(apply(params, jnp.asarray(padded)))[:, : len(part)])
-        return np.concatenate(parts, axis=1)
-
-    return predict
+    return lambda params, x: in_chunks(lambda part: apply(params, part), x)
 
 
-def measure(predict: Callable, params: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+def measure(statistics: Reduction, params: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """Whether each example is told right, and its loss, [lanes, examples] float64 each.
 
     A lane with any non-finite logit is NaN throughout: argmax would turn its NaNs into an accuracy.
+
+    Args:
+      statistics: of `make_statistics`.
     """
-    logits = predict(params, batch["x"]).astype(np.float64)
-    finite = np.isfinite(logits).all(axis=(1, 2))[:, None]
-    log_p = log_softmax(np.where(finite[..., None], logits, 0.0), axis=-1)
-    losses = -np.take_along_axis(log_p, batch["y"][None, :, None], axis=-1)[..., 0]
-    return np.where(finite, logits.argmax(axis=-1) == batch["y"], np.nan), np.where(finite, losses, np.nan)
+    found = statistics(params, batch)
+    lanes = finite(found)[:, None]
+    right, losses = (np.where(lanes, values, np.nan).astype(np.float64) for values in (found.correct, found.loss))
+    return right, losses
 
 
-def score(predict: Callable, params: Any, sets: Sets) -> list[dict[str, float]]:
+def score(statistics: Reduction, params: Any, sets: Sets) -> list[dict[str, float]]:
     """Accuracy and loss on each set, confidence on the forget set, and the membership attack, for each lane.
 
     A lane with a non-finite logit on any set scores NaN throughout.
     """
-    measured = {name: measure(predict, params, getattr(sets, name)) for name in ("forget", "retain", "test", "validation")}
+    measured = {
+        name: measure(statistics, params, getattr(sets, name)) for name in ("forget", "retain", "test", "validation")
+    }
     for part, whole in PARTS.items():
         rows = np.isin(getattr(sets, whole)["id"], getattr(sets, part)["id"])
-        measured[part] = tuple(values[:, rows] for values in measured[whole])
+        right, losses = measured[whole]
+        measured[part] = right[:, rows], losses[:, rows]
     seen = {}
     for name, (right, losses) in measured.items():
         seen[f"{name}_accuracy"], seen[f"{name}_loss"] = right.mean(axis=1), losses.mean(axis=1)
     forget, others = measured["forget"][1], measured["others"][1]
     seen["forget_confidence"] = np.exp(-forget).mean(axis=1)
-    finite = np.isfinite(list(seen.values())).all(axis=0)
-    attacks = [loss_attack(forget[i], others[i]) if ok else (np.nan, np.nan) for i, ok in enumerate(finite)]
+    sound = np.isfinite(np.stack(list(seen.values()))).all(axis=0)
+    attacks = [loss_attack(forget[i], others[i]) if ok else (np.nan, np.nan) for i, ok in enumerate(sound)]
     seen["mia_auc"], seen["mia_balanced_accuracy"] = np.array(attacks).T
-    return [{name: float(v[i]) if ok else float("nan") for name, v in seen.items()} for i, ok in enumerate(finite)]
+    return [{name: float(v[i]) if ok else float("nan") for name, v in seen.items()} for i, ok in enumerate(sound)]
 
 
 @functools.lru_cache

@@ -13,7 +13,7 @@ import optax
 
 from experiments.core.execution import Execution
 from experiments.core.keys import Hash
-from experiments.data.ids import hash_uniform, lowest
+from experiments.data.ids import hash_uniform
 from experiments.scoring import algorithms
 from unlearn import Outcome, Request, unlearn_until
 from unlearn.base import Array, Batch, Model
@@ -120,18 +120,3 @@ def parts(ids: np.ndarray, count: int, overlap: float, seed: int) -> list[np.nda
     """Who is asked for in each part of a request, [examples] bool each: cut by id, with a share of the part before."""
     place = hash_uniform(ids, Hash.PART, seed) * count
     return [(place >= i - overlap) & (place < i + 1) for i in range(count)]
-
-
-def subsample(batch: Batch, most: int, purpose: str) -> Batch:
-    """At most `most` examples (0: all), in the order they stand; which, follows from purpose and ids alone."""
-    if not most or len(batch["id"]) <= most:
-        return batch
-    positions = lowest(batch["id"], most, purpose, 0)
-    return jax.tree.map(lambda leaf: leaf[positions], dict(batch))
-
-
-def padded(batch: Batch, size: int) -> Batch:
-    """The batch filled up to `size` rows with zeros of weight 0."""
-    missing = size - len(batch["id"])
-    zeros = lambda leaf: np.zeros((missing, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
-    return jax.tree.map(lambda leaf: np.concatenate([leaf, zeros(leaf)]), dict(batch))

@@ -1,4 +1,4 @@
-"""What training and unlearning cost, counted by XLA on single unrolled steps; scans hide their trips from its counts."""
+"""What training costs, counted by XLA on single unrolled steps; scans hide their trips from its counts."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from experiments.core import keys
 from experiments.core.environment import flops, peak_bytes
 from experiments.core.execution import one_device
 from experiments.data.datasets import Images
-from experiments.scoring import algorithms
-from experiments.scoring.requests import RequestData, Setting
 from experiments.training import loop, streaming
-from unlearn import Request
-from unlearn.base import Batch, Model
+from unlearn.base import Batch
 
 
 def of_training(way: loop.Way, data: Batch) -> dict[str, float]:
@@ -54,20 +49,3 @@ def _compiled(way: loop.Way, data: Batch, pools: Any, rehearse: bool) -> Any:
         return jax.jit(loop.make_apply(way, devices)).lower(state, filled).compile()
     step = loop.make_step_fn(way, devices)
     return jax.jit(lambda *args: step(*args, rehearse)).lower(state, lane, data, pools, row, jnp.asarray(0)).compile()
-
-
-def of_update(model: Model, name: str, options: dict[str, Any], params: Any, data: RequestData, setting: Setting) -> float:
-    """FLOPs of one update of a request."""
-    return flops(compiled_update(model, name, options, params, data, setting))
-
-
-def compiled_update(
-    model: Model, name: str, options: dict[str, Any], params: Any, data: RequestData, setting: Setting
-) -> Any:
-    """The program of one update of a request on one model."""
-    algorithm = algorithms.algorithm(name)(model, optax.sgd(setting.learning_rate), **options)
-    size = setting.batch_size or data.forget["weight"].shape[0]
-    cut = lambda batch: jax.tree.map(lambda leaf: leaf[:size], batch)  # noqa: E731
-    batch, key = Request(cut(data.forget), cut(data.retain)), keys.unused()
-    state = algorithm.init(params, Request(data.forget, data.retain), key)
-    return jax.jit(algorithm.update).lower(state, batch, key).compile()

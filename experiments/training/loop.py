@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from experiments import models
-from experiments.core import checkpoints, environment, fleet, keys
+from experiments.core import checkpoints, environment, fleet, keys, sections
 from experiments.core.execution import Execution
 from experiments.core.keys import Purpose
 from experiments.training import dpsgd, whitening
@@ -91,20 +91,20 @@ Report = Callable[[dict[str, Any]], None]
 Epoch = Callable[[TrainState, Lane, Batch, Pools | None, int, int], tuple[TrainState, StepInfo]]
 
 
-def optimizer(config: Any, steps: int) -> optax.GradientTransformation:
+def optimizer(section: sections.Train, steps: int) -> optax.GradientTransformation:
     """SGD with momentum or AdamW on a cosine schedule to 0 over `steps`, or Nesterov's SGD on a triangular one; all of them
     after clipping by the global norm.
     """
-    schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
-    if config.optimizer == "nesterov":
-        tx = whitening.optimizer(config.learning_rate, config.momentum, steps)
-    elif config.optimizer == "sgd":
-        tx = optax.sgd(schedule, momentum=config.momentum or None)
-    elif config.optimizer == "adamw":
-        tx = optax.adamw(schedule, weight_decay=config.weight_decay)
+    schedule = optax.cosine_decay_schedule(section.learning_rate, steps)
+    if section.optimizer == "nesterov":
+        tx = whitening.optimizer(section.learning_rate, section.momentum, steps)
+    elif section.optimizer == "sgd":
+        tx = optax.sgd(schedule, momentum=section.momentum or None)
+    elif section.optimizer == "adamw":
+        tx = optax.adamw(schedule, weight_decay=section.weight_decay)
     else:
-        raise ValueError(f"train.optimizer {config.optimizer!r} is unknown; choose sgd, nesterov or adamw")
-    return optax.chain(optax.clip_by_global_norm(config.clip), tx) if config.clip else tx
+        raise ValueError(f"train.optimizer {section.optimizer!r} is unknown; choose sgd, nesterov or adamw")
+    return optax.chain(optax.clip_by_global_norm(section.clip), tx) if section.clip else tx
 
 
 def make_lanes(
@@ -216,7 +216,7 @@ def train(
     """Train all lanes to the end, from the latest checkpoint in `folder` if there is one.
 
     Args:
-      way, lanes, data, pools: what is trained, on what; `data` is the whole training set as one Batch, as Bench has it.
+      way, lanes, data, pools: what is trained, on what; `data` is the whole training set as one Batch.
       epoch_fn: from `epochs.make`.
       folder: of the checkpoints; a finished training is restored from it.
       report: called after each epoch with step, steps, epoch, mean loss and seconds.

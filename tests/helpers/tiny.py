@@ -5,12 +5,12 @@ import types
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 
 from experiments import models
 from experiments.core import execution
+from experiments.core.sections import StreamedData
 from experiments.data.datasets import Images, Moments, load
 from experiments.training import epochs, loop
 from readiness import Terms, make_readiness
@@ -39,8 +39,7 @@ def data():
 @functools.cache
 def digits():
     """Scikit-learn's digits, a tenth of the training images held out."""
-    folders = {"data_dir": "", "cache_dir": "", "stream": False}
-    return load(ml_collections.ConfigDict({"name": "digits", "train_size": 0, "validation_fraction": 0.1, **folders}))
+    return load(StreamedData(validation_fraction=0.1))
 
 
 def on_disk(notice=lambda ids: None):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.core import execution
-from experiments.scoring import requests
+from experiments.data import sets
 from readiness.requests import Draw, draw_meta_batch, make_pools, nearest_classes, nearest_examples
 from tests.helpers import toys
 
@@ -158,8 +158,8 @@ def test_batches_of_any_structure_are_padded_and_thinned():
     nested = dict(data(), x={"pixels": data()["x"]}, y={"label": data()["y"]})
     more = execution.pad(nested, 0, 4)
     assert more["x"]["pixels"].shape == (12, 1) and more["weight"].tolist() == [1.0] * 10 + [0.0] * 2
-    filled = requests.padded(nested, 11)
+    filled = sets.padded(nested, 11)
     assert filled["y"]["label"].shape == (11,) and filled["weight"][-1] == 0
-    fewer = requests.subsample(nested, 3, "test")
+    fewer = sets.subsample(nested, 3, "test")
     np.testing.assert_array_equal(fewer["x"]["pixels"][:, 0], positions(fewer))
-    assert len(fewer["id"]) == 3 and requests.subsample(nested, 0, "test") is nested
+    assert len(fewer["id"]) == 3 and sets.subsample(nested, 0, "test") is nested

@@ -2,15 +2,18 @@
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.comparison import judging, run, setup, trainings
+from experiments.comparison import run, trainings
 from experiments.configs import readiness as configs
-from experiments.core import workdirs
+from experiments.core import execution, workdirs
 from experiments.data import datasets
 from experiments.scoring import evaluation
-from tests.helpers import kills
+from experiments.scoring.statistics import make_statistics
+from tests.helpers import comparisons, kills
+from unlearn import classifier
 
 QUICK = ("digits", "cifar10_random")  # lanes by vmap and every way; lanes by loops and random data
 
@@ -183,10 +186,9 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bits(moments, tmp_path):
 
 def test_scores_of_a_lane_with_nan_are_not_numbers():
     batch = {"x": np.zeros((8, 2), np.float32), "y": np.zeros(8, np.int32), "id": np.arange(8)}
-    logits = np.zeros((2, 8, 3))
-    logits[0, 3] = np.nan
-    lanes = {"w": np.zeros((2, 1))}
-    scores = evaluation.score(lambda params, x: logits, lanes, evaluation.Sets(*[batch] * 8))
+    model = classifier(lambda params, x, key: jnp.zeros((len(x), 3)).at[3].add(params))
+    statistics = make_statistics(model, execution.one_device())
+    scores = evaluation.score(statistics, np.array([np.nan, 0.0], np.float32), evaluation.Sets(*[batch] * 8))
     assert np.isnan(list(scores[0].values())).all()
     assert scores[1]["test_accuracy"] == 1.0 and scores[1]["forget_loss"] == pytest.approx(np.log(3))
 
@@ -194,10 +196,10 @@ def test_scores_of_a_lane_with_nan_are_not_numbers():
 def test_parts_of_a_request_cover_the_forget_set_and_overlap_as_asked():
     config = shrink(configs.get_config("digits_sequence"))
     dataset = datasets.load(config.data)
-    bench = setup.set_up(config, None, dataset)
-    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in judging._request_data(bench)]
-    assert set.union(*parts) == set(bench.sets.forget["id"].tolist())
+    requests = comparisons.parts(config, dataset).requests
+    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in requests.data()]
+    assert set.union(*parts) == set(requests.problem.sets.forget["id"].tolist())
     assert all(a & b for a, b in itertools.pairwise(parts))
-    bench.config.request.overlap = 0.0
-    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in judging._request_data(bench)]
-    assert sum(map(len, alone)) == len(bench.sets.forget["id"])
+    apart = requests._replace(section=requests.section.model_copy(update={"overlap": 0.0}))
+    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in apart.data()]
+    assert sum(map(len, alone)) == len(requests.problem.sets.forget["id"])

@@ -26,8 +26,8 @@ def test_every_shipped_judgement_can_be_set_up(name):
     config = validated(configs.Judge, configs.get_config(name))
     cases = run.make_cases(config, None, tiny.digits())
     assert [case.name for case in cases] == list(config.judge.sets)
-    assert all(np.isin(case.bench.forget, case.pool).all() for case in cases)
-    assert all(case.bench.train is cases[0].bench.train for case in cases), "one copy of the data"
+    assert all(np.isin(case.problem.forget, case.pool).all() for case in cases)
+    assert all(case.trainer.data is cases[0].trainer.data for case in cases), "one copy of the data"
 
 
 def test_a_set_is_forgotten_as_the_comparison_would():

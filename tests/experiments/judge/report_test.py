@@ -211,3 +211,7 @@ def test_what_comes_first_are_the_verdicts(tmp_path):
 )  # fmt: skip
 def test_clipped_margins_are_told_on_the_axis(least, most, clipped, total, label):
     assert figures.clipping("margin", least, most, clipped, total) == label
+
+
+def test_the_quick_judgement_is_always_marked_as_one_of_too_few_models():
+    assert configs.get_config("quick").judge.lanes < report.FEWEST

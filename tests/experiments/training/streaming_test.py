@@ -12,15 +12,15 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.comparison import run, trainings
-from experiments.comparison.setup import resolved, set_up
+from experiments.comparison import run
+from experiments.comparison.checks import resolved
 from experiments.configs import readiness as configs
 from experiments.core import fleet
 from experiments.data import datasets, prefetch
 from experiments.training import loop, streaming
 from tests.experiments.comparison.run_test import shrink
 from tests.experiments.core import fleet_test
-from tests.helpers import tiny, toys
+from tests.helpers import comparisons, tiny, toys
 from tests.helpers.kills import settled
 from unlearn import tree
 
@@ -190,8 +190,7 @@ def test_recovery_data_that_all_images_decide_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"set --config\.readiness\.recovery=stable$"):
         run.run(config, str(tmp_path))
     config.readiness.recovery = "stable"
-    bench = set_up(resolved(config), None, datasets.load(config.data))
-    assert len(trainings.plan(bench)) == 1
+    assert len(comparisons.parts(config).plan.rehearsals) == 1
 
 
 def test_samples_do_not_move_when_an_example_goes():
@@ -200,10 +199,11 @@ def test_samples_do_not_move_when_an_example_goes():
     config.data.score_examples = 40
     config = resolved(config)
     whole = datasets.load(config.data)
-    before = set_up(config, None, whole).sets
+    before = comparisons.problem_of(config, whole).sets
     gone = before.retain["id"][3]
     kept = whole.train.id != gone
-    after = set_up(config, None, whole._replace(train=datasets.Split(*(leaf[kept] for leaf in whole.train)))).sets
+    left = whole._replace(train=datasets.Split(*(leaf[kept] for leaf in whole.train)))
+    after = comparisons.problem_of(config, left).sets
     np.testing.assert_array_equal(after.forget["id"], before.forget["id"])
     assert len(after.forget["id"]) == len(after.retain["id"]) == 40
     assert set(before.retain["id"]) - set(after.retain["id"]) == {gone}
