@@ -41,22 +41,32 @@ def lines_of(page):
 @pytest.fixture
 def check(monkeypatch):
     """Checks that a command line would be understood; nothing is run."""
-    return lambda words: CHECKS[next(start for start in CHECKS if " ".join(words).startswith(start))](words, monkeypatch)
+
+    def checked(words):
+        start = next(start for start in CHECKS if " ".join(words).startswith(start))
+        with monkeypatch.context() as patches:
+            CHECKS[start](words, patches)
+
+    return checked
+
+
+def parse(*arguments):
+    """The config and the workdir of a command line, which need not name a workdir."""
+    from absl import flags
+
+    named = any(word.startswith("--workdir") for word in arguments)
+    return main.parse(["forethought", *arguments, *([] if named else ["--workdir=DIR"])], flags.FlagValues())
 
 
 def check_run(words, monkeypatch):
     """A run: the config file is read, overrides are applied, and the model of the config takes it."""
-    from absl import flags
-
     from experiments.core.config import validated
 
     arguments = words[1:] if words[0] == "forethought" else words[3:]
     if not any(word.startswith("--config") for word in arguments):
         assert main.answered(arguments)
         return
-    if not any(word.startswith("--workdir") for word in arguments):
-        arguments = [*arguments, "--workdir=DIR"]
-    config, workdir = main.parse(["forethought", *arguments], flags.FlagValues())
+    config, workdir = parse(*arguments)
     module = importlib.import_module(f"experiments.configs.{config.runner}")
     assert workdir and validated(getattr(module, main.MODELS[config.runner]), config)
 
@@ -129,6 +139,44 @@ def test_links_lead_to_files_and_headings(page):
 def test_command_lines_would_be_understood(page, check):
     for words in lines_of(page):
         check(words)
+
+
+def flags_of(page):
+    """Inline code that is a flag of a config; without a value, its key alone is meant."""
+    return [span for span in docs.spans(page) if span.startswith("--config.")]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if flags_of(page)], ids=docs.name)
+def test_flags_are_taken_by_a_config(page):
+    from experiments.core.config import validated
+
+    for span in flags_of(page):
+        (flag,) = shlex.split(span)
+        key, _, value = flag.partition("=")
+        refusals = []
+        for runner in main.MODELS:
+            module = importlib.import_module(f"experiments.configs.{runner}")
+            config = module.get_config("digits")
+            try:
+                if value:
+                    config, _ = parse(f"--config={runner}:digits", flag)
+                    validated(getattr(module, main.MODELS[runner]), config)
+                elif not config_has(config, key):
+                    raise KeyError(key)
+                break
+            except Exception as error:
+                refusals.append(f"{runner}: {error}")
+        else:
+            pytest.fail(f"{docs.name(page)}: no config takes {span}: {refusals}")
+
+
+def config_has(config, flag):
+    """Whether a config has the key of a flag `--config.a.b`."""
+    for name in flag.removeprefix("--config.").split("."):
+        if name not in config:
+            return False
+        config = config[name]
+    return True
 
 
 def test_a_command_line_that_is_wrong_is_found(check):

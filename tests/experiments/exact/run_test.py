@@ -312,7 +312,7 @@ def manifest(folder):
 
 @pytest.fixture(scope="module")
 def killed_of_0_1(tmp_path_factory):
-    """A workdir as version 0.1 made it: another name for the factory, an absolute path to the backbone; killed in healing."""
+    """A workdir as version 0.1 made it: an old name of the factory, an absolute path to the backbone; killed in healing."""
     folder = tmp_path_factory.mktemp("old") / "run"
 
     def killed(*_, **__):
