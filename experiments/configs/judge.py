@@ -2,9 +2,11 @@
 
     python -m experiments.main --config=experiments/configs/judge.py:digits --workdir=runs/judge
 
-`digits` needs no download and takes less than 20 minutes on two CPU cores. `digits_full` is the same over twelve forget
-sets, two hours and a half on two busy cores; docs/judge.md has what both showed. `cifar10`, a small convolutional net, is
-for an accelerator, and its time has not been measured. A run that was stopped goes on with the same command.
+`digits` needs no download and takes less than 20 minutes on two CPU cores. `quick` is a look, no result: one class, 16
+models of each kind, in minutes, most of which go into compilation; its time on quiet cores has not been measured.
+`digits_full` is `digits` over twelve forget sets, two hours and a half on two busy cores; docs/judge.md has what both
+showed. `cifar10`, a small convolutional net, is for an accelerator, and its time has not been measured. A run that was
+stopped goes on with the same command.
 What is trained and rehearsed, and how, is as in `configs/readiness.py`, whose sections it shares.
 Forget sets are given as a whole, each with a name of its own:
 `--config.judge.sets='{"most": {"setting": "memorised", "tier": "high", "fraction": 0.05}}'`. A set's `setting` is
@@ -245,10 +247,10 @@ def digits(config: ml_collections.ConfigDict) -> None:
 
 
 def quick(config: ml_collections.ConfigDict) -> None:
-    """Digits, a class; ascent on vanilla and ready models, after 500 steps of training. A look, no result: few models."""
+    """Digits, a class; ascent on vanilla and ready models, after 480 steps of training. A look, no result: few models."""
     config.trainings = (*ORACLES, "vanilla", "readiness")
     config.request.unlearners = ("ascent",)
-    config.seeds, config.train.steps = 5, 500
+    config.seeds, config.train.steps = 5, 480  # whole epochs: a shorter last one would be compiled for itself
     config.judge.update(lanes=QUICK, private_lanes=QUICK)
     config.judge.tuning.update(lanes=4, learning_rates=(0.01, 0.1), steps=(5, 20))
     config.judge.sets = ml_collections.ConfigDict({"class": {"setting": "class", "target": 3}})

@@ -30,7 +30,10 @@ TEACHERS = 8  # untrained models that ZRF compares with
 
 
 def features(case: Case, params: Any) -> np.ndarray:
-    """What each lane's last layer is given, [lanes, EXAMPLES at most, width], on examples of the forget set."""
+    """What each lane's last layer is given, [lanes, EXAMPLES at most, width], on examples of the forget set.
+
+    Of a model that names no features these are its logits: of few lanes and examples, but with an axis of classes.
+    """
     seen = subsample(_forget(case), EXAMPLES, Hash.FEATURES)
     of = evaluation.make_predict(models.as_features(case.trainer.model), case.scorer.devices)
     return capacity.over(case, lambda lanes: of(lanes, seen["x"]), params)
