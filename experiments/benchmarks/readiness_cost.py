@@ -185,7 +185,7 @@ def schedule(seconds: float) -> None:
         ones = np.ones(len(dataset.train.id))
         lanes = loop.make_lanes(np.arange(config.seeds), ones.astype(bool), ones)
         state = loop.init_lanes(ways[0], lanes)
-        epochs = [
+        runs = [
             lambda fn=epochs.make(way, trainer.devices), pools=pools: fn(  # noqa: B008
                 state,  # noqa: B023
                 lanes,  # noqa: B023
@@ -196,7 +196,7 @@ def schedule(seconds: float) -> None:
             )
             for way, pools in zip(ways, (None, ready.pools), strict=True)
         ]
-        times = in_turn(epochs, seconds)
+        times = in_turn(runs, seconds)
         plain = cost.of_training(ways[0], trainer.data)
         spent = cost.of_rehearsing(ready.counted, trainer.data, ready.pools, plain["step_flops"])
         overhead, counted = times.ratio(1, 0) - 1, spent["train_flops"] / plain["train_flops"] - 1

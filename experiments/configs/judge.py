@@ -245,10 +245,10 @@ def digits(config: ml_collections.ConfigDict) -> None:
 
 
 def quick(config: ml_collections.ConfigDict) -> None:
-    """Digits, a class; ascent and fine-tuning on vanilla and ready models. A look, no result: few models."""
+    """Digits, a class; ascent on vanilla and ready models, after 500 steps of training. A look, no result: few models."""
     config.trainings = (*ORACLES, "vanilla", "readiness")
-    config.request.unlearners = ("ascent", "finetune")
-    config.seeds = 5
+    config.request.unlearners = ("ascent",)
+    config.seeds, config.train.steps = 5, 500
     config.judge.update(lanes=QUICK, private_lanes=QUICK)
     config.judge.tuning.update(lanes=4, learning_rates=(0.01, 0.1), steps=(5, 20))
     config.judge.sets = ml_collections.ConfigDict({"class": {"setting": "class", "target": 3}})

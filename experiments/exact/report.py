@@ -35,9 +35,9 @@ def present(workdir: str, found: Run) -> str:
 def compose(config: dict[str, Any], found: Run) -> tuple[str, list[Block]]:
     """The title and the blocks of the page."""
     every = methods.group(found.rows)
-    study, charts = _study(config, every)
+    study, charts = _study(config["study"]["streams"], every)
     blocks = [
-        _headline(config, every, charts[0]),
+        _headline(str(config["planner"]), every, charts[0]),
         Heading("Planners"),
         _planners(every, str(config["planner"])),
         Points([*_told_store(every), _told_lora(every)]),
@@ -45,17 +45,17 @@ def compose(config: dict[str, Any], found: Run) -> tuple[str, list[Block]]:
         *_aggregates(every),
         *_lora(every),
         *_cost(every),
-        *_store(config, every),
+        *_store(str(config["planner"]), every),
         *pages.settings(config, found),
     ]
     shape = f"{config['shards']} shards of {config['slices']} slices"
     return f"Forethought: exact unlearning on {every[0].rows[0].dataset}, {shape}", blocks
 
 
-def _headline(config: dict[str, Any], every: Sequence[Way], chart: Chart) -> Headline:
+def _headline(planner: str, every: Sequence[Way], chart: Chart) -> Headline:
     """What is served after the deletions of the study, how many are survived, how soon one is durable."""
     chosen = _of(every, "mean")
-    name = config["planner"] if config["planner"] in chosen else next(iter(chosen))
+    name = planner if planner in chosen else next(iter(chosen))
     way, sisa = chosen[name], chosen.get("sisa")
     title, last = names.plan(name).name, way.rows[0].extra["requests"][-1]
     beside = sisa if sisa and name != "sisa" else None
@@ -172,11 +172,11 @@ def _planners(every: Sequence[Way], ours: str, brief: bool = False) -> Table:
     return Table([*headers, "until\nrebuild", "until first\ndead shard"], rows, name="planners", ours=bold)
 
 
-def _study(config: dict[str, Any], every: Sequence[Way]) -> tuple[list[Block], list[Chart]]:
+def _study(streams: int, every: Sequence[Way]) -> tuple[list[Block], list[Chart]]:
     """What is said of the study, and its charts."""
     chosen = _of(every, "mean")
     first = next(iter(chosen.values())).rows
-    budget, streams = first[0].extra["budget_flops"], config["study"]["streams"]
+    budget = first[0].extra["budget_flops"]
     note = (
         f"Every (shard, node) was trained once per seed and its logits kept. {streams} streams of deletions per seed "
         f"({streams * len(first)} in all) then fall on the examples alike, with replacement. Intervals are over streams. "
@@ -271,11 +271,11 @@ def _cost(every: Sequence[Way]) -> list[Block]:
     return [Heading("Cost"), Table(headers, rows, name="cost"), Text(note)]
 
 
-def _store(config: dict[str, Any], every: Sequence[Way]) -> list[Block]:
+def _store(planner: str, every: Sequence[Way]) -> list[Block]:
     extra = _stored(every).extra
     built, stream, healed = extra["built"], extra["stream"], extra["healed"]
     told = [("built", built), *((str(i), one) for i, one in enumerate(stream, 1)), ("healed", healed)]
-    x, plan = range(len(stream) + 1), names.plan(str(config["planner"]))
+    x, plan = range(len(stream) + 1), names.plan(planner)
     served = [100 * one["test_accuracy"] for one in [built, *stream]]
     depth = [float(np.mean(one["depth"])) for one in [built, *stream]]
     charts = [

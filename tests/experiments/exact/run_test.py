@@ -312,11 +312,10 @@ def manifest(folder):
 
 @pytest.fixture(scope="module")
 def killed_of_0_1(tmp_path_factory):
-    """A workdir as version 0.1 left it: its own name for the factory, an absolute path to the backbone, killed after two
-    deletions; and what it had served."""
+    """A workdir as version 0.1 made it: an old name of the factory, an absolute path to the backbone; killed in healing."""
     folder = tmp_path_factory.mktemp("old") / "run"
 
-    def killed(store, *_):
+    def killed(*_, **__):
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:

@@ -228,7 +228,7 @@ def test_nothing_kept_has_an_axis_of_classes(tmp_path, monkeypatch):
     assert list(kept) == [file.relative_to(tmp_path).as_posix()]
     shapes = {name: leaf.shape for name, leaf in kept.popitem()[1].items()}
     classes, width = one.problem.dataset.classes, shapes["features"][-1]
-    assert classes not in (LANES, len(one.seeds), width, len(one.pool), len(one.scorer.sets.test["id"]))
+    assert classes not in (LANES, width, len(one.pool), len(one.scorer.sets.test["id"]))
     assert not any(classes in shape for shape in shapes.values())
     assert [name for name, shape in shapes.items() if len(shape) != 2] == ["features"]
 
