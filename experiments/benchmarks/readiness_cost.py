@@ -85,14 +85,14 @@ class Program(NamedTuple):
 
 def plain_step(name: str, size: int) -> Program:
     """An ordinary training step."""
-    model, optimizer = models.as_model(MODULES[name]), optax.sgd(RATE)
+    model, optimizer = models.as_model(models.of_module(MODULES[name], SHAPES[name])), optax.sgd(RATE)
     args = init_state(parameters(name), optimizer), batch(name, 0, size), jax.random.key(0)
     return Program(make_step(model, optimizer), args)
 
 
 def meta_step(name: str, variant: Variant, size: int, unroll: bool) -> Program:
     """A training step of a variant on meta-batches of the same size."""
-    model, optimizer = models.as_model(MODULES[name]), optax.sgd(RATE)
+    model, optimizer = models.as_model(models.of_module(MODULES[name], SHAPES[name])), optax.sgd(RATE)
     order = first_order if variant.order == 1 else second_order
     rehearsed = lambda rate: ALGORITHMS["ascent"](model, optax.sgd(rate), grad=order)  # noqa: E731
     readiness = make_readiness(model, rehearsed, variant.terms, unroll=unroll)
