@@ -227,7 +227,7 @@ def run(words, folder, *more):
 @pytest.mark.slow
 def test_the_quickstart_runs_at_toy_size(tmp_path):
     (words,) = [line for line in docs.commands(ROOT / "README.md") if line[0] == "forethought"]
-    assert "vanilla" in run(words, tmp_path, *SMALL) and (tmp_path / "runs/digits/report.html").exists()
+    assert "Vanilla" in run(words, tmp_path, *SMALL) and (tmp_path / "runs/digits/report.html").exists()
 
 
 @pytest.mark.slow

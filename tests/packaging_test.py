@@ -121,7 +121,7 @@ def test_a_mistake_is_one_line(scripts, folder):
 def test_a_comparison_runs_and_writes_its_report(scripts, namesakes):
     status, out, told = run(scripts / "forethought", "--config=readiness:digits", "--workdir=there", *SMALL, cwd=namesakes)
     assert status == 0, told
-    assert (namesakes / "there/report.html").exists() and "vanilla" in out
+    assert (namesakes / "there/report.html").exists() and "Vanilla" in out
     lines = told.splitlines()
     assert lines[-1].startswith("100% readiness: done") and "Traceback" not in told
 
