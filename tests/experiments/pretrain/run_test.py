@@ -28,7 +28,7 @@ def test_the_checkpoint_is_a_backbone_and_a_finished_run_is_read_back(tmp_path):
     found = run.run(config(), str(tmp_path))
     frozen, head = vits.load_npz(tmp_path / "vit.npz", vits.vit("tiny", 7), (8, 8, 1))
     assert head["kernel"].shape == (16, 5) and not (tmp_path / "vit.npz.tmp").exists()
-    scores = found.rows[0]["before"]
+    scores = found.rows[0].before
     test = datasets.only_classes(tiny.digits(), (0, 1, 2, 3, 4)).test
     logits = vits.vit("tiny", 5).apply({"params": {**frozen, "head": head}}, test.x)
     assert scores["test_accuracy"] == pytest.approx(np.mean(np.argmax(logits, -1) == test.y))
