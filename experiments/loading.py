@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pydantic
 
 from experiments import models
 from experiments.configs.readiness import Comparison
@@ -83,7 +84,7 @@ class Run:
           DataError: the data, which the model's shapes follow from, cannot be read.
         """
         self._has_models()
-        config = Comparison.model_validate(_tuples(self.config))
+        config = self._typed()
         seed = config.seed if seed is None else seed
         digest = self._digest(training, variant, seed)
         fleet, lane = self._place(training, variant, seed - config.seed)
@@ -96,6 +97,16 @@ class Run:
         dataset = datasets.load(config.data)
         fns = models.build(config.model, dataset.train.x[:1], dataset.classes)
         return fns.own_apply or fns.apply, fns.unpack(params)
+
+    def _typed(self) -> Comparison:
+        """The config, with the keys that a later version added at what they are by default."""
+        try:
+            return Comparison.model_validate(_tuples(self.config))
+        except pydantic.ValidationError as error:
+            key = ".".join(map(str, error.errors()[0]["loc"]))
+            raise WorkdirError(
+                f"{self.path}/config.json has a config.{key} that this version cannot use: use the version that wrote it"
+            ) from error
 
     def _has_models(self) -> None:
         """Refuse runs whose models cannot be told apart by a digest."""
@@ -114,7 +125,9 @@ class Run:
     def _digest(self, training: str, variant: str, seed: int) -> str:
         for row in self.rows:
             if (row.training, row.variant, row.seed) == (training, variant, seed):
-                return row.extra["params_sha256"]["before"]
+                if digest := dict(row.extra.get("params_sha256") or {}).get("before"):
+                    return str(digest)
+                raise WorkdirError(f"the rows of {self.path} tell no digest of its models: run again with an empty workdir")
         known = sorted({f"{row.training} ({row.variant})" for row in self.rows})
         raise WorkdirError(f"{self.path} has no {training} ({variant}) of seed {seed}: it has {', '.join(known)}")
 

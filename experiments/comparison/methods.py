@@ -37,9 +37,13 @@ class Way(NamedTuple):
         return self.training, self.variant
 
     @property
+    def _method(self) -> names.Method:
+        return names.method(*self.key, self.rows[0].facts if self.rows else {})
+
+    @property
     def name(self) -> str:
         """What people call it."""
-        return names.method(*self.key).name
+        return self._method.name
 
     @property
     def marked(self) -> str:
@@ -47,7 +51,7 @@ class Way(NamedTuple):
 
     @property
     def style(self) -> Style:
-        return names.method(*self.key).style
+        return self._method.style
 
     @property
     def ours(self) -> bool:

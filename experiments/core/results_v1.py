@@ -35,9 +35,12 @@ def row(old: Mapping[str, Any]) -> Row:
     """
     if missing := [name for name in ROW if name not in old]:
         raise ValueError(f"it has rows that no run wrote: one without {missing[0]!r}")
+    for name in ("before", "after", "extra"):
+        if not isinstance(old[name] or {}, Mapping):
+            raise ValueError(f"it has rows that no run wrote: {name} is a {type(old[name]).__name__}")
     extra = dict(old["extra"] or {})
     calibrated = {"calibration", "set"}  # of the run
-    storage = extra.pop("storage_bytes", (extra.get("cost") or {}).get("storage_bytes"))
+    storage = extra.pop("storage_bytes", _of(extra.get("cost"), "storage_bytes"))
     matched = {"matched": True} if extra.pop("matched", False) else {}
     if isinstance(extra.get("klom"), Mapping) and "interval" in extra["klom"]:  # it repeated the forget set's
         extra["klom"] = {name: one for name, one in extra["klom"].items() if name not in ("value", "interval")}
@@ -55,6 +58,10 @@ def row(old: Mapping[str, Any]) -> Row:
         facts=_facts(old) | matched,
         extra={name: revived(value) for name, value in extra.items() if name not in calibrated},
     )
+
+
+def _of(mapping: Any, name: str) -> Any:
+    return mapping.get(name) if isinstance(mapping, Mapping) else None
 
 
 def estimate(old: Mapping[str, Any]) -> Any:

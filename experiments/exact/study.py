@@ -84,7 +84,7 @@ def answers(plan: Plan, logits: Logits, shards: int, aggregate: str) -> Answers:
       plan: of every shard.
       logits: of all its nodes.
       shards: m.
-      aggregate: one of `serve.AGGREGATES`, which see; the shard's logits are the mean of those of the nodes that answer.
+      aggregate: one of `ensemble.AGGREGATES`, which see; the shard's logits are the mean of those of the nodes that answer.
 
     Raises:
       ValueError: more slices than can be tabled.

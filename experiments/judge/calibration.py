@@ -1,6 +1,6 @@
 """Is the judge itself fair? Attacks on oracles and held-out oracles, where there is nothing to find.
 
-Intervals leave out groups of models, as targets and as shadows, and compute all anew, as those of `judge_ulira` do.
+Intervals leave out groups of models, as targets and as shadows, and compute all anew, as those of `judge.ulira` do.
 Models of one seed start alike in every forget set, so that they leave together.
 """
 

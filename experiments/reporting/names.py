@@ -7,8 +7,8 @@ readers too, and dashes and markers in grey print. Ours is the boldest.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 INK = "#1c2126"  # of text and of what has no colour; a page in the dark turns it light
 
@@ -99,13 +99,19 @@ SPARE = (
 )
 
 
-def method(training: str, variant: str = "default") -> Method:
-    """How a training and a variant of it are called and drawn; one that no table has keeps to its own spare style."""
+def method(training: str, variant: str = "default", facts: Mapping[str, Any] | None = None) -> Method:
+    """How a training and a variant of it are called and drawn; one that no table has keeps to its own spare style.
+
+    Args:
+      facts: those of its rows; a weight and a longer training are called by these.
+    """
     if known := METHODS.get((training, variant)):
         return known
-    name = TRAININGS.get(training, training)
-    if variant != "default":
-        name += f" {variant.removeprefix('weight=').replace(' equal_flops', ', longer')}"
+    name, facts = TRAININGS.get(training, training), facts or {}
+    if "weight" in facts:
+        name += f" {facts['weight']:g}" + (", longer" if facts.get("equal_flops") else "")
+    elif variant != "default":
+        name += f" {variant}"
     return Method(name, _spare(f"{training} {variant}"))
 
 

@@ -113,7 +113,10 @@ def test_a_method_looks_alike_on_all_pages():
     assert names.METHODS["oracle", "default"].style == names.STATES["oracle", ""].style
     mine = names.method("readiness", "cap=3")
     assert mine.name == "Readiness cap=3" and mine == names.method("readiness", "cap=3") and not mine.ours
-    assert names.method("reweight", "weight=0.5 equal_flops").name == "Re-weighting 0.5, longer"
+    assert (
+        names.method("reweight", "weight=0.5 equal_flops", {"weight": 0.5, "equal_flops": True}).name
+        == "Re-weighting 0.5, longer"
+    )
     styles = names.distinct([mine.style, mine.style, names.OURS])
     assert len(set(styles)) == 3 and styles[0] == mine.style and styles[2] == names.OURS
 

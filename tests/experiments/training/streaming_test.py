@@ -132,7 +132,7 @@ def test_no_more_is_read_ahead_than_there_are_threads():
     for taken, i in enumerate(datasets.ahead(make, 60)):
         assert taken == i
         time.sleep(0.002)
-        assert len(made) <= i + 1 + datasets.THREADS
+        assert len(made) <= i + 1 + prefetch.THREADS
     assert sorted(made) == list(range(60))
 
 
@@ -150,7 +150,7 @@ def test_images_of_a_step_are_let_go(monkeypatch):
     most = []
     monkeypatch.setattr(streaming, "fill", counted)
     stream(tiny.way("plain", steps=60, per_epoch=60), tiny.lanes([4, 7]), tiny.on_disk())
-    assert len(most) == 60 and max(most) <= 2 * datasets.THREADS + 3
+    assert len(most) == 60 and max(most) <= 2 * prefetch.THREADS + 3
 
 
 # Whole runs
