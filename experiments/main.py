@@ -216,8 +216,10 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
         return fail(error)
     try:
         with progress.shown(sys.stderr):
-            results = run(config, workdir, command)
-        text = present(workdir, results)
+            with progress.waiting("reading data, model and config"):
+                results = run(config, workdir, command)
+            with progress.waiting("writing the report"):
+                text = present(workdir, results)
     except (UserError, OSError) as error:  # a full or forbidden disk is the user's to mend, too
         return fail(error)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:

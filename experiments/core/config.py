@@ -140,7 +140,7 @@ def mistakes(error: pydantic.ValidationError, model: type[Section], values: Any,
             told.setdefault(place.loc, f"has no such name: {_give(place)}")
         else:
             says = _says([*place.metadata, *_bare(place.annotation)[1]])
-            advice = str(raised) if raised and not says else _give(place)
+            advice = (str(raised) if raised and not says else "") or _give(place)
             told.setdefault(place.loc, f"is {shown(place.value)}: {advice}")
     return list(told.items())
 

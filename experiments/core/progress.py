@@ -38,6 +38,7 @@ BAR = "{desc} {percentage:3.0f}%|{bar}| "
 
 _stream: ContextVar[TextIO | None] = ContextVar("_stream", default=None)
 _open: ContextVar[Progress | None] = ContextVar("_open", default=None)
+_speaking = threading.Event()  # set while a run shows its own progress
 
 
 @contextmanager
@@ -48,6 +49,36 @@ def shown(stream: TextIO) -> Iterator[None]:
         yield
     finally:
         _stream.reset(token)
+
+
+@contextmanager
+def waiting(words: str) -> Iterator[None]:
+    """Break the silence of what no run's progress covers: before a run is accepted, and when its report is written.
+
+    A line comes after some seconds and not at once, so that a mistake that is soon found stays the one line.
+    """
+    if (stream := _stream.get()) is None:
+        yield
+        return
+    ended, started = threading.Event(), time.monotonic()
+
+    def tick() -> None:
+        quiet = started
+        while not ended.wait(REFRESH):
+            now = time.monotonic()
+            if _speaking.is_set():
+                quiet = now
+            elif now - quiet >= SILENCE:
+                quiet = now
+                print(f"{words}, {_times(now - started, None)}", file=stream, flush=True)
+
+    ticking = threading.Thread(target=tick, daemon=True, name="waiting")
+    ticking.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        ticking.join()
 
 
 @contextmanager
@@ -109,6 +140,8 @@ class Progress:
         if (stream := _stream.get()) is not None:
             self._screen = _Bar(stream) if stream.isatty() else _Lines(stream)
             ticking = threading.Thread(target=self._tick, daemon=True, name="progress")
+            _speaking.set()
+            self._stack.callback(_speaking.clear)
             self._stack.callback(ticking.join)
             self._stack.callback(self._ended.set)
             ticking.start()

@@ -196,3 +196,21 @@ def test_the_same_run_alone_opens_its_own():
     with progress.shown(stream), progress.part(7, "inner"):
         progress.stage("second", 7)
     assert [line.partition(",")[0] for line in stream.getvalue().splitlines()] == ["  0% inner: second", "100% inner: done"]
+
+
+def test_what_no_run_covers_is_not_silent_either(monkeypatch):
+    """A line in every silence, none at once, and none while a run speaks for itself."""
+    monkeypatch.setattr(progress, "REFRESH", 0.01)
+    monkeypatch.setattr(progress, "SILENCE", 0.05)
+    stream, waited = io.StringIO(), threading.Event()
+    with progress.shown(stream), progress.waiting("reading"):
+        waited.wait(0.2)
+        lines = stream.getvalue().splitlines()
+        assert 1 <= len(lines) <= 4 and all(re.fullmatch(r"reading, \d\d:\d\d elapsed", line) for line in lines)
+        with Progress(1, "run"):
+            waited.wait(0.2)
+    assert "run" in stream.getvalue() and stream.getvalue().count("reading") <= len(lines) + 1
+    quick = io.StringIO()
+    with progress.shown(quick), progress.waiting("reading"):
+        pass
+    assert quick.getvalue() == ""
