@@ -236,10 +236,15 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
     """The config of one judgement, by name."""
     if arg not in EXPERIMENTS:
         raise ValueError(f"config judge.py:{arg} is unknown; choose one of {', '.join(EXPERIMENTS)}")
-    config = as_config(Judge())
+    config = defaults()
     EXPERIMENTS[arg](config)
     config.name = arg
     return config
+
+
+def defaults() -> ml_collections.ConfigDict:
+    """Every setting at its default, for a config file of your own."""
+    return as_config(Judge())
 
 
 def digits(config: ml_collections.ConfigDict) -> None:

@@ -139,10 +139,15 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
     """The config of one experiment, by name."""
     if arg not in EXPERIMENTS:
         raise ValueError(f"config readiness.py:{arg} is unknown; choose one of {', '.join(EXPERIMENTS)}")
-    config = as_config(Comparison())
+    config = defaults()
     EXPERIMENTS[arg](config)
     config.name = arg
     return config
+
+
+def defaults() -> ml_collections.ConfigDict:
+    """Every setting at its default, for a config file of your own."""
+    return as_config(Comparison())
 
 
 def digits(config: ml_collections.ConfigDict) -> None:

@@ -14,6 +14,7 @@ from experiments import models
 from experiments.comparison import report, run
 from experiments.configs import judge as judge_configs
 from experiments.configs import readiness as configs
+from experiments.core import sections
 from experiments.core.workdirs import WorkdirError
 from experiments.data import datasets
 from experiments.judge import run as judge_run
@@ -176,7 +177,7 @@ def test_a_table_is_judged_with_a_model_and_an_algorithm_of_a_users_own(mine):
         ("mine:wrong", "gives a NoneType: give an unlearn.UnlearnAlgorithm"),
         ("os:environ", "is a _Environ: name a function"),
         ("mine:", "give module:function"),
-        ("ascend", "'ascend' is unknown in request.unlearners"),
+        ("ascend", "give one or more of ascent, .* or module:function"),
     ],
 )
 def test_an_algorithm_that_is_none_is_refused_in_one_line(mine, name, message):
@@ -188,10 +189,7 @@ def test_an_algorithm_that_is_none_is_refused_in_one_line(mine, name, message):
 
 
 def section(**changes):
-    config = configs.defaults().model
-    for name, value in changes.items():
-        config[name] = ml_collections.ConfigDict(value) if isinstance(value, dict) else value
-    return config
+    return sections.Model(**changes)
 
 
 IMAGE, ROW = np.zeros((1, 8, 8, 1), np.float32), np.zeros((1, 5), np.float32)
