@@ -4,13 +4,25 @@
 PYTHON ?= python3.13 python3.12 python3.11 python3
 VENV ?= .venv
 WORKDIR ?= runs/demo
+# A folder below tests, `make test ROOM=s3t`; all of them if empty. More options for pytest: `make test ARGS="-x -k word"`.
+ROOM ?=
+ARGS ?=
+# What `make structure` sets beside the checkout: the last commit before the rooms had folders.
+REV ?= e1d275d
+
+# What mypy checks.
+TYPED := unlearn readiness s3t experiments
 
 py := $(VENV)/bin/python
 stamp := $(VENV)/.installed
 new_enough := import sys; sys.exit(sys.version_info < (3, 11))
+# No benchmarks of their own.
+parts := $(addprefix %/,$(addsuffix .py,__init__ smoke readiness_torch s3t_peft))
+room = $(if $(wildcard tests/$(ROOM)),tests/$(ROOM),$(error there is no folder tests/$(ROOM): ROOM is unlearn, readiness, \
+  s3t, experiments or a folder of theirs))
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
 
 venv: $(stamp)  ## make .venv and install the project into it (done by the other targets when needed)
 
@@ -35,30 +47,36 @@ $(stamp): setup.cfg pyproject.toml
 	@touch $(stamp)
 
 demo: $(stamp)  ## train, forget, compare with retraining, and write a report (WORKDIR=runs/demo)
-	@$(py) -m experiments.main --config=experiments/configs/readiness.py:digits --workdir="$(WORKDIR)"
+	@$(VENV)/bin/forethought --config=readiness:digits --workdir="$(WORKDIR)"
 
-test: $(stamp)  ## the tests, without the slow ones
-	$(py) -m pytest -q -n 2 -m "not slow"
+test: $(stamp)  ## the tests, without the slow ones (of a folder: ROOM=s3t)
+	$(py) -m pytest -q -n 2 -m "not slow" $(ARGS) $(room)
 
-slow: $(stamp)  ## the slow tests
-	$(py) -m pytest -q -n 2 -m slow
+slow: $(stamp)  ## the slow tests (of a folder: ROOM=s3t)
+	$(py) -m pytest -q -n 2 -m slow $(ARGS) $(room)
 
 faults: $(stamp)  ## kill processes that delete, purge, train and heal at hundreds of moments (about ten minutes)
 	$(py) -m pytest -q -m slow -k "kill_9 or may_die" tests
 
-lint: $(stamp)  ## style and types
+lint: $(stamp)  ## style, types and who imports whom
 	$(py) -m ruff check .
 	$(py) -m ruff format --check .
-	$(py) -m mypy unlearn readiness s3t
+	$(py) -m mypy $(TYPED)
 	$(VENV)/bin/lint-imports --no-logo --no-cache
+
+types: $(stamp)  ## types alone
+	$(py) -m mypy $(TYPED)
 
 format: $(stamp)  ## let ruff reformat the code and sort imports
 	$(py) -m ruff check --fix-only .
 	$(py) -m ruff format .
 
-bench: $(stamp)  ## the benchmarks, one after another
-	@set -e; for file in $(filter-out %/__init__.py,$(wildcard experiments/benchmarks/*.py)); do \
-	  echo "== $$file"; $(py) -m $$(echo $${file%.py} | tr / .); \
+bench: $(stamp)  ## the benchmarks, one after another (at toy size: ARGS=--smoke)
+	@set -e; for file in $(filter-out $(parts),$(wildcard experiments/benchmarks/*.py)); do \
+	  echo "== $$file"; $(py) -m $$(echo $${file%.py} | tr / .) $(ARGS); \
 	done
 
-.PHONY: help venv demo test slow faults lint format bench
+structure: $(stamp)  ## folders, files, lines, imports and what is longest, beside those of REV
+	@$(py) -m tools.structure --rev "$(REV)"
+
+.PHONY: help venv demo test slow faults lint types format bench structure

@@ -1,20 +1,34 @@
-"""The command line: flags and dispatch.
+"""Train, forget and judge: the command line of Forethought's experiments.
 
-python -m experiments.main --config=experiments/configs/readiness.py:digits --workdir=DIR [--config.key=value ...]
+  forethought --config=readiness:digits --workdir=DIR [--config.key=value ...]
+  forethought --list                 the packaged configs, each with one line
+  forethought --describe=readiness   all fields of a config: type, range, default, meaning
+  forethought --version
+
+--config takes the name of a packaged config, or the path of a file of your own (my_config.py:argument). The same command
+resumes a run that was stopped, and prints the results of one that has finished.
+
+`python -m experiments.main` is the same command. It looks for modules in the current folder first, so a folder named
+`experiments` there gets in its way. `forethought` looks there last: modules of your own are found and hide nothing.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
+import re
 import shlex
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from absl import app, flags, logging
-from ml_collections import config_flags
-
+from experiments.core import catalogue
 from experiments.core.errors import UserError, line
+
+if TYPE_CHECKING:
+    import ml_collections
+    from absl import flags
 
 RUNNERS = {  # name -> what runs it, what reports it, and which settings make its programs large
     "readiness": (
@@ -31,35 +45,168 @@ RUNNERS = {  # name -> what runs it, what reports it, and which settings make it
         "exact.models, lanes, cache_bytes, model",
     ),
 }
+MODELS = {  # packaged config -> its model, which describes the fields
+    "judge": "Judge",
+    "judge_exact": "JudgeExact",
+    "pretrain": "Pretrain",
+    "readiness": "Comparison",
+    "s3t": "S3TStudy",
+}
+EXTRA = {  # what the extra `experiments` brings and the pure rooms do without
+    "absl", "array_record", "flax", "grain", "jinja2", "matplotlib", "ml_collections", "orbax", "pydantic",
+    "tensorflow_datasets", "tqdm",
+}  # fmt: skip
 INTERRUPTED = 130  # exit status, as a shell has it
 
 
-def fail(error: object) -> int:
-    """Say what is wrong in one line; exit status 2."""
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
-    return 2
-
-
-try:
-    CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, with its argument after a colon.")
-except (flags.Error, ValueError) as error:  # a --flagfile is read already here
-    sys.exit(fail(str(error).removeprefix("ERROR:: ")))
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of this run; made if missing.")
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run what the config asks for; a mistake of the user's is one line on standard error and exit status 2."""
-    logging.set_verbosity(logging.ERROR)  # TFDS and Orbax warn of what is not the user's to mend
+def main() -> int:
+    """The console script `forethought` and `python -m experiments.main`; returns the exit status."""
+    faulthandler.enable()
     sys.unraisablehook = unraisable
-    if len(argv) > 1:
-        return fail(f"unexpected argument {argv[1]!r}: options look like --config.seed=1")
-    if CONFIG.value is None or not WORKDIR.value:
-        return fail("give --config=experiments/configs/readiness.py:digits and --workdir=DIR")
-    import jax
+    sys.path.append("")  # the current folder, last
+    return command(sys.argv)
 
-    name = getattr(CONFIG.value, "runner", None)
+
+def command(argv: Sequence[str], values: flags.FlagValues | None = None) -> int:
+    """Answer a question, or run what a config asks for; a mistake of the user's is one line and exit status 2.
+
+    Args:
+      argv: the program and its arguments.
+      values: where flags are defined; None: absl's own.
+    """
+    try:
+        answer = answered(argv[1:])
+        if answer is not None:
+            print(answer)
+            return 0
+        config, workdir = parse(argv, values)
+        program = ["forethought"] if Path(argv[0]).name == "forethought" else ["python", "-m", "experiments.main"]
+        return execute(config, workdir, shlex.join([*program, *argv[1:]]))
+    except UserError as error:
+        return fail(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRA:
+            raise
+        return fail(f"the command line needs {package}, which is not installed: pip install 'forethought[experiments]'")
+
+
+def answered(arguments: Sequence[str]) -> str | None:
+    """The answer to a question about Forethought itself; None if a run is asked for.
+
+    Raises:
+      UserError: a description of no config that there is.
+    """
+    answers: dict[str, Callable[[str], str]] = {
+        "help": lambda _: (__doc__ or "").rstrip(),
+        "version": lambda _: f"forethought {version()}",
+        "list": lambda _: catalogue.listing(),
+        "describe": described,
+    }
+    for i, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name.startswith("-") and name.lstrip("-") in answers:
+            following = [other for other in arguments[i + 1 : i + 2] if not other.startswith("-")]
+            return answers[name.lstrip("-")](value or "".join(following))
+    return None
+
+
+def version() -> str:
+    """Of the installed distribution."""
+    from experiments import __version__
+
+    return __version__
+
+
+def described(name: str) -> str:
+    """All fields of a config, with type, range, default and meaning.
+
+    Raises:
+      UserError: no such config, or one without descriptions.
+    """
+    chosen = catalogue.module(name)
+    try:
+        from experiments.core.config import describe
+    except ModuleNotFoundError as error:
+        if error.name != "experiments.core.config":
+            raise
+        raise UserError(f"the fields of {name} are described in {chosen.__file__} alone") from None
+    return describe(getattr(chosen, MODELS[name.partition(":")[0]]))
+
+
+def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[ml_collections.ConfigDict, str]:
+    """The config, overrides applied, and the workdir that a command line gives.
+
+    Raises:
+      UserError: an unknown key, a wrong type, a missing config or workdir, or a stray word.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FLAGS if values is None else values
+    try:
+        argv = with_paths(flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False))
+        config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+        workdir = flags.DEFINE_string("workdir", None, "The folder of this run; made if missing.", flag_values=values)
+        rest = values(argv, known_only=False)
+    except UserError:
+        raise
+    except (KeyError, AttributeError) as error:
+        raise UserError(_unknown_key(error, argv)) from error
+    except (flags.Error, ValueError, TypeError, IndexError, OSError, SyntaxError) as error:
+        # A config file's own error arrives as a traceback in the text: its last line says what was wrong.
+        last = str(error).strip().splitlines()[-1]
+        raise UserError(last.removeprefix("ERROR:: ").removeprefix("ValueError: ")) from error
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}: options look like --config.seed=1")
+    if config.value is None or not workdir.value:
+        raise UserError("give --config=readiness:digits and --workdir=DIR; forethought --list names all configs")
+    return config.value, workdir.value
+
+
+def with_paths(argv: Sequence[str]) -> list[str]:
+    """The command line with the path of a config's file in place of its name.
+
+    Raises:
+      UserError: neither a packaged config nor a file.
+    """
+    made: list[str] = []
+    for argument in argv:
+        flag, equals, given = argument.partition("=")
+        if made and re.fullmatch("--?config", made[-1]):
+            made.append(catalogue.resolve(argument))
+        elif equals and re.fullmatch("--?config", flag):
+            made.append(f"{flag}={catalogue.resolve(given)}")
+        else:
+            made.append(argument)
+    return made
+
+
+def _unknown_key(error: KeyError | AttributeError, argv: Sequence[str]) -> str:
+    """What ml_collections says of a key that a config lacks: the key, in quotes, and perhaps a guess on the next line."""
+    inner = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]  # it may come wrapped
+    key, _, guess = str(inner).partition("\n")
+    paths = [a.split("=")[0].removeprefix("--config.") for a in argv if a.startswith("--config.")]
+    key = next((path for path in paths if key.strip("'") in path.split(".") or key.endswith(f": {path}")), key)
+    return f"the config has no key {key}: {guess or 'the keys and their meaning stand in the config file'}"
+
+
+def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> int:
+    """Run what the config asks for and print its results; returns the exit status.
+
+    Args:
+      command: what the user typed, for the record.
+    """
+    name = getattr(config, "runner", None)
     if name not in RUNNERS:
         return fail(f"config.runner {name!r} is unknown; choose one of {', '.join(RUNNERS)}")
+    import jax
+    from absl import logging
+
+    from experiments.core import progress
+
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.ERROR)  # TFDS and Orbax warn of what is not the user's to mend
     runner, reporter, large = RUNNERS[name]
     run = importlib.import_module(runner).run  # heavy, and only now: the flags are right, and no other runner is needed
     present = importlib.import_module(reporter).present
@@ -68,8 +215,11 @@ def main(argv: Sequence[str]) -> int:
     except RuntimeError as error:  # of JAX_PLATFORMS, or of a device that cannot be used
         return fail(error)
     try:
-        results = run(CONFIG.value, WORKDIR.value, shlex.join(["python", "-m", "experiments.main", *sys.argv[1:]]))
-        text = present(WORKDIR.value, results)
+        with progress.shown(sys.stderr):
+            with progress.waiting("reading data, model and config"):
+                results = run(config, workdir, command)
+            with progress.waiting("writing the report"):
+                text = present(workdir, results)
     except (UserError, OSError) as error:  # a full or forbidden disk is the user's to mend, too
         return fail(error)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -83,27 +233,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def fail(error: object) -> int:
+    """Say what is wrong, one line for each mistake; exit status 2."""
+    for mistake in getattr(error, "mistakes", (error,)):
+        print("error: " + " ".join(str(mistake).split()), file=sys.stderr)
+    return 2
+
+
 def unraisable(ignored: Any) -> None:
     """Report what Python ignores, save what reads of a damaged checkpoint tell a loop that is gone: its error is raised."""
     if str(ignored.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(ignored)
 
 
-def parse(argv: Sequence[str]) -> list[str]:
-    """Parse flags; an unknown key, a wrong type or a missing config ends in one line and exit status 2."""
-    try:
-        return flags.FLAGS(argv, known_only=False)
-    except (KeyError, AttributeError) as error:
-        # The key, in quotes, and perhaps a guess on a line of its own; a KeyError may come wrapped in an AttributeError.
-        inner = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
-        key, _, guess = str(inner).partition("\n")
-        paths = [a.split("=")[0].removeprefix("--config.") for a in argv if a.startswith("--config.")]
-        key = next((path for path in paths if key.strip("'") in path.split(".") or key.endswith(f": {path}")), key)
-        sys.exit(fail(f"the config has no key {key}: {guess or 'the keys and their meaning stand in the config file'}"))
-    except (flags.Error, ValueError, TypeError, OSError, SyntaxError) as error:
-        # A config file's own error arrives as a traceback in the text: its last line says what was wrong.
-        sys.exit(fail(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")))
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    sys.exit(main())

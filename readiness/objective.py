@@ -21,25 +21,45 @@ import jax
 import jax.numpy as jnp
 
 from unlearn import tree
-from unlearn.base import Array, Batch, Mean, Model, Params, Request, UnlearnAlgorithm, roll_out
+from unlearn.base import (
+    Array,
+    Batch,
+    Mean,
+    Model,
+    Params,
+    Request,
+    UnlearnAlgorithm,
+    begin,
+    check_model,
+    example_losses,
+    mean_loss,
+    merged,
+    roll_out,
+)
 from unlearn.losses import weighted_mean
-from unlearn.objectives import mean_loss
 
 
 class Terms(NamedTuple):
-    """Weights and switches of the readiness loss.
+    """Weights and switches of the readiness loss; by default those that are shipped, for a class to be forgotten.
 
-    efficiency, retention, resistance, relearning: l1, l2, l3, l4; a term of weight 0 is not computed.
-    cap: c, usually log(classes); None takes the cap away (it diverges; for ablation).
+    cap: c, usually log(classes), which nobody but you knows. None takes the cap away, and then the loss has no lower bound
+      and training diverges: for ablations only.
+    efficiency, retention, resistance, relearning: l1, l2, l3, l4; a term of weight 0 is not computed. Retention is 8 for a
+      class, which lies apart from what stays; for random examples give 1.
     capped: what the cap holds down, "each" example's loss or their "mean".
     form: "gain" or "raw".
+
+    Example:
+      >>> import math
+      >>> Terms(cap=math.log(10)).retention
+      8.0
     """
 
+    cap: float | None
     efficiency: float = 0.5
-    retention: float = 1.0
+    retention: float = 8.0
     resistance: float = 0.0
     relearning: float = 0.0
-    cap: float | None = None
     capped: str = "each"
     form: str = "gain"
 
@@ -47,7 +67,7 @@ class Terms(NamedTuple):
 class MetaBatch(NamedTuple):
     """The data of one simulated request.
 
-    requests: what the inner steps are asked to forget; arrays [K, examples, ...].
+    requests: batches of the inner steps; arrays [K, examples, ...]. All of them together are the simulated request.
     forget: B_f', where the outer terms measure forgetting: a fresh draw or the last inner batch.
     stable: B_s.  recovery: B_rec, similar stable data, or None.
     relearn: requests of the simulated relearning steps [R, examples, ...], or None.
@@ -98,14 +118,14 @@ def make_readiness(
     Raises:
       ValueError: an algorithm that cannot be differentiated through, an unknown form, or a term without its data.
     """
+    check_model(model)
     _check(rehearsed(jnp.float32(0.0)), terms, relearner)
 
     def steps_from(params: Params, algorithm: UnlearnAlgorithm, requests: Request, key: Array) -> Params:
         if not _count(requests):
             return params
         init_key, step_key = jax.random.split(key)
-        first = jax.tree.map(lambda leaf: leaf[0], requests)
-        state = algorithm.init(tree.stop_gradient(params), first, init_key)._replace(params=params)
+        state = begin(algorithm, params, merged(requests), init_key)
         again = _count(requests) > 1 if remat is None else remat
         return roll_out(algorithm, state, requests, step_key, unroll=unroll, remat=again)[0].params
 
@@ -145,7 +165,7 @@ def _count(requests: Request) -> int:
 
 def _forgotten(model: Model, params: Params, batch: Batch, key: Array, mean: Mean, terms: Terms) -> tuple[Array, Array]:
     """The forget loss held down by the cap, which the terms reward, and as it is."""
-    losses = model.loss(model.apply(params, batch["x"], key), batch)
+    losses = example_losses(model, params, batch, key)
     loss = mean(losses, batch["weight"])
     if terms.cap is None:
         return loss, loss
@@ -162,9 +182,10 @@ def _check(algorithm: UnlearnAlgorithm, terms: Terms, relearner: UnlearnAlgorith
     if terms.relearning and relearner is None:
         raise ValueError("the relearning term simulates relearning: give a relearner")
     for candidate in (algorithm, relearner):
-        if candidate is not None and not candidate.differentiable:
+        if candidate is not None and not candidate.traits.differentiable:
             raise ValueError(
-                "readiness takes a gradient through the rehearsed algorithm, and this one has none; choose another"
+                "readiness takes a gradient through the rehearsed algorithm, and this one declares none; choose another, "
+                "or if it has one, declare it differentiable"
             )
 
 

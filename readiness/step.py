@@ -9,9 +9,8 @@ import jax
 import optax
 
 from readiness.objective import MetaBatch, Readiness
-from unlearn.base import Array, Batch, Mean, Model, Params
+from unlearn.base import Array, Batch, Mean, Model, Params, check_model, check_params, mean_loss
 from unlearn.losses import weighted_mean
-from unlearn.objectives import mean_loss
 
 
 class TrainState(NamedTuple):
@@ -53,8 +52,10 @@ def make_step(
       grad: the outer gradient operator, of the type of `jax.value_and_grad`, `has_aux` included.
 
     Raises:
+      TypeError: a model that is no `Model`.
       ValueError: from the step, if it is given a meta-batch and there is no readiness loss.
     """
+    check_model(model)
 
     def plain(params: Params, batch: Batch, key: Array) -> tuple[Array, StepInfo]:
         loss = mean_loss(model, params, batch, key, mean)
@@ -81,5 +82,10 @@ def make_step(
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """The training state before the first step."""
+    """The training state before the first step.
+
+    Raises:
+      ValueError: parameters that hold what is none (BatchNorm's moments).
+    """
+    check_params(params)
     return TrainState(params, optimizer.init(params), jax.numpy.zeros((), jax.numpy.int32))

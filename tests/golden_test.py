@@ -20,6 +20,9 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.core.files import plain
+from experiments.core.workdirs import read_results
+from experiments.reporting import names
 from s3t.__main__ import main as s3t_main
 from s3t.service.environment import here as stack_of_here
 
@@ -69,7 +72,8 @@ def flags_of(workdir):
 
 
 def rows_of(workdir):
-    return json.loads((workdir / "results.json").read_text())["rows"]
+    """The rows as this version reads them; those of 0.1 are converted."""
+    return plain(read_results(workdir / "results.json").rows)
 
 
 def is_same_stack():
@@ -258,13 +262,15 @@ def test_a_finished_workdir_is_read_back_and_its_report_written_anew(name, tmp_p
     assert done.returncode == 0, done.stderr
     after = files_of(workdir)
     reports = {file: after.pop(file) for file in ("report.html", "report.md") if file in after}
-    assert after == before, "nothing is computed"
+    drawn = [after.pop(file) for file in list(after) if file.startswith(("figures/", "tables/"))]
+    assert after == before and drawn, "nothing is computed, and the page is written anew"
     assert reports.keys() == {"report.html", "report.md"} and f"report: {workdir / 'report.html'}" in done.stdout
     for row in rows_of(workdir):
-        assert row["training"] in done.stdout and row["training"] in reports["report.md"].decode()
+        name = names.method(row["training"], row["variant"]).name
+        assert name in done.stdout and name in reports["report.md"].decode()
 
 
-def test_another_config_is_refused_and_damaged_results_are_named(tmp_path):
+def test_another_config_is_refused(tmp_path):
     workdir = unpack("readiness", tmp_path)
     before = files_of(workdir)
     done = experiment([*flags_of(workdir), "--config.seed=5"], workdir)
@@ -302,18 +308,20 @@ def leaves(value, path=""):
     return [(path, value)]
 
 
-def check_near(rows, recorded):
-    """The same rows but for last bits: digests aside, numbers within 5%, or .05 where they are about 1 or less.
-
-    An example whose logits nearly tie moves an accuracy by one in some fifty, and with it what rests on accuracies.
-    """
+def check_near(rows, recorded, tolerance):
+    """The same rows but for last bits: digests aside, numbers within a tolerance, relative or, near 0, absolute."""
     pairs = list(zip(leaves(rows), leaves(recorded), strict=True))
     assert [place for (place, _), _ in pairs] == [place for _, (place, _) in pairs]
     for (place, value), (_, before) in pairs:
         if isinstance(before, float) and isinstance(value, float):
-            assert math.isclose(value, before, rel_tol=0.05, abs_tol=0.05), (place, value, before)
+            assert math.isclose(value, before, rel_tol=tolerance, abs_tol=tolerance), (place, value, before)
         elif "sha256" not in place:
             assert value == before, place
+
+
+def digests(rows):
+    """Of every lane's parameters before and after the request."""
+    return [row["extra"]["params_sha256"] for row in rows]
 
 
 def check_resumes(name, tmp_path):
@@ -330,10 +338,11 @@ def check_resumes(name, tmp_path):
     assert after["metrics.jsonl"].startswith(log[: log.rfind(b"\n") + 1])
     assert after["config.json"] == before["config.json"] and "report.html" in after
     rows, recorded = timeless(rows_of(workdir)), timeless(rows_of(whole))
-    if is_same_stack():
-        assert rows == recorded
-    else:
-        check_near(rows, recorded)
+    if is_same_stack():  # the same bytes of every model; losses are reduced on the device since, and move in float32
+        assert digests(rows) == digests(recorded)
+        check_near(rows, recorded, 1e-5)
+    else:  # an example whose logits nearly tie moves an accuracy by one in some fifty, and what rests on accuracies
+        check_near(rows, recorded, 0.05)
     return before, after
 
 

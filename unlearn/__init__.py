@@ -1,46 +1,62 @@
-"""What an unlearning algorithm is, and a shelf of them behind one contract.
+"""What an unlearning algorithm is, a shelf of them behind one contract, and how a request is carried out.
 
-An algorithm is made by its factory, `ALGORITHMS[name](model, optimizer, **options)`; see `unlearn.base`.
+Example, a linear classifier that forgets one of three examples by name:
+
+  >>> import jax, jax.numpy as jnp, optax
+  >>> model = classifier(lambda params, x, key: x @ params)
+  >>> data = dict(x=jnp.eye(3), y=jnp.array([0, 1, 1]), id=jnp.array([10, 11, 12]), weight=jnp.ones(3))
+  >>> goes = jax.tree.map(lambda leaf: leaf[:1], data)
+  >>> stays = jax.tree.map(lambda leaf: leaf[1:], data)
+  >>> algorithm = ascent(model, optax.sgd(1.0))  # or find_algorithm("ascent")
+  >>> request = Request(goes, stays)
+  >>> batches = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), request)  # four full-batch updates
+  >>> params = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+  >>> state, infos = unlearn(algorithm, params, request, batches, jax.random.key(0))
+  >>> print((model.apply(state.params, data["x"], None).argmax(axis=1) == data["y"]).tolist())
+  [False, True, True]
 """
 
-from functools import partial
+from importlib import metadata
 
-from unlearn import objectives
+from unlearn.algorithms import (
+    ALGORITHMS,
+    ascent,
+    ascent_kl,
+    find_algorithm,
+    finetune,
+    graddiff,
+    neggrad_plus,
+    npo,
+    random_label,
+)
 from unlearn.base import (
+    KINDS,
     Batch,
     Model,
     Request,
+    Traits,
     UnlearnAlgorithm,
     UnlearnInfo,
     UnlearnState,
+    classifier,
+    declare,
     from_objective,
-    remember_key,
-    remember_params,
+    sequence_model,
+    traits_of,
     unlearn,
 )
-from unlearn.until import STOPS, Outcome, unlearn_until
-
-ALGORITHMS = {
-    "ascent": partial(from_objective, objective=objectives.ascent),
-    "graddiff": partial(from_objective, objective=objectives.graddiff),
-    "neggrad_plus": partial(from_objective, objective=objectives.neggrad_plus),
-    "ascent_kl": partial(from_objective, objective=objectives.ascent_kl, remember=remember_params),
-    "npo": partial(from_objective, objective=objectives.npo, remember=remember_params),
-    "finetune": partial(from_objective, objective=objectives.finetune),
-    "random_label": partial(from_objective, objective=objectives.random_label, remember=remember_key),
-}
+from unlearn.gradient import first_order, normalised, second_order
+from unlearn.losses import weighted_mean
+from unlearn.until import STOPS, Outcome, Recorded, unlearn_until
 
 __all__ = [
-    "ALGORITHMS",
-    "STOPS",
-    "Batch",
-    "Model",
-    "Outcome",
-    "Request",
-    "UnlearnAlgorithm",
-    "UnlearnInfo",
-    "UnlearnState",
-    "from_objective",
-    "unlearn",
-    "unlearn_until",
-]
+    "ALGORITHMS", "KINDS", "STOPS", "Batch", "Model", "Outcome", "Recorded", "Request", "Traits", "UnlearnAlgorithm",
+    "UnlearnInfo", "UnlearnState", "ascent", "ascent_kl", "classifier", "declare", "find_algorithm", "finetune",
+    "first_order", "from_objective", "graddiff", "neggrad_plus", "normalised", "npo", "random_label", "second_order",
+    "sequence_model", "traits_of", "unlearn", "unlearn_until", "weighted_mean",
+]  # fmt: skip
+
+try:
+    __version__ = metadata.version("forethought")
+except metadata.PackageNotFoundError:  # a source tree that was not installed
+    __version__ = "0+unknown"

@@ -1,34 +1,29 @@
-"""The contract: what a model, a request and an unlearning algorithm are, and how a request is carried out."""
+"""The contract: what a request and an unlearning algorithm are, and how batches of a request are carried out."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from unlearn import tree
+from unlearn.checking import check_batch, check_keys, check_losses, check_model, check_params
 from unlearn.gradient import GradOperator, second_order
 from unlearn.losses import weighted_mean
+from unlearn.model import CLASSIFIER, KINDS, LANGUAGE, Array, Batch, Model, Params, classifier, sequence_model
 
-Array = jax.Array
-Params = Any
-Batch = Mapping[str, Array]  # x, y, id (stable identity), weight (0 pads); a leading example axis each
-Mean = Callable[[Array, Array], Array]
+__all__ = [
+    "CLASSIFIER", "KINDS", "LANGUAGE", "UNDECLARED", "Array", "Batch", "Mean", "Model", "Params", "Request", "Traits",
+    "UnlearnAlgorithm", "UnlearnInfo", "UnlearnState", "begin", "check_model", "check_params", "classifier", "declare",
+    "example_losses", "from_objective", "mean_loss", "merged", "remember_key", "remember_nothing", "remember_params",
+    "roll_out", "sequence_model", "traits_of", "unlearn", "weighted_mean",
+]  # fmt: skip
 
-
-class Model(NamedTuple):
-    """A model as the pure rooms see it.
-
-    apply: (params, x [examples, ...], key) -> logits [examples, classes].
-    loss: (logits, batch) -> loss [examples].
-    """
-
-    apply: Callable[[Params, Array, Array], Array]
-    loss: Callable[[Array, Batch], Array]
+Mean = Callable[[Array, Array], Array]  # (values, weights) -> scalar; one for each device mode
 
 
 class Request(NamedTuple):
@@ -41,7 +36,7 @@ class Request(NamedTuple):
 class UnlearnState(NamedTuple):
     """Everything an algorithm carries from one update to the next.
 
-    memory: what was remembered of the start (reference parameters, a label key), or ().
+    memory: what was remembered of the start (reference parameters, a label key, saliency, prototypes), or ().
     """
 
     params: Params
@@ -56,20 +51,126 @@ class UnlearnInfo(NamedTuple):
     grad_norm: Array
 
 
+class Traits(NamedTuple):
+    """What an algorithm declares of itself.
+
+    needs_retain: it is refused without retain data; where False, retain data are never read.
+    needs_labels: it reads y.
+    differentiable: a meta-gradient may be taken through it.
+    one_shot: `init` makes the whole edit, and `update` leaves the parameters as they are.
+    kinds: of models that it can unlearn.
+    """
+
+    needs_retain: bool
+    needs_labels: bool
+    differentiable: bool
+    one_shot: bool
+    kinds: tuple[str, ...]
+
+
+UNDECLARED = Traits(needs_retain=True, needs_labels=True, differentiable=False, one_shot=False, kinds=(CLASSIFIER,))
+
+
 class UnlearnAlgorithm(NamedTuple):
     """An unlearning algorithm: a pair of pure functions, after optax.
 
-    init: (params, request, key) -> UnlearnState; called once, a constant to any outer derivative.
-    update: (state, request, key) -> (UnlearnState, UnlearnInfo).
-    differentiable: whether a meta-gradient may be taken through `update`.
+    init: (params, request, key) -> UnlearnState, from the whole request: all of what is to be forgotten, and what retained
+      data there are. Saliency, prototypes and one-shot edits are made here.
+    update: (state, request, key) -> (UnlearnState, UnlearnInfo), from a batch of the request.
+    traits: as its factory declares them.
     """
 
     init: Callable[[Params, Request, Array], UnlearnState]
     update: Callable[[UnlearnState, Request, Array], tuple[UnlearnState, UnlearnInfo]]
-    differentiable: bool = True
+    traits: Traits = UNDECLARED
 
 
-Objective = Callable[..., Array]  # (model, params, memory, request, key, mean, **options) -> scalar
+Arguments = ParamSpec("Arguments")
+Factory = Callable[Arguments, UnlearnAlgorithm]
+
+
+def declare(
+    *,
+    needs_retain: bool,
+    needs_labels: bool = True,
+    differentiable: bool = True,
+    one_shot: bool = False,
+    kinds: tuple[str, ...] = KINDS,
+) -> Callable[[Factory[Arguments]], Factory[Arguments]]:
+    """Declare the traits of the algorithms that a factory `(model, optimizer, **options)` makes; see `Traits`.
+
+    The factory keeps its name, its signature and its docstring; `traits_of` reads what was declared, and so does the
+    `traits` of what it makes. Mistakes of a caller (no `Model`, no batch, no retain data) are told in one line.
+
+    Example:
+      >>> @declare(needs_retain=True)
+      ... def repair(model, optimizer):
+      ...     loss = lambda params, memory, request, key: mean_loss(model, params, request.retain, key)
+      ...     return from_objective(loss, optimizer)
+      >>> traits_of(repair).needs_retain
+      True
+    """
+    traits = Traits(needs_retain, needs_labels, differentiable, one_shot, kinds)
+
+    def decorate(factory: Factory[Arguments]) -> Factory[Arguments]:
+        name = getattr(factory, "__name__", "the algorithm")
+
+        def check(request: Request) -> None:
+            _check_request(request, traits)
+            if needs_retain and request.retain is None:
+                raise ValueError(f"{name} needs retain data: give Request(forget, retain)")
+
+        @functools.wraps(factory)
+        def declared(*args: Arguments.args, **kwargs: Arguments.kwargs) -> UnlearnAlgorithm:
+            if args or "model" in kwargs:
+                check_model(args[0] if args else kwargs["model"])
+            made = factory(*args, **kwargs)
+
+            def init(params: Params, request: Request, key: Array) -> UnlearnState:
+                check_params(params)
+                check(request)
+                return made.init(params, request, key)
+
+            def update(state: UnlearnState, request: Request, key: Array) -> tuple[UnlearnState, UnlearnInfo]:
+                check(request)
+                return made.update(state, request, key)
+
+            return UnlearnAlgorithm(init, update, traits)
+
+        declared.traits = traits  # type: ignore[attr-defined]
+        return declared
+
+    return decorate
+
+
+def traits_of(factory: Callable[..., UnlearnAlgorithm]) -> Traits:
+    """The traits that a factory declares; of one that declares none, `UNDECLARED`, which promises nothing."""
+    return getattr(factory, "traits", UNDECLARED)
+
+
+def _check_request(request: Any, traits: Traits, *, steps: bool = False) -> None:
+    if not isinstance(request, Request):
+        raise TypeError(f"a request is of type {type(request).__name__}: give Request(forget, retain)")
+    check_batch(request.forget, "forget", labels=traits.needs_labels, steps=steps)
+    if request.retain is not None:
+        check_batch(request.retain, "retain", labels=traits.needs_labels, steps=steps)
+
+
+def example_losses(model: Model, params: Params, batch: Batch, key: Array | None) -> Array:
+    """The model's loss of every example, [examples].
+
+    Raises:
+      ValueError: a batch without x or weight, or a loss that is not one number per example.
+    """
+    check_keys(batch, "the", ("weight", "x"))
+    values = model.loss(model.apply(params, batch["x"], key), batch)
+    check_losses(values, batch)
+    return values
+
+
+def mean_loss(model: Model, params: Params, batch: Batch, key: Array | None, mean: Mean = weighted_mean) -> Array:
+    """L(params; batch): the model's loss, reduced over the batch."""
+    return mean(example_losses(model, params, batch, key), batch["weight"])
 
 
 def remember_nothing(params: Params, request: Request, key: Array) -> tuple[()]:
@@ -88,39 +189,27 @@ def remember_key(params: Params, request: Request, key: Array) -> Array:
 
 
 def from_objective(
-    model: Model,
+    objective: Callable[..., Array],
     optimizer: optax.GradientTransformation,
     *,
-    objective: Objective,
     remember: Callable[[Params, Request, Array], Any] = remember_nothing,
-    mean: Mean = weighted_mean,
     grad: GradOperator = second_order,
     **options: Any,
 ) -> UnlearnAlgorithm:
     """The algorithm that descends one scalar: params <- params + optimizer(-grad objective).
 
     Args:
-      model: what is unlearned.
+      objective: (params, memory, request, key, **options) -> scalar; it closes over the model and the reduction.
       optimizer: any optax transformation.
-      objective: scalar of (model, params, memory, request, key, mean, **options).
-      remember: makes the memory from the parameters at the start.
-      mean: the reduction (values, weights) -> scalar of the device mode in use.
+      remember: (params, whole request, key) -> memory, a constant of every derivative.
       grad: the gradient operator; see `unlearn.gradient`.
       **options: passed on to the objective. Arrays may be traced: one lane of a sweep each.
-
-    Raises:
-      TypeError: the objective has no such option.
     """
-    known = [p.name for p in inspect.signature(objective).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for name in options:
-        if name not in known:
-            raise TypeError(f"{objective.__name__} has no option {name!r}; it takes {known or 'none'}")
-
     # Handed through the gradient operator as arguments: `second_order` must not close over traced arrays.
     arrays = {name: value for name, value in options.items() if isinstance(value, jax.Array)}
 
     def scalar(params: Params, memory: Any, request: Request, key: Array, arrays: dict[str, Array]) -> Array:
-        return objective(model, params, memory, request, key, mean, **(options | arrays))
+        return objective(params, memory, request, key, **(options | arrays))
 
     value_and_grad = grad(scalar)
 
@@ -134,49 +223,77 @@ def from_objective(
         info = UnlearnInfo(value, tree.norm(tree.stop_gradient(gradient)))
         return UnlearnState(params, opt_state, state.memory), info
 
-    return UnlearnAlgorithm(init, update)
+    return UnlearnAlgorithm(init, update, UNDECLARED._replace(differentiable=True))
+
+
+def begin(algorithm: UnlearnAlgorithm, params: Params, request: Request, key: Array) -> UnlearnState:
+    """The state before the first update, from the whole request; its memory is a constant to any outer derivative."""
+    check_params(params)
+    _check_request(request, algorithm.traits)
+    state = algorithm.init(params, request, key)
+    return state._replace(memory=tree.stop_gradient(state.memory))
+
+
+def merged(batches: Request) -> Request:
+    """One batch from batches: [steps, examples, ...] -> [steps * examples, ...]."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batches)
 
 
 def roll_out(
     algorithm: UnlearnAlgorithm,
     state: UnlearnState,
-    requests: Request,
+    batches: Request,
     key: Array,
     *,
     unroll: bool = False,
     remat: bool = False,
 ) -> tuple[UnlearnState, UnlearnInfo]:
-    """`update` over the leading axis of `requests`, from a state.
+    """`update` over the leading axis of `batches`, from a state.
 
     Args:
-      requests: a Request whose arrays carry a leading step axis [steps, examples, ...].
+      batches: a Request whose arrays carry a leading step axis [steps, examples, ...].
       unroll: trace the steps one after another instead of `lax.scan` (convolutions in a loop are slow on a CPU).
       remat: recompute each step in an outer derivative's backward pass instead of storing what it computed.
 
     Returns:
       The last state, and infos stacked over steps.
+
+    Raises:
+      ValueError: batches without a step axis.
     """
+    _check_request(batches, algorithm.traits, steps=True)
 
     def body(state: UnlearnState, step: tuple[Array, Request]) -> tuple[UnlearnState, UnlearnInfo]:
-        index, request = step
-        return algorithm.update(state, request, jax.random.fold_in(key, index))
+        index, batch = step
+        return algorithm.update(state, batch, jax.random.fold_in(key, index))
 
-    steps = jax.tree.leaves(requests)[0].shape[0]
+    steps = jnp.shape(batches.forget["weight"])[0]
     if remat:
         body = jax.checkpoint(body, prevent_cse=unroll)
     if not unroll or not steps:
-        return jax.lax.scan(body, state, (jnp.arange(steps), requests))
+        return jax.lax.scan(body, state, (jnp.arange(steps), batches))
     infos = []
     for i in range(steps):
-        state, info = body(state, (jnp.asarray(i), jax.tree.map(lambda leaf: leaf[i], requests)))  # noqa: B023
+        state, info = body(state, (jnp.asarray(i), jax.tree.map(lambda leaf: leaf[i], batches)))  # noqa: B023
         infos.append(info)
     return state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *infos)
 
 
 def unlearn(
-    algorithm: UnlearnAlgorithm, params: Params, requests: Request, key: Array, *, unroll: bool = False
+    algorithm: UnlearnAlgorithm, params: Params, request: Request, batches: Request, key: Array, *, unroll: bool = False
 ) -> tuple[UnlearnState, UnlearnInfo]:
-    """`init` on the first request, then `update` over the leading axis of `requests`: see `roll_out`."""
+    """`init` on the whole request, then `update` over the leading axis of `batches`.
+
+    Args:
+      algorithm: from a factory of the shelf, or of your own.
+      params: of the trained model.
+      request: all of what is to be forgotten, and what retained data there are, [examples, ...].
+      batches: the batches that the updates see, one after another, [steps, examples, ...].
+      key: of the memory and of dropout.
+      unroll: see `roll_out`.
+
+    Returns:
+      The last state, whose `params` are the unlearned model's, and infos stacked over steps.
+    """
     init_key, step_key = jax.random.split(key)
-    state = algorithm.init(params, jax.tree.map(lambda leaf: leaf[0], requests), init_key)
-    return roll_out(algorithm, state, requests, step_key, unroll=unroll)
+    return roll_out(algorithm, begin(algorithm, params, request, init_key), batches, step_key, unroll=unroll)

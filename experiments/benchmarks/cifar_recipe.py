@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import models
+from experiments.benchmarks import smoke
 from experiments.configs import readiness as configs
-from experiments.core import execution, fleet
+from experiments.core import execution
 from experiments.data import datasets
-from experiments.scoring import evaluation
-from experiments.training import loop, whitening
-from unlearn.losses import correct
+from experiments.scoring.statistics import make_statistics
+from experiments.training import epochs, loop, whitening
 
 OVERRIDES: dict[str, tuple[str, dict[str, Any]]] = {  # experiment, what is changed
     "house": ("cifar10", {}),
@@ -43,14 +43,15 @@ class Unwhitened(models.Whitened):
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="cifar10", help="the data set")
     parser.add_argument("--data_dir", default="")
     parser.add_argument("--contenders", nargs="+", choices=list(OVERRIDES), default=list(OVERRIDES))
     parser.add_argument("--train_size", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=780)
     parser.add_argument("--seeds", type=int, default=2)
-    args = parser.parse_args()
+    args = smoke.parse(parser, data="digits", train_size=256, steps=4, seeds=1, contenders=["house", "recipe"])
     config = configs.get_config("cifar10")
-    config.data.data_dir, config.data.train_size = args.data_dir, args.train_size
+    config.data.name, config.data.data_dir, config.data.train_size = args.data, args.data_dir, args.train_size
     dataset = datasets.load(config.data)
     found: dict[str, list[tuple[float, ...]]] = {name: [] for name in args.contenders}
     for seed in range(args.seeds):
@@ -68,25 +69,27 @@ def trained(name: str, dataset: datasets.Dataset, steps: int, seed: int) -> tupl
     config = configs.get_config(experiment)
     config.train.update(changes)
     size, count = config.train.batch_size, len(dataset.train.id)
-    module = models.build(config.model.name, config.model.options.to_dict(), dataset.classes)
-    module = Unwhitened(module.classes, module.widths) if name == RANDOM else module
-    way = loop.Way(module, loop.optimizer(config.train, steps), steps, max(1, count // size), size)
+    model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+    if name == RANDOM:
+        unwhitened = Unwhitened(dataset.classes, config.model.options.widths)
+        model = models.of_module(unwhitened, dataset.train.x.shape[1:], convolutional=True)
+    way = loop.Way(model, loop.optimizer(config.train, steps), steps, max(1, count // size), size)
     lanes = loop.make_lanes([seed], np.ones(count, bool), np.ones(count))
     batch = jax.tree.map(jnp.asarray, datasets.batch(dataset.train))
-    loops = fleet.in_loops(config.model.name)
-    epoch_fn = loop.make_epoch(way, execution.make("jit"), loops)
+    devices = execution.make("jit", convolutional=model.convolutional)
+    epoch_fn = epochs.make(way, devices)
     with tempfile.TemporaryDirectory() as folder:
-        model = loop.train(way, lanes, batch, None, epoch_fn, Path(folder), lambda entry: None, 1e9)
-    plain = models.as_model(module)
+        trained = loop.train(way, lanes, batch, None, epoch_fn, Path(folder), lambda entry: None, 1e9)
+    plain = models.as_model(model)
     return (
-        *(accuracy(one, model.params, dataset.test, loops) for one in (plain, whitening.both_ways(plain))),
-        model.seconds,
+        *(accuracy(one, trained.params, dataset.test, devices) for one in (plain, whitening.both_ways(plain))),
+        trained.seconds,
     )
 
 
-def accuracy(model: Any, params: Any, split: datasets.Split, loops: bool) -> float:
+def accuracy(model: Any, params: Any, split: datasets.Split, devices: execution.Execution) -> float:
     """Of the one lane."""
-    return float(np.mean(correct(evaluation.make_predict(model, loops)(params, split.x)[0], split.y)))
+    return float(make_statistics(model, devices)(params, datasets.batch(split)).correct.mean())
 
 
 def told(run: tuple[float, ...]) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from experiments.benchmarks import smoke
 from experiments.judge import ulira
 from unlearn.metrics import lira, rates
 from unlearn.metrics.intervals import Interval
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--fleets", type=int, default=200)
     parser.add_argument("--models", type=int, default=64)
     parser.add_argument("--examples", type=int, default=180)
-    args = parser.parse_args()
+    args = smoke.parse(parser, fleets=3, models=12, examples=20)
     if args.fleets < 2 or args.models < 12 or args.models % 4 or args.examples < 2:
         parser.error("--fleets is 2 or more, --models 12 or more by fours, --examples 2 or more")
     print(f"{args.fleets} fleets of {args.models} models, {args.examples} examples, nominal {LEVEL}")
@@ -58,7 +59,8 @@ def intervals(margins: np.ndarray, included: np.ndarray) -> tuple[Interval, Inte
     found = ulira.attacked(margins, included, second)
     ratios = lira.halves(margins, included, second)
     bootstrap = rates.rates_intervals(ratios, included, fprs=(), seed=0, resamples=200, level=LEVEL).auc
-    return Interval(found["value"], *found["interval90"], len(margins)), bootstrap
+    low, high = (np.nan if end is None else end for end in (found["estimate90"].low, found["estimate90"].high))
+    return Interval(float(found["estimate"].value), low, high, len(margins)), bootstrap
 
 
 def told(found: list[tuple[Interval, ...]], nothing: bool) -> Iterator[str]:

@@ -19,7 +19,9 @@ import numpy as np
 import optax
 
 from experiments import models
-from experiments.core import workdirs
+from experiments.benchmarks import smoke
+from experiments.core import environment
+from experiments.models import ModelFns
 from experiments.training import dpsgd
 from unlearn.base import Array, Batch
 
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=15)
-    args = parser.parse_args()
+    args = smoke.parse(parser, models=["mlp"], batch_size=8, repeats=2)
     device = jax.devices()[0].device_kind
     print(f"{device}, jax {jax.__version__}: {args.lanes} lanes, batches of {args.batch_size}, {args.repeats} repeats")
     for name in args.models:
@@ -49,15 +51,16 @@ def main() -> None:
 def measure(name: str, lanes: int, size: int, repeats: int) -> None:
     """One model's line."""
     module, image = MODULES[name]
+    model = models.of_module(module, image)
     rng = np.random.default_rng(0)
     batch = {
         "x": jnp.asarray(rng.normal(size=(size, *image)), jnp.float32),
         "y": jnp.asarray(rng.integers(0, CLASSES, size)),
         "weight": jnp.ones(size),
     }
-    params = jax.vmap(lambda key: module.init(key, batch["x"][:1])["params"])(jax.random.split(jax.random.key(0), lanes))
+    params = jax.vmap(model.init)(jax.random.split(jax.random.key(0), lanes))
     forms = {"ghost": ghost, "per example": per_example, "ordinary": ordinary}
-    over = lambda form: jax.jit(jax.vmap(lambda params: form(module, params, batch, jax.random.key(1))))  # noqa: E731
+    over = lambda form: jax.jit(jax.vmap(lambda params: form(model, params, batch, jax.random.key(1))))  # noqa: E731
     programs = {form: over(fn).lower(params).compile() for form, fn in forms.items()}
     found = {form: program(params) for form, program in programs.items()}
     apart = jax.tree.map(jnp.subtract, found["ghost"], found["per example"])
@@ -65,37 +68,42 @@ def measure(name: str, lanes: int, size: int, repeats: int) -> None:
     seconds: dict[str, list[float]] = {form: [] for form in forms}
     for _ in range(repeats):
         for form, program in programs.items():
-            with workdirs.stopwatch() as stopwatch:
+            with environment.stopwatch() as stopwatch:
                 jax.block_until_ready(program(params))
             seconds[form].append(stopwatch())
     median = {form: statistics.median(times) for form, times in seconds.items()}
-    memory = {form: program.memory_analysis().temp_size_in_bytes / 2**20 for form, program in programs.items()}
+    memory = {form: mebibytes(program) for form, program in programs.items()}
     told = [f"{form} {1e3 * median[form]:.1f} ms, {memory[form]:.1f} MiB" for form in forms]
     faster = median["per example"] / median["ghost"]
     print(f"{name:7} {'; '.join(told)}; per example / ghost {faster:.2f}; relative difference {off:.0e}", flush=True)
 
 
-def ghost(module: Any, params: Any, batch: Batch, key: Array) -> Any:
+def mebibytes(program: Any) -> float:
+    """Temporary memory as XLA plans it."""
+    return program.memory_analysis().temp_size_in_bytes / 2**20
+
+
+def ghost(model: ModelFns, params: Any, batch: Batch, key: Array) -> Any:
     """The house's form."""
-    total, losses, _ = dpsgd.clipped_sum(module, models.as_model(module).loss, params, batch, key, CLIP)
+    total, losses, _ = dpsgd.clipped_sum(model, models.as_model(model).loss, params, batch, key, CLIP)
     return dpsgd.noisy_mean(total, key, CLIP * NOISE, len(losses))
 
 
-def per_example(module: Any, params: Any, batch: Batch, key: Array) -> Any:
+def per_example(model: ModelFns, params: Any, batch: Batch, key: Array) -> Any:
     """Every example's gradient, handed to optax."""
-    gradients = jax.vmap(jax.grad(_loss(module, key)), (None, 0))(params, jax.tree.map(lambda leaf: leaf[:, None], batch))
+    gradients = jax.vmap(jax.grad(_loss(model, key)), (None, 0))(params, jax.tree.map(lambda leaf: leaf[:, None], batch))
     aggregate = optax.contrib.differentially_private_aggregate(CLIP, NOISE, key=key)
     return aggregate.update(gradients, aggregate.init(params))[0]
 
 
-def ordinary(module: Any, params: Any, batch: Batch, key: Array) -> Any:
+def ordinary(model: ModelFns, params: Any, batch: Batch, key: Array) -> Any:
     """The gradient that is not private."""
-    return jax.grad(_loss(module, key))(params, batch)
+    return jax.grad(_loss(model, key))(params, batch)
 
 
-def _loss(module: Any, key: Array) -> Callable[[Any, Batch], Array]:
-    model = models.as_model(module)
-    return lambda params, batch: jnp.mean(model.loss(model.apply(params, batch["x"], key), batch))
+def _loss(model: ModelFns, key: Array) -> Callable[[Any, Batch], Array]:
+    seen = models.as_model(model)
+    return lambda params, batch: jnp.mean(seen.loss(seen.apply(params, batch["x"], key), batch))
 
 
 if __name__ == "__main__":

@@ -10,17 +10,20 @@ another, each in the faster of the two forms. On an accelerator the loops are le
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments import models
-from experiments.configs import readiness as configs
-from experiments.core import execution, fleet, workdirs
-from experiments.training import loop
+from experiments.benchmarks import smoke
+from experiments.core import environment, execution, fleet, sections
+from experiments.training import epochs, loop
 
-SIZES = {  # model -> options, image, examples, batch size, steps
+SIZES: dict[
+    str, tuple[dict[str, Any], tuple[int, ...], int, int, int]
+] = {  # model -> options, image, examples, batch size, steps
     "mlp": ({"widths": (128, 128)}, (8, 8, 1), 1024, 64, 100),
     "vit": ({"width": 32, "depth": 2}, (16, 16, 1), 512, 64, 4),
     "cnn": ({"widths": (32, 64)}, (28, 28, 1), 128, 64, 2),
@@ -35,13 +38,13 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--loops", action="store_true", default=jax.default_backend() == "cpu")
-    args = parser.parse_args()
+    args = smoke.parse(parser, models=["mlp"], lanes=2, repeats=1)
     print(f"{args.lanes} lanes; seconds, and single runs one after another in units of each")
     forms = {"one program": False} | ({"loops": True} if args.loops else {})
     for name in args.models:
         alone = args.lanes * min(epoch_seconds(name, 1, loops, args.repeats) for loops in forms.values())
         found = {how: epoch_seconds(name, args.lanes, loops, args.repeats) for how, loops in forms.items()}
-        chosen = "loops" if fleet.in_loops(name) else "one program"
+        chosen = "loops" if fleet.in_loops(name in models.CONVOLUTIONAL) else "one program"
         shown = [f"{how} {seconds:.3f} ({alone / seconds:.2f})" for how, seconds in found.items()]
         print(f"{name:9} single runs {alone:.3f}  {'  '.join(shown)}  fleet chooses {chosen}", flush=True)
 
@@ -56,15 +59,15 @@ def epoch_seconds(name: str, lanes: int, loops: bool, repeats: int) -> float:
         "weight": jnp.ones(examples),
         "id": jnp.arange(examples),
     }
-    rule = loop.optimizer(configs.defaults().train, steps)
-    way = loop.Way(models.build(name, options, 10), rule, steps, steps, batch_size)
+    rule = loop.optimizer(sections.Train(), steps)
+    way = loop.Way(models.of_module(models.make_module(name, options, 10), image), rule, steps, steps, batch_size)
     everyone = np.ones(examples, bool)
     members = loop.make_lanes(np.arange(lanes), everyone, everyone)
-    epoch = loop.make_epoch(way, execution.make("jit"), loops)
+    epoch = (epochs.looped if loops else epochs.rolled)(way, execution.make("jit"))
     seconds = []
     for _ in range(repeats):
-        states = loop.init_lanes(way, members, data["x"][:1])  # an epoch may take its states' buffers
-        with workdirs.stopwatch() as stopwatch:
+        states = loop.init_lanes(way, members)  # an epoch may take its states' buffers
+        with environment.stopwatch() as stopwatch:
             jax.block_until_ready(epoch(states, members, data, None, 0, steps))
         seconds.append(stopwatch())
     return min(seconds)

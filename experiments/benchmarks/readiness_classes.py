@@ -10,14 +10,17 @@ Resumable, as every run is. Intervals are t-intervals over classes: seeds of one
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from experiments.benchmarks import smoke
 from experiments.comparison import methods, run
 from experiments.configs import readiness as configs
+from experiments.core.results import Row
 from unlearn.metrics.intervals import paired, t_interval
 
 UNTUNED = (1, 2, 4, 6, 7, 9)
@@ -33,23 +36,25 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="the first")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--max_steps", type=int, default=0, help="of a request; 0: as the experiment says")
+    parser.add_argument("--steps", type=int, default=0, help="of a training; 0: as the experiment says")
     parser.add_argument("--data_dir", default="")
     parser.add_argument("--cache_dir", default="")
-    args = parser.parse_args()
+    args = smoke.parse(parser, workdir=smoke.folder, classes=(1, 2), seeds=2, steps=60, max_steps=3)
     rows = [row for target in args.classes for row in run_class(args, target)]
     print(table(rows, args.classes))
 
 
-def run_class(args: argparse.Namespace, target: int) -> list[dict]:
+def run_class(args: argparse.Namespace, target: int) -> list[Row]:
     """The rows of one class, each marked with it."""
     config = configs.get_config(args.experiment)
     config.forget.target = target
     config.seed, config.seeds = args.seed, args.seeds
     config.request.max_steps = args.max_steps or config.request.max_steps
+    config.train.steps = args.steps or config.train.steps
     config.trainings = TRAININGS
     config.data.data_dir, config.data.cache_dir = args.data_dir, args.cache_dir
     results = run.run(config, str(Path(args.workdir) / f"class{target}"))
-    return [{**row, "class": target} for row in results["rows"]]
+    return [dataclasses.replace(row, facts={**row.facts, "class": target}) for row in results.rows]
 
 
 class Summary(NamedTuple):
@@ -64,21 +69,28 @@ class Summary(NamedTuple):
     failed: int
 
 
-def summary(rows: Sequence[dict]) -> Summary:
+def summary(rows: Sequence[Row]) -> Summary:
     """Over all of `rows`. Requests that were not fulfilled count with the steps they had, those that diverged have none."""
     mean = lambda *path: float(np.mean([methods.number(row, *path) for row in rows]))  # noqa: E731
-    before = (mean("before", name) for name in ("test_accuracy", "forget_accuracy", "forget_loss"))
     steps = [methods.spent(row, "steps") for row in rows]
     failed = sum(methods.end(row) != "reached" for row in rows)
-    return Summary(*before, mean("after", "test_retain_accuracy"), float(np.nanmedian(steps)), np.nanmax(steps), failed)
+    return Summary(
+        test=mean("before", "test_accuracy"),
+        forget=mean("before", "forget_accuracy"),
+        loss=mean("before", "forget_loss"),
+        kept=mean("after", "test_retain_accuracy"),
+        steps=float(np.nanmedian(steps)),
+        most_steps=float(np.nanmax(steps)),
+        failed=failed,
+    )
 
 
-def table(rows: list[dict], classes: Sequence[int]) -> str:
+def table(rows: list[Row], classes: Sequence[int]) -> str:
     """Per class and over all of them: what the ways keep, and their steps; means over classes with t-intervals."""
     lines = ["class  way                          test    forget  loss    steps, median (max)  failed  test-retain after"]
     found = chosen(rows)
     by_class = {
-        name: [summary([row for row in mine if row["class"] == c]) for c in classes] for name, mine in found.items()
+        name: [summary([row for row in mine if row.facts["class"] == c]) for c in classes] for name, mine in found.items()
     }
     for i, target in enumerate(classes):
         lines += [_line(f"{target:>5}", name, summaries[i]) for name, summaries in by_class.items()]
@@ -94,13 +106,13 @@ def table(rows: list[dict], classes: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def chosen(rows: Sequence[dict]) -> dict[str, list[dict]]:
+def chosen(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows of each way that the table shows. The matched re-weighting is another weight in each class."""
-    shown: dict[str, list[dict]] = {}
+    shown: dict[str, list[Row]] = {}
     for row in rows:
-        longer = row["variant"].endswith("equal_flops")
-        if row["training"] != "reweight" or longer or row["extra"].get("matched"):
-            name = "matched reweight" if row["training"] == "reweight" else row["training"]
+        longer = row.facts.get("equal_flops", False)
+        if row.training != "reweight" or longer or row.facts.get("matched"):
+            name = "matched reweight" if row.training == "reweight" else row.training
             shown.setdefault(f"{name}, equal FLOPs" if longer else name, []).append(row)
     return shown
 

@@ -12,7 +12,6 @@ import argparse
 import os
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,11 +22,13 @@ import numpy as np
 import optax
 
 from experiments import models
-from experiments.comparison import setup, trainings
+from experiments.benchmarks import smoke
+from experiments.comparison import checks
+from experiments.comparison.rehearsals import rehearsal
 from experiments.configs import readiness as configs
-from experiments.core import workdirs
-from experiments.data import datasets
-from experiments.training import cost, loop
+from experiments.core import environment, execution, workdirs
+from experiments.data import datasets, problem
+from experiments.training import cost, epochs, fleets, loop
 from readiness import MetaBatch, Terms, make_readiness, make_step
 from readiness.step import init_state
 from unlearn import ALGORITHMS, Request
@@ -84,14 +85,14 @@ class Program(NamedTuple):
 
 def plain_step(name: str, size: int) -> Program:
     """An ordinary training step."""
-    model, optimizer = models.as_model(MODULES[name]), optax.sgd(RATE)
+    model, optimizer = models.as_model(models.of_module(MODULES[name], SHAPES[name])), optax.sgd(RATE)
     args = init_state(parameters(name), optimizer), batch(name, 0, size), jax.random.key(0)
     return Program(make_step(model, optimizer), args)
 
 
 def meta_step(name: str, variant: Variant, size: int, unroll: bool) -> Program:
     """A training step of a variant on meta-batches of the same size."""
-    model, optimizer = models.as_model(MODULES[name]), optax.sgd(RATE)
+    model, optimizer = models.as_model(models.of_module(MODULES[name], SHAPES[name])), optax.sgd(RATE)
     order = first_order if variant.order == 1 else second_order
     rehearsed = lambda rate: ALGORITHMS["ascent"](model, optax.sgd(rate), grad=order)  # noqa: E731
     readiness = make_readiness(model, rehearsed, variant.terms, unroll=unroll)
@@ -128,7 +129,8 @@ def batch(name: str, seed: int, size: int, *lead: int) -> dict[str, jax.Array]:
 
 def meta_batch(name: str, inner_steps: int, size: int) -> MetaBatch:
     """All parts of one size, each drawn on its own."""
-    return MetaBatch(Request(batch(name, 1, size, inner_steps)), *(batch(name, seed, size) for seed in (2, 3, 4)))
+    forget, stable, recovery = (batch(name, seed, size) for seed in (2, 3, 4))
+    return MetaBatch(Request(batch(name, 1, size, inner_steps)), forget, stable, recovery)
 
 
 def compiled(program: Program, **options: Any) -> Any:
@@ -142,9 +144,9 @@ def compiled(program: Program, **options: Any) -> Any:
 def flops(names: list[str], size: int) -> None:
     """FLOPs of each variant, inner steps unrolled because scans hide their trips from the counter."""
     print("\nFLOPs in plain steps (bound)\n" + f"{'':30s}" + "".join(f"{name:>16s}" for name in names))
-    units = {name: cost.flops(compiled(plain_step(name, size), **QUICK)) for name in names}
+    units = {name: environment.flops(compiled(plain_step(name, size), **QUICK)) for name in names}
     for variant in VARIANTS:
-        counts = [cost.flops(compiled(meta_step(n, variant, size, unroll=True), **QUICK)) / units[n] for n in names]
+        counts = [environment.flops(compiled(meta_step(n, variant, size, unroll=True), **QUICK)) / units[n] for n in names]
         print(f"{variant.name:30s}" + "".join(f"{beside(count, variant.bound):>16s}" for count in counts), flush=True)
 
 
@@ -156,12 +158,12 @@ def wall(names: list[str], size: int, seconds: float) -> None:
         meta = compiled(meta_step(name, SHIPPED, size, unroll=True))
         arguments = plain_step(name, size).args, meta_step(name, SHIPPED, size, unroll=True).args
         times = in_turn([lambda: plain(*arguments[0]), lambda: meta(*arguments[1])], seconds)  # noqa: B023
-        counted, ratio = cost.flops(meta) / cost.flops(plain), times.ratio(1, 0)
+        counted, ratio = environment.flops(meta) / environment.flops(plain), times.ratio(1, 0)
         off = ratio / counted - 1
         mark = " !" if name in WALL_BOUND and off > WALL_TOLERANCE else ""
         print(
             f"{name:8s} plain {times.median(0):8.2f} ms  meta {times.median(1):8.2f} ms  ratio {ratio:5.2f}"
-            f"  FLOPs {counted:5.2f}  {off:+.0%}{mark}  ({times.count} pairs)",
+            f"  FLOPs {counted:5.2f}  {off:+.0%}{mark}  ({times.pairs} pairs)",
             flush=True,
         )
 
@@ -169,37 +171,39 @@ def wall(names: list[str], size: int, seconds: float) -> None:
 def schedule(seconds: float) -> None:
     """What the shipped schedule adds to an epoch: a quarter batch rehearsed on every fourth step."""
     print("\nAn epoch with rehearsals on the shipped schedule, over one without")
-    digits, synthetic = (setup.resolved(configs.get_config("digits")) for _ in range(2))
-    synthetic.model.options = {"widths": (256, 256)}
+    digits, synthetic = (configs.get_config("digits") for _ in range(2))
+    synthetic.model.options.widths = (256, 256)
     synthetic.train.batch_size, synthetic.seeds = 128, 3
-    for name, config, dataset in (("digits", digits, datasets.load(digits.data)), ("28x28", synthetic, noise_set())):
-        config.train.steps = max(1, len(dataset.train.id) // config.train.batch_size)
-        with tempfile.TemporaryDirectory() as folder:
-            here = setup.set_up(config, workdirs.Workdir(folder), dataset)
-        rehearsal = trainings.plan(here)[0]
-        ways = rehearsal.way._replace(rehearsing=None), rehearsal.way
+    for name, given, dataset in (("digits", digits, datasets.load(digits.data)), ("28x28", synthetic, noise_set())):
+        given.train.steps = max(1, len(dataset.train.id) // given.train.batch_size)
+        config = checks.resolved(given)
+        model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+        devices = execution.make(config.parallel, convolutional=model.convolutional)
+        trainer = fleets.make(model, devices, dataset.train, config.train, workdirs.Workdir("."))
+        ready = rehearsal("default", config.readiness, trainer, problem.make(dataset, config.forget))
+        ways = trainer.way(), ready.way
         ones = np.ones(len(dataset.train.id))
         lanes = loop.make_lanes(np.arange(config.seeds), ones.astype(bool), ones)
-        state = loop.init_lanes(ways[0], lanes, here.train["x"][:1])
-        epochs = [
-            lambda fn=loop.make_epoch(way, here.devices, here.loops), pools=pools: fn(  # noqa: B008
+        state = loop.init_lanes(ways[0], lanes)
+        runs = [
+            lambda fn=epochs.make(way, trainer.devices), pools=pools: fn(  # noqa: B008
                 state,  # noqa: B023
                 lanes,  # noqa: B023
-                here.train,  # noqa: B023
+                trainer.data,  # noqa: B023
                 pools,
                 0,
                 config.train.steps,  # noqa: B023
             )
-            for way, pools in zip(ways, (None, rehearsal.pools), strict=True)
+            for way, pools in zip(ways, (None, ready.pools), strict=True)
         ]
-        times = in_turn(epochs, seconds)
-        plain = cost.of_training(ways[0], here.train)
-        ready = cost.of_rehearsing(rehearsal.counted, here.train, rehearsal.pools, plain["step_flops"])
-        overhead, counted = times.ratio(1, 0) - 1, ready["train_flops"] / plain["train_flops"] - 1
+        times = in_turn(runs, seconds)
+        plain = cost.of_training(ways[0], trainer.data)
+        spent = cost.of_rehearsing(ready.counted, trainer.data, ready.pools, plain["step_flops"])
+        overhead, counted = times.ratio(1, 0) - 1, spent["train_flops"] / plain["train_flops"] - 1
         print(
             f"{name:8s} {config.seeds} lanes, {config.train.steps} steps of {config.train.batch_size}:"
             f" {times.median(0):.1f} -> {times.median(1):.1f} ms, {beside(overhead, OVERHEAD_BOUND, '+.0%')},"
-            f" FLOPs {counted:+.0%}  ({times.count} pairs)",
+            f" FLOPs {counted:+.0%}  ({times.pairs} pairs)",
             flush=True,
         )
 
@@ -213,7 +217,7 @@ def noise_set() -> datasets.Dataset:
         labels = rng.integers(0, CLASSES, count, dtype=np.int32)
         splits[name] = datasets.Split(images, labels, np.arange(first, first + count, dtype=np.int32))
         first += count
-    return datasets.Dataset("noise", *splits.values(), CLASSES)
+    return datasets.Dataset("noise", splits["train"], splits["validation"], splits["test"], CLASSES)
 
 
 def memory(names: list[str], size: int) -> None:
@@ -234,7 +238,7 @@ def peers(size: int, seconds: float) -> None:
     """The same meta-step by torch.func, from the same parameters and batches."""
     from experiments.benchmarks import readiness_torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     print(f"\ntorch.func {readiness_torch.version(cores)} on {cores} cores, batch {size}: in turn, medians")
     for name in ("mlp", "cnn"):
         programs = plain_step(name, size), meta_step(name, SHIPPED, size, unroll=True)
@@ -259,7 +263,7 @@ class Times(NamedTuple):
     rounds: list[list[float]]
 
     @property
-    def count(self) -> int:
+    def pairs(self) -> int:
         return len(self.rounds)
 
     def median(self, which: int) -> float:
@@ -272,7 +276,8 @@ class Times(NamedTuple):
 
 def in_turn(functions: list[Callable], seconds: float, least: int = 7) -> Times:
     """Call functions one after another, for `seconds` and at least `least` rounds, after two rounds to warm up."""
-    rounds, started = [], time.monotonic()
+    rounds: list[list[float]] = []
+    started = time.monotonic()
     while len(rounds) < least + 2 or time.monotonic() - started < seconds:
         rounds.append([milliseconds(function) for function in functions])
     return Times(rounds[2:])
@@ -297,7 +302,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="compare with torch.func; needs torch")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=20.0, help="how long each timing goes on")
-    args = parser.parse_args()
+    args = smoke.parse(parser, models=["mlp"], parts=["flops", "wall"], batch=8, seconds=0.0)
     print(
         f"jax {jax.__version__}, Python {platform.python_version()}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores"
     )

@@ -11,7 +11,7 @@ try:
     import torch
     import torch.nn.functional as F
 except ImportError as error:
-    raise SystemExit("--peers needs PyTorch: pip install torch") from error
+    raise SystemExit("--peers needs torch: pip install 'forethought[peers]'") from error
 
 
 def version(cores: int) -> str:

@@ -25,19 +25,22 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.benchmarks import smoke
 from experiments.exact import building
 from experiments.models import vits
 from s3t.plans import planners, structure
 from s3t.plans.partition import Places
-from s3t.training import schedule, stages
+from s3t.training import arrangement, schedule
 from s3t.training.adapters import Lora
+from s3t.training.arrangement import Slices
 from s3t.training.schedule import Setup
 from s3t.training.source import Source
-from s3t.training.stages import Job, Recipe, Slices, Trained
+from s3t.training.stages import Job, Recipe, Trained
 
 SHARDS, SLICES, CLASSES = 5, 4, 10
 SHAPES = {"digits": (8, 8, 1), "small": (28, 28, 1)}
-RECIPE = {"rank": 8, "alpha": 8.0, "learning_rate": 1e-2, "weight_decay": 0.01, "clip": 1.0}
+RANK = 8
+RECIPE = {"alpha": 8.0, "learning_rate": 1e-2, "weight_decay": 0.01, "clip": 1.0}
 TOLERANCE = 1e-2  # in parameters: the rounding of other programs grows over the steps, another training is off by far more
 
 
@@ -65,7 +68,7 @@ def main() -> None:
     spent: dict[str, list[float]] = {cell.name: [] for cell in cells}
     for _ in range(args.repeats):
         for name, setup in setups.items():
-            spent[name].append(timed(lambda setup=setup: build(setup, slices)))
+            spent[name].append(timed(functools.partial(build, setup, slices)))
     worst = max(largest_difference(results[cells[0].name], found) for found in results.values())
     if not worst <= TOLERANCE:
         raise SystemExit(f"the cells disagree by {worst:.2g}: they did not train the same nodes")
@@ -92,7 +95,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lanes", type=int, default=building.lanes_for("vit", 75))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with torch, transformers and peft")
-    return parser.parse_args()
+    return smoke.parse(parser, model="digits", planner="sisa", examples=8, batch_size=8, epochs=1, repeats=1)
 
 
 def made_up(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
@@ -107,8 +110,8 @@ def arranged(x: np.ndarray, y: np.ndarray, batch_size: int) -> Slices:
     ids = np.arange(len(x))
     group = group_of(len(x))
     places = Places((group // SLICES).astype(np.int32), (group % SLICES).astype(np.int32))
-    capacity = stages.capacity_for(stages.counts(places, SHARDS, SLICES), batch_size)
-    return stages.arrange(x, y, ids, places, SHARDS, SLICES, capacity)
+    capacity = arrangement.capacity_for(arrangement.counts(places, SHARDS, SLICES), batch_size)
+    return arrangement.arrange(x, y, ids, places, SHARDS, SLICES, capacity)
 
 
 def group_of(count: int) -> np.ndarray:
@@ -120,9 +123,18 @@ def setup_of(args: argparse.Namespace, plan: structure.Plan, x: np.ndarray, y: n
     """The build of one cell."""
     module, frozen = vits.vit(args.model, CLASSES), random_backbone(args.model)
     optimizer = building.cosine_adamw(RECIPE["learning_rate"], RECIPE["weight_decay"], RECIPE["clip"])
-    recipe = Recipe(Lora(RECIPE["rank"], RECIPE["alpha"], ("query", "value")), args.batch_size, args.epochs, optimizer)
+    recipe = Recipe(Lora(RANK, RECIPE["alpha"], ("query", "value")), args.batch_size, args.epochs, optimizer)
     fetch = lambda ids: (x[ids], y[ids])  # noqa: E731
-    source = Source(vits.as_backbone(module), frozen, recipe, np.arange(len(x)), fetch, {}, cell.lanes, cell.cache_bytes)
+    source = Source(
+        backbone=vits.as_backbone(module),
+        frozen=frozen,
+        recipe=recipe,
+        ids=np.arange(len(x)),
+        fetch=fetch,
+        hyper={},
+        most_lanes=cell.lanes,
+        cache_bytes=cell.cache_bytes,
+    )
     shapes = schedule.make_shapes(source, plan, np.bincount(group_of(len(x))).reshape(SHARDS, SLICES))
     return Setup(source, plan, SHARDS, jax.random.key(0), shapes)
 
@@ -135,8 +147,13 @@ def random_backbone(model: str) -> Any:
 
 def build(setup: Setup, slices: Slices) -> dict[Job, Trained]:
     """Every node, on the host."""
-    calls = schedule.build(setup, slices, jobs_of(setup), lambda shard, node: None)
+    calls = schedule.build(setup, slices, jobs_of(setup), never_published)
     return {job: trained for call in calls for job, trained in call.nodes}
+
+
+def never_published(shard: int, node: structure.Node) -> Trained:
+    """Of a parent that is not among the jobs; every node is."""
+    raise KeyError((shard, node))
 
 
 def fill(setup: Setup, slices: Slices) -> Any:
@@ -171,6 +188,7 @@ def peers(args: argparse.Namespace, plan: structure.Plan, x: np.ndarray, y: np.n
         vits.save_npz(Path(folder) / "vit.npz", random_backbone(args.model))
         work = {
             **RECIPE,
+            "rank": RANK,
             "vit": vits.VITS[args.model],
             "shards": SHARDS,
             "slices": SLICES,

@@ -11,6 +11,7 @@ cores. It measures the disk under DIR (the current directory if not given), so c
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import tempfile
 import time
@@ -20,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments.benchmarks import smoke
 from s3t.plans.partition import assign
 from s3t.plans.planners import lattice
 from s3t.service import verify
-from s3t.store import database, disk, records
+from s3t.store import database, disk, publishing, records
 from s3t.store.manifests import Manifest
 
 SHARDS, SLICES, KEY = 5, 4, b"a key for benchmarks"
@@ -36,7 +38,7 @@ def main() -> None:
     parser.add_argument("--dir", default=".")
     parser.add_argument("--ids", type=int, nargs="+", default=[1_000, 100_000, 1_000_000])
     parser.add_argument("--node-bytes", type=int, nargs="+", default=[10_000, 1_000_000])
-    args = parser.parse_args()
+    args = smoke.parse(parser, dir=smoke.folder, ids=[100], node_bytes=[1_000])
     print("     ids  node bytes   p50 ms   p99 ms   until purged: p50 ms   deletions/s   head us   build s   verify s")
     for examples in args.ids:
         for size in args.node_bytes:
@@ -55,7 +57,7 @@ def row(root: Path, examples: int, size: int) -> str:
     acknowledged, purged = [], []
     for one in singles:
         refill(opened, size)
-        answer, seconds = timed(lambda one=one: (disk.delete(opened, [one]), disk.purge(opened))[0])
+        answer, seconds = timed(functools.partial(delete_and_purge, opened, int(one)))
         acknowledged.append(answer["acknowledged_ms"])
         purged.append(1e3 * seconds)
     batches = [rest[start : start + BATCH] for start in range(0, min(len(rest), 20 * BATCH), BATCH)]
@@ -69,6 +71,13 @@ def row(root: Path, examples: int, size: int) -> str:
     )
 
 
+def delete_and_purge(opened: disk.Store, id_: int) -> dict[str, Any]:
+    """What the deletion answers."""
+    answer = disk.delete(opened, [id_])
+    disk.purge(opened)
+    return answer
+
+
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     """What a function returns, and its seconds."""
     began = time.perf_counter()
@@ -78,27 +87,41 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 def build(root: Path, examples: int, size: int) -> disk.Store:
     """A store whose nodes hold zeros instead of parameters."""
     plan = lattice(SLICES)
-    opened = disk.create(root, Manifest("no:factory", {}, "no backbone", {}, 0, SHARDS, SLICES, plan.nodes, KEY.hex()))
+    manifest = Manifest(
+        factory="no:factory",
+        arguments={},
+        backbone="no backbone",
+        hyper={},
+        root_key=0,
+        shards=SHARDS,
+        slices=SLICES,
+        nodes=plan.nodes,
+        partition_key=KEY.hex(),
+    )
+    opened = disk.create(root, manifest)
     disk.register(opened, range(examples), *assign(range(examples), SHARDS, SLICES, KEY))
     names: dict[tuple[int, tuple[int, ...]], str] = {}
-    for shard, slices in disk.missing(opened):
-        drafted = disk.draft(opened, shard, slices)
-        disk.publish(opened, drafted, {"slot": np.zeros(size // 4, np.float32)}, {}, names.get((shard, slices[:-1])))
+    for shard, slices in publishing.missing(opened):
+        drafted = publishing.draft_node(opened, shard, slices)
+        publishing.publish(opened, drafted, {"slot": np.zeros(size // 4, np.float32)}, {}, names.get((shard, slices[:-1])))
         names[shard, slices] = drafted.identity
     return opened
 
 
 def refill(opened: disk.Store, size: int) -> None:
     """Let every node of the plan serve again, so that each deletion finds a full store; names are drawn, not computed."""
-    names = {(node.shard, node.slices): node.identity for node in disk.live(opened)}
+    names = {(node.shard, node.slices): node.identity for node in publishing.live(opened)}
     as_of = database.head(opened.ledger).rows
-    for shard, slices in disk.missing(opened):
+    for shard, slices in publishing.missing(opened):
         name = names[shard, slices] = os.urandom(32).hex()
         path = opened.root / "nodes" / f"{name}.safetensors"
-        node = records.Node(name, shard, slices, as_of, "no certificate")
-        records.publish(
-            opened.ledger, node, names.get((shard, slices[:-1])), lambda path=path: path.write_bytes(bytes(size))
-        )
+        node = records.PublishedNode(name, shard, slices, as_of, "no certificate")
+        write = functools.partial(write_zeros, path, size)
+        records.record_node(opened.ledger, node, names.get((shard, slices[:-1])), write)
+
+
+def write_zeros(path: Path, size: int) -> None:
+    path.write_bytes(bytes(size))
 
 
 if __name__ == "__main__":

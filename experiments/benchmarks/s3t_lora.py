@@ -14,10 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.configs import s3t as configs
+from experiments.benchmarks import smoke
+from experiments.configs import s3t
 from experiments.core import workdirs
-from experiments.exact import context
-from experiments.exact.run import NOBODY
+from experiments.core.config import validated
+from experiments.exact import data, factory, nodes
+from experiments.exact.data import Data
+from experiments.exact.nodes import NOBODY, Builder
 from s3t.plans import planners
 from unlearn.metrics.intervals import paired, t_interval
 
@@ -28,24 +31,24 @@ Setting = tuple[float, int]
 def main() -> None:
     """Print a row per setting, and how the chosen ones compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--experiment", default="digits", choices=list(configs.EXPERIMENTS))
+    parser.add_argument("--experiment", default="digits", choices=list(s3t.EXPERIMENTS))
     parser.add_argument("--rates", type=float, nargs="+", default=(5e-3, 1e-2))
     parser.add_argument("--epochs", type=int, nargs="+", default=(15, 30))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workdir", default="runs/s3t_lora")
     parser.add_argument("--data_dir", default="")
-    args = parser.parse_args()
+    args = smoke.parse(parser, workdir=smoke.folder, rates=(1e-2,), epochs=(1,), seeds=2)
     folder = workdirs.Workdir(args.workdir)
     (Path(args.workdir) / "stages").mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[Setting, np.ndarray]] = {way: {} for way in WAYS}
     print("learning rate  epochs  way        validation  test")
     for setting in itertools.product(args.rates, args.epochs):
-        bench = make_bench(args, folder, *setting)
+        held, builder = set_up(args, folder, *setting)
         for way in WAYS:
-            scores = np.array([score(bench, way, seed) for seed in range(args.seeds)])
+            scores = np.array([score(held, builder, way, seed) for seed in range(args.seeds)])
             found[way][setting] = scores
             print(f"{setting[0]:<13g}  {setting[1]:<6}  {way:<9}  {shown(scores[:, 0])}  {shown(scores[:, 1])}", flush=True)
-    chosen = {way: max(trials, key=lambda s, t=trials: float(t[s][:, 0].mean())) for way, trials in found.items()}
+    chosen = {way: best(trials) for way, trials in found.items()}
     ours, theirs = (found[way][chosen[way]] for way in WAYS)
     for at, split in enumerate(("validation", "test")):
         (mean, low, high, _), p = paired(100 * ours[:, at], 100 * theirs[:, at])
@@ -53,25 +56,30 @@ def main() -> None:
         print(f"S3T {chosen['S3T']} - full LoRA {chosen['full LoRA']}: {apart}")
 
 
-def make_bench(args: argparse.Namespace, folder: workdirs.Workdir, rate: float, epochs: int) -> context.Bench:
+def best(trials: dict[Setting, np.ndarray]) -> Setting:
+    """The setting with the highest mean validation accuracy."""
+    return max(trials, key=lambda setting: float(trials[setting][:, 0].mean()))
+
+
+def set_up(args: argparse.Namespace, folder: workdirs.Workdir, rate: float, epochs: int) -> tuple[Data, Builder]:
     """The experiment with one learning rate and number of epochs for both ways; the backbone is pre-trained once."""
-    config = configs.get_config(args.experiment)
-    config.data.data_dir = args.data_dir
-    for part in (config.train, config.full_lora):
+    made = s3t.get_config(args.experiment)
+    made.data.data_dir = args.data_dir
+    for part in (made.train, made.full_lora):
         part.learning_rate, part.epochs = rate, epochs
-    config = context.resolved(config)
-    return context.set_up(config, folder, context.look(config))
+    config = validated(s3t.S3TStudy, made).resolved()
+    source = factory.make(config.hyper(), **config.arguments())
+    seen = None if config.checkpoint else config.pretrain
+    held = data.pretrained(data.load(source), config.arguments(), seen, folder.path)
+    return held, Builder(held.source, config.shards, config.slices, config.train, config.full_lora)
 
 
-def score(bench: context.Bench, way: str, seed: int) -> tuple[float, float]:
+def score(held: Data, builder: Builder, way: str, seed: int) -> tuple[float, float]:
     """Validation and test accuracy of one sequence over all slices, or of one adapter on all blocks."""
-    if way == "S3T":
-        build = context.of_plan(bench, planners.sisa(bench.config.slices), seed, 1)
-    else:
-        build = context.of_full_lora(bench, seed)
-    nodes, _ = context.train_build(build, NOBODY)
+    build = builder.of_plan(planners.sisa(builder.slices), seed, 1) if way == "S3T" else builder.of_full_lora(seed)
+    trained, _ = nodes.train(build, NOBODY)
     deepest = build.setup.plan.nodes[-1]
-    scores = context.scored(bench, context.logits_of(bench, build, nodes, (0, deepest)))
+    scores = held.scored(nodes.logits_of(held, build, trained, (0, deepest)))
     return scores["validation_accuracy"], scores["test_accuracy"]
 
 

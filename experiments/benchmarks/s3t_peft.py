@@ -24,8 +24,12 @@ TARGETS = ("q_proj", "v_proj")
 
 def main(folder: str) -> None:
     """Train every node, `repeats` times after one to warm up, and print the seconds."""
-    import torch
-
+    try:
+        import peft  # noqa: F401
+        import torch
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise SystemExit(f"s3t_peft needs {error.name}: pip install 'forethought[peers]'") from error
     torch.manual_seed(0)
     work = json.loads((Path(folder) / "work.json").read_text())
     with np.load(Path(folder) / "examples.npz") as file:
@@ -159,7 +163,7 @@ def train_node(model: Any, work: dict[str, Any], slot: int, x: Any, y: Any) -> N
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
+    if len(sys.argv) == 2 and not sys.argv[1].startswith("-"):
         main(sys.argv[1])
     else:
         print("a part of another benchmark: python -m experiments.benchmarks.s3t_build --peers PYTHON")

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 
+from experiments.benchmarks import smoke
 from s3t.plans import simulate, structure
 from s3t.plans.planners import PLANNERS, cyclic
 
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=5)
     parser.add_argument("--slices", type=int, default=4)
     parser.add_argument("--streams", type=int, default=10_000)
-    args = parser.parse_args()
+    args = smoke.parse(parser, shards=2, slices=3, streams=20)
     print(paper_table(args.streams))
     print()
     print(planner_table(args.shards, args.slices, args.streams))

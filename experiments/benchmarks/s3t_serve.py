@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks import smoke
 from experiments.models import vits
 from s3t.plans.partition import assign
 from s3t.plans.planners import lattice
 from s3t.service import ensemble, serving
-from s3t.store import disk, records
+from s3t.store import disk, publishing, records
 from s3t.store.manifests import Manifest, plan_of
 from s3t.training.adapters import Lora
 from s3t.training.backbone import Backbone, forward, owned
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("--dir", default=".")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=8)
-    args = parser.parse_args()
+    args = smoke.parse(parser, dir=smoke.folder, models=["digits"], batch_size=2, rounds=1)
     for name in args.models:
         with tempfile.TemporaryDirectory(dir=args.dir) as directory:
             print(report(Path(directory) / "store", name, args.batch_size, args.rounds), flush=True)
@@ -71,15 +73,20 @@ def report(root: Path, name: str, batch_size: int, rounds: int) -> str:
         },
         rounds,
     )
+
+    def follow() -> None:
+        server.refresh()
+        jax.block_until_ready(server.bank)
+
     before = programs(server)
     head_us = 1e6 * np.median([timed(server.refresh) for _ in range(1000)])
     dropped, healed = [], []
     for shard in range(SHARDS):
         (one, *_) = records.members(opened.ledger, shard, (0,))[1]
         disk.delete(opened, [one])
-        dropped.append(timed(lambda: (server.refresh(), jax.block_until_ready(server.bank))))
+        dropped.append(timed(follow))
         fill(opened, backbone, rng)
-        healed.append(timed(lambda: (server.refresh(), jax.block_until_ready(server.bank))))
+        healed.append(timed(follow))
         server.predict(x)
     compiled = programs(server) - before
     disk.close(opened)
@@ -117,13 +124,25 @@ def timed(work: Callable[[], Any]) -> float:
 
 def programs(server: serving.Server) -> int:
     """How many programs the server has compiled."""
-    return sum(function._cache_size() for function in (server.ensemble, ensemble.put))  # type: ignore[attr-defined]
+    compiled: tuple[Any, ...] = (server.ensemble, ensemble.put)
+    return sum(function._cache_size() for function in compiled)
 
 
 def make(root: Path) -> disk.Store:
     """A store with examples and no nodes."""
     plan = lattice(SLICES)
-    opened = disk.create(root, Manifest("no:factory", {}, "none", {}, 0, SHARDS, SLICES, plan.nodes, KEY.hex()))
+    manifest = Manifest(
+        factory="no:factory",
+        arguments={},
+        backbone="none",
+        hyper={},
+        root_key=0,
+        shards=SHARDS,
+        slices=SLICES,
+        nodes=plan.nodes,
+        partition_key=KEY.hex(),
+    )
+    opened = disk.create(root, manifest)
     disk.register(opened, range(EXAMPLES), *assign(range(EXAMPLES), SHARDS, SLICES, KEY))
     return opened
 
@@ -131,12 +150,12 @@ def make(root: Path) -> disk.Store:
 def fill(opened: disk.Store, backbone: Backbone, rng: np.random.Generator) -> disk.Store:
     """Publish every missing node, with random numbers for parameters."""
     shapes = ensemble.part_shapes(backbone, LORA, plan_of(opened.manifest))
-    names = {(node.shard, node.slices): node.identity for node in disk.live(opened)}
-    for shard, slices in disk.missing(opened):
+    names = {(node.shard, node.slices): node.identity for node in publishing.live(opened)}
+    for shard, slices in publishing.missing(opened):
         part = jax.tree.map(lambda leaf: 0.1 * rng.normal(size=leaf.shape).astype(leaf.dtype), shapes[len(slices) - 1])
-        drafted = disk.draft(opened, shard, slices)
-        disk.publish(
-            opened, drafted, to_tensors(Trained(*part, np.zeros(1, np.float32))), {}, names.get((shard, slices[:-1]))
+        drafted = publishing.draft_node(opened, shard, slices)
+        publishing.publish(
+            opened, drafted, to_tensors(Trained(part.slot, part.head, jnp.zeros(1))), {}, names.get((shard, slices[:-1]))
         )
         names[shard, slices] = drafted.identity
     return opened

@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import models
+from experiments.benchmarks import smoke
 from experiments.configs import readiness as configs
-from experiments.core import execution, fleet, workdirs
+from experiments.core import environment, execution
 from experiments.data import datasets
-from experiments.training import loop, streaming
+from experiments.training import epochs, loop
 from unlearn import tree
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--data_dir", default="")
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=3)
-    args = parser.parse_args()
+    args = smoke.parse(parser, epochs=1)
     config = configs.get_config(args.experiment)
     config.data.data_dir = args.data_dir
     ends, medians = [], []
@@ -41,7 +42,7 @@ def main() -> None:
         started = time.monotonic()
         dataset = datasets.load(config.data)
         opened = time.monotonic() - started
-        seconds, params = epochs(config, dataset, args.lanes, args.epochs)
+        seconds, params = train(config, dataset, args.lanes, args.epochs)
         medians.append(statistics.median(seconds))
         ends.append(params)
         speed = len(dataset.train.id) / medians[-1]
@@ -53,21 +54,21 @@ def main() -> None:
     print(f"ratio {medians[1] / medians[0]:.2f}; same bits: {tree.bits_equal(*ends)}")
 
 
-def epochs(config: Any, dataset: datasets.Dataset, lanes: int, count: int) -> tuple[list[float], Any]:
+def train(config: Any, dataset: datasets.Dataset, lanes: int, count: int) -> tuple[list[float], Any]:
     """Seconds of each epoch, and the parameters at the end."""
     batch, everyone = datasets.batch(dataset.train), np.ones(len(dataset.train.id), bool)
     if not config.data.stream:
         batch = jax.tree.map(jnp.asarray, batch)
     per_epoch = len(everyone) // config.train.batch_size
-    module = models.build(config.model.name, dict(config.model.options), dataset.classes)
+    model = models.build(config.model, dataset.train.x[:1], dataset.classes)
     rule = loop.optimizer(config.train, count * per_epoch)
-    way = loop.Way(module, rule, count * per_epoch, per_epoch, config.train.batch_size)
+    way = loop.Way(model, rule, count * per_epoch, per_epoch, config.train.batch_size)
     fleets = loop.make_lanes(np.arange(lanes), everyone, everyone)
-    make_epoch = (streaming if config.data.stream else loop).make_epoch
-    epoch_fn = make_epoch(way, execution.make("jit"), fleet.in_loops(config.model.name))
-    states, seconds = loop.init_lanes(way, fleets, batch["x"][:1]), []
+    devices = execution.make("jit", convolutional=model.convolutional)
+    epoch_fn = epochs.make(way, devices, on_disk=config.data.stream)
+    states, seconds = loop.init_lanes(way, fleets), []
     for epoch in range(count):
-        with workdirs.stopwatch() as stopwatch:
+        with environment.stopwatch() as stopwatch:
             states, _ = jax.block_until_ready(epoch_fn(states, fleets, batch, None, epoch, per_epoch))
         seconds.append(stopwatch())
     return seconds, states.params

@@ -1,6 +1,7 @@
 """The ways a run compared, what is measured of them, and how numbers are written.
 
 A way is a training, a variant of it and an unlearner; its rows are its seeds. JSON's null is NaN here and "–" on paper.
+This file alone reads the rows of a comparison.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.core.results import Row
+from experiments.reporting import names
+from experiments.reporting.names import Style
+from experiments.reporting.numbers import NONE, Number, bare, minus
 from unlearn.metrics.intervals import Paired, paired, t_interval
 from unlearn.metrics.relearning import normalised_area
 
-NONE = "–"
-MATCHED = "matched forget loss"
+MATCHED = "†"
 EARLY = 20  # the relearning step that is shown beside the last one
-Row = dict[str, Any]
 
 
 class Way(NamedTuple):
@@ -34,20 +37,38 @@ class Way(NamedTuple):
         return self.training, self.variant
 
     @property
+    def _method(self) -> names.Method:
+        return names.method(*self.key, self.rows[0].facts if self.rows else {})
+
+    @property
     def name(self) -> str:
-        return self.training if self.variant == "default" else f"{self.training} {self.variant}"
+        """What people call it."""
+        return self._method.name
 
     @property
     def marked(self) -> str:
-        return f"{self.name} ({MATCHED})" if self.matched else self.name
+        return f"{self.name} {MATCHED}" if self.matched else self.name
+
+    @property
+    def style(self) -> Style:
+        return self._method.style
+
+    @property
+    def ours(self) -> bool:
+        return self.key == ("readiness", "default")
+
+    @property
+    def algorithm(self) -> str:
+        """What people call its unlearner."""
+        return NONE if self.is_oracle else names.algorithm(self.unlearner)
 
     @property
     def matched(self) -> bool:
-        return bool(self.rows[0]["extra"].get("matched"))
+        return bool(self.rows[0].facts.get("matched"))
 
     @property
     def is_oracle(self) -> bool:
-        return self.training.endswith("oracle")
+        return self.rows[0].is_oracle
 
 
 class Measure(NamedTuple):
@@ -61,8 +82,8 @@ class Measure(NamedTuple):
 
 def number(row: Row, *path: str) -> float:
     """A number of a row; NaN where it is null or missing."""
-    value: Any = row
-    for name in path:
+    value: Any = getattr(row, path[0])
+    for name in path[1:]:
         value = (value or {}).get(name)
     return math.nan if value is None else float(value)
 
@@ -76,7 +97,7 @@ def relearning(row: Row, attack: str) -> list[float]:
     """A relearning curve; none if the model is not finite, whose argmax would look like an accuracy."""
     if math.isnan(number(row, "after", "forget_accuracy")):
         return []
-    return _numbers(row["extra"].get("relearning", {}).get(attack, []))
+    return _numbers(row.extra.get("relearning", {}).get(attack, []))
 
 
 def relearned(row: Row, attack: str, step: int) -> float:
@@ -88,16 +109,17 @@ def relearned(row: Row, attack: str, step: int) -> float:
 
 def relearned_area(row: Row, oracle: Way | None, attack: str) -> float:
     """How much sooner than the oracle of its seed a row relearns (`metrics.relearning.normalised_area`); NaN without."""
-    beside = next((one for one in oracle.rows if one["seed"] == row["seed"]), None) if oracle else None
+    beside = next((one for one in oracle.rows if one.seed == row.seed), None) if oracle else None
     curves = [relearning(one, attack) for one in (row, beside) if one]
     if len(curves) < 2 or not all(curves):
         return math.nan
-    return normalised_area(*map(np.array, curves), number(row, "before", "forget_accuracy"))
+    mine, theirs = map(np.array, curves)
+    return normalised_area(mine, theirs, number(row, "before", "forget_accuracy"))
 
 
 def curve(row: Row, what: str) -> list[float]:
     """An unlearning curve; NaN from where the lane diverged, which its losses tell before its accuracies do."""
-    kept = {name: _numbers(values) for name, values in row["extra"].get("curve", {}).items()}
+    kept = {name: _numbers(values) for name, values in row.extra.get("curve", {}).items()}
     if end(row) != "diverged" or what not in kept:
         return kept.get(what, [])
     return [*kept[what][: min(int(np.isfinite(values).sum()) for values in kept.values())], math.nan]
@@ -105,7 +127,7 @@ def curve(row: Row, what: str) -> list[float]:
 
 def end(row: Row) -> str:
     """How the request ended; a model with scores that are not finite has diverged whatever its stop."""
-    return "diverged" if math.isnan(number(row, "after", "forget_accuracy")) else row["stop"]
+    return "diverged" if math.isnan(number(row, "after", "forget_accuracy")) else row.stop
 
 
 def spent(row: Row, what: str) -> float:
@@ -142,7 +164,7 @@ AFTER = (
     Measure("MIA", at("after", "mia_balanced_accuracy")),
     Measure("gap", at("extra", "average_gap")),
 )
-TIMES = Measure("×", float, 1, ".2f")
+TIMES = Measure("×", lambda row: math.nan, 1, ".2f")  # of what is no number of one row
 
 
 # --- From rows to ways ------------------------------------------------------------------------------------------------
@@ -152,9 +174,9 @@ def group(rows: Iterable[Row]) -> list[Way]:
     """Rows grouped by training, variant and unlearner: oracles first, then one unlearner after the other."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["training"], row["variant"], row["unlearner"]), []).append(row)
+        groups.setdefault((row.training, row.variant, row.unlearner), []).append(row)
     order = list(dict.fromkeys(unlearner for _, _, unlearner in groups))
-    ways = [Way(*key, sorted(members, key=lambda row: row["seed"])) for key, members in groups.items()]
+    ways = [Way(*key, sorted(members, key=lambda row: row.seed)) for key, members in groups.items()]
     return sorted(ways, key=lambda way: (not way.is_oracle, order.index(way.unlearner)))
 
 
@@ -203,8 +225,8 @@ def average_of(way: Way, measure: Measure) -> float:
 
 def compare(a: Way, b: Way, measure: Measure) -> Paired:
     """a - b on the seeds that both have."""
-    theirs = {row["seed"]: measure.of(row) for row in b.rows}
-    pairs = np.array([(measure.of(row), theirs[row["seed"]]) for row in a.rows if row["seed"] in theirs]).reshape(-1, 2)
+    theirs = {row.seed: measure.of(row) for row in b.rows}
+    pairs = np.array([(measure.of(row), theirs[row.seed]) for row in a.rows if row.seed in theirs]).reshape(-1, 2)
     with warnings.catch_warnings():  # SciPy warns of differences that are equal but for rounding
         warnings.simplefilter("ignore", RuntimeWarning)
         return paired(pairs[:, 0], pairs[:, 1])
@@ -223,26 +245,46 @@ def requests_to_pay(way: Way, vanilla: Way) -> float:
     return break_even(extra, average_of(vanilla, SPENT) - average_of(way, SPENT))
 
 
-# --- From numbers to strings ------------------------------------------------------------------------------------------
+# --- From numbers to paper --------------------------------------------------------------------------------------------
 
 
 def plain(value: float, measure: Measure, sign: str = "") -> str:
-    text = f"{value * measure.scale:{sign}{measure.digits}}" if math.isfinite(value) else NONE
-    return f"−{text[1:]}" if text.startswith("-") else text
+    return minus(f"{value * measure.scale:{sign}{measure.digits}}") if math.isfinite(value) else NONE
 
 
-def mean(way: Way, measure: Measure) -> str:
-    return plain(average_of(way, measure), measure)
+def shown(value: float, measure: Measure) -> Number:
+    """A number without an interval."""
+    return bare(value * measure.scale, plain(value, measure))
 
 
-def interval(way: Way, measure: Measure, brief: bool = False) -> str:
+def mean(way: Way, measure: Measure) -> Number:
+    """The mean over seeds."""
+    return shown(average_of(way, measure), measure)
+
+
+def interval(way: Way, measure: Measure, brief: bool = False) -> Number:
     """Mean ± half of the 95% t-interval; unless `brief`, also how many seeds had a finite value, if not all."""
     found = t_interval(values(way, measure))
-    text = plain(found.mean, measure)
+    number = shown(found.mean, measure)
+    part = found.count not in (0, len(way.rows))
+    missing = f"({found.count}/{len(way.rows)})" if part and not brief else ""
+    around, low, high = "", math.nan, math.nan
     if math.isfinite(found.high):
         half = (found.high - found.mean) * measure.scale
-        text += f" ± {half:.1g}" if measure.digits.endswith("g") else f" ± {half:{measure.digits}}"
-    return text if brief or found.count in (0, len(way.rows)) else f"{text} ({found.count}/{len(way.rows)})"
+        around = f"± {float(f'{half:.1g}'):g}" if measure.digits.endswith("g") else f"± {half:{measure.digits}}"
+        low, high = found.low * measure.scale, found.high * measure.scale
+    around = f"{around} {missing}".strip()
+    return Number(number.value, number.text, around, low, high, count=found.count if part else None)
+
+
+def bounded(way: Way, measure: Measure, ends: tuple[float, float]) -> Number:
+    """Mean with its 95% t-interval in brackets, as far as the quantity goes."""
+    found = t_interval(values(way, measure))
+    if not math.isfinite(found.low):
+        return shown(found.mean, measure)
+    low, high = max(found.low, ends[0]), min(found.high, ends[1])
+    around = f"[{plain(low, measure)}, {plain(high, measure)}]"
+    return Number(found.mean * measure.scale, plain(found.mean, measure), around, low * measure.scale, high * measure.scale)
 
 
 def signed(value: float, measure: Measure) -> str:
@@ -253,36 +295,40 @@ def p_value(p: float) -> str:
     return "p undefined" if math.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def difference(a: Way, b: Way, measure: Measure) -> str:
+def difference(a: Way, b: Way, measure: Measure) -> Number:
     """Paired difference a - b, its interval and p-value; where pairs had no finite value, how many had."""
     found, p = compare(a, b, measure)
-    text = signed(found.mean, measure)
+    around, low, high = "", math.nan, math.nan
     if math.isfinite(found.low):
-        text += f" [{signed(found.low, measure)}, {signed(found.high, measure)}]\n{p_value(p)}"
+        around = f"[{signed(found.low, measure)}, {signed(found.high, measure)}]\n{p_value(p)}"
+        low, high = found.low * measure.scale, found.high * measure.scale
     pairs = min(len(a.rows), len(b.rows))
-    return text if found.count in (0, pairs) else f"{text} ({found.count}/{pairs})"
+    part = found.count not in (0, pairs)
+    around += f" ({found.count}/{pairs})" if part else ""
+    value = found.mean * measure.scale
+    return Number(value, signed(found.mean, measure), around.strip(), low, high, p, found.count if part else None)
 
 
-def scaled(value: float, unit: str) -> str:
+def scaled(value: float, unit: str) -> Number:
     """1.38e10 FLOP as 13.8 GFLOP."""
     if not math.isfinite(value):
-        return NONE
+        return Number(math.nan, NONE)
     power = min(max(int(math.log10(abs(value)) // 3), 0), 6) if value else 0
-    return f"{value / 1000**power:.3g} {'kMGTPE'[power - 1] if power else ''}{unit}"
+    return Number(value, f"{value / 1000**power:.3g} {'kMGTPE'[power - 1] if power else ''}{unit}")
 
 
-def seconds(value: float) -> str:
-    return f"{value:.3g} s" if math.isfinite(value) else NONE
+def seconds(value: float) -> Number:
+    return bare(value, f"{value:.3g} s")
 
 
 def stops(way: Way, brief: bool = False) -> str:
-    """How many requests were fulfilled, and what became of the others; `brief` leaves out those that ran out of budget."""
+    """How many requests reached their aim, and what became of the others; `brief` leaves out those out of budget."""
     if way.is_oracle:
         return NONE
     ends = [end(row) for row in way.rows]
     words = {"diverged": "diverged", **({} if brief else {"budget": "out of budget"})}
-    told = ", ".join(f"{ends.count(name)} {word}" for name, word in words.items() if name in ends)
-    return f"{ends.count('reached')}/{len(ends)}" + (f" ({told})" if told else "")
+    rest = ", ".join(f"{ends.count(name)} {word}" for name, word in words.items() if name in ends)
+    return f"{ends.count('reached')}/{len(ends)}" + (f" ({rest})" if rest else "")
 
 
 def steps(way: Way) -> str:

@@ -1,4 +1,4 @@
-"""What a run found, from the files of its workdir alone: report.html, report.md, and a table for the terminal."""
+"""The report of a comparison, from the files of its workdir alone: the page, and a table for the terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments.comparison import figures, methods
+from experiments.comparison.headline import headline
 from experiments.comparison.methods import (
     AFTER,
     AUC,
@@ -17,7 +18,6 @@ from experiments.comparison.methods import (
     FORGET,
     KEPT,
     MATCHED,
-    NONE,
     SOON,
     STEPS,
     TEST,
@@ -29,17 +29,18 @@ from experiments.comparison.methods import (
 )
 from experiments.comparison.summary import count, summary
 from experiments.core import workdirs
-from experiments.reporting import document
-from experiments.reporting.document import Block, Heading, Table, Text
+from experiments.core.results import Run
+from experiments.data import ids
+from experiments.reporting import names, terminal
+from experiments.reporting.document import Block, Heading, Points, Table, Text
+from experiments.reporting.numbers import NONE, Cell
 from experiments.reporting.pages import settings, write_page
 
-WIDTH = 160
 
-
-def present(workdir: str, found: dict[str, Any]) -> str:
+def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
     page = write(workdir)
-    return f"{table(found)}\nreport: {page}"
+    return f"{table(found, terminal.width())}\nreport: {page}"
 
 
 def write(workdir: str | Path) -> Path:
@@ -52,24 +53,27 @@ def sweeps(file: Path) -> list[dict[str, Any]]:
     return list({entry["unlearner"]: entry for entry in workdirs.entries(file) if entry.get("event") == "sweep"}.values())
 
 
-def table(found: dict[str, Any]) -> str:
-    """The result table for a terminal, at most 160 columns wide."""
-    every = methods.group(found["rows"])
+def table(found: Run, columns: int) -> str:
+    """The result table for a terminal of so many columns."""
+    every = methods.group(found.rows)
     notes = [
-        "Accuracies in %; ± half of the 95% t-interval over seeds; relearn: accuracy on forget data, 'part' attack set.",
-        "Read every value against the oracle's, a model trained without the forget set.",
+        "Accuracies in %. ± is half of the 95% t-interval over seeds. Relearn: accuracy on forget data, 'part' attack. "
+        "Read every value against the oracle's, a model trained without the forget set."
     ]
     if any(way.matched for way in every):
-        notes.append(f"† {MATCHED}: the re-weighting whose forget loss before the request is nearest to readiness's.")
-    return "\n".join([document.to_text(_main_table(every, brief=True), WIDTH), *notes])
+        notes.append(f"{MATCHED} {NEAREST}")
+    printed = terminal.to_text(_main_table(every, brief=True), columns)
+    return "\n".join([printed, *(terminal.wrapped(note, columns) for note in notes)])
 
 
-def compose(config: dict[str, Any], found: dict[str, Any], swept: list[dict[str, Any]]) -> tuple[str, list[Block]]:
+def compose(config: dict[str, Any], found: Run, swept: list[dict[str, Any]]) -> tuple[str, list[Block]]:
     """The title and the blocks of the page."""
-    every = methods.group(found["rows"])
+    every = methods.group(found.rows)
     blocks = [
-        Text(summary(every, swept), lead=True),
+        *headline(every),
         *_results(every),
+        Heading("In words"),
+        Points(summary(every, swept)),
         *_before(every),
         *_after(every),
         *_paired(every),
@@ -79,9 +83,16 @@ def compose(config: dict[str, Any], found: dict[str, Any], swept: list[dict[str,
         *_sweep(swept),
         *_failures(every),
         *_diagnostics(every),
+        *_naming(config),
         *settings(config, found),
     ]
-    return f"Forethought: {every[0].rows[0]['dataset']}, {_asked(config)}", blocks
+    return f"Forethought: {every[0].rows[0].dataset}, {_asked(config)}", blocks
+
+
+def _naming(config: dict[str, Any]) -> list[Block]:
+    """How examples of a user's own are called."""
+    said = ids.naming(config.get("data", {}))
+    return [Heading("Ids"), Text(said)] if said else []
 
 
 def _asked(config: dict[str, Any]) -> str:
@@ -91,91 +102,122 @@ def _asked(config: dict[str, Any]) -> str:
         who = f"a random {100 * forget.get('fraction', math.nan):g}% of the training set"
     parts = f" in {request['parts']} requests" if request.get("parts", 1) > 1 else ""
     tuned = f" after {request['tune_steps']} steps of fine-tuning" if request.get("tune_steps") else ""
-    told = f" (training was told: class {forget['revocable']})" if forget.get("revocable", -1) >= 0 else ""
-    return f"{who} forgotten{parts}{tuned}{told}"
+    revocable = f" (training was told: class {forget['revocable']})" if forget.get("revocable", -1) >= 0 else ""
+    return f"{who} forgotten{parts}{tuned}{revocable}"
+
+
+# --- Names of lines ---------------------------------------------------------------------------------------------------
+
+
+def _names(every: Sequence[Way], way: Way) -> list[Cell]:
+    """What a line begins with; of a single algorithm nothing is said."""
+    return [way.marked, way.algorithm] if _several(every) else [way.marked]
+
+
+def _table(every: Sequence[Way], name: str, headers: Sequence[str], lines: Sequence[tuple[Way, Sequence[Cell]]]) -> Table:
+    """One line for each way."""
+    left = ["method", "algorithm"] if _several(every) else ["method"]
+    rows = [[*_names(every, way), *cells] for way, cells in lines]
+    return Table([*left, *headers], rows, len(left), name, ours=[i for i, (way, _) in enumerate(lines) if way.ours])
+
+
+def _several(every: Sequence[Way]) -> bool:
+    return len(methods.unlearners(every)) > 1
+
+
+# --- Sections ---------------------------------------------------------------------------------------------------------
+
+NEAREST = "The re-weighting whose forget loss before the request is nearest to readiness's."
 
 
 def _main_table(every: Sequence[Way], brief: bool) -> Table:
     last = _last(every)
-    headers = ["way", "unlearner", "test\nbefore", "forget\nbefore", "loss\nbefore", "steps\nmed / max", "stops\nreached"]
+    headers = ["test\nbefore", "forget\nbefore", "loss\nbefore", "steps\nmed / max", "aim\nreached"]
     headers += ["forget\nafter", "test-retain\nafter", "MIA AUC\nafter", SOON.label, last.label, "ToW"]
     show = methods.mean if brief else methods.interval
-    rows = []
+    lines: list[tuple[Way, Sequence[Cell]]] = []
     for way in every:
-        name = f"{way.name} †" if brief and way.matched else way.name if brief else way.marked
         before = [show(way, measure) for measure in BEFORE[:3]]
         after = [
             *(methods.interval(way, m, brief) for m in (FORGET, KEPT)),
             *(show(way, m) for m in (AUC, SOON, last, TOW)),
         ]
-        rows.append([name, way.unlearner, *before, methods.steps(way), methods.stops(way, brief), *after])
-    return Table(headers, rows, left=2)
+        lines.append((way, [*before, methods.steps(way), methods.stops(way, brief), *after]))
+    return _table(every, "results", headers, lines)
 
 
 def _results(every: Sequence[Way]) -> list[Block]:
+    heldout = any(way.training == "heldout_oracle" for way in every)
+    longer = any(row.facts.get("equal_flops") for way in every for row in way.rows)
     note = (
-        "Accuracies in %. ± is half of the 95% t-interval over seeds; (n/N): only n of N seeds had a finite value. Read "
-        "every value against the oracle's, a model trained without the forget set; the held-out oracle is a second one "
-        "and shows the best that can be asked for. ToW, tug of war: 1 is the oracle. Relearn: accuracy on forget data "
-        "that stay unseen, after so many steps on stable data with a part of the forgotten. Requests that ran out of "
-        "budget count with what they ended at."
+        "Accuracies in %. ± is half of the 95% t-interval over seeds. (n/N): only n of N seeds had a finite value. Read "
+        "every value against the oracle's, a model trained without the forget set. "
+        + ("The held-out oracle is a second one: it shows the best that can be asked for. " if heldout else "")
+        + "ToW, tug of war: 1 is the oracle. Relearn: accuracy on forget data that stay unseen, after so many steps on "
+        "stable data with a part of the forgotten. Requests that ran out of budget count with what they ended at."
+        + (" Longer: trained for as many FLOPs as readiness used." if longer else "")
     )
-    return [Heading("Results"), Text(note), _main_table(every, brief=False)]
+    marks = [Text(f"{MATCHED} {NEAREST}")] if any(way.matched for way in every) else []
+    return [Heading("Results"), _main_table(every, brief=False), *marks, Text(note)]
 
 
 def _before(every: Sequence[Way]) -> list[Block]:
     once = methods.trainings(every)
     ready = methods.lead(once)
     rivals = [way for way in once if way.key == ("vanilla", "default") or way.matched]
-    apart = [
+    apart: list[list[Cell]] = [
         [f"{ready.name} − {way.marked}", *(methods.difference(ready, way, m) for m in BEFORE)] for way in rivals if ready
     ]
     headers = [measure.label for measure in BEFORE]
-    note = (
-        "What was hardly learned is easily forgotten. Was the ease paid for in advance, in accuracy or in confidence? The "
-        f"re-weighting at {MATCHED} paid about as much, by smaller weights for the revocable examples and nothing else. "
-        "MIA AUC: the loss attack on the forget set; the oracle's value is what no membership looks like."
+    matched = (
+        f"The re-weighting marked {MATCHED} paid about as much, by smaller weights for the revocable examples and "
+        "nothing else. "
     )
+    note = (
+        "What was hardly learned is easily forgotten. Was the ease paid for in advance, in accuracy or in confidence? "
+        + (matched if any(way.matched for way in once) else "")
+        + "MIA AUC: the loss attack on the forget set. The oracle's value is what no membership looks like."
+    )
+    rows: list[list[Cell]] = [[way.marked, *(methods.interval(way, measure) for measure in BEFORE)] for way in once]
+    ours = [i for i, way in enumerate(once) if way.ours]
     return [
         Heading("Before the request"),
         Text(note),
-        Table(["way", *headers], [[way.marked, *(methods.interval(way, measure) for measure in BEFORE)] for way in once]),
-        *([Table(["difference\n[95% interval]", *headers], apart)] if apart else []),
+        Table(["method", *headers], rows, name="before", ours=ours),
+        *([Table(["difference\n[95% interval]", *headers], apart, name="before-paired", stacked=True)] if apart else []),
     ]
 
 
 def _after(every: Sequence[Way]) -> list[Block]:
     note = (
         "Gap: mean absolute difference from the oracle of the same seed in forget, retain and test accuracy. MIA: balanced "
-        "accuracy of the loss attack, to be read beside the oracle's."
+        "accuracy of the loss attack. Read it beside the oracle's."
     )
-    rows = [[way.marked, way.unlearner, *(methods.interval(way, measure) for measure in AFTER)] for way in every]
-    return [
-        Heading("After the request"),
-        Text(note),
-        Table(["way", "unlearner", *(measure.label for measure in AFTER)], rows, left=2),
-    ]
+    lines = [(way, [methods.interval(way, measure) for measure in AFTER]) for way in every]
+    headers = [measure.label for measure in AFTER]
+    return [Heading("After the request"), Text(note), _table(every, "after", headers, lines)]
 
 
 def _paired(every: Sequence[Way]) -> list[Block]:
     last = _last(every)
     measures = (KEPT, STEPS, TEST, SOON, last)
-    rows = []
+    rows: list[list[Cell]] = []
     for name in methods.unlearners(every):
         for a, b in _pairs(every, name):
             cells = [NONE if b.is_oracle and m is STEPS else methods.difference(a, b, m) for m in measures]
-            rows.append([f"{a.name} − {b.marked}", name, *cells])
+            rows.append([f"{a.name} − {b.marked}", *([names.algorithm(name)] if _several(every) else []), *cells])
     if not rows:
         return []
     headers = ["test-retain after\n(more is better)", "steps\n(fewer is better)", "test before\n(more is better)"]
     headers += [" ".join(measure.label.split()) + "\n(less is better)" for measure in (SOON, last)]
     note = (
-        "Differences seed by seed, in points and steps, with their 95% t-intervals and the p-values of paired t-tests, "
-        "which are not corrected for how many there are. The learning rate was chosen for vanilla. Requests that ran out "
-        "of budget count with the steps they had; pairs without two finite values are left out and the others counted "
-        "(n/N)."
+        "Differences seed by seed, in points and steps, with 95% t-intervals and p-values of paired t-tests. The p-values "
+        "are not corrected for their number. The learning rate was chosen for vanilla. Requests that ran out of budget "
+        "count with the steps they had. Pairs without two finite values are left out, and the others counted (n/N)."
     )
-    return [Heading("Paired comparisons"), Text(note), Table(["comparison", "unlearner", *headers], rows, left=2)]
+    left = ["comparison", "algorithm"] if _several(every) else ["comparison"]
+    table_ = Table([*left, *headers], rows, len(left), "paired", stacked=True)
+    return [Heading("Paired comparisons"), Text(note), table_]
 
 
 def _pairs(every: Sequence[Way], unlearner: str) -> list[tuple[Way, Way]]:
@@ -193,19 +235,19 @@ def _relearning(every: Sequence[Way]) -> list[Block]:
     if not drawn:
         return []
     note = (
-        "Plain SGD on four attack sets, watched on forget data that the attack does not train on: the forget set; with "
-        "'part' the rest of it; with 'all' test images of the forgotten class, or, for random forget sets, the forget set "
-        "itself. The oracle never saw these data and is attacked alike: coming back faster than its line is a sign of what "
-        "was still in the model. Area: between a curve and the oracle's of the same seed, as a share of what a model that "
-        "never forgot would have; 0 relearns as the oracle does, 1 forgot nothing."
+        "Plain SGD on four attack sets. Accuracy is measured on forget data that the attack does not train on: the forget "
+        "set, or with 'part' the rest of it. With 'all' it is measured on test images of the forgotten class, or on the "
+        "forget set itself if that is random. The oracle never saw these data and is attacked alike. A model that comes "
+        "back faster than the oracle still held something. Area: between a curve and the oracle's of the same seed, as a "
+        "share of what a model that never forgot would have. 0 relearns as the oracle does; 1 forgot nothing."
     )
-    last = _last(every).label.split("@")[1]
+    last = _last_step(every)
     oracle = methods.find(every, "oracle")
     headers = [f"{attack}\n@{step}" for attack in figures.ATTACKS for step in (methods.EARLY, last)] + ["part\narea"]
     measures = [_relearned(attack, step) for attack in figures.ATTACKS for step in (methods.EARLY, -1)]
     measures += [Measure("part", lambda row: methods.relearned_area(row, oracle, "part"), 1, ".2f")]
-    rows = [[way.marked, way.unlearner, *(methods.interval(way, measure) for measure in measures)] for way in every]
-    return [Heading("Relearning"), Text(note), *drawn, Table(["way", "unlearner", *headers], rows, left=2)]
+    lines = [(way, [methods.interval(way, measure) for measure in measures]) for way in every]
+    return [Heading("Relearning"), Text(note), *drawn, _table(every, "relearning", headers, lines)]
 
 
 def _relearned(attack: str, step: int) -> Measure:
@@ -213,58 +255,63 @@ def _relearned(attack: str, step: int) -> Measure:
 
 
 def _last(every: Sequence[Way]) -> Measure:
+    return Measure(f"relearn\n@{_last_step(every)}", _relearned("part", -1).of)
+
+
+def _last_step(every: Sequence[Way]) -> str:
+    """The step at which relearning ends."""
     length = max(len(methods.relearning(row, "part")) for way in every for row in way.rows)
-    return Measure(f"relearn\n@{length - 1 if length else 'last'}", _relearned("part", -1).of)
+    return str(length - 1) if length else "last"
 
 
 def _cost(every: Sequence[Way]) -> list[Block]:
     vanilla = methods.find(every, "vanilla")
     base = methods.average(vanilla, "train_flops") if vanilla else math.nan
-    training = [_training_cost(way, base) for way in methods.trainings(every)]
-    requests = [_request_cost(every, way) for way in every if not way.is_oracle]
+    once = methods.trainings(every)
+    training = [_training_cost(way, base) for way in once]
+    requests = [(way, _request_cost(every, way)) for way in every if not way.is_oracle]
     per_lane = (
         "Of one lane, FLOPs as XLA counts them. Seconds are the program's wall time without compiling, divided by the "
-        "lanes it trained together: compare them between programs of as many lanes only. Peak memory: arguments, results "
+        "lanes it trained together. Compare them between programs of as many lanes only. Peak memory: arguments, results "
         "and temporaries of one training step."
     )
     per_request = (
-        "FLOPs per request are means over the seeds that did not diverge; seconds are the program's, divided by its lanes. "
-        "Break-even: how many requests win back the training FLOPs beyond vanilla's, that is extra training FLOPs / FLOPs "
-        "saved per request against vanilla with the same unlearner; it does not ask in what state the request left the "
+        "FLOPs per request are means over the seeds that did not diverge. Seconds are the program's, divided by its lanes. "
+        "Break-even: how many requests win back the training FLOPs beyond vanilla's. It is extra training FLOPs / FLOPs "
+        "saved per request against vanilla with the same algorithm. It does not ask in what state the request left the "
         "model. Retraining instead costs the oracle's training each time."
     )
-    headers = ["way", "training", "× vanilla", "seconds", "lanes", "ordinary step", "step with\nreadiness"]
+    headers = ["method", "training", "× vanilla", "seconds", "lanes", "ordinary step", "step with\nreadiness"]
+    ours = [i for i, way in enumerate(once) if way.ours]
     return [
         Heading("Cost"),
         Text(per_lane),
-        Table([*headers, "× ordinary", "peak memory"], training),
+        Table([*headers, "× ordinary", "peak memory"], training, name="cost-training", ours=ours),
         Text(per_request),
-        Table(["way", "unlearner", "FLOPs", "seconds", "stops reached", "break-even requests"], requests, left=2),
+        _table(every, "cost-requests", ["FLOPs", "seconds", "aim reached", "break-even requests"], requests),
     ]
 
 
-def _training_cost(way: Way, base: float) -> list[str]:
+def _training_cost(way: Way, base: float) -> list[Cell]:
     flops, step = methods.average(way, "train_flops"), methods.average(way, "extra", "step_flops")
     meta = methods.average(way, "extra", "meta_step_flops") or math.nan  # 0: never rehearsed
     return [
         way.marked,
         methods.scaled(flops, "FLOP"),
-        methods.plain(flops / (base or math.nan), TIMES),
+        methods.shown(flops / (base or math.nan), TIMES),
         methods.seconds(methods.average(way, "train_seconds")),
-        str(way.rows[0]["extra"].get("lanes", NONE)),
+        str(way.rows[0].extra.get("lanes", NONE)),
         methods.scaled(step, "FLOP"),
         methods.scaled(meta, "FLOP"),
-        methods.plain(meta / (step or math.nan), TIMES),
+        methods.shown(meta / (step or math.nan), TIMES),
         methods.scaled(methods.average(way, "peak_bytes"), "B"),
     ]
 
 
-def _request_cost(every: Sequence[Way], way: Way) -> list[str]:
+def _request_cost(every: Sequence[Way], way: Way) -> list[Cell]:
     vanilla = methods.find(every, "vanilla", way.unlearner)
     needed = methods.requests_to_pay(way, vanilla) if vanilla and vanilla is not way else math.nan
     return [
-        way.marked,
-        way.unlearner,
         methods.scaled(methods.average_of(way, methods.SPENT), "FLOP"),
         methods.seconds(methods.average(way, "unlearn_seconds")),
         methods.stops(way),
@@ -277,21 +324,25 @@ def _sweep(swept: Sequence[dict[str, Any]]) -> list[Block]:
     for event in swept:
         rates = [trial["learning_rate"] for trial in event["trials"]]
         if event["chosen"]["learning_rate"] in (min(rates), max(rates)):
-            edges += f" The rate chosen for {event['unlearner']} lies at the edge of its grid."
+            edges += f" The rate chosen for {names.algorithm(event['unlearner'])} lies at the edge of its grid."
         for trial in event["trials"]:
             clip = f"{trial['clip']:g}" if trial["clip"] else "none"
             taken = [f"{trial['reached']}/{len(trial['steps'])}", f"{np.median(trial['steps']):g} / {max(trial['steps'])}"]
-            accuracy = methods.plain(methods.number(trial, "validation_retain_accuracy"), KEPT)
+            kept = trial["validation_retain_accuracy"]
+            accuracy = methods.plain(math.nan if kept is None else kept, KEPT)
             mark = "chosen" if event["chosen"].items() <= trial.items() else ""
-            rows.append([event["unlearner"], f"{trial['learning_rate']:g}", clip, *taken, accuracy, mark])
+            rows.append([names.algorithm(event["unlearner"]), f"{trial['learning_rate']:g}", clip, *taken, accuracy, mark])
     if not rows:
         return []
     note = (
-        "Each unlearner's learning rate and clipping were chosen for vanilla on validation data: most requests fulfilled, "
-        f"then highest validation accuracy on what stays. They then serve all ways alike.{edges}"
+        "Each algorithm's learning rate and clipping were chosen for vanilla on validation data: most requests reached, "
+        f"then highest validation accuracy on what stays. All methods then use them.{edges}"
     )
-    headers = ["unlearner", "learning rate", "clip", "reached", "steps\nmed / max", "validation-retain\naccuracy", ""]
-    return [Heading("Learning rate"), Text(note), Table(headers, rows)]
+    headers = ["algorithm", "learning rate", "clip", "reached", "steps\nmed / max", "validation-retain\naccuracy", ""]
+    return [Heading("Learning rate"), Text(note), Table(headers, rows, name="learning-rate")]
+
+
+ENDS = {"diverged": "diverged", "budget": "out of budget"}
 
 
 def _failures(every: Sequence[Way]) -> list[Block]:
@@ -301,25 +352,29 @@ def _failures(every: Sequence[Way]) -> list[Block]:
         if methods.end(row) != "reached":
             after = [methods.plain(measure.of(row), measure) for measure in (FORGET, KEPT)]
             trained = "yes" if math.isfinite(TEST.of(row)) else "no"
-            rows.append([way.marked, way.unlearner, str(row["seed"]), methods.end(row), str(row["steps"]), trained, *after])
+            rows.append([way.marked, way.algorithm, str(row.seed), ENDS[methods.end(row)], str(row.steps), trained, *after])
     if not rows:
         return [
             Heading("Failures"),
-            Text(f"No failures: {count(lanes, 'lane')} ended as asked, with finite scores."),
+            Text(f"No failures: {count(lanes, 'lane')} reached their aim, with finite scores."),
         ]
     note = (
         f"{len(rows)} of {count(lanes, 'lane')} diverged, or ran out of budget before the forget accuracy was low enough."
     )
-    headers = ["way", "unlearner", "seed", "stop", "steps", "trained", "forget after", "test-retain after"]
-    return [Heading("Failures"), Text(note), Table(headers, rows, left=2)]
+    headers = ["method", "algorithm", "seed", "ended", "steps", "trained", "forget after", "test-retain after"]
+    return [Heading("Failures"), Text(note), Table(headers, rows, left=2, name="failures")]
 
 
 def _diagnostics(every: Sequence[Way]) -> list[Block]:
     length = Measure("gradient norm", at("extra", "diagnostics", "grad_norm"), 1, ".3g")
     cosine = Measure("cosine", at("extra", "diagnostics", "grad_cosine"), 1, ".3f")
-    rows = [[way.marked, methods.interval(way, length), methods.interval(way, cosine)] for way in methods.trainings(every)]
+    once = methods.trainings(every)
+    rows: list[list[Cell]] = [[way.marked, methods.interval(way, length), methods.interval(way, cosine)] for way in once]
     note = (
-        "Of the mean loss before the request: the norm of the forget set's gradient (the longer, the faster ascent sets "
-        "out), and its cosine with the stable data's (below zero, ascent on the one is descent on the other)."
+        "Of the mean loss before the request: the norm of the forget set's gradient, and its cosine with the stable "
+        "data's. The longer the gradient, the faster ascent sets out. Below a cosine of zero, ascent on the one is descent "
+        "on the other."
     )
-    return [Heading("Diagnostics"), Text(note), Table(["way", length.label, cosine.label], rows)]
+    ours = [i for i, way in enumerate(once) if way.ours]
+    table_ = Table(["method", length.label, cosine.label], rows, name="diagnostics", ours=ours)
+    return [Heading("Diagnostics"), Text(note), table_]

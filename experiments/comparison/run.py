@@ -7,33 +7,71 @@ same call resumes after a kill and ends with the same bytes.
 
 from __future__ import annotations
 
-from typing import Any
+import ml_collections
 
-from experiments.comparison import judging, trainings
-from experiments.comparison.checks import check
-from experiments.comparison.setup import Config, resolved, set_up
-from experiments.core import workdirs
+from experiments import models
+from experiments.comparison import checks, rows, trainings
+from experiments.comparison.rehearsals import rehearsal
+from experiments.configs.readiness import Comparison
+from experiments.core import execution, progress, workdirs
 from experiments.core.errors import blame_user
-from experiments.data import datasets
+from experiments.core.results import Run
+from experiments.data import datasets, ids, problem
+from experiments.scoring.scorer import Scorer
+from experiments.scoring.serving import Requests
+from experiments.training import fleets
 
 
-def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
+def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: str = "") -> Run:
     """Run or resume the comparison that `config` describes; a finished workdir is read back instead.
 
     Returns:
-      The contents of results.json.
+      What results.json holds.
 
     Raises:
       UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        config = resolved(config)
-        check(config)
+        config = checks.resolved(config)
         folder = workdirs.Workdir(workdir)
-        if found := folder.finished(config.to_dict()):
+        if found := folder.finished(config.model_dump()):
             return found
-        bench = set_up(config, folder, datasets.load(config.data))
-        rehearsals = trainings.plan(bench)
-    with folder.claimed(config.to_dict()):  # only now: a mistake in the config must not bind the folder to it
-        fleets = trainings.train_all(bench, rehearsals)
-        return folder.finish(command, judging.judge(bench, fleets))
+        dataset = datasets.load(config.data)
+        datasets.check_splits(dataset, config.train.batch_size)
+        asked = problem.make(
+            dataset,
+            config.forget,
+            score_examples=config.data.score_examples,
+            halve=bool(config.request.tune_steps),
+        )
+        model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+        checks.check_problem(asked, config.request, config.readiness.noise)
+        devices = execution.make(config.parallel, convolutional=model.convolutional)
+        trainer = fleets.make(
+            model,
+            devices,
+            dataset.train,
+            config.train,
+            folder,
+            on_disk=config.data.stream,
+            save_every=config.checkpoint_seconds,
+        )
+        names = ("default", *config.variants) if "readiness" in config.trainings else ()
+        plan = trainings.Plan(
+            config.trainings,
+            range(config.seed, config.seed + config.seeds),
+            asked.told(config.readiness.noise),
+            config.reweight,
+            config.dpsgd,
+            config.equal_flops,
+            [rehearsal(name, config.variant(name).readiness, trainer, asked) for name in names],
+        )
+        scorer = Scorer(models.as_model(model), devices, asked.sets)
+        requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
+    work = trainings.work(plan, config.train.steps) + rows.work(requests, config.relearn, trainings.count(plan))
+    # Claimed only now: a mistake in the config must not bind the folder to it.
+    with folder.claimed(config.model_dump()), progress.Progress(work, "readiness"):
+        sizes = {name: len(getattr(dataset, name).id) for name in ("train", "validation", "test")}
+        folder.log("data", name=dataset.name, classes=dataset.classes, **sizes, ids=ids.naming(config.data.model_dump()))
+        trained = trainings.train_all(trainer, scorer, asked, plan)
+        return folder.finish(command, rows.judge(requests, config.relearn, trained))

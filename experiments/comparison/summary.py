@@ -11,17 +11,16 @@ from experiments.comparison.methods import KEPT, LOSS, SOON, STEPS, TEST, TIMES,
 from unlearn.metrics.intervals import Paired
 
 
-def summary(every: Sequence[Way], swept: Sequence[dict[str, Any]]) -> str:
-    """One paragraph; of several unlearners, the first is told in full."""
-    told: list[str] = []
+def summary(every: Sequence[Way], swept: Sequence[dict[str, Any]]) -> list[str]:
+    """A few sentences; of several unlearners, the first is told in full."""
+    sentences: list[str] = []
     for name in methods.unlearners(every):
         ready, vanilla = methods.lead(every, name), methods.find(every, "vanilla", name)
         if ready and vanilla:
-            told += _brief(swept, ready, vanilla) if told else _full(every, swept, ready, vanilla)
-    return (
-        " ".join(filter(None, told))
-        or "This run does not compare readiness with vanilla; the tables hold what it measured."
-    )
+            sentences += _brief(swept, ready, vanilla) if sentences else _full(every, swept, ready, vanilla)
+    return [sentence for sentence in sentences if sentence] or [
+        "This run does not compare readiness with vanilla. The tables hold what it measured."
+    ]
 
 
 def _full(every: Sequence[Way], swept: Sequence[dict[str, Any]], ready: Way, vanilla: Way) -> list[str]:
@@ -32,7 +31,7 @@ def _full(every: Sequence[Way], swept: Sequence[dict[str, Any]], ready: Way, van
     hard = [best] if best and best.key not in [way.key for way in fair] else []
     aim = f" (the oracle: {_shown(oracle, SOON)})" if oracle else ""
     return [
-        f"Requests were carried out by {_how(ready, swept)} on {count(ready.rows, 'seed')}; in brackets, {ready.name} "
+        f"Requests were carried out by {_how(ready, swept)} on {count(ready.rows, 'seed')}. In brackets: {ready.name} "
         "minus the other, paired by seed, with its 95% t-interval and p-value.",
         _line("Test accuracy on what stays", ready, [*fair, *hard], KEPT),
         _who(ready, matched, hard),
@@ -52,9 +51,9 @@ def _brief(swept: Sequence[dict[str, Any]], ready: Way, vanilla: Way) -> list[st
 def _how(ready: Way, swept: Sequence[dict[str, Any]]) -> str:
     chosen = next((event["chosen"] for event in swept if event["unlearner"] == ready.unlearner), None)
     if chosen is None:
-        return ready.unlearner
+        return ready.algorithm
     clipped = f", gradients clipped to norm {chosen['clip']:g}," if chosen["clip"] else ""
-    return f"{ready.unlearner} at learning rate {chosen['learning_rate']:g}{clipped}"
+    return f"{ready.algorithm} at learning rate {chosen['learning_rate']:g}{clipped}"
 
 
 def _line(what: str, ready: Way, others: Sequence[Way], measure: Measure, higher: bool = True) -> str:
@@ -67,7 +66,7 @@ def _line(what: str, ready: Way, others: Sequence[Way], measure: Measure, higher
 
 
 def _shown(way: Way, measure: Measure) -> str:
-    text = methods.mean(way, measure)
+    text = methods.mean(way, measure).text
     return f"{text}%" if measure.scale == 100 and text != methods.NONE else text
 
 
@@ -99,7 +98,7 @@ def _who(ready: Way, matched: Way | None, hard: Sequence[Way]) -> str:
 
 
 def _fulfilled(ready: Way, vanilla: Way) -> str:
-    return f"Requests fulfilled: {ready.name} {methods.stops(ready)}, {vanilla.name} {methods.stops(vanilla)}."
+    return f"Aim reached: {ready.name} {methods.stops(ready)}, {vanilla.name} {methods.stops(vanilla)}."
 
 
 def _price(ready: Way, vanilla: Way) -> str:

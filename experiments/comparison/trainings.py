@@ -4,241 +4,172 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-import optax
-from tqdm import tqdm
 
-from experiments import models
-from experiments.comparison.setup import Bench, Fleet, revocable
-from experiments.core import execution, fleet
-from experiments.data import datasets
-from experiments.scoring import evaluation
-from experiments.training import cost, loop, streaming
-from readiness import Terms, make_readiness
-from readiness.requests import Draw, Pools, make_pools, nearest_classes, nearest_examples
-from unlearn import ALGORITHMS
-from unlearn.gradient import normalised
+from experiments.comparison.rehearsals import Rehearsal
+from experiments.core import fleet, sections
+from experiments.core.keys import Purpose
+from experiments.data.problem import Problem
+from experiments.scoring.scorer import Scorer
+from experiments.training import loop
+from experiments.training.fleets import PER_STEP, PRIVATE, READY, Trainer
+
+LONGER = 1.4  # steps of equal FLOPs, per step
 
 MATCHING = 2.0  # forget losses within this factor are called equal
+Key = tuple[str, str]  # (training, variant)
 
 
-class Rehearsal(NamedTuple):
-    """A readiness variant before it is trained.
+class Fleet(NamedTuple):
+    """One way's trained lanes, one per seed; `facts` are those of `results.Row`."""
 
-    way: as it trains.  counted: the same with unrolled inner steps, for XLA's counts.  pools: who is rehearsed.
-    """
-
+    training: str
     variant: str
-    way: loop.Way
-    counted: loop.Way
-    pools: Pools
+    trained: loop.Trained
+    lanes: int  # of the program that trained it
+    cost: dict[str, float]
+    facts: dict[str, Any]
 
 
-def plan(bench: Bench) -> list[Rehearsal]:
-    """The default rehearsal and every variant of the config; what cannot be run is refused here, before training.
+class Plan(NamedTuple):
+    """What a comparison trains.
 
-    Raises:
-      ValueError: one line that says what to do.
+    names: of the trainings.
+    seeds: one lane each.
+    told: positions in the training split that re-weighting is told may be forgotten.
+    equal_flops: whether vanilla and re-weighting also train for as many FLOPs as readiness used.
+    rehearsals: the default readiness, if it is trained, and its variants.
     """
-    config = bench.config
-    plain = plain_way(bench, config.train.steps)
-    rehearsals = []
-    variants = {"default": {}, **config.variants.to_dict()} if "readiness" in config.trainings else {}
-    for name, overrides in variants.items():
-        changed = config.copy_and_resolve_references()
-        changed.readiness.update(overrides)
-        varied = bench._replace(config=changed)
-        alone = varied._replace(devices=execution.make("jit", jax.local_devices()[:1]))  # counted outside any pmap
-        ways = (plain._replace(rehearsing=_rehearsing(*how)) for how in ((varied, bench.loops), (alone, True)))
-        rehearsals.append(Rehearsal(name, *ways, _pools(varied)))
-    return rehearsals
+
+    names: Sequence[str]
+    seeds: range
+    told: np.ndarray
+    reweight: sections.Reweights
+    dpsgd: sections.DPSGD
+    equal_flops: bool
+    rehearsals: Sequence[Rehearsal]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of what may be forgotten, by the variant of re-weighting."""
+        others = {f"weight={weight:g}": weight for weight in self.reweight.others}
+        return {"default": self.reweight.weight, **others} if "reweight" in self.names else {}
 
 
-def train_all(bench: Bench, rehearsals: list[Rehearsal]) -> list[Fleet]:
-    """Every way of the config: ordinary ones as lanes of one program, readiness variants and DP-SGD on their own."""
-    config = bench.config
-    ways = _plain_ways(bench)
-    plain = train_plain(bench, "plain", config.train.steps, ways)
-    ready = [train_readiness(bench, rehearsal, plain[0].cost["step_flops"]) for rehearsal in rehearsals]
+def find(fleets: Sequence[Fleet], name: str) -> Fleet:
+    """The fleet of a training in its default variant."""
+    return next(one for one in fleets if (one.training, one.variant) == (name, "default"))
+
+
+def _together(plan: Plan) -> int:
+    """How many ways differ in membership and weight alone: the oracles, vanilla and re-weightings."""
+    return 2 + ("heldout_oracle" in plan.names) + len(plan.weights)
+
+
+def work(plan: Plan, steps: int) -> float:
+    """What all trainings are expected to take, in steps of one model."""
+    seeds, rehearsals = len(plan.seeds), len(plan.rehearsals)
+    made = steps * (_together(plan) * seeds + PER_STEP) + rehearsals * READY * steps * (seeds + PER_STEP)
+    if plan.equal_flops and rehearsals:
+        made += LONGER * steps * (2 * seeds + PER_STEP)
+    return made + ("dpsgd" in plan.names) * PRIVATE * steps * (seeds + PER_STEP)
+
+
+def count(plan: Plan) -> int:
+    """How many ways of training there are in all."""
+    longer = (1 + ("reweight" in plan.names)) if plan.equal_flops and plan.rehearsals else 0
+    return _together(plan) + longer + ("dpsgd" in plan.names) + len(plan.rehearsals)
+
+
+def train_all(trainer: Trainer, scorer: Scorer, problem: Problem, plan: Plan) -> list[Fleet]:
+    """Every way of the plan: ordinary ones as lanes of one program, readiness variants and DP-SGD on their own."""
+    ways = plain_ways(plan, problem)
+    weights = {("reweight", variant): {"weight": weight} for variant, weight in plan.weights.items()}
+    plain = train_plain(trainer, "plain", trainer.section.steps, ways, weights)
+    lanes, flops = ways["vanilla", "default"], plain[0].cost["step_flops"]
+    ready = [train_readiness(trainer, rehearsal, lanes, flops) for rehearsal in plan.rehearsals]
     if ready:
-        plain = _mark_matched(bench, plain, ready[0])
-    longer = _longer(bench, plain, ready[0], ways) if config.equal_flops and ready else []
-    private = [train_private(bench)] if "dpsgd" in config.trainings else []
+        plain = _mark_matched(scorer, plain, ready[0])
+    longer = _longer(trainer, plan, plain, ready[0], ways) if plan.equal_flops and ready else []
+    private = [train_private(trainer, plan.dpsgd, lanes)] if "dpsgd" in plan.names else []
     return plain + longer + private + ready
 
 
-def _longer(bench: Bench, plain: list[Fleet], ready: Fleet, ways: dict[tuple[str, str], loop.Lane]) -> list[Fleet]:
+def _longer(trainer: Trainer, plan: Plan, plain: list[Fleet], ready: Fleet, ways: Mapping[Key, loop.Lane]) -> list[Fleet]:
     """Vanilla and the matched re-weighting (the default one if none is), for as many FLOPs as readiness used."""
-    matched = next((one.variant for one in plain if one.extra.get("matched")), "default")
+    matched = next((one.variant for one in plain if one.facts.get("matched")), "default")
     again = {("vanilla", "equal_flops"): ways["vanilla", "default"]}
+    facts: dict[Key, dict[str, Any]] = {("vanilla", "equal_flops"): {"equal_flops": True}}
     if ("reweight", matched) in ways:
         name = "equal_flops" if matched == "default" else f"{matched} equal_flops"
         again["reweight", name] = ways["reweight", matched]
-    steps = round(bench.config.train.steps * ready.cost["train_flops"] / plain[0].cost["train_flops"])
-    return train_plain(bench, "equal_flops", steps, again)
+        facts["reweight", name] = {"equal_flops": True, "weight": plan.weights[matched]}
+    steps = round(trainer.section.steps * ready.cost["train_flops"] / plain[0].cost["train_flops"])
+    return train_plain(trainer, "equal_flops", steps, again, facts)
 
 
-def _plain_ways(bench: Bench) -> dict[tuple[str, str], loop.Lane]:
+def plain_ways(plan: Plan, problem: Problem) -> dict[Key, loop.Lane]:
     """(training, variant) -> lanes, oracles first."""
-    config = bench.config
-    seeds = np.arange(config.seed, config.seed + config.seeds)
-    count = len(bench.train["id"])
-    everyone, ones = np.ones(count, bool), np.ones(count)
+    examples = len(problem.dataset.train.id)
+    everyone, ones = np.ones(examples, bool), np.ones(examples)
     kept = everyone.copy()
-    kept[bench.forget] = False
-    lanes = functools.partial(loop.make_lanes, seeds)
+    kept[problem.forget] = False
+    lanes = functools.partial(loop.make_lanes, plan.seeds)
 
     def weighted(weight: float) -> loop.Lane:
         weights = ones.copy()
-        weights[revocable(bench)] = weight
+        weights[plan.told] = weight
         return lanes(everyone, weights)
 
     ways = {("oracle", "default"): lanes(kept, ones)}
-    if "heldout_oracle" in config.trainings:
-        ways["heldout_oracle", "default"] = lanes(kept, ones, stream=1)
+    if "heldout_oracle" in plan.names:
+        ways["heldout_oracle", "default"] = lanes(kept, ones, purpose=Purpose.HELDOUT_TRAINING)
     ways["vanilla", "default"] = lanes(everyone, ones)
-    if "reweight" in config.trainings:
-        ways["reweight", "default"] = weighted(config.reweight.weight)
-        for weight in config.reweight.others:
-            ways["reweight", f"weight={weight:g}"] = weighted(weight)
-    return ways
+    return ways | {("reweight", variant): weighted(weight) for variant, weight in plan.weights.items()}
 
 
-def train_plain(bench: Bench, name: str, steps: int, ways: dict[tuple[str, str], loop.Lane]) -> list[Fleet]:
-    """Train all lanes of all ways as one fleet, and give each way its own back."""
-    way = plain_way(bench, steps)
-    trained = train_fleet(bench, way, fleet.concatenate(list(ways.values())), name)
-    spent = bench.workdir.stage(f"cost-{name}", lambda: cost.of_training(way, bench.train))
-    seeds, total = bench.config.seeds, len(ways) * bench.config.seeds
-    fleets = []
-    for i, (key, _) in enumerate(ways.items()):
-        part = slice(i * seeds, (i + 1) * seeds)
-        lanes = loop.Trained(fleet.lane(trained.params, part), trained.seconds, trained.losses[:, part])
-        fleets.append(Fleet(*key, lanes, total, spent, {}))
+def train_plain(
+    trainer: Trainer, name: str, steps: int, ways: Mapping[Key, loop.Lane], facts: Mapping[Key, dict[str, Any]]
+) -> list[Fleet]:
+    """Train all lanes of all ways as one fleet, and give each way its own back, with its facts if it has any."""
+    way, together = trainer.way(steps), fleet.concatenate(list(ways.values()))
+    trained = trainer.fleet(way, together, name)
+    spent = trainer.cost(way, name)
+    fleets, start, total = [], 0, fleet.lane_count(together)
+    for key, lanes in ways.items():
+        part = slice(start, start := start + fleet.lane_count(lanes))
+        own = loop.Trained(fleet.lane(trained.params, part), trained.seconds, trained.losses[:, part])
+        fleets.append(Fleet(*key, own, total, spent, facts.get(key, {})))
     return fleets
 
 
-def train_private(bench: Bench) -> Fleet:
+def train_private(trainer: Trainer, dpsgd: sections.DPSGD, lanes: loop.Lane) -> Fleet:
     """DP-SGD, at the same steps."""
-    config = bench.config
-    way = plain_way(bench, config.train.steps)._replace(private=(config.dpsgd.clip, config.dpsgd.noise))
-    trained = train_fleet(bench, way, _plain_ways(bench)["vanilla", "default"], "dpsgd")
-    spent = bench.workdir.stage("cost-dpsgd", lambda: cost.of_training(way, bench.train))
-    return Fleet("dpsgd", "default", trained, config.seeds, spent, {})
+    way = trainer.private_way(dpsgd)
+    trained = trainer.fleet(way, lanes, "dpsgd")
+    return Fleet("dpsgd", "default", trained, fleet.lane_count(lanes), trainer.cost(way, "dpsgd"), {})
 
 
-def train_readiness(bench: Bench, rehearsal: Rehearsal, step_flops: float) -> Fleet:
+def train_readiness(trainer: Trainer, rehearsal: Rehearsal, lanes: loop.Lane, step_flops: float) -> Fleet:
     """One variant of readiness; `step_flops` is what its ordinary steps cost."""
-    config = bench.config
-    lanes = _plain_ways(bench)["vanilla", "default"]
-    trained = train_fleet(bench, rehearsal.way, lanes, f"readiness-{rehearsal.variant}", rehearsal.pools)
-    count = lambda: cost.of_rehearsing(rehearsal.counted, bench.train, rehearsal.pools, step_flops)  # noqa: E731
-    spent = bench.workdir.stage(f"cost-readiness-{rehearsal.variant}", count)
-    return Fleet("readiness", rehearsal.variant, trained, config.seeds, spent, {})
+    name = f"readiness-{rehearsal.variant}"
+    trained = trainer.fleet(rehearsal.way, lanes, name, rehearsal.pools)
+    spent = trainer.rehearsing_cost(rehearsal.counted, rehearsal.pools, step_flops, name)
+    return Fleet("readiness", rehearsal.variant, trained, fleet.lane_count(lanes), spent, {})
 
 
-def plain_way(bench: Bench, steps: int) -> loop.Way:
-    config = bench.config.train
-    per_epoch = max(1, len(bench.train["id"]) // config.batch_size)
-    return loop.Way(bench.module, loop.optimizer(config, steps), steps, per_epoch, config.batch_size)
-
-
-def train_fleet(bench: Bench, way: loop.Way, lanes: loop.Lane, name: str, pools: Pools | None = None) -> loop.Trained:
-    """Train all lanes of one way, with a bar and a line in metrics.jsonl for each epoch; `name` is the checkpoints'."""
-    count = fleet.lane_count(lanes)
-    with tqdm(total=way.steps, desc=f"train {name} x{count}", unit="step", mininterval=1.0, delay=0.1) as bar:
-
-        def report(entry: dict[str, Any]) -> None:
-            bar.update(entry["step"] - bar.n)
-            bench.workdir.log("train", training=name, lanes=count, **entry)
-
-        make_epoch = streaming.make_epoch if bench.config.data.stream else loop.make_epoch
-        epoch_fn = make_epoch(way, bench.devices, bench.loops)
-        folder = bench.workdir.path / "checkpoints" / name
-        return loop.train(way, lanes, bench.train, pools, epoch_fn, folder, report, bench.config.checkpoint_seconds)
-
-
-def _rehearsing(bench: Bench, unroll: bool) -> loop.Rehearsing:
-    config = bench.config.readiness
-    model = models.as_model(bench.module)
-    order = bench.devices.inner_grad(config.order)
-    cap = _cap(config.cap, bench.dataset.classes)
-    weights = config.efficiency, config.retention, config.resistance, config.relearning
-    terms = Terms(*weights, cap, config.capped, config.form)
-
-    def rehearsed(step_size: jax.Array) -> Any:
-        optimizer = optax.sgd(step_size)
-        if config.normalise:
-            optimizer = optax.chain(normalised(), optimizer)
-        return ALGORITHMS[config.algorithm](
-            model, optimizer, mean=bench.devices.mean, grad=order, **config.algorithm_options.to_dict()
-        )
-
-    relearner = None
-    if config.relearning:
-        first = bench.devices.inner_grad(config.relearn_order)
-        rate = optax.sgd(config.relearn_rate)
-        relearner = ALGORITHMS["finetune"](model, rate, mean=bench.devices.mean, grad=first)
-    readiness = make_readiness(model, rehearsed, terms, relearner=relearner, mean=bench.devices.mean, unroll=unroll)
-    count = len(bench.forget)
-    draw = Draw(
-        size=max(1, round(config.fraction * bench.config.train.batch_size)),
-        inner_steps=config.inner_steps,
-        fresh=config.fresh,
-        retain=config.algorithm != "ascent",
-        recovery=bool(config.resistance),
-        relearn_steps=config.relearn_steps if config.relearning else 0,
-        anew=min(count, 256) if config.requests == "random" else 0,
-    )
-    low, high = (size / max(config.inner_steps, 1) for size in config.step_size)
-    return loop.Rehearsing(readiness, draw, config.every, config.start, (low, high))
-
-
-def _cap(cap: str, classes: int) -> float | None:
-    if cap in ("", "log_classes"):
-        return math.log(classes) if cap else None
-    return float(cap)
-
-
-def _pools(bench: Bench) -> Any:
-    """The groups of ids that rehearsals draw from, by what is known in advance."""
-    config, split = bench.config.readiness, bench.dataset.train
-    known = np.zeros(len(split.id), bool)
-    known[revocable(bench)] = True
-    if config.requests in ("known", "random"):
-        groups = known[None]
-    elif config.requests == "classes":
-        groups = np.arange(bench.dataset.classes)[:, None] == split.y
-    else:
-        chance = [datasets.hash_uniform(split.id, f"group{i}", bench.config.forget.seed) for i in range(4)]
-        groups = known & (np.stack(chance) < 0.5)
-    choose = {
-        "stable": lambda mask: ~mask,
-        "nearest_classes": lambda mask: nearest_classes(split.x, split.y, mask, 3),
-        "nearest_examples": lambda mask: nearest_examples(split.x, mask, int(mask.sum())),
-    }
-    recovery = config.recovery if config.resistance else "stable"  # no other term draws from it
-    if recovery != "stable" and bench.config.data.stream:
-        raise ValueError(
-            f"readiness.recovery {recovery!r} compares all images, and data.stream leaves them on disk: "
-            "set --config.readiness.recovery=stable"
-        )
-    return make_pools(groups, np.stack([choose[recovery](mask) for mask in groups]))
-
-
-def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]:
+def _mark_matched(scorer: Scorer, plain: list[Fleet], ready: Fleet) -> list[Fleet]:
     """Mark the re-weighting whose forget loss before the request is nearest to readiness's, on a log scale.
 
     None is marked if the nearest is more than a factor `MATCHING` off, or not finite: that would be no match.
     """
-    predict = evaluation.make_predict(models.as_model(bench.module), bench.loops)
 
     def forget_loss(one: Fleet) -> float:
         """The mean over lanes that did not diverge."""
-        _, losses = evaluation.measure(predict, one.trained.params, bench.sets.forget)
+        _, losses = scorer.measure(one.trained.params, scorer.sets.forget)
         finite = np.isfinite(losses).all(axis=1)
         return float(losses[finite].mean()) if finite.any() else math.nan
 
@@ -254,4 +185,7 @@ def _mark_matched(bench: Bench, plain: list[Fleet], ready: Fleet) -> list[Fleet]
     if nearest is None or distances[nearest] > math.log(MATCHING):
         return plain
     matched = ("reweight", nearest)
-    return [one._replace(extra={"matched": True}) if (one.training, one.variant) == matched else one for one in plain]
+    return [
+        one._replace(facts={**one.facts, "matched": True}) if (one.training, one.variant) == matched else one
+        for one in plain
+    ]

@@ -2,11 +2,13 @@
 
     python -m experiments.main --config=experiments/configs/judge.py:digits --workdir=runs/judge
 
-`digits` needs no download and takes less than 20 minutes on two CPU cores. `digits_full` is the same over twelve forget
-sets, two hours and a half on two busy cores; docs/judge.md has what both showed. `cifar10`, a small convolutional net, is
-for an accelerator, and its time has not been measured. A run that was stopped goes on with the same command.
-What is trained and rehearsed, and how, is as in `configs/readiness.py`; every key there but the request's own is a flag
-here, too. Forget sets are given as a whole, each with a name of its own:
+`digits` needs no download and takes less than 20 minutes on two CPU cores. `quick` is a look, no result: one class, 16
+models of each kind, in minutes, most of which go into compilation; its time on quiet cores has not been measured.
+`digits_full` is `digits` over twelve forget sets, two hours and a half on two busy cores; docs/judge.md has what both
+showed. `cifar10`, a small convolutional net, is for an accelerator, and its time has not been measured. A run that was
+stopped goes on with the same command.
+What is trained and rehearsed, and how, is as in `configs/readiness.py`, whose sections it shares.
+Forget sets are given as a whole, each with a name of its own:
 `--config.judge.sets='{"most": {"setting": "memorised", "tier": "high", "fraction": 0.05}}'`. A set's `setting` is
 
     random           fraction        a random share of the training examples
@@ -16,9 +18,218 @@ here, too. Forget sets are given as a whole, each with a name of its own:
     cluster          fraction        a synthetic group: a cluster of k-means on pixels of about that share
 """
 
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
 import ml_collections
+import pydantic
+from pydantic import AfterValidator, Field, model_validator
 
 from experiments.configs import readiness
+from experiments.configs.readiness import Comparison, Training
+from experiments.core import sections
+from experiments.core.config import Section, Wrong, as_config, mistakes
+
+ORACLES = ("oracle", "heldout_oracle")
+WAYS = ("vanilla", "reweight", "readiness", "dpsgd")
+POOLED = "pooled"  # all forget sets together, in tables
+
+QUICK = 16  # models in each fleet of `quick`; a judgement of as few is no result
+
+Models = Annotated[int, Field(ge=12, le=100_000)]  # intervals need 10, either half of the shadows 3 with and 3 without each
+Fraction = Annotated[sections.Share, Field(description="About this share of the training examples.")]
+
+
+class RandomSet(Section):
+    """A random share of the training examples."""
+
+    setting: Literal["random"]
+    fraction: Fraction
+
+
+class ClassSet(Section):
+    """Every training example of a class."""
+
+    setting: Literal["class"]
+    target: Annotated[int, Field(ge=0, le=sections.MOST, description="The class.")]
+
+
+class MemorisedSet(Section):
+    """A share out of those that are memorised least, in between or most."""
+
+    setting: Literal["memorised"]
+    tier: Literal["low", "medium", "high"]
+    fraction: Fraction
+
+
+class NearDuplicates(Section):
+    """One member of each of the closest pairs of images."""
+
+    setting: Literal["near_duplicates"]
+    fraction: Fraction
+
+
+class Cluster(Section):
+    """A cluster of k-means on pixels."""
+
+    setting: Literal["cluster"]
+    fraction: Fraction
+
+
+ForgetSet = Annotated[RandomSet | ClassSet | MemorisedSet | NearDuplicates | Cluster, Field(discriminator="setting")]
+
+
+def _increasing(steps: tuple[int, ...]) -> tuple[int, ...]:
+    if any(a >= b for a, b in itertools.pairwise(steps)):
+        raise ValueError("give whole numbers that increase")
+    return steps
+
+
+class Tuning(Section):
+    """The same trials for every way and algorithm: each rate, looked at after each number of steps."""
+
+    lanes: int = Field(8, ge=1, le=100_000, description="Models that are tuned on.")
+    learning_rates: Annotated[tuple[sections.Rate, ...], AfterValidator(sections.each_once)] = Field(
+        (0.001, 0.003, 0.01, 0.03, 0.1, 0.3), min_length=1, description="Tried rates."
+    )
+    steps: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], AfterValidator(_increasing)] = Field(
+        (5, 20, 80), min_length=1, description="After which requests are looked at."
+    )
+
+
+class Judgement(Section):
+    """The size of a judgement, and its forget sets."""
+
+    lanes: Models = Field(64, description="Models in each fleet: oracles, repeats of one request, shadows.")
+    private_lanes: Models = Field(16, description="The same of DP-SGD, whose models cost many times as much.")
+    memorisation_lanes: int = Field(
+        64, ge=4, le=100_000, description="Models, each trained on a half, that tell how far each example is memorised."
+    )
+    memory_bytes: int = Field(
+        2**31, ge=1, le=2**50, description="Of a device, that the lanes of one program may take; one lane always runs."
+    )
+    batch_size: sections.BatchSize = Field(64, description="Forget and retain examples in an update.")
+    retain: int = Field(256, ge=1, le=sections.MOST, description="Retain examples that KLoM looks at, chosen by id.")
+    tuning: Tuning = Tuning()
+    sets: dict[str, ForgetSet] = Field(
+        {"random": RandomSet(setting="random", fraction=0.1), "class": ClassSet(setting="class", target=3)},
+        min_length=1,
+        description="Forget sets by name, as in {'tenth': {'setting': 'random', 'fraction': 0.1}}.",
+    )
+
+    @model_validator(mode="after")
+    def _sets_have_names(self) -> Judgement:
+        told = []
+        for name in self.sets:
+            try:
+                sections.check_name("forget set", name, POOLED)
+            except ValueError as error:
+                told.append((("sets", name), str(error)))
+        if told:
+            raise Wrong(*told)
+        return self
+
+
+class Judge(Section):
+    """One judgement."""
+
+    # What version 0.1 wrote into config.json beside these keys; no other values were taken.
+    retired: ClassVar[Mapping[str, Any]] = {
+        "equal_flops": False,
+        "variants": {},
+        "parallel": "jit",
+        "data.stream": False,
+        "reweight.others": [],
+        **{f"forget.{name}": value for name, value in sections.Forget().model_dump().items() if name != "seed"},
+        **{
+            f"request.{name}": value
+            for name, value in sections.Request().model_dump(mode="json").items()
+            if name not in sections.Unlearners.model_fields
+        },
+    }
+
+    runner: Literal["judge"] = Field("judge", description="What runs this config.")
+    name: str = Field("", description="Of the experiment.")
+    seed: sections.Seed = Field(0, description="The first seed.")
+    seeds: int = Field(
+        10, ge=1, le=10_000, description="Of each fleet, so many lanes are also attacked as a population and by relearning."
+    )
+    checkpoint_seconds: float = Field(30.0, ge=0, le=10**7, description="Between checkpoints of a training.")
+    trainings: tuple[Training, ...] = Field(
+        ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness", "dpsgd"),
+        description="oracle, heldout_oracle, vanilla and any other ways to train.",
+    )
+    data: sections.ScoredData = sections.ScoredData()
+    model: sections.Model = sections.Model()
+    train: sections.Train = sections.Train()
+    forget: sections.ForgetSeed = sections.ForgetSeed()
+    readiness: sections.Readiness = sections.Readiness()
+    suited: dict[Literal["class", "random"], sections.Suited] = Field(
+        Comparison().suited, description="What readiness leaves unset, by the kind of forget set."
+    )
+    reweight: sections.Reweight = sections.Reweight()
+    dpsgd: sections.DPSGD = sections.DPSGD()
+    request: sections.Unlearners = sections.Unlearners(
+        unlearners=("ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")
+    )
+    relearn: sections.Relearn = sections.Relearn()
+    judge: Judgement = Judgement()
+
+    @model_validator(mode="after")
+    def _ways_are_judged_beside_oracles(self) -> Judge:
+        first, ways = self.trainings[:2], self.trainings[2:]
+        if first != ORACLES or "vanilla" not in ways or set(ways) - set(WAYS) or len(set(ways)) < len(ways):
+            sentence = (
+                f"is {self.trainings}: give oracle, heldout_oracle, vanilla and any of {', '.join(WAYS[1:])}, each once"
+            )
+            raise Wrong((("trainings",), sentence))
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_are_of_models(self) -> Judge:
+        fewest = min(self.judge.lanes, self.judge.private_lanes if "dpsgd" in self.trainings else self.judge.lanes)
+        if self.seeds > fewest:
+            raise Wrong((("seeds",), f"is {self.seeds}: give one from 1 to {fewest}, the models of the smallest fleet"))
+        sections.check_seeds(self.seed, max(self.judge.lanes, self.judge.private_lanes, self.judge.memorisation_lanes))
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_compared(self) -> Judge:
+        try:
+            self.of_set(next(iter(self.judge.sets)))
+        except pydantic.ValidationError as error:  # of rules that the comparison has: their keys are these keys
+            raise Wrong(*mistakes(error, Judged, {})) from error
+        return self
+
+    def of_set(self, name: str) -> Judged:
+        """The comparison of one forget set: what is no class is forgotten as random data are."""
+        chosen = self.judge.sets[name]
+        seed = {"seed": self.forget.seed}
+        if isinstance(chosen, ClassSet):
+            forget = sections.Forget(setting="class", target=chosen.target, **seed)
+        else:
+            forget = sections.Forget(setting="random", fraction=chosen.fraction, **seed)
+        own = {name: getattr(self, name) for name in type(self).model_fields if name not in COMPARED}
+        return Judged(
+            **own,
+            equal_flops=False,
+            data=sections.StreamedData(**self.data.model_dump()),
+            forget=forget,
+            reweight=sections.Reweights(weight=self.reweight.weight, others=()),
+            request=sections.Request(**self.request.model_dump()),
+        )
+
+
+COMPARED = ("runner", "data", "forget", "reweight", "request")  # sections that a comparison has more of
+
+
+class Judged(Comparison):
+    """The comparison of one forget set, with the judgement that it is part of."""
+
+    judge: Judgement
 
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
@@ -32,33 +243,22 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
 
 
 def defaults() -> ml_collections.ConfigDict:
-    """Every setting and what it means."""
-    D = ml_collections.ConfigDict
-    config = readiness.defaults()
-    config.runner = "judge"
-    config.seeds = 10  # of each fleet, so many lanes are also attacked as a population and by relearning
-    config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness", "dpsgd")
-    config.reweight.others = ()
-    config.equal_flops = False
-    config.request.unlearners = ("ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")
-    config.judge = D(
-        {
-            "lanes": 64,  # models in each fleet: oracles, repeats of one request, shadows
-            "private_lanes": 16,  # the same of DP-SGD, whose models cost many times as much
-            "memorisation_lanes": 64,  # models, each trained on a half, that tell how far each example is memorised
-            "memory_bytes": 2**31,  # of a device that the lanes of one program may take together; one lane always runs
-            "batch_size": 64,  # of forget and of retain examples in an update
-            "retain": 256,  # retain examples that KLoM looks at, chosen by id
-            # The same trials for every way and algorithm: each rate, looked at after each number of steps.
-            "tuning": D({"lanes": 8, "learning_rates": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3), "steps": (5, 20, 80)}),
-            "sets": D({"random": D({"setting": "random", "fraction": 0.1}), "class": D({"setting": "class", "target": 3})}),
-        }
-    )
-    return config
+    """Every setting at its default, for a config file of your own."""
+    return as_config(Judge())
 
 
 def digits(config: ml_collections.ConfigDict) -> None:
     """scikit-learn's digits: a random tenth and a class; every algorithm on vanilla, re-weighted, ready, private models."""
+
+
+def quick(config: ml_collections.ConfigDict) -> None:
+    """Digits, a class; ascent on vanilla and ready models, after 480 steps of training. A look, no result: few models."""
+    config.trainings = (*ORACLES, "vanilla", "readiness")
+    config.request.unlearners = ("ascent",)
+    config.seeds, config.train.steps = 5, 480  # whole epochs: a shorter last one would be compiled for itself
+    config.judge.update(lanes=QUICK, private_lanes=QUICK)
+    config.judge.tuning.update(lanes=4, learning_rates=(0.01, 0.1), steps=(5, 20))
+    config.judge.sets = ml_collections.ConfigDict({"class": {"setting": "class", "target": 3}})
 
 
 def digits_full(config: ml_collections.ConfigDict) -> None:
@@ -76,7 +276,7 @@ def cifar10(config: ml_collections.ConfigDict) -> None:
     """cifar10, 20,000 training images, by the quick recipe; a random tenth and a class. For an accelerator."""
     quick = readiness.get_config("cifar10_quick")
     for part in ("data", "model", "train", "suited"):
-        config[part].update(quick[part])
+        config[part].update({name: value for name, value in quick[part].items() if name in config[part]})
 
 
-EXPERIMENTS = {one.__name__: one for one in (digits, digits_full, cifar10)}
+EXPERIMENTS = {one.__name__: one for one in (quick, digits, digits_full, cifar10)}

@@ -8,63 +8,71 @@ docs/s3t.md says so, and it is said where something is found; see docs/judge_exa
 show that nothing is there: `python -m experiments.judge_exact.pooled DIR DIR` takes runs of different seeds together.
 """
 
-import ml_collections
+from __future__ import annotations
 
-from experiments.configs import pretrain
-from experiments.configs.s3t import TARGETS
+from typing import Annotated, Literal
+
+import ml_collections
+from pydantic import AfterValidator, Field, model_validator
+
+from experiments.configs.pretrain import Pretrain
+from experiments.configs.s3t import Bytes, Exact, FullLora, Lora, NodeTrain
+from experiments.core import sections
+from experiments.core.config import Section, Wrong, as_config
+
+PAIRS = 240  # of a model and an example, half of them without it: for a true-positive rate at 1%, some models left out
+MOST_SLICES = 6  # the logits of all 2^L states of every model are held at once
+
+Examples = Annotated[int, Field(ge=1, le=10**6)]
+
+
+class ExactJudgement(Section):
+    """The size of an exact judgement, and who takes part in it."""
+
+    # Intervals need ten models, and each half of the shadows three of either kind.
+    models: int = Field(64, ge=12, le=100_000, description="Of each fleet.")
+    asked: int = Field(
+        64, ge=3, le=10**6, description="Training examples of one person, in one slice; a fleet is asked to delete them."
+    )
+    same: Examples = Field(24, description="Examples that lie in that slice and stay.")
+    apart: Examples = Field(24, description="Examples that lie in another slice.")
+    requests: Examples = Field(6, description="Of an adaptive stream, one after the other.")
+    resamples: int = Field(400, ge=20, le=10**6, description="Of models, behind an interval.")
+    audited: int = Field(
+        4, ge=0, le=100_000, description="Healed models that are trained from scratch as well and compared bit by bit."
+    )
+
+    @model_validator(mode="after")
+    def _pairs_are_enough(self) -> ExactJudgement:
+        if self.models * self.asked < PAIRS:
+            sentence = f"is {self.asked}, too few for {self.models} models: set {-(-PAIRS // self.models)} or more"
+            raise Wrong((("asked",), sentence))
+        if self.audited > self.models:
+            raise Wrong((("audited",), f"is {self.audited} of {self.models} models: set fewer"))
+        return self
+
+
+class JudgeExact(Exact):
+    """One exact judgement."""
+
+    runner: Literal["judge_exact"] = Field("judge_exact", description="What runs this config.")
+    kinds: Annotated[tuple[Literal["s3t", "sisa"], ...], AfterValidator(sections.each_once)] = Field(
+        ("s3t", "sisa"), min_length=1, description="Who is judged."
+    )
+    pretrain: Pretrain = Pretrain(model="mini")
+    model: sections.Backbone = Field("mini", description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16.")
+    data: sections.Data = sections.Data(train_size=600)
+    slices: int = Field(3, ge=2, le=MOST_SLICES, description="Parts of the data that are trained one after another.")
+    lora: Lora = Lora(rank=4, alpha=4.0)
+    train: NodeTrain = NodeTrain(epochs=10)
+    full_lora: FullLora = FullLora(epochs=10)  # SISA's
+    lanes: int = Field(32, ge=1, le=100_000, description="Nodes that are trained at once.")
+    cache_bytes: Bytes = Field(1 << 30, description="Device memory for frozen activations.")
+    exact: ExactJudgement = ExactJudgement()
 
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
     """The config of one judgement, by name."""
     if arg != "digits":
         raise ValueError(f"config judge_exact.py:{arg} is unknown; choose digits")
-    D = ml_collections.ConfigDict
-    config = D()
-    config.runner = "judge_exact"
-    config.name = arg
-    config.seed = 0
-    config.kinds = ("s3t", "sisa")  # who is judged
-    config.checkpoint = ""  # a backbone (.npz); if empty, one is pre-trained as `pretrain` says
-    config.pretrain = pretrain.get_config("digits")
-    config.pretrain.model = "mini"
-    config.model = "mini"  # one of experiments.models.backbone.VITS
-    config.classes = (5, 6, 7, 8, 9)  # labels to fine-tune on, all if empty
-    config.data = D(
-        {
-            "name": "digits",
-            "data_dir": "",  # empty: TFDS_DATA_DIR, or TFDS's default
-            "cache_dir": "",  # keep decoded images here
-            "train_size": 600,  # of all classes; 0: all
-            "validation_fraction": 0.1,
-        }
-    )
-    # Constants to standardise by, in pre-training too: moments of the data would carry what is deleted.
-    config.scale = D({"range": 16.0, "mean": (0.305,), "std": (0.376,)})  # of a pixel; of pixel / range, by channel
-    config.slices = 3
-    config.planner = "lattice"  # S3T's; one of s3t.planners.PLANNERS
-    config.lora = D({"rank": 4, "alpha": 4.0, "targets": TARGETS, "rank_stabilised": True})
-    config.train = D(
-        {
-            "epochs": 10,  # of each node over its own examples
-            "batch_size": 32,
-            "learning_rate": 1e-2,
-            "weight_decay": 0.01,
-            "clip": 1.0,  # global norm
-        }
-    )
-    config.full_lora = D({"epochs": 10, "learning_rate": 5e-3})  # SISA's
-    config.lanes = 32  # nodes that are trained at once
-    config.lane_bytes = 0  # device memory for their training beside the data and the backbone; 0 is no limit
-    config.cache_bytes = 1 << 30  # for frozen activations
-    config.exact = D(
-        {
-            "models": 64,  # of each fleet
-            "asked": 64,  # training examples of one person, which lie in one slice; a fleet is asked to delete them
-            "same": 24,  # examples that lie in that slice and stay
-            "apart": 24,  # examples that lie in another one
-            "requests": 6,  # of an adaptive stream, one after the other
-            "resamples": 400,  # of models, behind an interval
-            "audited": 4,  # healed models that are trained from scratch as well and compared bit by bit
-        }
-    )
-    return config
+    return as_config(JudgeExact(name=arg))

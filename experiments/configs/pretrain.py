@@ -5,43 +5,43 @@
 `digits` needs no download. The others need `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
 import ml_collections
+from pydantic import Field
+
+from experiments.core import sections
+from experiments.core.config import Section, as_config
+
+
+class Pretrain(Section):
+    """One pre-training."""
+
+    # What version 0.1 wrote into config.json beside these keys; no other values were taken.
+    retired: ClassVar[Mapping[str, Any]] = {"data.stream": False}
+
+    runner: Literal["pretrain"] = Field("pretrain", description="What runs this config.")
+    name: str = Field("digits", description="Of the experiment.")
+    seed: sections.Seed = Field(0, description="Of initial parameters and batches.")
+    checkpoint_seconds: float = Field(30.0, ge=0, le=10**7, description="Between checkpoints.")
+    classes: sections.Classes = Field(
+        (0, 1, 2, 3, 4), description="Labels to train on, all if empty; s3t must not be given these examples."
+    )
+    model: sections.Backbone = Field("digits", description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16.")
+    data: sections.PretrainData = sections.PretrainData()
+    train: sections.Train = sections.Train(
+        steps=600, optimizer="adamw", learning_rate=2e-3, momentum=0.0, weight_decay=0.01
+    )
 
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
     """The config of one experiment, by name."""
     if arg not in EXPERIMENTS:
         raise ValueError(f"config pretrain.py:{arg} is unknown; choose one of {', '.join(EXPERIMENTS)}")
-    D = ml_collections.ConfigDict
-    config = D()
-    config.runner = "pretrain"
-    config.name = arg
-    config.seed = 0
-    config.checkpoint_seconds = 30.0
-    config.classes = (0, 1, 2, 3, 4)  # labels to train on, all if empty; s3t must not be given these examples
-    config.model = "digits"  # one of experiments.models.backbone.VITS
-    config.data = D(
-        {
-            "name": "digits",
-            "data_dir": "",  # empty: TFDS_DATA_DIR, or TFDS's default
-            "cache_dir": "",  # keep decoded images here
-            "stream": False,
-            "train_size": 0,  # 0: all
-            "validation_fraction": 0.1,
-            "scale": D(),  # constants to standardise by: range of a pixel, mean and std by channel; empty: moments
-        }
-    )
-    config.train = D(
-        {
-            "steps": 600,
-            "batch_size": 64,
-            "optimizer": "adamw",
-            "learning_rate": 2e-3,
-            "momentum": 0.0,  # sgd's
-            "weight_decay": 0.01,
-            "clip": 1.0,  # global norm; 0: none
-        }
-    )
+    config = as_config(Pretrain(name=arg))
     EXPERIMENTS[arg](config)
     return config
 

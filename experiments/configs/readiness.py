@@ -11,7 +11,128 @@ are dicts, given as a whole: `--config.model.options='{"widths": (64,)}'`, `--co
 `--config.request.options='{"npo": {"beta": 0.2}}'`, `--config.readiness.algorithm_options='{"cap": 2.0}'`.
 """
 
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
 import ml_collections
+import pydantic
+from pydantic import AfterValidator, Field, model_validator
+
+from experiments.core import sections
+from experiments.core.config import Loc, Says, Section, Wrong, as_config, mistakes
+from experiments.core.errors import ConfigError
+
+Training = Literal["oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness"]
+NEEDED: tuple[Training, ...] = ("oracle", "vanilla")  # by every comparison
+
+
+def _has_needed(trainings: tuple[Training, ...]) -> tuple[Training, ...]:
+    if lacking := [name for name in NEEDED if name not in trainings]:
+        raise ValueError(f"every comparison needs {' and '.join(lacking)}, add it")
+    if len(set(trainings)) < len(trainings):
+        raise ValueError("give each once")
+    return trainings
+
+
+Overrides = Annotated[dict[str, sections.Option], Says("a dict of overrides of readiness")]
+
+
+class Comparison(Section):
+    """One comparison of readiness and its rivals; the shipped schedule rehearses a quarter batch on every fourth step."""
+
+    runner: Literal["readiness"] = Field("readiness", description="What runs this config.")
+    name: str = Field("", description="Of the experiment.")
+    seed: sections.Seed = Field(0, description="The first seed.")
+    seeds: int = Field(10, ge=1, le=10_000, description="How many, trained together.")
+    parallel: Literal["jit", "pmap"] = Field("jit", description="How devices share a batch.")
+    checkpoint_seconds: float = Field(30.0, ge=0, le=10**7, description="Between checkpoints of a training.")
+    trainings: Annotated[tuple[Training, ...], AfterValidator(_has_needed)] = Field(
+        ("oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness"), description="Ways to train."
+    )
+    equal_flops: bool = Field(True, description="Also train vanilla and re-weighting for as many FLOPs as readiness used.")
+    data: sections.StreamedData = sections.StreamedData()
+    model: sections.Model = sections.Model()
+    train: sections.Train = sections.Train()
+    forget: sections.Forget = sections.Forget()
+    readiness: sections.Readiness = sections.Readiness()
+    # A class lies apart from what stays; a random forget set does not, and a model that must keep what stays so firmly, so
+    # far from here, can no longer be made to forget it.
+    suited: dict[Literal["class", "random"], sections.Suited] = Field(
+        {
+            "class": sections.Suited(retention=8.0, step_size=(0.4, 0.4)),
+            "random": sections.Suited(retention=1.0, step_size=(0.1, 0.1)),
+        },
+        description="What readiness leaves unset, by forget.setting.",
+    )
+    variants: dict[str, Overrides] = Field(
+        {}, description="Overrides of readiness by name, each trained beside the default, as in {'raw': {'form': 'raw'}}."
+    )
+    reweight: sections.Reweights = sections.Reweights()
+    dpsgd: sections.DPSGD = sections.DPSGD()
+    request: sections.Request = sections.Request()
+    relearn: sections.Relearn = sections.Relearn()
+
+    @model_validator(mode="after")
+    def _seeds_stay_apart(self) -> Comparison:
+        sections.check_seeds(self.seed, self.seeds)
+        return self
+
+    @model_validator(mode="after")
+    def _rehearsals_can_be_trained(self) -> Comparison:
+        told: list[tuple[Loc, str]] = []
+        self._check_rehearsal(self.readiness, ("readiness",), told)
+        for name, overrides in self.variants.items():
+            at: Loc = ("variants", name)
+            try:
+                sections.check_name("variant", name, "default")
+            except ValueError as error:
+                told.append((at, str(error)))
+                continue
+            values = self.readiness.model_dump() | overrides
+            try:
+                self._check_rehearsal(sections.Readiness.model_validate(values), at, told)
+            except pydantic.ValidationError as error:
+                told += mistakes(error, sections.Readiness, values, at)
+        if told:
+            raise Wrong(*told)
+        return self
+
+    def _check_rehearsal(self, readiness: sections.Readiness, at: Loc, told: list[tuple[Loc, str]]) -> None:
+        """Add to `told` what the rest of the config does not go together with."""
+        if "readiness" in self.trainings and readiness.start >= self.train.steps:
+            sentence = f"is {readiness.start}, but training ends after {self.train.steps} steps: start sooner"
+            told.append(((*at, "start"), sentence))
+        if readiness.resistance and readiness.recovery != "stable" and self.data.stream:
+            sentence = (
+                f"is {readiness.recovery!r}, which compares all images, and data.stream leaves them on disk: "
+                "set --config.readiness.recovery=stable"
+            )
+            told.append(((*at, "recovery"), sentence))
+
+    def resolved(self) -> Self:
+        """The config with what readiness leaves unset filled in, as suits the kind of request.
+
+        Raises:
+          ConfigError: nothing suits it.
+        """
+        suited = self.suited.get(self.forget.setting, sections.Suited())
+        unset = [name for name in type(suited).model_fields if getattr(self.readiness, name) is None]
+        filled = {name: getattr(suited, name) for name in unset}
+        if lacking := [name for name, value in filled.items() if value is None]:
+            raise ConfigError(
+                [
+                    f"config.readiness.{name} is unset, and suited has none for {self.forget.setting!r}: "
+                    f"set --config.readiness.{name}"
+                    for name in lacking
+                ]
+            )
+        return self.model_copy(update={"readiness": self.readiness.model_copy(update=filled)})
+
+    def variant(self, name: str) -> Self:
+        """The config with readiness as a variant of it has it; `default` changes nothing."""
+        values = self.readiness.model_dump() | self.variants.get(name, {})
+        return self.model_copy(update={"readiness": sections.Readiness.model_validate(values)})
 
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
@@ -25,105 +146,8 @@ def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
 
 
 def defaults() -> ml_collections.ConfigDict:
-    """Every setting and what it means; the shipped schedule rehearses a quarter batch on every fourth step."""
-    D, unset = ml_collections.ConfigDict, ml_collections.config_dict.placeholder
-    config = D()
-    config.runner = "readiness"
-    config.name = ""
-    config.seed = 0  # the first seed
-    config.seeds = 10  # how many, trained together
-    config.parallel = "jit"  # or pmap
-    config.checkpoint_seconds = 30.0
-    config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness")
-    config.equal_flops = True  # also train vanilla and re-weighting for as many FLOPs as readiness used
-    config.data = D(
-        {
-            "name": "digits",
-            "data_dir": "",  # empty: TFDS_DATA_DIR, or TFDS's default
-            "cache_dir": "",  # keep decoded images here
-            "stream": False,  # leave the training images on disk and decode them as steps ask for them
-            "score_examples": 10_000,  # score on so many forget and so many retain examples at most; 0: all
-            "train_size": 0,  # 0: all
-            "validation_fraction": 0.2,
-        }
-    )
-    config.model = D({"name": "mlp", "options": {"widths": (128, 128)}})
-    config.train = D(
-        {
-            "steps": 1500,
-            "batch_size": 64,
-            "optimizer": "sgd",  # or nesterov, on a triangular schedule, or adamw
-            "learning_rate": 0.05,
-            "momentum": 0.9,
-            "weight_decay": 0.0,  # adamw's
-            "clip": 1.0,  # global norm; 0: none
-        }
-    )
-    config.forget = D(
-        {
-            "setting": "class",  # or random
-            "target": 3,  # the class
-            "fraction": 0.1,  # of the training set, for random
-            "seed": 0,  # of every random choice of ids: the forget set, a wrong split, groups, parts
-            "revocable": -1,  # the class that training was told about; -1: the target
-        }
-    )
-    config.readiness = D(
-        {
-            "efficiency": 0.5,  # lambda 1
-            "retention": unset(float),  # lambda 2; unset: as in `suited`
-            "resistance": 0.0,  # lambda 3
-            "relearning": 0.0,  # lambda 4: forget loss stays high after simulated relearning
-            "cap": "log_classes",  # or a number, or "" for none
-            "capped": "each",  # example's loss, or their mean
-            "form": "gain",  # or raw
-            "order": 2,
-            "inner_steps": 1,
-            "algorithm": "ascent",
-            "algorithm_options": D(),
-            "normalise": True,  # inner steps of a set length instead of a set rate
-            "step_size": unset(tuple),  # how far the inner steps go together, lowest and highest; unset: as in `suited`
-            "start": 0,
-            "every": 4,
-            "fraction": 0.25,  # of the training batch
-            "fresh": True,
-            "requests": "known",  # or groups, classes, random
-            "noise": 0.0,  # share of the revocable ids that are wrong
-            "recovery": "nearest_classes",  # by pixels; or nearest_examples, stable
-            "relearn_steps": 3,
-            "relearn_rate": 0.05,
-            "relearn_order": 1,
-        }
-    )
-    # What readiness leaves unset, by forget.setting. A class lies apart from what stays; a random forget set does not, and
-    # a model that must keep what stays so firmly, so far from here, can no longer be made to forget it.
-    config.suited = D(
-        {
-            "class": {"retention": 8.0, "step_size": (0.4, 0.4)},
-            "random": {"retention": 1.0, "step_size": (0.1, 0.1)},
-        }
-    )
-    config.variants = D()  # name -> overrides of readiness, trained beside the default
-    config.reweight = D({"weight": 0.2, "others": (0.1, 0.02)})
-    config.dpsgd = D({"clip": 1.0, "noise": 0.5})
-    config.request = D(
-        {
-            "unlearners": ("ascent",),
-            "options": D(),  # unlearner -> its options
-            "learning_rates": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1),  # of the grid; chosen for vanilla on validation data
-            "clips": (0.0,),  # and so is the clipping by the global norm; 0: none, plain gradient ascent
-            "max_steps": 200,
-            "batch_size": 0,  # 0: the whole forget set at every step
-            "observe": 1000,  # test examples that stay, watched at every step
-            "parts": 1,  # so many requests one after another; random forget sets are cut by id
-            "overlap": 0.0,  # share of the part before that a part asks for again
-            "tune_steps": 0,  # fine-tune between training and request, on half of the validation data; the rest selects
-            "tune_rate": 0.01,
-        }
-    )
-    # At rate 0.05 the attack is over in five steps, and 20 and 40 steps tell nothing apart.
-    config.relearn = D({"learning_rate": 0.01, "steps": 40, "batch_size": 64, "size": 500, "share": 0.1})
-    return config
+    """Every setting at its default, for a config file of your own."""
+    return as_config(Comparison())
 
 
 def digits(config: ml_collections.ConfigDict) -> None:

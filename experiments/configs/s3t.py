@@ -8,66 +8,168 @@ Expected: accuracy falls more slowly with deletions for plans that keep more sub
 milliseconds, and the deepest node is near full LoRA; see docs/s3t.md.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
 import ml_collections
+from pydantic import Field, model_validator
 
 from experiments.configs import pretrain
+from experiments.configs.pretrain import Pretrain
+from experiments.core import sections
+from experiments.core.config import Section, Wrong, as_config
 
-TARGETS = ("query", "key", "value", "out", "Dense_0", "Dense_1")
+MOST_SLICES = 8  # of a study: 2^L answers of every shard are held at once
+
+Planner = Literal["sisa", "cyclic", "bms", "conditional", "random", "full", "stumps", "lattice", "chains", "greedy"]
+Bytes = Annotated[int, Field(ge=0, le=2**50)]
+Deletions = Annotated[int, Field(ge=0, le=10**6)]
+
+
+class Lora(Section):
+    """Low-rank adapters."""
+
+    rank: int = Field(8, ge=1, le=100_000, description="Of each adapter.")
+    alpha: sections.Norm = Field(8.0, description="The adapters' scale, over the rank or its root.")
+    targets: tuple[str, ...] = Field(
+        ("query", "key", "value", "out", "Dense_0", "Dense_1"), min_length=1, description="Layers that get an adapter."
+    )
+    rank_stabilised: bool = Field(True, description="Divide alpha by the root of the rank, not by the rank.")
+
+
+class NodeTrain(Section):
+    """Training of a node on its own examples."""
+
+    epochs: int = Field(15, ge=1, le=100_000, description="Of each node over its own examples.")
+    batch_size: sections.BatchSize = Field(32, description="Examples in an update.")
+    learning_rate: sections.Rate = Field(1e-2, description="The highest of a cosine schedule.")
+    weight_decay: sections.Weight = Field(0.01, description="Of AdamW.")
+    clip: sections.Norm = Field(1.0, description="Clip gradients to this global norm.")
+
+
+class FullLora(Section):
+    """Training of one adapter on all blocks."""
+
+    epochs: int = Field(15, ge=1, le=100_000, description="Over all examples.")
+    learning_rate: sections.Rate = Field(5e-3, description="The highest of a cosine schedule.")
+
+
+class Exact(Section):
+    """What is fine-tuned exactly: a backbone, data that it has not seen, and adapters."""
+
+    # What version 0.1 wrote into config.json beside these keys; no other values were taken.
+    retired: ClassVar[Mapping[str, Any]] = {f"pretrain.{key}": value for key, value in Pretrain.retired.items()}
+
+    name: str = Field("digits", description="Of the experiment.")
+    seed: sections.Seed = Field(0, description="The first seed.")
+    checkpoint: str = Field("", description="A backbone (.npz); if empty, one is pre-trained as `pretrain` says.")
+    pretrain: Pretrain = Pretrain()
+    model: sections.Backbone = Field("digits", description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16.")
+    classes: sections.Classes = Field((5, 6, 7, 8, 9), description="Labels to fine-tune on, all if empty.")
+    data: sections.Data = sections.Data()
+    scale: sections.Scale = sections.Scale(range=16.0, mean=(0.305,), std=(0.376,))  # in pre-training, too
+    slices: int = Field(4, ge=1, le=MOST_SLICES, description="Parts of a shard that are trained one after another.")
+    planner: Planner = Field("lattice", description="What chooses the nodes of S3T.")
+    lora: Lora = Lora()
+    train: NodeTrain = NodeTrain()
+    full_lora: FullLora = FullLora()  # SISA's, too
+    lanes: int = Field(16, ge=1, le=100_000, description="Nodes that an accelerator trains at once; a CPU takes two.")
+    lane_bytes: Bytes = Field(
+        0, description="Device memory for the training of nodes beside the data and the backbone; 0 is no limit."
+    )
+    cache_bytes: Bytes = Field(1 << 31, description="Device memory for frozen activations.")
+
+    @model_validator(mode="after")
+    def _backbone_has_not_seen_the_data(self) -> Self:
+        seen = self.pretrain
+        if self.checkpoint:
+            return self
+        if seen.model != self.model:
+            raise Wrong((("pretrain", "model"), f"is {seen.model!r}, model {self.model!r}: set both to the same ViT"))
+        apart = seen.classes and self.classes and not set(seen.classes) & set(self.classes)
+        if seen.data.name == self.data.name and not apart:
+            sentence = "has examples that s3t is to unlearn: set --config.pretrain.classes apart from --config.classes"
+            raise Wrong((("pretrain", "classes"), sentence))
+        return self
+
+    def resolved(self) -> Self:
+        """The config with the data's folders and scale handed on to pre-training."""
+        seen = self.pretrain.data
+        folders = {name: getattr(seen, name) or getattr(self.data, name) for name in ("data_dir", "cache_dir")}
+        data = seen.model_copy(update=folders | {"scale": self.scale})
+        return self.model_copy(update={"pretrain": self.pretrain.model_copy(update={"data": data})})
+
+    def hyper(self) -> dict[str, Any]:
+        """What the factory calls hyper-parameters: all that decides the bytes of nodes."""
+        return {
+            "dataset": self.data.name,
+            "classes": list(self.classes),
+            "train_size": self.data.train_size,
+            "validation_fraction": self.data.validation_fraction,
+            "range": self.scale.range,
+            "mean": list(self.scale.mean),
+            "std": list(self.scale.std),
+            "model": self.model,
+            "rank": self.lora.rank,
+            "alpha": self.lora.alpha,
+            "rank_stabilised": self.lora.rank_stabilised,
+            "targets": list(self.lora.targets),
+            **self.train.model_dump(),
+        }
+
+    def arguments(self) -> dict[str, Any]:
+        """What the factory is called with beside them."""
+        return {
+            "data_dir": self.data.data_dir,
+            "cache_dir": self.data.cache_dir,
+            "checkpoint": self.checkpoint,
+            "most_lanes": self.lanes,
+            "lane_bytes": self.lane_bytes,
+            "cache_bytes": self.cache_bytes,
+        }
+
+
+class Study(Section):
+    """Plans under streams of deletions."""
+
+    planners: tuple[Planner, ...] = Field(
+        ("sisa", "stumps", "cyclic", "bms", "conditional", "random", "greedy", "chains", "lattice"),
+        min_length=1,
+        description="What plans are compared.",
+    )
+    flops: float = Field(
+        0.0, ge=0, le=1e18, description="FLOPs per epoch that planners with a budget come near to; 0 is the lattice's."
+    )
+    streams: int = Field(200, ge=2, le=10**6, description="Of deletions, drawn at random.")
+    deletions: Deletions = Field(100, description="The longest look ahead.")
+
+
+class S3TStudy(Exact):
+    """One study of S3T: a store, every planner, and what else is exact."""
+
+    runner: Literal["s3t"] = Field("s3t", description="What runs this config.")
+    seeds: int = Field(2, ge=1, le=10_000, description="Each with a partition, nodes and streams of its own.")
+    shards: int = Field(3, ge=1, le=10_000, description="Parts of the data that are served together.")
+    budget: float = Field(0.0, ge=0, le=1e18, description="Of the store's planner; 0 is its default.")
+    deletions: Deletions = Field(30, description="From the store, one after another.")
+    study: Study = Study()
+    retrain_after: tuple[Deletions, ...] = Field(
+        (0, 10, 30), description="Deletions after which full LoRA and SISA are retrained and scored."
+    )
+
+    @model_validator(mode="after")
+    def _seeds_stay_apart(self) -> S3TStudy:
+        sections.check_seeds(self.seed, self.seeds)
+        return self
 
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
     """The config of one experiment, by name."""
     if arg not in EXPERIMENTS:
         raise ValueError(f"config s3t.py:{arg} is unknown; choose one of {', '.join(EXPERIMENTS)}")
-    D = ml_collections.ConfigDict
-    config = D()
-    config.runner = "s3t"
-    config.name = arg
-    config.seed = 0
-    config.seeds = 2  # each with a partition, nodes and streams of its own
-    config.checkpoint = ""  # a backbone (.npz); if empty, one is pre-trained as `pretrain` says
-    config.pretrain = pretrain.get_config("digits")
-    config.model = "digits"  # one of experiments.models.backbone.VITS
-    config.classes = (5, 6, 7, 8, 9)  # labels to fine-tune on, all if empty
-    config.data = D(
-        {
-            "name": "digits",
-            "data_dir": "",  # empty: TFDS_DATA_DIR, or TFDS's default
-            "cache_dir": "",  # keep decoded images here
-            "train_size": 0,  # 0: all
-            "validation_fraction": 0.1,
-        }
-    )
-    # Constants to standardise by, in pre-training too: moments of the data would carry what is deleted.
-    config.scale = D({"range": 16.0, "mean": (0.305,), "std": (0.376,)})  # of a pixel; of pixel / range, by channel
-    config.shards = 3
-    config.slices = 4
-    config.planner = "lattice"  # of the store; one of s3t.planners.PLANNERS
-    config.budget = 0.0  # the planner's; 0: its default
-    config.lora = D({"rank": 8, "alpha": 8.0, "targets": TARGETS, "rank_stabilised": True})
-    config.train = D(
-        {
-            "epochs": 15,  # of each node over its own examples
-            "batch_size": 32,
-            "learning_rate": 1e-2,
-            "weight_decay": 0.01,
-            "clip": 1.0,  # global norm
-        }
-    )
-    config.full_lora = D({"epochs": 15, "learning_rate": 5e-3})  # of one adapter on all blocks; SISA's, too
-    config.lanes = 16  # nodes that an accelerator trains at once, at most; a CPU takes two
-    config.lane_bytes = 0  # device memory for their training beside the data and the backbone; 0 is no limit
-    config.cache_bytes = 1 << 31  # for frozen activations; see s3t_build
-    config.deletions = 30  # from the store, one after another
-    config.study = D(
-        {
-            "planners": ("sisa", "stumps", "cyclic", "bms", "conditional", "random", "greedy", "chains", "lattice"),
-            "flops": 0.0,  # that planners with a budget come near to; 0: the lattice's
-            "streams": 200,
-            "deletions": 100,  # the longest look ahead
-        }
-    )
-    config.retrain_after = (0, 10, 30)  # deletions after which full LoRA and SISA are retrained and scored
+    config = as_config(S3TStudy(name=arg))
     EXPERIMENTS[arg](config)
     return config
 

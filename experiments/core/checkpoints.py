@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,27 @@ def restore_or(manager: ocp.CheckpointManager, initial: Any) -> tuple[int, Any]:
     return step, jax.tree.map(lambda new, old: np.asarray(new) if isinstance(old, np.ndarray) else new, state, initial)
 
 
+def restore_raw(path: Path) -> Any:
+    """The latest checkpoint in a folder as nested dicts of arrays, whatever it was saved from.
+
+    Raises:
+      WorkdirError: there is none, or it cannot be read.
+    """
+    if not path.is_dir():
+        raise WorkdirError(f"there are no checkpoints in {path}: run again, which trains what is missing")
+    with open_folder(path) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise WorkdirError(f"there are no checkpoints in {path}: run again, which trains what is missing")
+        try:
+            return manager.restore(step, args=ocp.args.StandardRestore())
+        except Exception as error:  # of several kinds, as above
+            raise WorkdirError(
+                f"the checkpoint {path / str(step)} cannot be read ({line(error, 120)}): run again"
+            ) from error
+
+
 def checksum(state: Any) -> int:
     """CRC-32 over the bytes of all leaves: TensorStore checks its indices, but not large arrays."""
-    return functools.reduce(lambda crc, leaf: zlib.crc32(np.ascontiguousarray(leaf), crc), jax.tree.leaves(state), 0)
+    content: Callable[[Any], Any] = np.ascontiguousarray  # buffers, which stubs do not know
+    return functools.reduce(lambda crc, leaf: zlib.crc32(content(leaf), crc), jax.tree.leaves(state), 0)

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
 class UserError(ValueError):
     """What was given cannot be used; the message is one line that says what to do."""
+
+
+class ConfigError(UserError):
+    """A config that cannot be used; `mistakes` are lines of their own, each of which names its key and what to give."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = tuple(mistakes)
+
+
+class WorkdirError(UserError):
+    """A workdir that cannot be used as asked; the message is one line that says what to do."""
+
+
+class DataError(UserError):
+    """Data that cannot be used as asked; the message is one line that says what to do."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Devices: one training code, three ways to spread a batch over them.
+"""Execution: one training code, three ways to spread a batch over devices, two to carry out lanes and steps.
 
 A mode is a set of operators that the pure rooms take as arguments. `min(mean, cap)` is not linear, so devices must agree
 on each mean before the cap is applied: averaging per-device gradients afterwards would be wrong.
@@ -11,72 +11,102 @@ on each mean before the cap is applied: averaging per-device gradients afterward
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from experiments.core import fleet
 from readiness.objective import MetaBatch
 from unlearn.base import Batch, Mean
 from unlearn.gradient import GradOperator, first_order, second_order
-from unlearn.losses import weighted_mean
+from unlearn.losses import require_same_shape, weighted_mean
 
 AXIS = "data"
 MODES = ("jit", "pmap")
 
 
-class Parallel(NamedTuple):
-    """The operators of one device mode.
+@dataclass(frozen=True)
+class Execution:
+    """How a run's work is carried out, made once from its device mode, its devices and its model.
 
     mean: (values, weights) -> scalar over all devices.
     inner_grad: order (1 or 2) -> the gradient operator of simulated unlearning steps.
     outer_grad: of the type of `jax.value_and_grad`, `has_aux` included.
     split: (batch, axis of the examples) -> this device's rows of it.
     compile: compiles a function of replicated arguments and results.
+    convolutional: whether the model is; see `fleet`.
     """
 
     mean: Mean
     inner_grad: Callable[[int], GradOperator]
-    outer_grad: Callable
+    outer_grad: Callable[..., Any]
     split: Callable[[Batch, int], Batch]
     compile: Callable[[Callable], Callable]
+    convolutional: bool = False
+
+    @property
+    def loops(self) -> bool:
+        """True where lanes and steps are Python loops around one compiled step instead of `vmap` and `scan`."""
+        return fleet.in_loops(self.convolutional)
+
+    def lanes(self, fn: Callable, *, compiled: bool = True) -> Callable:
+        """`fn` over the leading lane axis of its first argument; see `fleet.over_lanes`."""
+        return fleet.over_lanes(fn, self.loops, compiled=compiled)
+
+    def split_meta(self, meta: MetaBatch) -> MetaBatch:
+        """A device's rows of every part of a meta-batch; the requests of inner steps lead with a step axis."""
+
+        def rows(batch: Any, axis: int = 0) -> Any:
+            return None if batch is None else self.split(batch, axis)
+
+        def request(r: Any) -> Any:
+            return None if r is None else type(r)(rows(r.forget, 1), rows(r.retain, 1))
+
+        parts = rows(meta.forget), rows(meta.stable), rows(meta.recovery)
+        return MetaBatch(request(meta.requests), *parts, request(meta.relearn))
 
 
-def make(mode: str, devices: list[jax.Device] | None = None) -> Parallel:
-    """The operators for `mode` ("jit" or "pmap") on the given devices, all local ones by default.
+def make(mode: str, devices: Sequence[jax.Device] | None = None, *, convolutional: bool = False) -> Execution:
+    """The execution for `mode` ("jit" or "pmap") on the given devices, all local ones by default.
+
+    The same arguments give the same object, so that what was compiled for it is found again.
 
     Raises:
       ValueError: no such mode.
     """
-    devices = devices or jax.local_devices()
     if mode not in MODES:
         raise ValueError(f"parallel mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
+    return _make(mode, tuple(devices or jax.local_devices()), convolutional)
+
+
+def one_device(*, convolutional: bool = False) -> Execution:
+    """The execution on the first local device."""
+    return make("jit", jax.local_devices()[:1], convolutional=convolutional)
+
+
+@functools.lru_cache
+def _make(mode: str, devices: tuple[jax.Device, ...], convolutional: bool) -> Execution:
     if mode == "pmap":
-        return _pmap(devices)
-    if len(devices) == 1:
-        return Parallel(
-            weighted_mean, _inner(first_order, second_order), jax.value_and_grad, lambda batch, axis: batch, jax.jit
-        )
-    return _jit(devices)
-
-
-def split_meta(parallel: Parallel, meta: MetaBatch) -> MetaBatch:
-    """A device's rows of every part of a meta-batch; the requests of inner steps lead with a step axis."""
-    rows = lambda axis: lambda batch: None if batch is None else parallel.split(batch, axis)  # noqa: E731
-    request = lambda r: None if r is None else type(r)(rows(1)(r.forget), rows(1)(r.retain))  # noqa: E731
-    return MetaBatch(
-        request(meta.requests), rows(0)(meta.forget), rows(0)(meta.stable), rows(0)(meta.recovery), request(meta.relearn)
-    )
+        made = _pmap(devices)
+    elif len(devices) == 1:
+        inner = _inner(first_order, second_order)
+        made = Execution(weighted_mean, inner, jax.value_and_grad, lambda batch, axis: batch, jax.jit)
+    else:
+        made = _jit(devices)
+    return replace(made, convolutional=convolutional)
 
 
 def pad(batch: Batch, axis: int, multiple: int) -> Batch:
     """The batch with rows of weight 0 added until its example axis is a multiple of `multiple`."""
     missing = -batch["weight"].shape[axis] % multiple
     widths = lambda leaf: [(0, missing if i == axis else 0) for i in range(leaf.ndim)]  # noqa: E731
-    return {name: jnp.pad(leaf, widths(leaf)) for name, leaf in batch.items()}
+    return jax.tree.map(lambda leaf: jnp.pad(leaf, widths(leaf)), dict(batch))
 
 
 def _inner(first: GradOperator, second: GradOperator) -> Callable[[int], GradOperator]:
@@ -88,7 +118,7 @@ def _inner(first: GradOperator, second: GradOperator) -> Callable[[int], GradOpe
     return by_order
 
 
-def _jit(devices: list[jax.Device]) -> Parallel:
+def _jit(devices: Sequence[jax.Device]) -> Execution:
     mesh = jax.make_mesh((len(devices),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
     replicated = NamedSharding(mesh, PartitionSpec())
 
@@ -99,14 +129,15 @@ def _jit(devices: list[jax.Device]) -> Parallel:
     def compiled(fn: Callable) -> Callable:
         return jax.jit(fn, in_shardings=replicated, out_shardings=replicated)
 
-    return Parallel(weighted_mean, _inner(first_order, second_order), jax.value_and_grad, split, compiled)
+    return Execution(weighted_mean, _inner(first_order, second_order), jax.value_and_grad, split, compiled)
 
 
-def _pmap(devices: list[jax.Device]) -> Parallel:
+def _pmap(devices: Sequence[jax.Device]) -> Execution:
     count = len(devices)
     psum = lambda tree: jax.lax.psum(tree, AXIS)  # noqa: E731
 
     def mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+        require_same_shape(values, weights)
         total = psum(jnp.sum(weights))
         return psum(jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)) / jnp.where(total > 0, total, 1.0)
 
@@ -152,4 +183,4 @@ def _pmap(devices: list[jax.Device]) -> Parallel:
 
         return run
 
-    return Parallel(mean, _inner(inner(first_order), inner(second_order)), outer_grad, split, compiled)
+    return Execution(mean, _inner(inner(first_order), inner(second_order)), outer_grad, split, compiled)

@@ -17,15 +17,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.models import CONVOLUTIONAL
-
 MOST_THREADS = 16
 CPU_LANES = 32  # that run together on a CPU: the parameters of many fall out of its caches
 
 
-def in_loops(model_name: str, backend: str | None = None) -> bool:
-    """True where lanes and steps of this model are Python loops instead of `vmap` and `scan`."""
-    return model_name in CONVOLUTIONAL and (backend or jax.default_backend()) == "cpu"
+def in_loops(convolutional: bool, backend: str | None = None) -> bool:
+    """True where lanes and steps are Python loops instead of `vmap` and `scan`: for a convolutional model on a CPU."""
+    return convolutional and (backend or jax.default_backend()) == "cpu"
 
 
 def over_lanes(fn: Callable, loops: bool, *, compiled: bool = True) -> Callable:

@@ -1,47 +1,43 @@
-"""What a run leaves behind: config.json, metrics.jsonl, finished stages, results.json; and how seconds are counted."""
+"""What a run leaves behind: config.json, metrics.jsonl, finished stages, results.json."""
 
 from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
-import platform
 import time
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 import jax
-import numpy as np
 
-from experiments.core.errors import UserError, line
+from experiments.core import files, results
+from experiments.core.environment import environment
+from experiments.core.errors import WorkdirError, line
+from experiments.core.files import crc32, dumps, read_json, write_json, write_text
+from experiments.core.results import Row, Run
 
-SCHEMA = 1
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn")
 PARTS = ("results.json", "stages", "checkpoints", "metrics.jsonl")  # of a run, beside config.json
 ENTRY = '{"event": '  # how a line of metrics.jsonl begins
 AGAIN = "remove it and run again, which keeps what else has finished"
 OTHER = "put a copy of config.json back, or use an empty --workdir"
-# What every row of results.json has, whatever was run.
-ROW = {"training", "variant", "unlearner", "dataset", "seed", "before", "after", "steps", "extra"}
-COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
-
-
-class WorkdirError(UserError):
-    """A workdir that cannot be used as asked; the message is one line that says what to do."""
 
 
 class Workdir:
     """A folder that one config owns; all its files are written whole or not at all."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], retired: Mapping[str, Any] | None = None) -> None:
+        """The folder at a path.
 
-    def finished(self, config: dict[str, Any]) -> dict[str, Any] | None:
+        Args:
+          retired: what the config.json of an older version may have beside the keys of the config, by dotted key.
+        """
+        self.path = Path(path)
+        self.retired = {f"config.{key}": value for key, value in (retired or {}).items()}
+
+    def finished(self, config: dict[str, Any]) -> Run | None:
         """results.json if the run of this config has finished.
 
         Raises:
@@ -68,7 +64,7 @@ class Workdir:
         with lock:
             self._lock(lock)
             if not self._is_bound(config):
-                write(self.path / "config.json", dumps(config, indent=2))
+                write_json(self.path / "config.json", config, indent=2)
             self._end_line()
             yield
 
@@ -79,11 +75,18 @@ class Workdir:
             if left:
                 raise WorkdirError(f"{self.path} has {left[0]} but no config.json to tell of which run: {OTHER}")
             return False
-        differing = sorted(differences(read(file, dict, OTHER), json.loads(dumps(config))))
+        old, new = read_json(file, dict, OTHER), json.loads(dumps(config))
+        differing = [key for key in sorted(differences(old, new)) if not self._is_retired(key, old, new)]
         if differing:
             names = ", ".join(differing[:3])
             raise WorkdirError(f"{self.path} holds a run with another config ({names} differ): use an empty --workdir")
         return True
+
+    def _is_retired(self, key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        """Whether a key is one that a version before this had, with the one value that it could have."""
+        if key not in self.retired or _at(key, new) is not None:
+            return False
+        return dumps(_at(key, old)) == dumps(self.retired[key])
 
     def _lock(self, file: IO[str]) -> None:
         """Lock an open file until it is closed or the process ends, however it ends; the first process does so for all."""
@@ -132,54 +135,35 @@ class Workdir:
         if not file.exists() or (beside and not beside.exists()):
             file.parent.mkdir(exist_ok=True)
             value = compute()
-            write(file, dumps({"crc32": _crc32(value), "value": value}))
-        kept = read(file, dict)
-        if kept.keys() != {"crc32", "value"} or kept["crc32"] != _crc32(kept["value"]):
+            write_json(file, {"crc32": crc32(value), "value": value})
+        kept = read_json(file, dict, AGAIN)
+        if kept.keys() != {"crc32", "value"} or kept["crc32"] != crc32(kept["value"]):
             raise WorkdirError(f"{file} cannot be read (it is not what was written): {AGAIN}")
         return kept["value"]
 
-    def finish(self, command: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Write results.json."""
-        results = {"schema": SCHEMA, "command": command, "environment": environment(), "rows": rows}
-        write(self.path / "results.json", dumps(results, indent=1))
-        return json.loads(dumps(results))
+    def finish(self, command: str, rows: Sequence[Row], facts: Mapping[str, Any] | None = None) -> Run:
+        """Write results.json; what it now holds.
+
+        Args:
+          facts: of the run, beside its rows.
+        """
+        write_text(self.path / "results.json", results.to_json(Run(command, environment(), rows, facts or {})))
+        return read_results(self.path / "results.json")
 
 
-def read(path: Path, kind: type = object, mend: str = AGAIN) -> Any:
-    """The JSON value in a file.
-
-    Args:
-      kind: of the value.
-      mend: what to do if the file is damaged.
+def read_results(path: Path) -> Run:
+    """What a results.json holds, of this version or of 0.1.
 
     Raises:
-      WorkdirError: the file cannot be read or holds no such value.
+      WorkdirError: the file cannot be read, was altered or cut, or has no rows, or rows that no run wrote.
     """
     try:
-        value = json.loads(path.read_text("utf-8"))
+        return results.from_json(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise WorkdirError(f"{path} cannot be read ({line(error)}): {mend}") from error
-    if not isinstance(value, kind):
-        raise WorkdirError(f"{path} cannot be read (no {kind.__name__}): {mend}")
-    return value
+        raise files.unreadable(path, error, AGAIN) from error
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """What a results.json holds.
-
-    Raises:
-      WorkdirError: the file cannot be read, or has no rows, or rows that no run wrote.
-    """
-    found = read(path, dict)
-    rows = found.get("rows")
-    if not isinstance(rows, list) or not rows:
-        raise WorkdirError(f"{path} has no rows: {AGAIN}")
-    if not all(isinstance(row, dict) and row.keys() >= ROW for row in rows):
-        raise WorkdirError(f"{path} has rows that no run wrote: {AGAIN}")
-    return found
-
-
-def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_run(folder: Path) -> tuple[dict[str, Any], Run]:
     """config.json and results.json of a finished run.
 
     Raises:
@@ -188,7 +172,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for name in ("config.json", "results.json"):
         if not (folder / name).exists():
             raise WorkdirError(f"{folder} holds no finished run (no {name}): run it again to finish it")
-    return read(folder / "config.json", dict, OTHER), read_results(folder / "results.json")
+    return read_json(folder / "config.json", dict, OTHER), read_results(folder / "results.json")
 
 
 def entries(path: Path) -> Iterator[dict[str, Any]]:
@@ -214,75 +198,22 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
         yield entry
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file through a temporary one, so that a kill leaves the old file or the new one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # reports of one run may be written by several at once
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def dumps(value: Any, indent: int | None = None) -> str:
-    """JSON in which arrays are lists and what is not finite is null."""
-    return json.dumps(_plain(value), indent=indent, allow_nan=False)
-
-
-def _crc32(value: Any) -> int:
-    """CRC-32 of a value as JSON, the same before it is written and after it is read: floats keep their bits."""
-    return zlib.crc32(dumps(value).encode())
-
-
-def environment() -> dict[str, Any]:
-    """Versions and devices."""
-    device = jax.devices()[0]
-    return {
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in PACKAGES},
-        "backend": jax.default_backend(),
-        "device": device.device_kind,
-        "devices": jax.device_count(),
-        "processes": jax.process_count(),
-        "cores": os.cpu_count(),
-    }
-
-
-@contextmanager
-def stopwatch() -> Iterator[Callable[[], float]]:
-    """Measure wall seconds without compilation: `with stopwatch() as seconds: ...; seconds()`."""
-    compiling = [0.0]
-
-    def listener(event: str, duration: float, **_: Any) -> None:
-        if event in COMPILING:
-            compiling[0] += duration
-
-    jax.monitoring.register_event_duration_secs_listener(listener)
-    started = time.monotonic()
-    try:
-        yield lambda: max(time.monotonic() - started - compiling[0], 0.0)
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listener)
-
-
 def differences(old: Any, new: Any, prefix: str = "config") -> Iterator[str]:
-    """The names of the keys in which two configs differ, with `prefix.` before each."""
+    """The names of the keys in which two configs differ, with `prefix.` before each unless it is empty.
+
+    Keys that are new and empty do not count: a later version has them, and nothing has changed.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         for name in old.keys() | new.keys():
-            yield from differences(old.get(name), new.get(name), f"{prefix}.{name}")
+            if name not in old and not new[name]:
+                continue
+            yield from differences(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name)
     elif old != new:
         yield prefix
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(name): _plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, np.ndarray | jax.Array):
-        return _plain(np.asarray(value).tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _at(key: str, config: Any) -> Any:
+    """The value at a key that `differences` names; None if there is none."""
+    for part in key.split(".")[1:]:
+        config = config.get(part) if isinstance(config, dict) else None
+    return config

@@ -13,6 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
 from experiments.core.errors import UserError
+from experiments.core.keys import Hash
 from experiments.data.datasets import hash_uniform, lowest
 
 TIERS = ("low", "medium", "high")
@@ -49,10 +50,10 @@ def memorised(ids: np.ndarray, scores: np.ndarray, tier: str, fraction: float, s
         raise UserError(f"three tiers of a fraction {fraction:g} do not fit {len(ids)} examples: choose 0.16 or less")
     if not np.isfinite(scores).all():
         raise UserError("some examples have no memorisation score: raise --config.judge.memorisation_lanes")
-    order = np.lexsort((hash_uniform(ids, "tier", seed), scores))
+    order = np.lexsort((hash_uniform(ids, Hash.TIER, seed), scores))
     low, rest, high = np.split(order, [2 * count, len(ids) - 2 * count])
     away = np.abs(scores[rest] - scores[high].mean() / 2)
-    medium = rest[np.lexsort((hash_uniform(ids[rest], "tier", seed), away))][: 2 * count]
+    medium = rest[np.lexsort((hash_uniform(ids[rest], Hash.TIER, seed), away))][: 2 * count]
     return _half(ids, {"low": low, "medium": medium, "high": high}[tier], seed)
 
 
@@ -72,7 +73,7 @@ def near_duplicates(ids: np.ndarray, features: np.ndarray, fraction: float, seed
     Raises:
       UserError: fewer than 2n pairs.
     """
-    count, drawn = round(fraction * len(ids)), hash_uniform(ids, "pair", seed)
+    count, drawn = round(fraction * len(ids)), hash_uniform(ids, Hash.PAIR, seed)
     order = np.argsort(drawn, kind="stable")
     flat = features[order].reshape(len(ids), -1)
     apart, nearest = NearestNeighbors(n_neighbors=1).fit(flat).kneighbors()  # without queries: nobody is its own
@@ -103,7 +104,7 @@ def cluster(ids: np.ndarray, features: np.ndarray, fraction: float, seed: int) -
     clusters = round(1 / fraction)
     if not 2 <= clusters <= len(ids):
         raise UserError(f"a fraction {fraction:g} makes {clusters} clusters of {len(ids)} examples: choose another")
-    order = np.argsort(hash_uniform(ids, "cluster", seed), kind="stable")
+    order = np.argsort(hash_uniform(ids, Hash.CLUSTER, seed), kind="stable")
     flat = features[order].reshape(len(ids), -1)
     labels = KMeans(clusters, n_init=1, random_state=seed).fit_predict(flat)
     sizes = np.bincount(labels, minlength=clusters)
@@ -113,4 +114,4 @@ def cluster(ids: np.ndarray, features: np.ndarray, fraction: float, seed: int) -
 
 def _half(ids: np.ndarray, pool: np.ndarray, seed: int) -> Chosen:
     pool = np.sort(pool)
-    return Chosen(pool[lowest(ids[pool], len(pool) // 2, "forget", seed)], pool)
+    return Chosen(pool[lowest(ids[pool], len(pool) // 2, Hash.FORGET, seed)], pool)

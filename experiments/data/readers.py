@@ -1,4 +1,4 @@
-"""Data sets in their official order, before anybody splits them: scikit-learn's digits, and what TFDS has prepared.
+"""Data sets by name, before anybody splits them: scikit-learn's digits, what TFDS has prepared, a user's own files.
 
 The prepared files of TensorFlow Datasets are read through `as_data_source`, which does not need TensorFlow; preparing
 them does.
@@ -9,54 +9,70 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-import uuid
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import ml_collections
 import numpy as np
 from absl import logging
 
-from experiments.core.errors import UserError
+from experiments.core import files
+from experiments.core.errors import DataError, WorkdirError
+from experiments.core.sections import Data
+from experiments.data import folders, tables
+from experiments.data.images import DECODE_AT_ONCE
+from experiments.data.sources import Array, Source
 
-Array = np.ndarray
-
-DECODE_AT_ONCE = 512
-
-
-class DataError(UserError):
-    """Data that cannot be used as asked; the message is one line that says what to do."""
-
-
-class Source(NamedTuple):
-    """A data set in its official order, before it is split.
-
-    read: ids [examples] -> (images [examples, height, width, channels]; labels [examples] int32).
-    official: ids below are training examples, ids from here on test examples; all of them (= total) if there is no test.
-    total: how many examples there are.
-    classes: how many labels there are.
-    """
-
-    read: Callable[[Array], tuple[Array, Array]]
-    official: int
-    total: int
-    classes: int
+OWN = ("folder", "npz", "csv")  # what a data set's name may begin with, before a colon and a path
 
 
-def open_source(config: ml_collections.ConfigDict) -> Source:
+def open_source(config: Data) -> Source:
     """The data set that a config names: read from disk as it is asked for if `stream`, else all of it in memory.
 
     Raises:
       DataError: no such data set, or one that cannot be read.
     """
+    kind, _, path = config.name.partition(":")
+    for column in ("label", "id_column"):
+        if kind != "csv" and getattr(config, column):
+            raise DataError(f"data.{column} names a column of a csv, and {config.name!r} is none: leave it empty")
     if config.name == "digits":
         return _digits()
-    if config.stream:
+    if kind in OWN:
+        _check_own(config, kind, path)
+        return _own(config, kind, path)
+    if is_streamed(config):
         return _prepared(config.name, _data_dir(config.data_dir))
     return _decoded(config.name, config.data_dir, config.cache_dir)
+
+
+def is_streamed(config: Data) -> bool:
+    """Whether the training images are to stay on disk, which only some runs can do."""
+    return getattr(config, "stream", False)
+
+
+def _own(config: Data, kind: str, path: str) -> Source:
+    where = Path(path).expanduser()
+    if kind == "folder":
+        return folders.read(where)
+    if kind == "npz":
+        return tables.read_npz(where)
+    return tables.read_csv(where, config.label or "label", config.id_column)
+
+
+def _check_own(config: Data, kind: str, path: str) -> None:
+    """Refuse settings that a user's own data would leave without effect.
+
+    Raises:
+      DataError: one line that says what to do.
+    """
+    if not path:
+        raise DataError(f"data.name is {config.name!r}: give a path, as in --config.data.name={kind}:PATH")
+    for name in ("data_dir", "cache_dir"):
+        if getattr(config, name):
+            raise DataError(f"data.{name} is for prepared TFDS data: leave it empty, or use another data.name than {kind}:")
+    if is_streamed(config) and kind != "folder":
+        raise DataError(f"{kind} data are held in memory: set --config.data.stream=False")
 
 
 def _digits() -> Source:
@@ -68,36 +84,37 @@ def _digits() -> Source:
 
 
 def _in_memory(x: Array, y: Array, official: int, classes: int) -> Source:
-    return Source(lambda ids: (x[ids], y[ids]), official, len(x), classes)
+    ids = np.arange(len(x), dtype=np.int32)
+    return Source(lambda ids: (x[ids], y[ids]), ids, ids[official:] if official < len(x) else None, classes)
 
 
 def _decoded(name: str, data_dir: str, cache_dir: str) -> Source:
     """The whole of a prepared data set in memory, from the cache if it is there and sound."""
     root = _data_dir(data_dir)
     cache = _cache_file(cache_dir, name, root) if cache_dir else None
-    if cache is not None:
+    if cache is not None and cache.exists():
         try:
-            with np.load(cache) as file:
-                return _in_memory(file["x"], file["y"], int(file["official"]), int(file["classes"]))
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            kept = files.read_arrays(cache)
+            return _in_memory(kept["x"], kept["y"], int(kept["official"]), int(kept["classes"]))
+        except files.UNREADABLE as error:
             logging.warning("cannot use %s (%s): decoding %s again", cache, _line(error), name)
     source = _prepared(name, root)
-    logging.info("decoding the %d examples of %s", source.total, name)
+    logging.info("decoding the %d examples of %s", len(source.ids), name)
     x, y = _decode(source, name)
+    official = len(x) if source.official is None else int(source.official[0])
     if cache is not None:
-        _save(cache, x=x, y=y, official=source.official, classes=source.classes)
-    return _in_memory(x, y, source.official, source.classes)
+        _save(cache, x=x, y=y, official=official, classes=source.classes)
+    return _in_memory(x, y, official, source.classes)
 
 
 def _decode(source: Source, name: str) -> tuple[Array, Array]:
-    y = np.empty(source.total, np.int32)
-    for start in range(0, source.total, DECODE_AT_ONCE):
-        part = slice(start, min(start + DECODE_AT_ONCE, source.total))
+    total = len(source.ids)
+    y = np.empty(total, np.int32)
+    for start in range(0, total, DECODE_AT_ONCE):
+        part = slice(start, min(start + DECODE_AT_ONCE, total))
         images, y[part] = source.read(np.arange(part.start, part.stop))
         if start == 0:
-            x = np.empty((source.total, *images.shape[1:]), images.dtype)
+            x = np.empty((total, *images.shape[1:]), images.dtype)
         if images.shape[1:] != x.shape[1:]:
             raise several_sizes(name)
         x[part] = images
@@ -141,7 +158,8 @@ def _prepared(name: str, root: str) -> Source:
     labelled = (s for s in ("test", "validation") if sizes.get(s) and read(s)(np.arange(1))[1][0] >= 0)
     test = next(labelled, None)
     splits = f"train+{test}" if test else "train"
-    return Source(read(splits), sizes["train"], sizes["train"] + sizes.get(test, 0), features[label].num_classes)
+    ids = np.arange(sizes["train"] + sizes.get(test, 0), dtype=np.int32)
+    return Source(read(splits), ids, ids[sizes["train"] :] if test else None, features[label].num_classes)
 
 
 def _builder(name: str, root: str) -> Any:
@@ -224,27 +242,21 @@ def _data_dir(data_dir: str) -> str:
 def _cache_file(cache_dir: str, name: str, root: str) -> Path | None:
     """Where the decoded images are kept: another place as soon as any of the prepared files changes."""
     prepared = Path(root, name.split(":")[0].split("/")[0])
-    files = sorted(path for path in prepared.rglob("*") if path.is_file())
-    if not files:
+    parts = sorted(path for path in prepared.rglob("*") if path.is_file())
+    if not parts:
         return None
-    state = [(str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    state = [(str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns) for path in parts]
     digest = hashlib.blake2b(repr((name, os.path.abspath(root), state)).encode(), digest_size=8).hexdigest()
     return Path(cache_dir).expanduser() / f"{prepared.name}-{digest}.npz"
 
 
 def _save(path: Path, **arrays: Any) -> None:
     """Write an .npz that is there whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(unfinished, "wb") as file:
-                np.savez(file, **arrays)
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write the cache {path} ({_line(error)}): set --config.data.cache_dir elsewhere") from error
+        files.write_arrays(path, arrays)
+    except WorkdirError as error:
+        why = _line(error.__cause__ or error)
+        raise DataError(f"cannot write the cache {path} ({why}): set --config.data.cache_dir elsewhere") from error
 
 
 def _line(error: BaseException) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments.core import fleet
+from experiments.models import CONVOLUTIONAL
 from s3t.plans.structure import Node
 from s3t.training.backbone import forward, owned
 from s3t.training.schedule import Setup
@@ -20,6 +22,7 @@ from s3t.training.stages import Lanes, Trained
 
 CPU_LANES = 2  # per node a tenth quicker than one; eight lanes are slower than one (ViTs "digits" and "small")
 
+Array = jax.Array | np.ndarray
 Tree = Any
 
 
@@ -32,7 +35,7 @@ def spread(lanes: Lanes) -> Lanes:
     return jax.device_put(lanes, NamedSharding(mesh, PartitionSpec("lanes")))
 
 
-def node_logits(setup: Setup, nodes: dict[tuple[int, Node], Trained], shard: int, node: Node, x: jax.Array) -> jax.Array:
+def node_logits(setup: Setup, nodes: dict[tuple[int, Node], Trained], shard: int, node: Node, x: Array) -> jax.Array:
     """Logits [examples, classes] of one node, its ancestors' slots above its own."""
     source = setup.source
     slots = [nodes[shard, node[:depth]].slot for depth in range(1, len(node) + 1)]
@@ -41,13 +44,13 @@ def node_logits(setup: Setup, nodes: dict[tuple[int, Node], Trained], shard: int
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _forward(backbone: Any, lora: Any, blocks: Any, frozen: Tree, slots: Any, head: Tree, x: jax.Array) -> jax.Array:
+def _forward(backbone: Any, lora: Any, blocks: Any, frozen: Tree, slots: Any, head: Tree, x: Array) -> jax.Array:
     return forward(backbone, frozen, x, lora, blocks, slots, head)
 
 
 def lanes_for(model: str, most: int) -> int:
     """How many nodes to train at once: `most` on an accelerator, two on a CPU, one where lanes cost more than they save."""
-    if fleet.in_loops(model):
+    if fleet.in_loops(model in CONVOLUTIONAL):
         return 1
     return min(most, CPU_LANES) if jax.default_backend() == "cpu" else most
 

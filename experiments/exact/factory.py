@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from absl import logging
 
+from experiments.core import keys
+from experiments.core.keys import Purpose
+from experiments.core.sections import StreamedData
 from experiments.data import datasets
+from experiments.data.images import DECODE_AT_ONCE
 from experiments.exact import building, placement
 from experiments.models import vits
 from s3t.training.adapters import Lora
@@ -32,7 +35,7 @@ HYPER: dict[str, Any] = {
     "range": 255.0,  # of a pixel; 16.0 for digits
     "mean": [0.5],  # of each channel of a pixel / range, or one for all
     "std": [0.5],
-    "model": "digits",  # one of experiments.models.backbone.VITS
+    "model": "digits",  # one of experiments.models.vits.VITS
     "seed": 0,  # of a random backbone
     "rank": 8,
     "alpha": 8.0,
@@ -129,7 +132,7 @@ def make(
       data_dir, cache_dir: see `experiments.data.datasets.load`.
       stream: leave the images on disk and decode those that are asked for.
       checkpoint: the backbone, an .npz file of the published layout (`experiments.pretrain.run` writes one); random if ''.
-      groups, risks, edges, band_slices: how examples are placed when the store is made, see `s3t_placing.make`.
+      groups, risks, edges, band_slices: how examples are placed when the store is made, see `placement.make`.
       most_lanes: nodes to train at once on an accelerator.
       lane_bytes: device memory for their training beside the data and the backbone; 0 is no limit.
       cache_bytes: device memory for the activations of one depth.
@@ -139,39 +142,52 @@ def make(
         checkpoint that will not do.
     """
     logging.set_verbosity(logging.ERROR)  # TFDS warns of what is not the user's to mend
-    if unknown := sorted(hyper.keys() - HYPER.keys()):
-        raise ValueError(f"hyper has no {unknown[0]!r}: it takes {', '.join(HYPER)}")
-    _check("hyper's", hyper, RULES)
+    hyper = _complete(hyper)
     places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
     limits = {"most_lanes": most_lanes, "lane_bytes": lane_bytes, "cache_bytes": cache_bytes}
     placing = {"groups": groups, "risks": risks, "edges": edges, "band_slices": band_slices}
     _check("the factory's", {**places, "checkpoint": checkpoint, **placing, **limits}, ARGUMENTS)
-    hyper = HYPER | ({"range": 16.0} if hyper.get("dataset", "digits") == "digits" else {}) | dict(hyper)
     split, classes = _data(hyper, places)
     ids, fetch = split("train")
     module = vits.vit(hyper["model"], classes)
-    example = fetch(ids[:1])[0]
+    return Source(
+        backbone=vits.as_backbone(module),
+        frozen=_frozen(module, fetch(ids[:1])[0], checkpoint, hyper["seed"]),
+        recipe=_recipe(hyper),
+        ids=ids,
+        fetch=fetch,
+        hyper=hyper,
+        most_lanes=building.lanes_for("vit", most_lanes),
+        cache_bytes=cache_bytes,
+        devices=jax.device_count(),
+        place=building.spread,
+        split=split,
+        placing=functools.partial(placement.make, ids, groups, risks, edges, band_slices),
+        lane_bytes=lane_bytes,
+    )
+
+
+def _complete(hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left out has its default; refused if a name does not exist or a value breaks its rule."""
+    if unknown := sorted(hyper.keys() - HYPER.keys()):
+        raise ValueError(f"hyper has no {unknown[0]!r}: it takes {', '.join(HYPER)}")
+    _check("hyper's", hyper, RULES)
+    return HYPER | ({"range": 16.0} if hyper.get("dataset", "digits") == "digits" else {}) | dict(hyper)
+
+
+def _frozen(module: vits.VisionTransformer, example: np.ndarray, checkpoint: str, seed: int) -> Any:
+    """The backbone's parameters, from a file or random."""
     if checkpoint:
         frozen, _ = vits.load_npz(checkpoint, module, example.shape[1:])
     else:
-        frozen, _ = vits.split_head(vits.init(module, jax.random.key(hyper["seed"]), example))
+        frozen, _ = vits.split_head(vits.init(module, keys.key(seed, Purpose.BACKBONE), example))
+    return jax.tree.map(np.asarray, frozen)
+
+
+def _recipe(hyper: Mapping[str, Any]) -> Recipe:
     lora = Lora(hyper["rank"], hyper["alpha"], tuple(hyper["targets"]), hyper["rank_stabilised"])
     optimizer = building.cosine_adamw(hyper["learning_rate"], hyper["weight_decay"], hyper["clip"])
-    return Source(
-        vits.as_backbone(module),
-        jax.tree.map(np.asarray, frozen),
-        Recipe(lora, hyper["batch_size"], hyper["epochs"], optimizer),
-        ids,
-        fetch,
-        hyper,
-        building.lanes_for("vit", most_lanes),
-        cache_bytes,
-        jax.device_count(),
-        building.spread,
-        split,
-        functools.partial(placement.make, ids, **placing),
-        lane_bytes,
-    )
+    return Recipe(lora, hyper["batch_size"], hyper["epochs"], optimizer)
 
 
 def _check(whose: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
@@ -185,7 +201,7 @@ def _check(whose: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> 
 def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, int]:
     """(name of a split -> its ids and fetch, number of classes)."""
     sizes = {name: hyper[name] for name in ("train_size", "validation_fraction")}
-    source, splits = datasets.raw(ml_collections.ConfigDict({"name": hyper["dataset"], **sizes, **places}))
+    source, splits = datasets.raw(StreamedData.model_construct(name=hyper["dataset"], **sizes, **places))  # checked above
     number = np.arange(source.classes, dtype=np.int32)
     if classes := hyper["classes"]:
         if len(set(classes)) < len(classes) or not set(classes) <= set(range(source.classes)):
@@ -201,7 +217,7 @@ def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, i
             raise ValueError(f"{hyper['dataset']!r} has no split {name!r}: it has {', '.join(splits)}")
         ids = splits[name]
         if classes:
-            parts = np.split(ids, range(datasets.DECODE_AT_ONCE, len(ids), datasets.DECODE_AT_ONCE))
+            parts = np.split(ids, range(DECODE_AT_ONCE, len(ids), DECODE_AT_ONCE))
             ids = ids[number[np.concatenate([source.read(part)[1] for part in parts])] >= 0]
 
         def fetch(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Curves over the number of deletions as SVG images for a page, in the style of `plots`."""
+"""Curves over the number of deletions."""
 
 from __future__ import annotations
 
@@ -7,58 +7,65 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from experiments.comparison.figures import DASHES, OTHERS, Style, pattern, svg
-from experiments.reporting.document import Figures, Key
-
-FIXED = {
-    "lattice": Style("#009e73", ""),
-    "sisa": Style("#d55e00", "8 2 2 2"),
-    "cyclic": Style("#0072b2", "5 2"),
-    "stumps": Style("#e69f00", "3 1 1 1"),
-    "greedy": Style("#cc79a7", "2 2"),
-    "full retraining": Style("#000000", "7 3"),
-    "SISA, retrained": Style("#5f6b76", "1 2"),
-}
+from experiments.reporting import drawing, names
+from experiments.reporting.document import Figures, Key, Panel
+from experiments.reporting.names import Method, Style
 
 
 class Curve(NamedTuple):
-    """A named line over deletions, with a band or points.
+    """A line over deletions, with a band or points.
 
     x, mean: [points].  low, high: [points], equal to mean where there is no interval.
     marked: whether the points were measured one by one, to be shown as such.
     """
 
-    name: str
+    method: Method
     x: Sequence[float]
-    mean: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    mean: Sequence[float] | np.ndarray
+    low: Sequence[float] | np.ndarray
+    high: Sequence[float] | np.ndarray
     marked: bool = False
 
 
-def figures(panels: Sequence[tuple[str, str, Sequence[Curve], tuple[float, float] | None]]) -> Figures:
-    """Panels side by side, each (caption, label of the vertical axis, curves, its range or None), under one legend."""
-    names = list(dict.fromkeys(curve.name for _, _, curves, _ in panels for curve in curves))
-    free = [name for name in names if name not in FIXED]
-    others = {name: Style(OTHERS[2 + i % (len(OTHERS) - 2)], DASHES[i % len(DASHES)]) for i, name in enumerate(free)}
-    styles = {name: (FIXED | others)[name] for name in names}
-    drawn = [(caption, _panel(label, curves, styles, limits)) for caption, label, curves, limits in panels]
-    return Figures([Key(name, *styles[name]) for name in names], drawn)
+class Chart(NamedTuple):
+    """A panel: the name of its file, its caption, the label of its vertical axis, its curves.
+
+    share: whether it is in %, and its axis ends at tens.
+    """
+
+    name: str
+    caption: str
+    label: str
+    curves: Sequence[Curve]
+    share: bool = True
 
 
-def _panel(label: str, curves: Sequence[Curve], styles: dict[str, Style], limits: tuple[float, float] | None) -> str:
-    """A data URI."""
+def figures(charts: Sequence[Chart]) -> Figures:
+    """Panels side by side under one legend."""
+    methods = list(dict.fromkeys(curve.method for chart in charts for curve in chart.curves))
+    styles = dict(zip(methods, names.distinct([method.style for method in methods]), strict=True))
+    legend = [Key(method.name, styles[method]) for method in methods]
+    return Figures(legend, [_panel(chart, styles) for chart in charts])
+
+
+def _panel(chart: Chart, styles: dict[Method, Style]) -> Panel:
+    """One chart."""
 
     def draw(axes: Axes) -> None:
-        for curve in curves:
-            style = styles[curve.name]
-            look = {"color": style.colour, "linestyle": pattern(style), "linewidth": 1.6}
-            axes.plot(curve.x, curve.mean, marker="o" if curve.marked else None, markersize=4, **look)
-            if not np.array_equal(curve.low, curve.high):
-                axes.fill_between(curve.x, curve.low, curve.high, color=style.colour, alpha=0.18, linewidth=0)
-        axes.set(xlabel="deletions", ylabel=label)
-        axes.set_ylim(limits)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        for i, curve in enumerate(chart.curves):
+            style = styles[curve.method]
+            if curve.marked:
+                look = drawing.look(style)
+                axes.plot(curve.x, curve.mean, **look, marker=style.marker or "o", markersize=5, clip_on=False)
+            else:
+                drawing.line(axes, curve.x, curve.mean, style, (curve.low, curve.high), i / len(chart.curves))
+        axes.set(xlabel="deletions", ylabel=chart.label, xlim=(0, max(1, *(max(curve.x) for curve in chart.curves))))
+        axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
+        if chart.share:
+            drawing.percent(axes, np.concatenate([np.ravel(curve.mean) for curve in chart.curves]).tolist())
+        else:
+            axes.set_ylim(0, max(1.0, float(np.max([np.max(curve.high) for curve in chart.curves]))))
 
-    return svg(draw)
+    return drawing.panel(chart.name, chart.caption, draw)

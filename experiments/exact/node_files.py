@@ -1,33 +1,27 @@
-"""Nodes of a study on disk, one file each, so that a study that was killed trains no node twice."""
+"""A study on disk: a file for each node while it trains, so that none is trained twice after a kill; then their logits."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from experiments.core.errors import line
-from experiments.core.workdirs import AGAIN, WorkdirError
+from experiments.core.files import UNREADABLE, read_arrays, unreadable, write_arrays
+from experiments.core.workdirs import AGAIN
 from s3t.training.schedule import Setup
 from s3t.training.source import from_tensors, to_tensors
 from s3t.training.stages import Job, Trained
 
 SECONDS = "seconds"
 
+Logits = dict[Job, np.ndarray]  # (shard, node) -> [examples, classes]
+
 
 def keep(folder: Path, job: Job, trained: Trained, seconds: float) -> None:
     """Write a node, whole or not at all, with the seconds that it took."""
-    folder.mkdir(exist_ok=True)
-    temporary = folder / "writing.tmp"
-    with temporary.open("wb") as file:
-        np.savez(file, **to_tensors(trained), **{SECONDS: np.float64(seconds)})
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / f"{name(job)}.npz")
+    tensors = {**to_tensors(trained), SECONDS: np.float64(seconds)}
+    write_arrays(folder / f"{name(job)}.npz", tensors)
 
 
 def read(folder: Path, setup: Setup) -> tuple[dict[Job, Trained], dict[Job, float]]:
@@ -39,20 +33,37 @@ def read(folder: Path, setup: Setup) -> tuple[dict[Job, Trained], dict[Job, floa
     nodes, seconds = {}, {}
     for path in sorted(folder.glob("*.npz")):
         job = parse(path.stem)
+        tensors = read_arrays(path, AGAIN)
         try:
-            with np.load(path) as file:
-                tensors = {key: file[key] for key in file.files}
             seconds[job] = float(tensors.pop(SECONDS))
             source = setup.source
             nodes[job] = from_tensors(source.backbone, source.recipe.lora, setup.plan.slices, len(job[1]), tensors)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise WorkdirError(f"{path} cannot be read ({line(error)}): {AGAIN}") from error
+        except UNREADABLE as error:  # arrays of something else
+            raise unreadable(path, error, AGAIN) from error
     return nodes, seconds
 
 
 def drop(folder: Path) -> None:
     """Remove what was kept: once its logits are there nobody needs a node that saw what may be deleted."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_logits(file: Path, logits: Logits) -> None:
+    """Write the logits of nodes, whole or not at all."""
+    write_arrays(file, {name(job): of_node for job, of_node in logits.items()})
+
+
+def read_logits(file: Path) -> Logits:
+    """What `write_logits` wrote.
+
+    Raises:
+      WorkdirError: the file is damaged.
+    """
+    arrays = read_arrays(file, AGAIN)
+    try:
+        return {parse(label): of_node for label, of_node in arrays.items()}
+    except ValueError as error:  # arrays of something else
+        raise unreadable(file, error, AGAIN) from error
 
 
 def name(job: Job) -> str:

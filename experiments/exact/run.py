@@ -6,393 +6,77 @@ itself, and a repeated deletion is answered as it was: the same call goes on aft
 
 from __future__ import annotations
 
-import functools
-import time
-import zipfile
-import zlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import dataclasses
+from collections.abc import Iterable
 
-import numpy as np
+import ml_collections
 
-from experiments.comparison import checks
-from experiments.configs import s3t
-from experiments.core import workdirs
-from experiments.core.errors import UserError, blame_user, line
-from experiments.core.workdirs import AGAIN, WorkdirError
-from experiments.exact import baselines, context, node_files, report, study
-from experiments.exact.context import Bench, Build, Config
-from s3t.plans import planners, simulate, structure
-from s3t.plans.structure import Plan
-from s3t.service import ensemble, healing, inputs, verify
-from s3t.service.serving import Server
-from s3t.store import deletions, disk, records
-from s3t.store.disk import Store
-from s3t.training.stages import Job, counts
-
-Row = dict[str, Any]
-
-NOBODY = np.zeros(0, np.int64)  # who is left out of a training
+from experiments.configs.s3t import S3TStudy
+from experiments.core import progress, workdirs
+from experiments.core.config import validated
+from experiments.core.errors import blame_user
+from experiments.core.results import Row, Run
+from experiments.exact import baselines, curves, data, factory, nodes, report, store
+from experiments.exact.nodes import Builder
+from experiments.exact.store import BESIDE, Design
+from s3t.training import arrangement
+from s3t.training.source import Source
 
 
-def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
+def run(config: ml_collections.ConfigDict | S3TStudy, workdir: str, command: str = "") -> Run:
     """Run or resume what `config` describes; a finished workdir is read back instead.
 
     Returns:
-      The contents of results.json.
+      What results.json holds.
 
     Raises:
       UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        checks.check_keys(config, s3t.get_config())
-        config = context.resolved(config)
-        checks.check_values(config)
-        context.check(config)
-        folder = workdirs.Workdir(workdir)
-        if found := folder.finished(config.to_dict()):
+        config = validated(S3TStudy, config).resolved()
+        plan = store.make_plan(config.planner, config.slices, config.budget)
+        folder = workdirs.Workdir(workdir, config.retired)
+        if found := folder.finished(config.model_dump()):
             return found
-        source = context.look(config)
-    with folder.claimed(config.to_dict()):
-        bench = context.set_up(config, folder, source)
-        built = _build_store(bench)
+        seen = None if config.checkpoint else config.pretrain
+        seeds = range(config.seed, config.seed + config.seeds)  # the first one's store is kept and deleted from
+        source = factory.make(config.hyper(), **config.arguments())
+        _check_sizes(source, max(config.deletions, *config.retrain_after, 0))
+        _check_slices(source, config.shards, config.slices, seeds)
+        data.check_trainable(source, seen)
+        held = data.load(source)
+    builder = Builder(source, config.shards, config.slices, config.train, config.full_lora)
+    arguments = config.arguments() | ({"checkpoint": BESIDE} if seen else {})
+    design = Design(config.planner, plan, config.seed, arguments, config.deletions)
+    after = sorted({0, *config.retrain_after})
+    of_seed = curves.passes(builder, config.study) + baselines.passes(builder, len(after))
+    total = data.passes(seen) + store.passes(held, builder, design) + len(seeds) * of_seed
+    with folder.claimed(config.model_dump()), progress.Progress(total, "s3t"):
+        held = data.pretrained(held, config.arguments(), seen, folder.path)
+        builder = dataclasses.replace(builder, source=held.source)
+        built = store.build(folder, held, builder, design)
         rows: list[Row] = []
-        for seed in context.seeds(config):
-            rows += _study(bench, seed)
-            rows += _baselines(bench, seed)
-        return folder.finish(command, [_from_store(bench, built), *rows])
+        for seed in seeds:
+            rows += curves.rows(folder, held, builder, config.study, seed)
+            rows += baselines.rows(folder, held, builder, config.study, after, seed)
+        return folder.finish(command, [store.row(folder, held, builder, design, built), *rows])
 
 
-def present(workdir: str, found: dict[str, Any]) -> str:
+def _check_sizes(source: Source, deletions: int) -> None:
+    """Refuse more deletions than there are examples, and data without examples to choose settings on."""
+    if deletions >= len(source.ids):
+        raise ValueError(f"{deletions} deletions are asked of {len(source.ids)} training examples: ask for fewer")
+    if not len(source.split("validation")[0]):
+        raise ValueError("settings are chosen on validation data: set data.validation_fraction above 0")
+
+
+def _check_slices(source: Source, shards: int, slices: int, seeds: Iterable[int]) -> None:
+    """Refuse a partition with a slice that holds nobody."""
+    for seed in seeds:
+        if not arrangement.counts(nodes.places(source.ids, shards, slices, seed), shards, slices).all():
+            raise ValueError(f"with seed {seed} a slice has no example: set shards or slices lower")
+
+
+def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
     return report.present(workdir, found)
-
-
-# --- The store --------------------------------------------------------------------------------------------------------
-
-
-@blame_user()
-def _opened(bench: Bench) -> Store:
-    """The run's store, made and filled with the ids of the training examples if it was never built.
-
-    Raises:
-      UserError: a store that was built and is not there, for another would not know of its deletions; one that is damaged.
-    """
-    config, root = bench.config, bench.workdir.path / "store"
-    if disk.exists(root):
-        opened = disk.open(root)
-        healing.register(opened, bench.source)  # a kill may have come before
-        return opened
-    if bench.workdir.has("build"):
-        raise UserError(f"{root} was built but is no store now: restore it from a copy, or use an empty --workdir")
-    return healing.create(
-        str(root),
-        bench.source,
-        context.chosen_plan(config),
-        config.shards,
-        config.seed,
-        context.partition_key(config.seed),
-        factory=context.FACTORY,
-        arguments=bench.arguments,
-    )
-
-
-def _build_store(bench: Bench) -> dict[str, Any]:
-    """Train every node of the store, before anything is deleted."""
-
-    def compute() -> dict[str, Any]:
-        opened = _opened(bench)
-        with workdirs.stopwatch() as clock:
-            healing.train(opened, bench.source)
-            seconds = clock()
-        nodes = _serving(opened, bench)
-        served = _served(bench, _server(opened, bench))
-        disk.close(opened)
-        return {"seconds": seconds, "bytes": sum(context.node_bytes(nodes.values())), **served}
-
-    return bench.workdir.stage("build", compute)
-
-
-def _serving(opened: Store, bench: Bench) -> context.Nodes:
-    """The nodes that serve, from their files."""
-    setup = inputs.setup_of(opened.manifest, bench.source)
-    places = inputs.serving(opened)
-    read = inputs.reader(opened, setup, places)
-    return {place: read(*place) for place in places}
-
-
-def _server(opened: Store, bench: Bench) -> Server:
-    source = bench.source
-    return Server(opened, source.backbone, source.frozen, source.recipe.lora, batch_size=min(512, len(bench.x)))
-
-
-def _served(bench: Bench, server: Server) -> dict[str, Any]:
-    """Accuracies and depths of what the store serves now; without a model nothing is answered, which is never right."""
-    server.refresh()
-    if server.view.damaged:  # shallower nodes would answer, and the accuracy be another one
-        store = bench.workdir.path / "store"
-        raise UserError(f"{server.view.damaged[0]}: restore it by `python -m s3t heal --store {store}`, then go on")
-    if not any(server.view.depth):
-        return {"validation_accuracy": 0.0, "test_accuracy": 0.0, "depth": list(server.view.depth)}
-    answer = server.predict(bench.x)
-    return {**context.scored(bench, answer.logits), "depth": list(answer.depth)}
-
-
-def _from_store(bench: Bench, built: dict[str, Any]) -> Row:
-    """Delete a stream of examples from the store, one by one, and heal it: the row of the real thing."""
-    config, stage = bench.config, bench.workdir.stage
-    order = context.deletion_order(bench, config.seed)[: config.deletions]
-    opened = _opened(bench)
-    server = _server(opened, bench)
-
-    def delete(number: int) -> dict[str, Any]:
-        done = disk.delete(opened, [int(bench.source.ids[order[number]])], f"stream-{number}")
-        began = time.perf_counter()
-        disk.purge(opened)
-        purged = 1e3 * (time.perf_counter() - began)
-        kept = {name: done[name] for name in ("ids", "nodes_dropped", "acknowledged_ms", "head")}
-        return kept | {"purged_ms": purged} | _served(bench, server)
-
-    def heal() -> dict[str, Any]:
-        with workdirs.stopwatch() as clock:
-            healing.heal(opened, bench.source)
-            seconds = clock()
-        requests = len(deletions.requests(opened.ledger, "healed"))
-        nodes = records.published(opened.ledger) - config.shards * len(opened.manifest.nodes)  # by killed processes, too
-        return {"nodes": nodes, "seconds": seconds, "requests": requests, **_served(bench, server)}
-
-    stream = [stage(f"deletion-{number:05}", lambda n=number: delete(n)) for number in range(len(order))]
-    healed = stage("heal", heal)
-    disk.close(opened)
-    proof = stage("verify", lambda: verify.verify(bench.workdir.path / "store", *(one["head"] for one in stream)))
-    plan = context.chosen_plan(config)
-    where = context.places(bench.source, config.shards, config.slices, config.seed)
-    hit = baselines.hit_slices(where, order, config.shards)
-    to_heal = sum(baselines.s3t_flops_to_heal(plan.nodes, config.slices, gone) for gone in hit) / config.shards
-    latency = float(np.mean([one["acknowledged_ms"] for one in stream])) / 1e3 if stream else 0.0
-    return _row(bench, "s3t", f"{config.planner} / store", config.seed) | {
-        "before": _scores(built),
-        "after": _scores(stream[-1] if stream else built),
-        "steps": len(stream),
-        "train_seconds": built["seconds"],
-        "unlearn_seconds": latency,
-        "train_flops": context.absolute(bench, structure.flops(plan)),
-        "unlearn_flops": 0.0,
-        "extra": {
-            "stream": stream,
-            "built": built,
-            "healed": healed,
-            "heal_flops": context.absolute(bench, to_heal),
-            "storage_bytes": built["bytes"],
-            "verified": {name: proof[name] for name in ("ok", "problems")},
-        },
-    }
-
-
-# --- The study --------------------------------------------------------------------------------------------------------
-
-
-def _study(bench: Bench, seed: int) -> list[Row]:
-    """Every planner and aggregate of one seed under streams of deletions, from nodes that are trained once."""
-    config = bench.config
-    budget = context.budget_flops(config)
-    chosen = study.at_equal_flops(config.study.planners, config.slices, budget)
-    every, file = study.union(list(chosen.values())), _logits_file(bench, f"nodes-{seed}")
-    folder = bench.workdir.path / f"nodes-{seed}"
-    told = bench.workdir.stage(f"nodes-{seed}", lambda: _nodes(bench, seed, every, folder), beside=file)
-    node_files.drop(folder)
-    logits, first = _load(bench, f"nodes-{seed}"), _streams(bench, seed)
-    rows = []
-    for name, plan in chosen.items():
-        per_shard = {what: sum(told[what][str(len(node))] for node in plan.nodes) for what in ("seconds", "bytes")}
-        extra = {
-            "budget_flops": budget,
-            "flops_plain": structure.flops(plan),
-            "flops_cached": structure.flops(plan, cached=True),
-            "stages": len(plan.nodes),
-            "storage_bytes": per_shard["bytes"] * config.shards,
-        }
-        cost = {
-            "train_seconds": per_shard["seconds"] * config.shards,
-            "train_flops": context.absolute(bench, structure.flops(plan)),
-            "unlearn_seconds": 0.0,
-            "unlearn_flops": 0.0,
-        }
-        for aggregate in ensemble.AGGREGATES:
-            judged = _judged(bench, plan, logits, first, aggregate)
-            ends = {when: judged.pop(when) for when in ("before", "after")}
-            row = _row(bench, "s3t", f"{name} / {aggregate}", seed)
-            rows.append(row | ends | cost | {"steps": judged["requests"][-1], "extra": extra | judged})
-    return rows
-
-
-def _nodes(bench: Bench, seed: int, plan: Plan, folder: Path) -> dict[str, Any]:
-    """Train the nodes of all plans and keep their logits; the nodes themselves are in `folder` meanwhile."""
-    build = context.of_plan(bench, plan, seed, bench.config.shards)
-    kept, before = node_files.read(folder, build.setup)
-    nodes, now = context.train_build(build, NOBODY, kept, functools.partial(node_files.keep, folder))
-    _save(bench, f"nodes-{seed}", build, nodes)
-    spent, sizes = before | now, context.node_bytes(nodes.values())
-    depths = {len(node) for node in plan.nodes}
-    mean = lambda depth: float(np.mean([seconds for job, seconds in spent.items() if len(job[1]) == depth]))  # noqa: E731
-    return {
-        "nodes": len(nodes),
-        "seconds": {str(depth): mean(depth) for depth in sorted(depths)},
-        "bytes": {str(len(node)): size for (_, node), size in zip(nodes, sizes, strict=True)},
-    }
-
-
-def _save(bench: Bench, name: str, build: Build, nodes: context.Nodes) -> None:
-    """Keep the logits of nodes, whole or not at all."""
-    path = _logits_file(bench, name)
-    path.parent.mkdir(exist_ok=True)
-    found = {node_files.name(job): context.logits_of(bench, build, nodes, job) for job in nodes}
-    with path.with_suffix(".tmp").open("wb") as file:
-        np.savez(file, **found)
-    path.with_suffix(".tmp").replace(path)
-
-
-def _logits_file(bench: Bench, name: str) -> Path:
-    return bench.workdir.path / "logits" / f"{name}.npz"
-
-
-def _load(bench: Bench, name: str) -> dict[Job, np.ndarray]:
-    """Logits by shard and node.
-
-    Raises:
-      WorkdirError: the file is damaged.
-    """
-    path = _logits_file(bench, name)
-    try:
-        with np.load(path) as file:
-            return {node_files.parse(label): file[label] for label in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise WorkdirError(f"{path} cannot be read ({line(error)}): {AGAIN}") from error
-
-
-def _streams(bench: Bench, seed: int) -> np.ndarray:
-    """Streams of deletions that fall on all examples alike: on each slice by its size."""
-    config = bench.config
-    count = counts(context.places(bench.source, config.shards, config.slices, seed), config.shards, config.slices)
-    return simulate.by_prior(np.random.default_rng((seed, 0)), config.study.streams, count / count.sum())
-
-
-def _judged(bench: Bench, plan: Plan, logits: dict[Job, np.ndarray], first: np.ndarray, aggregate: str) -> dict[str, Any]:
-    """A plan's curve on test data, and its scores before and after the deletions."""
-    table = study.answers(plan, logits, bench.config.shards, aggregate)
-    requests = range(bench.config.study.deletions + 1)
-    part = lambda where: table._replace(logits=table.logits[:, :, where])  # noqa: E731
-    validation, test = slice(bench.held), slice(bench.held, None)
-    judged = study.judge(plan, part(test), first, requests, bench.y[test])
-    states = study.masks(first, [0, requests[-1]])
-    valid = study.accuracy(part(validation), states, bench.y[validation]).mean(axis=0)
-    return judged | {
-        when: {"test_accuracy": judged["accuracy"]["mean"][at], "validation_accuracy": float(valid[at])}
-        for when, at in (("before", 0), ("after", -1))
-    }
-
-
-# --- Baselines --------------------------------------------------------------------------------------------------------
-
-
-def _baselines(bench: Bench, seed: int) -> list[Row]:
-    """One adapter on all data and its retraining, SISA with and without retraining, and S3T in one shard beside them."""
-    config, stage = bench.config, bench.workdir.stage
-    after = sorted({0, *config.retrain_after})
-    lora = [stage(f"lora-{seed}-{k}", lambda k=k: _full_lora(bench, seed, k)) for k in after]
-    sisa = stage(f"sisa-{seed}", lambda: _sisa(bench, seed, after))
-    one = stage(f"one-shard-{seed}", lambda: _one_shard(bench, seed))
-    where = context.places(bench.source, config.shards, config.slices, seed)
-    order = context.deletion_order(bench, seed)[: after[-1]]
-    whole = baselines.sisa_flops(config.slices)
-    suffix = baselines.sisa_flops_per_deletion(where, order, config.shards, config.slices)
-    flops = {units: context.absolute(bench, units, "full_lora") for units in (baselines.lora_flops(), whole, suffix)}
-    of_lora = {"train_seconds": lora[0]["seconds"], "train_flops": flops[baselines.lora_flops()]}
-    of_sisa = {"train_seconds": sisa["seconds"], "train_flops": flops[whole]}
-    again = {"unlearn_seconds": float(np.mean([s["seconds"] for s in lora])), "unlearn_flops": of_lora["train_flops"]}
-    suffixes = {"unlearn_seconds": sisa["seconds"] * suffix / whole, "unlearn_flops": flops[suffix]}
-    rollback = sisa.pop("rollback")
-    units = structure.flops(planners.sisa(config.slices))
-    of_one = {"train_seconds": one["seconds"], "train_flops": context.absolute(bench, units)}
-    size = lambda done: {"storage_bytes": done["bytes"]}  # noqa: E731
-    return [
-        _row(bench, "lora", "default", seed) | of_lora | _ends(lora[:1], 0) | {"extra": size(lora[0])},
-        _row(bench, "full", "default", seed)
-        | (of_lora | again | _ends(lora, after[-1]))
-        | {"extra": size(lora[0]) | _curve(lora, after)},
-        _row(bench, "sisa", "retrain", seed)
-        | (of_sisa | suffixes | _ends(sisa["retrain"], after[-1]))
-        | {"extra": size(sisa) | _curve(sisa["retrain"], after)},
-        _row(bench, "sisa", "rollback", seed)
-        | (of_sisa | {"unlearn_seconds": 0.0, "unlearn_flops": 0.0, "steps": rollback["requests"][-1]})
-        | {when: rollback.pop(when) for when in ("before", "after")}
-        | {"extra": size(sisa) | {"stages": config.slices, "flops_plain": whole} | rollback},
-        _row(bench, "s3t", "one shard", seed)
-        | (of_one | _ends(one["depths"][-1:], 0))
-        | {"extra": size(one) | {"by_depth": one["depths"]}},
-    ]
-
-
-def _ends(scores: list[dict[str, Any]], steps: int) -> Row:
-    return {"before": _scores(scores[0]), "after": _scores(scores[-1]), "steps": steps}
-
-
-def _curve(scores: list[dict[str, Any]], after: list[int]) -> dict[str, Any]:
-    """Accuracy at the few numbers of deletions after which something was retrained."""
-    return {"requests": after, "accuracy": {"mean": [one["test_accuracy"] for one in scores]}}
-
-
-def _full_lora(bench: Bench, seed: int, deletions: int) -> dict[str, Any]:
-    """One adapter on all blocks, trained on what is left after some deletions."""
-    build = context.of_full_lora(bench, seed)
-    nodes, spent = context.train_build(build, context.deletion_order(bench, seed)[:deletions])
-    return _told(spent, nodes) | context.scored(bench, context.logits_of(bench, build, nodes, (0, (0,))))
-
-
-def _sisa(bench: Bench, seed: int, after: Sequence[int]) -> dict[str, Any]:
-    """SISA: its checkpoints under streams of deletions, and what it is after retraining the suffixes that were hit."""
-    config, build = bench.config, context.of_sisa(bench, seed)
-    nodes, spent = context.train_build(build, NOBODY)
-    logits = {job: context.logits_of(bench, build, nodes, job) for job in nodes}
-    order = context.deletion_order(bench, seed)
-    retrained = []
-    for k in after:
-        hit = baselines.hit_slices(build.places, order[:k], config.shards)
-        kept = {(shard, node): trained for (shard, node), trained in nodes.items() if hit[shard].isdisjoint(node)}
-        now, _ = context.train_build(build, order[:k], kept)
-        served = [context.logits_of(bench, build, now, job) for job in now if len(job[1]) == config.slices]
-        retrained.append(context.scored(bench, np.mean(served, axis=0)))
-    rollback = _judged(bench, build.setup.plan, logits, _streams(bench, seed), "mean")
-    return _told(spent, nodes) | {"rollback": rollback, "retrain": retrained}
-
-
-def _one_shard(bench: Bench, seed: int) -> dict[str, Any]:
-    """One sequence on all data, scored at every depth: what is to be held against full LoRA."""
-    build = context.of_plan(bench, planners.sisa(bench.config.slices), seed, 1)
-    nodes, spent = context.train_build(build, NOBODY)
-    logits = [context.logits_of(bench, build, nodes, (0, node)) for node in build.setup.plan.nodes]
-    return _told(spent, nodes) | {"depths": [context.scored(bench, one) for one in logits]}
-
-
-def _told(spent: dict[Job, float], nodes: context.Nodes) -> dict[str, Any]:
-    return {"seconds": sum(spent.values()), "bytes": sum(context.node_bytes(nodes.values()))}
-
-
-# --- Rows -------------------------------------------------------------------------------------------------------------
-
-
-def _row(bench: Bench, training: str, variant: str, seed: int) -> Row:
-    return {
-        "training": training,
-        "variant": variant,
-        "unlearner": "none",
-        "setting": "deletions",
-        "dataset": bench.config.data.name,
-        "seed": seed,
-        "stop": "reached",
-    }
-
-
-def _scores(scores: dict[str, Any]) -> dict[str, float]:
-    return {name: scores[name] for name in ("test_accuracy", "validation_accuracy")}

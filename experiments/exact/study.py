@@ -6,12 +6,12 @@ stream is a path of bit masks and an ensemble's accuracy a look-up: thousands of
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.configs.s3t import MOST_SLICES
 from s3t.plans import planners, simulate, structure
 from s3t.plans.simulate import Estimate
 from s3t.plans.structure import Node, Plan
@@ -19,7 +19,6 @@ from s3t.service import ensemble
 
 Logits = Mapping[tuple[int, Node], np.ndarray]  # (shard, node) -> [examples, classes]
 
-MOST_SLICES = 8  # of a study: 2^L answers of every shard are held at once
 AT_ONCE = 1 << 26  # logits that an ensemble of states holds at once
 SIZED = ("cyclic", "bms", "conditional", "random")  # planners whose budget is a number of sequences
 
@@ -59,14 +58,15 @@ def _nearest(name: str, slices: int, target: float) -> Plan:
     if name not in SIZED:
         return make(slices, max(target, structure.node_flops((0,), slices)), None)
     best = make(slices, 1, None)
-    for budget in itertools.count(2):
+    budget = 2
+    while True:
         try:
             larger = make(slices, budget, None)
         except ValueError:  # there are no more sequences than that
             return best
         if abs(structure.flops(larger) - target) > abs(structure.flops(best) - target):
             return best
-        best = larger
+        best, budget = larger, budget + 1
 
 
 def union(some: Sequence[Plan]) -> Plan:
@@ -84,7 +84,7 @@ def answers(plan: Plan, logits: Logits, shards: int, aggregate: str) -> Answers:
       plan: of every shard.
       logits: of all its nodes.
       shards: m.
-      aggregate: one of `serve.AGGREGATES`, which see; the shard's logits are the mean of those of the nodes that answer.
+      aggregate: one of `ensemble.AGGREGATES`, which see; the shard's logits are the mean of those of the nodes that answer.
 
     Raises:
       ValueError: more slices than can be tabled.

@@ -18,35 +18,36 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from experiments import models
-from experiments.comparison import judging, trainings
-from experiments.comparison.setup import Bench
-from experiments.core import fleet
+from experiments.core import environment, fleet
+from experiments.core.keys import Purpose
 from experiments.data import datasets
-from experiments.scoring import evaluation, requests
-from experiments.training import cost, loop
+from experiments.judge.cases import Case, rehearsed
+from experiments.scoring import algorithms, cost, requests
+from experiments.scoring.statistics import CHUNK, Statistics
+from experiments.training import loop
+from unlearn.base import Batch
 
 SHUFFLE = 32  # bytes of each example for a lane's order of an epoch: keys, numbers and positions, being sorted
 
 
-def at_once(bench: Bench) -> int:
+def at_once(case: Case) -> int:
     """How many lanes run together, at least one on each device.
 
     Kept, since checkpoints belong to these parts: a judgement that goes on with more or fewer devices keeps to it.
     """
 
     def count() -> int:
-        counted = [*training_costs(bench).values(), *(update_cost(bench, name) for name in bench.config.request.unlearners)]
-        taken = max([int(prediction_cost(bench)["lane_bytes"]), *(int(one["lane_bytes"]) for one in counted)])
-        bench.workdir.log("lanes", bytes_of_a_lane=taken)
-        return jax.device_count() * max(1, bench.config.judge.memory_bytes // taken)
+        counted = [*training_costs(case).values(), *(update_cost(case, name) for name in case.request.unlearners)]
+        taken = max([int(prediction_cost(case)["lane_bytes"]), *(int(one["lane_bytes"]) for one in counted)])
+        case.workdir.log("lanes", bytes_of_a_lane=taken)
+        return jax.device_count() * max(1, case.judgement.memory_bytes // taken)
 
-    return bench.workdir.stage("lanes", count)
+    return case.workdir.stage("lanes", count)
 
 
-def _parts(bench: Bench, total: int) -> Iterator[slice]:
+def _parts(case: Case, total: int) -> Iterator[slice]:
     """The parts of so many lanes, the same whatever devices a judgement goes on with."""
-    return parts(total, at_once(bench), bench.workdir.stage("devices", jax.device_count))
+    return parts(total, at_once(case), case.workdir.stage("devices", jax.device_count))
 
 
 def parts(total: int, most: int, devices: int) -> Iterator[slice]:
@@ -66,9 +67,9 @@ def spread(lanes: Any) -> Any:
     return jax.device_put(lanes, NamedSharding(mesh, PartitionSpec("lanes")))
 
 
-def over(bench: Bench, fn: Callable[[Any], Any], lanes: Any) -> Any:
+def over(case: Case, fn: Callable[[Any], Any], lanes: Any) -> Any:
     """`fn` of all lanes, part by part: numpy arrays, [lanes, ...] each."""
-    found = [jax.device_get(fn(spread(fleet.lane(lanes, part)))) for part in _parts(bench, fleet.lane_count(lanes))]
+    found = [jax.device_get(fn(spread(fleet.lane(lanes, part)))) for part in _parts(case, fleet.lane_count(lanes))]
     return joined(found)
 
 
@@ -77,79 +78,75 @@ def joined(found: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *found)
 
 
-def predict(bench: Bench, params: Any, x: np.ndarray) -> np.ndarray:
-    """Logits [lanes, examples, classes] of all lanes."""
-    of = judging.predictor(bench)
-    return over(bench, lambda lanes: of(lanes, x), params)
+def statistics(case: Case, params: Any, batch: Batch) -> Statistics:
+    """The statistics of a batch, [lanes, examples], of all lanes."""
+    of = case.scorer.statistics
+    return over(case, lambda lanes: of(lanes, batch), params)
 
 
-def train(bench: Bench, way: loop.Way, lanes: loop.Lane, name: str, pools: Any = None) -> loop.Trained:
+def train(case: Case, way: loop.Way, lanes: loop.Lane, name: str, pools: Any = None) -> loop.Trained:
     """Train all lanes of one way, in parts with checkpoints of their own; parameters come to the host."""
     found = []
-    for i, part in enumerate(_parts(bench, fleet.lane_count(lanes))):
-        trained = trainings.train_fleet(bench, way, spread(fleet.lane(lanes, part)), f"{name}-{i}", pools)
+    for i, part in enumerate(_parts(case, fleet.lane_count(lanes))):
+        trained = case.trainer.fleet(way, spread(fleet.lane(lanes, part)), f"{name}-{i}", pools)
         found.append(trained._replace(params=jax.device_get(trained.params)))
     seconds = np.average([one.seconds for one in found], weights=[one.losses.shape[1] for one in found])
     losses = np.concatenate([one.losses for one in found], axis=1)
     return loop.Trained(joined([one.params for one in found]), float(seconds), losses)
 
 
-def training_costs(bench: Bench) -> dict[str, dict[str, float]]:
+def training_costs(case: Case) -> dict[str, dict[str, float]]:
     """By training: FLOPs of one model's, `peak_bytes` of a step, and `lane_bytes`, its part that no lanes share."""
-    config = bench.config
-    plain = trainings.plain_way(bench, config.train.steps)
-    private = plain._replace(private=(config.dpsgd.clip, config.dpsgd.noise))
-    step = bench.workdir.stage("cost-plain", lambda: cost.of_training(plain, bench.train))
-    costs = {}
-    for name in config.trainings:
+    trainer, costs = case.trainer, {}
+    step = trainer.cost(trainer.way(), "plain")
+    for name in case.trainings:
         if name == "readiness":
-            ((_, _, way, pools),) = trainings.plan(bench)
-            count = lambda w=way, p=pools: cost.of_rehearsing(w, bench.train, p, step["step_flops"])  # noqa: E731
-            costs[name] = bench.workdir.stage("cost-readiness", count)
+            _, _, counted, pools = rehearsed(case)
+            costs[name] = trainer.rehearsing_cost(counted, pools, step["step_flops"], name)
         elif name == "dpsgd":
-            costs[name] = bench.workdir.stage("cost-dpsgd", lambda: cost.of_training(private, bench.train))
+            costs[name] = trainer.cost(trainer.private_way(case.dpsgd), name)
         else:
             costs[name] = step
-    shared = sum(leaf.nbytes for leaf in bench.train.values())
-    own = SHUFFLE * len(bench.train["id"]) - shared
+    shared = sum(leaf.nbytes for leaf in case.trainer.data.values())
+    own = SHUFFLE * len(case.trainer.data["id"]) - shared
     return {name: one | {"lane_bytes": one["peak_bytes"] + own} for name, one in costs.items()}
 
 
-def update_cost(bench: Bench, unlearner: str) -> dict[str, float]:
+def update_cost(case: Case, unlearner: str) -> dict[str, float]:
     """FLOPs of one update of a request on one model, and its bytes."""
 
     def count() -> dict[str, float]:
-        size = bench.config.judge.batch_size
-        batch = datasets.batch(bench.dataset.train, np.zeros(size, int))
+        size = case.judgement.batch_size
+        batch = datasets.batch(case.problem.dataset.train, np.zeros(size, int))
         how = requests.Setting(0.1, 0.0, 1, size)
-        model, options = models.as_model(bench.module), judging.options(bench, unlearner)
+        model, options = case.scorer.model, algorithms.options(case.request, unlearner)
         request = requests.RequestData(batch, batch, batch)
-        compiled = cost.compiled_update(model, unlearner, options, _any(bench), request, how)
-        return {"flops": cost.flops(compiled), "lane_bytes": cost.peak_bytes(compiled)}
+        compiled = cost.compiled_update(model, unlearner, options, _any(case), request, how)
+        return {"flops": environment.flops(compiled), "lane_bytes": environment.peak_bytes(compiled)}
 
-    return bench.workdir.stage(f"cost-{unlearner}", count)
+    return case.workdir.stage(f"cost-{unlearner}", count)
 
 
-def untrained(bench: Bench, seeds: Sequence[int], stream: int) -> Any:
+def untrained(case: Case, seeds: Sequence[int], purpose: Purpose) -> Any:
     """Freshly initialised parameters, one lane per seed."""
-    everyone = np.ones(len(bench.train["id"]), bool)
-    lanes = loop.make_lanes(seeds, everyone, everyone, stream=stream)
-    way = loop.Way(bench.module, optax.identity(), 1, 1, 1)
-    return loop.init_lanes(way, lanes, bench.train["x"][:1]).params
+    everyone = np.ones(len(case.trainer.data["id"]), bool)
+    lanes = loop.make_lanes(seeds, everyone, everyone, purpose=purpose)
+    way = loop.Way(case.trainer.model, optax.identity(), 1, 1, 1)
+    return loop.init_lanes(way, lanes).params
 
 
-def _any(bench: Bench) -> Any:
-    return fleet.lane(untrained(bench, [0], stream=0), 0)
+def _any(case: Case) -> Any:
+    return fleet.lane(untrained(case, [0], Purpose.TRAINING), 0)
 
 
-def prediction_cost(bench: Bench) -> dict[str, float]:
-    """FLOPs of the logits of one example, and bytes of those of evaluation.CHUNK."""
+def prediction_cost(case: Case) -> dict[str, float]:
+    """FLOPs of the logits of one example, and bytes of those of a chunk."""
 
     def count() -> dict[str, float]:
-        model = models.as_model(bench.module)
-        x = jax.ShapeDtypeStruct((evaluation.CHUNK, *bench.train["x"].shape[1:]), np.float32)
-        program = jax.jit(lambda params, x: model.apply(params, x, jax.random.key(0)))
-        compiled = program.lower(_any(bench), x).compile()
-        return {"flops": cost.flops(compiled) / evaluation.CHUNK, "lane_bytes": cost.peak_bytes(compiled)}
+        model = case.scorer.model
+        x = jax.ShapeDtypeStruct((CHUNK, *case.trainer.data["x"].shape[1:]), np.float32)
+        program = jax.jit(lambda params, x: model.apply(params, x, None))
+        compiled = program.lower(_any(case), x).compile()
+        return {"flops": environment.flops(compiled) / CHUNK, "lane_bytes": environment.peak_bytes(compiled)}
 
-    return bench.workdir.stage("cost-prediction", count)
+    return case.workdir.stage("cost-prediction", count)

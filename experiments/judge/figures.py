@@ -1,7 +1,8 @@
-"""The pictures of a judgement, for the rows of one forget set."""
+"""The figures of a judgement, for the rows of one forget set."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,102 +10,139 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.comparison import figures
-from experiments.comparison.figures import ATTACKS, DASHES, FIXED, OTHERS, Style
+from experiments.comparison.figures import ATTACKS
+from experiments.core.results import ORACLES, Row
 from experiments.judge.metrics import EDGES, KINDS
-from experiments.reporting.document import Block, Figures, Key, Text
+from experiments.reporting import drawing, names
+from experiments.reporting.document import Block, Figures, Key, Panel, Text
+from experiments.reporting.drawing import RULE, look
+from experiments.reporting.estimates import at, more
+from experiments.reporting.names import Style
 
 BINS = np.linspace(0, 11.5, 24)  # of KLoM, whose floor lets it be that large
-Row = dict[str, Any]
+DONE_NOTHING = Style("#7a5195", "1 2", "*")  # vanilla as it was trained
 
 
-def pictures(rows: Sequence[Row], name: Callable[[Row], str]) -> list[Block]:
-    """The oracles, doing nothing, and the best algorithm of each way by ToW: more could not be told apart."""
-    drawn = _drawn(rows)
-    free = [Style(OTHERS[i % len(OTHERS)], DASHES[i % len(DASHES)]) for i in range(len(drawn))]
-    styles = [FIXED["oracle", "default"] if row["training"] == "oracle" else free.pop(0) for row in drawn]
-    legend = [Key(name(row), *style) for row, style in zip(drawn, styles, strict=True)]
-    panel = lambda draw, *rest: figures.svg(lambda axes: draw(axes, drawn, styles, *rest))  # noqa: E731
+def pictures(case: str, rows: Sequence[Row], name: Callable[[Row], str]) -> list[Block]:
+    """The oracles, doing nothing, and the best algorithm of each method by ToW: more could not be told apart.
+
+    Args:
+      case: a prefix for the names of their files.
+    """
+    drawn = chosen(rows)
+    styles = names.distinct([style(row) for row in drawn])
+    legend = [Key(name(row), mine) for row, mine in zip(drawn, styles, strict=True)]
+
+    def panel(what: str, caption: str, draw: Callable[..., None], *rest: Any) -> Panel:
+        return drawing.panel(f"{case}-{what}", caption, lambda axes: draw(axes, drawn, styles, *rest))
+
     panels = [
-        ("U-LiRA: true-positive by false-positive rate", panel(roc)),
-        ("Margins on the forget set", panel(_margins)),
-        *((f"KLoM of {kind} examples", panel(_klom, kind)) for kind in KINDS),
-        *((f"Relearning: {caption}", panel(_relearning, attack)) for attack, caption in ATTACKS.items()),
+        panel("roc", "U-LiRA: true-positive by false-positive rate", roc),
+        panel("margins", "Margins on the forget set", _margins),
+        *(panel(f"klom-{kind}", f"KLoM of {kind} examples", _klom, kind) for kind in KINDS),
+        *(panel(f"relearning-{attack}", f"Relearning: {words}", _relearning, attack) for attack, words in ATTACKS.items()),
     ]
-    oracle, floor = (next((row for row in rows if row["training"] == training), None) for training in _ORACLES)
-    scattered = [
-        (f"U-LiRA of each example: {name(row)}", figures.svg(lambda axes, r=row, s=s: _scatter(axes, r, s, oracle, floor)))
-        for row, s in zip(drawn, styles, strict=True)
-        if row["training"] not in _ORACLES and oracle
-    ]
+    oracle, floor = (next((row for row in rows if row.training == training), None) for training in ORACLES)
+    scattered = []
+    for row, mine in zip(drawn, styles, strict=True):
+        if not row.is_oracle and oracle:
+            draw = functools.partial(_scatter, row=row, mine=mine, oracle=oracle, floor=floor)
+            file = f"{case}-examples-{row.training}-{row.unlearner}"
+            scattered.append(drawing.panel(file, f"U-LiRA of each example: {name(row)}", draw))
     note = (
-        "Drawn is of each way the algorithm with the highest tug of war. Histograms are shares of all margins and of all "
-        "examples. In the scatters every dot is an example of the pool: from left to right the mean margin of oracles, "
-        "which never saw it, upwards the AUC of its shadows' margins; grey are the held-out oracle's."
+        "Of each method the algorithm with the highest tug of war is drawn. Histograms are shares of all margins and of "
+        "all examples. In the scatters every dot is an example of the pool. To the right: the mean margin of oracles, "
+        "which never saw it. Upwards: the AUC of its shadows' margins. Grey dots are the held-out oracle's."
     )
     return [Figures(legend, panels), *([Figures([], scattered)] if scattered else []), Text(note)]
 
 
-_ORACLES = ("oracle", "heldout_oracle")
+def style(row: Row) -> Style:
+    """A method's own style; of one that was trained as usual and not asked to forget, one of its own."""
+    if (row.training, row.unlearner) == ("vanilla", "none"):
+        return DONE_NOTHING
+    return names.method(row.training).style
 
 
-def _drawn(rows: Sequence[Row]) -> list[Row]:
-    drawn = [row for row in rows if row["training"] in _ORACLES]
-    drawn += [row for row in rows if (row["training"], row["unlearner"]) == ("vanilla", "none")]
-    for training in dict.fromkeys(row["training"] for row in rows if row["unlearner"] != "none"):
-        mine = [row for row in rows if row["training"] == training and row["unlearner"] != "none"]
-        drawn.append(max(mine, key=lambda row: row["extra"]["tow"]["value"] or -math.inf))
+def chosen(rows: Sequence[Row]) -> list[Row]:
+    """The rows that are drawn."""
+    drawn = [row for row in rows if row.is_oracle]
+    drawn += [row for row in rows if (row.training, row.unlearner) == ("vanilla", "none")]
+    for training in dict.fromkeys(row.training for row in rows if row.unlearner != "none"):
+        mine = [row for row in rows if row.training == training and row.unlearner != "none"]
+        drawn.append(max(mine, key=lambda row: at(row.extra, ("tow",)).value or -math.inf))
     return drawn
-
-
-def look(style: Style) -> dict[str, Any]:
-    """A line's colour, dashes and width."""
-    return {"color": style.colour, "linestyle": figures.pattern(style), "linewidth": 1.6}
 
 
 def roc(axes: Axes, rows: Sequence[Row], styles: Sequence[Style]) -> None:
     """U-LiRA's curves on log axes."""
-    axes.plot([1e-3, 1], [1e-3, 1], color="#b5bdc4", linewidth=1)
-    for row, style in zip(rows, styles, strict=True):
-        if curve := row["extra"]["ulira"].get("roc"):
-            axes.plot(curve["fpr"], np.maximum(curve["tpr"], 1e-4), **look(style))
+    axes.plot([1e-3, 1], [1e-3, 1], color=RULE, linewidth=1)
+    for i, (row, mine) in enumerate(zip(rows, styles, strict=True)):
+        if curve := more(row.extra["ulira"], "roc"):
+            drawing.line(axes, curve["fpr"], np.maximum(curve["tpr"], 1e-3), mine, offset=i / len(rows))
     axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1), xlabel="false positives", ylabel="true positives")
 
 
 def _margins(axes: Axes, rows: Sequence[Row], styles: Sequence[Style]) -> None:
-    for row, style in zip(rows, styles, strict=True):
-        if shares := row["extra"].get("margins", {}).get("forget"):
-            axes.stairs(100 * np.array(shares), EDGES, **look(style))
-    axes.set(xlabel="margin", ylabel="share, %")
+    """Histograms between the outermost bins that hold something; what was clipped is said on the axis."""
+    least, most, clipped, total = len(EDGES), 0, 0, 0
+    for row, mine in zip(rows, styles, strict=True):
+        margins = row.extra.get("margins")
+        if margins and (shares := more(margins, "forget")):
+            axes.stairs(100 * np.array(shares), EDGES, **look(mine))
+            (held,) = np.nonzero(shares)
+            least, most = min(least, *held), max(most, *held)
+            clipped, total = clipped + margins.get("clipped", 0), total + margins.get("count", 0)
+    if most >= least:
+        axes.set_xlim(EDGES[max(least - 1, 0)], EDGES[min(most + 2, len(EDGES) - 1)])
+    axes.set(xlabel=clipping("margin", least, most, clipped, total), ylabel="share, %")
+    axes.set_ylim(bottom=0)
+
+
+def clipping(what: str, least: int, most: int, clipped: int, total: int) -> str:
+    """The label of an axis whose outermost bins may hold clipped values: how many, or, of old rows, that they may."""
+    end = f"±{EDGES[-1]:g}"
+    if clipped:
+        return f"{what} ({clipped:,} of {total:,} clipped at {end})"
+    if not total and (least == 0 or most == len(EDGES) - 2):
+        return f"{what} (clipped at {end})"
+    return what
 
 
 def _klom(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], kind: str) -> None:
-    for row, style in zip(rows, styles, strict=True):
-        if each := row["extra"]["klom"][kind].get("examples"):
-            axes.stairs(100 * np.histogram(np.minimum(each, BINS[-1]), BINS)[0] / len(each), BINS, **look(style))
-    axes.set(xlabel="KLoM, nats", ylabel="share, %")
+    most, clipped = 1, 0
+    for row, mine in zip(rows, styles, strict=True):
+        if each := more(row.extra["klom"][kind], "examples"):
+            counts = np.histogram(np.minimum(each, BINS[-1]), BINS)[0]
+            axes.stairs(100 * counts / len(each), BINS, **look(mine))
+            most = max(most, int(np.nonzero(counts)[0].max()))
+            clipped += int(np.sum(np.array(each) > BINS[-1]))
+    said = f" ({clipped} clipped at {BINS[-1]:g})" if clipped else ""
+    axes.set(xlabel=f"KLoM, nats{said}", ylabel="share, %", xlim=(0, BINS[most + 1]))
+    axes.set_ylim(bottom=0)
 
 
 def _relearning(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], attack: str) -> None:
-    least = [1.0]
-    for row, style in zip(rows, styles, strict=True):
-        curves = np.array(row["extra"]["relearn"]["curves"][attack], float)
+    means, longest = [], 1
+    for i, (row, mine) in enumerate(zip(rows, styles, strict=True)):
+        curves = np.array(row.extra["relearn"]["curves"][attack], float)
         whole = curves[np.isfinite(curves).all(axis=1)]
         if len(whole):
-            mean = whole.mean(axis=0)
-            axes.plot(100 * mean, **look(style))
-            least.append(float(mean.min()))
-    low = figures.lowest(least)
-    ticks = range(low, 101, max(2, (100 - low) // 5))
-    axes.set(xlabel="step", ylabel="accuracy, %", ylim=(low - 0.03 * (100 - low), 100 + 0.03 * (100 - low)), yticks=ticks)
+            mean = 100 * whole.mean(axis=0)
+            drawing.line(axes, np.arange(len(mean)), mean, mine, offset=i / len(rows))
+            means.extend(mean)
+            longest = max(longest, len(mean) - 1)
+    drawing.percent(axes, means)
+    axes.set(xlabel="step", ylabel="accuracy, %", xlim=(0, longest))
 
 
-def _scatter(axes: Axes, row: Row, style: Style, oracle: Row, floor: Row | None) -> None:
-    margin = oracle["extra"].get("margins", {}).get("pool")
-    for one, colour, size in ((floor, "#c3cad0", 6), (row, style.colour, 8)):
-        each = one["extra"]["ulira"].get("examples") if one else None
+def _scatter(axes: Axes, row: Row, mine: Style, oracle: Row, floor: Row | None) -> None:
+    margin = more(oracle.extra.get("margins"), "pool")
+    for one, colour, size in ((floor, "#b5bdc4", 6), (row, mine.colour, 9)):
+        each = more(one.extra["ulira"], "examples") if one else None
         if margin and each:
-            axes.scatter(margin, each, s=size, color=colour, linewidths=0)
-    axes.axhline(0.5, color="#8b959e", linewidth=0.8)
+            axes.scatter(margin, each, s=size, color=colour, linewidths=0, clip_on=False)
+    axes.axhline(0.5, color=RULE, linewidth=0.8)
+    axes.margins(x=0.02)
     axes.locator_params(axis="x", nbins=6)
-    axes.set(ylim=(-0.03, 1.03), xlabel="mean margin of oracles", ylabel="AUC")
+    axes.set(ylim=(0, 1), xlabel="mean margin of oracles", ylabel="AUC")

@@ -12,7 +12,6 @@ DP-SGD has fewer of each: `judge.private_lanes`.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,58 +20,43 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import models
-from experiments.comparison import judging, trainings
-from experiments.comparison.setup import Bench, revocable
-from experiments.core import fleet
-from experiments.data import datasets
+from experiments.configs.judge import ORACLES
+from experiments.core import fleet, keys
+from experiments.core.execution import Execution
+from experiments.core.keys import Hash, Purpose
 from experiments.judge import capacity
+from experiments.judge.cases import Case, rehearsed, told_of_pool
 from experiments.judge.ulira import memberships
+from experiments.scoring import algorithms, requests
 from experiments.training import loop
 from readiness.requests import take
-from unlearn import ALGORITHMS, Request
-from unlearn.base import Array, Batch, Model, UnlearnState
+from unlearn import Recorded, Request, unlearn_until
+from unlearn.base import Array, Batch, Model
 from unlearn.losses import correct
 
 REPEATS, SHADOWS, TUNING = "repeats", "shadows", "tuning"
 ROLES = (REPEATS, SHADOWS, TUNING)
-ORACLES = ("oracle", "heldout_oracle")
 PRIVATE = "dpsgd"
-
-
-class Case(NamedTuple):
-    """One forget set.
-
-    bench: knows F.  pool: positions of P in the training split.
-    """
-
-    name: str
-    bench: Bench
-    pool: np.ndarray
-
-
-def make_case(name: str, bench: Bench, pool: np.ndarray | None = None) -> Case:
-    """The case of a bench's forget set.
-
-    Args:
-      pool: positions of P; None: F itself if it is a class, else with as many others of the training split, by id.
-    """
-    ids, config = bench.dataset.train.id, bench.config
-    if pool is None:
-        pool = bench.forget
-        if config.forget.setting == "random":
-            others = np.setdiff1d(np.arange(len(ids)), pool)
-            more = others[datasets.lowest(ids[others], min(len(pool), len(others) // 2), "pool", config.forget.seed)]
-            pool = np.union1d(pool, more)
-    return Case(name, bench, pool)
+TRAININGS = {  # (role, whether it is the held-out oracle) -> what its keys are for
+    (REPEATS, False): Purpose.TRAINING,
+    (REPEATS, True): Purpose.HELDOUT_TRAINING,
+    (SHADOWS, False): Purpose.SHADOWS,
+    (SHADOWS, True): Purpose.HELDOUT_SHADOWS,
+    (TUNING, False): Purpose.TUNING,
+}
+REQUESTS = {
+    REPEATS: Purpose.REQUEST_OF_REPEATS,
+    SHADOWS: Purpose.REQUEST_OF_SHADOWS,
+    TUNING: Purpose.REQUEST_OF_TUNING,
+}
 
 
 def count(case: Case, training_: str, role: str) -> int:
     """How many models of a kind there are."""
-    config = case.bench.config.judge
+    section = case.judgement
     if role == TUNING:
-        return config.tuning.lanes
-    return config.private_lanes if training_ == PRIVATE else config.lanes
+        return section.tuning.lanes
+    return section.private_lanes if training_ == PRIVATE else section.lanes
 
 
 def included(case: Case, training_: str) -> np.ndarray:
@@ -80,17 +64,17 @@ def included(case: Case, training_: str) -> np.ndarray:
 
     Which half an example is in follows from its id: other data would not change it.
     """
-    ids = case.bench.dataset.train.id[case.pool]
-    return memberships(ids, count(case, training_, SHADOWS), case.bench.config.seed, "shadow")
+    ids = case.problem.dataset.train.id[case.pool]
+    return memberships(ids, count(case, training_, SHADOWS), case.seed, Hash.SHADOW)
 
 
 def members(case: Case, training_: str, role: str) -> np.ndarray:
     """Who is trained on in each lane, [lanes, examples] bool."""
-    everyone = np.ones((count(case, training_, role), len(case.bench.dataset.train.id)), bool)
+    everyone = np.ones((count(case, training_, role), len(case.problem.dataset.train.id)), bool)
     if role == SHADOWS:
         everyone[:, case.pool] = included(case, training_) & (training_ not in ORACLES)
     elif training_ in ORACLES:
-        everyone[:, case.bench.forget] = False
+        everyone[:, case.problem.forget] = False
     return everyone
 
 
@@ -98,7 +82,7 @@ def asked(case: Case, training_: str, role: str) -> np.ndarray:
     """Which examples of the pool each lane is asked to forget, [lanes, pool] bool."""
     if role == SHADOWS:
         return included(case, training_)
-    return np.broadcast_to(np.isin(case.pool, case.bench.forget), (count(case, training_, role), len(case.pool)))
+    return np.broadcast_to(np.isin(case.pool, case.problem.forget), (count(case, training_, role), len(case.pool)))
 
 
 def reference(training_: str) -> str | None:
@@ -112,19 +96,19 @@ def reference(training_: str) -> str | None:
 
 def _lanes(case: Case, training_: str, role: str) -> loop.Lane:
     """Lanes with keys of their own for each role, so that targets, shadows and what is tuned on are disjoint."""
-    bench, stream = case.bench, 2 * ROLES.index(role) + (training_ == "heldout_oracle")
-    seeds = bench.config.seed + np.arange(count(case, training_, role))
+    purpose = TRAININGS[role, training_ == "heldout_oracle"]
+    seeds = case.seed + np.arange(count(case, training_, role))
     member = members(case, training_, role)
     weight = np.ones(member.shape, np.float32)
     if training_ == "reweight":
-        weight[:, revocable(_told(case, role))] = bench.config.reweight.weight
-    plain = loop.make_lanes(seeds, member[0], weight[0], stream=stream)
+        weight[:, _told(case, role).problem.told(case.readiness.noise)] = case.reweight.weight
+    plain = loop.make_lanes(seeds, member[0], weight[0], purpose=purpose)
     return plain._replace(member=jnp.asarray(member), weight=jnp.asarray(weight))
 
 
-def _told(case: Case, role: str) -> Bench:
+def _told(case: Case, role: str) -> Case:
     """What training is told: that F may be asked for; a shadow's, that P may (of which it holds a half)."""
-    return case.bench._replace(forget=case.pool) if role == SHADOWS else case.bench
+    return told_of_pool(case) if role == SHADOWS else case
 
 
 class Fleets(NamedTuple):
@@ -140,30 +124,28 @@ class Fleets(NamedTuple):
 
 def train(case: Case) -> Fleets:
     """Train every model of a case. Ways that differ in membership and weight alone share programs."""
-    bench, config = case.bench, case.bench.config
-    keys = [(name, role) for name in config.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
-    costs, params = capacity.training_costs(bench), {}
-    way = trainings.plain_way(bench, config.train.steps)
+    trainer = case.trainer
+    pairs = [(name, role) for name in case.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
+    costs, params = capacity.training_costs(case), dict[tuple[str, str], Any]()
 
     def together(label: str, names: Sequence[str], way: loop.Way) -> None:
-        mine = [key for key in keys if key[0] in names]
+        mine = [key for key in pairs if key[0] in names]
         lanes = [_lanes(case, *key) for key in mine]
-        trained = capacity.train(bench, way, fleet.concatenate(lanes), f"{case.name}-{label}")
+        trained = capacity.train(case, way, fleet.concatenate(lanes), f"{case.name}-{label}")
         start = 0
         for key, part in zip(mine, lanes, strict=True):
             params[key] = fleet.lane(trained.params, slice(start, start := start + fleet.lane_count(part)))
             costs[key[0]] = costs[key[0]] | {"train_seconds": trained.seconds}
 
-    together("plain", [name for name in config.trainings if name not in (PRIVATE, "readiness")], way)
-    if PRIVATE in config.trainings:
-        together(PRIVATE, [PRIVATE], way._replace(private=(config.dpsgd.clip, config.dpsgd.noise)))
-    if "readiness" in config.trainings:
+    together("plain", [name for name in case.trainings if name not in (PRIVATE, "readiness")], trainer.way())
+    if PRIVATE in case.trainings:
+        together(PRIVATE, [PRIVATE], trainer.private_way(case.dpsgd))
+    if "readiness" in case.trainings:
         seconds = []
         for role in ROLES:
-            told = _told(case, role)
-            (rehearsal,) = trainings.plan(told)
+            rehearsal = rehearsed(_told(case, role))
             lanes, name = _lanes(case, "readiness", role), f"{case.name}-readiness-{role}"
-            trained = capacity.train(told, rehearsal.way, lanes, name, rehearsal.pools)
+            trained = capacity.train(case, rehearsal.way, lanes, name, rehearsal.pools)
             params["readiness", role] = trained.params
             seconds.append(trained.seconds)
         costs["readiness"] = costs["readiness"] | {"train_seconds": float(np.mean(seconds))}
@@ -208,63 +190,77 @@ def forget(
     Returns:
       Lanes after each of `stops`; those that are asked for nothing stay as they are.
     """
-    bench = case.bench
-    options = tuple(sorted(judging.options(bench, name).items()))
-    run = _forgetter(models.as_model(bench.module), name, options, bench.config.judge.batch_size, stops, bench.loops)
+    model, devices, data = case.scorer.model, case.scorer.devices, case.trainer.data
+    options = tuple(sorted(algorithms.options(case.request, name).items()))
+    run = _forgetter(model, name, options, case.judgement.batch_size, stops, devices)
     wanted = asked(case, training_, role)
     kept = members(case, training_, role)
     kept[:, case.pool] &= ~wanted
-    seeds = bench.config.seed + np.arange(len(wanted))
-    keys = jnp.stack(
-        [jax.random.key_data(jax.random.fold_in(jax.random.key(int(s)), 2 + ROLES.index(role))) for s in seeds]
-    )
-    pool = jax.tree.map(lambda leaf: leaf[case.pool], bench.train)
-    found = capacity.over(bench, lambda lanes: run(lanes, pool, bench.train, rate, enough), (params, keys, wanted, kept))
+    seeds = case.seed + np.arange(len(wanted))
+    raw = keys.raw(seeds, REQUESTS[role])
+    pool = jax.tree.map(lambda leaf: leaf[case.pool], data)
+    found = capacity.over(case, lambda lanes: run(rate, lanes, pool, data, enough), (params, raw, wanted, kept))
     return [Ended(*one) for one in found]
+
+
+class Asked(NamedTuple):
+    """A lane's request, made once; each pair is of forget and of retain data.
+
+    request: all of it; whoever is not asked for, or does not stay, has weight 0.
+    orders: positions, those of weight first.  counts: how many those are.  keys: of the draws.
+    """
+
+    request: Request
+    orders: tuple[Array, Array]
+    counts: tuple[Array, Array]
+    keys: tuple[Array, Array]
+
+
+def _asked(key: Array, wanted: Array, kept: Array, pool: Batch, train: Batch) -> Asked:
+    pairs = ((pool, wanted), (train, kept))
+    request = Request(*(dict(batch, weight=batch["weight"] * member) for batch, member in pairs))
+    _, forget_key, retain_key, _ = jax.random.split(key, 4)
+    orders = jnp.argsort(~wanted), jnp.argsort(~kept)
+    counts = jnp.sum(wanted), jnp.sum(kept)
+    return Asked(request, orders, counts, (forget_key, retain_key))
 
 
 @functools.lru_cache(maxsize=64)
 def _forgetter(
-    model: Model, name: str, options: tuple, batch_size: int, stops: tuple[int, ...], loops: bool
-) -> Callable[..., list[tuple[Any, Array]]]:
+    model: Model, name: str, options: tuple, batch_size: int, stops: tuple[int, ...], devices: Execution
+) -> Callable[..., tuple[Recorded, ...]]:
+    """`(rate, (params, raw key, wanted, kept) of all lanes, pool, train, enough) -> recorded` after each of `stops`."""
+
+    def whole(data: tuple[Asked, Array]) -> Request:
+        return data[0].request
+
+    def draw(data: tuple[Asked, Array], key: Array, step: Array) -> Request:
+        asked, _ = data
+
+        def rows(part: Any, order: Array, count: Array, key: Array) -> Batch:
+            return take(part, order[jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, count)])
+
+        return Request(*map(rows, asked.request, asked.orders, asked.counts, asked.keys))
+
+    def observe(params: Any, data: tuple[Asked, Array]) -> dict[str, Array]:
+        asked, _ = data
+        pool = asked.request.forget
+        right = correct(model.apply(params, pool["x"], None), pool["y"])
+        return {"known": jnp.sum(jnp.where(pool["weight"] > 0, right, 0)) / jnp.maximum(asked.counts[0], 1)}
+
+    def rests(seen: dict[str, Array], data: tuple[Asked, Array]) -> Array:
+        asked, enough = data
+        return (asked.counts[0] == 0) | (seen["known"] <= enough)  # a draw from nobody would be a stranger
+
+    def until(rate: Any) -> Callable:
+        algorithm = algorithms.algorithm(name)(model, optax.sgd(rate), **dict(options))
+        return unlearn_until(algorithm, whole, draw, observe, rests, stops[-1], record=stops, unroll=devices.loops)
+
     def single(
-        lane: tuple[Any, Array, Array, Array], pool: Batch, train: Batch, rate: Array, enough: Array
-    ) -> list[tuple[Any, Array]]:
+        lane: tuple[Any, Array, Array, Array], pool: Batch, train: Batch, enough: Array, run: Callable
+    ) -> tuple[Recorded, ...]:
         params, raw, wanted, kept = lane
-        algorithm = ALGORITHMS[name](model, optax.sgd(rate), **dict(options))
-        init_key, *keys, step_key = jax.random.split(jax.random.wrap_key_data(raw), 4)
-        orders = [jnp.argsort(~member) for member in (wanted, kept)]  # members first
-        counts = [jnp.sum(member) for member in (wanted, kept)]
+        key = jax.random.wrap_key_data(raw)
+        return run(params, (_asked(key, wanted, kept, pool, train), enough), key).recorded
 
-        def request(step: Array) -> Request:
-            drawn = (
-                jax.random.randint(jax.random.fold_in(k, step), (batch_size,), 0, n)
-                for k, n in zip(keys, counts, strict=True)
-            )
-            return Request(
-                *(take(part, order[rows]) for part, order, rows in zip((pool, train), orders, drawn, strict=True))
-            )
-
-        def is_due(params: Any) -> Array:
-            right = correct(model.apply(params, pool["x"], step_key), pool["y"])
-            known = jnp.sum(jnp.where(wanted, right, 0)) / jnp.maximum(counts[0], 1)
-            return (counts[0] > 0) & (known > enough)  # a draw from nobody would be a stranger
-
-        def body(carry: tuple[UnlearnState, Array], step: Array) -> tuple[tuple[UnlearnState, Array], None]:
-            state, updates = carry
-            moved = algorithm.update(state, request(step), jax.random.fold_in(step_key, step))[0]
-            due = is_due(state.params)
-            state = jax.tree.map(lambda new, old: jnp.where(due, new, old), moved, state)
-            return (state, updates + due), None
-
-        carry, ended = (algorithm.init(params, request(jnp.asarray(0)), init_key), jnp.asarray(0)), []
-        for start, stop in itertools.pairwise((0, *stops)):
-            if loops:
-                for step in range(start, stop):
-                    carry, _ = body(carry, jnp.asarray(step))
-            else:
-                carry, _ = jax.lax.scan(body, carry, jnp.arange(start, stop))
-            ended.append((carry[0].params, carry[1]))
-        return ended
-
-    return fleet.over_lanes(single, loops)
+    return requests.over_lanes(until, single, devices)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 
-from experiments.comparison import trainings
-from experiments.comparison.setup import Bench
 from experiments.core.errors import UserError
+from experiments.core.keys import Hash, Purpose
+from experiments.data import datasets
 from experiments.judge import capacity
+from experiments.judge.cases import Case
 from experiments.judge.ulira import halved
 from experiments.training import loop
-from unlearn.metrics import scores
 
 STAGE = "memorisation"
-STREAM = 6  # of keys: that of no target and no shadow
 
 
-def memorisation(bench: Bench) -> np.ndarray:
+def memorisation(case: Case) -> np.ndarray:
     """Of each training example, [examples] float64 in [-1, 1]; from a fleet that judges nothing else, trained once.
 
     Raises:
@@ -24,38 +24,35 @@ def memorisation(bench: Bench) -> np.ndarray:
     """
 
     def compute() -> np.ndarray:
-        lanes = halves(bench)
-        way = trainings.plain_way(bench, bench.config.train.steps)
-        params = capacity.train(bench, way, lanes, STAGE).params
-        logits = capacity.predict(bench, params, bench.dataset.train.x)
-        return estimate(logits, bench.dataset.train.y, np.asarray(lanes.member))
+        lanes = halves(case)
+        params = capacity.train(case, case.trainer.way(), lanes, STAGE).params
+        found = capacity.statistics(case, params, datasets.batch(case.problem.dataset.train))
+        return estimate(found.loss, np.asarray(lanes.member))
 
-    return np.array(bench.workdir.stage(STAGE, compute), np.float64)
+    return np.array(case.workdir.stage(STAGE, compute), np.float64)
 
 
-def halves(bench: Bench) -> loop.Lane:
+def halves(case: Case) -> loop.Lane:
     """Plain models, each example in a random half of them, by its id alone."""
-    config, ids = bench.config, bench.dataset.train.id
-    count = config.judge.memorisation_lanes
-    member = halved(ids, range(count), config.seed, "memorisation")
-    seeds = config.seed + np.arange(count)
-    plain = loop.make_lanes(seeds, member[0], np.ones(len(ids)), stream=STREAM)
-    return plain._replace(member=member)
+    ids, count = case.problem.dataset.train.id, case.judgement.memorisation_lanes
+    member = halved(ids, range(count), case.seed, Hash.MEMORISATION)
+    seeds = case.seed + np.arange(count)
+    plain = loop.make_lanes(seeds, member[0], np.ones(len(ids)), purpose=Purpose.MEMORISATION)
+    return plain._replace(member=jnp.asarray(member))
 
 
-def estimate(logits: np.ndarray, labels: np.ndarray, member: np.ndarray) -> np.ndarray:
+def estimate(losses: np.ndarray, member: np.ndarray) -> np.ndarray:
     """mean confidence of models trained with the example - mean confidence of models trained without it, [examples].
 
     Args:
-      logits: [models, examples, classes]; models with a value that is not finite are left out.
-      labels: [examples] integers.
+      losses: [models, examples] -log p_y; models with a value that is not finite are left out.
       member: [models, examples] bool, who was trained on what.
 
     Raises:
       UserError: an example has no model with it, or none without.
     """
-    finite = np.isfinite(logits).all(axis=(1, 2))
-    confidence, member = np.exp(-scores.loss(logits[finite], labels)), member[finite]
+    finite = np.isfinite(losses).all(axis=1)
+    confidence, member = np.exp(-losses[finite].astype(np.float64)), member[finite]
     inside = member.sum(axis=0)
     if not len(member) or min(inside.min(), (len(member) - inside).min()) < 1:
         raise UserError(

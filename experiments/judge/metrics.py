@@ -1,90 +1,82 @@
-"""What the judge computes from kept logits alone, and how logits are kept.
+"""What the judge computes from kept statistics of single examples alone, and how those are kept.
 
-Models with a logit that is not finite have failed: they are left out of what is computed and counted beside it. A metric
-that cannot be computed has no value and says why.
+Models with a statistic that is not finite have failed: they are left out of what is computed and counted beside it. A
+metric that cannot be computed has no value and says why.
 """
 
 from __future__ import annotations
 
-import os
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.core.errors import line
-from experiments.core.workdirs import AGAIN, WorkdirError
+from experiments.core.files import Arrays, read_arrays, unreadable, write_arrays
+from experiments.core.results import Estimate
+from experiments.core.workdirs import AGAIN
 from experiments.judge.ulira import attacked, second_half
-from experiments.reporting.estimates import NOTHING, valued
-from unlearn.metrics import epsilon, klom, rates, rmia, scores
+from experiments.scoring.statistics import Statistics, finite
+from unlearn.metrics import epsilon, klom, rates, rmia
 from unlearn.metrics.intervals import jackknife, t_interval
 
-Logits = dict[str, np.ndarray]
 KINDS = ("forget", "retain", "validation")
+SETS = ("pool", "retain", "validation", "test")  # what repeats are looked at on
 REFERENCES = 4  # oracles that RMIA may ask
 EDGES = np.linspace(-20, 20, 81)  # of a histogram of margins; what lies beyond counts at its ends
 
 
 class Kept(NamedTuple):
-    """The logits of one entry, [lanes, examples, classes], without the models that failed.
+    """The statistics of one entry, [lanes, examples] each, without the models that failed.
 
     pool, retain, validation, test: of the repeats.  shadows: on the pool.
     features: of a few repeats, what their last layer is given on the forget set, [lanes, examples, width].
+    divergence: of those repeats, from untrained models on the forget set, [lanes, examples].
     included: [shadows, pool] bool.  second: [shadows] bool, which half a shadow belongs to.
     failed: how many models of either kind.
     """
 
-    pool: np.ndarray
-    retain: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-    shadows: np.ndarray
+    pool: Statistics
+    retain: Statistics
+    validation: Statistics
+    test: Statistics
+    shadows: Statistics
     features: np.ndarray
+    divergence: np.ndarray
     included: np.ndarray
     second: np.ndarray
     failed: dict[str, int]
 
 
-class Labels(NamedTuple):
-    """Labels of the kept examples.
+class Masks(NamedTuple):
+    """Which of the kept examples are looked at.
 
     forgotten: [pool] bool, which of them all repeats were asked to forget.
     others: [test] bool, which of them were never trained on and are like those: of a class, its test images.
     """
 
-    pool: np.ndarray
-    retain: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
     forgotten: np.ndarray
     others: np.ndarray
 
 
-def keep(file: Path, logits: Logits) -> None:
-    """Write logits whole or not at all; values that are not finite are kept as they are."""
-    file.parent.mkdir(exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as out:
-        np.savez_compressed(out, **{name: leaf.astype(np.float32) for name, leaf in logits.items()})
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(temporary, file)
+def keep(file: Path, arrays: Arrays) -> None:
+    """Write arrays whole or not at all; values that are not finite are kept as they are."""
+    write_arrays(file, {name: leaf.astype(np.float32) for name, leaf in arrays.items()}, compressed=True)
 
 
-def read(file: Path) -> Logits:
+def read(file: Path) -> Arrays:
     """What `keep` wrote.
 
     Raises:
       WorkdirError: the file cannot be read.
     """
-    try:
-        with np.load(file) as found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise WorkdirError(f"{file} cannot be read ({line(error)}): {AGAIN}") from error
+    return read_arrays(file, AGAIN)
+
+
+def flat(statistics: Mapping[str, Statistics]) -> Arrays:
+    """Statistics by the examples that they are of, as the arrays of a file."""
+    return {f"{kind}.{name}": leaf for kind, of in statistics.items() for name, leaf in of._asdict().items()}
 
 
 def load(file: Path, included: np.ndarray) -> Kept:
@@ -93,45 +85,66 @@ def load(file: Path, included: np.ndarray) -> Kept:
     Raises:
       WorkdirError: the file cannot be read, or is of another fleet.
     """
-    logits = read(file)
+    arrays = read(file)
     try:
-        finite = [np.isfinite(logits[name]).all(axis=(1, 2)) for name in ("pool", "retain", "validation", "test")]
-        repeats, shadows = np.all(finite, axis=0), np.isfinite(logits["shadows"]).all(axis=(1, 2))
+        found = {
+            kind: Statistics(*(arrays[f"{kind}.{name}"] for name in Statistics._fields)) for kind in (*SETS, "shadows")
+        }
+        repeats, shadows = np.all([finite(found[kind]) for kind in SETS], axis=0), finite(found["shadows"])
         if len(shadows) != len(included):
             raise ValueError(f"{len(shadows)} shadows instead of {len(included)}")
-        few = repeats[: len(logits["features"])]
+        features, divergence = (arrays[name][repeats[: len(arrays[name])]] for name in ("features", "divergence"))
     except (ValueError, KeyError) as error:
-        raise WorkdirError(f"{file} cannot be read ({line(error)}): {AGAIN}") from error
-    whole = {"shadows": shadows, "features": few}
-    parts = {name: leaf[whole.get(name, repeats)] for name, leaf in logits.items()}
-    failed = {"repeats": int((~repeats).sum()), "shadows": int((~shadows).sum())}
-    return Kept(**parts, included=included[shadows], second=second_half(len(shadows))[shadows], failed=failed)
+        raise unreadable(file, error, AGAIN) from error
+    pool, retain, validation, test = (some_models(found[kind], repeats) for kind in SETS)
+    return Kept(
+        pool,
+        retain,
+        validation,
+        test,
+        some_models(found["shadows"], shadows),
+        features,
+        divergence,
+        included=included[shadows],
+        second=second_half(len(shadows))[shadows],
+        failed={"repeats": int((~repeats).sum()), "shadows": int((~shadows).sum())},
+    )
 
 
-def judged(kept: Kept, oracle: Kept | None, labels: Labels) -> dict[str, Any]:
-    """Every metric of one entry against the oracles: name -> {"value", "interval", ...}.
+def some_models(statistics: Statistics, rows: Any) -> Statistics:
+    """The statistics of some models."""
+    return Statistics(*(leaf[rows] for leaf in statistics))
+
+
+def judged(kept: Kept, oracle: Kept | None, masks: Masks) -> dict[str, Any]:
+    """Every metric of one entry against the oracles: name -> Estimate, or a mapping with one.
 
     Args:
       kept: the entry.
       oracle: what it is compared with; None for the oracle itself, which would be its own measure.
-      labels: of the examples.
+      masks: of the examples.
     """
-    return distances(kept, oracle, labels) | {
-        "ulira": or_why(lambda: attacked(scores.margin(kept.shadows, labels.pool), kept.included, kept.second)),
-        "margins": or_why(lambda: _margins(kept, labels)),
+    return distances(kept, oracle, masks) | {
+        "ulira": or_why(lambda: attacked(wide(kept.shadows.margin), kept.included, kept.second)),
+        "margins": or_why(lambda: _margins(kept, masks)),
         "failed": kept.failed,
     }
 
 
-def distances(kept: Kept, oracle: Kept | None, labels: Labels, most: int | None = None) -> dict[str, Any]:
+def distances(kept: Kept, oracle: Kept | None, masks: Masks, most: int | None = None) -> dict[str, Any]:
     """What compares repeats with oracles; of KLoM and epsilon the value of models that are alike depends on their number.
 
     Args:
-      kept, oracle, labels: as for `judged`.
+      kept, oracle, masks: as for `judged`.
       most: repeats to look at; None: all.
     """
-    few = kept._replace(**{kind: getattr(kept, kind)[:most] for kind in ("pool", "retain", "validation", "test")})
-    against = lambda metric, *rest: or_why(lambda: metric(few, given(oracle), labels, *rest))  # noqa: E731
+    few = kept._replace(
+        pool=some_models(kept.pool, slice(most)),
+        retain=some_models(kept.retain, slice(most)),
+        validation=some_models(kept.validation, slice(most)),
+        test=some_models(kept.test, slice(most)),
+    )
+    against = lambda metric, *rest: or_why(lambda: metric(few, given(oracle), masks, *rest))  # noqa: E731
     return {"klom": {kind: against(_klom, kind) for kind in KINDS}, "epsilon": against(_epsilon), "rmia": against(_rmia)}
 
 
@@ -146,45 +159,54 @@ def given(oracle: Kept | None) -> Kept:
     return oracle
 
 
-def or_why(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def or_why(compute: Callable[[], Any]) -> Any:
     """What is computed; if that is refused, no value and the reason."""
     try:
         return compute()
     except ValueError as refused:
-        return NOTHING | {"refused": line(refused)}
+        return Estimate(reason=line(refused))
 
 
 def some_shadows(kept: Kept, rows: np.ndarray) -> Kept:
     """The entry with fewer shadows."""
-    return kept._replace(shadows=kept.shadows[rows], included=kept.included[rows], second=kept.second[rows])
+    return kept._replace(shadows=some_models(kept.shadows, rows), included=kept.included[rows], second=kept.second[rows])
 
 
-def margins_of(kept: Kept, labels: Labels, kind: str) -> np.ndarray:
+def margins_of(kept: Kept, masks: Masks, kind: str) -> np.ndarray:
     """[lanes, examples] float64 margins of the repeats on the forget set, retain or validation examples."""
-    if kind == "forget":
-        return scores.margin(kept.pool[:, labels.forgotten], labels.pool[labels.forgotten])
-    return scores.margin(getattr(kept, kind), getattr(labels, kind))
+    return wide(kept.pool.margin[:, masks.forgotten] if kind == "forget" else getattr(kept, kind).margin)
 
 
-def _margins(kept: Kept, labels: Labels) -> dict[str, Any]:
-    """Shares of the forget set's margins, over repeats, in bins of EDGES, and the shadows' mean margin by pool example."""
-    margins = np.clip(margins_of(kept, labels, "forget"), EDGES[0], EDGES[-1])
-    if not margins.size or not len(kept.shadows):
+def wide(values: np.ndarray) -> np.ndarray:
+    """As float64, in which metrics compute."""
+    return values.astype(np.float64)
+
+
+def _margins(kept: Kept, masks: Masks) -> dict[str, Any]:
+    """Shares of the forget set's margins, over repeats, in bins of EDGES, and the shadows' mean margin by pool example.
+
+    `clipped` of `count` margins lie beyond EDGES, and count at its ends.
+    """
+    margins = margins_of(kept, masks, "forget")
+    if not margins.size or not len(kept.shadows.margin):
         raise ValueError("no model of a kind has finite logits")
-    shares = np.histogram(margins, EDGES)[0] / margins.size
-    return {"forget": shares, "pool": scores.margin(kept.shadows, labels.pool).mean(axis=0)}
+    clipped = int(np.sum((margins < EDGES[0]) | (margins > EDGES[-1])))
+    shares = np.histogram(np.clip(margins, EDGES[0], EDGES[-1]), EDGES)[0] / margins.size
+    pool = wide(kept.shadows.margin).mean(axis=0)
+    return {"forget": shares, "clipped": clipped, "count": int(margins.size), "pool": pool}
 
 
-def _klom(kept: Kept, oracle: Kept, labels: Labels, kind: str) -> dict[str, Any]:
+def _klom(kept: Kept, oracle: Kept, masks: Masks, kind: str) -> dict[str, Any]:
     """Mean and 95th percentile over examples."""
-    margins = {"unlearned": margins_of(kept, labels, kind), "oracle": margins_of(oracle, labels, kind)}
-    mean, p95 = klom.summary(**margins)
-    return valued(mean) | {"p95": valued(p95), "examples": klom.klom(**margins)}
+    unlearned, reference = (margins_of(one, masks, kind) for one in (kept, oracle))
+    mean, p95 = klom.summary(unlearned=unlearned, oracle=reference)
+    examples = klom.klom(unlearned=unlearned, oracle=reference)
+    return {"estimate": Estimate.of(mean), "p95": Estimate.of(p95), "examples": examples}
 
 
-def _epsilon(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
+def _epsilon(kept: Kept, oracle: Kept, masks: Masks) -> dict[str, Any]:
     """Mean per-example epsilon and forgetting quality on the forget set."""
-    unlearned, reference = (margins_of(one, labels, "forget") for one in (kept, oracle))
+    unlearned, reference = (margins_of(one, masks, "forget") for one in (kept, oracle))
 
     def statistic(rows: np.ndarray, oracle_rows: np.ndarray) -> np.ndarray:
         each = epsilon.epsilon(unlearned=unlearned[rows], oracle=reference[oracle_rows])
@@ -192,31 +214,32 @@ def _epsilon(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
 
     mean, quality = jackknife(statistic, (len(unlearned), len(reference))).intervals()
     each = epsilon.epsilon(unlearned=unlearned, oracle=reference)
-    return valued(mean) | {"forgetting_quality": valued(quality), "examples": each}
+    return {"estimate": Estimate.of(mean), "forgetting_quality": Estimate.of(quality), "examples": each}
 
 
-def _rmia(kept: Kept, oracle: Kept, labels: Labels) -> dict[str, Any]:
+def _rmia(kept: Kept, oracle: Kept, masks: Masks) -> Estimate:
     """AUC of forget against validation examples on each repeat, with a few oracles as references: mean over repeats.
 
     Half of the validation examples are the population and half the non-members, by position in a hashed order.
     """
-    log_p = lambda one, part, truth: -scores.loss(one, truth)[..., part]  # noqa: E731
-    held = np.arange(len(labels.validation)) % 2 == 0
-    everyone = np.ones(int(labels.forgotten.sum()), bool)
-    wanted = (kept.pool[:, labels.forgotten], everyone, labels.pool[labels.forgotten])
-    known = (oracle.pool[:REFERENCES, labels.forgotten], everyone, labels.pool[labels.forgotten])
+    held = np.arange(kept.validation.loss.shape[1]) % 2 == 0
+
+    def log_p(models: Kept, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+        """log p_y of the examples in question, forget data first, and of the population."""
+        forget, validation = (-wide(of.loss[rows]) for of in (models.pool, models.validation))
+        asked = np.concatenate([forget[..., masks.forgotten], validation[..., ~held]], axis=-1)
+        return asked, validation[..., held]
+
+    references, population_references = log_p(oracle, slice(REFERENCES))
+    member = np.arange(references.shape[1]) < masks.forgotten.sum()
     found = []
-    for lane in range(len(kept.pool)):
-        target = lambda part: log_p(kept.validation[lane], part, labels.validation)  # noqa: E731, B023
-        reference = lambda part: log_p(oracle.validation[:REFERENCES], part, labels.validation)  # noqa: E731
-        asked = np.concatenate([log_p(wanted[0][lane], *wanted[1:]), target(~held)])
-        references = np.concatenate([log_p(*known), reference(~held)], axis=1)
-        score = rmia.rmia(asked, target(held), references=references, population_references=reference(held))
-        member = np.arange(len(asked)) < len(everyone)
+    for lane in range(len(kept.pool.loss)):
+        asked, population = log_p(kept, lane)
+        score = rmia.rmia(asked, population, references=references, population_references=population_references)
         if np.ptp(score) == 0:
             raise ValueError("RMIA gives every example the same score")
         found.append(rates.rates(score, member, threshold=0.5, fprs=()).auc)
-    return valued(t_interval(np.array(found)))
+    return Estimate.of(t_interval(np.array(found)))
 
 
 def numbers(lanes: list[dict[str, float | None]]) -> dict[str, np.ndarray]:
@@ -224,7 +247,6 @@ def numbers(lanes: list[dict[str, float | None]]) -> dict[str, np.ndarray]:
     return {name: np.array([np.nan if lane[name] is None else lane[name] for lane in lanes]) for name in lanes[0]}
 
 
-def over_lanes(values: Sequence[float]) -> dict[str, Any]:
+def over_lanes(values: Sequence[float] | np.ndarray) -> Estimate:
     """A mean over repeats with its t-interval; values that are not finite are left out and counted."""
-    found = t_interval(np.asarray(values, float))
-    return valued(found) | {"lanes": found.count}
+    return Estimate.of(t_interval(np.asarray(values, float)))

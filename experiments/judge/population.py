@@ -8,64 +8,83 @@ from __future__ import annotations
 from collections.abc import Sized
 from typing import Any
 
-import jax
 import numpy as np
+from scipy.special import expit
 
 from experiments import models
+from experiments.core.keys import Hash, Purpose
+from experiments.core.results import Estimate
 from experiments.data import datasets
-from experiments.judge import capacity, metrics
-from experiments.judge.fleets import Case
-from experiments.judge.metrics import Kept, Labels, given, or_why, over_lanes
-from experiments.scoring import evaluation, requests
+from experiments.data.sets import subsample
+from experiments.judge import capacity
+from experiments.judge.cases import Case
+from experiments.judge.metrics import Kept, Masks, given, or_why, over_lanes, wide
+from experiments.scoring import evaluation
+from experiments.scoring.statistics import Statistics, make_divergence
+from unlearn.base import Batch
 from unlearn.metrics import membership, zrf
 from unlearn.metrics.cka import linear_cka
 
 EXAMPLES = 256  # of the forget set, that are looked at for CKA
 TEACHERS = 8  # untrained models that ZRF compares with
-STREAM = 7  # of keys: that of no model that is trained
 
 
 def features(case: Case, params: Any) -> np.ndarray:
-    """What each lane's last layer is given, [lanes, EXAMPLES at most, width], on examples of the forget set."""
-    bench = case.bench
-    seen = requests.subsample(datasets.batch(bench.dataset.train, bench.forget), EXAMPLES, "features")
-    of = evaluation.make_predict(models.as_features(bench.module), bench.loops)
-    return capacity.over(bench, lambda lanes: of(lanes, seen["x"]), params)
+    """What each lane's last layer is given, [lanes, EXAMPLES at most, width], on examples of the forget set.
+
+    Of a model that names no features these are its logits: of few lanes and examples, but with an axis of classes.
+    """
+    seen = subsample(_forget(case), EXAMPLES, Hash.FEATURES)
+    of = evaluation.make_predict(models.as_features(case.trainer.model), case.scorer.devices)
+    return capacity.over(case, lambda lanes: of(lanes, seen["x"]), params)
 
 
-def untrained(case: Case) -> np.ndarray:
-    """Logits of models that know nothing on the forget set, [TEACHERS, examples, classes], kept beside the others'."""
-    bench, file = case.bench, case.bench.workdir.path / "logits" / f"{case.name}-untrained.npz"
-    if not file.exists():
-        params = jax.device_get(capacity.untrained(bench, bench.config.seed + np.arange(TEACHERS), STREAM))
-        metrics.keep(file, {"forget": capacity.predict(bench, params, bench.dataset.train.x[bench.forget])})
-    return metrics.read(file)["forget"]
+def teachers(case: Case) -> Any:
+    """Parameters of TEACHERS models that know nothing."""
+    return capacity.untrained(case, range(case.seed, case.seed + TEACHERS), Purpose.UNTRAINED)
 
 
-def heard(kept: Kept, oracle: Kept | None, labels: Labels, teachers: np.ndarray) -> dict[str, Any]:
-    """What the witnesses say of one entry: name -> {"value", "interval", ...}, means over the models with features.
+def divergence(case: Case, params: Any) -> np.ndarray:
+    """How far each lane's answers on the forget set are from those of models that know nothing, [lanes, examples] bits."""
+    of, x = make_divergence(case.scorer.model, case.scorer.devices), _forget(case)["x"]
+    unknowing = teachers(case)
+    return capacity.over(case, lambda lanes: of(lanes, unknowing, x), params)
+
+
+def _forget(case: Case) -> Batch:
+    return datasets.batch(case.problem.dataset.train, case.problem.forget)
+
+
+def heard(kept: Kept, oracle: Kept | None, masks: Masks) -> dict[str, Any]:
+    """What the witnesses say of one entry: name -> Estimate or a mapping with one, means over the models with features.
 
     Args:
-      kept, oracle, labels: as for `judge_metrics.judged`.
-      teachers: [teachers, forget examples, classes] logits of untrained models.
+      kept, oracle, masks: as for `metrics.judged`.
     """
-    lanes = len(kept.features)
-    pool, test = kept.pool[:lanes, labels.forgotten], kept.test[:lanes, labels.others]
+    lanes = range(len(kept.features))
+    forget = [attackable(kept.pool, lane, masks.forgotten) for lane in lanes]
+    others = [attackable(kept.test, lane, masks.others) for lane in lanes]
     return {
-        "attacks": or_why(lambda: _attacks(pool, labels.pool[labels.forgotten], test, labels.test[labels.others])),
-        "zrf": or_why(lambda: _mean([float(zrf.zrf(one, teachers).mean()) for one in pool])),
+        "attacks": or_why(lambda: _attacks(forget, others)),
+        "zrf": or_why(lambda: _mean([float(zrf.zrf(one)) for one in kept.divergence])),
         "cka": or_why(lambda: _mean(_cka(kept.features, given(oracle).features))),
     }
 
 
-def _attacks(forget: np.ndarray, labels: np.ndarray, others: np.ndarray, other_labels: np.ndarray) -> dict[str, Any]:
+def attackable(statistics: Statistics, lane: int, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """What population attacks look at: each of `membership.SCORES` of one model on some examples."""
+    one = {name: wide(leaf[lane, mask]) for name, leaf in statistics._asdict().items()}
+    one["confidence"] = expit(one["margin"])  # in float64, where it does not round to 1
+    return {name: one[name] for name in membership.SCORES}
+
+
+def _attacks(forget: list[dict[str, np.ndarray]], others: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     """Score -> {"auc", "balanced_accuracy"}; the value is the modified entropy's AUC, which no other column has."""
-    both = zip(forget, others, strict=True)
-    lanes = [membership.population_attacks(one, labels, other, other_labels) for one, other in both]
+    lanes = [membership.population_attacks(one, other) for one, other in zip(forget, others, strict=True)]
     _some(lanes)
     hows = membership.Attack._fields
     found = {score: {how: over_lanes([getattr(lane[score], how) for lane in lanes]) for how in hows} for score in lanes[0]}
-    return found["modified_entropy"]["auc"] | found
+    return {"estimate": found["modified_entropy"]["auc"], **found}
 
 
 def _cka(features: np.ndarray, oracle: np.ndarray) -> list[float]:
@@ -74,7 +93,7 @@ def _cka(features: np.ndarray, oracle: np.ndarray) -> list[float]:
     return [float(np.mean([linear_cka(one, other) for other in oracle])) for one in features]
 
 
-def _mean(values: list[float]) -> dict[str, Any]:
+def _mean(values: list[float]) -> Estimate:
     _some(values)
     return over_lanes(values)
 

@@ -1,23 +1,24 @@
-"""What a judgement found, from the files of its workdir alone: report.html, report.md, and a table for the terminal."""
+"""The report of a judgement, from the files of its workdir alone: the page, and a table for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.comparison.figures import ATTACKS
-from experiments.comparison.methods import NONE
+from experiments.core.results import Estimate, Row, Run
 from experiments.judge import figures
 from experiments.judge.metrics import KINDS
 from experiments.judge.ulira import BAND, told
-from experiments.reporting import document, pages
-from experiments.reporting.document import Block, Heading, Table, Text
-from experiments.reporting.estimates import ANY, DISTANCE, SHARE, at, cell
+from experiments.reporting import drawing, names, pages, terminal
+from experiments.reporting.document import Block, Heading, Headline, Stat, Table, Text, slug
+from experiments.reporting.estimates import ANY, DISTANCE, NOTHING, SHARE, at, cell, width
+from experiments.reporting.numbers import NONE, Cell, Number, bare
 from unlearn.metrics.membership import SCORES
 
-WIDTH = 170
+FEWEST = 32  # models of a fleet: with less, intervals are wider than what is to be told apart
 FEWER = "†"
-Row = dict[str, Any]
 
 # header -> where a row has it, times what, digits, and where it ends
 COLUMNS: dict[str, tuple[tuple[str, ...], float, int, tuple[float, float]]] = {
@@ -44,79 +45,171 @@ SETS = {  # setting -> what is forgotten
     "random": "a random share of {fraction:g}",
     "class": "class {target}",
     "memorised": (
-        "half, drawn at random, of those that models memorise in the {tier} tier (a share of {fraction:g}), by the "
-        "confidence of models trained with an example less that of models trained without"
+        "half, drawn at random, of those that models memorise in the {tier} tier (a share of {fraction:g}). Memorised is "
+        "the confidence of models trained with an example less that of models trained without it"
     ),
     "near_duplicates": (
-        "one member each of the closest pairs of images (a share of {fraction:g}), whose twins stay in every training set: "
-        "what they tell, oracles know, too"
+        "one member each of the closest pairs of images (a share of {fraction:g}). Their twins stay in every training set, "
+        "so that oracles know them, too"
     ),
     "cluster": "a synthetic group, one whole cluster of k-means on pixels (about a share of {fraction:g})",
 }
 
 
-def present(workdir: str, found: dict[str, Any]) -> str:
+def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file = pages.write_page(workdir, compose)
-    parts = [f"{case}:\n{document.to_text(_table(rows, PRINTED), WIDTH)}" for case, rows in _cases(found).items()]
-    return "\n\n".join([*parts, *_verdicts(found), f"report: {file}"])
+    file, columns = pages.write_page(workdir, compose), terminal.width()
+    tables = [f"{case}:\n{terminal.to_text(_table(rows, '', PRINTED), columns)}" for case, rows in _cases(found).items()]
+    lines = [terminal.wrapped(line, columns) for line in [*_too_few(found), *_verdicts(found)]]
+    return "\n\n".join([*tables, *lines, f"report: {file}"])
 
 
-def compose(config: dict[str, Any], found: dict[str, Any]) -> tuple[str, list[Block]]:
+def compose(config: dict[str, Any], found: Run) -> tuple[str, list[Block]]:
     """The title and the blocks of the page."""
-    models, tuning = config["judge"]["lanes"], config["judge"]["tuning"]
-    lead = (
-        "Every value is to be read beside the held-out oracle's, the floor: models retrained without the forget set, "
-        "compared with others of their kind. KLoM, epsilon and RMIA compare all ways with them, too, since oracles start "
-        f"from the same keys as the ways. A row is {models} models that forgot one set (KLoM, epsilon, RMIA; the first "
-        f"{config['seeds']} of them ToW, MIA and relearning) and {models} shadows that each forgot a half of its "
-        "own of a pool (U-LiRA). Brackets are 95% intervals over models. Learning rate and steps were chosen for every "
-        f"row from the same {len(tuning['learning_rates']) * len(tuning['steps'])} trials."
-    )
-    private = next((row["extra"]["models"] for row in _rows(found) if row["few"]), None)
-    if private:
-        lead += (
-            f" {FEWER} Of DP-SGD there are only {private['repeats']} models and {private['shadows']} shadows: its KLoM and "
-            "epsilon are larger for that alone and have a floor of their own, as many held-out oracles."
-        )
-    blocks: list[Block] = [Text(lead, lead=True), *_calibration(found)]
-    for case, rows in _cases(found).items():
+    cases = _cases(found)
+    blocks: list[Block] = [
+        *(Text(line, "warning") for line in _too_few(found)),
+        *_headline(found),
+    ]
+    for i, (case, rows) in enumerate(cases.items()):
+        prefix = slug(case)
         blocks += [
             Heading(f"Forget set: {case}"),
-            Text(_told(rows[0])),
-            _table(rows),
-            *figures.pictures(rows, _name),
-            _relearning(rows),
+            Text(_forgotten(found.facts["sets"][case])),
+            _table(rows, f"{prefix}-results"),
+            *([Text(_how_to_read(config, found))] if i == 0 else []),
+            *figures.pictures(prefix, rows, _name),
+            _relearning(rows, prefix),
             Text(WITNESSED),
-            _witnesses(rows),
-            _costs(rows),
+            _witnesses(rows, prefix),
+            _costs(rows, prefix),
         ]
-    blocks += [*_trials(found), *_failures(found)]
+    blocks += [*_calibration(found), *_trials(found), *_failures(found)]
     return f"Forethought: {config['data']['name']}, judged", [*blocks, *pages.settings(config, found)]
 
 
-def _cases(found: dict[str, Any]) -> dict[str, list[Row]]:
+def _how_to_read(config: dict[str, Any], found: Run) -> str:
+    models, tuning = config["judge"]["lanes"], config["judge"]["tuning"]
+    text = (
+        "Read every value beside the held-out oracle's, the floor: models retrained without the forget set, compared with "
+        "others of their kind. KLoM, epsilon and RMIA compare all methods with them, too, since oracles start from the "
+        f"same keys as the methods. A row is {models} models that forgot one set: all of them for KLoM, epsilon and RMIA, "
+        f"the first {config['seeds']} for ToW, MIA and relearning. U-LiRA has {models} shadows, each of which forgot a "
+        "half of its own of a pool. Brackets are 95% intervals over models. Learning rate and steps were chosen for every "
+        f"row from the same {len(tuning['learning_rates']) * len(tuning['steps'])} trials."
+    )
+    private = next((row.extra["models"] for row in _rows(found) if row.facts["few"]), None)
+    if private:
+        text += (
+            f" {FEWER} Of DP-SGD there are only {private['repeats']} models and {private['shadows']} shadows. Its KLoM and "
+            "epsilon are larger for that alone. They have a floor of their own, as many held-out oracles."
+        )
+    return text
+
+
+# --- What comes first -------------------------------------------------------------------------------------------------
+
+
+def _too_few(found: Run) -> list[str]:
+    """What is said of a judgement with too few models to judge by."""
+    models = max(row.extra["models"]["repeats"] for row in found.rows)
+    pooled = [groups["pooled"] for groups in _calibrated(found).values() if groups["pooled"].value is not None]
+    wide = [auc for auc in pooled if width(auc) > BAND[1] - BAND[0]]
+    if models >= FEWEST and not wide:
+        return []
+    said = f"Too few models to judge by: each fleet has {models}"
+    said += f", and at least {FEWEST} are needed." if models < FEWEST else "."
+    if wide:
+        said += (
+            f" Even between oracles the interval of the AUC is wider than the band [{BAND[0]:g}, {BAND[1]:g}] it must fit."
+        )
+    return [f"{said} Read no verdict here: set judge.lanes higher."]
+
+
+def _headline(found: Run) -> list[Block]:
+    """Is the judge fair, is what was forgotten told apart, and how far from retraining: of the first forget set."""
+    case, rows = next(iter(_cases(found).items()))
+    shown = figures.chosen(rows)
+    lead = next((row for row in shown if row.training == "readiness" and row.unlearner != "none"), None)
+    lead = lead or next((row for row in shown if not row.is_oracle), None)
+    if not lead:
+        return []
+    entries = [(_name(row), _auc(row), figures.style(row)) for row in sorted(shown, key=lambda row: row is not lead)]
+    entries = [entry for entry in entries if entry[1].text != NONE]
+    caption = f"Attack on forget set '{case}', with 95% intervals; within the band nothing is told apart"
+    panel = drawing.intervals("told-apart", caption, entries, "AUC of U-LiRA", BAND)
+    floor = next((row for row in rows if row.training == "heldout_oracle"), None)
+    vanilla = next((row for row in shown if row.training == "vanilla" and row.unlearner != "none"), None)
+    beside = [row for row in (vanilla, floor) if row and row is not lead]
+    klom = ("klom", "forget")
+    stats = [
+        _fair(found),
+        Stat(
+            f"Attack on {_name(lead)}",
+            _auc(lead),
+            f"AUC of U-LiRA on set '{case}'; 0.5 tells nothing. {_others(beside, ('ulira',), 3)}",
+        ),
+        Stat(
+            "Distance from retraining",
+            cell(at(lead.extra, klom), 2, ends=DISTANCE),
+            f"KLoM on the forget set, in nats, of {_name(lead)}. {_others(beside, klom, 2)}",
+        ),
+    ]
+    return [Headline(panel, stats)]
+
+
+def _auc(row: Row) -> Number:
+    return cell(at(row.extra, ("ulira",)), ends=SHARE)
+
+
+def _others(rows: Sequence[Row], path: tuple[str, ...], digits: int) -> str:
+    values = [f"{_name(row)}: {cell(at(row.extra, path), digits, brief=True)}" for row in rows]
+    return f"{'; '.join(values)}." if values else ""
+
+
+def _fair(found: Run) -> Stat:
+    pooled = _calibrated(found).get("shadows", {}).get("pooled", NOTHING)
+    if pooled.value is None:
+        return Stat("Is the judge fair?", NONE, "No calibration: it needs oracles and held-out oracles.")
+    inside = "Yes" if told(pooled.low, pooled.high) == "no" else "Not shown"
+    inside = "No verdict" if _too_few(found) else inside
+    note = (
+        f"{inside}: AUC between oracles and held-out oracles, where there is nothing to find, with its 90% interval. It "
+        f"must lie within [{BAND[0]:g}, {BAND[1]:g}]."
+    )
+    return Stat("Is the judge fair?", cell(pooled), note)
+
+
+# --- Rows and their names ---------------------------------------------------------------------------------------------
+
+
+def _cases(found: Run) -> dict[str, list[Row]]:
     cases: dict[str, list[Row]] = {}
     for row in _rows(found):
-        cases.setdefault(row["setting"], []).append(row)
+        cases.setdefault(row.setting, []).append(row)
     return cases
 
 
-def _rows(found: dict[str, Any]) -> list[Row]:
-    """The rows; `few` of those of fewer models than others have."""
-    count = lambda row: row["extra"]["models"]["repeats"]  # noqa: E731
-    most = max(map(count, found["rows"]))
-    return [row | {"few": count(row) < most} for row in found["rows"]]
+def _rows(found: Run) -> list[Row]:
+    """The rows; the fact `few` tells those of fewer models than others have."""
+    count = lambda row: row.extra["models"]["repeats"]  # noqa: E731
+    most = max(map(count, found.rows))
+    return [dataclasses.replace(row, facts={**row.facts, "few": count(row) < most}) for row in found.rows]
 
 
 def _name(row: Row) -> str:
-    if row["training"].endswith("oracle"):
-        return row["training"]
-    return f"{row['training']}{FEWER if row['few'] else ''}, {row['unlearner']}"
+    name = names.method(row.training).name
+    if row.is_oracle:
+        return name
+    return f"{name}{FEWER if row.facts['few'] else ''}, {names.algorithm(row.unlearner)}"
 
 
-def _told(row: Row) -> str:
-    one = row["extra"]["set"]
+def _ours(rows: Sequence[Row]) -> list[int]:
+    return [i for i, row in enumerate(rows) if names.method(row.training).ours]
+
+
+def _forgotten(one: Mapping[str, Any]) -> str:
+    """What a forget set is, in words."""
     words = f"Forgotten are {one['forget']} examples: {SETS[one['setting']].format(**one)}."
     words += f" U-LiRA's pool holds {one['pool']}" + (
         ": the forget set itself." if one["pool"] == one["forget"] else ", the others of the same kind."
@@ -126,21 +219,23 @@ def _told(row: Row) -> str:
     return words
 
 
-def _table(rows: Sequence[Row], columns: Sequence[str] = tuple(COLUMNS)) -> Table:
-    lines = []
+def _table(rows: Sequence[Row], name: str, columns: Sequence[str] = tuple(COLUMNS)) -> Table:
+    """Intervals stand below their values: fourteen columns are to fit a printed page."""
+    lines: list[list[Cell]] = []
+    ours = []
     for row in rows:
-        failed = row["extra"]["failed"]
-        lines.append([_name(row), *_cells(row["extra"], columns), f"{failed['repeats']} + {failed['shadows']}"])
-        if fewer := row["extra"].get("fewer"):
+        failed = row.extra["failed"]
+        if names.method(row.training).ours:
+            ours.append(len(lines))
+        lines.append([_name(row), *_cells(row.extra, columns), f"{failed['repeats']} + {failed['shadows']}"])
+        if fewer := row.extra.get("fewer"):
             lines.append([f"{_name(row)}{FEWER}", *_cells(fewer, columns), NONE])
-    return Table(["way, algorithm", *columns, "failed"], lines)
+    return Table(["method, algorithm", *columns, "failed"], lines, name=name, ours=ours, stacked=True)
 
 
-def _cells(extra: dict[str, Any], columns: Sequence[str]) -> list[str]:
-    """A row's values, intervals below them: fourteen columns are to fit a printed page."""
-    chosen = [COLUMNS[name] for name in columns]
-    cells = [cell(at(extra, path), digits, scale=scale, ends=ends) for path, scale, digits, ends in chosen]
-    return [one.replace(" [", "\n[") for one in cells]
+def _cells(extra: Mapping[str, Any], columns: Sequence[str]) -> list[Cell]:
+    picked = [COLUMNS[name] for name in columns]
+    return [cell(at(extra, path), digits, scale=scale, ends=ends) for path, scale, digits, ends in picked]
 
 
 # --- Calibration ------------------------------------------------------------------------------------------------------
@@ -151,68 +246,64 @@ ATTACKED = {
 }
 
 
-def _calibrated(found: dict[str, Any]) -> dict[str, Any]:
-    """attack -> group -> AUC, as the rows of the held-out oracle have it."""
-    rows = (row["extra"].get("calibration") for row in found["rows"] if row["training"] == "heldout_oracle")
-    return next((one for one in rows if one), {})
+def _calibrated(found: Run) -> Mapping[str, Mapping[str, Estimate]]:
+    """attack -> group -> AUC, as the run has it."""
+    return found.facts.get("calibration", {})
 
 
-def _verdicts(found: dict[str, Any]) -> list[str]:
+def _verdicts(found: Run) -> list[str]:
     low, high = BAND
     lines = []
     for attack, groups in _calibrated(found).items():
         pooled = groups["pooled"]
-        if pooled["value"] is None:
-            lines.append(f"{ATTACKED[attack]}: could not be computed ({pooled.get('refused', 'no value')}).")
+        if pooled.value is None:
+            lines.append(f"{ATTACKED[attack]}: could not be computed ({pooled.reason or 'no value'}).")
             continue
-        verdict = "inside" if told(*pooled["interval"]) == "no" else "NOT inside"
+        verdict = "inside" if told(pooled.low, pooled.high) == "no" else "NOT inside"
         auc = f"AUC {cell(pooled)}, pooled, 90% interval: {verdict} [{low:g}, {high:g}]"
         lines.append(f"{ATTACKED[attack]}: {auc}.")
     return lines
 
 
-def _calibration(found: dict[str, Any]) -> list[Block]:
+def _calibration(found: Run) -> list[Block]:
     calibrated = _calibrated(found)
     if not calibrated:
         return []
     groups = dict.fromkeys(name for one in calibrated.values() for name in one)
-    names = [*(name for name in groups if name != "pooled"), "pooled"]
-    rows = [[name, *(cell(at(one, (name,))) for one in calibrated.values())] for name in names]
+    sets = [*(name for name in groups if name != "pooled"), "pooled"]
+    rows: list[list[Cell]] = [[name, *(cell(at(one, (name,))) for one in calibrated.values())] for name in sets]
     note = (
-        "Oracles and held-out oracles are trained alike, so that there is nothing to find between them: a fair judge's AUC "
-        "is .5. Intervals are 90%, by leaving groups of models out; the pooled value is the mean over forget sets. Between "
-        "fleets all examples of a model are on one side, so that its interval is the wider one."
+        "Oracles and held-out oracles are trained alike. There is nothing to find between them: a fair judge's AUC is 0.5. "
+        "Intervals are 90%, by leaving groups of models out. The pooled value is the mean over forget sets. Between fleets "
+        "all examples of a model are on one side, so that its interval is the wider one."
     )
     verdicts: list[Block] = [Text(line) for line in _verdicts(found)]
     headers = ["forget set", *(ATTACKED[attack].replace(", ", ",\n") for attack in calibrated)]
-    return [Heading("Calibration"), Text(note), *verdicts, Table(headers, rows)]
+    return [Heading("Calibration"), Text(note), *verdicts, Table(headers, rows, name="calibration")]
 
 
 # --- Relearning, costs, tuning, failures ------------------------------------------------------------------------------
 
 
-def _relearning(rows: Sequence[Row]) -> Table:
-    lines = []
+def _relearning(rows: Sequence[Row], prefix: str) -> Table:
+    lines: list[list[Cell]] = []
     for row in rows:
-        cells = []
+        cells: list[Cell] = []
         for attack in ATTACKS:
-            one = at(row["extra"], ("relearn", "attacks", attack, "steps"))
-            total = len(row["extra"]["relearn"]["curves"][attack])
-            steps = (
-                f"{cell(one, 1, brief=True)} ({one['lanes']}/{total})"
-                if one["value"] is not None
-                else f"{NONE} (0/{total})"
-            )
-            cells += [cell(at(row["extra"], ("relearn", "attacks", attack, "area")), 2, brief=True), steps]
+            one = at(row.extra, ("relearn", "attacks", attack, "steps"))
+            total, reached = len(row.extra["relearn"]["curves"][attack]), one.n or 0
+            area = cell(at(row.extra, ("relearn", "attacks", attack, "area")), 2, brief=True)
+            value = cell(one, 1, brief=True)
+            cells += [area, Number(value.value, value.text, f"({reached if value.text != NONE else 0}/{total})")]
         lines.append([_name(row), *cells])
     headers = [f"{attack}\n{what}" for attack in ATTACKS for what in ("area", "steps to recover")]
-    return Table(["relearning", *headers], lines)
+    return Table(["relearning", *headers], lines, name=f"{prefix}-relearning", ours=_ours(rows))
 
 
 WITNESSED = (
-    "Weaker witnesses miss or overstate much, and are nothing but beside the oracles: a classifier over examples (AUC and "
-    "cross-validated balanced accuracy), resemblance to untrained models (ZRF), and resemblance to the oracles in what the "
-    "last layer is given (CKA)."
+    "Weaker tests miss or overstate much. Read them beside the oracles only. They are a classifier over examples (AUC and "
+    "cross-validated balanced accuracy), resemblance to untrained models (ZRF), and resemblance to the oracles in the "
+    "input of the last layer (CKA)."
 )
 WITNESSES = {
     **{f"{score.replace('_', ' ')}\nAUC": ("attacks", score, "auc") for score in SCORES},
@@ -222,77 +313,80 @@ WITNESSES = {
 }
 
 
-def _witnesses(rows: Sequence[Row]) -> Table:
-    lines = [[_name(row), *(cell(at(row["extra"], path), brief=True) for path in WITNESSES.values())] for row in rows]
-    return Table(["weaker witnesses", *WITNESSES], lines)
+def _witnesses(rows: Sequence[Row], prefix: str) -> Table:
+    lines: list[list[Cell]] = [
+        [_name(row), *(cell(at(row.extra, path), brief=True) for path in WITNESSES.values())] for row in rows
+    ]
+    return Table(["weaker tests", *WITNESSES], lines, name=f"{prefix}-weaker-tests", ours=_ours(rows))
 
 
-def _costs(rows: Sequence[Row]) -> Table:
-    lines = []
+def _costs(rows: Sequence[Row], prefix: str) -> Table:
+    lines: list[list[Cell]] = []
     for row in rows:
-        setting = row["extra"]["setting"]
+        setting = row.extra["setting"]
         chosen = f"{setting['learning_rate']:g} x {setting['steps']}" if setting else NONE
         counts = [
-            row["train_flops"],
-            row["train_seconds"],
-            row["unlearn_flops"],
-            row["unlearn_seconds"],
-            row["extra"]["cost"]["amortised_flops"]["10"],
-            row["peak_bytes"] / 2**20,
-            row["extra"]["cost"]["storage_bytes"] / 2**20,
+            row.train_flops,
+            row.train_seconds,
+            row.unlearn_flops,
+            row.unlearn_seconds,
+            row.extra["cost"]["amortised_flops"]["10"],
+            (row.peak_bytes or 0) / 2**20,
+            (row.storage_bytes or 0) / 2**20,
         ]
-        pays = row["extra"]["cost"]["break_even_requests"]
-        cells = [f"{value:.3g}" if value else NONE for value in counts]
-        lines.append([_name(row), chosen, *cells, "never" if pays is None else f"{pays:.3g}"])
+        pays = row.extra["cost"]["break_even_requests"]
+        cells: list[Cell] = [bare(value, f"{value:.3g}") if value else NONE for value in counts]
+        lines.append([_name(row), chosen, *cells, "never" if pays is None else bare(pays, f"{pays:.3g}")])
     headers = ["cost of one model", "rate x steps", "train\nFLOPs", "train\ns", "request\nFLOPs", "request\ns"]
     headers += ["each of\n10, FLOPs", "peak\nMiB", "stored\nMiB", "pays after\nrequests"]
-    return Table(headers, lines)
+    return Table(headers, lines, name=f"{prefix}-cost", ours=_ours(rows))
 
 
-def _trials(found: dict[str, Any]) -> list[Block]:
+def _trials(found: Run) -> list[Block]:
     blocks: list[Block] = []
     for case, rows in _cases(found).items():
-        tuned = [row for row in rows if row["extra"].get("trials")]
+        tuned = [row for row in rows if row.extra.get("trials")]
         if tuned:
-            heads = [f"{one['learning_rate']:g}\nx {one['steps']}" for one in tuned[0]["extra"]["trials"]]
-            lines = [[_name(row), *map(str, _gaps(row)), str(len(row["extra"]["trials"]))] for row in tuned]
-            blocks += [Text(f"{case}:"), Table(["rate x steps", *heads, "trials"], lines)]
+            heads = [f"{one['learning_rate']:g}\nx {one['steps']}" for one in tuned[0].extra["trials"]]
+            lines: list[list[Cell]] = [[_name(row), *_gaps(row), str(len(row.extra["trials"]))] for row in tuned]
+            table = Table(["rate x steps", *heads, "trials"], lines, name=f"{slug(case)}-tuning", ours=_ours(tuned))
+            blocks += [Text(f"{case}:"), table]
     note = (
-        "The gap of every trial, in points: the mean of the distances to the oracles in accuracy on forget data and on "
-        "validation data that stay, over models that nothing else is reported of. The smallest, marked *, was carried out."
+        "The gap of every trial, in points: the mean distance to the oracles in accuracy on forget data and on validation "
+        "data that stay. It is measured on models that nothing else is reported of. The smallest, marked *, was chosen."
     )
     return [Heading("Tuning"), Text(note), *blocks] if blocks else []
 
 
 def _gaps(row: Row) -> Iterator[str]:
-    setting = row["extra"]["setting"]
-    for trial in row["extra"]["trials"]:
+    setting = row.extra["setting"]
+    for trial in row.extra["trials"]:
         gap = NONE if trial["gap"] is None else f"{100 * trial['gap']:.1f}"
         yield f"{gap}*" if setting and setting.items() <= trial.items() else gap
 
 
-def _failures(found: dict[str, Any]) -> list[Block]:
-    lines = []
+def _failures(found: Run) -> list[Block]:
+    lines: list[list[Cell]] = []
     for row in _rows(found):
-        failed, reasons = row["extra"]["failed"], list(_refused(row))
-        diverged = sum(trial["gap"] is None for trial in row["extra"].get("trials", ()))
+        failed, reasons = row.extra["failed"], list(_refused(row))
+        diverged = sum(trial["gap"] is None for trial in row.extra.get("trials", ()))
         if reasons or diverged or any(failed.values()):
             counts = [str(failed["repeats"]), str(failed["shadows"]), str(diverged)]
-            lines.append([row["setting"], _name(row), *counts, "; ".join(reasons) or NONE])
+            lines.append([row.setting, _name(row), *counts, "; ".join(reasons) or NONE])
     if not lines:
-        return [Heading("Failures"), Text(f"No failures: all models of {len(found['rows'])} rows had finite logits.")]
-    note = "Models with a logit that is not finite are left out and counted; what could not be computed has no value."
-    headers = ["forget set", "way, algorithm", "models", "shadows", "trials", "not computed"]
-    return [Heading("Failures"), Text(note), Table(headers, lines, left=2, prose=True)]
+        return [Heading("Failures"), Text(f"No failures: all models of {len(found.rows)} rows had finite logits.")]
+    note = "Models with a logit that is not finite are left out and counted. What could not be computed has no value."
+    headers = ["forget set", "method, algorithm", "models", "shadows", "trials", "not computed"]
+    return [Heading("Failures"), Text(note), Table(headers, lines, left=2, prose=True, name="failures")]
 
 
 def _refused(row: Row) -> Iterator[str]:
     """metric: reason; the oracle is the measure of most metrics and has none of its own."""
-    if row["training"] == "oracle":
+    if row.training == "oracle":
         return
-    extra = row["extra"]
-    metrics = {name: extra.get(name, {}) for name in ("ulira", "epsilon", "rmia", "attacks", "zrf", "cka")}
-    metrics |= {f"KLoM {kind}": extra["klom"][kind] for kind in KINDS}
+    extra = row.extra
+    metrics = {name: at(extra, (name,)) for name in ("ulira", "epsilon", "rmia", "attacks", "zrf", "cka")}
+    metrics |= {f"KLoM {kind}": at(extra, ("klom", kind)) for kind in KINDS}
     for name, one in metrics.items():
-        if reason := one.get("refused"):
-            yield f"{name}: {reason}"
+        if one.reason:
+            yield f"{name}: {one.reason}"

@@ -1,4 +1,4 @@
-"""The rows of a judgement: what was carried out, every metric as {"value", "interval", ...}, and what it cost."""
+"""The rows of a judgement: what was carried out, every metric as an Estimate, and what it cost."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.core.results import Estimate, Row
 from experiments.judge import fleets, memorisation, metrics
-from experiments.judge.fleets import REPEATS, SHADOWS, TUNING, Case
+from experiments.judge.cases import Case
+from experiments.judge.fleets import REPEATS, SHADOWS, TUNING
+from experiments.reporting.estimates import at
+from experiments.scoring import algorithms
 from unlearn.metrics import cost, gaps, relearning
 
 REQUESTS = (1, 10, 100)  # in a model's life, that its preparation is spread over
@@ -17,7 +21,7 @@ class Entry(NamedTuple):
     """One way and algorithm.
 
     found: scores of the first lanes before and after the request, relearning curves, the setting, seconds.
-    judged: metrics of the kept logits.  trials: of the tuning.  cost: FLOPs, seconds and bytes of one model.
+    judged: metrics of the kept statistics.  trials: of the tuning.  cost: FLOPs, seconds and bytes of one model.
     enough: forget accuracy at which a request rests.
     """
 
@@ -30,7 +34,7 @@ class Entry(NamedTuple):
     enough: float
 
 
-def rows(case: Case, entries: list[Entry]) -> list[dict[str, Any]]:
+def rows(case: Case, entries: list[Entry]) -> list[Row]:
     """The rows of results.json of one case, against its oracles and against vanilla models that never forgot."""
     find = lambda *key: next(one.found for one in entries if (one.training, one.unlearner) == key)  # noqa: E731
     oracle, original = find("oracle", "none"), find("vanilla", "none")
@@ -38,11 +42,11 @@ def rows(case: Case, entries: list[Entry]) -> list[dict[str, Any]]:
     return [_row(case, entry, oracle, original, retraining) for entry in entries]
 
 
-def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, Any], retraining: float) -> dict[str, Any]:
-    config, found, spent = case.bench.config, entry.found, entry.cost
+def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, Any], retraining: float) -> Row:
+    found, spent = entry.found, entry.cost
     before, after, beside = (metrics.numbers(lanes) for lanes in (found["before"], found["after"], oracle["after"]))
     reference = {key: float(np.nanmean(values)) for key, values in beside.items()}
-    lanes = [{key: values[i] for key, values in after.items()} for i in range(config.seeds)]
+    lanes = [{key: values[i] for key, values in after.items()} for i in range(len(case.seeds))]
     over_lanes = lambda measure: metrics.over_lanes([measure(lane) for lane in lanes])  # noqa: E731
     extra = entry.judged | {
         "tow": over_lanes(lambda lane: gaps.tow(lane, reference)),
@@ -50,34 +54,34 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
         "average_gap": over_lanes(lambda lane: gaps.average_gap(lane, reference)),
         "mia": over_lanes(lambda lane: lane["mia_auc"]),
         "relearn": relearned(found["relearning"], oracle["relearning"], _accuracy(original)),
-        "klom": entry.judged["klom"] | {name: entry.judged["klom"]["forget"][name] for name in ("value", "interval")},
+        "klom": {"estimate": at(entry.judged["klom"], ("forget",)), **entry.judged["klom"]},
         "cost": cost_of_life(entry, retraining),
         "setting": found["setting"],
         "trials": entry.trials,
         "models": {role: fleets.count(case, entry.training, role) for role in (REPEATS, SHADOWS, TUNING)},
-        "set": _set(case),
-        "intervals": {key: metrics.over_lanes(after[key]) for key in ("forget_accuracy", "test_retain_accuracy")},
+        "intervals": {key: metrics.over_lanes(after[key].tolist()) for key in ("forget_accuracy", "test_retain_accuracy")},
     }
     forgotten = after["forget_accuracy"]
     stop = "reached" if (forgotten <= entry.enough).all() else "budget"
-    return {
-        "training": entry.training,
-        "variant": "default",
-        "unlearner": entry.unlearner,
-        "setting": case.name,
-        "dataset": config.data.name,
-        "seed": config.seed,
-        "before": {key: _mean(values) for key, values in before.items()},
-        "after": {key: _mean(values) for key, values in after.items()},
-        "steps": found["updates"],
-        "stop": stop if np.isfinite(forgotten).all() else "diverged",
-        "train_seconds": spent["train_seconds"],
-        "unlearn_seconds": spent["unlearn_seconds"],
-        "train_flops": spent["train_flops"],
-        "unlearn_flops": spent["unlearn_flops"],
-        "peak_bytes": spent["peak_bytes"],
-        "extra": extra,
-    }
+    return Row(
+        training=entry.training,
+        variant="default",
+        unlearner=algorithms.short(entry.unlearner),
+        setting=case.name,
+        dataset=case.problem.dataset.name,
+        seed=case.seed,
+        before={key: _mean(values) for key, values in before.items()},
+        after={key: _mean(values) for key, values in after.items()},
+        steps=found["updates"],
+        stop=stop if np.isfinite(forgotten).all() else "diverged",
+        train_seconds=spent["train_seconds"],
+        unlearn_seconds=spent["unlearn_seconds"],
+        train_flops=spent["train_flops"],
+        unlearn_flops=spent["unlearn_flops"],
+        peak_bytes=spent["peak_bytes"],
+        storage_bytes=spent["storage_bytes"],
+        extra=extra,
+    )
 
 
 def cost_of_life(entry: Entry, retraining: float) -> dict[str, Any]:
@@ -95,8 +99,7 @@ def cost_of_life(entry: Entry, retraining: float) -> dict[str, Any]:
     request = retraining if entry.training in fleets.ORACLES else spent["unlearn_flops"]
     preparation = max(spent["train_flops"] - retraining, 0.0)
     return {
-        "value": request,
-        "interval": [request, request],
+        "estimate": Estimate(request, request, request, 1),
         **spent,
         "models": 1,
         "preparation_flops": preparation,
@@ -113,9 +116,9 @@ def relearned(curves: dict[str, Any], oracle: dict[str, Any], original: float) -
       original: forget accuracy of vanilla models that never forgot.
 
     Returns:
-      {"value", "interval", "curves", "attacks": attack -> {"area", "steps"}}: the area between a curve and the oracles'
+      {"estimate", "curves", "attacks": attack -> {"area", "steps"}}: the area between a curve and the oracles'
       mean curve, as a share of what never forgot; the steps until accuracy is half way from the oracles' start to the
-      original, over the lanes that get there in time, which `lanes` counts.
+      original, over the lanes that get there in time, which its `n` counts.
     """
     attacks = {}
     for attack, kept in curves.items():
@@ -125,7 +128,7 @@ def relearned(curves: dict[str, Any], oracle: dict[str, Any], original: float) -
         area = [relearning.normalised_area(lane, theirs, original) for lane in lanes]
         steps = [relearning.steps_to_recover(lane, level) for lane in sound] if original > theirs[0] else []
         attacks[attack] = {"area": metrics.over_lanes(area), "steps": metrics.over_lanes(steps)}
-    return attacks["part"]["area"] | {"curves": curves, "attacks": attacks}
+    return {"estimate": attacks["part"]["area"], "curves": curves, "attacks": attacks}
 
 
 def _accuracy(found: dict[str, Any]) -> float:
@@ -137,10 +140,10 @@ def _mean(values: np.ndarray) -> float:
     return float(np.mean(values[np.isfinite(values)])) if np.isfinite(values).any() else float("nan")
 
 
-def _set(case: Case) -> dict[str, Any]:
+def forget_set(case: Case) -> dict[str, Any]:
     """What is forgotten; the mean memorisation of it, if that was estimated in this judgement."""
-    bench = case.bench
-    told = {**bench.config.judge.sets[case.name].to_dict(), "forget": len(bench.forget), "pool": len(case.pool)}
-    if bench.workdir.has(memorisation.STAGE):
-        told["memorisation"] = float(memorisation.memorisation(bench)[bench.forget].mean())
+    forget = case.problem.forget
+    told = {**case.judgement.sets[case.name].model_dump(), "forget": len(forget), "pool": len(case.pool)}
+    if case.workdir.has(memorisation.STAGE):
+        told["memorisation"] = float(memorisation.memorisation(case)[forget].mean())
     return told

@@ -1,8 +1,8 @@
 """The strict judge: every way of training x every algorithm against fleets of oracles and shadows, in one table.
 
 `run(config, workdir)` goes case by case (a case is a forget set): train the fleets, choose how each request is carried out
-with the same trials for all, carry it out on repeats and shadows, keep their logits, and compute every metric from what was
-kept. Each finished stage is kept, so the same call resumes after a kill.
+with the same trials for all, carry it out on repeats and shadows, keep their statistics of single examples, and compute
+every metric from what was kept. Each finished stage is kept, so the same call resumes after a kill.
 """
 
 from __future__ import annotations
@@ -11,44 +11,55 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
-from tqdm import tqdm
 
-from experiments.comparison import checks, judging
-from experiments.comparison.setup import Config, resolved, set_up
-from experiments.configs import judge as configs
-from experiments.core import execution, fleet, workdirs
+from experiments import models
+from experiments.comparison import checks
+from experiments.configs.judge import ClassSet, Cluster, ForgetSet, Judge, MemorisedSet, NearDuplicates
+from experiments.core import environment, execution, fleet, keys, progress, workdirs
+from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
-from experiments.data import datasets, forget_sets
-from experiments.judge import calibration, capacity, fleets, memorisation, metrics, population, rows
-from experiments.judge.checks import check as check_judge
-from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Case, Fleets, Setting
-from experiments.scoring import evaluation, requests
+from experiments.core.keys import Hash, Purpose
+from experiments.core.results import Row, Run, revived
+from experiments.data import datasets, forget_sets, problem
+from experiments.data.sets import subsample
+from experiments.judge import calibration, capacity, fleets, memorisation, metrics, old_logits, population, rows, work
+from experiments.judge.cases import Case, pool_of
+from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Fleets, Setting
+from experiments.scoring.relearning import relearn
+from experiments.scoring.scorer import Scorer
+from experiments.scoring.statistics import Statistics
+from experiments.training import fleets as training_fleets
+from unlearn.base import Batch
+from unlearn.metrics.membership import FOLDS
 
 
-def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
+def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = "") -> Run:
     """Run or resume the judgement that `config` describes; a finished workdir is read back instead.
 
     Returns:
-      The contents of results.json.
+      What results.json holds.
 
     Raises:
       UserError: a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        check_judge(config)
-        folder = workdirs.Workdir(workdir)
-        dataset_config = config.copy_and_resolve_references()
-        if found := folder.finished(dataset_config.to_dict()):
+        config = validated(Judge, config)
+        folder = workdirs.Workdir(workdir, config.retired)
+        if found := folder.finished(config.model_dump()):
             return found
         dataset = datasets.load(config.data)
         cases = make_cases(config, folder, dataset)
-    with folder.claimed(dataset_config.to_dict()):
-        cases = [_settled(case) for case in cases]
-        return folder.finish(command, judge_all(cases))
+    with folder.claimed(config.model_dump()), progress.Progress(work.total(cases, entries(cases[0])), "judge"):
+        cases = [_settled(config, case) for case in cases]
+        judged = judge_all(cases)
+        progress.stage("calibration")
+        facts = {"calibration": calibrated(cases), "sets": {case.name: rows.forget_set(case) for case in cases}}
+        return folder.finish(command, judged, facts)
 
 
-def make_cases(config: Config, folder: workdirs.Workdir, dataset: datasets.Dataset) -> list[Case]:
+def make_cases(config: Judge, folder: workdirs.Workdir, dataset: datasets.Dataset) -> list[Case]:
     """The case of every forget set, on one copy of the data; tiers still wait for scores, on which no size depends.
 
     Raises:
@@ -58,95 +69,119 @@ def make_cases(config: Config, folder: workdirs.Workdir, dataset: datasets.Datas
     for name in config.judge.sets:
         case = make_case(config, name, folder, dataset)
         if cases:
-            case = case._replace(bench=case.bench._replace(train=cases[0].bench.train))
+            case = _sharing(case, cases[0])
         cases.append(case)
     return cases
 
 
 def make_case(
-    config: Config, name: str, folder: workdirs.Workdir, dataset: datasets.Dataset, scores: np.ndarray | None = None
+    config: Judge, name: str, folder: workdirs.Workdir, dataset: datasets.Dataset, scores: np.ndarray | None = None
 ) -> Case:
     """A forget set of the config, as the readiness comparison would set it up.
 
     Args:
       scores: [examples] memorisation, if tiers are to be what they are called.
     """
-    one, wanted, train = config.copy_and_resolve_references(), config.judge.sets[name], dataset.train
-    by_class = wanted.setting == "class"
-    one.forget.update({"setting": "class" if by_class else "random"})  # what is no class is forgotten as random data are
-    one.forget.update({key: wanted[key] for key in ("fraction", "target") if key in wanted})
-    one = resolved(one, configs.defaults())
-    checks.check(one)
-    seed, chosen = one.forget.seed, None
-    if "fraction" in wanted:
-        _enough(name, round(wanted.fraction * len(train.id)))
-    if wanted.setting == "memorised":
-        known = np.zeros(len(train.id)) if scores is None else scores
-        chosen = forget_sets.memorised(train.id, known, wanted.tier, wanted.fraction, seed)
-    elif wanted.setting in ("near_duplicates", "cluster"):
-        find = {"near_duplicates": forget_sets.near_duplicates, "cluster": forget_sets.cluster}[wanted.setting]
-        chosen = find(train.id, train.x, wanted.fraction, seed)
-        _enough(name, len(chosen.forget))
-    bench = set_up(one, folder, dataset, train.id[chosen.forget] if chosen else None)
+    compared = config.of_set(name).resolved()
+    variants = {variant: compared.variant(variant).readiness for variant in ("", *compared.variants)}
+    checks.check_options(compared.request, variants)
+    chosen = _chosen(config.judge.sets[name], name, dataset.train, config.forget.seed, scores)
+    datasets.check_splits(dataset, config.train.batch_size)
+    asked = problem.make(
+        dataset,
+        compared.forget,
+        dataset.train.id[chosen.forget] if chosen else None,
+        score_examples=config.data.score_examples,
+    )
+    model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+    checks.check_problem(asked, compared.request, compared.readiness.noise)
     # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
-    bench = bench._replace(devices=execution.make("jit", jax.local_devices()[:1]))
-    case = fleets.make_case(name, bench, chosen.pool if chosen else None)
-    left = len(train.id) - len(case.pool)
+    devices = execution.one_device(convolutional=model.convolutional)
+    trainer = training_fleets.make(
+        model, devices, dataset.train, config.train, folder, save_every=config.checkpoint_seconds
+    )
+    case = Case(
+        name,
+        asked,
+        chosen.pool if chosen else pool_of(asked),
+        trainer,
+        Scorer(models.as_model(model), devices, asked.sets),
+        config.trainings,
+        range(config.seed, config.seed + config.seeds),
+        compared.readiness,
+        config.reweight,
+        config.dpsgd,
+        config.request,
+        config.relearn,
+        config.judge,
+    )
+    left = len(dataset.train.id) - len(case.pool)
     if left < config.judge.retain:
         raise UserError(f"judge.retain is {config.judge.retain}, but set {name!r} leaves {left}: set --config.judge.retain")
     return case
 
 
+def _chosen(
+    wanted: ForgetSet, name: str, train: datasets.Split, seed: int, scores: np.ndarray | None
+) -> forget_sets.Chosen | None:
+    """Who is forgotten, if what the comparison forgets is not what is wanted."""
+    if not isinstance(wanted, ClassSet):
+        _enough(name, round(wanted.fraction * len(train.id)))
+    if isinstance(wanted, MemorisedSet):
+        known = np.zeros(len(train.id)) if scores is None else scores
+        return forget_sets.memorised(train.id, known, wanted.tier, wanted.fraction, seed)
+    if isinstance(wanted, NearDuplicates | Cluster):
+        find = {"near_duplicates": forget_sets.near_duplicates, "cluster": forget_sets.cluster}[wanted.setting]
+        chosen = find(train.id, train.x, wanted.fraction, seed)
+        _enough(name, len(chosen.forget))
+        return chosen
+    return None
+
+
+def _sharing(case: Case, other: Case) -> Case:
+    """The case on another's copy of the data."""
+    return case._replace(trainer=case.trainer._replace(data=other.trainer.data))
+
+
 def _enough(name: str, size: int) -> None:
-    if size < checks.FOLDS:
-        raise UserError(f"forget set {name!r} has {size} examples, {checks.FOLDS} or more are needed: raise its fraction")
+    if size < FOLDS:
+        raise UserError(f"forget set {name!r} has {size} examples, {FOLDS} or more are needed: raise its fraction")
 
 
-def _settled(case: Case) -> Case:
+def _settled(config: Judge, case: Case) -> Case:
     """The case itself, or, of a tier, with the scores that it waited for; those are estimated once for all."""
-    bench = case.bench
-    if bench.config.judge.sets[case.name].setting != "memorised":
+    if not isinstance(config.judge.sets[case.name], MemorisedSet):
         return case
-    known = memorisation.memorisation(bench)
-    found = make_case(bench.config, case.name, bench.workdir, bench.dataset, known)
-    return found._replace(bench=found.bench._replace(train=bench.train))
+    known = memorisation.memorisation(case)
+    return _sharing(make_case(config, case.name, case.workdir, case.problem.dataset, known), case)
 
 
-def judge_all(cases: list[Case]) -> list[dict[str, Any]]:
-    """The rows of every case, under one bar that says when all will be done."""
-    with tqdm(total=sum(len(entries(case)) for case in cases), desc="judge", unit="row", smoothing=0.05) as bar:
-        rows = []
-        for case in cases:
-            rows += judge(case, bar)
-            # Most programs are of one set's shapes. Those of a dozen sets, kept, need more maps of memory than Linux gives
-            # a process (65,530), and the compiler does not survive that.
-            jax.clear_caches()
-    floor = calibrated(cases)
-    for row in rows:
-        if row["training"] == ORACLES[1]:
-            row["extra"]["calibration"] = floor
-    return rows
+def judge_all(cases: list[Case]) -> list[Row]:
+    """The rows of every case."""
+    found: list[Row] = []
+    for case in cases:
+        found += judge(case)
+        # Most programs are of one set's shapes. Those of a dozen sets, kept, need more maps of memory than Linux gives a
+        # process (65,530), and the compiler does not survive that.
+        jax.clear_caches()
+    return found
 
 
 def entries(case: Case) -> list[tuple[str, str]]:
     """(training, unlearner) of each row: both oracles, and every way with no algorithm and with each."""
-    config = case.bench.config
-    every = ("none", *config.request.unlearners)
-    return [(name, one) for name in config.trainings for one in (("none",) if name in ORACLES else every)]
+    every = ("none", *case.request.unlearners)
+    return [(name, one) for name in case.trainings for one in (("none",) if name in ORACLES else every)]
 
 
-def judge(case: Case, bar: tqdm) -> list[dict[str, Any]]:
+def judge(case: Case) -> list[Row]:
     """The rows of a case."""
-    bar.set_postfix_str(f"{case.name}: training")
     trained = fleets.train(case)
     found = []
     for name, unlearner in entries(case):
-        bar.set_postfix_str(f"{case.name}: {name}, {unlearner}")
         trials = [] if unlearner == "none" else tried(case, trained, name, unlearner)
         done = carried_out(case, trained, name, unlearner, chosen(trials) if trials else None)
         judged, spent = _judged(case, name, unlearner), _cost(case, trained, name, unlearner, done)
         found.append(rows.Entry(name, unlearner, done, judged, trials, spent, aim(case, trained)[0]))
-        bar.update()
     return rows.rows(case, found)
 
 
@@ -156,7 +191,7 @@ def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[s
     The same trials for every way and algorithm, on models that nothing is reported of, against oracles of their own. The
     gap is the mean of |accuracy - oracles'| on forget data and on validation data that stay; None if models diverged.
     """
-    bench, tuning = case.bench, case.bench.config.judge.tuning
+    tuning = case.judgement.tuning
 
     def trials() -> list[dict[str, Any]]:
         oracle, found = np.array(aim(case, trained)), []
@@ -167,10 +202,13 @@ def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[s
                 seen = np.array(_accuracies(case, one.params))
                 gap = float(np.abs(seen - oracle).mean())
                 found.append({"learning_rate": rate, "steps": steps, "forget": seen[0], "kept": seen[1], "gap": gap})
+            progress.advance(work.trials(case, name) / len(tuning.learning_rates))
         return found
 
-    kept = bench.workdir.stage(f"trials-{case.name}-{name}-{unlearner}", trials)
-    bench.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept)
+    stage = f"trials-{case.name}-{name}-{unlearner}"
+    work.begin(case, stage, f"tune {name}, {unlearner}", work.trials(case, name))
+    kept = case.workdir.stage(stage, trials)
+    case.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept)
     return kept
 
 
@@ -181,7 +219,7 @@ def aim(case: Case, trained: Fleets) -> list[float]:
     Raises:
       UserError: an oracle diverged; one line that says what to do.
     """
-    found = case.bench.workdir.stage(f"aim-{case.name}", lambda: _accuracies(case, trained.params["oracle", TUNING]))
+    found = case.workdir.stage(f"aim-{case.name}", lambda: _accuracies(case, trained.params["oracle", TUNING]))
     if None in found:
         raise UserError(
             f"oracles of set {case.name!r} have logits that are not finite, so that no request has an aim: lower "
@@ -191,8 +229,8 @@ def aim(case: Case, trained: Fleets) -> list[float]:
 
 
 def _accuracies(case: Case, params: Any) -> list[float]:
-    sets, predict = case.bench.sets, judging.predictor(case.bench)
-    return [float(evaluation.measure(predict, params, batch)[0].mean()) for batch in (sets.forget, sets.validation_retain)]
+    sets, measure = case.scorer.sets, case.scorer.measure
+    return [float(measure(params, batch)[0].mean()) for batch in (sets.forget, sets.validation_retain)]
 
 
 def chosen(trials: list[dict[str, Any]]) -> Setting:
@@ -202,83 +240,89 @@ def chosen(trials: list[dict[str, Any]]) -> Setting:
 
 
 def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting: Setting | None) -> dict[str, Any]:
-    """Carry out the request on all repeats and shadows, keep their logits, and score what parameters alone can tell."""
-    bench = case.bench
-    file = _file(case, name, unlearner)
+    """Carry out the request on all repeats and shadows, keep their statistics, and score what parameters alone can tell."""
+    stage, file = f"carried-{case.name}-{name}-{unlearner}", _file(case, name, unlearner)
+    old_logits.convert(case, case.workdir.path / "logits" / file.name, file, points_of(case))
 
     def compute() -> dict[str, Any]:
         ended, seconds, updates = {role: trained.params[name, role] for role in (REPEATS, SHADOWS)}, 0.0, 0.0
         if setting:
             rate, stops, (enough, _) = setting.learning_rate, (setting.steps,), aim(case, trained)
             for role, params in ended.items():
-                with workdirs.stopwatch() as stopwatch:
+                with environment.stopwatch() as stopwatch:
                     (after,) = fleets.forget(case, params, name, role, unlearner, rate, stops, enough)
                 ended[role], seconds = after.params, seconds + stopwatch()
+                progress.advance(work.updates(case, name, role, setting.steps))
                 updates = float(after.updates.mean()) if role == REPEATS else updates
-        few = slice(0, bench.config.seeds)
+        few = slice(0, len(case.seeds))
         before, after = (fleet.lane(params, few) for params in (trained.params[name, REPEATS], ended[REPEATS]))
-        metrics.keep(file, _logits(case, ended) | {"features": population.features(case, after)})
+        raw = keys.raw(case.seeds, Purpose.RELEARNING)
+        witnesses = {"features": population.features(case, after), "divergence": population.divergence(case, after)}
+        metrics.keep(file, metrics.flat(_statistics(case, ended)) | witnesses)
         return {
-            "before": judging.score(bench, before),
-            "after": judging.score(bench, after),
-            "relearning": judging.relearn(bench, after),
+            "before": case.scorer.score(before),
+            "after": case.scorer.score(after),
+            "relearning": relearn(case.scorer, case.relearn, case.problem, after, raw),
             "setting": setting._asdict() if setting else None,
             "updates": updates,
             "seconds": seconds / (2 * fleets.count(case, name, REPEATS)),
         }
 
-    return bench.workdir.stage(f"carried-{case.name}-{name}-{unlearner}", compute, beside=file)
+    work.begin(case, stage, f"requests of {name}, {unlearner}", work.carrying(case, name, unlearner))
+    return case.workdir.stage(stage, compute, beside=file)
 
 
 def _file(case: Case, name: str, unlearner: str) -> Path:
-    return case.bench.workdir.path / "logits" / f"{case.name}-{name}-{unlearner}.npz"
+    return case.workdir.path / "statistics" / f"{case.name}-{name}-{unlearner}.npz"
 
 
-def _logits(case: Case, ended: dict[str, Any]) -> dict[str, np.ndarray]:
-    """[lanes, examples, classes] of the repeats on every kind of example, and of the shadows on the pool."""
-    bench, points = case.bench, points_of(case)
-    found = {kind: capacity.predict(bench, ended[REPEATS], batch["x"]) for kind, batch in points.items()}
-    return found | {"shadows": capacity.predict(bench, ended[SHADOWS], points["pool"]["x"])}
+def _statistics(case: Case, ended: dict[str, Any]) -> dict[str, Statistics]:
+    """Of the repeats on every kind of example, and of the shadows on the pool."""
+    points = points_of(case)
+    found = {kind: capacity.statistics(case, ended[REPEATS], batch) for kind, batch in points.items()}
+    return found | {"shadows": capacity.statistics(case, ended[SHADOWS], points["pool"])}
 
 
-def points_of(case: Case) -> dict[str, dict[str, np.ndarray]]:
-    """The examples that logits are kept on, by kind."""
-    bench, train = case.bench, case.bench.dataset.train
+def points_of(case: Case) -> dict[str, Batch]:
+    """The examples that statistics are kept of, by kind."""
+    sets, train = case.scorer.sets, case.problem.dataset.train
     outside = np.setdiff1d(np.arange(len(train.id)), case.pool)
     return {
         "pool": datasets.batch(train, case.pool),
-        "retain": requests.subsample(datasets.batch(train, outside), bench.config.judge.retain, "judge"),
-        "validation": bench.sets.validation,
-        "test": bench.sets.test,
+        "retain": subsample(datasets.batch(train, outside), case.judgement.retain, Hash.JUDGE),
+        "validation": sets.validation,
+        "test": sets.test,
     }
 
 
 def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
-    """Every metric that kept logits give."""
-    config = case.bench.config
+    """Every metric that kept statistics give."""
+    section = case.judgement
 
     def compute() -> dict[str, Any]:
         reference = fleets.reference(name)
         oracle = _read(case, reference, "none") if reference else None
         kept = _read(case, name, unlearner)
-        found = metrics.judged(kept, oracle, _labels(case))
-        found |= population.heard(kept, oracle, _labels(case), population.untrained(case))
-        fewer = PRIVATE in config.trainings and config.judge.private_lanes < config.judge.lanes
+        found = metrics.judged(kept, oracle, _masks(case))
+        found |= population.heard(kept, oracle, _masks(case))
+        fewer = PRIVATE in case.trainings and section.private_lanes < section.lanes
         if name == ORACLES[1] and fewer:  # the floor of a way that has not as many models
-            found["fewer"] = metrics.distances(kept, oracle, _labels(case), config.judge.private_lanes)
+            found["fewer"] = metrics.distances(kept, oracle, _masks(case), section.private_lanes)
         return found
 
-    return case.bench.workdir.stage(f"judged-{case.name}-{name}-{unlearner}", compute)
+    stage = f"judged-{case.name}-{name}-{unlearner}"
+    work.begin(case, stage, f"metrics of {name}, {unlearner}", work.metrics(case, name))
+    return revived(case.workdir.stage(stage, compute))
 
 
 def _read(case: Case, name: str, unlearner: str) -> metrics.Kept:
     return metrics.load(_file(case, name, unlearner), fleets.included(case, name))
 
 
-def _labels(case: Case) -> metrics.Labels:
-    labels = {kind: batch["y"] for kind, batch in points_of(case).items()}
-    others = np.isin(case.bench.sets.test["id"], case.bench.sets.others["id"])
-    return metrics.Labels(**labels, forgotten=np.isin(case.pool, case.bench.forget), others=others)
+def _masks(case: Case) -> metrics.Masks:
+    sets = case.scorer.sets
+    others = np.isin(sets.test["id"], sets.others["id"])
+    return metrics.Masks(forgotten=np.isin(case.pool, case.problem.forget), others=others)
 
 
 def calibrated(cases: list[Case]) -> dict[str, Any]:
@@ -288,17 +332,17 @@ def calibrated(cases: list[Case]) -> dict[str, Any]:
         groups = {}
         for case in cases:
             oracle, held_out = (_read(case, name, "none") for name in ORACLES)
-            groups[case.name] = calibration.Group(held_out, oracle, _labels(case))
+            groups[case.name] = calibration.Group(held_out, oracle, _masks(case))
         return calibration.calibrated(groups)
 
-    return cases[0].bench.workdir.stage("calibration", compute)
+    return revived(cases[0].workdir.stage("calibration", compute))
 
 
 def _cost(case: Case, trained: Fleets, name: str, unlearner: str, found: dict[str, Any]) -> dict[str, Any]:
     """FLOPs, seconds and bytes of one model's training and of its request, looking whether it may rest included."""
     flops = 0.0
     if found["setting"]:
-        looking = capacity.prediction_cost(case.bench)["flops"] * len(case.pool)
-        flops = (capacity.update_cost(case.bench, unlearner)["flops"] + looking) * found["updates"]
+        looking = capacity.prediction_cost(case)["flops"] * len(case.pool)
+        flops = (capacity.update_cost(case, unlearner)["flops"] + looking) * found["updates"]
     stored = sum(leaf[0].nbytes for leaf in jax.tree.leaves(trained.params[name, REPEATS]))
     return trained.cost[name] | {"unlearn_flops": flops, "unlearn_seconds": found["seconds"], "storage_bytes": stored}

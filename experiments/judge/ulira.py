@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.core.results import Estimate
 from experiments.data import datasets
-from experiments.reporting.estimates import NOTHING, valued
 from unlearn.metrics import lira, rates
 from unlearn.metrics.intervals import GROUPS, jackknife
 
@@ -61,7 +61,7 @@ def attacked(
       groups: name -> [examples] bool; thirds by memorisation, say.
 
     Returns:
-      value and 95% interval of the pooled AUC, its 90% interval, balanced accuracy, true-positive rates (none where there
+      the pooled AUC with its 95% and its 90% interval, balanced accuracy, true-positive rates (none where there
       are too few pairs of a model and an example that it never held), the AUC of each group, of each example, and a curve.
 
     Raises:
@@ -83,11 +83,12 @@ def attacked(
         return np.array([found.auc, found.balanced_accuracy, *found.tpr, *each])
 
     spread = jackknife(statistic, (len(margins),))
-    auc, accuracy, *rest = map(valued, spread.intervals())
-    return auc | {
-        "interval90": valued(spread.intervals(0.9)[0])["interval"],
+    auc, accuracy, *rest = map(Estimate.of, spread.intervals())
+    return {
+        "estimate": auc,
+        "estimate90": Estimate.of(spread.intervals(0.9)[0]),
         "balanced_accuracy": accuracy,
-        **dict.fromkeys(LEVELS, NOTHING),
+        **dict.fromkeys(LEVELS, Estimate(reason="too few pairs of a model and an example that it never held")),
         **dict(zip(told, rest, strict=False)),
         "groups": dict(zip(parts, rest[len(told) :], strict=True)),
         "examples": rates.per_example_auc(margins, included),
@@ -103,12 +104,18 @@ def blind(margins: np.ndarray, redrawn: np.ndarray, second: np.ndarray) -> dict[
       redrawn: [draws, models, examples] bool, see `nobodys`.
     """
     found = [rates.rates(lira.halves(margins, mask, second), mask, fprs=()).auc for mask in redrawn]
-    central = lambda level: np.quantile(found, [(1 - level) / 2, (1 + level) / 2]).tolist()  # noqa: E731
-    return {"value": float(np.mean(found)), "interval": central(0.95), "interval90": central(0.9)}
+
+    def central(level: float) -> Estimate:
+        low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2]).tolist()
+        return Estimate(float(np.mean(found)), low, high, len(margins))
+
+    return {"estimate": central(0.95), "estimate90": central(0.9)}
 
 
-def told(low: float, high: float) -> str:
+def told(low: float | None, high: float | None) -> str:
     """Whether an attack tells anything, by the 90% interval of its AUC: "no" within BAND, "yes" beside it, else "open"."""
+    if low is None or high is None:
+        return "open"
     if BAND[0] <= low and high <= BAND[1]:
         return "no"
     return "yes" if high < BAND[0] or low > BAND[1] else "open"

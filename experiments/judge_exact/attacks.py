@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from experiments.reporting.estimates import valued
+from experiments.core import keys
+from experiments.core.keys import Purpose
+from experiments.core.results import Estimate
 from unlearn.metrics import klom
-from unlearn.metrics.intervals import Interval, percentile_interval, t_interval
+from unlearn.metrics.intervals import percentile_interval, t_interval
 
 TIERS = ("little", "some", "much")  # by memorisation
 HOW = ("confident", "mates")  # how an adaptive stream chooses
@@ -35,13 +37,14 @@ def tiers(knowing: np.ndarray, others: np.ndarray) -> np.ndarray:
 def closeness(unlearned: np.ndarray, oracle: np.ndarray) -> dict[str, Any]:
     """KLoM of one set of examples, both [models, examples]: mean and 95th percentile over examples."""
     mean, p95 = klom.summary(unlearned=unlearned, oracle=oracle)
-    return valued(mean) | {"p95": valued(p95), "examples": klom.klom(unlearned=unlearned, oracle=oracle)}
+    examples = klom.klom(unlearned=unlearned, oracle=oracle)
+    return {"estimate": Estimate.of(mean), "p95": Estimate.of(p95), "examples": examples}
 
 
 # --- A pair of checkpoints --------------------------------------------------------------------------------------------
 
 
-def which_deleted(before: np.ndarray, after: np.ndarray, deleted: np.ndarray, others: np.ndarray) -> dict[str, Any]:
+def which_deleted(before: np.ndarray, after: np.ndarray, deleted: np.ndarray, others: np.ndarray) -> Estimate:
     """Who sees a model before and after a deletion names the example whose margin fell furthest: was it deleted?
 
     Args:
@@ -49,11 +52,12 @@ def which_deleted(before: np.ndarray, after: np.ndarray, deleted: np.ndarray, ot
       deleted, others: [models, examples] bool, at least one of each in every model.
 
     Returns:
-      value and interval of the mean over models of the probability that a deleted example's margin fell further than
+      the mean over models of the probability that a deleted example's margin fell further than
       that of one of the others, ties counting one half.
     """
     each = [auc(drop[out], drop[rest]) for drop, out, rest in zip(before - after, deleted, others, strict=True)]
-    return valued(Interval(*np.clip(t_interval(np.array(each))[:3], 0.0, 1.0), len(each)))
+    mean, low, high = np.clip(t_interval(np.array(each))[:3], 0.0, 1.0)
+    return Estimate.of((mean, low, high, len(each)))
 
 
 def auc(high: np.ndarray, low: np.ndarray) -> float:
@@ -140,16 +144,15 @@ def told_by(margins: np.ndarray, known: Siblings, chosen: np.ndarray) -> np.ndar
     return np.take_along_axis(surprise(margins, known), chosen, axis=1).mean(axis=1)
 
 
-def apart(served: np.ndarray, oracle: np.ndarray, seed: int, resamples: int) -> dict[str, Any]:
+def apart(served: np.ndarray, oracle: np.ndarray, seed: int, resamples: int) -> Estimate:
     """How well a number tells what serves after a stream from what never saw the deleted examples.
 
     Args:
       served, oracle: [worlds] of either, after the same requests; worlds are drawn together.
 
     Returns:
-      value and interval of the AUC.
+      the AUC.
     """
-    draws = np.random.default_rng(seed).integers(0, len(served), (resamples, len(served)))
+    draws = keys.generator(seed, Purpose.RESAMPLES).integers(0, len(served), (resamples, len(served)))
     found = np.array([auc(served[rows], oracle[rows]) for rows in draws])
-    interval: Interval = percentile_interval(auc(served, oracle), found, len(served))
-    return valued(interval)
+    return Estimate.of(percentile_interval(auc(served, oracle), found, len(served)))

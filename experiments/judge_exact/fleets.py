@@ -17,26 +17,37 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
+from experiments.configs.judge_exact import ExactJudgement
+from experiments.configs.s3t import FullLora, NodeTrain
+from experiments.core import keys, progress
 from experiments.core.errors import UserError
+from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
-from experiments.exact import building, context
-from experiments.exact.context import Bench, Nodes
+from experiments.exact import building, nodes
+from experiments.exact.data import Data
+from experiments.exact.nodes import Nodes
 from experiments.judge.ulira import memberships
 from experiments.judge_exact.attacks import Worlds
 from s3t.plans import partition, planners, structure
 from s3t.plans.partition import Places
-from s3t.plans.structure import Node
-from s3t.training import schedule, stages
+from s3t.plans.structure import Node, Plan
+from s3t.training import arrangement, schedule
+from s3t.training.arrangement import Slices
 from s3t.training.schedule import Setup
-from s3t.training.stages import Job, Slices
+from s3t.training.source import Source
+from s3t.training.stages import Job
 from unlearn.metrics import scores
 from unlearn.tree import bits_equal
 
-PURPOSE = "exact shadow "  # of the hash that draws memberships
 SHADOWS, REPEATS, ORACLE, HELDOUT = ROLES = ("shadows", "repeats", "oracle", "heldout_oracle")
+KEYS = {
+    SHADOWS: Purpose.EXACT_SHADOWS,
+    REPEATS: Purpose.EXACT_REPEATS,
+    ORACLE: Purpose.EXACT_ORACLE,
+    HELDOUT: Purpose.EXACT_HELDOUT,
+}
 
 
 class Cast(NamedTuple):
@@ -47,21 +58,50 @@ class Cast(NamedTuple):
     apart: np.ndarray
 
 
-class Case(NamedTuple):
-    """One kind of exact unlearning.
+class Kind(NamedTuple):
+    """How exact unlearning is done.
 
-    x, y: training examples, then those for validation and for test.
+    name: s3t or sisa.
+    source: model, recipe and training examples of this kind.
+    plan: of every model.
+    """
+
+    name: str
+    source: Source
+    plan: Plan
+
+    def passes(self, node: Node) -> float:
+        """The training of a node of one model, see `nodes.passes`."""
+        slices = self.plan.slices
+        units = nodes.lora_flops(len(node) / slices) if self.name == "sisa" else structure.node_flops(node, slices)
+        return nodes.passes(units, self.source.recipe.epochs, len(self.source.ids))
+
+
+class Case(NamedTuple):
+    """One kind of exact unlearning, and who is deleted.
+
+    dataset: the name of the data set.
+    exact: the size of the judgement.
+    seed: of every choice.
+    x, y: training examples, then `held` for validation, then those for test.
     included: [models, asked] bool, what each shadow is trained on of the group.
     setup: of the fleets' builds, without their keys.
     """
 
-    name: str
-    bench: Bench
+    kind: Kind
+    dataset: str
+    exact: ExactJudgement
+    seed: int
     cast: Cast
     x: np.ndarray
     y: np.ndarray
+    held: int
     included: np.ndarray
     setup: Setup
+
+    @property
+    def name(self) -> str:
+        return self.kind.name
 
 
 class Fleet(NamedTuple):
@@ -80,42 +120,57 @@ class Fleet(NamedTuple):
 # --- Who is who -------------------------------------------------------------------------------------------------------
 
 
-def make_cast(bench: Bench) -> Cast:
+def make_cast(ids: np.ndarray, exact: ExactJudgement, seed: int) -> Cast:
     """The examples that the run is about, by a hash of their ids."""
-    config, ids = bench.config.exact, bench.source.ids
-    order = np.argsort(datasets.hash_uniform(ids, "cast", bench.config.seed), kind="stable")
-    parts = np.split(order, np.cumsum([config.asked, config.same, config.apart]))
+    order = np.argsort(datasets.hash_uniform(ids, Hash.CAST, seed), kind="stable")
+    parts = np.split(order, np.cumsum([exact.asked, exact.same, exact.apart]))
     return Cast(*(np.sort(part) for part in parts[:3]))
 
 
-def make_case(name: str, bench: Bench) -> Case:
-    """S3T or SISA, with programs that have room for every fleet of it."""
-    config, cast = bench.config, make_cast(bench)
+def make_kind(name: str, source: Source, *, planner: str, slices: int, train: NodeTrain, full_lora: FullLora) -> Kind:
+    """S3T or SISA with a source of S3T's.
+
+    Args:
+      planner: of S3T's plan.
+      train, full_lora: how SISA is trained.
+    """
     if name == "s3t":
-        source, plan = bench.source, planners.PLANNERS[config.planner](config.slices, None, None)
-    else:
-        source, plan = context.sisa_source(bench), planners.sisa(config.slices)
-    source, models = source._replace(most_lanes=config.lanes), config.exact.models
-    held = [counts(where, config.slices) for role in ROLES for where in slices_of(bench, cast, role)]
-    shapes = tuple(shape._replace(shards=models) for shape in schedule.make_shapes(source, plan, np.stack(held)))
+        return Kind(name, source, planners.PLANNERS[planner](slices, None, None))
+    return Kind(name, nodes.sisa_source(source, slices, train, full_lora), planners.sisa(slices))
+
+
+def make_case(kind: Kind, data: Data, exact: ExactJudgement, seed: int) -> Case:
+    """A kind of exact unlearning, with programs that have room for every fleet of it.
+
+    Args:
+      data: with the examples that are held out.
+    """
+    _, source, plan = kind
+    cast, models = make_cast(source.ids, exact, seed), exact.models
+    drawn = [where for role in ROLES for where in slices_of(source.ids, cast, role, plan.slices, models, seed)]
+    held = np.stack([counts(where, plan.slices) for where in drawn])
+    shapes = tuple(shape._replace(shards=models) for shape in schedule.make_shapes(source, plan, held))
     x, y = source.fetch(source.ids)
-    included = memberships(source.ids[cast.asked], models, config.seed, PURPOSE)
-    setup = Setup(source, plan, models, jax.random.key(config.seed, impl="threefry2x32"), shapes)
-    return Case(name, bench, cast, np.concatenate([x, bench.x]), np.concatenate([y, bench.y]), included, setup)
+    included = memberships(source.ids[cast.asked], models, seed, Hash.EXACT_SHADOW)
+    setup = Setup(source, plan, models, keys.key(seed, Purpose.NODES), shapes)
+    x, y = np.concatenate([x, data.x]), np.concatenate([y, data.y])
+    return Case(kind, data.name, exact, seed, cast, x, y, data.held, included, setup)
 
 
-def slices_of(bench: Bench, cast: Cast, role: str) -> np.ndarray:
+def slices_of(ids: np.ndarray, cast: Cast, role: str, slices: int, models: int, seed: int) -> np.ndarray:
     """[models, training examples] slice of each example under each model's own partition key.
 
     Of a model's keys the first that puts `apart` into another slice than the group.
     """
-    ids, groups = bench.source.ids, np.full(len(bench.source.ids), None)
-    groups[np.concatenate([cast.asked, cast.same])], groups[cast.apart] = 0, 1
+    groups: list[int | None] = [None] * len(ids)
+    for group, members in enumerate((np.concatenate([cast.asked, cast.same]), cast.apart)):
+        for member in members:
+            groups[member] = group
     found = []
-    for model in range(bench.config.exact.models):
+    for model in range(models):
         for attempt in itertools.count():
-            key = f"exact {bench.config.seed} {role} {model} {attempt}".encode()
-            where = partition.assign(ids, 1, bench.config.slices, key, groups=groups).slice
+            key = f"exact {seed} {role} {model} {attempt}".encode()
+            where = partition.assign(ids, 1, slices, key, groups=groups).slice
             if where[cast.asked[0]] != where[cast.apart[0]]:
                 break
         found.append(where)
@@ -129,20 +184,19 @@ def counts(slice_of: np.ndarray, slices: int) -> np.ndarray:
 
 def make_fleet(case: Case, role: str) -> Fleet:
     """The models of a role, before they are trained: roles share neither partitions nor keys."""
-    slice_of = slices_of(case.bench, case.cast, role)
+    setup, cast = case.setup, case.cast
+    slice_of = slices_of(setup.source.ids, cast, role, setup.plan.slices, case.exact.models, case.seed)
     member = np.ones(slice_of.shape, bool)
     if role != REPEATS:
-        member[:, case.cast.asked] = case.included & (role == SHADOWS)
-    key = jax.random.fold_in(case.setup.key, ROLES.index(role))
-    return Fleet(case.setup._replace(key=key), slice_of, member)
+        member[:, cast.asked] = case.included & (role == SHADOWS)
+    return Fleet(setup._replace(key=keys.fold(setup.key, KEYS[role])), slice_of, member)
 
 
 def single(case: Case) -> np.ndarray:
     """[models] position of the one example of the group that each repeat deletes, by a hash of the ids."""
-    ids, config = case.setup.source.ids[case.cast.asked], case.bench.config
-    drawn = [
-        datasets.hash_uniform(ids, f"deleted by {model}", config.seed).argmin() for model in range(config.exact.models)
-    ]
+    ids = case.setup.source.ids[case.cast.asked]
+    models = range(case.exact.models)
+    drawn = [datasets.hash_uniform(ids, f"{Hash.DELETED_BY}{model}", case.seed).argmin() for model in models]
     return case.cast.asked[drawn]
 
 
@@ -151,13 +205,14 @@ def single(case: Case) -> np.ndarray:
 
 def train_fleet(case: Case, fleet: Fleet, jobs: Sequence[Job] | None = None, kept: Nodes | None = None) -> Nodes:
     """Train what is not kept of all nodes, or of the given ones, which come parents first."""
-    nodes = dict(kept or {})
+    trained = dict(kept or {})
     if jobs is None:
         jobs = [(model, node) for node in fleet.setup.plan.nodes for model in range(len(fleet.member))]
-    jobs = [job for job in jobs if job not in nodes]
-    for call in schedule.build(fleet.setup, arranged(case, fleet), jobs, lambda model, node: nodes[model, node]):
-        nodes.update(call.nodes)
-    return nodes
+    jobs = [job for job in jobs if job not in trained]
+    for call in schedule.build(fleet.setup, arranged(case, fleet), jobs, lambda model, node: trained[model, node]):
+        trained.update(call.nodes)
+        progress.advance(sum(case.kind.passes(node) for (_, node), _ in call.nodes))
+    return trained
 
 
 def arranged(case: Case, fleet: Fleet) -> Slices:
@@ -167,18 +222,18 @@ def arranged(case: Case, fleet: Fleet) -> Slices:
     for member, slice_of in zip(fleet.member, fleet.slice_of, strict=True):
         rows = np.flatnonzero(member)
         where = Places(np.zeros(len(rows), np.int32), slice_of[rows])
-        parts.append(stages.arrange(case.x[rows], case.y[rows], ids[rows], where, 1, shape.slices, shape.capacity))
+        parts.append(arrangement.arrange(case.x[rows], case.y[rows], ids[rows], where, 1, shape.slices, shape.capacity))
     return Slices(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
 
 
-def heal(case: Case, fleet: Fleet, nodes: Nodes, gone: np.ndarray) -> Nodes:
+def heal(case: Case, fleet: Fleet, trained: Nodes, gone: np.ndarray) -> Nodes:
     """The nodes after examples are deleted and the nodes that held one are trained again.
 
     Args:
       gone: [models, training examples] bool, whom each model is asked to delete.
     """
     hit = hits(fleet, gone)
-    kept = {(model, node): owns for (model, node), owns in nodes.items() if hit[model].isdisjoint(node)}
+    kept = {(model, node): owns for (model, node), owns in trained.items() if hit[model].isdisjoint(node)}
     return train_fleet(case, without(fleet, gone), kept=kept)
 
 
@@ -207,14 +262,15 @@ def switched_off(fleet: Fleet, hit: Sequence[set[int]]) -> list[Node]:
     return [structure.served(fleet.setup.plan, gone) for gone in hit]
 
 
-def logits(case: Case, fleet: Fleet, nodes: Nodes, chosen: Sequence[Node]) -> np.ndarray:
+def logits(case: Case, fleet: Fleet, trained: Nodes, chosen: Sequence[Node]) -> np.ndarray:
     """[models, examples, classes] logits of one node of each model; a model without a node says nothing, all zeros.
 
     Raises:
       UserError: logits that are not finite.
     """
     rows = [
-        building.node_logits(fleet.setup, nodes, model, node, case.x) if node else None for model, node in enumerate(chosen)
+        building.node_logits(fleet.setup, trained, model, node, case.x) if node else None
+        for model, node in enumerate(chosen)
     ]
     shape = next((row.shape for row in rows if row is not None), (len(case.x), int(case.y.max()) + 1))
     found = np.stack([np.zeros(shape, np.float32) if row is None else np.asarray(row) for row in rows])
@@ -227,14 +283,14 @@ def logits(case: Case, fleet: Fleet, nodes: Nodes, chosen: Sequence[Node]) -> np
     return found
 
 
-def states(case: Case, fleet: Fleet, nodes: Nodes) -> np.ndarray:
+def states(case: Case, fleet: Fleet, trained: Nodes) -> np.ndarray:
     """[2^L, models, examples, classes] logits of what is served, by the bit mask of the slices that are off."""
     slices, by_node = fleet.setup.plan.slices, dict[Node, np.ndarray]()
     served = [
         structure.served(fleet.setup.plan, [s for s in range(slices) if mask >> s & 1]) for mask in range(1 << slices)
     ]
     for node in dict.fromkeys(served):
-        by_node[node] = logits(case, fleet, nodes, [node] * len(fleet.member))
+        by_node[node] = logits(case, fleet, trained, [node] * len(fleet.member))
     return np.stack([by_node[node] for node in served])
 
 

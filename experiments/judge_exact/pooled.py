@@ -17,14 +17,13 @@ import numpy as np
 
 from experiments.core import workdirs
 from experiments.core.errors import UserError, line
+from experiments.core.results import Estimate, Row, Run
 from experiments.judge.ulira import told
-from experiments.judge_exact.report import Row, name
-from experiments.reporting import document
+from experiments.judge_exact.report import name
+from experiments.reporting import terminal
 from experiments.reporting.document import Table
-from experiments.reporting.estimates import cell, valued
-from unlearn.metrics.intervals import Interval
+from experiments.reporting.estimates import cell, width
 
-WIDTH = 170
 OWN = {"seed", "exact.models"}  # what runs may differ in
 
 
@@ -33,14 +32,14 @@ def main(folders: list[str]) -> int:
     try:
         if len(folders) < 2:
             raise UserError("give the workdirs of two finished exact judgements or more")
-        print(document.to_text(pooled([workdirs.read_run(Path(folder)) for folder in folders]), WIDTH))
+        print(terminal.to_text(pooled([workdirs.read_run(Path(folder)) for folder in folders]), terminal.width()))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def pooled(runs: list[tuple[dict[str, Any], dict[str, Any]]]) -> Table:
+def pooled(runs: list[tuple[dict[str, Any], Run]]) -> Table:
     """One line for each row of the judgements: every run's AUC with its 90% interval, and that of all models.
 
     Args:
@@ -55,11 +54,11 @@ def pooled(runs: list[tuple[dict[str, Any], dict[str, Any]]]) -> Table:
     if len({str(config.get("seed")) for config in configs}) < len(configs):
         raise UserError("some of these runs have one seed, and so models in common: choose runs of different seeds")
     for config in configs[1:]:
-        if differing := sorted({where.removeprefix("config.") for where in workdirs.differences(configs[0], config)} - OWN):
+        if differing := sorted(set(workdirs.differences(configs[0], config, "")) - OWN):
             raise UserError(f"these runs are of different configs ({', '.join(differing[:3])} differ): choose others")
     try:
         weights = np.array([config["exact"]["models"] for config in configs], float)
-        found = [{_key(row): _interval(row) for row in run["rows"]} for _, run in runs]
+        found = [{_key(row): _interval(row) for row in run.rows} for _, run in runs]
         lines = [_line(key, [one[key] for one in found], weights / weights.sum()) for key in found[0]]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(f"these runs do not go together ({line(error)}): judge them anew with this version") from error
@@ -69,24 +68,23 @@ def pooled(runs: list[tuple[dict[str, Any], dict[str, Any]]]) -> Table:
 
 def _key(row: Row) -> tuple[str, str]:
     """Kind and what is served."""
-    oracle = row["training"].endswith("oracle")
-    return row["variant"].partition(",")[0] if oracle else row["training"], name(row)
+    return str(row.facts["kind"]), name(row)
 
 
-def _interval(row: Row) -> Interval:
+def _interval(row: Row) -> Estimate:
     """The AUC with its 90% interval; one of another version had other intervals, and no balanced accuracy."""
-    found = row["extra"]["ulira"]
-    low, high = found["interval90"]
-    if found["balanced_accuracy"]["value"] is None or not low <= high:
+    found: Any = row.extra["ulira"]
+    auc = found["estimate90"]
+    if found["balanced_accuracy"].value is None or not auc.low <= auc.high:
         raise ValueError("a row has no interval")
-    return Interval(float(found["value"]), float(low), float(high), 0)
+    return Estimate(float(auc.value), float(auc.low), float(auc.high))
 
 
-def _line(key: tuple[str, str], each: list[Interval], weights: np.ndarray) -> list[str]:
-    value = float(weights @ [one.mean for one in each])
-    half = float(np.hypot.reduce(weights * [(one.high - one.low) / 2 for one in each]))
-    together = Interval(value, value - half, value + half, 0)
-    return [*key, *(cell(valued(one)) for one in [*each, together]), told(together.low, together.high)]
+def _line(key: tuple[str, str], each: list[Estimate], weights: np.ndarray) -> list[str]:
+    value = float(weights @ [one.value for one in each])
+    half = float(np.hypot.reduce(weights * [width(one) / 2 for one in each]))
+    together = Estimate(value, value - half, value + half)
+    return [*key, *(str(cell(one)) for one in [*each, together]), told(value - half, value + half)]
 
 
 if __name__ == "__main__":

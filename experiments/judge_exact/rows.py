@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.core.keys import Hash
+from experiments.core.results import Estimate, Row
 from experiments.judge import ulira
 from experiments.judge_exact import attacks, fleets
 from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case
 from unlearn.metrics import scores
 
 Logits = dict[str, np.ndarray]
-Row = dict[str, Any]
 
 
 class Found(NamedTuple):
@@ -31,7 +32,7 @@ class Found(NamedTuple):
 
 
 def rows(case: Case, kept: dict[str, Logits], told: dict[str, Any]) -> list[Row]:
-    """One line of results.json for each state of each fleet; every metric as {"value", "interval"}."""
+    """One line of results.json for each state of each fleet; every metric as an Estimate."""
     models = np.arange(len(case.included))
     for role in (ORACLE, HELDOUT):
         states, fleet = kept[role]["states"], fleets.make_fleet(case, role)
@@ -121,10 +122,10 @@ def _ulira(case: Case, margins: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
 def _blind(case: Case, margins: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
     """Models that never held the examples are attacked for memberships that are nobody's.
 
-    Value and intervals are the mean and the central AUCs of all of them; tiers and curves are those of the first.
+    Estimates are the mean and the central AUCs of all of them; tiers and curves are those of the first.
     """
     ids, models = case.setup.source.ids[case.cast.asked], len(margins)
-    redrawn = ulira.nobodys(ids, models, case.bench.config.seed, fleets.PURPOSE)
+    redrawn = ulira.nobodys(ids, models, case.seed, Hash.EXACT_SHADOW)
     blind = ulira.blind(margins[:, case.cast.asked], redrawn, ulira.second_half(models))
     found = _attacked(case, margins, redrawn[0], tier)
     return found | blind
@@ -138,13 +139,13 @@ def _attacked(case: Case, margins: np.ndarray, included: np.ndarray, tier: np.nd
 
 def _klom(case: Case, margins: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
     examples = len(case.setup.source.ids)
-    validation = np.arange(examples, examples + case.bench.held)
+    validation = np.arange(examples, examples + case.held)
     parts = {"forget": case.cast.asked, "same": case.cast.same, "apart": case.cast.apart, "validation": validation}
     found = {name: attacks.closeness(margins[:, part], reference[:, part]) for name, part in parts.items()}
-    return found | {name: found["forget"][name] for name in ("value", "interval")}
+    return {"estimate": found["forget"]["estimate"], **found}
 
 
-def _pair(case: Case, before: np.ndarray, after: np.ndarray, deleted: np.ndarray | None) -> dict[str, Any]:
+def _pair(case: Case, before: np.ndarray, after: np.ndarray, deleted: np.ndarray | None) -> dict[str, Estimate]:
     """The pair of checkpoints: the deleted (the group, or one example of each model) beside others that stayed."""
     at, everyone = np.arange(before.shape[1]), np.ones((len(before), 1), bool)
     out = everyone & np.isin(at, case.cast.asked) if deleted is None else at == deleted[:, None]
@@ -159,10 +160,9 @@ def _adaptive(case: Case, kept: dict[str, Logits], streams: dict[str, Any]) -> d
     Oracles are held-out ones of the same requests, under keys that no request knows of. Depth and margins are looked at
     after every request while slices are off, and margins after the last, healed.
     """
-    config = case.bench.config
     worlds = {role: fleets.worlds(case, fleets.make_fleet(case, role), kept[role]["states"]) for role in (ORACLE, HELDOUT)}
     known = attacks.siblings(worlds[ORACLE].margins[0])
-    judged = lambda mine, theirs: attacks.apart(mine, theirs, config.seed, config.exact.resamples)  # noqa: E731
+    judged = lambda mine, theirs: attacks.apart(mine, theirs, case.seed, case.exact.resamples)  # noqa: E731
     back = lambda values: np.roll(values, -1)  # noqa: E731  # to the world whose requests they were
     found: dict[str, Any] = {name: {} for name in ("off", "floor off", "healed", "floor healed")}
     for how, listed in streams.items():
@@ -190,26 +190,27 @@ def _row(case: Case, found: Found, name: tuple[str, str, str], of: tuple[str, st
     """A row by its training, variant and unlearner, with the accuracies of a role in a state."""
     training, variant, unlearner = name
     role, state = of
-    return {
-        "training": training,
-        "variant": variant,
-        "unlearner": unlearner,
-        "setting": "group",
-        "dataset": case.bench.config.data.name,
-        "seed": case.bench.config.seed,
-        "before": _accuracies(case, found.logits[role]["none"]),
-        "after": _accuracies(case, found.logits[role][state]),
-        "steps": 0 if unlearner == "none" else 1,
-        "stop": "reached",
-        "train_seconds": found.told[role]["train_seconds"],
-        "unlearn_seconds": found.told[REPEATS]["heal_seconds"] if unlearner == "heal" else 0.0,
-        "extra": extra,
-    }
+    return Row(
+        training=training,
+        variant=variant,
+        unlearner=unlearner,
+        setting="group",
+        dataset=case.dataset,
+        seed=case.seed,
+        before=_accuracies(case, found.logits[role]["none"]),
+        after=_accuracies(case, found.logits[role][state]),
+        steps=0 if unlearner == "none" else 1,
+        stop="reached",
+        train_seconds=found.told[role]["train_seconds"],
+        unlearn_seconds=found.told[REPEATS]["heal_seconds"] if unlearner == "heal" else 0.0,
+        facts={"kind": case.name, "slice_off": state == "off"},
+        extra=extra,
+    )
 
 
 def _accuracies(case: Case, logits: np.ndarray) -> dict[str, float]:
     """Means over models; a model that serves nothing is never right."""
-    examples, held = len(case.setup.source.ids), case.bench.held
+    examples, held = len(case.setup.source.ids), case.held
     right = (logits.argmax(axis=-1) == case.y) & logits.any(axis=-1)
     asked = np.isin(np.arange(len(case.y)), case.cast.asked)
     train = np.arange(len(case.y)) < examples

@@ -1,148 +1,112 @@
 """Exact unlearning before the judge: what U-LiRA, KLoM, a pair of checkpoints and adaptive requests find in S3T and SISA.
 
-`run(config, workdir)` trains four fleets of each kind (see `judge_exact_fleet`), deletes, heals, keeps their logits, and
+`run(config, workdir)` trains four fleets of each kind (see `fleets`), deletes, heals, keeps their logits, and
 computes every number from what was kept. Each finished fleet is kept, so the same call resumes after a kill.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_collections
 import numpy as np
-from tqdm import tqdm
 
-from experiments.comparison import checks
-from experiments.configs import judge_exact as configs
-from experiments.core import workdirs
+from experiments.configs.judge_exact import ExactJudgement, JudgeExact
+from experiments.core import environment, progress, workdirs
+from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user, line
-from experiments.exact import context, factory
-from experiments.exact.context import Config, Nodes
+from experiments.core.results import Row, Run, rows_from
+from experiments.core.workdirs import Workdir
+from experiments.exact import data, factory
+from experiments.exact.nodes import Nodes
 from experiments.judge import metrics
 from experiments.judge_exact import attacks, fleets, rows
-from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case, Fleet
-from experiments.judge_exact.rows import Logits, Row
-from s3t.plans import planners, structure
+from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case, Fleet, Kind
+from experiments.judge_exact.rows import Logits
+from s3t.plans import structure
 from s3t.training.source import Source
 
-KINDS = ("s3t", "sisa")
-LEAST = {
-    "exact.models": 12,  # intervals need ten models, and each half of the shadows three of either kind
-    "exact.asked": 3,
-    "exact.same": 1,
-    "exact.apart": 1,
-    "exact.requests": 1,
-    "exact.resamples": 20,
-    "exact.audited": 0,
-    "slices": 2,
-    "lora.rank": 1,
-    "train.epochs": 1,
-    "train.batch_size": 1,
-    "full_lora.epochs": 1,
-    "lanes": 1,
-    "lane_bytes": 0,
-    "cache_bytes": 0,
-}
-PAIRS = 240  # of a model and an example, half of them without it: for a true-positive rate at 1%, some models left out
-MOST_SLICES = 6  # the logits of all 2^L states of every model are held at once
+Told = dict[str, Any]  # what fleets left beside logits
+WORDS = {SHADOWS: "shadows", REPEATS: "repeats", ORACLE: "oracles", HELDOUT: "held-out oracles"}
 
 
-def run(config: Config, workdir: str, command: str = "") -> dict[str, Any]:
+def run(config: ml_collections.ConfigDict | JudgeExact, workdir: str, command: str = "") -> Run:
     """Run or resume the judgement that `config` describes; a finished workdir is read back instead.
 
     Returns:
-      The contents of results.json.
+      What results.json holds.
 
     Raises:
       UserError: a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        checks.check_keys(config, configs.get_config())
-        config = context.resolved(config)
-        checks.check_values(config)
-        check(config)
-        folder = workdirs.Workdir(workdir)
-        if found := folder.finished(config.to_dict()):
+        config = validated(JudgeExact, config).resolved()
+        folder = workdirs.Workdir(workdir, config.retired)
+        if found := folder.finished(config.model_dump()):
             return found
-        source = look(config)
-    with folder.claimed(config.to_dict()):
-        bench = context.set_up(config, folder, source)
-        rows = [row for kind in config.kinds for row in judge(fleets.make_case(kind, bench))]
-        return folder.finish(command, rows)
+        seen = None if config.checkpoint else config.pretrain
+        source = factory.make(config.hyper(), **config.arguments())
+        _check_sizes(source, config.exact, config.slices, config.model)
+        data.check_trainable(source, seen)
+        held = data.load(source)
+        as_kind = functools.partial(
+            fleets.make_kind, planner=config.planner, slices=config.slices, train=config.train, full_lora=config.full_lora
+        )
+        fleets_in_all = [(as_kind(name, source), role) for name in config.kinds for role in ROLES]
+        total = data.passes(seen) + sum(_passes(kind, role, config.exact) for kind, role in fleets_in_all)
+    with folder.claimed(config.model_dump()), progress.Progress(total, "judge exact"):
+        held = data.pretrained(held, config.arguments(), seen, folder.path)
+        source = dataclasses.replace(held.source, most_lanes=config.lanes)
+        found_rows: list[Row] = []
+        for name in config.kinds:
+            found_rows += judge(fleets.make_case(as_kind(name, source), held, config.exact, config.seed), folder)
+        return folder.finish(command, found_rows)
 
 
-def check(config: Config) -> None:
-    """Refuse what a judgement cannot work with.
+def _check_sizes(source: Source, exact: ExactJudgement, slices: int, model: str) -> None:
+    """Refuse a judgement that asks for more examples or blocks than there are.
 
     Raises:
       UserError: one line that says what to do.
     """
-    flat = config.to_dict()
-    for name, least in LEAST.items():
-        section, _, key = name.rpartition(".")
-        value = (flat[section] if section else flat)[key]
-        if value < least:
-            raise UserError(f"{name} is {value}: set --config.{name} to {least} or more")
-    kinds = tuple(config.kinds)
-    if not kinds or len(set(kinds)) < len(kinds) or set(kinds) - set(KINDS):
-        raise UserError(f"kinds is {kinds}: give one or both of {', '.join(KINDS)}, each once")
-    if config.slices > MOST_SLICES:
-        raise UserError(f"slices is {config.slices}: set --config.slices to {MOST_SLICES} or less")
-    if config.planner not in planners.PLANNERS:
-        raise UserError(f"planner {config.planner!r} is unknown; choose from {', '.join(planners.PLANNERS)}")
-    one = config.exact
-    if one.models * one.asked < PAIRS:
+    wanted, examples = exact.asked + exact.same + exact.apart + exact.requests, len(source.ids)
+    if wanted > examples:
         raise UserError(
-            f"{one.models} models asked for {one.asked} examples are too few: set --config.exact.asked to "
-            f"{-(-PAIRS // one.models)} or more"
-        )
-    if one.audited > one.models:
-        raise UserError(f"exact.audited is {one.audited} of {one.models} models: set --config.exact.audited to fewer")
-    if not config.checkpoint:
-        context.check_pretraining(config)
-
-
-def look(config: Config) -> Source:
-    """The data, with the given backbone or a random one, refused if they will not do.
-
-    Raises:
-      ValueError (DataError among them): one line that says what to do.
-    """
-    source = factory.make(context.hyper(config), **context.arguments_of(config))
-    one, examples = config.exact, len(source.ids)
-    if one.asked + one.same + one.apart + one.requests > examples:
-        raise UserError(
-            f"exact.asked, same, apart and requests need {one.asked + one.same + one.apart + one.requests} training "
-            f"examples, there are {examples}: set fewer, or a larger --config.data.train_size"
+            f"exact.asked, same, apart and requests need {wanted} training examples, there are {examples}: set fewer, or a "
+            "larger --config.data.train_size"
         )
     for name in ("validation", "test"):
         if not len(source.split(name)[0]):
             raise UserError(f"there are no {name} examples: set a larger --config.data.validation_fraction")
     depth = source.backbone.depth
-    if config.slices > depth:
-        raise UserError(f"slices is {config.slices}, but model {config.model!r} has {depth} blocks: set fewer slices")
-    context.check_source(config, source)
-    return source
+    if slices > depth:
+        raise UserError(f"slices is {slices}, but model {model!r} has {depth} blocks: set fewer slices")
 
 
 # --- Fleets -----------------------------------------------------------------------------------------------------------
 
 
-def judge(case: Case) -> list[Row]:
+def judge(case: Case, workdir: Workdir) -> list[Row]:
     """Train, delete, heal and judge one kind: its rows.
 
     Raises:
       UserError: models that a metric cannot be computed of.
     """
-    told: dict[str, Any] = {}
-    with tqdm(ROLES, desc=f"fleets of {case.name}", unit="fleet") as bar:
-        for role in bar:
-            make = {SHADOWS: _shadows, REPEATS: _repeats, ORACLE: _oracle, HELDOUT: _heldout}[role]
-            told[role] = _kept(case, role, lambda make=make: make(case, told))
-    kept = {role: metrics.read(_file(case, role)) for role in ROLES}
+    told: Told = {}
+    files = {role: workdir.path / "logits" / f"{case.name}-{role}.npz" for role in ROLES}
+    for role in ROLES:
+        progress.stage(f"{case.name}: {WORDS[role]}", _passes(case.kind, role, case.exact))
+        make: Callable[[], Told] = functools.partial(_kept, case, role, told, files[role])
+        told[role] = workdir.stage(f"fleet-{case.name}-{role}", make, beside=files[role])
+        progress.skip()  # what was not reported had been done before
+    kept = {role: metrics.read(files[role]) for role in ROLES}
+    progress.stage(f"{case.name}: attacks")
     try:
-        return case.bench.workdir.stage(f"rows-{case.name}", lambda: rows.rows(case, kept, told))
+        return rows_from(workdir.stage(f"rows-{case.name}", lambda: rows.rows(case, kept, told)))
     except UserError:
         raise
     except ValueError as refused:  # a metric: models that all serve nothing, say, which few may do by chance
@@ -152,25 +116,39 @@ def judge(case: Case) -> list[Row]:
         ) from refused
 
 
-def _file(case: Case, role: str) -> Path:
-    return case.bench.workdir.path / "logits" / f"{case.name}-{role}.npz"
+def _kept(case: Case, role: str, told: Told, file: Path) -> Told:
+    """Train and ask a fleet, and keep its logits; what it leaves beside them."""
+    make = {SHADOWS: _shadows, REPEATS: _repeats, ORACLE: _oracle, HELDOUT: _heldout}[role]
+    logits, left = make(case, told)
+    metrics.keep(file, logits)
+    return left
 
 
-def _kept(case: Case, role: str, make: Callable[[], tuple[Logits, dict[str, Any]]]) -> dict[str, Any]:
-    def compute() -> dict[str, Any]:
-        logits, told = make()
-        metrics.keep(_file(case, role), logits)
-        return told
+def _passes(kind: Kind, role: str, exact: ExactJudgement) -> float:
+    """What a fleet is expected to take: its training, and what is trained again; see `nodes.passes`."""
+    plan = kind.plan
 
-    return case.bench.workdir.stage(f"fleet-{case.name}-{role}", compute, beside=_file(case, role))
+    def after(requests: int) -> float:
+        """Healing all models once after so many requests that fall anywhere."""
+        hit = ((node, 1 - (1 - len(node) / plan.slices) ** requests) for node in plan.nodes)
+        return exact.models * sum(share * kind.passes(node) for node, share in hit)
+
+    whole, one, stream = exact.models * sum(map(kind.passes, plan.nodes)), after(1), after(exact.requests)
+    again = {
+        SHADOWS: one + whole * exact.audited / exact.models,
+        REPEATS: 2 * one,
+        ORACLE: 2 * len(attacks.HOW) * stream,
+        HELDOUT: len(attacks.HOW) * stream,
+    }
+    return whole + again[role]
 
 
-def _trained(case: Case, role: str) -> tuple[Fleet, Nodes, dict[str, Any]]:
+def _trained(case: Case, role: str) -> tuple[Fleet, Nodes, Told]:
     """A fleet's models, and the seconds of one model's training."""
     fleet = fleets.make_fleet(case, role)
-    with workdirs.stopwatch() as seconds:
-        nodes = fleets.train_fleet(case, fleet)
-        return fleet, nodes, {"train_seconds": seconds() / len(fleet.member)}
+    with environment.stopwatch() as seconds:
+        trained = fleets.train_fleet(case, fleet)
+        return fleet, trained, {"train_seconds": seconds() / len(fleet.member)}
 
 
 def _of_group(case: Case, fleet: Fleet) -> np.ndarray:
@@ -178,65 +156,65 @@ def _of_group(case: Case, fleet: Fleet) -> np.ndarray:
     return np.broadcast_to(np.isin(np.arange(fleet.member.shape[1]), case.cast.asked), fleet.member.shape)
 
 
-def _shadows(case: Case, _: dict[str, Any]) -> tuple[Logits, dict[str, Any]]:
+def _shadows(case: Case, _: Told) -> tuple[Logits, Told]:
     """Whoever holds a half of the group deletes it, and heals."""
-    fleet, nodes, told = _trained(case, SHADOWS)
+    fleet, trained, told = _trained(case, SHADOWS)
     gone = _of_group(case, fleet)
-    healed = fleets.heal(case, fleet, nodes, gone)
-    told["audit"] = fleets.audit(case, fleet, gone, healed, case.bench.config.exact.audited)
-    return _before_and_after(case, fleet, nodes, gone) | {"heal": _whole(case, fleet, healed)}, told
+    healed = fleets.heal(case, fleet, trained, gone)
+    told["audit"] = fleets.audit(case, fleet, gone, healed, case.exact.audited)
+    return _before_and_after(case, fleet, trained, gone) | {"heal": _whole(case, fleet, healed)}, told
 
 
-def _repeats(case: Case, _: dict[str, Any]) -> tuple[Logits, dict[str, Any]]:
+def _repeats(case: Case, _: Told) -> tuple[Logits, Told]:
     """Models that hold all data delete the whole group, and once more a single example of it, and heal."""
-    fleet, nodes, told = _trained(case, REPEATS)
+    fleet, trained, told = _trained(case, REPEATS)
     gone = _of_group(case, fleet)
-    with workdirs.stopwatch() as seconds:
-        healed = fleets.heal(case, fleet, nodes, gone)
+    with environment.stopwatch() as seconds:
+        healed = fleets.heal(case, fleet, trained, gone)
         told["heal_seconds"] = seconds() / len(gone)
     one = np.arange(gone.shape[1]) == fleets.single(case)[:, None]
-    alone = fleets.heal(case, fleet, nodes, one)
-    found = _before_and_after(case, fleet, nodes, gone)
+    alone = fleets.heal(case, fleet, trained, one)
+    found = _before_and_after(case, fleet, trained, gone)
     return found | {"heal": _whole(case, fleet, healed), "heal_one": _whole(case, fleet, alone)}, told
 
 
-def _whole(case: Case, fleet: Fleet, nodes: Nodes) -> np.ndarray:
-    return fleets.logits(case, fleet, nodes, [structure.served(fleet.setup.plan, ())] * len(fleet.member))
+def _whole(case: Case, fleet: Fleet, trained: Nodes) -> np.ndarray:
+    return fleets.logits(case, fleet, trained, [structure.served(fleet.setup.plan, ())] * len(fleet.member))
 
 
-def _before_and_after(case: Case, fleet: Fleet, nodes: Nodes, gone: np.ndarray) -> Logits:
+def _before_and_after(case: Case, fleet: Fleet, trained: Nodes, gone: np.ndarray) -> Logits:
     hit = fleets.hits(fleet, gone)
-    off = fleets.logits(case, fleet, nodes, fleets.switched_off(fleet, hit))
-    return {"none": _whole(case, fleet, nodes), "off": off}
+    off = fleets.logits(case, fleet, trained, fleets.switched_off(fleet, hit))
+    return {"none": _whole(case, fleet, trained), "off": off}
 
 
-def _oracle(case: Case, _: dict[str, Any]) -> tuple[Logits, dict[str, Any]]:
+def _oracle(case: Case, _: Told) -> tuple[Logits, Told]:
     """Models without the group, which adaptive streams are asked of: each of its own, and each of its neighbour's."""
-    fleet, nodes, told = _trained(case, ORACLE)
-    states = fleets.states(case, fleet, nodes)
-    worlds, config = fleets.worlds(case, fleet, states), case.bench.config.exact
+    fleet, trained, told = _trained(case, ORACLE)
+    states = fleets.states(case, fleet, trained)
+    worlds = fleets.worlds(case, fleet, states)
     known, allowed = attacks.siblings(worlds.margins[0]), np.zeros(len(case.x), bool)
     allowed[: fleet.member.shape[1]] = fleet.member[0]
     found = {"states": states}
     told["streams"] = {}
     for how in attacks.HOW:
-        chosen = attacks.stream(worlds, known, allowed, how, config.requests)
+        chosen = attacks.stream(worlds, known, allowed, how, case.exact.requests)
         told["streams"][how] = chosen.tolist()
-        found[f"own-{how}"] = _healed_of(case, fleet, nodes, chosen)
-        found[f"neighbour-{how}"] = _healed_of(case, fleet, nodes, attacks.neighbours(chosen))
+        found[f"own-{how}"] = _healed_of(case, fleet, trained, chosen)
+        found[f"neighbour-{how}"] = _healed_of(case, fleet, trained, attacks.neighbours(chosen))
     return found, told
 
 
-def _heldout(case: Case, told: dict[str, Any]) -> tuple[Logits, dict[str, Any]]:
+def _heldout(case: Case, told: Told) -> tuple[Logits, Told]:
     """Models of other keys without the group, which delete what the streams asked of the oracles: oracles of theirs."""
-    fleet, nodes, mine = _trained(case, HELDOUT)
-    found = {"states": fleets.states(case, fleet, nodes)}
+    fleet, trained, mine = _trained(case, HELDOUT)
+    found = {"states": fleets.states(case, fleet, trained)}
     for how, chosen in told[ORACLE]["streams"].items():
-        found[f"own-{how}"] = _healed_of(case, fleet, nodes, np.array(chosen))
+        found[f"own-{how}"] = _healed_of(case, fleet, trained, np.array(chosen))
     return found, mine
 
 
-def _healed_of(case: Case, fleet: Fleet, nodes: Nodes, chosen: np.ndarray) -> np.ndarray:
+def _healed_of(case: Case, fleet: Fleet, trained: Nodes, chosen: np.ndarray) -> np.ndarray:
     gone = np.zeros(fleet.member.shape, bool)
     np.put_along_axis(gone, chosen, True, axis=1)
-    return _whole(case, fleet, fleets.heal(case, fleet, nodes, gone))
+    return _whole(case, fleet, fleets.heal(case, fleet, trained, gone))

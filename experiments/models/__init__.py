@@ -1,25 +1,78 @@
-"""Linen models by name, and their view as the pure rooms' `Model`."""
+"""Models by name, or of a user's own, as functions; `build` is the one door."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
 
+from experiments.core import keys
+from experiments.core.errors import UserError, line
+from experiments.core.sections import Model
 from experiments.models.convnets import CNN, ResNet18
+from experiments.models.functions import ModelFns, as_features, as_model, of_module
 from experiments.models.mlp import MLP
+from experiments.models.own import build_own
+from experiments.models.params import begin
 from experiments.models.vit import ViT
 from experiments.models.whitened import Whitened
-from unlearn.base import Model
-from unlearn.losses import cross_entropy
 
-MODELS = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18, "vit": ViT, "whitened": Whitened}
+MODELS: dict[str, Any] = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18, "vit": ViT, "whitened": Whitened}
 CONVOLUTIONAL = ("cnn", "resnet18", "whitened")  # loops and lanes cost these dearly on a CPU: see experiments.core.fleet
+TABULAR = ("mlp",)  # take a table; the others look at images
+DTYPES = {"": None, "float32": None, "bfloat16": jnp.bfloat16}
+SECTION = ("classes", "dtype", "dropout")  # fields of a module that are no options: the section has keys for them
+
+__all__ = ["CONVOLUTIONAL", "MODELS", "ModelFns", "as_features", "as_model", "build", "make_module", "of_module"]
 
 
-def build(name: str, options: dict[str, Any], classes: int) -> nn.Module:
-    """The module `name` with its options.
+def build(section: Model, example: np.ndarray, classes: int) -> ModelFns:
+    """The model of a config's section `model`.
+
+    Args:
+      section: name and options, or factory and factory_options; params, dtype, dropout.
+      example: [1, ...], as the model will see examples.
+
+    Raises:
+      UserError: no such model, or one that cannot take these data; one line that says what to do.
+    """
+    shape = tuple(example.shape[1:])
+    if section.factory:
+        for name in ("dtype", "dropout"):
+            if getattr(section, name):
+                raise UserError(f"model.{name} is for the shipped models: give it to yours in model.factory_options")
+        options = section.factory_options
+        fns = build_own(section.factory, tuple(sorted(dict(options).items())), shape, classes)
+    else:
+        fns = _shipped(section, shape, classes)
+    return begin(fns, section.params) if section.params else fns
+
+
+def _shipped(section: Model, shape: tuple[int, ...], classes: int) -> ModelFns:
+    name, options = section.name, section.options
+    if section.factory_options:
+        raise UserError("model.factory_options are for a model.factory: set that, or use --config.model.options")
+    dtype, dropout = section.dtype, section.dropout
+    if name in MODELS and name not in TABULAR and len(shape) != 3:
+        raise UserError(f"model {name!r} looks at images, these data are a table of {shape}: set --config.model.name=mlp")
+    if name == "whitened" and section.params:
+        raise UserError("model 'whitened' takes its filters from the training data: leave model.params empty, or use cnn")
+    module = make_module(name, options, classes).clone(dtype=DTYPES[dtype], dropout=float(dropout))
+    fns = of_module(module, shape, name in CONVOLUTIONAL)
+    try:
+        jax.eval_shape(fns.init, keys.unused())
+    except Exception as error:  # Flax, JAX and the modules each raise their own kinds
+        raise UserError(
+            f"model {name!r} with {options} takes no images of {shape} ({line(error)}): set other --config.model.options"
+        ) from error
+    return fns
+
+
+def make_module(name: str, options: dict[str, Any], classes: int) -> nn.Module:
+    """The Linen module `name` with its options.
 
     Raises:
       ValueError: no such model, or an option that it does not have or that is no positive whole number, or several.
@@ -28,7 +81,7 @@ def build(name: str, options: dict[str, Any], classes: int) -> nn.Module:
         raise ValueError(f"model {name!r} is unknown; choose one of {', '.join(MODELS)}")
     module = MODELS[name]
     fields = {name: field.default for name, field in module.__dataclass_fields__.items()}
-    known = {name: isinstance(fields[name], tuple) for name in fields if name not in ("parent", "name", "classes")}
+    known = {name: isinstance(fields[name], tuple) for name in fields if name not in ("parent", "name", *SECTION)}
     for option, value in options.items():
         if option not in known:
             raise ValueError(f"model {name!r} has no option {option!r}; it takes {', '.join(known)}")
@@ -36,36 +89,4 @@ def build(name: str, options: dict[str, Any], classes: int) -> nn.Module:
         if not isinstance(sizes, list | tuple) or not all(type(size) is int and size >= 1 for size in sizes):
             what = "whole numbers" if known[option] else "a whole number"
             raise ValueError(f"option {option!r} of model {name!r} is {value!r}: give {what} from 1 up")
-    return module(classes=classes, **options)
-
-
-@functools.lru_cache
-def as_model(module: nn.Module) -> Model:
-    """The module as a pair of pure functions: `apply(params, x, key)` and cross-entropy per example.
-
-    Equal modules give one Model, so that programs compiled for it are found again.
-    """
-
-    def apply(params: Any, x: Any, key: Any) -> Any:
-        return module.apply({"params": params}, x, rngs={"dropout": key})
-
-    return Model(apply, lambda logits, batch: cross_entropy(logits, batch["y"]))
-
-
-@functools.lru_cache
-def as_features(module: nn.Module) -> Model:
-    """The module without its last layer: `apply` gives what its last Dense layer is given, [examples, width]."""
-
-    def apply(params: Any, x: Any, key: Any) -> Any:
-        given = []
-
-        def watch(layer: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            if isinstance(context.module, nn.Dense):
-                given.append(args[0])
-            return layer(*args, **kwargs)
-
-        with nn.intercept_methods(watch):
-            module.apply({"params": params}, x, rngs={"dropout": key})
-        return given[-1]
-
-    return Model(apply, as_model(module).loss)
+    return module(classes=classes, **{name: tuple(v) if known[name] else v for name, v in options.items()})

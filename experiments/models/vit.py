@@ -1,8 +1,12 @@
 """A small vision transformer: patches, pre-norm blocks, mean pooling."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from experiments.models.layers import drop, logits
 
 
 class EncoderBlock(nn.Module):
@@ -10,14 +14,17 @@ class EncoderBlock(nn.Module):
 
     heads: int
     mlp_ratio: int
+    dtype: Any = None
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
-        h = nn.LayerNorm()(x)
-        x = x + nn.MultiHeadDotProductAttention(num_heads=self.heads)(h, h)
-        h = nn.gelu(nn.Dense(self.mlp_ratio * width)(nn.LayerNorm()(x)))
-        return x + nn.Dense(width)(h)
+        h = nn.LayerNorm(dtype=self.dtype)(x)
+        h = nn.MultiHeadDotProductAttention(num_heads=self.heads, dtype=self.dtype)(h, h)
+        x = x + drop(self, h, self.dropout)
+        h = nn.gelu(nn.Dense(self.mlp_ratio * width, dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(x)))
+        return x + drop(self, nn.Dense(width, dtype=self.dtype)(h), self.dropout)
 
 
 class ViT(nn.Module):
@@ -29,6 +36,8 @@ class ViT(nn.Module):
     depth: int = 4
     heads: int = 4
     mlp_ratio: int = 2
+    dtype: Any = None
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -36,9 +45,10 @@ class ViT(nn.Module):
             raise ValueError(
                 f"images of {x.shape[1]}x{x.shape[2]} cannot be cut into patches of {self.patch}; set model.patch"
             )
-        x = nn.Conv(self.width, (self.patch, self.patch), strides=(self.patch, self.patch), padding="VALID")(x)
+        sides = (self.patch, self.patch)
+        x = nn.Conv(self.width, sides, strides=sides, padding="VALID", dtype=self.dtype)(x)
         x = x.reshape(x.shape[0], -1, self.width)
         x = x + self.param("positions", nn.initializers.normal(0.02), (1, x.shape[1], self.width), jnp.float32)
         for _ in range(self.depth):
-            x = EncoderBlock(self.heads, self.mlp_ratio)(x)
-        return nn.Dense(self.classes)(jnp.mean(nn.LayerNorm()(x), axis=1))
+            x = EncoderBlock(self.heads, self.mlp_ratio, self.dtype, self.dropout)(x)
+        return logits(self, jnp.mean(nn.LayerNorm(dtype=self.dtype)(x), axis=1), self.classes, self.dtype)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
+from experiments.core import files, keys
 from s3t.training.adapters import Adapter, adapt
 from s3t.training.backbone import Backbone
 
@@ -29,7 +28,7 @@ Tree = Any
 Adapters = Mapping[str, Adapter]
 
 # "Ti/16" to "L/16" are the published ones; "mini" and "digits" are for 8x8 images, "small" for 28x28 and 32x32.
-VITS: dict[str, dict[str, int]] = {
+VITS: dict[str, dict[str, Any]] = {
     "Ti/16": {"patch": 16, "width": 192, "depth": 12, "heads": 3, "mlp_dim": 768},
     "S/16": {"patch": 16, "width": 384, "depth": 12, "heads": 6, "mlp_dim": 1536},
     "B/16": {"patch": 16, "width": 768, "depth": 12, "heads": 12, "mlp_dim": 3072},
@@ -190,13 +189,13 @@ def as_backbone(module: VisionTransformer) -> Backbone:
     mlp = [(f"{MLP}/Dense_0", width, mlp_dim), (f"{MLP}/Dense_1", mlp_dim, width)]
 
     def embed(frozen: Tree, x: jax.Array, keys: jax.Array | None) -> jax.Array:
-        return module.apply({"params": frozen}, x, method="embed")
+        return _apply(module, frozen, x, method="embed")
 
     def block(frozen: Tree, i: int, h: jax.Array, adapters: Adapters) -> jax.Array:
-        return module.apply({"params": frozen}, h, i, adapters, method="block")
+        return _apply(module, frozen, h, i, adapters, method="block")
 
     def head(frozen: Tree, head_params: Tree, h: jax.Array) -> jax.Array:
-        return module.apply({"params": {**frozen, "head": head_params}}, h, method="logits")
+        return _apply(module, {**frozen, "head": head_params}, h, method="logits")
 
     def init_head(key: jax.Array) -> Tree:
         return nn.Dense(module.classes).init(key, jnp.zeros((1, width)))["params"]
@@ -204,8 +203,18 @@ def as_backbone(module: VisionTransformer) -> Backbone:
     return Backbone(embed, block, head, init_head, ((*attention, *mlp),) * module.depth)
 
 
+def _apply(module: VisionTransformer, params: Tree, *inputs: Any, method: str) -> Any:
+    return module.apply({"params": params}, *inputs, method=method)
+
+
 def init(module: VisionTransformer, key: jax.Array, x: Any) -> Tree:
-    """Random parameters for images like x."""
+    """Random parameters for images like x.
+
+    Raises:
+      ValueError: a table.
+    """
+    if len(x.shape) != 4:
+        raise ValueError(f"a ViT looks at images, these data are a table of {x.shape[1:]}: use images")
     return module.init(key, jnp.asarray(x[:1]))["params"]
 
 
@@ -251,25 +260,16 @@ def load_npz(path: str | Path, module: VisionTransformer, image: tuple[int, int,
 def save_npz(path: str | Path, params: Tree) -> None:
     """Write a module's parameters as a checkpoint of the published layout; a kill leaves the old file or the new one."""
     arrays = {name: np.asarray(leaf) for name, leaf in flax.traverse_util.flatten_dict(params, sep="/").items()}
-    temporary = Path(path).with_name(f"{Path(path).name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    files.write_arrays(Path(path), arrays)
 
 
 def _read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as an .npz checkpoint: {error}") from error
+    return files.read_arrays(Path(path), "give an .npz checkpoint of the published layout")
 
 
 def _shapes(module: VisionTransformer, image: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
     """The shape of each frozen parameter by its name in a file."""
-    params = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image), jnp.float32))["params"]
+    params = jax.eval_shape(module.init, keys.unused(), jax.ShapeDtypeStruct((1, *image), jnp.float32))["params"]
     frozen = flax.traverse_util.flatten_dict(split_head(params)[0], sep="/")
     return {name: leaf.shape for name, leaf in frozen.items()}
 

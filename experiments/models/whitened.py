@@ -1,8 +1,12 @@
 """A convolutional net whose first layer is fixed: patches of 2x2 pixels, whitened."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from experiments.models.layers import drop, logits
 
 PATCH = 2
 
@@ -18,6 +22,8 @@ class Whitened(nn.Module):
     classes: int
     widths: tuple[int, ...] = (32, 64, 128)
     groups: int = 8
+    dtype: Any = None
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -25,9 +31,9 @@ class Whitened(nn.Module):
         filters = self.param("whitening", nn.initializers.orthogonal(), (PATCH, PATCH, x.shape[-1], inputs))
         x = patches(x) @ jax.lax.stop_gradient(filters).reshape(inputs, inputs)
         for width in self.widths:
-            x = nn.Conv(width, (3, 3), use_bias=False)(x)
-            x = nn.gelu(nn.GroupNorm(num_groups=self.groups)(_halved(x)))
-        return nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2)))
+            x = nn.Conv(width, (3, 3), use_bias=False, dtype=self.dtype)(x)
+            x = nn.gelu(nn.GroupNorm(num_groups=self.groups, dtype=self.dtype)(_halved(x)))
+        return logits(self, drop(self, jnp.mean(x, axis=(1, 2)), self.dropout), self.classes, self.dtype)
 
 
 def patches(x: jax.Array) -> jax.Array:

@@ -15,117 +15,133 @@ import ml_collections
 import numpy as np
 
 from experiments import models
-from experiments.comparison import checks
-from experiments.configs import pretrain
-from experiments.core import execution, fleet, workdirs
-from experiments.core.errors import UserError, blame_user
+from experiments.configs.pretrain import Pretrain
+from experiments.core import execution, fleet, keys, progress, workdirs
+from experiments.core.config import validated
+from experiments.core.errors import blame_user
+from experiments.core.results import Row, Run
+from experiments.core.sections import PretrainData, Train
 from experiments.data import datasets
 from experiments.models import vits
-from experiments.scoring import evaluation
-from experiments.training import loop
-from unlearn.losses import correct
+from experiments.pretrain import report
+from experiments.scoring.statistics import make_statistics
+from experiments.training import epochs, loop
 
 CHECKPOINT = "vit.npz"  # in the workdir
+SPLITS = ("train", "validation", "test")
+SCORING = 0.02  # of the time of training, expected
 
 
-def run(config: ml_collections.ConfigDict, workdir: str, command: str = "") -> dict[str, Any]:
+def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str = "") -> Run:
     """Pre-train as `config` describes; a finished workdir is read back instead.
 
     Returns:
-      The contents of results.json.
+      What results.json holds.
 
     Raises:
       UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        check(config)
-        folder = workdirs.Workdir(workdir)
-        if found := folder.finished(config.to_dict()):
+        config = validated(Pretrain, config)
+        folder = workdirs.Workdir(workdir, config.retired)
+        if found := folder.finished(config.model_dump()):
+            progress.stage("pre-trained before", passes(config.train))  # of a run that this one is part of
+            progress.skip()
             return found
-        module, dataset = look(config)
-    with folder.claimed(config.to_dict()):
-        return _run(config, folder, module, dataset, command)
+        module, dataset = look(config.data, config.classes, config.model, config.train.batch_size)
+    with folder.claimed(config.model_dump()), progress.part(passes(config.train), "pretrain"):
+        trained = _train(config.train, config.seed, config.checkpoint_seconds, folder, module, dataset)
+        vits.save_npz(folder.path / CHECKPOINT, jax.tree.map(np.asarray, fleet.lane(trained.params, 0)))
+        progress.stage("score the pre-trained", SCORING * _examples(config.train))
+        scores = {f"{name}_accuracy": _accuracy(module, trained.params, getattr(dataset, name)) for name in SPLITS}
+        row = Row(
+            training="pretrain",
+            variant="default",
+            unlearner="none",
+            setting="none",
+            dataset=dataset.name,
+            seed=config.seed,
+            before=scores,
+            after=scores,
+            steps=config.train.steps,
+            stop="reached",
+            train_seconds=trained.seconds,
+            extra={
+                "classes": list(config.classes),
+                "model": config.model,
+                "examples": {name: len(getattr(dataset, name).id) for name in SPLITS},
+            },
+        )
+        return folder.finish(command, [row])
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Refuse a config that cannot be, before its data are read.
-
-    Raises:
-      UserError: one line that says what to do.
-    """
-    checks.check_keys(config, pretrain.get_config())
-    checks.check_values(config)
-    if config.data.stream:
-        raise UserError("pre-training holds its images in memory: set --config.data.stream=False")
-
-
-def look(config: ml_collections.ConfigDict) -> tuple[vits.VisionTransformer, datasets.Dataset]:
+def look(
+    data: PretrainData, classes: tuple[int, ...], model: str, batch_size: int
+) -> tuple[vits.VisionTransformer, datasets.Dataset]:
     """The model and the data, refused if they will not do.
+
+    Args:
+      data: what to train on.
+      classes: labels to keep; all if empty.
+      model: the name of a ViT.
+      batch_size: of training.
 
     Raises:
       ValueError (UserError and DataError among them): one line that says what to do.
     """
-    dataset = datasets.only_classes(datasets.load(config.data), config.classes)
-    checks.check_splits(dataset, config.train.batch_size)
-    module = vits.vit(config.model, dataset.classes)
-    vits.init(module, jax.random.key(0), dataset.train.x)  # a wrong size of image shows before anything is written
+    dataset = datasets.only_classes(datasets.load(data), classes)
+    datasets.check_splits(dataset, batch_size)
+    module = vits.vit(model, dataset.classes)
+    vits.init(module, keys.unused(), dataset.train.x)  # a wrong size of image shows before anything is written
     return module, dataset
 
 
-def _run(
-    config: ml_collections.ConfigDict,
-    folder: workdirs.Workdir,
-    module: vits.VisionTransformer,
-    dataset: datasets.Dataset,
-    command: str,
-) -> dict[str, Any]:
-    trained = _train(config, folder, module, dataset)
-    params = jax.tree.map(np.asarray, fleet.lane(trained.params, 0))
-    vits.save_npz(folder.path / CHECKPOINT, params)
-    scores = {f"{name}_accuracy": _accuracy(module, trained.params, getattr(dataset, name)) for name in SPLITS}
-    row = {
-        "training": "pretrain",
-        "variant": "default",
-        "unlearner": "none",
-        "dataset": dataset.name,
-        "seed": config.seed,
-        "before": scores,
-        "after": scores,
-        "steps": config.train.steps,
-        "train_seconds": trained.seconds,
-        "extra": {"classes": list(config.classes), "model": config.model},
-    }
-    return folder.finish(command, [row])
+def passes(train: Train) -> float:
+    """What a run is expected to take: examples forward and backward through the model, in which progress is counted."""
+    return (1 + SCORING) * _examples(train)
 
 
-SPLITS = ("train", "validation", "test")
+def _examples(train: Train) -> int:
+    return train.steps * train.batch_size
 
 
 def _train(
-    config: ml_collections.ConfigDict, folder: workdirs.Workdir, module: vits.VisionTransformer, dataset: datasets.Dataset
+    train: Train,
+    seed: int,
+    checkpoint_seconds: float,
+    folder: workdirs.Workdir,
+    module: vits.VisionTransformer,
+    dataset: datasets.Dataset,
 ) -> loop.Trained:
-    steps, size, examples = config.train.steps, config.train.batch_size, len(dataset.train.id)
-    way = loop.Way(module, loop.optimizer(config.train, steps), steps, max(1, examples // size), size)
-    lanes = loop.make_lanes([config.seed], np.ones(examples, bool), np.ones(examples))
-    return loop.train(
+    steps, size, examples = train.steps, train.batch_size, len(dataset.train.id)
+    model = models.of_module(module, dataset.train.x.shape[1:])
+    way = loop.Way(model, loop.optimizer(train, steps), steps, max(1, examples // size), size)
+    lanes = loop.make_lanes([seed], np.ones(examples, bool), np.ones(examples))
+    progress.stage("pre-train", _examples(train))
+
+    def report(entry: dict[str, Any]) -> None:
+        progress.reach(entry["step"] * size, way.per_epoch * size)
+        folder.log("train", **entry)
+
+    trained = loop.train(
         way,
         lanes,
         jax.tree.map(jnp.asarray, datasets.batch(dataset.train)),
         None,
-        loop.make_epoch(way, execution.make("jit"), loops=False),
+        epochs.make(way, execution.make("jit")),
         folder.path / "checkpoints",
-        lambda entry: folder.log("train", **entry),
-        config.checkpoint_seconds,
+        report,
+        checkpoint_seconds,
     )
+    progress.skip()  # what was not reported had been done before
+    return trained
 
 
 def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split) -> float:
-    logits = evaluation.make_predict(models.as_model(module), loops=False)(params, split.x)[0]
-    return float(np.mean(correct(logits, split.y)))
+    model = models.as_model(models.of_module(module, split.x.shape[1:]))
+    return float(make_statistics(model, execution.make("jit"))(params, datasets.batch(split)).correct.mean())
 
 
-def present(workdir: str, found: dict[str, Any]) -> str:
-    """What the command line prints of a finished run."""
-    row = found["rows"][0]
-    accuracy = ", ".join(f"{name} {100 * row['before'][f'{name}_accuracy']:.1f}%" for name in SPLITS)
-    return f"accuracy: {accuracy}\ncheckpoint: {Path(workdir) / CHECKPOINT}"
+def present(workdir: str, found: Run) -> str:
+    """Write the report of a finished run; what the command line prints of it."""
+    return f"{report.present(workdir, found)}\ncheckpoint: {Path(workdir) / CHECKPOINT}"

@@ -1,40 +1,47 @@
-"""A value and its interval, `{"value": .., "interval": [low, high]}`: how rows of the judges have it and tables show it."""
+"""Estimates in tables: `experiments.core.results.Estimate` at a path of names, and as the text of a cell."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.comparison.methods import NONE
-from unlearn.metrics.intervals import Interval
+from experiments.core.results import Estimate
+from experiments.reporting.numbers import NONE, Number
 
-NOTHING: dict[str, Any] = {"value": None, "interval": [None, None]}
+NOTHING = Estimate()
 
 # Where quantities end; a t-interval does not know.
 SHARE, DISTANCE, ANY = (0.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
 
 
-def valued(interval: Interval) -> dict[str, Any]:
-    """The value of an interval."""
-    return {"value": interval.mean, "interval": [interval.low, interval.high]}
-
-
-def at(tree: Any, path: Sequence[str]) -> dict[str, Any]:
-    """What lies at a path of names; nothing where it ends early."""
+def at(tree: Any, path: Sequence[str] = ()) -> Estimate:
+    """What lies at a path of names, of a metric with more than its value that value; nothing where the path ends early."""
     for name in path:
-        tree = (tree or {}).get(name)
-    return tree or NOTHING
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    if isinstance(tree, Mapping):
+        tree = tree.get("estimate")
+    return tree if isinstance(tree, Estimate) else NOTHING
+
+
+def more(metric: Any, name: str) -> Any:
+    """What a metric has beside its value, by name; None where it has nothing, not being computed, say."""
+    return metric.get(name) if isinstance(metric, Mapping) else None
+
+
+def width(estimate: Estimate) -> float:
+    """Of the interval; NaN where there is none."""
+    return math.nan if estimate.low is None or estimate.high is None else estimate.high - estimate.low
 
 
 def cell(
-    found: dict[str, Any], digits: int = 3, *, scale: float = 1, brief: bool = False, ends: tuple[float, float] = ANY
-) -> str:
+    estimate: Estimate, digits: int = 3, *, scale: float = 1, brief: bool = False, ends: tuple[float, float] = ANY
+) -> Number:
     """A value with its interval in brackets, as far as its quantity goes; `brief`: without."""
-    value, (low, high) = found["value"], found["interval"]
-    if value is None:
-        return NONE
-    if brief or low is None:
-        return f"{scale * value:.{digits}f}"
-    low, high = max(low, ends[0]), min(high, ends[1])
-    return f"{scale * value:.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+    if estimate.value is None:
+        return Number(math.nan, NONE)
+    value, text = scale * estimate.value, f"{scale * estimate.value:.{digits}f}"
+    if brief or estimate.low is None or estimate.high is None:
+        return Number(value, text)
+    low, high = (scale * min(max(end, ends[0]), ends[1]) for end in (estimate.low, estimate.high))
+    return Number(value, text, f"[{low:.{digits}f}, {high:.{digits}f}]", low, high)

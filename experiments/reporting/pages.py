@@ -1,4 +1,4 @@
-"""The pages of a finished run: report.html and report.md, and what every page says of its run."""
+"""The pages of a finished run: report.html and report.md, its tables and figures, and what every page says of its run."""
 
 from __future__ import annotations
 
@@ -8,37 +8,46 @@ from pathlib import Path
 from typing import Any
 
 from experiments.core import workdirs
-from experiments.reporting import document
-from experiments.reporting.document import Block, Heading, Table
+from experiments.core.files import write_text
+from experiments.core.results import Run
+from experiments.reporting import document, exports
+from experiments.reporting.document import Block, Heading, Table, Text
 
 
-def write_page(workdir: str | Path, compose: Callable[[dict[str, Any], dict[str, Any]], tuple[str, list[Block]]]) -> Path:
-    """Write report.html and report.md into a finished workdir, and return the path of the first.
+def write_page(workdir: str | Path, compose: Callable[[dict[str, Any], Run], tuple[str, list[Block]]]) -> Path:
+    """Write report.html, report.md, tables/ and figures/ into a finished workdir, and return the path of the first.
 
     Args:
-      compose: contents of config.json and of results.json -> title and blocks of the page.
+      compose: contents of config.json, and the run of results.json -> title and blocks of the page.
 
     Raises:
       WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
     """
     folder = Path(workdir)
     title, blocks = compose(*workdirs.read_run(folder))
-    workdirs.write(folder / "report.md", document.to_markdown(title, blocks))
-    workdirs.write(folder / "report.html", document.to_html(title, blocks))
+    exports.write(folder, blocks)
+    write_text(folder / "report.md", document.to_markdown(title, blocks))
+    write_text(folder / "report.html", document.to_html(title, blocks))
     return folder / "report.html"
 
 
-def settings(config: dict[str, Any], found: dict[str, Any]) -> list[Block]:
+def settings(config: dict[str, Any], found: Run) -> list[Block]:
+    """What every page ends with: its files, the settings of the run, and where it ran."""
     parts = {"run": {name: value for name, value in config.items() if not isinstance(value, dict)}}
     parts |= {name: value for name, value in config.items() if isinstance(value, dict) and value}
-    said = {
-        name: ", ".join(f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in part.items())
+    values = {
+        name: ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in part.items())
         for name, part in parts.items()
     }
-    told = {"command": found.get("command"), **found.get("environment", {})}
+    facts = {"command": found.command, **found.environment}
     return [
+        Heading("Files"),
+        Text(
+            "All tables are in tables/ as CSV and LaTeX (booktabs), and all figures in figures/ as SVG and "
+            "PDF. The rows behind them are in results.json."
+        ),
         Heading("Settings"),
-        Table(["section", "values"], list(said.items()), left=2, prose=True),
+        Table(["section", "values"], list(values.items()), left=2, prose=True),
         Heading("Environment"),
-        Table(["what", "value"], [[name, str(value)] for name, value in told.items() if value], left=2, prose=True),
+        Table(["what", "value"], [[name, str(value)] for name, value in facts.items() if value], left=2, prose=True),
     ]

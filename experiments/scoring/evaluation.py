@@ -4,138 +4,113 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.special import log_softmax
 
-from experiments.core import fleet
-from unlearn import tree
-from unlearn.base import Array, Batch, Model
+from experiments.core.execution import Execution
+from experiments.data.sets import PARTS, Sets
+from experiments.scoring.statistics import Reduction, finite, in_chunks
+from unlearn import Request, finetune, tree, unlearn_until
+from unlearn.base import Array, Batch, Model, mean_loss
 from unlearn.losses import correct, weighted_mean
 from unlearn.metrics.membership import loss_attack
-from unlearn.objectives import mean_loss
-
-CHUNK = 500  # examples predicted at once, whatever the set: one compiled shape
-PARTS = {"test_retain": "test", "others": "test", "validation_retain": "validation"}  # sets that lie within another
-
-
-class Sets(NamedTuple):
-    """Who is scored; every field a host-side Batch.
-
-    forget, retain: training examples, a sample where there are many.  test, validation: held out.
-    test_retain, validation_retain: without the forgotten class; for random forget sets the same as test, validation.
-    others: never trained on and like the forget set: test images of its class, or the test set.
-    fresh: new data for fine-tuning between training and request, held out and apart from validation; may be empty.
-    """
-
-    forget: Batch
-    retain: Batch
-    test: Batch
-    test_retain: Batch
-    validation: Batch
-    validation_retain: Batch
-    others: Batch
-    fresh: Batch
+from unlearn.until import never
 
 
 @functools.lru_cache
-def make_predict(model: Model, loops: bool) -> Callable[[Any, np.ndarray], np.ndarray]:
-    """`(params of all lanes, x) -> logits [lanes, examples, classes]` in chunks of one compiled shape."""
-    apply = fleet.over_lanes(lambda params, x: model.apply(params, x, jax.random.key(0)), loops)
+def make_predict(model: Model, devices: Execution) -> Callable[[Any, np.ndarray], np.ndarray]:
+    """`(params of all lanes, x) -> what the model's apply gives`, [lanes, examples, ...], in chunks of one compiled shape.
 
-    def predict(params: Any, x: np.ndarray) -> np.ndarray:
-        parts = []
-        for start in range(0, len(x), CHUNK):
-            part = x[start : start + CHUNK]
-            padded = np.concatenate([part, np.zeros((CHUNK - len(part), *part.shape[1:]), part.dtype)])
-            parts.append(np.asarray(apply(params, jnp.asarray(padded)))[:, : len(part)])
-        return np.concatenate(parts, axis=1)
-
-    return predict
+    For features and the like: whoever looks at logits takes `make_statistics`.
+    """
+    apply = devices.lanes(lambda params, x: model.apply(params, x, None))
+    return lambda params, x: in_chunks(lambda part: apply(params, part), x)
 
 
-def measure(predict: Callable, params: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+def measure(statistics: Reduction, params: Any, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """Whether each example is told right, and its loss, [lanes, examples] float64 each.
 
     A lane with any non-finite logit is NaN throughout: argmax would turn its NaNs into an accuracy.
+
+    Args:
+      statistics: of `make_statistics`.
     """
-    logits = predict(params, batch["x"]).astype(np.float64)
-    finite = np.isfinite(logits).all(axis=(1, 2))[:, None]
-    log_p = log_softmax(np.where(finite[..., None], logits, 0.0), axis=-1)
-    losses = -np.take_along_axis(log_p, batch["y"][None, :, None], axis=-1)[..., 0]
-    return np.where(finite, logits.argmax(axis=-1) == batch["y"], np.nan), np.where(finite, losses, np.nan)
+    found = statistics(params, batch)
+    lanes = finite(found)[:, None]
+    right, losses = (np.where(lanes, values, np.nan).astype(np.float64) for values in (found.correct, found.loss))
+    return right, losses
 
 
-def score(predict: Callable, params: Any, sets: Sets) -> list[dict[str, float]]:
+def score(statistics: Reduction, params: Any, sets: Sets) -> list[dict[str, float]]:
     """Accuracy and loss on each set, confidence on the forget set, and the membership attack, for each lane.
 
     A lane with a non-finite logit on any set scores NaN throughout.
     """
-    measured = {name: measure(predict, params, getattr(sets, name)) for name in ("forget", "retain", "test", "validation")}
+    measured = {
+        name: measure(statistics, params, getattr(sets, name)) for name in ("forget", "retain", "test", "validation")
+    }
     for part, whole in PARTS.items():
         rows = np.isin(getattr(sets, whole)["id"], getattr(sets, part)["id"])
-        measured[part] = tuple(values[:, rows] for values in measured[whole])
+        right, losses = measured[whole]
+        measured[part] = right[:, rows], losses[:, rows]
     seen = {}
     for name, (right, losses) in measured.items():
         seen[f"{name}_accuracy"], seen[f"{name}_loss"] = right.mean(axis=1), losses.mean(axis=1)
     forget, others = measured["forget"][1], measured["others"][1]
     seen["forget_confidence"] = np.exp(-forget).mean(axis=1)
-    finite = np.isfinite(list(seen.values())).all(axis=0)
-    attacks = [loss_attack(forget[i], others[i]) if ok else (np.nan, np.nan) for i, ok in enumerate(finite)]
+    sound = np.isfinite(np.stack(list(seen.values()))).all(axis=0)
+    attacks = [loss_attack(forget[i], others[i]) if ok else (np.nan, np.nan) for i, ok in enumerate(sound)]
     seen["mia_auc"], seen["mia_balanced_accuracy"] = np.array(attacks).T
-    return [{name: float(v[i]) if ok else float("nan") for name, v in seen.items()} for i, ok in enumerate(finite)]
+    return [{name: float(v[i]) if ok else float("nan") for name, v in seen.items()} for i, ok in enumerate(sound)]
 
 
 @functools.lru_cache
-def make_diagnose(model: Model, loops: bool) -> Callable[[Any, Batch, Batch], dict[str, Array]]:
+def make_diagnose(model: Model, devices: Execution) -> Callable[[Any, Batch, Batch], dict[str, Array]]:
     """`(params of all lanes, forget, stable) -> {grad_norm: |g_f|, grad_cosine: cos(g_f, g_s)}`, [lanes] each."""
 
     def diagnose(params: Any, forget: Batch, stable: Batch) -> dict[str, Array]:
-        gradient = lambda batch: jax.grad(lambda p: mean_loss(model, p, batch, jax.random.key(0), weighted_mean))(params)  # noqa: E731
+        gradient = lambda batch: jax.grad(lambda p: mean_loss(model, p, batch, None, weighted_mean))(params)  # noqa: E731
         forgetting, keeping = gradient(forget), gradient(stable)
         return {"grad_norm": tree.norm(forgetting), "grad_cosine": tree.cosine(forgetting, keeping)}
 
-    return fleet.over_lanes(diagnose, loops)
+    return devices.lanes(diagnose)
 
 
 @functools.lru_cache
-def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int, loops: bool) -> Callable:
+def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int, devices: Execution) -> Callable:
     """Plain SGD on an attack set, or on new data: `((params, raw key) of all lanes, attack, watch) -> (params, accuracy)`.
 
-    The accuracy is on `watch`, before the first step and after each: [lanes, steps + 1]. Attack and watch sets may end in
-    padding of weight 0, so that sets of several sizes share one program.
+    It is fine-tuning, with the attack set as what is retained. The accuracy is on `watch`, before the first step and after
+    each: [lanes, steps + 1]. Attack and watch sets may end in padding of weight 0, so that sets of several sizes share one
+    program. A model that diverged is right about nothing: accuracy 0 from there on.
     """
-    optimizer = optax.sgd(learning_rate)
 
-    def accuracy(params: Any, watch: Batch) -> Array:
-        return weighted_mean(correct(model.apply(params, watch["x"], jax.random.key(0)), watch["y"]), watch["weight"])
+    def whole(data: tuple[Array, Batch, Batch]) -> Request:
+        _, attack, _ = data
+        return Request(attack, attack)
 
-    def step(params: Any, key: Array, index: Array, attack: Batch, watch: Batch) -> tuple[Any, Array]:
-        now = jax.random.fold_in(key, index)
+    def draw(data: tuple[Array, Batch, Batch], key: Array, step: Array) -> Request:
+        raw, attack, _ = data
+        now = jax.random.fold_in(jax.random.wrap_key_data(raw), step)
         rows = jax.random.randint(now, (batch_size,), 0, jnp.sum(attack["weight"] > 0))
         batch = jax.tree.map(lambda leaf: leaf[rows], attack)
-        gradient = jax.grad(lambda p: mean_loss(model, p, batch, now, weighted_mean))(params)
-        updates, _ = optimizer.update(gradient, optimizer.init(params))
-        params = optax.apply_updates(params, updates)
-        return params, accuracy(params, watch)
+        return Request(batch, batch)
 
-    one = jax.jit(step) if loops else step
+    def observe(params: Any, data: tuple[Array, Batch, Batch]) -> dict[str, Array]:
+        _, _, watch = data
+        right = correct(model.apply(params, watch["x"], None), watch["y"])
+        return {"accuracy": weighted_mean(right, watch["weight"])}
+
+    algorithm = finetune(model, optax.sgd(learning_rate), grad=jax.value_and_grad)
+    run = unlearn_until(algorithm, whole, draw, observe, never, steps, unroll=devices.loops)
 
     def attack_lane(lane: tuple[Any, Array], attack: Batch, watch: Batch) -> tuple[Any, Array]:
         params, raw = lane
-        key = jax.random.wrap_key_data(raw)
-        start = accuracy(params, watch)
-        if loops:
-            seen = [start]
-            for i in range(steps):
-                params, now = one(params, key, jnp.asarray(i), attack, watch)
-                seen.append(now)
-            return params, jnp.stack(seen)
-        params, later = jax.lax.scan(lambda p, i: one(p, key, i, attack, watch), params, jnp.arange(steps))
-        return params, jnp.concatenate([start[None], later])
+        outcome = run(params, (raw, attack, watch), jax.random.wrap_key_data(raw))
+        return outcome.state.params, jnp.nan_to_num(outcome.curve["accuracy"], nan=0.0)
 
-    return fleet.over_lanes(attack_lane, loops, compiled=not loops)
+    return devices.lanes(attack_lane, compiled=not devices.loops)

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.core import fleet
-from experiments.data.datasets import hash_uniform, lowest
-from unlearn import ALGORITHMS, Outcome, Request, unlearn_until
+from experiments.core.execution import Execution
+from experiments.core.keys import Hash
+from experiments.data.ids import hash_uniform
+from experiments.scoring import algorithms
+from unlearn import Outcome, Request, unlearn_until
 from unlearn.base import Array, Batch, Model
 from unlearn.losses import correct, cross_entropy, weighted_mean
 
@@ -38,33 +40,40 @@ class RequestData(NamedTuple):
     watch: Batch
 
 
-def make_request(model: Model, name: str, setting: Setting, options: dict[str, Any], loops: bool) -> Callable:
+def make_request(model: Model, name: str, setting: Setting, options: dict[str, Any], devices: Execution) -> Callable:
     """`((params, raw key, target) of all lanes, data) -> Outcome` of all lanes, with one compilation per setting's shape.
 
     A lane stops once its forget accuracy is at or below its target: 0 for a class, the oracle's accuracy for random data.
     """
-    run = _runner(model, name, setting.clip, setting.max_steps, setting.batch_size, tuple(sorted(options.items())), loops)
+    run = _runner(model, name, setting.clip, setting.max_steps, setting.batch_size, tuple(sorted(options.items())), devices)
     return functools.partial(run, setting.learning_rate)
 
 
 @functools.lru_cache(maxsize=64)
-def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: int, options: tuple, loops: bool) -> Callable:
+def _runner(
+    model: Model, name: str, clip: float, max_steps: int, batch_size: int, options: tuple, devices: Execution
+) -> Callable:
+
     def rate(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(clip), optimizer) if clip else optimizer
 
+    def whole(data: tuple) -> Request:
+        request, _ = data
+        return Request(request.forget, request.retain)
+
     def draw(data: tuple, key: Array, step: Array) -> Request:
         request, _ = data
-        part = lambda k, batch: _rows(jax.random.fold_in(k, step), batch, batch_size)  # noqa: E731
-        keys = jax.random.split(key)
+        forget_key, retain_key = jax.random.split(key)
+        part = lambda k, batch, count: _rows(jax.random.fold_in(k, step), batch, count)  # noqa: E731
         retained = batch_size or request.forget["weight"].shape[0]
-        return Request(part(keys[0], request.forget), _rows(jax.random.fold_in(keys[1], step), request.retain, retained))
+        return Request(part(forget_key, request.forget, batch_size), part(retain_key, request.retain, retained))
 
     def observe(params: Any, data: tuple) -> dict[str, Array]:
         request, _ = data
         seen = {}
         for which in ("forget", "watch"):
             batch = getattr(request, which)
-            logits = model.apply(params, batch["x"], jax.random.key(0))
+            logits = model.apply(params, batch["x"], None)
             seen[f"{which}_accuracy"] = weighted_mean(correct(logits, batch["y"]), batch["weight"])
             seen[f"{which}_loss"] = weighted_mean(cross_entropy(logits, batch["y"]), batch["weight"])
         return seen
@@ -72,19 +81,32 @@ def _runner(model: Model, name: str, clip: float, max_steps: int, batch_size: in
     def criterion(seen: dict[str, Array], data: tuple) -> Array:
         return seen["forget_accuracy"] <= data[1]
 
-    def runner(learning_rate: Any) -> Callable:
-        algorithm = ALGORITHMS[name](model, rate(optax.sgd(learning_rate)), **dict(options))
-        return unlearn_until(algorithm, draw, observe, criterion, max_steps, unroll=loops)
+    def until(learning_rate: Any) -> Callable:
+        algorithm = algorithms.algorithm(name)(model, rate(optax.sgd(learning_rate)), **dict(options))
+        return unlearn_until(algorithm, whole, draw, observe, criterion, max_steps, unroll=devices.loops)
 
-    by_rate = functools.lru_cache(maxsize=4)(runner)
-
-    def single(lane: tuple, data: RequestData, learning_rate: Any) -> Outcome:
+    def single(lane: tuple, data: RequestData, run: Callable) -> Outcome:
         params, raw, target = lane
-        run = by_rate(learning_rate) if loops else runner(learning_rate)
         return run(params, (data, target), jax.random.wrap_key_data(raw))
 
-    over = fleet.over_lanes(single, loops, compiled=not loops)
-    return lambda learning_rate, lanes, data: over(lanes, data, learning_rate if loops else jnp.float32(learning_rate))
+    return over_lanes(until, single, devices)
+
+
+def over_lanes(until: Callable[[Any], Callable], single: Callable, devices: Execution) -> Callable:
+    """`(learning rate, lanes, *shared) -> outcomes` of all lanes; where lanes are a vmap, compiled once for all rates.
+
+    Args:
+      until: learning rate -> `run` of `unlearn_until`.
+      single: (lane, *shared, run) -> outcome.
+      devices: where lanes and steps are Python loops, each rate is a constant of programs that the next lane finds again.
+    """
+    by_rate = functools.lru_cache(maxsize=4)(until)
+
+    def of_lane(lane: Any, rate: Any, *shared: Any) -> Any:
+        return single(lane, *shared, by_rate(rate) if devices.loops else until(rate))
+
+    over = devices.lanes(of_lane, compiled=not devices.loops)
+    return lambda rate, lanes, *shared: over(lanes, rate if devices.loops else jnp.float32(rate), *shared)
 
 
 def _rows(key: Array, batch: Batch, count: int) -> Batch:
@@ -96,19 +118,5 @@ def _rows(key: Array, batch: Batch, count: int) -> Batch:
 
 def parts(ids: np.ndarray, count: int, overlap: float, seed: int) -> list[np.ndarray]:
     """Who is asked for in each part of a request, [examples] bool each: cut by id, with a share of the part before."""
-    place = hash_uniform(ids, "part", seed) * count
+    place = hash_uniform(ids, Hash.PART, seed) * count
     return [(place >= i - overlap) & (place < i + 1) for i in range(count)]
-
-
-def subsample(batch: Batch, most: int, purpose: str) -> Batch:
-    """At most `most` examples (0: all), in the order they stand; which, follows from purpose and ids alone."""
-    if not most or len(batch["id"]) <= most:
-        return batch
-    positions = lowest(batch["id"], most, purpose, 0)
-    return {name: leaf[positions] for name, leaf in batch.items()}
-
-
-def padded(batch: Batch, size: int) -> Batch:
-    """The batch filled up to `size` rows with zeros of weight 0."""
-    missing = size - len(batch["id"])
-    return {name: np.concatenate([leaf, np.zeros((missing, *leaf.shape[1:]), leaf.dtype)]) for name, leaf in batch.items()}

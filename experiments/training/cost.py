@@ -1,4 +1,4 @@
-"""What training and unlearning cost, counted by XLA on single unrolled steps; scans hide their trips from its counts."""
+"""What training costs, counted by XLA on single unrolled steps; scans hide their trips from its counts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from experiments.core.execution import make as make_parallel
+from experiments.core.environment import flops, peak_bytes
+from experiments.core.execution import one_device
 from experiments.data.datasets import Images
-from experiments.scoring.requests import RequestData, Setting
 from experiments.training import loop, streaming
-from unlearn import ALGORITHMS, Request
-from unlearn.base import Batch, Model
+from unlearn.base import Batch
 
 
 def of_training(way: loop.Way, data: Batch) -> dict[str, float]:
@@ -30,7 +28,7 @@ def of_training(way: loop.Way, data: Batch) -> dict[str, float]:
 def of_rehearsing(way: loop.Way, data: Batch, pools: Any, step_flops: float) -> dict[str, float]:
     """The same for a way that rehearses, whose inner steps must be unrolled; its other steps cost `step_flops`."""
     meta = _compiled(way, data, pools, rehearse=True)
-    rehearsals = max(0, -(-(way.steps - way.rehearsing.start) // way.rehearsing.every))
+    rehearsals = way.schedule.within(way.steps)
     return {
         "step_flops": step_flops,
         "meta_step_flops": flops(meta),
@@ -41,9 +39,9 @@ def of_rehearsing(way: loop.Way, data: Batch, pools: Any, step_flops: float) -> 
 
 def _compiled(way: loop.Way, data: Batch, pools: Any, rehearse: bool) -> Any:
     # One device's operators: how a batch is spread does not change what it costs.
-    devices = make_parallel("jit", jax.local_devices()[:1])
+    devices = one_device()
     lanes = loop.make_lanes([0], *(2 * [jnp.ones(len(data["id"]), bool)]))
-    state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (loop.init_lanes(way, lanes, data["x"][:1]), lanes))
+    state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (loop.init_lanes(way, lanes), lanes))
     row = jnp.zeros(way.batch_size, jnp.int32)
     if isinstance(data["x"], Images):
         drawn = loop.draw(way, lane, streaming.positions_of(data), pools, row, jnp.asarray(0), rehearse)
@@ -51,31 +49,3 @@ def _compiled(way: loop.Way, data: Batch, pools: Any, rehearse: bool) -> Any:
         return jax.jit(loop.make_apply(way, devices)).lower(state, filled).compile()
     step = loop.make_step_fn(way, devices)
     return jax.jit(lambda *args: step(*args, rehearse)).lower(state, lane, data, pools, row, jnp.asarray(0)).compile()
-
-
-def of_update(model: Model, name: str, options: dict[str, Any], params: Any, data: RequestData, setting: Setting) -> float:
-    """FLOPs of one update of a request."""
-    return flops(compiled_update(model, name, options, params, data, setting))
-
-
-def compiled_update(
-    model: Model, name: str, options: dict[str, Any], params: Any, data: RequestData, setting: Setting
-) -> Any:
-    """The program of one update of a request on one model."""
-    algorithm = ALGORITHMS[name](model, optax.sgd(setting.learning_rate), **options)
-    size = setting.batch_size or data.forget["weight"].shape[0]
-    cut = lambda batch: jax.tree.map(lambda leaf: leaf[:size], batch)  # noqa: E731
-    request, key = Request(cut(data.forget), cut(data.retain)), jax.random.key(0)
-    state = algorithm.init(params, request, key)
-    return jax.jit(algorithm.update).lower(state, request, key).compile()
-
-
-def flops(compiled: Any) -> float:
-    """Floating-point operations of a compiled program, as XLA counts them."""
-    return float(compiled.cost_analysis().get("flops", float("nan")))
-
-
-def peak_bytes(compiled: Any) -> int:
-    """Arguments, results and temporaries of a compiled program, in bytes."""
-    memory = compiled.memory_analysis()
-    return int(memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes)

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from experiments.models.functions import ModelFns
 from unlearn.base import Array, Batch
 
 ROWS, TAPS = "private_rows", "private_taps"  # collections: a layer's rows, and a zero added to its output
@@ -44,7 +45,7 @@ def noisy_mean(total: Any, key: Array, deviation: float, examples: int) -> Any:
 
 
 def clipped_sum(
-    module: nn.Module, loss: Callable[[Array, Batch], Array], params: Any, batch: Batch, key: Array, clip: float
+    model: ModelFns, loss: Callable[[Array, Batch], Array], params: Any, batch: Batch, key: Array, clip: float
 ) -> tuple[Any, Array, Array]:
     """Per-example gradients, scaled down to norm `clip` where they are longer, and summed.
 
@@ -52,15 +53,18 @@ def clipped_sum(
     below that of their parts, the norm's error is a rounding error of the parts.
 
     Args:
-      module: anything in Linen; what its layers are decides only which parameters take the short cut.
+      model: of a Linen module, what its layers are decides only which parameters take the short cut; of anything else,
+        none do.
       loss: of logits and batch -> [examples].
       batch: each loss is multiplied by its weight before clipping; x of weight 0 is never read.
 
     Returns:
       The sum, a tree like `params`; weighted losses and norms before clipping, [examples] each.
     """
-    flat = flatten_dict(params)
     batch = dict(batch, x=jax.vmap(lambda w, x: jnp.where(w > 0, x, jnp.zeros_like(x)))(batch["weight"], batch["x"]))
+    if model.module is None:
+        return _clipped_by_example(model, loss, params, batch, key, clip)
+    module, flat = model.module, flatten_dict(params)
     taps = multiplied(module, params, batch["x"][:1], key)
     kernels = {path: flat[path] for path in taps}
     others = {path: leaf for path, leaf in flat.items() if path not in taps}
@@ -76,17 +80,39 @@ def clipped_sum(
     zeros = {path: jnp.zeros(tap.shape, tap.dtype) for path, tap in taps.items()}
     pass_ = jax.vmap(jax.value_and_grad(one, argnums=(0, 1), has_aux=True), (None, None, 0))
     (losses, rows), (direct, cotangents) = pass_(others, zeros, batch)
-    pairs = {path: (rows[path], cotangents[path].reshape(*rows[path].shape[:2], -1)) for path in taps}
+    whole = lambda path, leaf: leaf.astype(flat[path].dtype)  # noqa: E731  short activations must not shorten norms
+    pairs = {
+        path: (whole(path, rows[path]), whole(path, cotangents[path]).reshape(*rows[path].shape[:2], -1)) for path in taps
+    }
 
     squares = [jnp.sum(jnp.square(g), axis=range(1, g.ndim)) for g in direct.values()]
     squares += [jax.vmap(square)(a, b) for a, b in pairs.values()]
     norms = jnp.sqrt(sum(squares))
-    factors = jnp.nan_to_num(jnp.minimum(clip / norms, 1.0), nan=1.0)  # a NaN stays visible in what it multiplies
+    factors = _factors(norms, clip)
     total = {path: jnp.tensordot(factors, g, axes=1) for path, g in direct.items()}
     for path, (a, b) in pairs.items():
         summed = jnp.tensordot(a, factors[:, None, None] * b, axes=((0, 1), (0, 1)))
         total[path] = summed.reshape(flat[path].shape).astype(flat[path].dtype)
     return unflatten_dict(total), losses, norms
+
+
+def _clipped_by_example(
+    model: ModelFns, loss: Callable[[Array, Batch], Array], params: Any, batch: Batch, key: Array, clip: float
+) -> tuple[Any, Array, Array]:
+    """The same by whole gradients of every example."""
+
+    def one(params: Any, example: Batch) -> Array:
+        example = jax.tree.map(lambda leaf: leaf[None], example)
+        return (loss(model.apply(params, example["x"], key), example) * example["weight"])[0]
+
+    losses, gradients = jax.vmap(jax.value_and_grad(one), (None, 0))(params, batch)
+    norms = jnp.sqrt(sum(jnp.sum(jnp.square(g), axis=range(1, g.ndim)) for g in jax.tree.leaves(gradients)))
+    return jax.tree.map(lambda g: jnp.tensordot(_factors(norms, clip), g, axes=1), gradients), losses, norms
+
+
+def _factors(norms: Array, clip: float) -> Array:
+    """What each example's gradient is scaled by; a NaN stays visible in what it multiplies."""
+    return jnp.nan_to_num(jnp.minimum(clip / norms, 1.0), nan=1.0)
 
 
 def square(a: Array, b: Array) -> Array:
@@ -153,7 +179,7 @@ def _tapping(paths: Collection[Path]) -> Callable[..., Any]:
     return call
 
 
-def rows_of(layer: nn.Module, inputs: Array) -> Array | None:
+def rows_of(layer: Any, inputs: Array) -> Array | None:
     """What a layer multiplies its kernel with, [positions, in] in the kernel's order; None for layers that are not known.
 
     Known are Dense, DenseGeneral over trailing axes, and Conv with padding SAME or VALID and neither groups, dilation nor
@@ -165,8 +191,9 @@ def rows_of(layer: nn.Module, inputs: Array) -> Array | None:
         axes = [axis % inputs.ndim for axis in (layer.axis if isinstance(layer.axis, tuple) else (layer.axis,))]
         if axes == list(range(inputs.ndim - len(axes), inputs.ndim)):
             return inputs.reshape(-1, math.prod(inputs.shape[axes[0] :]))
-    if type(layer) is nn.Conv and _is_plain(layer) and inputs.ndim == len(layer.kernel_size) + 2:
-        return patches(inputs, layer.kernel_size, _each(layer.strides, layer), layer.padding)
+    if type(layer) is nn.Conv and _is_plain(layer) and inputs.ndim == len(_each(layer.kernel_size, layer)) + 2:
+        conv: Any = layer  # whose sizes and padding `_is_plain` has seen
+        return patches(inputs, conv.kernel_size, _each(conv.strides, conv), conv.padding)
     return None
 
 
@@ -176,7 +203,7 @@ def _is_plain(conv: nn.Conv) -> bool:
     return own and undilated and conv.mask is None and conv.feature_group_count == 1 and conv.padding in ("SAME", "VALID")
 
 
-def _each(sizes: Any, conv: nn.Conv) -> tuple[int, ...]:
+def _each(sizes: Any, conv: Any) -> tuple[int, ...]:
     return tuple(sizes) if isinstance(sizes, tuple | list) else (sizes or 1,) * len(conv.kernel_size)
 
 

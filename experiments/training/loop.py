@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from experiments import models
-from experiments.core import checkpoints, fleet, workdirs
-from experiments.core.execution import Parallel, split_meta
+from experiments.core import checkpoints, environment, fleet, keys, sections
+from experiments.core.execution import Execution
+from experiments.core.keys import Purpose
 from experiments.training import dpsgd, whitening
+from experiments.training.schedule import Schedule
 from readiness.objective import MetaBatch, Readiness
 from readiness.requests import Draw, Pools, draw_meta_batch, take
 from readiness.step import StepInfo, TrainState, init_state, make_step
 from unlearn import tree
 from unlearn.base import Array, Batch
-
-INIT, ORDER, STEP, META, NOISE = range(5)  # purposes that keys fold in
 
 
 class Lane(NamedTuple):
@@ -64,13 +63,18 @@ class Way(NamedTuple):
     rehearsing: None for ordinary steps.  private: (clip, noise) of DP-SGD, or None.
     """
 
-    module: nn.Module
+    model: models.ModelFns
     optimizer: optax.GradientTransformation
     steps: int
     per_epoch: int
     batch_size: int
     rehearsing: Rehearsing | None = None
     private: tuple[float, float] | None = None
+
+    @property
+    def schedule(self) -> Schedule:
+        """Which steps rehearse."""
+        return Schedule(self.rehearsing.every, self.rehearsing.start) if self.rehearsing else Schedule()
 
 
 class Trained(NamedTuple):
@@ -81,35 +85,39 @@ class Trained(NamedTuple):
     losses: np.ndarray
 
 
+Numbers = Array | np.ndarray
 Report = Callable[[dict[str, Any]], None]
+# (states, lanes, data, pools, epoch, steps) -> (states, infos [lanes, steps]): the steps of an epoch, of all lanes
+Epoch = Callable[[TrainState, Lane, Batch, Pools | None, int, int], tuple[TrainState, StepInfo]]
 
 
-def optimizer(config: Any, steps: int) -> optax.GradientTransformation:
+def optimizer(section: sections.Train, steps: int) -> optax.GradientTransformation:
     """SGD with momentum or AdamW on a cosine schedule to 0 over `steps`, or Nesterov's SGD on a triangular one; all of them
     after clipping by the global norm.
     """
-    schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
-    if config.optimizer == "nesterov":
-        tx = whitening.optimizer(config.learning_rate, config.momentum, steps)
-    elif config.optimizer == "sgd":
-        tx = optax.sgd(schedule, momentum=config.momentum or None)
-    elif config.optimizer == "adamw":
-        tx = optax.adamw(schedule, weight_decay=config.weight_decay)
+    schedule = optax.cosine_decay_schedule(section.learning_rate, steps)
+    if section.optimizer == "nesterov":
+        tx = whitening.optimizer(section.learning_rate, section.momentum, steps)
+    elif section.optimizer == "sgd":
+        tx = optax.sgd(schedule, momentum=section.momentum or None)
+    elif section.optimizer == "adamw":
+        tx = optax.adamw(schedule, weight_decay=section.weight_decay)
     else:
-        raise ValueError(f"train.optimizer {config.optimizer!r} is unknown; choose sgd, nesterov or adamw")
-    return optax.chain(optax.clip_by_global_norm(config.clip), tx) if config.clip else tx
+        raise ValueError(f"train.optimizer {section.optimizer!r} is unknown; choose sgd, nesterov or adamw")
+    return optax.chain(optax.clip_by_global_norm(section.clip), tx) if section.clip else tx
 
 
-def make_lanes(seeds: Array, member: np.ndarray, weight: np.ndarray, *, stream: int = 0) -> Lane:
-    """One lane per seed with the same members and weights; `stream` 1 gives an independent second set of keys."""
-    keys = jnp.stack([jax.random.key_data(jax.random.fold_in(jax.random.key(int(s)), stream)) for s in seeds])
+def make_lanes(
+    seeds: Sequence[int] | Numbers, member: Numbers, weight: Numbers, *, purpose: Purpose = Purpose.TRAINING
+) -> Lane:
+    """One lane per seed with the same members and weights; another purpose has keys of its own."""
     spread = lambda a: jnp.broadcast_to(jnp.asarray(a), (len(seeds), *a.shape))  # noqa: E731
-    return Lane(keys, spread(member), spread(weight.astype(np.float32)))
+    return Lane(keys.raw(seeds, purpose), spread(member), spread(weight.astype(np.float32)))
 
 
 def epoch_rows(lane: Lane, ids: Array, epoch: Array, steps: int, batch_size: int) -> Array:
     """Positions of an epoch's batches, [steps, batch_size]: a shuffle of the lane's members, repeated if it runs out."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(lane.key), ORDER), epoch)
+    key = keys.fold(jax.random.wrap_key_data(lane.key), Purpose.ORDER, epoch)
     drawn = jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(key, i)))(ids)
     order = jnp.lexsort((drawn, ~lane.member))
     return order[jnp.arange(steps * batch_size) % jnp.sum(lane.member)].reshape(steps, batch_size)
@@ -131,46 +139,49 @@ def draw(way: Way, lane: Lane, data: Batch, pools: Pools | None, row: Array, ind
     """The batches of one step of one lane; `rehearse` is static."""
     root = jax.random.wrap_key_data(lane.key)
     batch = dict(take(data, row), weight=lane.weight[row])
-    key = jax.random.key_data(jax.random.fold_in(jax.random.fold_in(root, STEP), index))
-    if not rehearse:
+    key = jax.random.key_data(keys.fold(root, Purpose.STEP, index))
+    due = way.rehearsing
+    if not rehearse or due is None:
         return Drawn(batch, key, None, None)
-    draw_key, size_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(root, META), index))
+    draw_key, size_key = jax.random.split(keys.fold(root, Purpose.META, index))
     members = dict(data, weight=data["weight"] * lane.member)  # nobody rehearses forgetting what was never trained on
-    meta = draw_meta_batch(draw_key, members, pools, way.rehearsing.draw)
-    low, high = jnp.log(jnp.asarray(way.rehearsing.step_size))
+    meta = draw_meta_batch(draw_key, members, cast(Pools, pools), due.draw)
+    low, high = jnp.log(jnp.asarray(due.step_size))
     return Drawn(batch, key, meta, jnp.exp(jax.random.uniform(size_key, (), minval=low, maxval=high)))
 
 
-def make_apply(way: Way, parallel: Parallel) -> Callable[[TrainState, Drawn], tuple[TrainState, StepInfo]]:
+def make_apply(way: Way, devices: Execution) -> Callable[[TrainState, Drawn], tuple[TrainState, StepInfo]]:
     """The step itself, on what was drawn."""
-    model = models.as_model(way.module)
+    model = models.as_model(way.model)
     if way.private:
-        return _private_step(way, model)
+        return _private_step(way, model, way.private)
     readiness = way.rehearsing and way.rehearsing.readiness
-    step = make_step(model, way.optimizer, readiness=readiness, mean=parallel.mean, grad=parallel.outer_grad)
+    step = make_step(model, way.optimizer, readiness=readiness, mean=devices.mean, grad=devices.outer_grad)
 
     def apply(state: TrainState, drawn: Drawn) -> tuple[TrainState, StepInfo]:
-        meta = drawn.meta and split_meta(parallel, drawn.meta)
-        return step(state, parallel.split(drawn.batch, 0), jax.random.wrap_key_data(drawn.key), meta, drawn.step_size)
+        meta = drawn.meta and devices.split_meta(drawn.meta)
+        return step(state, devices.split(drawn.batch, 0), jax.random.wrap_key_data(drawn.key), meta, drawn.step_size)
 
     return apply
 
 
-def make_step_fn(way: Way, parallel: Parallel) -> Callable[..., tuple[TrainState, StepInfo]]:
+def make_step_fn(way: Way, devices: Execution) -> Callable[..., tuple[TrainState, StepInfo]]:
     """One step of one lane, `(state, lane, data, pools, row, index, rehearse) -> (state, info)`; `rehearse` is static."""
-    apply = make_apply(way, parallel)
+    apply = make_apply(way, devices)
     return lambda state, *rest: apply(state, draw(way, *rest))
 
 
-def _private_step(way: Way, model: Any) -> Callable[[TrainState, Drawn], tuple[TrainState, StepInfo]]:
+def _private_step(
+    way: Way, model: Any, private: tuple[float, float]
+) -> Callable[[TrainState, Drawn], tuple[TrainState, StepInfo]]:
     """DP-SGD. Its clipping and noise know nothing of devices: each makes the whole step."""
-    clip, noise = way.private
+    clip, noise = private
 
     def run(state: TrainState, drawn: Drawn) -> tuple[TrainState, StepInfo]:
         key = jax.random.wrap_key_data(drawn.key)
 
-        total, losses, _ = dpsgd.clipped_sum(way.module, model.loss, state.params, drawn.batch, key, clip)
-        gradient = dpsgd.noisy_mean(total, jax.random.fold_in(key, NOISE), clip * noise, len(losses))
+        total, losses, _ = dpsgd.clipped_sum(way.model, model.loss, state.params, drawn.batch, key, clip)
+        gradient = dpsgd.noisy_mean(total, keys.fold(key, Purpose.NOISE), clip * noise, len(losses))
         updates, opt_state = way.optimizer.update(gradient, state.opt_state, state.params)
         info = StepInfo(jnp.mean(losses), jnp.zeros(()))
         return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), info
@@ -178,90 +189,18 @@ def _private_step(way: Way, model: Any) -> Callable[[TrainState, Drawn], tuple[T
     return run
 
 
-def init_lanes(way: Way, lanes: Lane, example: Array) -> TrainState:
+def init_lanes(way: Way, lanes: Lane) -> TrainState:
     """Freshly initialised lanes; a seed's parameters depend on the seed alone."""
-    params = _initialiser(way.module)(lanes.key, example)
+    params = _initialiser(way.model)(lanes.key)
     return jax.vmap(lambda lane: init_state(lane, way.optimizer))(params)
 
 
 @functools.lru_cache
-def _initialiser(module: nn.Module) -> Callable[[Array, Array], Any]:
-    def init(raw: Array, example: Array) -> Any:
-        return module.init(jax.random.fold_in(jax.random.wrap_key_data(raw), INIT), example)["params"]
+def _initialiser(model: models.ModelFns) -> Callable[[Array], Any]:
+    def init(raw: Array) -> Any:
+        return model.init(keys.fold(jax.random.wrap_key_data(raw), Purpose.INIT))
 
-    return jax.jit(jax.vmap(init, (0, None)))
-
-
-def rehearses(way: Way, step: int) -> bool:
-    """Whether this step of a way rehearses a request."""
-    due = way.rehearsing
-    return due is not None and step >= due.start and (step - due.start) % due.every == 0
-
-
-def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple[TrainState, StepInfo]]:
-    """An epoch of all lanes, `(states, lanes, data, pools, epoch, steps) -> (states, infos [lanes, steps])`."""
-    step, rehearsing = make_step_fn(way, parallel), way.rehearsing
-
-    def rolled(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: Array, steps: int) -> Any:
-        rows = jax.vmap(lambda lane: epoch_rows(lane, data["id"], epoch, way.per_epoch, way.batch_size))(lanes)
-        begin = epoch * way.per_epoch
-
-        def advance(i: Array, carry: Any, rehearse: bool) -> Any:
-            states, infos = carry
-            one = lambda state, lane, row: step(state, lane, data, pools, row, begin + i, rehearse)  # noqa: E731
-            states, info = jax.vmap(one)(states, lanes, rows[:, i])
-            return states, jax.tree.map(lambda all_, new: all_.at[i].set(new), infos, info)
-
-        plain = lambda low, high, carry: jax.lax.fori_loop(low, high, lambda i, c: advance(i, c, False), carry)  # noqa: E731
-        blank = jnp.zeros((steps, fleet.lane_count(lanes)))
-        carry = states, StepInfo(blank, blank)
-        if rehearsing is None:
-            return plain(0, steps, carry)
-
-        # Runs of ordinary steps between rehearsals, and no condition: a CPU copies all that goes through a branch.
-        first = jnp.where(begin < rehearsing.start, rehearsing.start - begin, (rehearsing.start - begin) % rehearsing.every)
-        first = jnp.minimum(first, steps)
-
-        def block(n: Array, carry: Any) -> Any:
-            i = first + n * rehearsing.every
-            return plain(i + 1, jnp.minimum(i + rehearsing.every, steps), advance(i, carry, True))
-
-        return jax.lax.fori_loop(0, -(-(steps - first) // rehearsing.every), block, plain(0, first, carry))
-
-    def in_parts(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: Array, steps: int) -> Any:
-        def part(some: tuple[TrainState, Lane]) -> tuple[TrainState, StepInfo]:
-            states, infos = rolled(*some, data, pools, epoch, steps)
-            return states, jax.tree.map(lambda leaf: leaf.T, infos)
-
-        return fleet.in_parts(part, (states, lanes))
-
-    if not loops:
-        compiled = {}
-
-        def whole(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: int, steps: int) -> Any:
-            if steps not in compiled:
-                compiled[steps] = parallel.compile(lambda *args: in_parts(*args, steps))
-            return compiled[steps](states, lanes, data, pools, jnp.asarray(epoch))
-
-        return whole
-
-    rows_of = jax.jit(epoch_rows, static_argnums=(3, 4))
-    one = {r: parallel.compile(lambda *args, r=r: step(*args, r)) for r in (False, True)}
-
-    def looped(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: int, steps: int) -> Any:
-        def run(i: int) -> tuple[TrainState, StepInfo]:
-            state, lane = fleet.lane(states, i), fleet.lane(lanes, i)
-            rows = rows_of(lane, data["id"], jnp.asarray(epoch), way.per_epoch, way.batch_size)
-            infos = []
-            for j in range(steps):
-                t = epoch * way.per_epoch + j
-                state, info = one[rehearses(way, t)](state, lane, data, pools, rows[j], jnp.asarray(t))
-                infos.append(info)
-            return state, fleet.stack(infos)
-
-        return fleet.stack(fleet.each(run, fleet.lane_count(lanes)))
-
-    return looped
+    return jax.jit(jax.vmap(init))
 
 
 def train(
@@ -269,7 +208,7 @@ def train(
     lanes: Lane,
     data: Batch,
     pools: Pools | None,
-    epoch_fn: Callable[..., tuple[TrainState, StepInfo]],
+    epoch_fn: Epoch,
     folder: Path,
     report: Report,
     save_every: float,
@@ -277,22 +216,22 @@ def train(
     """Train all lanes to the end, from the latest checkpoint in `folder` if there is one.
 
     Args:
-      way, lanes, data, pools: what is trained, on what; `data` is the whole training set as one Batch, as Bench has it.
-      epoch_fn: from `make_epoch`, or from that of `streaming` if the images of `data` stay on disk.
+      way, lanes, data, pools: what is trained, on what; `data` is the whole training set as one Batch.
+      epoch_fn: from `epochs.make`.
       folder: of the checkpoints; a finished training is restored from it.
       report: called after each epoch with step, steps, epoch, mean loss and seconds.
       save_every: seconds between checkpoints; 0 saves after every epoch.
     """
-    states = init_lanes(way, lanes, data["x"][:1])
+    states = init_lanes(way, lanes)
     if not way.private:  # what is taken from members would be taken without noise
-        states = states._replace(params=whitening.prepared(way.module, states.params, lanes.member, data["x"]))
+        states = states._replace(params=whitening.prepared(way.model.module, states.params, lanes.member, data["x"]))
     initial = (states, _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
     epochs = -(-way.steps // way.per_epoch)
     with checkpoints.open_folder(folder) as manager:  # closed after an interrupt too, when saves under way have finished
         done, states, progress = _restore(manager, initial, epochs)
         saved = time.monotonic()
         for epoch, steps in list(_epochs(way))[done:]:
-            with workdirs.stopwatch() as stopwatch:
+            with environment.stopwatch() as stopwatch:
                 states, infos = jax.block_until_ready(epoch_fn(states, lanes, data, pools, epoch, steps))
             seconds = stopwatch()
             progress = _Progress(

@@ -1,13 +1,12 @@
 """Training on images that stay on disk: an epoch's batches are drawn as positions, and filled with images ahead of use.
 
-The draw is the very code that trains in memory (`training.draw`), given a data set whose `x` are positions. It runs once
+The draw is the very code that trains in memory (`loop.draw`), given a data set whose `x` are positions. It runs once
 per epoch, for all lanes and steps. Threads decode what a step asks for while the device works on earlier ones, so that
 at any time no more than a few steps' images are in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,23 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.core import fleet
-from experiments.core.execution import Parallel
+from experiments.core.execution import Execution
 from experiments.data.datasets import Images, ahead
 from experiments.training import loop
-from experiments.training.loop import Drawn, Lane, Way
+from experiments.training.loop import Drawn, Epoch, Lane, Way
 from readiness.requests import Pools
 from readiness.step import StepInfo, TrainState
 from unlearn.base import Batch
 
 
-def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple[TrainState, StepInfo]]:
-    """What `training.make_epoch` makes, for `data` on the host whose `x` is Images.
+def streamed(way: Way, devices: Execution) -> Epoch:
+    """An epoch for `data` on the host whose `x` is Images.
 
     Raises:
       DataError: from an epoch, if an example cannot be read.
     """
-    apply = loop.make_apply(way, parallel)
-    step = parallel.compile(apply if loops else jax.vmap(apply))
+    apply, loops, schedule = loop.make_apply(way, devices), devices.loops, way.schedule
+    step = devices.compile(apply if loops else jax.vmap(apply))
 
     @jax.jit
     def draw(lanes: Lane, index: Batch, pools: Pools | None, epoch: jax.Array) -> Drawn:
@@ -40,7 +39,7 @@ def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple
         def of_lane(lane: Lane) -> Drawn:
             rows = loop.epoch_rows(lane, index["id"], epoch, way.per_epoch, way.batch_size)
             steps = epoch * way.per_epoch + jnp.arange(way.per_epoch)
-            one = lambda row, i: loop.draw(way, lane, index, pools, row, i, way.rehearsing is not None)  # noqa: E731
+            one = lambda row, i: loop.draw(way, lane, index, pools, row, i, schedule.every > 0)  # noqa: E731
             return jax.vmap(one)(rows, steps)
 
         return jax.vmap(of_lane, out_axes=1)(lanes)
@@ -52,29 +51,30 @@ def make_epoch(way: Way, parallel: Parallel, loops: bool) -> Callable[..., tuple
         return [state for state, _ in made], fleet.stack([info for _, info in made])
 
     def run(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: int, steps: int) -> Any:
+        images: Any = data["x"]
         drawn = jax.device_get(draw(lanes, positions_of(data), pools, jnp.asarray(epoch)))
 
         def make(i: int) -> Drawn:
             one = fleet.lane(drawn, i)
-            due = loop.rehearses(way, epoch * way.per_epoch + i)
-            return fill(data["x"], one if due else one._replace(meta=None, step_size=None))
+            due = schedule.rehearses(epoch * way.per_epoch + i)
+            return fill(images, one if due else one._replace(meta=None, step_size=None))
 
-        count, infos = fleet.lane_count(lanes), []
-        if loops:
-            states = [fleet.lane(states, i) for i in range(count)]
+        infos: list[StepInfo] = []
+        now: Any = [fleet.lane(states, i) for i in range(fleet.lane_count(lanes))] if loops else states
         for filled in ahead(make, steps):
-            states, info = advance(states, filled)
+            now, info = advance(now, filled)
             if infos:
                 jax.block_until_ready(infos[-1])  # a device that lags behind would pile up the images of steps to come
             infos.append(info)
-        return fleet.stack(states) if loops else states, jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *infos)
+        return fleet.stack(now) if loops else now, jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *infos)
 
     return run
 
 
 def positions_of(data: Batch) -> Batch:
     """The data set with positions in place of its images: what is drawn from it can be filled."""
-    return dict(data, x=np.arange(len(data["id"]), dtype=np.int32))
+    positions: Any = np.arange(len(data["id"]), dtype=np.int32)
+    return dict(data, x=positions)
 
 
 def fill(images: Images, drawn: Drawn) -> Drawn:

@@ -30,13 +30,13 @@ def optimizer(learning_rate: float, momentum: float, steps: int) -> optax.Gradie
 def both_ways(model: Model) -> Model:
     """The model that answers with the mean of its logits on an image and on its mirror image."""
 
-    def apply(params: Any, x: Array, key: Array) -> Array:
+    def apply(params: Any, x: Array, key: Array | None) -> Array:
         return (model.apply(params, x, key) + model.apply(params, x[:, :, ::-1], key)) / 2
 
     return model._replace(apply=apply)
 
 
-def prepared(module: nn.Module, params: Any, member: Array, x: Any) -> Any:
+def prepared(module: nn.Module | None, params: Any, member: Array, x: Any) -> Any:
     """Initial parameters of all lanes, with what the module takes from the images that a lane is trained on: `Whitened`'s
     filters, which whiten the patches of the lane's members. Other modules take nothing.
 

@@ -90,7 +90,7 @@ def delete_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def verify_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to hold against the store."""
+    """What to check the store against."""
     store_arguments(parser)
     parser.add_argument(
         "--expect-head",
@@ -120,10 +120,20 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     asked.add_argument("--split", metavar="S", help="a split of the store's factory, such as test")
     parser.add_argument(
         "--aggregate",
-        choices=("mean", "depth", "all"),  # serve.AGGREGATES, which brings jax
+        choices=("mean", "depth", "all"),  # ensemble.AGGREGATES, which brings jax
         default="mean",
         help="mean of the shards' logits (default), mean weighted by the depth served, or mean of all that survives",
     )
+
+
+def version() -> str:
+    """The version of the installed project, "unknown" where it runs from a folder."""
+    import importlib.metadata  # a tenth of a second that other commands can do without
+
+    try:
+        return importlib.metadata.version("forethought")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 # --- Values -----------------------------------------------------------------------------------------------------------
@@ -160,7 +170,7 @@ def words_of(path: str) -> list[str]:
 
 
 def seed(text: str) -> int:
-    """A whole number from 0 to 2^32 - 1, of which keys tell all apart."""
+    """A whole number from 0 to 2^32 - 1: keys are distinct for all of them."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < 1 << 32):
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {(1 << 32) - 1}, got {text!r:.80}")
     return int(text)

@@ -25,9 +25,9 @@ def plan_text(result: Result) -> str:
 def simulate_text(result: Result) -> str:
     """Requests survived, in words."""
 
-    def shown(found: Result, digits: int = 2) -> str:
-        low, high = found["ci95"]
-        return f"{found['mean']:.{digits}f} (95%: {low:.{digits}f} to {high:.{digits}f})"
+    def shown(estimate: Result, digits: int = 2) -> str:
+        low, high = estimate["ci95"]
+        return f"{estimate['mean']:.{digits}f} (95%: {low:.{digits}f} to {high:.{digits}f})"
 
     lines = [
         f"requests until the first shard has no model: {shown(result['deletions_to_first_dead_shard'])}",
@@ -35,9 +35,9 @@ def simulate_text(result: Result) -> str:
     ]
     if "closed_form" in result:
         lines += [f"expected by the closed form: {result['closed_form']:.2f}"]
-    for one in result.get("after", []):
-        quality = f", quality {shown(one['quality'], 4)}" if "quality" in one else ""
-        lines += [f"after {one['requests']} requests: depth {shown(one['depth'])}{quality}"]
+    for row in result.get("after", []):
+        quality = f", quality {shown(row['quality'], 4)}" if "quality" in row else ""
+        lines += [f"after {row['requests']} requests: depth {shown(row['depth'])}{quality}"]
     return "\n".join(lines)
 
 
@@ -74,16 +74,16 @@ def verify_text(result: Result) -> str:
     for proof in result.get("proofs", ()):
         holders = sum(node["holds"] for node in proof["nodes"])
         lines += [f"id {proof['id']}: {holders} of {len(proof['nodes'])} serving nodes hold it (--json prints the proofs)"]
-    if found := result.get("replay"):
+    if replayed := result.get("replay"):
         kinds = ("identical", "differs", "damaged", "not replayable here")
-        lines += ["replayed: " + ", ".join(f"{len(found[kind])} {kind}" for kind in kinds)]
-        lines += [f"not replayable here: {reason}" for reason in found["reasons"]]
+        lines += ["replayed: " + ", ".join(f"{len(replayed[kind])} {kind}" for kind in kinds)]
+        lines += [f"not replayable here: {reason}" for reason in replayed["reasons"]]
     return "\n".join(lines)
 
 
 def predict_text(result: Result) -> str:
     """Predicted labels, and what predicted them."""
-    lines = [f"{one}: {label}" for one, label in zip(result["ids"], result["labels"], strict=True)]
+    lines = [f"{id_}: {label}" for id_, label in zip(result["ids"], result["labels"], strict=True)]
     lines += [f"problem: {problem}; heal the store" for problem in result["problems"]]
     return "\n".join([*lines, f"depth served by shard {', '.join(map(str, result['depth']))}", f"head: {result['head']}"])
 

@@ -1,1 +1,1 @@
-"""What is trained for a shard, what of it survives a deletion, and how plans are chosen and counted. No jax."""
+"""Plans: what is trained for a shard, what survives a deletion, how a plan is chosen and what it costs. No jax."""

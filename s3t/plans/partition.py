@@ -59,7 +59,7 @@ def assign(
       ids: [examples] int or str, stable for ever. 1 and "1" are different ids.
       shards: m, models of the ensemble.
       slices: L, slices of a shard.
-      key: 1 to 64 secret bytes. Who knows them can aim examples at a slice.
+      key: 1 to 64 secret bytes. Anybody who knows them can aim examples at a slice.
       groups: [examples] int, str, or None for an example of its own; all examples of a group share one slice.
       risks: [examples] probability of being deleted, as foreseen when the example arrived; needs `bands`.
       bands: the slices open to each risk; needs `risks`.
@@ -139,9 +139,9 @@ def _hashes(names: list[bytes], key: bytes) -> tuple[np.ndarray, np.ndarray]:
     keyed = hashlib.blake2b(key=key, digest_size=16, person=b"s3t.partition")
     digests = bytearray()
     for name in names:
-        one = keyed.copy()
-        one.update(name)
-        digests += one.digest()
+        hasher = keyed.copy()
+        hasher.update(name)
+        digests += hasher.digest()
     halves = np.frombuffer(bytes(digests), ">u8").reshape(-1, 2).astype(np.uint64)
     return halves[:, 0], halves[:, 1]
 

@@ -8,13 +8,14 @@ dies at the earliest hit on any of its slices. No stream is ever walked request 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
 
-from s3t.plans.structure import Node, Plan, as_prior, at_depth, depth_served, depth_table, parent, served, survivors
+from s3t.plans import closed_forms
+from s3t.plans.structure import Node, Plan, as_prior, at_depth, depth_served, parent, served, survivors
 
 BLOCK = 10_000  # streams drawn from one key
 CHUNK = 1 << 23  # deaths of nodes held at once
@@ -147,17 +148,20 @@ def _falls(plan: Plan, hits: np.ndarray) -> np.ndarray:
 
 def deletions_to_rebuild(lost: np.ndarray) -> np.ndarray:
     """[streams] requests until no shard has a model, from `falls`."""
-    return lost[:, :, 0].max(axis=1)
+    requests: np.ndarray = lost[:, :, 0].max(axis=1)
+    return requests
 
 
 def deletions_to_first_dead_shard(lost: np.ndarray) -> np.ndarray:
     """[streams] requests until the first shard has no model, from `falls`."""
-    return lost[:, :, 0].min(axis=1)
+    requests: np.ndarray = lost[:, :, 0].min(axis=1)
+    return requests
 
 
 def depths(lost: np.ndarray, requests: Sequence[int] | np.ndarray) -> np.ndarray:
     """[streams, shards, len(requests)] depth served after so many requests, from `falls`."""
-    return (lost[..., None] > np.asarray(requests)).sum(axis=2)
+    served_depths: np.ndarray = (lost[..., None] > np.asarray(requests)).sum(axis=2)
+    return served_depths
 
 
 def quality(lost: np.ndarray, requests: Sequence[int] | np.ndarray, curve: Sequence[float]) -> np.ndarray:
@@ -173,7 +177,8 @@ def quality(lost: np.ndarray, requests: Sequence[int] | np.ndarray, curve: Seque
     """
     if len(curve) != lost.shape[-1] + 1:
         raise ValueError(f"the quality curve needs a value for each depth from 0 to {lost.shape[-1]}, got {len(curve)}")
-    return np.asarray(curve, np.float64)[depths(lost, requests)].mean(axis=1)
+    values: np.ndarray = np.asarray(curve, np.float64)[depths(lost, requests)]
+    return np.asarray(values.mean(axis=1))
 
 
 def estimate(values: np.ndarray, level: float = 0.95) -> Estimate:
@@ -195,69 +200,7 @@ def estimate(values: np.ndarray, level: float = 0.95) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-# --- Closed forms -----------------------------------------------------------------------------------------------------
-
-
-def expected_rebuild(shards: int, slices: int, tops: int) -> float:
-    """Expected requests until no shard has a model, uniform hits: m L H_{mB}, H_n the harmonic number.
-
-    The system is dead when the m B distinct tops of m L slices are hit: the last coupons of a collector.
-
-    Args:
-      shards: m.
-      slices: L.
-      tops: B, nodes of depth 1 of each shard's plan.
-
-    Source: 2406.16257 (a bound there); exact for independent hits with replacement.
-    """
-    return shards * slices * math.fsum(1 / i for i in range(1, shards * tops + 1))
-
-
-def expected_rebuild_by_prior(prior: np.ndarray) -> float:
-    """Expected requests until every given slice is hit, where a request hits slice i with probability p_i.
-
-    In a Poisson process of one request per unit of time the hits on different slices are independent, and the expected
-    time is the expected number: integral over t from 0 of 1 - prod_i (1 - exp(-p_i t)).
-
-    Args:
-      prior: probabilities of the slices that must be hit: the tops of all shards. Their sum may be below 1.
-    """
-    p = np.asarray(prior, np.float64).ravel()
-    if not (p > 0).all():
-        return math.inf
-    # In x = log t the integrand is smooth and vanishes at both ends, where the trapezoid rule converges geometrically.
-    x = np.linspace(math.log(1e-12 / p.sum()), math.log(60 / p.min()), 4001)
-    survive = 1 - np.prod(-np.expm1(-p[:, None] * np.exp(x)), axis=0)
-    return float(np.trapezoid(survive * np.exp(x), x))
-
-
-def distinct_after(slices: int, hits: int) -> np.ndarray:
-    """[L + 1] probability that r uniform hits on a shard fall on exactly j distinct slices: C(L, j) j! S2(r, j) / L^r."""
-    chance = np.zeros(slices + 1)
-    chance[0] = 1
-    old = np.arange(slices + 1) / slices
-    for _ in range(hits):
-        chance = chance * old + np.concatenate([[0], (chance * (1 - old))[:-1]])
-    return chance
-
-
-def depth_distribution(plan: Plan, hits: int) -> np.ndarray:
-    """[L + 1] probability of each depth served after `hits` uniform hits on a shard, by exact enumeration.
-
-    The sum over j of P[j distinct slices hit] P[depth = d | the j slices are a random set]. If the plan holds every
-    subset, P[depth >= k] is the sum over j <= L - k of the first factor alone.
-
-    Raises:
-      ValueError: more than 20 slices.
-    """
-    table = depth_table(plan)
-    sizes = np.bitwise_count(np.arange(len(table)))
-    counts = np.zeros((plan.slices + 1, plan.slices + 1))
-    np.add.at(counts, (sizes, table), 1)
-    return distinct_after(plan.slices, hits) @ (counts / counts.sum(axis=1, keepdims=True))
-
-
-# --- What a reader sees -----------------------------------------------------------------------------------------------
+# --- Summaries -------------------------------------------------------------------------------------------------------
 
 STREAMS = ("independent", "bursts", "adaptive")
 
@@ -284,7 +227,7 @@ def summary(
       prior: [L] probability that a request to a shard hits each slice, shards being hit alike; uniform if None.
       stream: one of STREAMS: requests independent of each other, in bursts on one shard, or of an adversary (`adaptive`).
       burst: requests of a burst.
-      after: numbers of requests after which to tell the depth served, mean over shards.
+      after: numbers of requests after which to estimate the depth served, mean over shards.
       curve: [L + 1] F at depths 0..L, for the expected quality after so many requests.
 
     Returns:
@@ -299,25 +242,31 @@ def summary(
         raise ValueError(f"a simulation needs at least 1 shard and 2 streams, got {shards} and {streams}")
     _check_stream(stream, prior, burst, after, curve)
     p = np.tile(as_prior(plan.slices, prior) / shards, (shards, 1))
-    draw = {
-        "independent": lambda rng, count: by_prior(rng, count, p),
-        "bursts": lambda rng, count: bursts(rng, count, shards, plan.slices, burst),
-        "adaptive": lambda rng, count: adaptive(rng, count, shards, plan),
-    }[stream]
+    draws_of: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+        "independent": lambda rng: by_prior(rng, BLOCK, p),
+        "bursts": lambda rng: bursts(rng, BLOCK, shards, plan.slices, burst),
+        "adaptive": lambda rng: adaptive(rng, BLOCK, shards, plan),
+    }
+    draw = draws_of[stream]
     # Blocks have keys of their own, so that memory does not grow with the streams, nor a stream depend on their number.
-    draws = (draw(np.random.default_rng((seed, block)), BLOCK) for block in range(-(-streams // BLOCK)))
-    parts = [_told(falls(plan, first), after, curve) for first in draws]
-    told = {name: shown(np.concatenate([part[name] for part in parts])[:streams]) for name in parts[0]}
-    found: dict[str, Any] = {name: told[name] for name in ("deletions_to_rebuild", "deletions_to_first_dead_shard")}
+    draws = (draw(np.random.default_rng((seed, block))) for block in range(-(-streams // BLOCK)))
+    parts = [_measures(falls(plan, first), after, curve) for first in draws]
+    estimates = {name: shown(np.concatenate([part[name] for part in parts])[:streams]) for name in parts[0]}
+    result: dict[str, Any] = {name: estimates[name] for name in ("deletions_to_rebuild", "deletions_to_first_dead_shard")}
     if stream == "independent":
-        tops = [node[0] for node in at_depth(plan, 1)]
-        uniformly = prior is None
-        exact = expected_rebuild(shards, plan.slices, len(tops)) if uniformly else expected_rebuild_by_prior(p[:, tops])
-        found["closed_form"] = exact
+        result["closed_form"] = _closed_form(plan, shards, None if prior is None else p)
     if after:
         measures = ("depth", "quality") if curve else ("depth",)
-        found["after"] = [{"requests": k, **{name: told[f"{name} {k}"] for name in measures}} for k in after]
-    return found
+        result["after"] = [{"requests": k, **{name: estimates[f"{name} {k}"] for name in measures}} for k in after]
+    return result
+
+
+def _closed_form(plan: Plan, shards: int, prior: np.ndarray | None) -> float:
+    """Expected requests until no shard has a model; prior: [shards, slices], uniform if None."""
+    tops = [node[0] for node in at_depth(plan, 1)]
+    if prior is None:
+        return closed_forms.expected_rebuild(shards, plan.slices, len(tops))
+    return closed_forms.expected_rebuild_by_prior(prior[:, tops])
 
 
 def _check_stream(
@@ -337,17 +286,17 @@ def _check_stream(
         raise ValueError("a quality curve is looked up after some requests: say after how many")
 
 
-def _told(lost: np.ndarray, after: Sequence[int], curve: Sequence[float] | None) -> dict[str, np.ndarray]:
-    """What is told of streams, one number for each of them."""
-    found = {
+def _measures(lost: np.ndarray, after: Sequence[int], curve: Sequence[float] | None) -> dict[str, np.ndarray]:
+    """What is estimated over streams, one number for each of them."""
+    measures = {
         "deletions_to_rebuild": deletions_to_rebuild(lost),
         "deletions_to_first_dead_shard": deletions_to_first_dead_shard(lost),
     }
     for k in after:
-        found[f"depth {k}"] = depths(lost, [k])[:, :, 0].mean(axis=1)
+        measures[f"depth {k}"] = depths(lost, [k])[:, :, 0].mean(axis=1)
         if curve:
-            found[f"quality {k}"] = quality(lost, [k], curve)[:, 0]
-    return found
+            measures[f"quality {k}"] = quality(lost, [k], curve)[:, 0]
+    return measures
 
 
 def shown(values: np.ndarray) -> dict[str, Any]:

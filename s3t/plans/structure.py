@@ -103,8 +103,8 @@ def storage_bytes(plan: Plan, slot_bytes: int, head_bytes: int = 0) -> int:
 
 def survivors(plan: Plan, deleted: Iterable[int]) -> tuple[Node, ...]:
     """The nodes that hold none of the deleted slices, in the plan's order: parent-closed again, perhaps empty."""
-    gone = set(deleted)
-    return tuple(node for node in plan.nodes if gone.isdisjoint(node))
+    hit = set(deleted)
+    return tuple(node for node in plan.nodes if hit.isdisjoint(node))
 
 
 def served(plan: Plan, deleted: Iterable[int]) -> Node:
@@ -137,7 +137,8 @@ def depth_table(plan: Plan) -> np.ndarray:
     for s in range(plan.slices):
         without, within = np.moveaxis(best.reshape(-1, 2, 1 << s), 1, 0)
         np.maximum(within, without, out=within)
-    return best[::-1].copy()
+    depths: np.ndarray = best[::-1].copy()
+    return depths
 
 
 def expected_depths(plan: Plan, prior: Sequence[float] | None = None) -> tuple[float, ...]:
@@ -201,7 +202,8 @@ def as_prior(slices: int, prior: Sequence[float] | np.ndarray | None) -> np.ndar
         raise ValueError(f"a prior holds no negative or non-finite probability, got {values.tolist()}")
     if abs(values.sum() - 1) > 1e-6:
         raise ValueError(f"a prior must sum to 1, got {values.sum():.9g}: divide by its sum")
-    return values / values.sum()
+    scaled: np.ndarray = values / values.sum()
+    return scaled
 
 
 def mask_of(node: Iterable[int]) -> int:
@@ -217,7 +219,7 @@ def subset_sums(values: np.ndarray) -> np.ndarray:
     return sums
 
 
-# --- What a reader sees -----------------------------------------------------------------------------------------------
+# --- Summaries -------------------------------------------------------------------------------------------------------
 
 
 def render(nodes: Iterable[Node]) -> str:

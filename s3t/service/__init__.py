@@ -1,1 +1,1 @@
-"""What is done with a store: make and heal, prove, answer."""
+"""A store at work: made, healed, verified, replayed and served."""

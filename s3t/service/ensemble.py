@@ -1,6 +1,6 @@
-"""Answering with what survives: nodes side by side in banks, and tables that say which of them make up the ensemble.
+"""The ensemble of survivors: nodes side by side in banks, and tables that say which of them are its members.
 
-Which nodes serve is data and no part of a program: a bank has a row for every node of the plan, a table names the rows of
+Which nodes serve is data, not part of a program: a bank has a row for every node of the plan, a table names the rows of
 each member, and a mask selects how deep it goes. Deletions, purges and heals rewrite rows and tables and compile nothing.
 
 The nodes of a shard that answer are its deepest live one, or with "all" every live one without a live child. Between nodes
@@ -19,10 +19,10 @@ import numpy as np
 
 from s3t.plans.structure import Node, Plan, parent, sequences
 from s3t.training.adapters import Lora, Slot, init_slot, select
+from s3t.training.arrangement import HostOrDevice
 from s3t.training.backbone import Backbone, forward, owned
 
 Array = jax.Array
-Held = jax.Array | np.ndarray
 Tree = Any
 
 AGGREGATES = ("mean", "depth", "all")
@@ -46,9 +46,9 @@ class Table(NamedTuple):
     weight: [members] float32 of the member's logits; 0 where there is no member.
     """
 
-    rows: Held
-    active: Held
-    weight: Held
+    rows: HostOrDevice
+    active: HostOrDevice
+    weight: HostOrDevice
 
 
 # --- Banks ------------------------------------------------------------------------------------------------------------
@@ -80,16 +80,18 @@ def make_bank(shapes: Sequence[Part], rows: Sequence[int]) -> Bank:
 
 def blank(shape: Part) -> Part:
     """Zeros, to overwrite a row with."""
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shape)
+    zeros: Part = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shape)
+    return zeros
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def put(held: Part, row: int, part: Part) -> Part:
     """Overwrite a row of one depth's bank in place: the bank that is given is used up, what was in the row is gone."""
-    return jax.tree.map(lambda leaf, new: leaf.at[row].set(new), held, part)
+    overwritten: Part = jax.tree.map(lambda leaf, new: leaf.at[row].set(new), held, part)
+    return overwritten
 
 
-# --- Who answers ------------------------------------------------------------------------------------------------------
+# --- Members ---------------------------------------------------------------------------------------------------------
 
 
 def answering(plan: Plan, live: Collection[Node], aggregate: str) -> tuple[Node, ...]:
@@ -140,8 +142,8 @@ def make_table(plan: Plan, chains: Sequence[Mapping[Node, Sequence[int]]], aggre
 # --- The program ------------------------------------------------------------------------------------------------------
 
 
-def make_ensemble(backbone: Backbone, lora: Lora, slices: int) -> Callable[[Tree, Held, Bank, Table], Array]:
-    """A compiled function (frozen, x, bank, table) -> logits [examples, classes] of the ensemble.
+def make_ensemble(backbone: Backbone, lora: Lora, slices: int) -> Callable[[Tree, Tree, Bank, Table], Array]:
+    """A compiled function (frozen, x, bank, table) -> logits [examples, ...] of the ensemble.
 
     With l_k the logits of member k and w_k its weight: sum_k w_k l_k / sum_k w_k over the members with w_k > 0. A member's
     slots below its depth are not multiplied by 0, the frozen layers' output is selected; so are its head, that of its own
@@ -159,17 +161,17 @@ def make_ensemble(backbone: Backbone, lora: Lora, slices: int) -> Callable[[Tree
         raise ValueError("a backbone that draws random keys cannot serve: give it without its augmentation")
     blocks = owned(backbone.depth, slices)
 
-    def logits_of(frozen: Tree, x: Array, bank: Bank, rows: Array, active: Array) -> Array:
+    def logits_of(frozen: Tree, x: Tree, bank: Bank, rows: Array, active: Array) -> Array:
         parts = [jax.tree.map(lambda leaf, row=row: leaf[row], held) for held, row in zip(bank, rows, strict=True)]
         head = parts[0].head
         for on, part in zip(active[1:], parts[1:], strict=True):
             head = select(on, part.head, head)
         return forward(backbone, frozen, x, lora, blocks, [part.slot for part in parts], head, list(active))
 
-    def run(frozen: Tree, x: Array, bank: Bank, table: Table) -> Array:
+    def run(frozen: Tree, x: Tree, bank: Bank, table: Table) -> Array:
         rows, active, weight = map(jnp.asarray, table)
         logits = jax.vmap(logits_of, (None, None, None, 0, 0))(frozen, x, bank, rows, active)
-        weighted = weight[:, None, None] * logits
-        return jnp.sum(jnp.where(weight[:, None, None] > 0, weighted, 0.0), axis=0) / jnp.sum(weight)
+        of_member = weight.reshape(-1, *[1] * (logits.ndim - 1))
+        return jnp.sum(jnp.where(of_member > 0, of_member * logits, 0.0), axis=0) / jnp.sum(weight)
 
     return jax.jit(run)

@@ -11,7 +11,7 @@ import jax
 
 from s3t.store.certificates import digest
 
-OF_NO_MATTER = ("--xla_dump", "--xla_force_host_platform_device_count")  # the number of devices is recorded itself
+IRRELEVANT = ("--xla_dump", "--xla_force_host_platform_device_count")  # the number of devices is recorded itself
 
 
 def here() -> dict[str, Any]:
@@ -24,12 +24,12 @@ def here() -> dict[str, Any]:
     flags = os.environ.get("XLA_FLAGS", "").split()
     common = {
         "jax": jax.__version__,
-        "jaxlib": jax.lib.__version__,
+        "jaxlib": str(vars(jax.lib)["__version__"]),  # not among the names it exports
         "platform": device.platform,
         "runtime": device.client.platform_version,
         "device": device.device_kind,
         "devices": jax.device_count(),
-        "flags": sorted(flag for flag in flags if not flag.startswith(OF_NO_MATTER)),
+        "flags": sorted(flag for flag in flags if not flag.startswith(IRRELEVANT)),
     }
     return common | (_processor() if device.platform == "cpu" else {})
 
@@ -40,10 +40,10 @@ def _processor() -> dict[str, Any]:
         lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()]
     except OSError:  # no Linux
         lines = []
-    said = {name.strip(): value.strip() for name, _, value in lines}
+    fields = {name.strip(): value.strip() for name, _, value in lines}
     return {
-        "processor": said.get("model name") or platform.processor() or platform.machine(),
-        "features": digest("features", sorted((said.get("flags") or said.get("Features") or "").split())),
+        "processor": fields.get("model name") or platform.processor() or platform.machine(),
+        "features": digest("features", sorted((fields.get("flags") or fields.get("Features") or "").split())),
         "threads": int(os.environ.get("NPROC") or _cores()),  # XLA asks NPROC first
     }
 

@@ -1,4 +1,4 @@
-"""What a store hands to training: how its nodes are trained, the examples of its slices, and what is trained already."""
+"""What training reads of a store: how its nodes are trained, the examples of its slices, and the nodes already trained."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import numpy as np
 
 from s3t.plans.partition import Places
 from s3t.plans.structure import Node
-from s3t.store import disk, records
+from s3t.store import publishing, records
 from s3t.store.certificates import canonical
-from s3t.store.disk import Outdated, Store
+from s3t.store.disk import Store
 from s3t.store.manifests import Manifest, plan_of
-from s3t.training import schedule, stages
+from s3t.training import arrangement, schedule
+from s3t.training.arrangement import Slices
 from s3t.training.schedule import Setup
 from s3t.training.source import Source, from_tensors
-from s3t.training.stages import Shape, Slices, Trained
+from s3t.training.stages import Shape, Trained
 from unlearn import tree
 
 Compartments = Mapping[tuple[int, int], Sequence[int]]  # (shard, slice) -> ids, ascending
-Serving = dict[tuple[int, Node], records.Node]
+Serving = dict[tuple[int, Node], records.PublishedNode]
 
 
 def setup_of(manifest: Manifest, source: Source) -> Setup:
@@ -46,7 +47,7 @@ def root_key(seed: int) -> jax.Array:
     """The key that every draw of a store's training is folded from.
 
     Raises:
-      ValueError: a seed that it would not tell from another one.
+      ValueError: a seed that would give the key of another one.
     """
     if not 0 <= seed < 1 << 32:
         raise ValueError(f"the seed is {seed}: give a whole number from 0 to {(1 << 32) - 1}")  # a larger one is cut off
@@ -55,20 +56,20 @@ def root_key(seed: int) -> jax.Array:
 
 def serving(store: Store) -> Serving:
     """The nodes that may serve by place, the last one to be published if a place has several."""
-    return {(node.shard, node.slices): node for node in disk.live(store)}
+    return {(node.shard, node.slices): node for node in publishing.live(store)}
 
 
-def compartments(setup: Setup, held: Compartments) -> Slices:
+def compartments(setup: Setup, ids_in: Compartments) -> Slices:
     """The examples of some slices in their compartments, fetched from the source; all other compartments are empty.
 
     Raises:
       ValueError: an id that the source lacks; more examples than a compartment has room for.
     """
-    rows = sorted((one, shard, s) for (shard, s), ids in held.items() for one in ids)
+    rows = sorted((id_, shard, s) for (shard, s), ids in ids_in.items() for id_ in ids)
     ids, shard, slice_ = np.array(rows, np.int64).reshape(-1, 3).T
     x, y = setup.source.fetch(ids)
     places = Places(shard.astype(np.int32), slice_.astype(np.int32))
-    return stages.arrange(x, y, ids, places, setup.shards, setup.plan.slices, setup.shapes[0].capacity)
+    return arrangement.arrange(x, y, ids, places, setup.shards, setup.plan.slices, setup.shapes[0].capacity)
 
 
 def reader(store: Store, setup: Setup, served: Serving) -> Callable[[int, Node], Trained]:
@@ -81,11 +82,11 @@ def reader(store: Store, setup: Setup, served: Serving) -> Callable[[int, Node],
     @functools.cache
     def read(shard: int, node: Node) -> Trained:
         try:
-            _, tensors = disk.load(store, served[shard, node])
+            _, tensors = publishing.load(store, served[shard, node])
         except (KeyError, ValueError):
-            if served.get((shard, node)) in disk.live(store):
+            if served.get((shard, node)) in publishing.live(store):
                 raise
-            raise Outdated(f"node {list(node)} of shard {shard} serves no more") from None
+            raise records.Outdated(f"node {list(node)} of shard {shard} serves no more") from None
         return from_tensors(source.backbone, source.recipe.lora, setup.plan.slices, len(node), tensors)
 
     return read

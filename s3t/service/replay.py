@@ -3,7 +3,7 @@
 `s3t.service.verify` shows that ledger, certificates and files agree with each other; parameters that were forged along with
 all of them show here. Training is handed the examples that the ledger has for the node, no deleted one among them, and the
 node's ancestors as published. Bytes are a function of the stack too, so a node of another stack is not judged: a forger may
-claim one, and who wants proof asks how many nodes were "proved".
+claim one, so a proof rests on how many nodes were "proved".
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from s3t.service import environment, inputs
-from s3t.service.retraining import Again, again
-from s3t.store import database, disk
+from s3t.service.retraining import Retrained, retrain
+from s3t.store import database, publishing
 from s3t.store.certificates import Certificate, digest, parameters_digest
 from s3t.store.disk import Store
-from s3t.store.records import Node
+from s3t.store.records import PublishedNode
 from s3t.training.schedule import Setup
 from s3t.training.source import Source, to_tensors
 
-FOUND = IDENTICAL, DIFFERS, DAMAGED, ELSEWHERE = "identical", "differs", "damaged", "not replayable here"
+OUTCOMES = IDENTICAL, DIFFERS, DAMAGED, ELSEWHERE = "identical", "differs", "damaged", "not replayable here"
 
 
 class Verdict(NamedTuple):
     """What came of a replay: identical, differs, damaged, or not replayable here; and why, if there is more to say."""
 
     node: str
-    found: str
-    why: str = ""
+    outcome: str
+    reason: str = ""
 
 
 def replay(store: Store, source: Source, which: str | int = "all") -> dict[str, Any]:
@@ -49,17 +49,23 @@ def replay(store: Store, source: Source, which: str | int = "all") -> dict[str, 
     """
     setup = inputs.setup_of(store.manifest, source)
     verdicts = _judged(store, setup, chosen(store, which))
-    serving = set(disk.names(disk.live(store)))  # what was dropped while we looked may have lost its file
+    serving = set(publishing.identities(publishing.live(store)))  # a node that was dropped meanwhile may have lost its file
     verdicts = [verdict for verdict in verdicts if verdict.node in serving]
-    named = {found: [one.node for one in verdicts if one.found == found] for found in FOUND}
-    problems = [f"node {one.node}: {one.why}" for one in verdicts if one.found in (DIFFERS, DAMAGED)]
-    reasons = sorted({verdict.why for verdict in verdicts if verdict.found == ELSEWHERE})
-    return {"ok": not problems, "problems": problems, "proved": len(named[IDENTICAL]), **named, "reasons": reasons}
+    by_outcome = {outcome: [verdict.node for verdict in verdicts if verdict.outcome == outcome] for outcome in OUTCOMES}
+    problems = [f"node {verdict.node}: {verdict.reason}" for verdict in verdicts if verdict.outcome in (DIFFERS, DAMAGED)]
+    reasons = sorted({verdict.reason for verdict in verdicts if verdict.outcome == ELSEWHERE})
+    return {
+        "ok": not problems,
+        "problems": problems,
+        "proved": len(by_outcome[IDENTICAL]),
+        **by_outcome,
+        "reasons": reasons,
+    }
 
 
-def chosen(store: Store, which: str | int) -> list[Node]:
+def chosen(store: Store, which: str | int) -> list[PublishedNode]:
     """The serving nodes that `replay` is asked for, in the order of their publication."""
-    nodes = list(disk.live(store))
+    nodes = list(publishing.live(store))
     if which == "all":
         return nodes
     if isinstance(which, int):
@@ -68,43 +74,43 @@ def chosen(store: Store, which: str | int) -> list[Node]:
         head = database.head(store.ledger).digest
         drawn = sorted(nodes, key=lambda node: digest("sample", [head, node.identity]))[:which]
         return [node for node in nodes if node in drawn]
-    found = [node for node in nodes if node.identity == which]
-    if not found:
+    matches = [node for node in nodes if node.identity == which]
+    if not matches:
         raise ValueError(f"no serving node is called {which:.80}: give one of them, a number or all")
-    return found
+    return matches
 
 
-def _judged(store: Store, setup: Setup, nodes: Sequence[Node]) -> list[Verdict]:
+def _judged(store: Store, setup: Setup, nodes: Sequence[PublishedNode]) -> list[Verdict]:
     here = environment.here()
-    verdicts, todo = [], dict[Node, Certificate]()
+    verdicts, todo = [], dict[PublishedNode, Certificate]()
     for node in nodes:
         try:
-            certificate, _ = disk.load(store, node)
+            certificate, _ = publishing.load(store, node)
         except ValueError as error:
             verdicts.append(Verdict(node.identity, DAMAGED, str(error)))
             continue
         stack = {**here, "shape": setup.shapes[len(node.slices) - 1]._asdict(), "program": certificate.stack.get("program")}
-        if other := _other(certificate.stack, stack):
-            verdicts.append(Verdict(node.identity, ELSEWHERE, other))
+        if difference := _difference(certificate.stack, stack):
+            verdicts.append(Verdict(node.identity, ELSEWHERE, difference))
         else:
             todo[node] = certificate
-    return [*verdicts, *(_verdict(todo[made.node], made) for made in again(store, setup, here, todo))]
+    return [*verdicts, *(_verdict(todo[retrained.node], retrained) for retrained in retrain(store, setup, here, todo))]
 
 
-def _verdict(certificate: Certificate, made: Again) -> Verdict:
-    """What is to be said of a node that was trained once more."""
-    name = made.node.identity
-    if made.trained is None:
-        return Verdict(name, ELSEWHERE, made.why)
-    if other := _other(certificate.stack, made.stack):
-        return Verdict(name, ELSEWHERE, other)
-    if parameters_digest(to_tensors(made.trained)) == certificate.output:
+def _verdict(certificate: Certificate, retrained: Retrained) -> Verdict:
+    """The verdict on a node that was trained once more."""
+    name = retrained.node.identity
+    if retrained.trained is None:
+        return Verdict(name, ELSEWHERE, retrained.reason)
+    if difference := _difference(certificate.stack, retrained.stack):
+        return Verdict(name, ELSEWHERE, difference)
+    if parameters_digest(to_tensors(retrained.trained)) == certificate.output:
         return Verdict(name, IDENTICAL)
     return Verdict(name, DIFFERS, "training gives other bytes than were published")
 
 
-def _other(recorded: Mapping[str, Any], stack: Mapping[str, Any]) -> str:
-    """In what two stacks differ, in words."""
+def _difference(recorded: Mapping[str, Any], stack: Mapping[str, Any]) -> str:
+    """In what two stacks differ, one line; empty if in nothing."""
     names = sorted(name for name in recorded.keys() | stack.keys() if recorded.get(name) != stack.get(name))
     return "; ".join(f"{name} was {_short(recorded.get(name))}, here it is {_short(stack.get(name))}" for name in names)
 

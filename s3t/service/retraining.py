@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from s3t.service import inputs
 from s3t.store import records
 from s3t.store.disk import Store
-from s3t.store.records import Node
+from s3t.store.records import PublishedNode
 from s3t.training import schedule
 from s3t.training.schedule import Setup
 from s3t.training.stages import Trained
@@ -21,32 +21,32 @@ from s3t.training.stages import Trained
 class Family(NamedTuple):
     """Nodes that agree on who is in each slice, and so can be trained from one arrangement of examples.
 
-    held: (shard, slice) -> ids.
+    ids_in: (shard, slice) -> ids.
     nodes: (shard, slices) -> the node.
     """
 
-    held: dict[tuple[int, int], list[int]]
-    nodes: dict[tuple[int, tuple[int, ...]], Node]
+    ids_in: dict[tuple[int, int], list[int]]
+    nodes: dict[tuple[int, tuple[int, ...]], PublishedNode]
 
 
-class Again(NamedTuple):
-    """A node once more.
+class Retrained(NamedTuple):
+    """A node trained once more.
 
     node: the node.
     ids: what it was trained on, ascending.
     trained: what came out; None if it could not be trained.
     stack: of this training.
-    why: it could not be trained, in words.
+    reason: why it could not be trained, one line.
     """
 
-    node: Node
+    node: PublishedNode
     ids: tuple[int, ...]
     trained: Trained | None
     stack: dict[str, Any]
-    why: str = ""
+    reason: str = ""
 
 
-def again(store: Store, setup: Setup, here: Mapping[str, Any], nodes: Iterable[Node]) -> Iterator[Again]:
+def retrain(store: Store, setup: Setup, here: Mapping[str, Any], nodes: Iterable[PublishedNode]) -> Iterator[Retrained]:
     """Train serving nodes once more, parents first; an ancestor's file is not read before the ancestor was given.
 
     Args:
@@ -59,34 +59,37 @@ def again(store: Store, setup: Setup, here: Mapping[str, Any], nodes: Iterable[N
         yield from _trained(store, setup, here, family)
 
 
-def families(store: Store, nodes: Iterable[Node]) -> list[Family]:
+def families(store: Store, nodes: Iterable[PublishedNode]) -> list[Family]:
     """The nodes by what they agree on: those trained before more examples came stand apart."""
     examples = {
         shard: [row for row in records.shard_ids(store.ledger, shard) if row[-1] is None]
         for shard in range(store.manifest.shards)
     }
-    found: list[Family] = []
+    grouped: list[Family] = []
     for node in nodes:
         own = {(node.shard, s): records.held_by(examples[node.shard], node, (s,)) for s in node.slices}
-        kin = [one for one in found if all(one.held.get(place, ids) == ids for place, ids in own.items())]
-        if not kin:
-            found.append(Family({}, {}))
-            kin = found[-1:]
-        kin[0].held.update(own)
-        kin[0].nodes[node.shard, node.slices] = node
-    return found
+        agreeing = (family for family in grouped if all(family.ids_in.get(place, ids) == ids for place, ids in own.items()))
+        family = next(agreeing, None)
+        if family is None:
+            family = Family({}, {})
+            grouped.append(family)
+        family.ids_in.update(own)
+        family.nodes[node.shard, node.slices] = node
+    return grouped
 
 
-def _trained(store: Store, setup: Setup, here: Mapping[str, Any], family: Family) -> Iterator[Again]:
-    ids = {(shard, node): tuple(sorted(one for s in node for one in family.held[shard, s])) for shard, node in family.nodes}
+def _trained(store: Store, setup: Setup, here: Mapping[str, Any], family: Family) -> Iterator[Retrained]:
+    ids = {
+        (shard, node): tuple(sorted(id_ for s in node for id_ in family.ids_in[shard, s])) for shard, node in family.nodes
+    }
     try:
-        slices = inputs.compartments(setup, family.held)
+        slices = inputs.compartments(setup, family.ids_in)
     except ValueError as error:  # an example that the source lacks: it holds up the nodes that hold it, and no other
         if len(family.nodes) == 1:
-            yield from (Again(node, ids[job], None, {}, str(error)) for job, node in family.nodes.items())
+            yield from (Retrained(node, ids[job], None, {}, str(error)) for job, node in family.nodes.items())
             return
         for shard, node in sorted(family.nodes, key=lambda job: len(job[1])):
-            alone = Family({(shard, s): family.held[shard, s] for s in node}, {(shard, node): family.nodes[shard, node]})
+            alone = Family({(shard, s): family.ids_in[shard, s] for s in node}, {(shard, node): family.nodes[shard, node]})
             yield from _trained(store, setup, here, alone)
         return
     read = inputs.reader(store, setup, inputs.serving(store))
@@ -98,7 +101,7 @@ def _trained(store: Store, setup: Setup, here: Mapping[str, Any], family: Family
                     read(job[0], job[1][:above])
                 jobs.append(job)
             except ValueError as error:
-                yield Again(family.nodes[job], ids[job], None, {}, f"an ancestor cannot be read: {error}")
+                yield Retrained(family.nodes[job], ids[job], None, {}, f"an ancestor cannot be read: {error}")
         for call in schedule.build(setup, slices, jobs, read):
             for job, trained in call.nodes:
-                yield Again(family.nodes[job], ids[job], trained, inputs.stack_of(here, call))
+                yield Retrained(family.nodes[job], ids[job], trained, inputs.stack_of(here, call))

@@ -2,7 +2,7 @@
 
 The ledger's head is read before each batch and once more when its logits are there. If a node that took part was dropped
 meanwhile, they are thrown away and computed anew. So no answer is given that used a node dropped before its last look:
-whoever deletes, and asks after the acknowledgement, is answered without the nodes that held the example.
+a request that follows the acknowledgement of a deletion is answered without the nodes that held the example.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from s3t.plans.structure import at_depth
 from s3t.service import ensemble
 from s3t.service.ensemble import Bank, Part, Table
 from s3t.service.inputs import setup_of
-from s3t.store import database, disk, files, records
+from s3t.store import database, disk, files, publishing, records, state
 from s3t.store.database import Head
 from s3t.store.disk import Store
 from s3t.store.files import Stamp
@@ -40,7 +40,7 @@ class Seat(NamedTuple):
     row: its row in the bank of its depth.
     """
 
-    node: records.Node
+    node: records.PublishedNode
     parent: str | None
     row: int
 
@@ -53,7 +53,7 @@ class View(NamedTuple):
     table: who answers.
     depth: for each shard the depth served, 0 if it has no model.
     damaged: the files of live nodes that are missing or altered, one line each; others answer in their place.
-    stamps: of these files by identity, so that one that is put back is seen without a word of the ledger.
+    stamps: of these files by identity, so that one that is put back is seen before the ledger says so.
     """
 
     head: Head
@@ -67,7 +67,7 @@ class View(NamedTuple):
 class Answer(NamedTuple):
     """What the ensemble says.
 
-    logits: [examples, classes].
+    logits: [examples, ...], of a classifier [examples, classes].
     depth: for each shard the depth served, 0 if it has no model.
     head: digest of the ledger's head at which it is so.
     """
@@ -99,7 +99,7 @@ class Server:
         Args:
           store: an open store.
           backbone, frozen, lora: the model that its nodes were trained with.
-          aggregate: one of `serve.AGGREGATES`.
+          aggregate: one of `ensemble.AGGREGATES`.
           batch_size: examples that run at once.
 
         Raises:
@@ -111,7 +111,9 @@ class Server:
         self.frozen = jax.device_put(frozen)
         self.ensemble = ensemble.make_ensemble(backbone, lora, self.plan.slices)
         self.shapes = ensemble.part_shapes(backbone, lora, self.plan)
-        live = Counter(len(node.slices) for node in disk.live(store))  # more, if a place was trained again with more data
+        live = Counter(
+            len(node.slices) for node in publishing.live(store)
+        )  # more, if a place was trained again with more data
         depths = range(1, 1 + len(self.shapes))
         self.rows = [max(store.manifest.shards * len(at_depth(self.plan, depth)), live[depth]) for depth in depths]
         self.bank: Bank = ensemble.make_bank(self.shapes, self.rows)
@@ -129,48 +131,58 @@ class Server:
         while database.head(self.store.ledger) != self.view.head or self._other_files():
             self._follow()
 
-    def predict(self, x: np.ndarray) -> Answer:
+    def predict(self, x: Tree) -> Answer:
         """The ensemble's logits of some examples, all by the same nodes.
 
         Args:
-          x: [examples, ...], at least one.
+          x: a pytree of [examples, ...], at least one.
 
         Raises:
           ValueError: no shard has a model; as `refresh`; logits that are not finite.
         """
-        if not len(x):
+        examples = len(jax.tree.leaves(x)[0])
+        if not examples:
             raise ValueError("there is nothing to predict: give at least one example")
         while True:
             self.refresh()
             if not any(self.view.depth):
-                lost = any(disk.trainable(self.store, *place) for place in disk.missing(self.store))
-                what = (
-                    "train the store" if lost or self.view.damaged else "it has no example left to train on: make another"
+                raise ValueError(
+                    f"{state.REBUILD}: no shard has a model, so that nothing can be predicted; {self._remedy()}"
                 )
-                raise ValueError(f"{disk.REBUILD}: no shard has a model, so that nothing can be predicted; {what}")
-            logits = np.concatenate(
-                [self._logits(x[at : at + self.batch_size]) for at in range(0, len(x), self.batch_size)]
-            )
+            logits = np.concatenate([self._logits(x, at) for at in range(0, examples, self.batch_size)])
             if not self._outdated():
                 break
         if not np.isfinite(logits).all():
             raise ValueError("the logits are not finite: a node diverged in training; train the store with a smaller rate")
         return Answer(logits, self.view.depth, self.view.head.digest)
 
-    def _logits(self, x: np.ndarray) -> np.ndarray:
-        """Logits of at most a batch; it is filled up, so that there is one program."""
-        full = np.concatenate([x, np.repeat(x[-1:], self.batch_size - len(x), axis=0)])
+    def _remedy(self) -> str:
+        """What to do where no shard has a model."""
+        trainable = any(publishing.trainable(self.store, *place) for place in publishing.missing(self.store))
+        if trainable or self.view.damaged:
+            return "train the store"
+        return "it has no example left to train on: make another"
+
+    def _logits(self, x: Tree, first: int) -> np.ndarray:
+        """Logits of at most a batch, from `first` on; it is filled up, so that there is one program."""
+        batch = jax.tree.map(lambda leaf: leaf[first : first + self.batch_size], x)
+        examples = len(jax.tree.leaves(batch)[0])
+
+        def filled(leaf: Any) -> np.ndarray:
+            return np.concatenate([leaf, np.repeat(leaf[-1:], self.batch_size - examples, axis=0)])
+
+        full = jax.tree.map(filled, batch)
         logits: np.ndarray = jax.device_get(self.ensemble(self.frozen, full, self.bank, self.view.table))
-        return logits[: len(x)]
+        return logits[:examples]
 
     def _outdated(self) -> bool:
         """Whether a node in memory has been dropped since the last look."""
         if database.head(self.store.ledger) == self.view.head:
             return False
-        return not self.view.seats.keys() <= set(disk.names(disk.live(self.store)))
+        return not self.view.seats.keys() <= set(publishing.identities(publishing.live(self.store)))
 
     def _other_files(self) -> bool:
-        """Whether a file that was found damaged is another one now: who restored it may have died before it said so."""
+        """Whether a damaged file is another one now: a process that restored it may have died before it told the ledger."""
         return any(self._stamp(name) != stamp for name, stamp in self.view.stamps)
 
     def _stamp(self, identity: str) -> Stamp | None:
@@ -188,7 +200,7 @@ class Server:
         for node in new:  # before anything is changed
             stamp = self._stamp(node.identity)  # before it is read
             try:
-                certificate, tensors = disk.load(self.store, node)
+                certificate, tensors = publishing.load(self.store, node)
             except ValueError as error:
                 damaged.append(str(error))
                 stamps.append((node.identity, stamp))
@@ -203,12 +215,12 @@ class Server:
             self._put(seats[node.identity], part)
         self.view = View(head, seats, *self._table(seats), tuple(damaged), tuple(stamps))
 
-    def _snapshot(self) -> tuple[Head, tuple[records.Node, ...]]:
+    def _snapshot(self) -> tuple[Head, tuple[records.PublishedNode, ...]]:
         with self.store.ledger:
             self.store.ledger.execute("BEGIN")  # head and nodes of one moment
-            return database.head(self.store.ledger), disk.live(self.store)
+            return database.head(self.store.ledger), publishing.live(self.store)
 
-    def _part(self, node: records.Node, tensors: Mapping[str, np.ndarray]) -> Part:
+    def _part(self, node: records.PublishedNode, tensors: Mapping[str, np.ndarray]) -> Part:
         """What a node owns."""
         try:
             trained = from_tensors(self.backbone, self.lora, self.plan.slices, len(node.slices), tensors)
@@ -237,7 +249,9 @@ class Server:
         return table, tuple(max(map(len, family), default=0) for family in chains)
 
 
-def predict(store: Store, source: Source, ids: Sequence[int] | None, split: str | None, aggregate: str) -> dict[str, Any]:
+def predict_from_store(
+    store: Store, source: Source, ids: Sequence[int] | None, split: str | None, aggregate: str
+) -> dict[str, Any]:
     """What a store's ensemble says of examples.
 
     Args:
@@ -245,7 +259,7 @@ def predict(store: Store, source: Source, ids: Sequence[int] | None, split: str 
       source: what its factory makes.
       ids: training examples, or None for a whole split.
       split: a split of the source, if ids is None.
-      aggregate: one of `serve.AGGREGATES`.
+      aggregate: one of `ensemble.AGGREGATES`.
 
     Returns:
       ids, labels (the classes of the largest logits), logits, depth (served by each shard), head (of the ledger), problems

@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from s3t.store import audit, certificates, database, disk, manifests, records
+from s3t.store import audit, certificates, database, disk, manifests, publishing, records
+from s3t.store.certificates import Certificate
 from s3t.store.database import Ledger
 from s3t.store.disk import Store
 
@@ -30,7 +31,7 @@ def verify(root: Path | str, *expect_heads: str) -> dict[str, Any]:
     root = Path(root)
     text, path = disk.manifest_text(root), root / disk.LEDGER
     try:
-        with closing(database.open(path, still=True)) as ledger, database.explained(path):
+        with closing(database.open_ledger(path, read_only=True)) as ledger, database.explained(path):
             return _verify(root, text, ledger, expect_heads)
     except database.Damaged as error:
         return {"ok": False, "problems": [str(error)]}
@@ -45,63 +46,67 @@ def _verify(root: Path, text: bytes, ledger: Ledger, expect_heads: Iterable[str]
         problems = audit.audit(ledger, manifests.digest_of(text), *expect_heads)
         if not problems:  # else there is nothing to hold the nodes against
             store = Store(root, manifests.parse(text, root / disk.MANIFEST), ledger)
-            nodes = disk.live(store)
+            nodes = publishing.live(store)
             faults = [fault for shard in range(store.manifest.shards) for fault in _faults(store, nodes, shard)]
-            left = disk.leftovers(store, disk.names(nodes))
+            left = disk.leftovers(store, publishing.identities(nodes))
             seen = {"nodes": len(nodes), **records.counts(ledger), "leftovers": len(left)}
             problems += [
                 f"node {name} was purged, but its file is there"
-                for name in records.purged(ledger)
+                for name in records.purged_identities(ledger)
                 if disk.file_of(store, name).exists()
             ]
-    if faults:  # a node that was dropped while we looked may have lost its file
-        serving = set(disk.names(disk.live(store)))
+    if faults:  # a node that was dropped meanwhile may have lost its file
+        serving = set(publishing.identities(publishing.live(store)))
         problems += [f"node {name}: {fault}" for name, fault in faults if name in serving]
     return {"ok": not problems, "problems": problems, **seen, "rows": rows, "head": head}
 
 
-def _faults(store: Store, nodes: Iterable[records.Node], shard: int) -> list[tuple[str, str]]:
+def _faults(store: Store, nodes: Iterable[records.PublishedNode], shard: int) -> list[tuple[str, str]]:
     """(identity, what is wrong) of the nodes of one shard."""
     examples = records.shard_ids(store.ledger, shard)
-    deleted = {one for one, _, _, gone in examples if gone is not None}
+    deleted_ids = {id_ for id_, _, _, deleted in examples if deleted is not None}
     family = [node for node in nodes if node.shard == shard]
     parents = {(node.slices, node.certificate) for node in family} | {((), None)}
     faults = []
     for node in family:
         try:
-            certificate, _ = disk.load(store, node)
+            certificate, _ = publishing.load(store, node)
         except ValueError as error:
             faults.append((node.identity, str(error)))
             continue
         held = records.held_by(examples, node)
-        made = store.manifest
         claims = {
-            "was made otherwise than the manifest says": certificate[:5]
-            == (made.backbone, made.hyper, made.root_key, node.shard, node.slices),
+            "was made otherwise than the manifest says": _as_the_manifest_says(store, node, certificate),
             "does not bear the name of its certificate": certificates.identity_of(certificate) == node.identity,
             "was not trained on the ids that the ledger has for it": certificate.examples == len(held)
             and certificate.ids_root == certificates.merkle_root(held),
-            "holds a deleted id": deleted.isdisjoint(held),
+            "holds a deleted id": deleted_ids.isdisjoint(held),
             "has no serving parent": (node.slices[:-1], certificate.parent) in parents,
         }
         faults += [(node.identity, claim) for claim, holds in claims.items() if not holds]
     return faults
 
 
-def proofs(store: Store, one: int) -> dict[str, Any]:
+def _as_the_manifest_says(store: Store, node: records.PublishedNode, certificate: Certificate) -> bool:
+    made, place = store.manifest, (certificate.shard, certificate.slices)
+    same = all(getattr(certificate, name) == getattr(made, name) for name in ("backbone", "hyper", "root_key"))
+    return same and place == (node.shard, node.slices)
+
+
+def proofs(store: Store, id_: int) -> dict[str, Any]:
     """Whether each serving node was trained on an id, so that a third party can check it (`s3t.store.certificates`).
 
     Returns:
       id, head, and of each node its certificate (as `certificate.to_json`), holds, and the proof, which
       `check_inclusion` or `check_exclusion` checks against the certificate's ids_root.
     """
-    found = []
+    proved = []
     for shard in range(store.manifest.shards):
         examples = records.shard_ids(store.ledger, shard)
-        for node in disk.live(store):
+        for node in publishing.live(store):
             if node.shard == shard:
                 tree = certificates.merkle_tree(records.held_by(examples, node))
-                proof = certificates.prove(tree, one)
-                text = certificates.to_json(disk.load(store, node)[0])
-                found.append({"certificate": text, "holds": "leaf" in proof, "proof": proof})
-    return {"id": one, "head": database.head(store.ledger).digest, "nodes": found}
+                proof = certificates.prove(tree, id_)
+                text = certificates.to_json(publishing.load(store, node)[0])
+                proved.append({"certificate": text, "holds": "leaf" in proof, "proof": proof})
+    return {"id": id_, "head": database.head(store.ledger).digest, "nodes": proved}

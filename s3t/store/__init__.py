@@ -1,1 +1,1 @@
-"""A trained ensemble on disk: ledger, certificates, files. Imports no jax: who only deletes starts at once."""
+"""A trained ensemble on disk: ledger, certificates, files. Imports no jax: a process that only deletes starts at once."""

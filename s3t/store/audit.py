@@ -26,7 +26,7 @@ def audit(ledger: Ledger, manifest: str, *expect_heads: str) -> list[str]:
       what is wrong, one line each; it stops at the first row that is wrong.
     """
     rows = ledger.execute("SELECT seq, at, kind, request, detail, digest FROM log ORDER BY seq")
-    history, broken = hash_chain.replay(hash_chain.Row(*row) for row in rows)
+    history, broken = hash_chain.read_chain(hash_chain.Row(*row) for row in rows)
     if broken:
         return [broken]
     problems = [
@@ -37,18 +37,19 @@ def audit(ledger: Ledger, manifest: str, *expect_heads: str) -> list[str]:
     if history.manifest != [manifest]:
         problems.append("the manifest is not the one that the ledger was created with")
     tables: tuple[tuple[str, dict[Any, Any], dict[Any, Any]], ...] = (
-        ("the examples registered by row", _told_registered(ledger), history.registered),
+        ("the examples registered by row", _registered_rows(ledger), history.registered),
         ("the deletion of id", dict(ledger.execute(DELETED)), history.deleted),
         ("request", {row[0]: row[1:] for row in ledger.execute("SELECT * FROM requests")}, history.requests),
         ("node", {row[0]: row[1:] for row in ledger.execute("SELECT * FROM nodes")}, _node_rows(history)),
     )
-    for what, told, expected in tables:
-        wrong = [key for key in told.keys() | expected.keys() if told.get(key) != expected.get(key)]
+    for what, rows_of_table, expected in tables:
+        keys = rows_of_table.keys() | expected.keys()
+        wrong = [key for key in keys if rows_of_table.get(key) != expected.get(key)]
         problems += [f"{what} {key} is not what the ledger's rows say" for key in sorted(wrong, key=str)[:SHOWN]]
     return problems
 
 
-def _told_registered(ledger: Ledger) -> dict[int, tuple[int, str]]:
+def _registered_rows(ledger: Ledger) -> dict[int, tuple[int, str]]:
     """Row -> count and digest of the examples that the table says it registered."""
     rows = ledger.execute("SELECT registered, id, shard, slice FROM examples ORDER BY registered, id")
     batches = ((seq, [row[1:] for row in batch]) for seq, batch in groupby(rows, key=operator.itemgetter(0)))

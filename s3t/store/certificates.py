@@ -1,16 +1,17 @@
 """What a node was trained on and what came out, in a form that others can check.
 
-A certificate binds a node's parameters to the Merkle root of the ids it was trained on. Who holds a certificate can check,
-without the data and without the list of ids, that an id was among them (its leaf and the path to the root) or was not (two
-adjacent leaves around the place where it would be). Hashes are SHA-256; what is hashed begins with what it is, so that no
-leaf passes for an inner node and no certificate for a row of a ledger.
+A certificate binds a node's parameters to the Merkle root of the ids it was trained on. The holder of a certificate can
+check, without the data and without the list of ids, that an id was among them (its leaf and the path to the root) or was
+not (two adjacent leaves around the place where it would be). Hashes are SHA-256; what is hashed begins with its kind, so
+that no leaf passes for an inner node and no certificate for a row of a ledger.
 
-A proof of exclusion rests on the leaves being sorted, which a root alone does not show: who can read the ledger rebuilds
-the tree from it (`python -m s3t verify`). A proof shows up to two ids beside the one in question.
+A proof of exclusion rests on the leaves being sorted, which a root alone does not show: whoever can read the ledger
+rebuilds the tree from it (`python -m s3t verify`). A proof shows up to two ids beside the one in question.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import operator
@@ -66,7 +67,8 @@ def _check_keys(value: Json) -> None:
 # --- Certificates -----------------------------------------------------------------------------------------------------
 
 
-class Certificate(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Certificate:
     """What a node was trained on and what came out.
 
     backbone: digest of the frozen parameters.
@@ -93,6 +95,9 @@ class Certificate(NamedTuple):
     output: str
 
 
+FIELDS = tuple(field.name for field in dataclasses.fields(Certificate))
+
+
 def identity(
     backbone: str, hyper: Mapping[str, Json], root_key: int, shard: int, slices: Iterable[int], ids_root: str
 ) -> str:
@@ -102,17 +107,24 @@ def identity(
 
 def identity_of(certificate: Certificate) -> str:
     """The name of the node that a certificate speaks of."""
-    return identity(*certificate[:5], certificate.ids_root)
+    return identity(
+        certificate.backbone,
+        certificate.hyper,
+        certificate.root_key,
+        certificate.shard,
+        certificate.slices,
+        certificate.ids_root,
+    )
 
 
 def certificate_digest(certificate: Certificate) -> str:
     """What a child's certificate and the ledger hold of a certificate."""
-    return digest("certificate", certificate._asdict())
+    return digest("certificate", vars(certificate))
 
 
 def to_json(certificate: Certificate) -> str:
     """A certificate as canonical JSON text."""
-    return canonical(certificate._asdict()).decode()
+    return canonical(vars(certificate)).decode()
 
 
 def from_json(text: str) -> Certificate:
@@ -125,8 +137,8 @@ def from_json(text: str) -> Certificate:
         fields = json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError(f"a certificate is JSON, got {text[:40]!r}") from None
-    if not isinstance(fields, dict) or set(fields) != set(Certificate._fields) or not isinstance(fields["slices"], list):
-        raise ValueError(f"a certificate holds exactly {', '.join(Certificate._fields)}")
+    if not isinstance(fields, dict) or set(fields) != set(FIELDS) or not isinstance(fields["slices"], list):
+        raise ValueError(f"a certificate holds exactly {', '.join(FIELDS)}")
     return Certificate(**{**fields, "slices": tuple(fields["slices"])})
 
 
@@ -148,20 +160,20 @@ def whole(values: Iterable[int]) -> list[int]:
     Raises:
       ValueError: anything else.
     """
-    return [_one(value) for value in (values.tolist() if hasattr(values, "tolist") else values)]
+    return [_whole_number(value) for value in (values.tolist() if hasattr(values, "tolist") else values)]
 
 
-def _one(value: Any) -> int:
-    whole = operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else None
-    if whole is None or whole not in INT64:
+def _whole_number(value: Any) -> int:
+    number = operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else None
+    if number is None or number not in INT64:
         raise ValueError(f"an id is a whole number of 64 bits, got {value!r:.80}: nothing was changed")
-    return whole
+    return number
 
 
 # --- Merkle trees over sorted ids -------------------------------------------------------------------------------------
 
 
-class Tree(NamedTuple):
+class MerkleTree(NamedTuple):
     """A Merkle tree; an odd hash at the end of a level rises unchanged.
 
     ids: ascending.
@@ -172,7 +184,7 @@ class Tree(NamedTuple):
     levels: tuple[list[bytes], ...]
 
 
-def merkle_tree(ids: Iterable[int]) -> Tree:
+def merkle_tree(ids: Iterable[int]) -> MerkleTree:
     """The tree over the ids in ascending order.
 
     Raises:
@@ -181,17 +193,17 @@ def merkle_tree(ids: Iterable[int]) -> Tree:
     ordered = tuple(sorted(ids))
     if any(low == high for low, high in pairwise(ordered)):
         raise ValueError("an id stands twice among the leaves: give each once")
-    level, levels = [_leaf(one) for one in ordered], []
+    level, levels = [_leaf(id_) for id_ in ordered], []
     while level:
         levels.append(level)
         if len(level) == 1:
             break
         pairs = zip(level[::2], level[1::2], strict=False)
         level = [_inner(left, right) for left, right in pairs] + (level[-1:] if len(level) % 2 else [])
-    return Tree(ordered, tuple(levels))
+    return MerkleTree(ordered, tuple(levels))
 
 
-def root_of(tree: Tree) -> str:
+def root_of(tree: MerkleTree) -> str:
     """A tree's root: it fixes the number of leaves, so that the last of them is known to be the last."""
     return _root(len(tree.ids), tree.levels[-1][0] if tree.levels else b"")
 
@@ -201,30 +213,30 @@ def merkle_root(ids: Iterable[int]) -> str:
     return root_of(merkle_tree(ids))
 
 
-def prove(tree: Tree, one: int) -> Proof:
+def prove(tree: MerkleTree, id_: int) -> Proof:
     """A proof that an id is in the tree, or one that it is not, as a JSON object.
 
     Returns:
       size, the number of leaves, and either `leaf` or `below` and `above`, the adjacent leaves around the id's place, None
       beyond either end. A leaf is {"id", "index", "path"}, the path being the sibling hashes from the leaf up.
     """
-    place = bisect_left(tree.ids, one)
+    place = bisect_left(tree.ids, id_)
     size = len(tree.ids)
-    if place < size and tree.ids[place] == one:
+    if place < size and tree.ids[place] == id_:
         return {"size": size, "leaf": _path(tree, place)}
     below = _path(tree, place - 1) if place > 0 else None
     return {"size": size, "below": below, "above": _path(tree, place) if place < size else None}
 
 
-def check_inclusion(ids_root: str, one: int, proof: Proof) -> bool:
+def check_inclusion(ids_root: str, id_: int, proof: Proof) -> bool:
     """Whether a proof shows that an id is among the leaves of a root; a malformed proof shows nothing."""
     try:
-        return proof["leaf"]["id"] == one and _is_leaf(ids_root, proof["size"], proof["leaf"])
+        return proof["leaf"]["id"] == id_ and _is_leaf(ids_root, proof["size"], proof["leaf"])
     except (LookupError, TypeError, ValueError, OverflowError):
         return False
 
 
-def check_exclusion(ids_root: str, one: int, proof: Proof) -> bool:
+def check_exclusion(ids_root: str, id_: int, proof: Proof) -> bool:
     """Whether a proof shows that an id is not among the sorted leaves of a root; a malformed proof shows nothing."""
     try:
         size, below, above = proof["size"], proof["below"], proof["above"]
@@ -232,14 +244,14 @@ def check_exclusion(ids_root: str, one: int, proof: Proof) -> bool:
             return ids_root == _root(0, b"") and below is None and above is None
         first = 0 if below is None else below["index"] + 1
         last = size if above is None else above["index"]
-        ordered = (below is None or below["id"] < one) and (above is None or one < above["id"])
+        ordered = (below is None or below["id"] < id_) and (above is None or id_ < above["id"])
         leaves = [leaf for leaf in (below, above) if leaf is not None]
         return first == last and ordered and all(_is_leaf(ids_root, size, leaf) for leaf in leaves)
     except (LookupError, TypeError, ValueError, OverflowError):
         return False
 
 
-def _path(tree: Tree, index: int) -> dict[str, Any]:
+def _path(tree: MerkleTree, index: int) -> dict[str, Any]:
     """The leaf at an index with its sibling hashes."""
     path, at = [], index
     for level in tree.levels[:-1]:
@@ -263,10 +275,10 @@ def _is_leaf(ids_root: str, size: int, leaf: dict[str, Any]) -> bool:
     return not path and _root(size, value) == ids_root
 
 
-def _leaf(one: int) -> bytes:
-    if type(one) is not int or one not in INT64:
-        raise ValueError(f"an id is a whole number of 64 bits, got {one!r}")
-    return hashlib.sha256(LEAF + one.to_bytes(8, "big", signed=True)).digest()
+def _leaf(id_: int) -> bytes:
+    if type(id_) is not int or id_ not in INT64:
+        raise ValueError(f"an id is a whole number of 64 bits, got {id_!r}")
+    return hashlib.sha256(LEAF + id_.to_bytes(8, "big", signed=True)).digest()
 
 
 def _inner(left: bytes, right: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """A ledger's file: its tables, opening it, what can be wrong with it, and the next row of its chain.
 
-The file is SQLite's. A writer waits for another for up to half a minute; who only reads holds nobody up.
+The file is SQLite's. A writer waits for another for up to half a minute; a reader delays no writer.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Head(NamedTuple):
 # --- Opening ----------------------------------------------------------------------------------------------------------
 
 
-def create(path: Path, manifest: str) -> Ledger:
+def create_ledger(path: Path, manifest: str) -> Ledger:
     """A new ledger with its first row.
 
     Args:
@@ -66,20 +66,20 @@ def create(path: Path, manifest: str) -> Ledger:
     ledger.execute("PRAGMA journal_mode = WAL")
     ledger.executescript(SCHEMA)
     ledger.close()
-    ledger = open(path)
+    ledger = open_ledger(path)
     with ledger:
         begin(ledger)
         append(ledger, "created", "", {"manifest": manifest})
     return ledger
 
 
-def open(path: Path, *, still: bool = False) -> Ledger:
+def open_ledger(path: Path, *, read_only: bool = False) -> Ledger:
     """An existing ledger.
 
     Args:
       path: of its file.
-      still: the ledger may be one that this process has no permission to write and nobody else writes meanwhile, a copy on
-        a read-only disk. It is then read without locks and would not show what others append: not for who serves.
+      read_only: the ledger may be one that this process has no permission to write and no other process writes meanwhile, a
+        copy on a read-only disk. It is then read without locks and would not show what others append: not for a server.
 
     Raises:
       Damaged: it is not whole.
@@ -91,7 +91,7 @@ def open(path: Path, *, still: bool = False) -> Ledger:
         return _probed(path, "rw")
     except sqlite3.DatabaseError as error:
         ahead = path.with_name(path.name + "-wal")  # rows that are not in the file yet
-        if not still or _code(error) not in UNWRITABLE or ahead.exists():
+        if not read_only or _code(error) not in UNWRITABLE or ahead.exists():
             raise _explanation(path, error) from None
     with explained(path):
         return _probed(path, "ro&immutable=1")
@@ -102,7 +102,7 @@ def explained(path: Path) -> Iterator[None]:
     """Say of a ledger that cannot be read whether it is damaged, or out of this process's reach.
 
     Raises:
-      Damaged, ValueError: as `open`.
+      Damaged, ValueError: as `open_ledger`.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 """A request to delete, from its record to its healing.
 
-It is received and deactivated in one transaction: when `delete` returns, its rows are on disk and no reader that asks the
-ledger serves an affected node any more. Later it is purged (its nodes' files are gone) and healed (what it took away was
-trained anew).
+It is received and deactivated in one transaction: when `record_deletion` returns, its rows are on disk and no reader that
+asks the ledger serves an affected node any more. Later it is purged (its nodes' files are gone) and healed (what it took
+away was trained anew).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Deletion(NamedTuple):
     head: str
 
 
-def delete(ledger: Ledger, ids: Iterable[int], request: str) -> Deletion:
+def record_deletion(ledger: Ledger, ids: Iterable[int], request: str) -> Deletion:
     """Delete examples in one transaction that is on disk when this returns.
 
     A request that was carried out before is answered as it was then. Unknown and already deleted ids are named and change
@@ -86,20 +86,20 @@ def _delete(ledger: Ledger, asked: list[int], request: str) -> Deletion:
         "SELECT id, shard, slice, registered, deleted FROM examples WHERE id IN (SELECT value FROM json_each(?))",
         (json.dumps(asked),),
     )
-    found = {row[0]: row[1:] for row in rows}
-    fresh = [one for one in asked if one in found and found[one][-1] is None]
+    registered = {row[0]: row[1:] for row in rows}
+    present = [id_ for id_ in asked if id_ in registered and registered[id_][-1] is None]
     detail: dict[str, list[Any]] = {
-        "ids": fresh,
-        "already": [one for one in asked if one in found and found[one][-1] is not None],
-        "unknown": [one for one in asked if one not in found],
-        "nodes": _nodes_with(ledger, [found[one][:-1] for one in fresh]),
+        "ids": present,
+        "already": [id_ for id_ in asked if id_ in registered and registered[id_][-1] is not None],
+        "unknown": [id_ for id_ in asked if id_ not in registered],
+        "nodes": _nodes_with(ledger, [registered[id_][:-1] for id_ in present]),
     }
-    if not fresh:
+    if not present:
         return _deletion(request, detail, head(ledger).digest)
     append(ledger, "received", request, {"ids": asked})
     seq, digest = append(ledger, "deactivated", request, detail)
-    ledger.executemany("UPDATE examples SET deleted = ? WHERE id = ?", ((seq, one) for one in fresh))
-    ledger.executemany("UPDATE nodes SET dropped = ? WHERE identity = ?", ((seq, name) for name in detail["nodes"]))
+    ledger.executemany("UPDATE examples SET deleted = ? WHERE id = ?", ((seq, id_) for id_ in present))
+    ledger.executemany("UPDATE nodes SET dropped = ? WHERE identity = ?", ((seq, identity) for identity in detail["nodes"]))
     ledger.execute("INSERT INTO requests VALUES (?, 'deactivated', ?)", (request, seq))
     return _deletion(request, detail, digest)
 
@@ -122,7 +122,7 @@ def _nodes_with(ledger: Ledger, hits: list[tuple[int, int, int]]) -> list[str]:
 # --- After a deletion -------------------------------------------------------------------------------------------------
 
 
-def purge(ledger: Ledger, remove: Callable[[set[str]], None]) -> tuple[str, ...]:
+def record_purge(ledger: Ledger, remove: Callable[[set[str]], None]) -> tuple[str, ...]:
     """Remove what no longer serves and say so: requests go from deactivated to purged.
 
     Args:
@@ -146,11 +146,11 @@ def purge(ledger: Ledger, remove: Callable[[set[str]], None]) -> tuple[str, ...]
         return tuple(request for request, _ in waiting)
 
 
-def heal(ledger: Ledger, request: str) -> bool:
+def record_healed(ledger: Ledger, request: str) -> bool:
     """Note that what a request took away has been trained anew.
 
     Returns:
-      whether that is news; False if the request is healed already.
+      whether it is a new fact; False if the request is healed already.
 
     Raises:
       ValueError: there is no such request, or it is not purged yet.

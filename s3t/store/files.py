@@ -47,12 +47,12 @@ def sync(directory: Path) -> None:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """What tells a file from one that takes its place, None if there is none."""
+    """What distinguishes a file from one that takes its place; None if there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def read(path: Path) -> tuple[Certificate, dict[str, np.ndarray]]:

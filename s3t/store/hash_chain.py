@@ -1,8 +1,8 @@
 """The rows of a ledger, each bound to all before it, and what they say when read from the first to the last.
 
-A row's digest covers the digest before it, so that a changed, removed, inserted or moved row shows. Who rewrites the whole
-chain, or cuts its end off and everything that followed from it, shows only to somebody who has kept an earlier head: the
-`head` of an acknowledged deletion is such a receipt.
+A row's digest covers the digest before it, so that a changed, removed, inserted or moved row shows. A chain that was
+rewritten as a whole, or whose end was cut off with everything that followed from it, shows only against an earlier head
+that was kept: the `head` of an acknowledged deletion is such a receipt.
 
 Kinds of rows, with what their detail holds:
 
@@ -33,7 +33,7 @@ class Row(NamedTuple):
     """One row.
 
     seq: 1, 2, ... without a gap.
-    at: time in UTC, for the reader; nothing depends on it.
+    at: time in UTC, for people; nothing depends on it.
     kind: see above.
     request: the request's id; empty if the row is not about a request.
     detail: JSON text.
@@ -48,7 +48,7 @@ class Row(NamedTuple):
     digest: str
 
 
-class Node(NamedTuple):
+class NodeHistory(NamedTuple):
     """What the rows say of a published node.
 
     place: (shard, slices).
@@ -72,14 +72,14 @@ class History(NamedTuple):
     registered: row -> (count, digest) of the examples it brought.
     deleted: id -> row of its deletion.
     requests: request -> (state, row of its deactivation).
-    nodes: identity -> Node.
+    nodes: identity -> what the rows say of it.
     """
 
     manifest: list[str]
     registered: dict[int, tuple[int, str]]
     deleted: dict[int, int]
     requests: dict[str, tuple[str, int]]
-    nodes: dict[str, Node]
+    nodes: dict[str, NodeHistory]
 
 
 def link(before: str, seq: int, at: str, kind: str, request: str, detail: str) -> str:
@@ -87,7 +87,7 @@ def link(before: str, seq: int, at: str, kind: str, request: str, detail: str) -
     return digest("ledger", [before, seq, at, kind, request, detail])
 
 
-def replay(rows: Iterable[Row]) -> tuple[History, str | None]:
+def read_chain(rows: Iterable[Row]) -> tuple[History, str | None]:
     """Read a chain from its first row on, in order of seq, up to the first row that does not fit.
 
     Returns:
@@ -130,7 +130,7 @@ def _apply(history: History, row: Row, detail: dict[str, Any]) -> str | None:
         history.registered[row.seq] = (detail["count"], detail["digest"])
     elif row.kind == "published":
         place = (detail["shard"], tuple(detail["slices"]))
-        history.nodes[detail["identity"]] = Node(place, detail["as_of"], detail["certificate"], row.seq)
+        history.nodes[detail["identity"]] = NodeHistory(place, detail["as_of"], detail["certificate"], row.seq)
     elif row.kind == "restored":
         if detail["identity"] not in history.nodes or history.nodes[detail["identity"]].dropped is not None:
             return f"node {detail['identity']} is restored but does not serve"
@@ -152,8 +152,8 @@ def _advance(history: History, row: Row, detail: dict[str, Any]) -> str | None:
         return f"request {row.request} becomes {row.kind} from {state}"
     history.requests[row.request] = (row.kind, row.seq if row.kind == "deactivated" else seq)
     if row.kind == "deactivated":
-        if twice := [one for one in detail["ids"] if one in history.deleted]:
-            return f"id {twice[0]} was deleted before"
+        if repeated := [id_ for id_ in detail["ids"] if id_ in history.deleted]:
+            return f"id {repeated[0]} was deleted before"
         history.deleted.update(dict.fromkeys(detail["ids"], row.seq))
         return _mark(history, detail["nodes"], "dropped", row.seq)
     return _mark(history, detail["nodes"], "purged", row.seq) if row.kind == "purged" else None

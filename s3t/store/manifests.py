@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 from s3t.plans.structure import Node, Plan, make_plan
 from s3t.store import certificates
 
 
-class Manifest(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
     """What a store was built from.
 
     factory: `module:function` that makes model and data.
@@ -59,7 +61,7 @@ def parse(text: bytes, where: object) -> Manifest:
 
     Args:
       text: the file's content.
-      where: the file is, for who is told that it is damaged.
+      where: the file's path, for the message that it is damaged.
 
     Raises:
       ValueError: it is not one.

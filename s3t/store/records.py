@@ -2,9 +2,8 @@
 
 One SQLite file (`s3t.store.database`). The log is its truth, a chain of rows that are only ever appended
 (`s3t.store.hash_chain`); the other tables say the same in a form that is quick to ask, and `s3t.store.audit` compares the
-two. Examples are registered and nodes published here, and both are asked for; deletions are carried out in
-`s3t.store.deletions`. Any number of processes may have the file open. A reader finds out that something changed by
-comparing `database.head`.
+two. Rows about examples and nodes are written and read here, those about deletions in `s3t.store.deletions`. Any number of
+processes may have the file open. A reader finds out that something changed by comparing `database.head`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Outdated(ValueError):
     """An id that a node was trained on has been deleted meanwhile: the node must not be published."""
 
 
-class Node(NamedTuple):
+class PublishedNode(NamedTuple):
     """A published node that serves.
 
     identity: its name.
@@ -45,19 +44,19 @@ class Node(NamedTuple):
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
 
-def manifest(ledger: Ledger) -> str:
+def manifest_digest(ledger: Ledger) -> str:
     """The digest of the manifest that the ledger was created with; empty if its first row is not whole."""
     rows = ledger.execute("SELECT seq, at, kind, request, detail, digest FROM log WHERE seq = 1")
-    history, _ = hash_chain.replay(hash_chain.Row(*row) for row in rows)
+    history, _ = hash_chain.read_chain(hash_chain.Row(*row) for row in rows)
     return history.manifest[0] if history.manifest else ""
 
 
-def nodes(ledger: Ledger) -> tuple[Node, ...]:
+def nodes(ledger: Ledger) -> tuple[PublishedNode, ...]:
     """The nodes that may serve, in the order of their publication."""
     rows = ledger.execute(
         "SELECT identity, shard, slices, as_of, certificate FROM nodes WHERE dropped IS NULL ORDER BY published"
     )
-    return tuple(Node(name, shard, slices_of(text), as_of, digest) for name, shard, text, as_of, digest in rows)
+    return tuple(PublishedNode(name, shard, slices_of(text), as_of, digest) for name, shard, text, as_of, digest in rows)
 
 
 def certificate_of(ledger: Ledger, identity: str) -> str:
@@ -72,7 +71,7 @@ def certificate_of(ledger: Ledger, identity: str) -> str:
     return str(row[0])
 
 
-def purged(ledger: Ledger) -> tuple[str, ...]:
+def purged_identities(ledger: Ledger) -> tuple[str, ...]:
     """The identities of all nodes whose files must be gone."""
     return tuple(name for (name,) in ledger.execute("SELECT identity FROM nodes WHERE purged IS NOT NULL"))
 
@@ -86,7 +85,7 @@ def members(ledger: Ledger, shard: int, slices: Sequence[int]) -> tuple[Head, tu
             f"SELECT id FROM examples WHERE shard = ? AND slice IN ({marks}) AND deleted IS NULL ORDER BY id",
             (shard, *slices),
         )
-        return head(ledger), tuple(one for (one,) in rows)
+        return head(ledger), tuple(id_ for (id_,) in rows)
 
 
 def shard_ids(ledger: Ledger, shard: int) -> list[tuple[int, int, int, int | None]]:
@@ -97,14 +96,14 @@ def shard_ids(ledger: Ledger, shard: int) -> list[tuple[int, int, int, int | Non
 
 
 def held_by(
-    examples: Iterable[tuple[int, int, int, int | None]], node: Node, slices: Iterable[int] | None = None
+    examples: Iterable[tuple[int, int, int, int | None]], node: PublishedNode, slices: Iterable[int] | None = None
 ) -> list[int]:
     """The ids that a node was trained on in all of its slices or in some, from its shard's rows (`shard_ids`)."""
     among, as_of = set(node.slices if slices is None else slices), node.as_of
     return [
-        one
-        for one, slice_, registered, gone in examples
-        if slice_ in among and registered <= as_of and (gone is None or gone > as_of)
+        id_
+        for id_, slice_, registered, deleted in examples
+        if slice_ in among and registered <= as_of and (deleted is None or deleted > as_of)
     ]
 
 
@@ -116,7 +115,7 @@ def counts(ledger: Ledger) -> dict[str, Any]:
     return {"examples": examples, "deleted": deleted, "requests": requests}
 
 
-def published(ledger: Ledger) -> int:
+def count_published(ledger: Ledger) -> int:
     """The number of nodes that were ever published, those that serve no more among them."""
     return int(ledger.execute("SELECT count(*) FROM nodes").fetchone()[0])
 
@@ -124,7 +123,7 @@ def published(ledger: Ledger) -> int:
 # --- Examples ---------------------------------------------------------------------------------------------------------
 
 
-def register(ledger: Ledger, ids: Iterable[int], shards: Iterable[int], slices: Iterable[int]) -> Head:
+def record_examples(ledger: Ledger, ids: Iterable[int], shards: Iterable[int], slices: Iterable[int]) -> Head:
     """Take in examples, all or none.
 
     Args:
@@ -138,8 +137,8 @@ def register(ledger: Ledger, ids: Iterable[int], shards: Iterable[int], slices: 
     if len(set(map(len, columns))) > 1:
         raise ValueError("a registration needs one shard and one slice for each id")
     rows = sorted(zip(*columns, strict=True))
-    if twice := [low[0] for low, high in pairwise(rows) if low[0] == high[0]]:
-        raise ValueError(f"id {twice[0]} is given twice: nothing was registered")
+    if repeated := [low[0] for low, high in pairwise(rows) if low[0] == high[0]]:
+        raise ValueError(f"id {repeated[0]} is given twice: nothing was registered")
     with ledger:
         begin(ledger)
         seq = head(ledger).rows + 1
@@ -153,33 +152,33 @@ def register(ledger: Ledger, ids: Iterable[int], shards: Iterable[int], slices: 
 def _taken(ledger: Ledger, rows: list[tuple[int, int, int]], seq: int) -> int:
     """The first id of a registration that an earlier row of the log registered."""
     query = "SELECT 1 FROM examples WHERE id = ? AND registered < ?"
-    return next(one for one, _, _ in rows if ledger.execute(query, (one, seq)).fetchone())
+    return next(id_ for id_, _, _ in rows if ledger.execute(query, (id_, seq)).fetchone())
 
 
 def examples_digest(rows: Iterable[tuple[int, int, int]]) -> str:
     """SHA-256 over (id, shard, slice) of examples in ascending order."""
     sha = hashlib.sha256(b"s3t.examples\n")
-    for one, shard, slice_ in rows:
-        sha.update(f"{one!r},{shard!r},{slice_!r}\n".encode())
+    for id_, shard, slice_ in rows:
+        sha.update(f"{id_!r},{shard!r},{slice_!r}\n".encode())
     return sha.hexdigest()
 
 
 # --- Nodes ------------------------------------------------------------------------------------------------------------
 
 
-def publish(ledger: Ledger, node: Node, parent: str | None, place: Callable[[], None]) -> bool:
+def record_node(ledger: Ledger, node: PublishedNode, parent: str | None, write_file: Callable[[], None]) -> bool:
     """Let a node serve, unless an id that it was trained on has been deleted since.
 
     Args:
       node: the node.
       parent: identity of its parent, None at depth 1.
-      place: puts the node's file where it belongs; called while no other process can write, or not at all.
+      write_file: puts the node's file where it belongs; called while no other process can write, or not at all.
 
     Returns:
       whether it is new; False if the very same node serves already.
 
     Raises:
-      Outdated: an id of the node was deleted, or its parent serves no more: train it anew.
+      Outdated: an id of the node was deleted, or its parent serves no more: train it again.
       ValueError: a node of this identity was published with another certificate, or dropped before; a parent that is not
         one.
     """
@@ -195,7 +194,7 @@ def publish(ledger: Ledger, node: Node, parent: str | None, place: Callable[[], 
         if earlier:
             raise ValueError(f"node {node.identity} serves already, with other bytes: training was not reproducible")
         _check_parent(ledger, node, parent)
-        place()
+        write_file()
         detail = {**node._asdict(), "slices": list(node.slices)}
         seq = append(ledger, "published", "", detail).rows
         row = (node.identity, node.shard, text_of(node.slices), node.as_of, node.certificate, seq)
@@ -203,12 +202,12 @@ def publish(ledger: Ledger, node: Node, parent: str | None, place: Callable[[], 
         return True
 
 
-def restore(ledger: Ledger, node: Node, place: Callable[[], None]) -> None:
-    """Note that a serving node's lost file is there again, byte for byte, so that who serves looks for it.
+def record_restored(ledger: Ledger, node: PublishedNode, write_file: Callable[[], None]) -> None:
+    """Note that a serving node's lost file is there again, byte for byte, so that servers look for it.
 
     Args:
       node: the node, with the certificate of what takes the file's place.
-      place: as in `publish`.
+      write_file: as in `record_node`.
 
     Raises:
       Outdated: the node serves no more.
@@ -221,11 +220,11 @@ def restore(ledger: Ledger, node: Node, place: Callable[[], None]) -> None:
             raise Outdated(f"node {node.identity} serves no more: it is not restored")
         if row[0] != node.certificate:
             raise ValueError("what is trained here in its place is not, byte for byte, what was published")
-        place()
+        write_file()
         append(ledger, "restored", "", {"identity": node.identity})
 
 
-def _deleted_since(ledger: Ledger, node: Node) -> bool:
+def _deleted_since(ledger: Ledger, node: PublishedNode) -> bool:
     """Whether an example of the node was deleted after the node's ids were fixed; by time, as there are few since."""
     rows = ledger.execute(
         "SELECT slice FROM examples INDEXED BY deletions WHERE deleted > ? AND shard = ? AND registered <= ?",
@@ -234,7 +233,7 @@ def _deleted_since(ledger: Ledger, node: Node) -> bool:
     return any(slice_ in node.slices for (slice_,) in rows)
 
 
-def _check_parent(ledger: Ledger, node: Node, parent: str | None) -> None:
+def _check_parent(ledger: Ledger, node: PublishedNode, parent: str | None) -> None:
     """A parent serves, is the node without its last slice, and saw no later ledger: then its ids are among the node's."""
     if parent is None and len(node.slices) == 1:
         return

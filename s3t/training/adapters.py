@@ -1,8 +1,7 @@
 """Low-rank adapters (LoRA, 2106.09685) as pytrees that can be switched off without a trace.
 
 A slot is a tuple over the blocks it owns; each entry maps the names of adapted layers to two factors. It is a pytree of its
-own: whoever trains it differentiates with respect to it alone, so that no optimiser ever holds, decays or moves anything
-else.
+own: training differentiates with respect to it alone, so that no optimiser ever holds, decays or moves anything else.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from s3t.training.adapters import Adapter, Lora, Slot, switched
+from unlearn.losses import cross_entropy
 
 Array = jax.Array
 Tree = Any
@@ -21,21 +22,26 @@ Tree = Any
 class Backbone(NamedTuple):
     """A model as functions of its frozen parameters.
 
-    embed: (frozen, x, keys) -> h. x: [examples, ...]; keys: [examples] random keys, or None unless `random`; h: a pytree of
-      arrays [examples, ...], masks and all that a block needs among them.
+    Images and text are the same to it: x, y and h are pytrees of arrays [examples, ...].
+
+    embed: (frozen, x, keys) -> h. keys: [examples] random keys, or None unless `random`; h holds masks and all that a block
+      needs.
     block: (frozen, i, h, adapters) -> h, i static. adapters: {layer: Adapter} of this block, empty for the frozen block.
-    head: (frozen, head_params, h) -> logits [examples, classes].
+    head: (frozen, head_params, h) -> logits [examples, ...], of a classifier [examples, classes].
     init_head: key -> head_params.
     layers: for each block, its linear layers that may carry adapters: ((name, fan-in, fan-out), ...), names joined by '/'.
     random: whether embed draws from its keys, as augmentation does; then nothing may be cached.
+    loss: (logits, y) -> [examples]; the cross-entropy of a classifier unless another is given. An example is a whole
+      document: the mean over its tokens, under their weights in y, is taken here.
     """
 
-    embed: Callable[[Tree, Array, Array | None], Tree]
+    embed: Callable[[Tree, Tree, Array | None], Tree]
     block: Callable[[Tree, int, Tree, dict[str, Adapter]], Tree]
     head: Callable[[Tree, Tree, Tree], Array]
     init_head: Callable[[Array], Tree]
     layers: tuple[tuple[tuple[str, int, int], ...], ...]
     random: bool = False
+    loss: Callable[[Array, Tree], Array] = cross_entropy
 
     @property
     def depth(self) -> int:
@@ -58,10 +64,23 @@ def owned(depth: int, slots: int) -> tuple[range, ...]:
     return tuple(range(low, high) for high, low in itertools.pairwise(below))
 
 
-def augmented(backbone: Backbone, augment: Callable[[Array, Any], Array]) -> Backbone:
+def check_losses(losses: Array, examples: int) -> Array:
+    """The losses of a batch, one number per example.
+
+    Raises:
+      ValueError: another shape; a loss per token averaged by the weights of examples would be wrong without a word.
+    """
+    if losses.shape != (examples,):
+        raise ValueError(
+            f"the backbone's loss has the shape {losses.shape} for {examples} examples: reduce it to one number per example"
+        )
+    return losses
+
+
+def augmented(backbone: Backbone, augment: Callable[[Tree, Any], Tree]) -> Backbone:
     """The backbone on examples changed at random, `augment(one example, key) -> one example`; it cannot be cached."""
 
-    def embed(frozen: Tree, x: Array, keys: Array | None) -> Tree:
+    def embed(frozen: Tree, x: Tree, keys: Array | None) -> Tree:
         return backbone.embed(frozen, jax.vmap(augment)(x, keys), keys)
 
     return backbone._replace(embed=embed, random=True)
@@ -98,16 +117,16 @@ def by_block(
 def forward(
     backbone: Backbone,
     frozen: Tree,
-    x: Array,
+    x: Tree,
     lora: Lora,
     blocks: Sequence[range],
     slots: Sequence[Slot],
     head: Tree,
     active: Sequence[Array] | None = None,
 ) -> Array:
-    """Logits [examples, classes] of the model that some slots and a head make of a backbone that draws no keys.
+    """Logits [examples, ...] of the model that some slots and a head make of a backbone that draws no keys.
 
-    Whoever masks a slot off must give the head of a shallower node too: the last head saw what the slot saw.
+    A mask that switches a slot off needs the head of a shallower node too: the last head saw what the slot saw.
     """
     h = backbone.embed(frozen, x, None)
     h = run_blocks(backbone, frozen, h, range(backbone.depth), by_block(lora, blocks, slots, active))

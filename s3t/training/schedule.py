@@ -13,11 +13,12 @@ import numpy as np
 
 from s3t.plans.structure import Node, Plan, at_depth
 from s3t.store.certificates import digest
-from s3t.training import stages
+from s3t.training import arrangement, caching, stages
 from s3t.training.adapters import init_slot
+from s3t.training.arrangement import Slices
 from s3t.training.backbone import Backbone, owned, run_blocks
 from s3t.training.source import Source
-from s3t.training.stages import Job, Shape, Slices, Trained
+from s3t.training.stages import Job, Lanes, Shape, Trained
 
 Tree = Any
 
@@ -69,75 +70,95 @@ def make_shapes(source: Source, plan: Plan, count: np.ndarray) -> tuple[Shape, .
     shards = len(count)
     owned(source.backbone.depth, plan.slices)
     size = source.recipe.batch_size
-    capacity = stages.capacity_for(count, size)
-    example = source.fetch(source.ids[:1])[0]
+    capacity = arrangement.capacity_for(count, size)
+    x, y = source.fetch(source.ids[:1])
     room = source.cache_bytes / (count.size * capacity)
-    cached = not source.backbone.random and activation_bytes(source.backbone, source.frozen, example) <= room
+    cached = not source.backbone.random and activation_bytes(source.backbone, source.frozen, x) <= room
     shapes = []
     for depth in range(1, 1 + max(len(node) for node in plan.nodes)):
         jobs = [(shard, node) for shard in range(shards) for node in at_depth(plan, depth)]
         most = source.most_lanes
         if source.lane_bytes:
             single = stages.shape_for(count, jobs, size, capacity, 1, cached)._replace(lanes=1)
-            most = max(1, min(most, source.devices * (source.lane_bytes // program_bytes(source, single, example))))
+            most = max(1, min(most, source.devices * (source.lane_bytes // program_bytes(source, single, x, y))))
         shape = stages.shape_for(count, jobs, size, capacity, most, cached)
         shapes.append(shape._replace(lanes=shape.lanes + -shape.lanes % source.devices))
     return tuple(shapes)
 
 
-def program_bytes(source: Source, shape: Shape, example: np.ndarray) -> int:
+def program_bytes(source: Source, shape: Shape, x: Tree, y: Tree) -> int:
     """Device memory that the lanes of a program take beside the data and the backbone, as its compiler tells.
 
     Args:
       source: model and recipe.
       shape: of the program.
-      example: [1, ...].
+      x, y: one example, [1, ...].
 
     Raises:
       ValueError: the compiler does not tell.
     """
-    backbone, lora = source.backbone, source.recipe.lora
-    of: Callable[..., Any] = jax.ShapeDtypeStruct
-    groups = shape.shards * shape.slices
-    start = stages.boundary(backbone, shape)
-    entry = jax.eval_shape(lambda frozen, x: _below(backbone, frozen, x, start), source.frozen, example)
-    held = entry if shape.cached else of(example.shape, example.dtype)
-    x = jax.tree.map(lambda leaf: of((groups, shape.capacity, *leaf.shape[1:]), leaf.dtype), held)
-    slices = Slices(
-        x, of((groups, shape.capacity), np.int32), of((groups, shape.capacity), np.uint32), of((groups,), np.int32)
-    )
-    own = owned(backbone.depth, shape.slices)[: shape.depth - 1]
+    backbone = source.backbone
+    start = caching.boundary(backbone, shape.slices, shape.depth)
+    if shape.cached:
+        x = jax.eval_shape(lambda frozen, x: _below(backbone, frozen, x, start), source.frozen, x)
     key = jax.random.key(0, impl="threefry2x32")
+    run = stage_for(backbone, source.recipe, shape).run
+    abstract = source.frozen, _abstract_slices(shape, x, y), key, _abstract_lanes(source, shape)
+    memory = run.lower(*abstract).compile().memory_analysis()
+    if memory is None:
+        raise ValueError("the compiler for this device tells of no memory: set lane_bytes to 0 and most_lanes by hand")
+    return max(1, int(memory.temp_size_in_bytes + memory.output_size_in_bytes))
+
+
+def _abstract_slices(shape: Shape, x: Tree, y: Tree) -> Slices:
+    """Shapes and types of a program's slices, for examples like x and y."""
+    groups = shape.shards * shape.slices
+
+    def room(leaf: Any, dtype: Any) -> Any:
+        return abstract((groups, shape.capacity, *leaf.shape[1:]), dtype)
+
+    abstract: Callable[..., Any] = jax.ShapeDtypeStruct
+    return Slices(
+        jax.tree.map(lambda leaf: room(leaf, leaf.dtype), x),
+        jax.tree.map(lambda leaf: room(leaf, arrangement.label_dtype(leaf.dtype)), y),
+        abstract((groups, shape.capacity), np.uint32),
+        abstract((groups,), np.int32),
+    )
+
+
+def _abstract_lanes(source: Source, shape: Shape) -> Lanes:
+    """Shapes and types of a program's lanes."""
+    backbone, lora = source.backbone, source.recipe.lora
+    above_blocks = owned(backbone.depth, shape.slices)[: shape.depth - 1]
 
     def ancestors(key: jax.Array) -> tuple[Any, Any]:
-        above = tuple(init_slot(key, lora, [backbone.layers[i] for i in blocks]) for blocks in own)
-        one = above, backbone.init_head(key) if own else ()
-        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (shape.lanes, *leaf.shape)), one)
+        above = tuple(init_slot(key, lora, [backbone.layers[i] for i in blocks]) for blocks in above_blocks)
+        lane = above, backbone.init_head(key) if above_blocks else ()
+        above, head = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (shape.lanes, *leaf.shape)), lane)
+        return above, head
 
-    which = of((shape.lanes,), np.int32), of((shape.lanes, shape.depth), np.int32)
-    lanes = stages.Lanes(*which, *jax.eval_shape(ancestors, key))
-    run = stage_for(backbone, source.recipe, shape).run
-    found = run.lower(source.frozen, slices, key, lanes).compile().memory_analysis()
-    if found is None:
-        raise ValueError("the compiler for this device tells of no memory: set lane_bytes to 0 and most_lanes by hand")
-    return max(1, found.temp_size_in_bytes + found.output_size_in_bytes)
+    abstract: Callable[..., Any] = jax.ShapeDtypeStruct
+    above, head = jax.eval_shape(ancestors, jax.random.key(0, impl="threefry2x32"))
+    return Lanes(abstract((shape.lanes,), np.int32), abstract((shape.lanes, shape.depth), np.int32), above, head)
 
 
-def _below(backbone: Backbone, frozen: Tree, x: jax.Array, start: int) -> Tree:
+def _below(backbone: Backbone, frozen: Tree, x: Tree, start: int) -> Tree:
     """The activations before block `start`."""
     return run_blocks(backbone, frozen, backbone.embed(frozen, x, None), range(start))
 
 
-def activation_bytes(backbone: Backbone, frozen: Tree, example: np.ndarray) -> int:
+def activation_bytes(backbone: Backbone, frozen: Tree, example: Tree) -> int:
     """What the activations of one example [1, ...] at one boundary take, at the widest of all."""
 
-    def all_h(frozen: Tree, x: jax.Array) -> list[Tree]:
+    def all_h(frozen: Tree, x: Tree) -> list[Tree]:
         h = [backbone.embed(frozen, x, None)]
         for i in range(backbone.depth - 1):
             h.append(backbone.block(frozen, i, h[-1], {}))
         return h
 
-    size = lambda h: sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(h))  # noqa: E731
+    def size(h: Tree) -> int:
+        return sum(math.prod(leaf.shape) * int(leaf.dtype.itemsize) for leaf in jax.tree.leaves(h))
+
     return max(size(h) for h in jax.eval_shape(all_h, frozen, example))
 
 
@@ -157,7 +178,10 @@ def build(setup: Setup, slices: Slices, jobs: Sequence[Job], finished: Callable[
       ValueError: more examples than the shapes have room for: a build with new shapes is needed.
     """
     source, have = setup.source, dict[Job, Trained]()
-    ancestor = lambda shard, node: have.get((shard, node)) or finished(shard, node)  # noqa: E731
+
+    def ancestor(shard: int, node: Node) -> Trained:
+        return have.get((shard, node)) or finished(shard, node)
+
     by_depth = [(shape, [job for job in jobs if len(job[1]) == shape.depth]) for shape in setup.shapes]
     todo = [(shape, of_depth) for shape, of_depth in by_depth if of_depth]
     frozen = jax.device_put(source.frozen)
@@ -178,7 +202,7 @@ def build(setup: Setup, slices: Slices, jobs: Sequence[Job], finished: Callable[
 
 
 stage_for = functools.lru_cache(maxsize=64)(stages.make_stage)
-prefixes_for = functools.lru_cache(maxsize=8)(stages.make_prefixes)
+prefixes_for = functools.lru_cache(maxsize=8)(caching.make_prefixes)
 
 
 def activations(
@@ -189,14 +213,15 @@ def activations(
     Returns:
       depth -> what takes the place of `Slices.x`, and the text of the program that made them.
     """
-    source = setup.source
-    starts = {shape.depth: stages.boundary(source.backbone, shape) for shape, _ in todo if shape.cached}
-    if not starts:
+    source, slots = setup.source, setup.plan.slices
+    boundary_of = {shape.depth: caching.boundary(source.backbone, slots, shape.depth) for shape in setup.shapes}
+    cached = [shape.depth for shape, _ in todo if shape.cached]
+    if not cached:
         return {}, ""
     # All boundaries of the setup, whichever are needed: one program, so that a resumed build sees the same bytes.
-    ascending = tuple(sorted({stages.boundary(source.backbone, shape) for shape in setup.shapes}))
+    ascending = tuple(sorted(set(boundary_of.values())))
     prefixes = prefixes_for(source.backbone, ascending, source.recipe.batch_size)
-    groups = sorted({shard * setup.plan.slices + s for _, jobs in todo for shard, node in jobs for s in node})
-    filled = stages.fill(prefixes, frozen, slices.x, groups)
-    text = prefixes.lower(frozen, slices.x[0]).as_text()
-    return {depth: filled[ascending.index(start)] for depth, start in starts.items()}, text
+    groups = sorted({shard * slots + s for _, jobs in todo for shard, node in jobs for s in node})
+    cache = caching.fill_cache(prefixes, frozen, slices.x, groups)
+    text = prefixes.lower(frozen, caching.compartment(slices.x, 0)).as_text()
+    return {depth: cache[ascending.index(boundary_of[depth])] for depth in cached}, text

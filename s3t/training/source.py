@@ -7,6 +7,7 @@ differ from machine to machine. `python -m s3t` resolves the name; nothing else 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from s3t.training.backbone import Backbone, owned
 from s3t.training.stages import Lanes, Recipe, Trained
 
 Tree = Any
-Fetch = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Fetch = Callable[[np.ndarray], tuple[Tree, Tree]]
 
 
 def no_split(name: str) -> tuple[np.ndarray, Fetch]:
@@ -39,7 +40,8 @@ class Placing(NamedTuple):
     bands: Bands | None = None
 
 
-class Source(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
     """All that a store's nodes are made from, save the shapes of the programs, which the manifest holds.
 
     What `fetch` gives of an example must depend on that example alone: moments of the data set would carry what is deleted.
@@ -48,9 +50,10 @@ class Source(NamedTuple):
     frozen: its pre-trained parameters.
     recipe: how every node is trained.
     ids: [examples] integers from 0 to 2^32 - 1, ascending: every training example that the data set holds.
-    fetch: ids [n] -> (x [n, ...], y [n] int32); a ValueError of one line for an id that the data set lacks.
+    fetch: ids [n] -> (x, y), pytrees of [n, ...], y of a classifier [n] int32; a ValueError of one line for an id that the
+      data set lacks.
     hyper: the JSON object that the factory was called with, defaults filled in: with it `make` gives this recipe again.
-    most_lanes: nodes that one program trains at once, at most; see `build.make_shapes`.
+    most_lanes: nodes that one program trains at once, at most; see `schedule.make_shapes`.
     cache_bytes: device memory for the activations of one depth.
     devices: the number that lanes divide among.
     place: puts lanes on devices.

@@ -17,15 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from s3t.plans.partition import Places
 from s3t.plans.structure import Node
 from s3t.training.adapters import Lora, Slot, init_slot, select
-from s3t.training.backbone import Backbone, by_block, owned, run_blocks
-from unlearn.losses import cross_entropy, weighted_mean
+from s3t.training.arrangement import HostOrDevice, Slices
+from s3t.training.backbone import Backbone, by_block, check_losses, owned, run_blocks
+from unlearn.losses import weighted_mean
 
 Array = jax.Array
-Held = jax.Array | np.ndarray
 Tree = Any
+Part = tuple[Slot, Tree]  # what a node trains: its slot and the head
 Job = tuple[int, Node]  # what is to be trained: a shard and a node of it
 
 INIT, HEAD, ORDER, AUGMENT = range(4)  # purposes that keys fold in
@@ -63,21 +63,6 @@ class Shape(NamedTuple):
     cached: bool
 
 
-class Slices(NamedTuple):
-    """The examples of all shards, each slice in a compartment of its own.
-
-    x: a pytree of [shards * slices, capacity, ...]: examples, or activations.
-    y: [shards * slices, capacity] int32.
-    id: [shards * slices, capacity] uint32, ascending.
-    used: [shards * slices] int32, how much of a compartment is taken; the rest is 0.
-    """
-
-    x: Tree
-    y: Held
-    id: Held
-    used: Held
-
-
 class Lanes(NamedTuple):
     """The nodes that one call trains.
 
@@ -87,8 +72,8 @@ class Lanes(NamedTuple):
     head: the parents' snapshots, leaves [lanes, ...]; () at depth 1.
     """
 
-    shard: Held
-    node: Held
+    shard: HostOrDevice
+    node: HostOrDevice
     above: tuple[Slot, ...]
     head: Tree
 
@@ -101,6 +86,15 @@ class Trained(NamedTuple):
     losses: Array
 
 
+class Program(NamedTuple):
+    """What the program of one depth is made from, and the blocks that each slot owns."""
+
+    backbone: Backbone
+    recipe: Recipe
+    shape: Shape
+    blocks: tuple[range, ...]
+
+
 class Stage(NamedTuple):
     """The program of one depth, made by `make_stage`.
 
@@ -110,74 +104,6 @@ class Stage(NamedTuple):
     run: jax.stages.Wrapped
     shape: Shape
     batch_size: int
-
-
-# --- Data -------------------------------------------------------------------------------------------------------------
-
-
-def arrange(x: Any, y: np.ndarray, ids: np.ndarray, places: Places, shards: int, slices: int, capacity: int) -> Slices:
-    """Examples in the compartments of their slices, in the order of their ids.
-
-    A slice's compartment depends on its own examples alone: with one of them gone no other compartment changes.
-
-    Args:
-      x: [examples, ...], anything that gives an array for an array of positions.
-      y: [examples] int labels.
-      ids: [examples] distinct integers from 0 to 2^32 - 1.
-      places: where each example belongs.
-      shards: m.
-      slices: L.
-      capacity: room for examples in a slice; see `capacity_for`.
-
-    Raises:
-      ValueError: an id out of range or given twice; a slice with more examples than its room.
-    """
-    ids = check_ids(ids)
-    count = counts(places, shards, slices).ravel()
-    if count.max(initial=0) > capacity:
-        at = int(count.argmax())
-        raise ValueError(
-            f"slice {at % slices} of shard {at // slices} has {count[at]} examples, room is for {capacity}: rebuild"
-        )
-    example = np.asarray(x[:1])
-    arranged = Slices(
-        np.zeros((shards * slices, capacity, *example.shape[1:]), example.dtype),
-        np.zeros((shards * slices, capacity), np.int32),
-        np.zeros((shards * slices, capacity), np.uint32),
-        count.astype(np.int32),
-    )
-    group = places.shard.astype(np.int64) * slices + places.slice
-    order = np.lexsort((ids, group))
-    for at, rows in enumerate(np.split(order, np.cumsum(count)[:-1])):
-        arranged.x[at, : len(rows)] = x[rows]
-        arranged.y[at, : len(rows)] = y[rows]
-        arranged.id[at, : len(rows)] = ids[rows]
-    return arranged
-
-
-def check_ids(ids: Any) -> np.ndarray:
-    """Ids that keys can fold in and that name one example each.
-
-    Raises:
-      ValueError: ids out of range, or one given twice.
-    """
-    ids = np.asarray(ids)
-    if ids.dtype.kind not in "iu" or (len(ids) and not 0 <= ids.min() <= ids.max() < 1 << 32):
-        raise ValueError("ids must be integers from 0 to 2^32 - 1: keys fold them in")
-    if len(np.unique(ids)) < len(ids):
-        raise ValueError("ids must be distinct: drop the repeated examples")
-    return ids
-
-
-def counts(places: Places, shards: int, slices: int) -> np.ndarray:
-    """[shards, slices] examples in each slice."""
-    group = places.shard.astype(np.int64) * slices + places.slice
-    return np.bincount(group, minlength=shards * slices).reshape(shards, slices)
-
-
-def capacity_for(count: np.ndarray, batch_size: int) -> int:
-    """Room for the largest slice in whole batches, so that a few examples more or less leave the program as it is."""
-    return batch_size * max(1, -(-int(count.max()) // batch_size))
 
 
 def shape_for(
@@ -200,70 +126,10 @@ def shape_for(
     return Shape(len(jobs[0][1]), shards, slices, capacity, steps, -(-len(jobs) // calls), cached)
 
 
-# --- The frozen prefix ------------------------------------------------------------------------------------------------
-
-
-def boundary(backbone: Backbone, shape: Shape) -> int:
-    """The lowest block of the slot that this depth trains: how many blocks lie below it."""
-    return owned(backbone.depth, shape.slices)[shape.depth - 1].start
-
-
-def make_prefixes(backbone: Backbone, boundaries: Sequence[int], chunk: int) -> jax.stages.Wrapped:
-    """A compiled function (frozen, x [capacity, ...]) -> the activations before each of the given blocks, [capacity, ...].
-
-    One forward pass serves all boundaries. A call takes one slice, in chunks of a fixed size, so what it gives is a
-    function of that slice alone, and of nothing that other slices hold.
-
-    Args:
-      backbone: one that is not random.
-      boundaries: ascending numbers of blocks.
-      chunk: examples that run at once; divides the capacity.
-
-    Raises:
-      ValueError: a backbone whose embedding is drawn anew in each epoch.
-    """
-    if backbone.random:
-        raise ValueError("a backbone that draws random keys has no activations to keep: train it uncached")
-
-    def run(frozen: Tree, x: Array) -> tuple[Tree, ...]:
-        h, found, below = backbone.embed(frozen, x, None), [], 0
-        for start in boundaries:
-            h, below = run_blocks(backbone, frozen, h, range(below, start)), start
-            found.append(h)
-        return tuple(found)
-
-    def prefixes(frozen: Tree, x: Array) -> tuple[Tree, ...]:
-        parts = jax.lax.map(lambda part: run(frozen, part), x.reshape(-1, chunk, *x.shape[1:]))
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts)
-
-    return jax.jit(prefixes)
-
-
-def fill(
-    prefixes: Callable[[Tree, Array], tuple[Tree, ...]], frozen: Tree, x: np.ndarray, groups: Sequence[int]
-) -> tuple[Tree, ...]:
-    """The activations of slices on the host: for each boundary what takes the place of `Slices.x`.
-
-    Args:
-      prefixes: from `make_prefixes`.
-      frozen: the backbone's parameters.
-      x: [shards * slices, capacity, ...] examples.
-      groups: which of the shards * slices are needed, at least one; the others are left 0.
-    """
-    filled: Any = None
-    for group in groups:
-        found = prefixes(frozen, x[group])
-        if filled is None:
-            filled = jax.tree.map(lambda leaf: np.zeros((len(x), *leaf.shape), leaf.dtype), found)
-        for whole, one in zip(jax.tree.leaves(filled), jax.tree.leaves(found), strict=True):
-            whole[group] = one
-    return filled
-
-
 # --- One node ---------------------------------------------------------------------------------------------------------
 
 
-def node_key(key: Array, purpose: int, shard: Held, node: Held) -> Array:
+def node_key(key: Array, purpose: int, shard: HostOrDevice, node: HostOrDevice) -> Array:
     """The key of a node's draws for one purpose; with the depth in front, no slice is taken for what is folded in later."""
     for part in (purpose, shard, node.shape[0], *node):
         key = jax.random.fold_in(key, part)
@@ -282,6 +148,73 @@ def epoch_order(key: Array, ids: Array, real: Array) -> Array:
     return jnp.lexsort((ids, drawn, ~real))
 
 
+def _initial(program: Program, key: Array, lane: Lanes) -> Part:
+    """A new slot, and the parent's head or, at depth 1, a new one."""
+    backbone, depth = program.backbone, program.shape.depth
+    layers = [backbone.layers[i] for i in program.blocks[depth - 1]]
+    slot = init_slot(node_key(key, INIT, lane.shard, lane.node), program.recipe.lora, layers)
+    if depth > 1:
+        return slot, lane.head
+    return slot, backbone.init_head(node_key(key, HEAD, lane.shard, lane.node))
+
+
+def _logits(program: Program, frozen: Tree, lane: Lanes, part: Part, h: Tree, keys: Array | None) -> Array:
+    """Logits of a batch; h holds activations if cached, else examples."""
+    backbone, shape = program.backbone, program.shape
+    slot, head = part
+    start = program.blocks[shape.depth - 1].start
+    if not shape.cached:
+        h = run_blocks(backbone, frozen, backbone.embed(frozen, h, keys), range(start))
+    adapters = by_block(program.recipe.lora, program.blocks, (*lane.above, slot))
+    return backbone.head(frozen, head, run_blocks(backbone, frozen, h, range(start, backbone.depth), adapters))
+
+
+def _train(program: Program, frozen: Tree, flat: Slices, key: Array, lane: Lanes) -> Trained:
+    """Train one node on the examples of its slices, which lie one after another in `flat`."""
+    backbone, recipe, shape, _ = program
+    size = recipe.batch_size
+    group = lane.shard * shape.slices + lane.node
+    place = jnp.arange(shape.capacity)
+    rows = (group[:, None] * shape.capacity + place).reshape(-1)
+    real = (place < flat.used[group][:, None]).reshape(-1)
+    examples = jnp.sum(real)
+    steps = -(-examples // size)
+    optimizer = recipe.optimizer(steps * recipe.epochs)
+    order_key = node_key(key, ORDER, lane.shard, lane.node)
+    augment_key = jax.random.fold_in(key, AUGMENT)
+
+    def step(state: tuple[Any, Any], batch: tuple[Any, ...]) -> tuple[tuple[Any, Any], Array]:
+        row, weight, keys, active = batch
+        h = jax.tree.map(lambda leaf: leaf[row], flat.x)
+
+        def loss(part: Part) -> Array:
+            logits = _logits(program, frozen, lane, part, h, keys)
+            y = jax.tree.map(lambda leaf: leaf[row], flat.y)  # here: certificates hold the program's text, order and all
+            return weighted_mean(check_losses(backbone.loss(logits, y), size), weight)
+
+        part, opt_state = state
+        value, gradient = jax.value_and_grad(loss)(part)
+        updates, opt_new = optimizer.update(gradient, opt_state, part)
+        return select(active, (optax.apply_updates(part, updates), opt_new), state), value * jnp.sum(weight)
+
+    def epoch(state: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], Array]:
+        order = rows[epoch_order(jax.random.fold_in(order_key, number), flat.id[rows], real)]
+        at = jnp.arange(shape.steps * size).reshape(shape.steps, size)
+        row = order[at % jnp.maximum(examples, 1)]  # beyond the last example: real ones again, of weight 0
+        keys = None
+        if backbone.random:
+            in_epoch = jax.random.fold_in(augment_key, number)
+            keys = jax.vmap(jax.vmap(lambda i: jax.random.fold_in(in_epoch, i)))(flat.id[row])
+        batches = row, (at < examples).astype(jnp.float32), keys, jnp.arange(shape.steps) < steps
+        state, totals = jax.lax.scan(step, state, batches)
+        return state, jnp.sum(totals) / jnp.maximum(examples, 1)
+
+    part = _initial(program, key, lane)
+    state, losses = jax.lax.scan(epoch, (part, optimizer.init(part)), jnp.arange(recipe.epochs))
+    slot, head = state[0]
+    return Trained(slot, head, losses)
+
+
 def make_stage(backbone: Backbone, recipe: Recipe, shape: Shape) -> Stage:
     """The program of one depth.
 
@@ -293,69 +226,19 @@ def make_stage(backbone: Backbone, recipe: Recipe, shape: Shape) -> Stage:
       recipe: how to train.
       shape: what to compile for. If cached, the slices hold the activations before the slot's lowest block.
     """
-    blocks = owned(backbone.depth, shape.slices)
-    own = blocks[shape.depth - 1]
-    size = recipe.batch_size
+    program = Program(backbone, recipe, shape, owned(backbone.depth, shape.slices))
 
-    def logits(frozen: Tree, h: Tree, keys: Array | None, above: tuple[Slot, ...], part: tuple[Slot, Tree]) -> Array:
-        slot, head = part
-        if not shape.cached:
-            h = run_blocks(backbone, frozen, backbone.embed(frozen, h, keys), range(own.start))
-        adapters = by_block(recipe.lora, blocks, (*above, slot))
-        return backbone.head(frozen, head, run_blocks(backbone, frozen, h, range(own.start, backbone.depth), adapters))
-
-    def start(key: Array, lane: Lanes) -> tuple[Slot, Tree]:
-        slot = init_slot(node_key(key, INIT, lane.shard, lane.node), recipe.lora, [backbone.layers[i] for i in own])
-        if shape.depth > 1:
-            return slot, lane.head
-        return slot, backbone.init_head(node_key(key, HEAD, lane.shard, lane.node))
-
-    def train(frozen: Tree, flat: Slices, key: Array, lane: Lanes) -> Trained:
-        group = lane.shard * shape.slices + lane.node
-        place = jnp.arange(shape.capacity)
-        rows = (group[:, None] * shape.capacity + place).reshape(-1)
-        real = (place < flat.used[group][:, None]).reshape(-1)
-        examples = jnp.sum(real)
-        steps = -(-examples // size)
-        optimizer = recipe.optimizer(steps * recipe.epochs)
-        order_key = node_key(key, ORDER, lane.shard, lane.node)
-        augment_key = jax.random.fold_in(key, AUGMENT)
-
-        def step(state: tuple[Any, Any], batch: tuple[Any, ...]) -> tuple[tuple[Any, Any], Array]:
-            row, weight, keys, active = batch
-            h = jax.tree.map(lambda leaf: leaf[row], flat.x)
-
-            def loss(part: tuple[Slot, Tree]) -> Array:
-                losses = cross_entropy(logits(frozen, h, keys, lane.above, part), flat.y[row])
-                return weighted_mean(losses, weight)
-
-            part, opt_state = state
-            value, gradient = jax.value_and_grad(loss)(part)
-            updates, opt_new = optimizer.update(gradient, opt_state, part)
-            return select(active, (optax.apply_updates(part, updates), opt_new), state), value * jnp.sum(weight)
-
-        def epoch(state: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], Array]:
-            order = rows[epoch_order(jax.random.fold_in(order_key, number), flat.id[rows], real)]
-            at = jnp.arange(shape.steps * size).reshape(shape.steps, size)
-            row = order[at % jnp.maximum(examples, 1)]  # beyond the last example: real ones again, of weight 0
-            keys = None
-            if backbone.random:
-                in_epoch = jax.random.fold_in(augment_key, number)
-                keys = jax.vmap(jax.vmap(lambda i: jax.random.fold_in(in_epoch, i)))(flat.id[row])
-            batches = row, (at < examples).astype(jnp.float32), keys, jnp.arange(shape.steps) < steps
-            state, totals = jax.lax.scan(step, state, batches)
-            return state, jnp.sum(totals) / jnp.maximum(examples, 1)
-
-        part = start(key, lane)
-        state, losses = jax.lax.scan(epoch, (part, optimizer.init(part)), jnp.arange(recipe.epochs))
-        return Trained(*state[0], losses)
+    def merge(leaf: Array) -> Array:
+        return leaf.reshape(-1, *leaf.shape[2:])
 
     def run(frozen: Tree, slices: Slices, key: Array, lanes: Lanes) -> Trained:
-        merge = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])  # noqa: E731
-        flat = Slices(jax.tree.map(merge, slices.x), merge(slices.y), merge(slices.id), slices.used)
-        return jax.vmap(lambda lane: train(frozen, flat, key, lane))(lanes)
+        flat = Slices(
+            jax.tree.map(merge, slices.x), jax.tree.map(merge, slices.y), merge(jnp.asarray(slices.id)), slices.used
+        )
+        trained: Trained = jax.vmap(lambda lane: _train(program, frozen, flat, key, lane))(lanes)
+        return trained
 
-    return Stage(jax.jit(run), shape, size)
+    return Stage(jax.jit(run), shape, recipe.batch_size)
 
 
 # --- Many nodes -------------------------------------------------------------------------------------------------------
@@ -388,8 +271,8 @@ def train_nodes(
     """
     shape, room = stage.shape, stage.shape.steps * stage.batch_size
     count = np.asarray(slices.used).reshape(-1, shape.slices)
-    if slices.y.shape != (form := (shape.shards * shape.slices, shape.capacity)):
-        raise ValueError(f"slices are of the form {slices.y.shape}, the program's of {form}: rebuild")
+    if slices.id.shape != (form := (shape.shards * shape.slices, shape.capacity)):
+        raise ValueError(f"slices are of the form {slices.id.shape}, the program's of {form}: rebuild")
     for shard, node in jobs:
         if (examples := int(count[shard, list(node)].sum())) > room:
             raise ValueError(f"node {list(node)} of shard {shard} has {examples} examples, room is for {room}: rebuild")
@@ -405,10 +288,13 @@ def make_lanes(jobs: Sequence[Job], finished: Callable[[int, Node], Trained]) ->
     """Nodes of one depth side by side, with the slots of their ancestors and the heads of their parents."""
     above = [tuple(finished(shard, node[:d]).slot for d in range(1, len(node))) for shard, node in jobs]
     head = [finished(shard, node[:-1]).head if len(node) > 1 else () for shard, node in jobs]
-    stack = lambda trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)  # noqa: E731
+
+    def stacked(trees: list[Any]) -> Any:
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
     return Lanes(
         np.array([shard for shard, _ in jobs], np.int32),
         np.array([node for _, node in jobs], np.int32),
-        stack(above),
-        stack(head),
+        stacked(above),
+        stacked(head),
     )

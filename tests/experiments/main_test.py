@@ -1,56 +1,248 @@
-"""A mistake on the command line: one line on standard error, exit status 2, and nothing touched."""
+"""The command line: configs by name and by path, questions, and mistakes, each one line, exit status 2 and nothing touched.
+
+What needs no process of its own calls `main.command`; a start costs seconds.
+"""
 
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from absl import flags
+
+import experiments
+import readiness
+import s3t
+import unlearn
+from experiments import main
+from experiments.core import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "--config=experiments/configs/readiness.py:digits"
+NAMED = "--config=readiness:digits"
+PROBE = """
+import sys
+from experiments import main
+status = main.command(sys.argv)
+heavy = {"jax", "flax", "tensorflow_datasets", "matplotlib"} & set(sys.modules)
+sys.exit(f"imported {sorted(heavy)}" if heavy else status)
+"""
 
 
 def command(*flags, platforms="cpu"):
-    command = [sys.executable, "-m", "experiments.main", *flags]
+    """`python -m experiments.main` in a process of its own."""
+    return process("-m", "experiments.main", *flags, platforms=platforms)
+
+
+def process(*arguments, platforms="cpu"):
     env = {**os.environ, "JAX_PLATFORMS": platforms}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500, check=False)
+    line = [sys.executable, *arguments]
+    return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500, check=False)
+
+
+def called(*arguments, program="main.py"):
+    """The exit status of a command line, in this process."""
+    return main.command([program, *arguments], flags.FlagValues())
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """(config, workdir, command) of every run; nothing is run."""
+    runs = []
+    monkeypatch.setattr(main, "execute", lambda *given: runs.append(given) or 0)
+    return runs
+
+
+# --- Configs by name and by path --------------------------------------------------------------------------------------
+
+
+def test_all_packaged_configs_are_named():
+    assert catalogue.names() == sorted(main.MODELS) == sorted(main.RUNNERS)
+
+
+@pytest.mark.parametrize("name", ["judge", "judge_exact", "pretrain", "readiness", "s3t"])
+@pytest.mark.parametrize("form", ["--config={}", "-config={}", "--config {}"])
+def test_a_config_is_found_by_name_wherever_one_is(ran, tmp_path, monkeypatch, name, form):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert called(*form.format(f"{name}:digits").split(), "--workdir=there") == 0
+    ((config, workdir, _),) = ran
+    assert (config.runner, config.name, workdir) == (name, "digits", "there")
+
+
+def test_a_config_is_found_by_path_and_takes_overrides(ran, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from experiments.configs import readiness\n"
+        "def get_config(arg='nothing'):\n"
+        "    config = readiness.defaults()\n"
+        "    config.name = arg\n"
+        "    return config\n"
+    )
+    assert called("--config=mine.py:often", "--config.seeds=3", "--workdir=there") == 0
+    assert called("--config", "mine.py", "--workdir", "there") == 0
+    assert [(config.name, config.seeds) for config, *_ in ran] == [("often", 3), ("nothing", 10)]
+
+
+def test_a_config_without_an_experiment_is_the_default_one(ran):
+    assert called("--config=readiness", "--workdir=there") == 0
+    assert ran[0][0].name == "digits"
+
+
+def test_a_flagfile_may_name_a_config(ran, tmp_path):
+    (tmp_path / "flags").write_text("--config=s3t:digits\n--config.seed=7\n")
+    assert called(f"--flagfile={tmp_path / 'flags'}", "--workdir=there") == 0
+    assert (ran[0][0].runner, ran[0][0].seed) == ("s3t", 7)
 
 
 @pytest.mark.parametrize(
-    "flags, message",
+    "program, recorded", [("/bin/forethought", "forethought"), ("/x/experiments/main.py", "python -m experiments.main")]
+)
+def test_the_command_is_recorded_as_it_was_typed(ran, program, recorded):
+    assert called(NAMED, "--config.variants={}", "--workdir=a b", program=program) == 0
+    assert ran[0][2] == f"{recorded} --config=readiness:digits '--config.variants={{}}' '--workdir=a b'"
+
+
+# --- Mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given, message",
     [
-        pytest.param([CONFIG, "--config.readiness.form=odd"], "'odd' is unknown; choose", id="a bad value"),
         pytest.param([CONFIG, "--config.train.stepz=3"], 'no key train.stepz: Did you mean "steps"', id="nearly a key"),
-        pytest.param([CONFIG, "--config.odd=3"], "no key odd: the keys and their meaning stand in", id="an unknown key"),
-        pytest.param([CONFIG, "--config.seed.odd=3"], "no key seed.odd: ", id="a key of a number"),
-        pytest.param([CONFIG, "--config.seeds=many"], "many", id="a wrong type"),
-        pytest.param([CONFIG, "again"], "unexpected argument 'again'", id="a stray word"),
-        pytest.param([CONFIG + "s"], "readiness.py:digitss is unknown", id="an unknown config"),
+        pytest.param([NAMED, "--config.odd=3"], "no key odd: the keys and their meaning stand in", id="an unknown key"),
+        pytest.param([NAMED, "--config.seed.odd=3"], "no key seed.odd: ", id="a key of a number"),
+        pytest.param([NAMED, "--config.seeds=many"], "many", id="a wrong type"),
+        pytest.param([NAMED, "--config.model.options.widths[0]=1"], "0 is not a valid index", id="an entry of a tuple"),
+        pytest.param([NAMED, "again"], "unexpected argument 'again'", id="a stray word"),
+        pytest.param([NAMED, "--odd"], "Unknown command line flag 'odd'", id="an unknown flag"),
+        pytest.param([CONFIG + "s"], "readiness.py:digitss is unknown", id="an unknown experiment"),
+        pytest.param([NAMED + "s"], "readiness.py:digitss is unknown", id="an unknown experiment of a name"),
+        pytest.param(
+            ["--config=readines:digits"],
+            "config 'readines' is neither a file nor one of judge, judge_exact, pretrain, readiness, s3t; "
+            "did you mean readiness:digits?",
+            id="nearly a name",
+        ),
+        pytest.param(["--config=there/readiness.py:x"], "did you mean readiness:x?", id="no such file"),
+        pytest.param(["--config=odd"], "one of judge, judge_exact, pretrain, readiness, s3t", id="an unknown name"),
+        pytest.param([], "give --config=readiness:digits and --workdir=DIR", id="no config"),
+        pytest.param(["--flagfile=/no/such/file"], "Unable to open flagfile: ", id="a flagfile"),
+        pytest.param(["--describe=odd"], "config 'odd' is unknown; choose one of judge", id="describing what is not"),
+        pytest.param(["--describe"], "config '' is unknown", id="describing nothing"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_status_2(flags, message, tmp_path):
-    used, new = tmp_path / "used", tmp_path / "new"
+def test_a_mistake_is_one_line_and_exit_status_2(ran, capsys, monkeypatch, given, message):
+    monkeypatch.chdir(ROOT)
+    assert called(*given, "--workdir=there") == 2
+    told = capsys.readouterr()
+    (line,) = told.err.splitlines()
+    assert line.startswith("error: ") and message in line and (told.out, ran) == ("", [])
+
+
+def test_a_config_file_that_raises_is_one_line(ran, tmp_path, capsys):
+    (tmp_path / "bad.py").write_text("def get_config():\n    raise ValueError('set this')\n")
+    assert called(f"--config={tmp_path / 'bad.py'}", "--workdir=there") == 2
+    assert capsys.readouterr().err == "error: set this\n"
+
+
+def test_several_mistakes_are_a_line_each(capsys):
+    class Several(ValueError):
+        mistakes = ("one\n line", "another")
+
+    assert main.fail(Several()) == 2
+    assert capsys.readouterr().err == "error: one line\nerror: another\n"
+
+
+def test_a_value_that_a_runner_refuses_leaves_the_workdir_as_it_was(tmp_path):
+    used = tmp_path / "used"
     used.mkdir()
     (used / "config.json").write_text("{}")
-    workdir = used if "again" in flags else new
-    done = command(*flags, f"--workdir={workdir}")
+    done = command(CONFIG, "--config.readiness.form=odd", f"--workdir={used}")
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ") and message in line and "Traceback" not in done.stderr
-    assert not new.exists() and [file.name for file in used.iterdir()] == ["config.json"]
-    assert (used / "config.json").read_text() == "{}"
+    assert line.startswith("error: ") and "config.readiness.form is 'odd': choose gain or raw" in line
+    assert [file.name for file in used.iterdir()] == ["config.json"] and (used / "config.json").read_text() == "{}"
+
+
+def test_a_platform_that_cannot_be_used_is_one_line_and_exit_status_2(tmp_path):
+    done = command(CONFIG, f"--workdir={tmp_path / 'new'}", platforms="odd")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: Unable to initialize backend 'odd'") and not (tmp_path / "new").exists()
+
+
+# --- Questions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", [experiments, readiness, s3t, unlearn])
+def test_every_room_has_the_version_of_the_distribution(package):
+    assert package.__version__ == metadata.version("forethought")
+
+
+@pytest.mark.parametrize("package", [experiments, s3t])
+def test_a_room_whose_version_is_looked_up_has_no_other_name_made_up(package):
+    with pytest.raises(AttributeError, match=rf"module '{package.__name__}' has no attribute 'versoin'"):
+        _ = package.versoin
+
+
+def test_a_source_tree_that_is_not_installed_has_a_version_all_the_same(monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert experiments.__version__ == s3t.__version__ == "0+unknown"
+
+
+def test_the_version(capsys):
+    assert called("--version") == 0
+    assert capsys.readouterr().out == f"forethought {metadata.version('forethought')}\n"
+
+
+def test_the_list_has_every_config_and_experiment_with_a_sentence(capsys):
+    assert called("--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "readiness  Ready2Unlearn against its rivals: train, request, judge." in lines
+    for name in catalogue.names():
+        for experiment in getattr(catalogue.module(name), "EXPERIMENTS", {}):
+            (line,) = (line for line in lines if line.split()[0] == f"{name}:{experiment}")
+            assert len(line.split()) > 3
+
+
+def test_help_names_every_question(capsys):
+    assert called("--help") == 0
+    told = capsys.readouterr().out
+    assert all(f"--{name}" in told for name in ("config", "workdir", "list", "describe", "version"))
 
 
 @pytest.mark.parametrize(
-    "flags, platforms, message",
+    "given, status",
     [
-        pytest.param(["--flagfile=/no/such/file"], "cpu", "Unable to open flagfile: ", id="a flagfile"),
-        pytest.param([CONFIG], "odd", "Unable to initialize backend 'odd'", id="a platform"),
+        pytest.param(["--version"], 0, id="version"),
+        pytest.param(["--list"], 0, id="list"),
+        pytest.param(["--config=odd", "--workdir=there"], 2, id="an unknown config"),
+        pytest.param([NAMED, "--config.odd=1", "--workdir=there"], 2, id="an unknown key"),
     ],
 )
-def test_what_a_library_refuses_is_one_line_and_exit_status_2(flags, platforms, message, tmp_path):
-    done = command(*flags, f"--workdir={tmp_path / 'new'}", platforms=platforms)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: {message}") and not (tmp_path / "new").exists()
+def test_an_answer_imports_nothing_heavy(given, status):
+    done = process("-c", PROBE, *given)
+    assert done.returncode == status, done.stderr
+
+
+def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ml_collections", None)
+    assert called(NAMED, "--workdir=there") == 2
+    told = "error: the command line needs ml_collections, which is not installed: pip install 'forethought[experiments]'\n"
+    assert capsys.readouterr().err == told
+
+
+def test_another_module_that_is_missing_is_a_bug(monkeypatch):
+    def broken(*_):
+        raise ModuleNotFoundError("No module named 'unlearn.metrix'", name="unlearn.metrix")
+
+    monkeypatch.setattr(main, "execute", broken)
+    with pytest.raises(ModuleNotFoundError):
+        called(NAMED, "--workdir=there")

@@ -9,6 +9,8 @@ import time
 
 import jax
 
+from experiments.core.files import plain
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VOLATILE = ("peak_bytes", "head")  # what two runs of one config differ in, beside seconds
 
@@ -50,7 +52,8 @@ def settled(workdir):
 
 
 def timeless(value):
-    """Without seconds and what is random in a ledger."""
+    """What JSON has of a value, without seconds and what is random in a ledger."""
+    value = plain(value)
     if isinstance(value, dict):
         kept = {k: v for k, v in value.items() if "seconds" not in k and not k.endswith("_ms") and k not in VOLATILE}
         return {k: timeless(v) for k, v in kept.items()}

@@ -15,7 +15,7 @@ import numpy as np
 from s3t.plans.partition import assign
 from s3t.plans.planners import lattice
 from s3t.service import ensemble, serving
-from s3t.store import disk, records
+from s3t.store import disk, publishing, records
 from s3t.store.manifests import Manifest
 from s3t.training.source import Source, to_tensors
 from s3t.training.stages import Trained
@@ -32,7 +32,17 @@ def make(root, plan=None, shards=stacks.SHARDS):
     plan = plan or lattice(stacks.SLICES)
     backbone = tree.digest(stacks.frozen())
     hyper = {"source": {"kind": "toy"}, "shapes": []}
-    made = Manifest("tests.helpers.servers:source", {}, backbone, hyper, 7, shards, plan.slices, plan.nodes, KEY.hex())
+    made = Manifest(
+        factory="tests.helpers.servers:source",
+        arguments={},
+        backbone=backbone,
+        hyper=hyper,
+        root_key=7,
+        shards=shards,
+        slices=plan.slices,
+        nodes=plan.nodes,
+        partition_key=KEY.hex(),
+    )
     opened = disk.create(root, made)
     disk.register(opened, range(EXAMPLES), *assign(range(EXAMPLES), shards, plan.slices, KEY))
     return opened
@@ -48,11 +58,11 @@ def drawn(drafted):
 
 def fill(opened, part_of=drawn):
     """Publish a part for every missing node that has examples left."""
-    names = {(node.shard, node.slices): node.identity for node in disk.live(opened)}
-    for shard, slices in disk.missing(opened):
-        drafted = disk.draft(opened, shard, slices)
+    names = {(node.shard, node.slices): node.identity for node in publishing.live(opened)}
+    for shard, slices in publishing.missing(opened):
+        drafted = publishing.draft_node(opened, shard, slices)
         if drafted.ids:
-            disk.publish(opened, drafted, to_tensors(part_of(drafted)), {}, names.get((shard, slices[:-1])))
+            publishing.publish(opened, drafted, to_tensors(part_of(drafted)), {}, names.get((shard, slices[:-1])))
             names[shard, slices] = drafted.identity
     return opened
 
@@ -85,7 +95,15 @@ def source(hyper, seed=0):
 
     ids = np.arange(EXAMPLES)
     return Source(
-        stacks.BACKBONE, stacks.frozen(seed), stacks.RECIPE, ids, fetch, {**hyper, "kind": "toy"}, 1, 0, split=split
+        backbone=stacks.BACKBONE,
+        frozen=stacks.frozen(seed),
+        recipe=stacks.RECIPE,
+        ids=ids,
+        fetch=fetch,
+        hyper={**hyper, "kind": "toy"},
+        most_lanes=1,
+        cache_bytes=0,
+        split=split,
     )
 
 

@@ -1,5 +1,6 @@
 """A backbone of four tiny dense blocks and two shards of three slices, for the tests of adapters and their training."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import optax
 
 from s3t.plans.partition import Places
-from s3t.training import stages
+from s3t.training import arrangement, caching, stages
 from s3t.training.adapters import Lora, adapt
 from s3t.training.backbone import Backbone
 from s3t.training.source import Source
@@ -80,8 +81,17 @@ def source(**changes):
         rows = order[np.searchsorted(held, asked)]
         return x[rows], y[rows]
 
-    made = Source(BACKBONE, frozen(), RECIPE, held, fetch, {"toy": 1}, most_lanes=3, cache_bytes=1 << 20)
-    return made._replace(**changes)
+    made = Source(
+        backbone=BACKBONE,
+        frozen=frozen(),
+        recipe=RECIPE,
+        ids=held,
+        fetch=fetch,
+        hyper={"toy": 1},
+        most_lanes=3,
+        cache_bytes=1 << 20,
+    )
+    return dataclasses.replace(made, **changes)
 
 
 def arranged(examples=None, keep=None, capacity=8):
@@ -89,7 +99,7 @@ def arranged(examples=None, keep=None, capacity=8):
     x, y, ids, places = examples or data()
     keep = np.ones(len(ids), bool) if keep is None else keep
     places = Places(places.shard[keep], places.slice[keep])
-    return stages.arrange(x[keep], y[keep], ids[keep], places, SHARDS, SLICES, capacity)
+    return arrangement.arrange(x[keep], y[keep], ids[keep], places, SHARDS, SLICES, capacity)
 
 
 @functools.cache
@@ -99,7 +109,7 @@ def stage(shape, recipe=RECIPE, backbone=BACKBONE):
 
 @functools.cache
 def prefixes(boundaries):
-    return stages.make_prefixes(BACKBONE, boundaries, RECIPE.batch_size)
+    return caching.make_prefixes(BACKBONE, boundaries, RECIPE.batch_size)
 
 
 def shape(depth, lanes=2, steps=None, cached=True, capacity=8):
@@ -108,7 +118,7 @@ def shape(depth, lanes=2, steps=None, cached=True, capacity=8):
 
 def fill(slices):
     """What takes the place of x at each depth."""
-    return stages.fill(prefixes((0, 1, 2, 3)), frozen(), slices.x, range(SHARDS * SLICES))[::-1]
+    return caching.fill_cache(prefixes((0, 1, 2, 3)), frozen(), slices.x, range(SHARDS * SLICES))[::-1]
 
 
 def train_jobs(slices, jobs, lanes=2, cached=True, have=None, filled=None, shapes=None):

@@ -18,7 +18,7 @@ import numpy as np
 
 from s3t.plans.partition import assign
 from s3t.plans.structure import make_plan
-from s3t.store import disk, records
+from s3t.store import disk, publishing, records, state
 from s3t.store.manifests import Manifest
 
 KEY = b"a key for tests"
@@ -27,7 +27,17 @@ SEQUENCES = [(0, 1, 2), (1, 2), (2, 0)]
 
 def manifest(shards=2, sequences=SEQUENCES, slices=3):
     plan = make_plan(slices, sequences)
-    return Manifest("tests.helpers.stores:make", {}, "backbone", {"rate": 0.1}, 7, shards, slices, plan.nodes, KEY.hex())
+    return Manifest(
+        factory="tests.helpers.stores:make",
+        arguments={},
+        backbone="backbone",
+        hyper={"rate": 0.1},
+        root_key=7,
+        shards=shards,
+        slices=slices,
+        nodes=plan.nodes,
+        partition_key=KEY.hex(),
+    )
 
 
 def places(ids, shards=2, slices=3):
@@ -65,34 +75,46 @@ def tensors(identity):
 def fill(opened):
     """Train whatever is missing, though others may delete and train meanwhile."""
     while True:
-        serving = {(node.shard, node.slices): node.identity for node in disk.live(opened)}
-        drafts = [disk.draft(opened, *place) for place in disk.missing(opened)]
+        serving = {(node.shard, node.slices): node.identity for node in publishing.live(opened)}
+        drafts = [publishing.draft_node(opened, *place) for place in publishing.missing(opened)]
         due = [d for d in drafts if d.ids and (len(d.slices) == 1 or (d.shard, d.slices[:-1]) in serving)]
         if not due:
             return opened
         for drafted in due:
             parent = serving.get((drafted.shard, drafted.slices[:-1]))
             try:
-                disk.publish(opened, drafted, tensors(drafted.identity), {"lanes": 1}, parent)
-            except disk.Outdated:
+                publishing.publish(opened, drafted, tensors(drafted.identity), {"lanes": 1}, parent)
+            except records.Outdated:
                 break
 
 
 def content(opened):
     """What may depend on nothing but who was deleted: serving files and their bytes, deleted ids."""
     files = {path.name: path.read_bytes() for path in (opened.root / "nodes").iterdir()}
-    live = {(node.identity, node.shard, node.slices) for node in disk.live(opened)}
+    live = {(node.identity, node.shard, node.slices) for node in publishing.live(opened)}
     deleted = opened.ledger.execute("SELECT id FROM examples WHERE deleted IS NOT NULL ORDER BY id").fetchall()
     return files, live, deleted
 
 
-def carry_out(opened, requests, say=lambda line: None):
+def files_of(opened):
+    return {path.name for path in (opened.root / "nodes").iterdir()}
+
+
+def live_files(opened):
+    return {f"{node.identity}.safetensors" for node in publishing.live(opened)}
+
+
+def at(opened, shard, slices):
+    return next(node for node in publishing.live(opened) if (node.shard, node.slices) == (shard, slices))
+
+
+def carry_out(opened, requests, report=lambda line: None):
     for request, ids in requests:
         disk.delete(opened, ids, request)
-        say(request)
+        report(request)
         disk.purge(opened)
         fill(opened)
-        disk.heal(opened)
+        state.mark_healed(opened)
 
 
 def die_at(step):

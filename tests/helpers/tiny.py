@@ -5,14 +5,14 @@ import types
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 
 from experiments import models
 from experiments.core import execution
+from experiments.core.sections import StreamedData
 from experiments.data.datasets import Images, Moments, load
-from experiments.training import loop
+from experiments.training import epochs, loop
 from readiness import Terms, make_readiness
 from readiness.requests import Draw, make_pools
 from unlearn import ALGORITHMS
@@ -20,7 +20,7 @@ from unlearn.gradient import normalised
 
 EXAMPLES, CLASSES = 22, 3
 FORGET = np.arange(EXAMPLES) % 7 == 3  # three examples
-MODULE = models.MLP(CLASSES, (6,))
+MODEL = models.of_module(models.MLP(CLASSES, (6,)), (2, 3, 1))
 SETTINGS = types.SimpleNamespace(optimizer="sgd", learning_rate=0.3, momentum=0.9, clip=1.0)
 KINDS = ("plain", "readiness", "dpsgd")
 
@@ -39,8 +39,7 @@ def data():
 @functools.cache
 def digits():
     """Scikit-learn's digits, a tenth of the training images held out."""
-    folders = {"data_dir": "", "cache_dir": "", "stream": False}
-    return load(ml_collections.ConfigDict({"name": "digits", "train_size": 0, "validation_fraction": 0.1, **folders}))
+    return load(StreamedData(validation_fraction=0.1))
 
 
 def on_disk(notice=lambda ids: None):
@@ -61,14 +60,14 @@ def pools():
 
 def way(kind, ops=None, steps=6, per_epoch=3, batch_size=6):
     """One of KINDS. Readiness has all of its terms, two inner steps and a meta-batch of 3, on every second step."""
-    plain = loop.Way(MODULE, loop.optimizer(SETTINGS, steps), steps, per_epoch, batch_size)
+    plain = loop.Way(MODEL, loop.optimizer(SETTINGS, steps), steps, per_epoch, batch_size)
     if kind == "readiness":
         return plain._replace(rehearsing=rehearsing(ops or one_device()))
     return plain._replace(private=(1.0, 0.5)) if kind == "dpsgd" else plain
 
 
 def rehearsing(ops):
-    model = models.as_model(MODULE)
+    model = models.as_model(MODEL)
 
     def rehearsed(rate):
         optimizer = optax.chain(normalised(), optax.sgd(rate))
@@ -81,8 +80,9 @@ def rehearsing(ops):
     return loop.Rehearsing(readiness, draw, every=2, start=1, step_size=(0.1, 0.4))
 
 
-def one_device():
-    return execution.make("jit", jax.local_devices()[:1])
+def one_device(loops=False):
+    """On a CPU, convolutional models go in loops, and so does what says that it is one."""
+    return execution.one_device(convolutional=loops)
 
 
 def lanes(seeds, member=None, weight=None):
@@ -92,10 +92,10 @@ def lanes(seeds, member=None, weight=None):
     )
 
 
-def run_epochs(way, lanes, train, ops=None, loops=False, make_epoch=loop.make_epoch):
+def run_epochs(way, lanes, train, ops=None, loops=False):
     """Parameters and losses after all steps of `way`, without checkpoints."""
-    epoch_fn = make_epoch(way, ops or one_device(), loops)
-    states, losses = loop.init_lanes(way, lanes, train["x"][:1]), []
+    epoch_fn = epochs.make(way, ops or one_device(loops), on_disk=isinstance(train["x"], Images))
+    states, losses = loop.init_lanes(way, lanes), []
     for epoch in range(-(-way.steps // way.per_epoch)):
         steps = min(way.per_epoch, way.steps - epoch * way.per_epoch)
         states, infos = epoch_fn(states, lanes, train, pools() if way.rehearsing else None, epoch, steps)

@@ -1,19 +1,22 @@
 """Small models and data that the tests share, and every objective written out a second time, literally, as an oracle.
 
-Nothing here calls the code under test except for its plain containers (Model, Request). Data are numpy arrays in float64:
+Nothing here calls the code under test except for its plain containers (Request, Model). Data are numpy arrays in float64:
 jax takes them as float32 or float64, as a test has set it.
 """
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from unlearn import Model, Request
+from unlearn import Model, Request, classifier, sequence_model
 
 CLASSES, FEATURES, HIDDEN = 3, 2, 3
+LENGTH = 4  # of a document, and so many of them are asked for at once: the trap of means over the wrong axis
 
 
 @functools.cache
@@ -48,8 +51,8 @@ def loss_per_example(logits, batch):
     return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(logits * jax.nn.one_hot(batch["y"], logits.shape[-1]), axis=-1)
 
 
-MLP = Model(mlp_apply, loss_per_example)
-DROPOUT_MLP = Model(dropout_apply, loss_per_example)
+MLP = classifier(mlp_apply)._replace(loss=loss_per_example)
+DROPOUT_MLP = classifier(dropout_apply)._replace(loss=loss_per_example)
 
 
 def mlp_params(seed=0, hidden=HIDDEN, features=FEATURES, classes=CLASSES):
@@ -70,6 +73,45 @@ def batch(seed, examples, padded=0, steps=None):
         "id": rng.integers(0, 10**6, size=shape, dtype=np.int32),
         "weight": weight,
     }
+
+
+def token_batch(seed, examples, padded=0, steps=None):
+    """As `batch`, of documents of LENGTH tokens; tokens have unequal weights, and the last one of each has none."""
+    plain, rng = batch(seed, examples, padded, steps), np.random.default_rng(2000 + seed)
+    shape = (*plain["weight"].shape, LENGTH)
+    tokens = rng.integers(0, CLASSES, size=(2, *shape), dtype=np.int32)
+    token_weight = rng.uniform(0.5, 1.5, size=shape) * (np.arange(LENGTH) < LENGTH - 1)
+    return plain | {"x": tokens[0], "y": tokens[1], "token_weight": token_weight}
+
+
+def token_params(seed=0):
+    rng = np.random.default_rng(3000 + seed)
+    return {"embed": rng.normal(size=(CLASSES, HIDDEN)), "out": {"w": rng.normal(size=(HIDDEN, CLASSES))}}
+
+
+def token_apply(params, x, key):
+    """What was read so far, [examples, length, vocabulary]."""
+    return jnp.tanh(jnp.cumsum(params["embed"][x], axis=-2)) @ params["out"]["w"]
+
+
+def dropout_token_apply(params, x, key):
+    return token_apply(params, x, key) * jax.random.bernoulli(key, 0.7, (*x.shape, 1))
+
+
+def as_pytree(batch):
+    """The same examples, x and y as mappings."""
+    return dict(batch, x={"first": batch["x"][..., :1], "rest": batch["x"][..., 1:]}, y={"label": batch["y"]})
+
+
+def pytree_model(model):
+    """The model of `as_pytree`: logits are a mapping, too."""
+    flat = lambda batch: dict(batch, y=batch["y"]["label"])  # noqa: E731
+    return Model(
+        lambda params, x, key: {"label": model.apply(params, jnp.concatenate([x["first"], x["rest"]], axis=-1), key)},
+        lambda logits, batch: model.loss(logits["label"], flat(batch)),
+        lambda logits, batch: model.margin(logits["label"], flat(batch)),
+        lambda reference, logits, batch: model.divergence(reference["label"], logits["label"], flat(batch)),
+    )
 
 
 def requests(seed=0, steps=3):
@@ -117,16 +159,79 @@ def label_loss(model, params, data, key, labels=None):
     return -average(log_p(model.apply(params, data["x"], key))[at], data["weight"])
 
 
-def literal_objective(name, model, params, start, request, key, wrong=None):
+class Kind(NamedTuple):
+    """A kind of model and its data, with what its losses and divergences are by the formula.
+
+    trait: its name among the kinds that algorithms declare.
+    nll: (model, params, batch, key, labels) -> [examples].  kl: (model, start, params, batch, key) -> [examples].
+    """
+
+    trait: str
+    model: Model
+    dropout: Model
+    params: Callable
+    requests: Callable
+    nll: Callable
+    kl: Callable
+
+
+def class_nll(model, params, data, key, labels=None):
+    labels = data["y"] if labels is None else labels
+    return -log_p(model.apply(params, data["x"], key))[jnp.arange(labels.shape[0]), labels]
+
+
+def class_kl(model, start, params, data, key):
+    q, p = (jnp.exp(log_p(model.apply(at, data["x"], key))) for at in (start, params))
+    return jnp.sum(q * jnp.log(q / p), axis=-1)
+
+
+def token_nll(model, params, data, key, labels=None):
+    """A weighted mean over tokens, position by position."""
+    logs, total, weight = log_p(model.apply(params, data["x"], key)), 0.0, 0.0
+    for t in range(LENGTH):
+        w = data["token_weight"][:, t]
+        total -= w * logs[jnp.arange(w.shape[0]), t, data["y"][:, t]]
+        weight += w
+    return total / weight
+
+
+def token_kl(model, start, params, data, key):
+    q, p = (jnp.exp(log_p(model.apply(at, data["x"], key))) for at in (start, params))
+    each, weight = jnp.sum(q * jnp.log(q / p), axis=-1), data["token_weight"]
+    return sum(weight[:, t] * each[:, t] for t in range(LENGTH)) / sum(weight[:, t] for t in range(LENGTH))
+
+
+def _of_label(function):
+    """The formula on the flat twin of a pytree model's data."""
+
+    def run(model, *args):
+        *states, data, key = args[:-1] if function is class_nll else args
+        plain = dict(data, y=data["y"]["label"], x=jnp.concatenate([data["x"]["first"], data["x"]["rest"]], axis=-1))
+        labels = ({"label": None} if args[-1] is None else args[-1],) if function is class_nll else ()
+        return function(MLP, *states, plain, key, *(each["label"] for each in labels))
+
+    return run
+
+
+def token_requests(seed=0, steps=3):
+    return Request(token_batch(seed, 4, padded=1, steps=steps), token_batch(seed + 500, 3, steps=steps))
+
+
+def pytree_requests(seed=0, steps=3):
+    return Request(*map(as_pytree, requests(seed, steps)))
+
+
+def literal_objective(name, model, params, start, request, key, wrong=None, kind=None):
     """The objective of each algorithm at its default options, from the formula.
 
     Args:
       start: the reference parameters of ascent_kl and npo.
       wrong: the labels of random_label.
+      kind: of the model; a classifier if None.
     """
     forget, retain = request
-    loss = lambda data, labels=None: label_loss(model, params, data, key, labels)  # noqa: E731
-    p, q = (lambda data, at=at: jnp.exp(log_p(model.apply(at, data["x"], key))) for at in (params, start))
+    kind = kind or KINDS["classifier"]
+    loss = lambda data, labels=None: average(kind.nll(model, params, data, key, labels), data["weight"])  # noqa: E731
     if name == "ascent":
         return -loss(forget)
     if name == "graddiff":
@@ -134,16 +239,38 @@ def literal_objective(name, model, params, start, request, key, wrong=None):
     if name == "neggrad_plus":
         return 0.95 * loss(retain) - 0.05 * loss(forget)
     if name == "ascent_kl":
-        return -loss(forget) + average(jnp.sum(q(retain) * jnp.log(q(retain) / p(retain)), axis=-1), retain["weight"])
+        return -loss(forget) + average(kind.kl(model, start, params, retain, key), retain["weight"])
     if name == "npo":
-        at = (jnp.arange(forget["y"].shape[0]), forget["y"])
-        log_ratio = jnp.log(p(forget)[at] / q(forget)[at])
+        log_ratio = kind.nll(model, start, forget, key, None) - kind.nll(model, params, forget, key, None)
         return 2 / 0.1 * average(-jnp.log(1 / (1 + jnp.exp(0.1 * log_ratio))), forget["weight"])
     if name == "finetune":
         return loss(retain)
     if name == "random_label":
         return loss(forget, wrong) + loss(retain)
     raise KeyError(f"write the formula of {name!r} here: each entry of ALGORITHMS is tested against one")
+
+
+KINDS = {
+    "classifier": Kind("classifier", MLP, DROPOUT_MLP, mlp_params, requests, class_nll, class_kl),
+    "sequence": Kind(
+        "language",
+        sequence_model(token_apply),
+        sequence_model(dropout_token_apply),
+        token_params,
+        token_requests,
+        token_nll,
+        token_kl,
+    ),
+    "pytree": Kind(
+        "classifier",
+        pytree_model(MLP),
+        pytree_model(DROPOUT_MLP),
+        mlp_params,
+        pytree_requests,
+        _of_label(class_nll),
+        _of_label(class_kl),
+    ),
+}
 
 
 def central_differences(f, params, width=1e-5):

@@ -6,6 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.core import execution
+from experiments.data import sets
 from readiness.requests import Draw, draw_meta_batch, make_pools, nearest_classes, nearest_examples
 from tests.helpers import toys
 
@@ -130,3 +132,34 @@ def test_a_request_made_up_anew_is_nobody_that_is_kept():
             assert is_asked.any() and kept["weight"].tolist() == (~is_asked).astype(float).tolist()
         assert np.all(batch.forget["weight"] == 1)
     assert len(made_up) == 3 and not any(set(asked) <= {0, 1, 4, 5} for asked in made_up), "the pools' groups do not count"
+
+
+# x and y as mappings
+
+
+DRAWS = [
+    Draw(size=4, inner_steps=2, retain=True, recovery=True, relearn_steps=1),
+    Draw(size=4, inner_steps=1, anew=3, retain=True),
+]
+
+
+@pytest.mark.parametrize("draw", DRAWS, ids=["pools", "anew"])
+def test_examples_of_any_structure_are_drawn_as_plain_ones_are(draw):
+    def nested(batch):
+        return dict(batch, x={"pixels": batch["x"]}, y={"label": batch["y"], "again": batch["y"]})
+
+    plain = drawn(draw)
+    structured = draw_meta_batch(KEY, nested(data()), make_pools(MASKS), draw)
+    expected = jax.tree.map(nested, plain, is_leaf=lambda part: isinstance(part, dict))
+    toys.assert_close(structured, expected, 0)
+
+
+def test_batches_of_any_structure_are_padded_and_thinned():
+    nested = dict(data(), x={"pixels": data()["x"]}, y={"label": data()["y"]})
+    more = execution.pad(nested, 0, 4)
+    assert more["x"]["pixels"].shape == (12, 1) and more["weight"].tolist() == [1.0] * 10 + [0.0] * 2
+    filled = sets.padded(nested, 11)
+    assert filled["y"]["label"].shape == (11,) and filled["weight"][-1] == 0
+    fewer = sets.subsample(nested, 3, "test")
+    np.testing.assert_array_equal(fewer["x"]["pixels"][:, 0], positions(fewer))
+    assert len(fewer["id"]) == 3 and sets.subsample(nested, 0, "test") is nested

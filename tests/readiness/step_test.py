@@ -8,15 +8,18 @@ import numpy as np
 import optax
 import pytest
 
-from readiness import MetaBatch, Terms, make_readiness, make_step
-from readiness.step import init_state
+from experiments.configs import readiness as configs
+from readiness import Draw, MetaBatch, Terms, init_state, make_readiness, make_step
 from tests.helpers import toys
-from unlearn import ALGORITHMS, Request, objectives, tree
+from unlearn import ALGORITHMS, Request, tree
+from unlearn.algorithms.relabelling import other_labels
+from unlearn.base import UNDECLARED, UnlearnAlgorithm, UnlearnInfo, UnlearnState
 from unlearn.gradient import first_order, second_order
 
 ALPHA, RELEARN_RATE = 0.4, 0.25
 WEIGHTS = {"efficiency": 0.5, "retention": 1.0, "resistance": 0.7, "relearning": 0.3}
 CAPS = {"active": 1e-2, "part": 1.0, "inactive": 50.0}  # below every forget loss, some of them, none
+UNCAPPED = Terms(cap=None, retention=1.0)
 ALL = Terms(**WEIGHTS, cap=CAPS["inactive"])
 KEY = np.array([0, 7], np.uint32)  # a raw key
 
@@ -60,7 +63,7 @@ def held_loss(name, terms, reference, memory_key):
 
     def rehearsed(rate):
         inner = algorithm(name, rate)
-        memory = inner.init(reference, None, memory_key).memory
+        memory = inner.init(reference, toys.first(toys.requests()), memory_key).memory
         return inner._replace(init=lambda *args: inner.init(*args)._replace(memory=memory))
 
     readiness = make_readiness(toys.MLP, rehearsed, terms, relearner=relearner())
@@ -83,7 +86,7 @@ def naive(name, params, batch, cap, capped, form, memory, *, stop=lambda tree: t
     def inner(at, request):
         wrong = None
         if name == "random_label":
-            wrong = objectives.other_labels(memory, request.forget["id"], request.forget["y"], toys.CLASSES)
+            wrong = other_labels(memory, request.forget["id"], request.forget["y"], toys.CLASSES)
         return toys.literal_objective(name, toys.MLP, at, memory, request, None, wrong)
 
     after = params
@@ -192,7 +195,7 @@ def test_closed_form_of_one_inner_step(form, cap, float64):
 
 
 def test_no_weights_no_gradient(float64):
-    nothing = Terms(efficiency=0.0, retention=0.0)
+    nothing = Terms(cap=None, efficiency=0.0, retention=0.0)
     value, slope = jax.value_and_grad(loss("ascent", nothing))(toys.mlp_params(), meta_batch(), ALPHA, jax.random.key(0))
     assert float(value) == 0 and float(tree.norm(slope)) == 0
 
@@ -200,7 +203,9 @@ def test_no_weights_no_gradient(float64):
 def test_nothing_relearned_is_measured_where_the_request_ended(float64):
     """R = 0: the relearning term is the forget loss after the request."""
     params, batch = toys.mlp_params(), meta_batch(1, relearn_steps=0)
-    lasting, gained = (Terms(**{name: 0.3, "form": "raw"}) for name in ("relearning", "efficiency"))
+    lasting, gained = (
+        Terms(**{"cap": None, "retention": 1.0, name: 0.3, "form": "raw"}) for name in ("relearning", "efficiency")
+    )
     lasting, gained = lasting._replace(efficiency=0.0, retention=0.0), gained._replace(retention=0.0)
     run = [toys.quick_jit(loss("ascent", terms))(params, batch, ALPHA, jax.random.key(0)) for terms in (lasting, gained)]
     assert float(run[0]) == pytest.approx(float(run[1]), rel=1e-12) and float(run[0]) != 0
@@ -254,7 +259,7 @@ def plain_sgd(params, batch, rate):
 @pytest.mark.parametrize("case", ["no readiness", "no meta-batch", "no weights", "no steps"])
 def test_without_readiness_training_is_ordinary_bit_for_bit(case):
     batch, key, optimizer = toys.batch(1, 6, padded=1), jax.random.key(0), optax.sgd(0.1)
-    terms = Terms(efficiency=0.0, retention=0.0) if case == "no weights" else Terms()
+    terms = Terms(cap=1.0, efficiency=0.0, retention=0.0) if case == "no weights" else Terms(cap=1.0)
     readiness = make_readiness(toys.MLP, lambda rate: algorithm("ascent", rate), terms)
     step = jax.jit(make_step(toys.MLP, optimizer, readiness=None if case == "no readiness" else readiness))
     meta = {"no weights": (meta_batch(2), ALPHA), "no steps": (meta_batch(0), ALPHA)}.get(case, ())
@@ -294,7 +299,7 @@ def test_loop_scan_and_rematerialisation_agree(name, float64):
     args = toys.mlp_params(), meta_batch(2), ALPHA, KEY
 
     def slope(**options):
-        return toys.quick_jit(jax.value_and_grad(loss(name, Terms(), model=toys.DROPOUT_MLP, **options)))(*args)
+        return toys.quick_jit(jax.value_and_grad(loss(name, UNCAPPED, model=toys.DROPOUT_MLP, **options)))(*args)
 
     reference = slope(unroll=False, remat=False)
     ways = [{}, {"remat": True, "unroll": True}, {"unroll": True, "remat": False}]
@@ -320,38 +325,78 @@ def test_rehearsal_tells_what_the_loss_is_made_of(float64):
     assert float(value) == pytest.approx(float(rebuilt - 0.3 * seen.forget_relearned), rel=1e-12)
     assert float(seen.forget_before) == pytest.approx(float(toys.label_loss(toys.MLP, params, batch.forget, None)))
     assert seen.forget_after > seen.forget_before
-    _, seen = toys.quick_jit(build(Terms(form="raw")))(params, batch, ALPHA, key)
+    _, seen = toys.quick_jit(build(UNCAPPED._replace(form="raw")))(params, batch, ALPHA, key)
     assert [bool(jnp.isnan(leaf)) for leaf in seen] == [True, False, False, True, True]
+
+
+# defaults, and what a rehearsal hands to the algorithm
+
+
+def test_the_defaults_are_the_shipped_settings():
+    """Those of a class to be forgotten; the cap depends on the number of classes, so it must be given."""
+    config = configs.Comparison()
+    shipped = {name: getattr(config.readiness, name) for name in Terms._fields if name not in ("cap", "retention")}
+    assert Terms(cap=1.0)._asdict() == {"cap": 1.0, "retention": config.suited["class"].retention, **shipped}
+    assert config.readiness.cap == "log_classes"
+    shape = {name: getattr(config.readiness, name) for name in ("inner_steps", "fresh")}
+    assert {name: getattr(Draw(size=1), name) for name in shape} == shape
+    with pytest.raises(TypeError, match="cap"):
+        Terms()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_init_sees_all_batches_of_a_rehearsal_together(steps):
+    """A one-shot edit that adds, to the logits' shift, how many examples it sees; its slope is the identity's."""
+    batch, terms = meta_batch(steps), UNCAPPED._replace(efficiency=0.0)
+
+    def init(params, request, key):
+        seen = jnp.sum(request.forget["weight"] > 0).astype(jnp.float32)
+        return UnlearnState(jax.tree.map(lambda leaf: leaf + seen, params), (), seen)
+
+    def update(state, request, key):
+        return state, UnlearnInfo(jnp.zeros(()), jnp.zeros(()))
+
+    def shifting(rate):
+        return UnlearnAlgorithm(init, update, UNDECLARED._replace(differentiable=True, one_shot=True))
+
+    readiness = make_readiness(toys.MLP, shifting, terms)
+    ours = jax.value_and_grad(lambda p: readiness(p, batch, ALPHA, jax.random.key(0))[0])(toys.mlp_params())
+    moved = jax.tree.map(lambda leaf: np.float32(leaf + 3 * steps), toys.mlp_params())  # a fourth of each batch pads
+    toys.assert_close(ours, jax.value_and_grad(lambda p: toys.label_loss(toys.MLP, p, batch.stable, None))(moved), 1e-5)
 
 
 # mistakes
 
 
+def with_slope(made, differentiable):
+    return made._replace(traits=made.traits._replace(differentiable=differentiable))
+
+
 def build(terms=None, *, differentiable=True, relearner=None):
-    fake = lambda rate: algorithm("ascent", rate)._replace(differentiable=differentiable)  # noqa: E731
-    return make_readiness(toys.MLP, fake, terms or Terms(), relearner=relearner)
+    fake = lambda rate: with_slope(algorithm("ascent", rate), differentiable)  # noqa: E731
+    return make_readiness(toys.MLP, fake, terms or UNCAPPED, relearner=relearner)
 
 
 def test_an_algorithm_without_a_derivative_is_refused():
     with pytest.raises(ValueError, match="choose another"):
         build(differentiable=False)
     with pytest.raises(ValueError, match="choose another"):
-        build(relearner=relearner()._replace(differentiable=False))
+        build(relearner=with_slope(relearner(), False))
 
 
 def test_an_unknown_form_is_refused():
     with pytest.raises(ValueError, match="'gains' is unknown; choose 'gain' or 'raw'"):
-        build(Terms(form="gains"))
+        build(UNCAPPED._replace(form="gains"))
 
 
 def test_an_unknown_cap_is_refused():
     with pytest.raises(ValueError, match="'all', which is unknown; choose 'each' or 'mean'"):
-        build(Terms(capped="all"))
+        build(UNCAPPED._replace(capped="all"))
 
 
 @pytest.mark.parametrize("term, field", [("resistance", "recovery"), ("relearning", "relearn")])
 def test_a_term_without_its_data_is_refused(term, field):
-    readiness = build(Terms(**{term: 0.5}), relearner=relearner())
+    readiness = build(UNCAPPED._replace(**{term: 0.5}), relearner=relearner())
     without = meta_batch(1)._replace(**{field: None})
     with pytest.raises(ValueError, match=f"the {term} term is on, but the meta-batch has no {field} data"):
         jax.eval_shape(readiness, toys.mlp_params(), without, ALPHA, KEY)
@@ -359,7 +404,7 @@ def test_a_term_without_its_data_is_refused(term, field):
 
 def test_relearning_without_a_relearner_is_refused():
     with pytest.raises(ValueError, match="give a relearner"):
-        build(Terms(relearning=0.5))
+        build(UNCAPPED._replace(relearning=0.5))
 
 
 def test_a_meta_batch_without_a_readiness_loss_is_refused():
@@ -375,7 +420,7 @@ def temporary_bytes(steps, examples, hidden, **options):
     """What one meta-gradient needs beside its arguments and results, as compiled."""
     wide = lambda batch: jax.tree.map(lambda leaf: np.repeat(leaf, examples // 4, axis=1), batch)  # noqa: E731
     batch = meta_batch(1)._replace(requests=Request(wide(toys.batch(0, 4, steps=steps))))
-    slope = jax.grad(loss("ascent", Terms(), **options))
+    slope = jax.grad(loss("ascent", UNCAPPED, **options))
     args = toys.mlp_params(hidden=hidden), batch, ALPHA, jax.random.key(0)
     return jax.jit(slope).lower(*args).compile().memory_analysis().temp_size_in_bytes
 

@@ -10,10 +10,15 @@ import pytest
 
 from tests.helpers import toys
 from unlearn import ALGORITHMS, STOPS, Request, tree, unlearn_until
+from unlearn.base import UnlearnAlgorithm, UnlearnInfo, UnlearnState
 from unlearn.until import BUDGET, DIVERGED, REACHED
 
 BUDGET_STEPS = 6
 DATA = {"pool": toys.batch(0, 8), "target": np.float32(3.0)}
+
+
+def whole(data):
+    return Request(data["pool"], data["pool"])
 
 
 def draw(data, key, step):
@@ -36,7 +41,7 @@ def make(name="ascent", rate=0.5):
 
 
 def run(algorithm, data=DATA, params=None, key=None, max_steps=BUDGET_STEPS, **options):
-    until = unlearn_until(algorithm, draw, observe, options.pop("criterion", reached), max_steps, **options)
+    until = unlearn_until(algorithm, whole, draw, observe, options.pop("criterion", reached), max_steps, **options)
     start = toys.mlp_params() if params is None else params
     return jit_unless(options.get("unroll"), until)(start, data, jax.random.key(3) if key is None else key)
 
@@ -58,7 +63,7 @@ def update():
 def by_hand(data=DATA, max_steps=BUDGET_STEPS):
     """A plain loop of ascent: look, stop or step. Returns state, steps, stop, and the list of what was seen."""
     memory_key, draw_key, step_key = jax.random.split(jax.random.key(3), 3)
-    state = make().init(toys.mlp_params(), draw(data, draw_key, 0), memory_key)
+    state = make().init(toys.mlp_params(), whole(data), memory_key)
     seen, steps = [look()(state.params, data)], 0
     while True:
         numbers = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves((state.params, seen[-1]))])
@@ -96,7 +101,7 @@ def target(rising, steps):
 @pytest.mark.parametrize("unroll", [False, True])
 def test_every_ending_is_that_of_the_hand_loop(rising, unroll):
     """One compiled program serves every target: met at once, after some steps, with the last one, never."""
-    until = jit_unless(unroll, unlearn_until(make(), draw, observe, reached, BUDGET_STEPS, unroll=unroll))
+    until = jit_unless(unroll, unlearn_until(make(), whole, draw, observe, reached, BUDGET_STEPS, unroll=unroll))
     for steps in (0, 1, 3, BUDGET_STEPS, None):
         data = dict(DATA, target=np.float32(1e9)) if steps is None else target(rising, steps)
         outcome = until(toys.mlp_params(), data, jax.random.key(3))
@@ -145,7 +150,7 @@ def test_nan_at_the_start_diverges_at_once():
 
 def test_parameters_count_even_where_the_observation_is_finite():
     params = toys.mlp_params() | {"unseen": np.array([np.inf])}
-    until = unlearn_until(make(), draw, lambda p, d: {"loss": jnp.zeros(())}, lambda seen, d: seen["loss"] == 0, 2)
+    until = unlearn_until(make(), whole, draw, lambda p, d: {"loss": jnp.zeros(())}, lambda seen, d: seen["loss"] == 0, 2)
     assert STOPS[int(toys.quick_jit(until)(params, DATA, jax.random.key(0)).stop)] == "diverged"
 
 
@@ -162,7 +167,7 @@ def test_memory_of_either_kind_survives_the_loop(name):
 @pytest.mark.parametrize("name, key", [("ascent", jax.random.PRNGKey), ("random_label", jax.random.key)])
 def test_each_lane_stops_on_its_own_and_is_frozen_then(name, key):
     """Lanes with targets of their own, one of them diverging, equal single runs."""
-    until = unlearn_until(make(name), draw, observe, reached, BUDGET_STEPS)
+    until = unlearn_until(make(name), whole, draw, observe, reached, BUDGET_STEPS)
     curve = run(make(name), dict(DATA, target=np.float32(np.inf))).curve["loss"]
     goals = np.array([-1.0, (curve[1] + curve[2]) / 2, (curve[3] + curve[4]) / 2, 1e9, 1e9], np.float32)
     starts = [toys.mlp_params()] * 4 + [jax.tree.map(lambda leaf: leaf * np.nan, toys.mlp_params())]
@@ -180,12 +185,56 @@ def test_each_lane_stops_on_its_own_and_is_frozen_then(name, key):
 
 
 def test_lanes_may_have_seeds_of_their_own():
-    until = unlearn_until(make(), draw, observe, reached, BUDGET_STEPS)
+    until = unlearn_until(make(), whole, draw, observe, reached, BUDGET_STEPS)
     keys, starts = jax.random.split(jax.random.key(0), 2), [toys.mlp_params(seed) for seed in (4, 5)]
     lanes = toys.quick_jit(jax.vmap(until, in_axes=(0, None, 0)))(toys.stack(starts), DATA, keys)
     single = toys.quick_jit(until)
     for i in range(2):
         toys.assert_close(toys.lane(lanes, i), single(starts[i], DATA, keys[i]), 2e-5)
+
+
+# records
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_recorded_is_the_model_after_so_many_updates_or_where_it_ended(rising, unroll):
+    """The request is fulfilled after 3 updates: later records hold the model of then, and say so."""
+    data, record = target(rising, 3), (0, 2, 3, 5)
+    outcome = run(make(), data, record=record, unroll=unroll)
+    assert [int(each.steps) for each in outcome.recorded] == [0, 2, 3, 3] and int(outcome.steps) == 3
+    for each, steps in zip(outcome.recorded, (0, 2, 3, 3), strict=True):
+        state, *_ = by_hand(dict(data, target=np.float32(np.inf)), steps)
+        toys.assert_close(each.params, state.params, 2e-6)
+    assert tree.bits_equal(outcome.recorded[-1].params, outcome.state.params)
+    check_curve(outcome.curve, by_hand(data)[3], BUDGET_STEPS)
+
+
+def test_lanes_record_each_their_own(rising):
+    until = unlearn_until(make(), whole, draw, observe, reached, 4, record=(1, 4))
+    goals = np.array([rising[0] - 1, 1e9], np.float32)
+    axes = (None, {"pool": None, "target": 0}, None)
+    lanes = toys.quick_jit(jax.vmap(until, in_axes=axes))(toys.mlp_params(), dict(DATA, target=goals), jax.random.key(3))
+    assert [each.steps.tolist() for each in lanes.recorded] == [[0, 1], [0, 4]]
+    toys.assert_close(lanes.recorded[1].params, lanes.state.params, 0)
+
+
+@pytest.mark.parametrize("record", [(2, 1), (1, 1), (-1,), (0, BUDGET_STEPS + 1)])
+def test_records_that_cannot_be_are_refused(record):
+    with pytest.raises(ValueError, match="give increasing numbers of updates from 0 to max_steps"):
+        unlearn_until(make(), whole, draw, observe, reached, BUDGET_STEPS, record=record)
+
+
+def test_init_sees_the_whole_request_and_its_edit_is_what_is_looked_at():
+    """A one-shot edit that is enough: no update is made."""
+
+    def init(params, request, key):
+        seen = jnp.sum(request.forget["weight"] > 0).astype(jnp.float32)
+        return UnlearnState(jax.tree.map(lambda leaf: 0 * leaf + seen, params), (), ())
+
+    counting = UnlearnAlgorithm(init, lambda state, request, key: (state, UnlearnInfo(jnp.zeros(()), jnp.zeros(()))))
+    until = unlearn_until(counting, whole, draw, lambda p, d: {"seen": p["out"]["b"][0]}, lambda s, d: s["seen"] == 8, 3)
+    outcome = toys.quick_jit(until)(jax.tree.map(np.float32, toys.mlp_params()), DATA, jax.random.key(0))
+    assert int(outcome.steps) == 0 and float(outcome.curve["seen"][0]) == 8
 
 
 # the program
@@ -203,7 +252,7 @@ def primitives(jaxpr):
 
 @pytest.mark.parametrize("name", ["ascent", "random_label"])
 def test_one_while_and_no_callback(name):
-    until = unlearn_until(make(name), draw, observe, reached, BUDGET_STEPS)
+    until = unlearn_until(make(name), whole, draw, observe, reached, BUDGET_STEPS)
     names = list(primitives(jax.make_jaxpr(until)(toys.mlp_params(), DATA, jax.random.key(0)).jaxpr))
     assert names.count("while") == 1 and "scan" not in names
     assert "tanh" in names, "the walk does not reach inner programs"
@@ -211,6 +260,6 @@ def test_one_while_and_no_callback(name):
 
 
 def test_data_are_arguments_of_the_program_and_not_constants():
-    until = unlearn_until(make(), draw, observe, reached, BUDGET_STEPS)
+    until = unlearn_until(make(), whole, draw, observe, reached, BUDGET_STEPS)
     consts = jax.make_jaxpr(until)(toys.mlp_params(), DATA, jax.random.key(0)).consts
     assert sum(np.size(jax.random.key_data(c) if c.dtype == jax.random.key(0).dtype else c) for c in consts) <= 8

@@ -5,6 +5,7 @@ A value is to be read beside the oracle's own: a retrained model, too, may tell 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from unlearn.metrics import checks, scores
+from unlearn.metrics import checks
 
 FOLDS = 5
 TINY = 1e-12  # losses and entropies below it are alike
-SCORES = {one.__name__: one for one in (scores.loss, scores.confidence, scores.entropy, scores.modified_entropy)}
+SCORES = ("loss", "confidence", "entropy", "modified_entropy")
 
 
 class Attack(NamedTuple):
@@ -49,9 +50,7 @@ def loss_attack(members: np.ndarray, others: np.ndarray) -> Attack:
     return _attack(-losses, np.log(np.maximum(losses, TINY)), len(members))
 
 
-def population_attacks(
-    logits: np.ndarray, labels: np.ndarray, other_logits: np.ndarray, other_labels: np.ndarray
-) -> dict[str, Attack]:
+def population_attacks(members: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> dict[str, Attack]:
     """Attacks by loss, confidence, entropy and modified entropy, of one model.
 
     Members are expected to have low losses and entropies and high confidence. Confidence is exp(-loss): it gives the
@@ -59,24 +58,23 @@ def population_attacks(
     regression as logarithms, confidence as it is.
 
     Args:
-      logits, labels: [examples, classes] and [examples] of the examples in question.
-      other_logits, other_labels: those of examples never trained on, of the same distribution.
+      members: each of SCORES -> [examples], of the examples in question.
+      others: the same of examples never trained on, of the same distribution.
 
     Returns:
-      "loss", "confidence", "entropy", "modified_entropy" -> Attack.
+      each of SCORES -> Attack.
 
     Raises:
-      ValueError: fewer than 5 members or 5 others, logits or labels that `scores` refuses, or a score that is the same
-        for all examples.
+      ValueError: fewer than 5 members or 5 others, or a score that is not finite or the same for all examples.
     """
-    _enough(labels, other_labels)
     attacks = {}
-    for name, score in SCORES.items():
-        values = np.concatenate([score(logits, labels), score(other_logits, other_labels)])
+    for name in SCORES:
+        _enough(members[name], others[name])
+        values = checks.finite(np.concatenate([members[name], others[name]]), name)
         checks.varying(values, name)
-        rises = score is scores.confidence
+        rises = name == "confidence"
         feature = values if rises else np.log(np.maximum(values, TINY))
-        attacks[name] = _attack(values if rises else -values, feature, len(labels))
+        attacks[name] = _attack(values if rises else -values, feature, len(members[name]))
     return attacks
 
 

@@ -12,7 +12,7 @@ from unlearn.metrics import checks
 
 
 def js_divergence(logits: np.ndarray, teacher: np.ndarray) -> np.ndarray:
-    """Jensen-Shannon divergence, (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2, in bits.
+    """Jensen-Shannon divergence of kept logits, (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2, in bits.
 
     Summed over classes for each example: between 0 and 1 however many classes there are. (A mean over classes is not, and
     shrinks as they grow in number.)
@@ -35,17 +35,17 @@ def js_divergence(logits: np.ndarray, teacher: np.ndarray) -> np.ndarray:
     return np.clip(nats.sum(axis=-1) / np.log(2), 0.0, 1.0)
 
 
-def zrf(logits: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+def zrf(divergences: np.ndarray) -> np.ndarray:
     """1 - the mean over examples of JS(model, randomly initialised teacher): 1 where the model says what the teacher says.
 
     Args:
-      logits: [..., examples, classes] of the models on the forget set.
-      teacher: the same, of one or several untrained models.
+      divergences: [..., examples] of models from a teacher on the forget set: see `js_divergence`, and
+        `unlearn.losses.js_divergence` on the device.
 
     Returns:
       [...] float64 in [0, 1], one per model.
 
     Raises:
-      ValueError: see `js_divergence`.
+      ValueError: no examples, or divergences that are not finite.
     """
-    return 1 - js_divergence(logits, teacher).mean(axis=-1)
+    return 1 - checks.finite(divergences, "divergences").mean(axis=-1)

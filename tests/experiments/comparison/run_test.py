@@ -1,17 +1,19 @@
 """Whole runs, made small: every config goes through every stage, and a killed run ends as if it had never been killed."""
 
 import itertools
-import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.comparison import judging, run, setup, trainings
+from experiments.comparison import run, trainings
 from experiments.configs import readiness as configs
-from experiments.core import workdirs
+from experiments.core import execution, workdirs
 from experiments.data import datasets
 from experiments.scoring import evaluation
-from tests.helpers import kills
+from experiments.scoring.statistics import make_statistics
+from tests.helpers import comparisons, kills
+from unlearn import classifier
 
 QUICK = ("digits", "cifar10_random")  # lanes by vmap and every way; lanes by loops and random data
 
@@ -52,28 +54,27 @@ def run_config(name, workdir, **overrides):
 )
 def test_every_config_runs_to_the_end(name, tmp_path):
     config, outcome = run_config(name, tmp_path)
-    assert outcome["schema"] == 1
-    ways = {(row["training"], row["variant"], row["unlearner"]) for row in outcome["rows"]}
+    ways = {(row.training, row.variant, row.unlearner) for row in outcome.rows}
     assert {training for training, _, _ in ways} == set(config.trainings)
     assert {unlearner for _, _, unlearner in ways} == {"none", *config.request.unlearners}
     assert {variant for training, variant, _ in ways if training == "readiness"} == {"default", *config.variants}
     for way in ways:
-        rows = [row for row in outcome["rows"] if (row["training"], row["variant"], row["unlearner"]) == way]
-        assert [row["seed"] for row in rows] == [0, 1]
-    for row in outcome["rows"]:
-        assert row["stop"] in ("reached", "diverged", "budget")
-        assert 0 <= row["before"]["test_accuracy"] <= 1
-        assert row["steps"] <= config.request.max_steps * config.request.parts
-        assert set(row["extra"]["relearning"]) == {"stable", "similar", "part", "all"}
-        assert row["train_flops"] > 0 and row["peak_bytes"] > 0
-    assert json.loads((tmp_path / "results.json").read_text()) == outcome
+        rows = [row for row in outcome.rows if (row.training, row.variant, row.unlearner) == way]
+        assert [row.seed for row in rows] == [0, 1]
+    for row in outcome.rows:
+        assert row.stop in ("reached", "diverged", "budget")
+        assert 0 <= row.before["test_accuracy"] <= 1
+        assert row.steps <= config.request.max_steps * config.request.parts
+        assert set(row.extra["relearning"]) == {"stable", "similar", "part", "all"}
+        assert row.train_flops > 0 and row.peak_bytes > 0
+    assert workdirs.read_results(tmp_path / "results.json") == outcome
 
 
 def test_oracles_are_not_unlearned_and_forget_nothing_they_saw(tmp_path):
     _, outcome = run_config("digits", tmp_path, trainings=("oracle", "heldout_oracle", "vanilla"))
-    oracles = [row for row in outcome["rows"] if row["training"].endswith("oracle")]
-    assert all(row["before"] == row["after"] and row["steps"] == 0 for row in oracles)
-    digests = [row["extra"]["params_sha256"]["before"] for row in oracles]
+    oracles = [row for row in outcome.rows if row.is_oracle]
+    assert all(row.before == row.after and row.steps == 0 for row in oracles)
+    digests = [row.extra["params_sha256"]["before"] for row in oracles]
     assert len(set(digests)) == len(digests), "the held-out oracle has keys of its own"
 
 
@@ -96,13 +97,13 @@ def test_a_finished_workdir_is_read_back_and_another_config_is_refused(tmp_path,
         ("readiness.step_size", (0.3,), "lowest"),
         ("readiness.step_size", (0.3, 0.1), "lowest"),
         ("readiness.fraction", 0.0, "readiness.fraction"),
-        ("readiness.form", "odd", "'odd' is unknown"),
-        ("readiness.order", 3, "order 3 is unknown"),
-        ("readiness.requests", "odd", "'odd' is unknown"),
-        ("readiness.recovery", "odd", "'odd' is unknown"),
-        ("readiness.algorithm", "odd", "'odd' is unknown"),
+        ("readiness.form", "odd", "form is 'odd': choose gain or raw"),
+        ("readiness.order", 3, "order is 3: choose 1 or 2"),
+        ("readiness.requests", "odd", "requests is 'odd': choose known"),
+        ("readiness.recovery", "odd", "recovery is 'odd': choose nearest_classes"),
+        ("readiness.algorithm", "odd", "algorithm is 'odd': give ascent, .* or module:function"),
         ("readiness.cap", "odd", "cap"),
-        ("request.unlearners", ("odd",), "'odd' is unknown"),
+        ("request.unlearners", ("odd",), "give one or more of ascent, .* or module:function"),
         ("request.learning_rates", (), "learning_rates is \\(\\): give one or more"),
         ("request.clips", (), "clips is \\(\\): give one or more"),
         ("request.learning_rates", (float("nan"),), "give one or more numbers above 0"),
@@ -110,14 +111,14 @@ def test_a_finished_workdir_is_read_back_and_another_config_is_refused(tmp_path,
         ("readiness.start", 20, "training ends after 20 steps"),
         ("readiness.inner_steps", -1, "readiness.inner_steps is -1"),
         ("seed", -1, "seed is -1"),
-        ("trainings", ("vanilla",), "lacks 'oracle'"),
-        ("trainings", ("oracle", "vanilla", "odd"), "'odd' is unknown"),
-        ("train.optimizer", "odd", "'odd' is unknown"),
-        ("model.name", "odd", "'odd' is unknown"),
-        ("parallel", "odd", "'odd' is unknown"),
+        ("trainings", ("vanilla",), "every comparison needs oracle, add it"),
+        ("trainings", ("oracle", "vanilla", "odd"), "give none or more of oracle, heldout_oracle"),
+        ("train.optimizer", "odd", "choose sgd, nesterov or adamw"),
+        ("model.name", "odd", "choose mlp, cnn"),
+        ("parallel", "odd", "choose jit or pmap"),
         ("forget.target", 10, "class 10"),
         ("forget.revocable", 12, "class 12"),
-        ("forget.setting", "odd", "'odd' is unknown"),
+        ("forget.setting", "odd", "choose class or random"),
         ("data.name", "no_such_set", "no_such_set"),
     ],
 )
@@ -136,8 +137,8 @@ def test_a_run_by_pmap_ends_with_every_row(tmp_path):
     config = shrink(configs.get_config("digits"))
     config.parallel, config.equal_flops = "pmap", False
     config.trainings = ("oracle", "vanilla", "readiness")
-    rows = run.run(config, str(tmp_path))["rows"]
-    assert sorted((row["training"], row["seed"]) for row in rows) == sorted(
+    rows = run.run(config, str(tmp_path)).rows
+    assert sorted((row.training, row.seed) for row in rows) == sorted(
         (name, seed) for name in config.trainings for seed in (0, 1)
     )
 
@@ -149,12 +150,12 @@ def test_a_random_request_is_fulfilled_at_the_oracles_accuracy(tmp_path):
     config.train.steps = 300
     config.request.learning_rates = (0.05,)
     config.request.max_steps = 60
-    rows = run.run(config, str(tmp_path))["rows"]
-    oracle = {row["seed"]: row["after"]["forget_accuracy"] for row in rows if row["training"] == "oracle"}
+    rows = run.run(config, str(tmp_path)).rows
+    oracle = {row.seed: row.after["forget_accuracy"] for row in rows if row.training == "oracle"}
     for row in rows:
-        if row["training"] == "vanilla" and row["stop"] == "reached":
-            assert row["after"]["forget_accuracy"] <= oracle[row["seed"]] + 1e-6
-            assert row["steps"] == len(row["extra"]["curve"]["forget_accuracy"]) - 1
+        if row.training == "vanilla" and row.stop == "reached":
+            assert row.after["forget_accuracy"] <= oracle[row.seed] + 1e-6
+            assert row.steps == len(row.extra["curve"]["forget_accuracy"]) - 1
 
 
 CHILD = """
@@ -185,10 +186,9 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bits(moments, tmp_path):
 
 def test_scores_of_a_lane_with_nan_are_not_numbers():
     batch = {"x": np.zeros((8, 2), np.float32), "y": np.zeros(8, np.int32), "id": np.arange(8)}
-    logits = np.zeros((2, 8, 3))
-    logits[0, 3] = np.nan
-    lanes = {"w": np.zeros((2, 1))}
-    scores = evaluation.score(lambda params, x: logits, lanes, evaluation.Sets(*[batch] * 8))
+    model = classifier(lambda params, x, key: jnp.zeros((len(x), 3)).at[3].add(params))
+    statistics = make_statistics(model, execution.one_device())
+    scores = evaluation.score(statistics, np.array([np.nan, 0.0], np.float32), evaluation.Sets(*[batch] * 8))
     assert np.isnan(list(scores[0].values())).all()
     assert scores[1]["test_accuracy"] == 1.0 and scores[1]["forget_loss"] == pytest.approx(np.log(3))
 
@@ -196,10 +196,10 @@ def test_scores_of_a_lane_with_nan_are_not_numbers():
 def test_parts_of_a_request_cover_the_forget_set_and_overlap_as_asked():
     config = shrink(configs.get_config("digits_sequence"))
     dataset = datasets.load(config.data)
-    bench = setup.set_up(config, None, dataset)
-    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in judging._request_data(bench)]
-    assert set.union(*parts) == set(bench.sets.forget["id"].tolist())
+    requests = comparisons.parts(config, dataset).requests
+    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in requests.data()]
+    assert set.union(*parts) == set(requests.problem.sets.forget["id"].tolist())
     assert all(a & b for a, b in itertools.pairwise(parts))
-    bench.config.request.overlap = 0.0
-    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in judging._request_data(bench)]
-    assert sum(map(len, alone)) == len(bench.sets.forget["id"])
+    apart = requests._replace(section=requests.section.model_copy(update={"overlap": 0.0}))
+    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in apart.data()]
+    assert sum(map(len, alone)) == len(requests.problem.sets.forget["id"])

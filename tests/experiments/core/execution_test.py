@@ -18,7 +18,7 @@ import optax
 import pytest
 
 from experiments.core import execution
-from experiments.training import loop, streaming
+from experiments.training import epochs, loop
 from readiness import MetaBatch, Terms, make_readiness, make_step
 from readiness.step import init_state
 from tests.helpers import tiny, toys
@@ -27,7 +27,7 @@ from unlearn import ALGORITHMS, Request, unlearn
 ROOT = Path(__file__).resolve().parents[3]
 DEVICES, RATE, FAR = 4, 0.4, 50.0
 NEAR = 0.02  # how far (relative) caps lie from the mean over all devices, where that matters
-TERMS = Terms(efficiency=0.5, retention=1.0, resistance=0.7, relearning=0.3, capped="mean")
+TERMS = Terms(cap=None, efficiency=0.5, retention=1.0, resistance=0.7, relearning=0.3, capped="mean")
 
 
 # In the child: steps
@@ -48,7 +48,7 @@ def meta_gradient(mode, algorithm, order):
         readiness = make_readiness(toys.MLP, rehearsed, TERMS._replace(cap=outer_cap), relearner=relearner, mean=ops.mean)
         step = make_step(toys.MLP, optax.sgd(1.0), readiness=readiness, mean=ops.mean, grad=ops.outer_grad)
         state = init_state(params, optax.sgd(1.0))
-        state, info = step(state, ops.split(batch, 0), key, execution.split_meta(ops, meta), RATE)
+        state, info = step(state, ops.split(batch, 0), key, ops.split_meta(meta), RATE)
         return jax.tree.map(lambda before, after: before - after, params, state.params), info
 
     return ops.compile(run)
@@ -73,7 +73,7 @@ def outer_cap(side):
     """A forget batch whose device means after the inner step lie on both sides of the cap; their mean on `side`."""
     params, meta = toys.mlp_params(), meta_batch(1, 8)
     algorithm = ALGORITHMS["ascent"](toys.MLP, optax.sgd(RATE))
-    after = unlearn(algorithm, params, meta.requests, jax.random.key(0))[0].params
+    after = unlearn(algorithm, params, toys.first(meta.requests), meta.requests, jax.random.key(0))[0].params
     forget, means, mean = by_loss(after, meta.forget)
     cap = mean * (1 + NEAR * side)
     assert means.min() < cap * (1 - 5 * NEAR) and means.max() > cap * (1 + 5 * NEAR)
@@ -112,8 +112,8 @@ def rows_of(device, batch, meta):
         rows = padded["weight"].shape[axis] // DEVICES
         return {name: np.take(leaf, range(device * rows, (device + 1) * rows), axis) for name, leaf in padded.items()}
 
-    only = execution.Parallel(*[None] * 3, split, None)
-    return split(batch, 0), execution.split_meta(only, meta)
+    only = execution.Execution(None, None, None, split, None)
+    return split(batch, 0), only.split_meta(meta)
 
 
 def errors_of(meta, outer=FAR, inner=FAR, order=2, algorithm="ascent", size=8):
@@ -147,7 +147,9 @@ def trainings():
     for kind, form in (("readiness", "scan"), ("readiness", "loops"), ("readiness", "streamed"), ("dpsgd", "scan")):
         results = []
         for mode in ("", *execution.MODES):
-            ops = execution.make(mode or "jit", jax.local_devices()[: DEVICES if mode else 1])
+            ops = execution.make(
+                mode or "jit", jax.local_devices()[: DEVICES if mode else 1], convolutional=form == "loops"
+            )
             results.append(train(kind, ops, form))
         for mode, result in zip(execution.MODES, results[1:], strict=True):
             errors[f"{kind}, {form}, {mode}"] = toys.relative_error(result, results[0])
@@ -158,7 +160,7 @@ def train(kind, ops, form):
     streamed = form == "streamed"
     with tempfile.TemporaryDirectory() as folder:
         way, lanes = tiny.way(kind, ops), tiny.lanes([0, 1])
-        epoch_fn = (streaming if streamed else loop).make_epoch(way, ops, form == "loops")
+        epoch_fn = epochs.make(way, ops, on_disk=streamed)
         data = tiny.on_disk() if streamed else tiny.data()
         trained = loop.train(way, lanes, data, tiny.pools(), epoch_fn, Path(folder), lambda entry: None, 1e9)
     return trained.params, trained.losses

@@ -16,7 +16,9 @@ import pytest
 
 from experiments import models
 from experiments.core import execution, fleet
-from experiments.training import loop
+from experiments.core.keys import Purpose
+from experiments.data.datasets import Images
+from experiments.training import epochs, loop
 from tests.helpers import tiny, toys
 from unlearn import tree
 
@@ -52,7 +54,7 @@ def test_loops_are_scans(kind):
 
 
 def test_lanes_in_threads_have_the_bytes_of_lanes_one_after_another(monkeypatch):
-    convolutional = tiny.way("plain")._replace(module=models.CNN(tiny.CLASSES, (8,)))
+    convolutional = tiny.way("plain")._replace(model=models.of_module(models.CNN(tiny.CLASSES, (8,)), (2, 3, 1)))
     monkeypatch.setattr(fleet.jax, "device_count", lambda: 1)
     side_by_side = tiny.run_epochs(convolutional, tiny.lanes(SEEDS), tiny.data(), loops=True)[0]
     monkeypatch.setattr(fleet, "each", lambda fn, count: [fn(i) for i in range(count)])
@@ -119,8 +121,11 @@ def test_kinds_differ():
 
 def test_a_second_stream_of_a_seed_is_another_run():
     members = np.ones(tiny.EXAMPLES, bool)
-    first, second = (loop.make_lanes(SEEDS, members, members, stream=stream) for stream in (0, 1))
-    starts = [loop.init_lanes(tiny.way("plain"), lanes, tiny.data()["x"][:1]).params for lanes in (first, second)]
+    first, second = (
+        loop.make_lanes(SEEDS, members, members, purpose=purpose)
+        for purpose in (Purpose.TRAINING, Purpose.HELDOUT_TRAINING)
+    )
+    starts = [loop.init_lanes(tiny.way("plain"), lanes).params for lanes in (first, second)]
     assert toys.relative_error(*starts) > 0.1 and not np.any(first.key == second.key)
 
 
@@ -167,7 +172,7 @@ def test_dp_sgd_adds_noise_of_its_stated_size_to_every_parameter():
         way = tiny.way("dpsgd")._replace(optimizer=optax.sgd(1.0), private=(2.0, noise))
         step = loop.make_step_fn(way, tiny.one_device())
         one = lambda state, lane: step(state, lane, data, None, row, jnp.asarray(0), False)[0].params  # noqa: E731
-        params = toys.quick_jit(jax.vmap(one))(loop.init_lanes(way, lanes, data["x"][:1]), lanes)
+        params = toys.quick_jit(jax.vmap(one))(loop.init_lanes(way, lanes), lanes)
         return np.concatenate([leaf.reshape(8, -1) for leaf in jax.tree.leaves(params)], axis=1)
 
     noise = (after(0.5) - after(0.0)) / (2.0 * 0.5 / 6)
@@ -233,7 +238,7 @@ class Stop(Exception):
     pass
 
 
-def train(folder, kind, stop_after=None, save_every=0.0, data=None, make_epoch=loop.make_epoch):
+def train(folder, kind, stop_after=None, save_every=0.0, data=None):
     reports = []
 
     def report(entry):
@@ -242,8 +247,9 @@ def train(folder, kind, stop_after=None, save_every=0.0, data=None, make_epoch=l
             raise Stop
 
     way = tiny.way(kind, steps=11)
-    epoch_fn = make_epoch(way, tiny.one_device(), False)
-    args = way, tiny.lanes(SEEDS[:2]), data or tiny.data(), tiny.pools(), epoch_fn, folder, report, save_every
+    data = data or tiny.data()
+    epoch_fn = epochs.make(way, tiny.one_device(), on_disk=isinstance(data["x"], Images))
+    args = way, tiny.lanes(SEEDS[:2]), data, tiny.pools(), epoch_fn, folder, report, save_every
     return loop.train(*args), reports
 
 
@@ -305,8 +311,8 @@ def short_training(count):
         "weight": jnp.ones(40),
         "id": jnp.arange(40),
     }
-    way = loop.Way(models.build("mlp", {"widths": (8,)}, 3), optax.sgd(0.1), 6, 6, 8)
+    way = loop.Way(models.of_module(models.MLP(3, (8,)), (5,)), optax.sgd(0.1), 6, 6, 8)
     lanes = loop.make_lanes(np.arange(count), np.ones(40, bool), np.ones(40))
-    epoch = loop.make_epoch(way, execution.make("jit"), False)
-    states, infos = epoch(loop.init_lanes(way, lanes, data["x"][:1]), lanes, data, None, 0, 6)
+    epoch = epochs.make(way, execution.make("jit"))
+    states, infos = epoch(loop.init_lanes(way, lanes), lanes, data, None, 0, 6)
     return states.params, infos.loss

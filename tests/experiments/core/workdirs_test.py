@@ -11,7 +11,7 @@ import pytest
 
 from experiments.comparison import report
 from experiments.configs import pretrain
-from experiments.core import checkpoints, workdirs
+from experiments.core import checkpoints, results, results_v1, workdirs
 from experiments.core.workdirs import Workdir, WorkdirError
 from experiments.models import vits
 from experiments.pretrain import run
@@ -20,7 +20,7 @@ from unlearn import tree
 
 CONFIG = {"seed": 1, "data": {"name": "digits"}}
 DAMAGES = {"empty": b"", "cut": b'{"seed": 1, "ro', "bytes": b"\xff\xfe\x00{}", "a list": b"[1]", "null": b"null"}
-ROW = dict.fromkeys(workdirs.ROW)
+ROW = dict.fromkeys(results_v1.ROW)  # of version 0.1
 
 damaged = pytest.mark.parametrize("content", DAMAGES.values(), ids=DAMAGES)
 
@@ -88,7 +88,7 @@ def test_a_stage_gives_back_the_bits_it_was_given(folder):
 def test_rows_that_no_run_wrote_are_refused(folder, rows):
     file = folder.path / "results.json"
     file.write_text(json.dumps({"rows": [ROW]}))
-    assert folder.finished(CONFIG) == {"rows": [ROW]}
+    assert folder.finished(CONFIG).rows == [results_v1.row(ROW)]
     file.write_text(json.dumps({"rows": rows}))
     refused(lambda: folder.finished(CONFIG), str(file), "remove it and run again")
 
@@ -171,9 +171,10 @@ def test_a_second_process_is_refused_while_the_first_is_at_work(folder):
 
 
 def test_a_finished_run_is_read_while_another_process_is_at_work(folder):
+    row = results.Row("vanilla", "default", "none", "class", "toys", 0, {}, {}, 0, "reached")
     with folder.claimed(CONFIG):
-        folder.finish("command", [ROW])
-        assert Workdir(folder.path).finished(CONFIG)["rows"] == [ROW]
+        folder.finish("command", [row])
+        assert Workdir(folder.path).finished(CONFIG).rows == [row]
 
 
 HOLD = """
@@ -268,3 +269,10 @@ def test_a_run_names_its_damaged_checkpoint_and_ends_the_same_without_it(tmp_pat
     latest.rename(tmp_path / "moved")
     pretrained()
     assert (tmp_path / "vit.npz").read_bytes() == whole
+
+
+def test_a_key_of_a_later_version_that_is_empty_changes_nothing():
+    old, new = {"data": {"name": "digits"}}, {"data": {"name": "digits", "label": "", "share": 0.0, "more": {}}}
+    assert not list(workdirs.differences(old, new))
+    assert list(workdirs.differences(old, {"data": {"name": "digits", "label": "kind"}})) == ["config.data.label"]
+    assert list(workdirs.differences(new, old)) and list(workdirs.differences({"a": None}, {"a": 0})) == ["config.a"]

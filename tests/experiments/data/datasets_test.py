@@ -3,18 +3,18 @@ import io
 import os
 import shutil
 
-import ml_collections
 import numpy as np
 import pytest
 
-from experiments.data import datasets, readers
+from experiments.core import sections
+from experiments.data import datasets, images, readers
 
 POINT = "set --config.data.data_dir or TFDS_DATA_DIR"
 
 
 def config(name="digits", **changes):
-    settings = {"name": name, "data_dir": "", "train_size": 0, "validation_fraction": 0.2, "cache_dir": "", "stream": False}
-    return ml_collections.ConfigDict(settings | changes)
+    """A section past the door's checks: what loading refuses itself is tested here."""
+    return sections.StreamedData(name=name).model_copy(update=changes)
 
 
 def refused(match, fn, *args, **kwargs):
@@ -305,9 +305,9 @@ def test_batch(digits):
 
 @pytest.mark.parametrize("name, size", [("digits", 0), ("tiny", 0), ("tiny", 20)])
 def test_a_streamed_data_set_is_the_one_in_memory(root, monkeypatch, name, size):
-    for module in (datasets, readers):
+    for module in (images, readers):
         monkeypatch.setattr(module, "DECODE_AT_ONCE", 64 if name == "digits" else 7)
-    monkeypatch.setattr(datasets, "MOMENTS_AT_ONCE", 64 if name == "digits" else 7)
+    monkeypatch.setattr(images, "MOMENTS_AT_ONCE", 64 if name == "digits" else 7)
     whole, streamed = (datasets.load(config(name, data_dir=str(root), train_size=size, stream=s)) for s in (False, True))
     x = streamed.train.x
     assert isinstance(x, datasets.Images) and x.shape == whole.train.x.shape and len(x) == len(whole.train.id)
@@ -321,7 +321,7 @@ def test_a_streamed_data_set_is_the_one_in_memory(root, monkeypatch, name, size)
 
 
 def test_training_images_are_read_in_parts(root, monkeypatch):
-    monkeypatch.setattr(datasets, "DECODE_AT_ONCE", 7)
+    monkeypatch.setattr(images, "DECODE_AT_ONCE", 7)
     source, asked = readers._prepared("tiny", str(root)), []
     read = lambda ids: asked.append(len(ids)) or source.read(ids)  # noqa: E731
     monkeypatch.setattr(readers, "_prepared", lambda name, root: source._replace(read=read))

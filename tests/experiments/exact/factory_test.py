@@ -1,11 +1,11 @@
 """The factory for ViTs: what it fetches, what it refuses, and that nothing of one example depends on another."""
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 from absl import logging
 
+from experiments.core.sections import StreamedData
 from experiments.data import datasets
 from experiments.exact.factory import ARGUMENTS, HYPER, RULES, make
 from experiments.models import vits
@@ -34,9 +34,7 @@ def test_digits_are_fetched_by_id_and_scaled_by_constants():
 
 
 def test_splits_are_those_of_the_data_set():
-    config = ml_collections.ConfigDict({"name": "digits", "data_dir": "", "cache_dir": "", "stream": False})
-    config.update({"train_size": 0, "validation_fraction": 0.1})
-    splits = datasets.raw(config)[1]
+    splits = datasets.raw(StreamedData(name="digits", validation_fraction=0.1))[1]
     for classes in ([], [7, 3]):
         source = make({"classes": classes})
         for name in ("train", "validation", "test"):
@@ -177,8 +175,7 @@ def test_a_factory_that_does_not_exist_is_named(name):
 
 
 def test_raw_data_are_those_that_load_standardises():
-    config = ml_collections.ConfigDict({"name": "digits", "data_dir": "", "cache_dir": "", "stream": False})
-    config.update({"train_size": 50, "validation_fraction": 0.2})
+    config = StreamedData(name="digits", train_size=50, validation_fraction=0.2)
     source, ids = datasets.raw(config)
     loaded = datasets.load(config)
     for name, own in ids.items():

@@ -1,6 +1,8 @@
 """One run of s3t from pre-training to report, everything tiny: what it leaves, resuming, refusals, baselines by hand."""
 
 import functools
+import io
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,18 +12,21 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.configs import s3t as configs
+from experiments.configs import s3t
+from experiments.core import progress
+from experiments.core.config import validated
 from experiments.core.errors import UserError
-from experiments.core.workdirs import Workdir
-from experiments.exact import baselines, building, context, node_files, report, run
+from experiments.exact import baselines, building, curves, data, factory, node_files, nodes, report, run, store
+from experiments.exact.nodes import Builder
 from experiments.models import vits
 from experiments.pretrain import run as pretrain_run
 from experiments.reporting import pages
+from s3t.cli import main
 from s3t.plans import planners, structure
 from s3t.plans.partition import Places
-from s3t.service import verify
-from s3t.store import disk
-from s3t.training import schedule, stages
+from s3t.service import healing, verify
+from s3t.store import disk, state
+from s3t.training import arrangement, schedule
 from s3t.training.backbone import forward
 from s3t.training.schedule import Setup
 from tests.helpers import kills, stacks
@@ -37,7 +42,7 @@ def _tiny(monkeypatch):
 
 
 def config():
-    made = configs.get_config("digits")
+    made = s3t.get_config("digits")
     made.update({"model": "tiny", "seeds": 1, "shards": 2, "slices": 2, "deletions": 3, "retrain_after": (3,)})
     made.lora.targets = ("query",)
     made.data.update({"train_size": 300, "validation_fraction": 0.2})
@@ -67,7 +72,7 @@ def finished(tmp_path_factory):
 
 
 def rows(found, training, variant):
-    return [row for row in found["rows"] if (row["training"], row["variant"]) == (training, variant)]
+    return [row for row in found.rows if (row.training, row.variant) == (training, variant)]
 
 
 # a whole run
@@ -75,57 +80,60 @@ def rows(found, training, variant):
 
 def test_a_run_has_a_row_for_every_way_in_the_house_s_schema(finished):
     found = finished[1]
-    ways = [(row["training"], row["variant"]) for row in found["rows"]]
+    ways = [(row.training, row.variant) for row in found.rows]
     study = [("s3t", f"{name} / {kind}") for name in ("sisa", "lattice") for kind in ("mean", "depth", "all")]
     others = [("lora", "default"), ("full", "default"), ("sisa", "retrain"), ("sisa", "rollback"), ("s3t", "one shard")]
     assert ways == [("s3t", "lattice / store"), *study, *others]
-    assert found["schema"] == 1 and found["command"] == "the command"
-    for row in found["rows"]:
-        assert {"unlearner", "setting", "seed", "stop", "steps", "train_seconds", "extra"} <= row.keys()
+    assert found.command == "the command"
+    for row in found.rows:
         assert all(
-            0 <= row[when][f"{split}_accuracy"] <= 1 for when in ("before", "after") for split in ("test", "validation")
+            0 <= getattr(row, when)[f"{split}_accuracy"] <= 1
+            for when in ("before", "after")
+            for split in ("test", "validation")
         )
-        assert row["train_flops"] > 0
+        assert row.train_flops > 0
 
 
 def reopened(folder):
-    resolved = context.resolved(config())
-    return context.set_up(resolved, Workdir(folder), context.look(resolved))
+    """What the run had, made anew."""
+    resolved = validated(s3t.S3TStudy, config()).resolved()
+    source = factory.make(resolved.hyper(), **resolved.arguments())
+    held = data.pretrained(data.load(source), resolved.arguments(), resolved.pretrain, folder)
+    return held, Builder(held.source, 2, 2, resolved.train, resolved.full_lora)
 
 
 def test_what_the_store_served_is_what_the_study_s_logits_say(finished):
     """The same nodes and deletions by two ways: from files after real deletions, and from tabled logits."""
     folder, found = finished
     (row,) = rows(found, "s3t", "lattice / store")
-    bench = reopened(folder)
-    logits = run._load(bench, "nodes-0")
-    where, ids, gone = context.places(bench.source, 2, 2, 0), bench.source.ids.tolist(), [set(), set()]
-    for one in [row["extra"]["built"], *row["extra"]["stream"]]:
+    held, builder = reopened(folder)
+    logits = node_files.read_logits(folder / "logits" / "nodes-0.npz")
+    where, ids, gone = builder.places(0), held.source.ids.tolist(), [set(), set()]
+    for one in [row.extra["built"], *row.extra["stream"]]:
         for deleted in one.get("ids", []):
             at = ids.index(deleted)
             gone[where.shard[at]].add(int(where.slice[at]))
-        nodes = [structure.served(planners.lattice(2), hit) for hit in gone]
-        assert one["depth"] == [len(node) for node in nodes]
-        served = [logits[shard, node] for shard, node in enumerate(nodes) if node]
-        assert served and one["test_accuracy"] == context.scored(bench, np.mean(served, axis=0))["test_accuracy"]
+        best = [structure.served(planners.lattice(2), hit) for hit in gone]
+        assert one["depth"] == [len(node) for node in best]
+        served = [logits[shard, node] for shard, node in enumerate(best) if node]
+        assert served and one["test_accuracy"] == held.scored(np.mean(served, axis=0))["test_accuracy"]
 
 
 def test_the_store_is_healed_without_the_deleted_and_verifies(finished):
     folder, found = finished
     (row,) = rows(found, "s3t", "lattice / store")
-    extra = row["extra"]
-    assert len(extra["stream"]) == 3 and row["steps"] == 3
+    extra = row.extra
+    assert len(extra["stream"]) == 3 and row.steps == 3
     assert extra["healed"]["depth"] == [2, 2] and extra["healed"]["requests"] == 3
     assert extra["healed"]["nodes"] == sum(one["nodes_dropped"] for one in extra["stream"]) > 0
     assert extra["verified"]["ok"] and verify.verify(folder / "store", extra["stream"][0]["head"])["ok"]
 
 
 def test_healed_nodes_are_those_of_a_build_that_never_had_the_deleted(finished):
-    bench = reopened(finished[0])
-    build = context.of_plan(bench, planners.lattice(2), 0, 2)
-    fresh, spent = context.train_build(build, context.deletion_order(bench, 0)[:3])
-    opened = disk.look(finished[0] / "store")
-    served = run._serving(opened, bench)
+    held, builder = reopened(finished[0])
+    build = builder.of_plan(planners.lattice(2), 0, 2)
+    fresh, spent = nodes.train(build, nodes.deletion_order(held.source.ids, 0)[:3])
+    served = store.serving(disk.look(finished[0] / "store"), held)
     assert fresh.keys() == served.keys() and all(tree.bits_equal(fresh[job], served[job]) for job in fresh)
     assert spent.keys() == fresh.keys() and all(seconds >= 0 for seconds in spent.values())
 
@@ -136,33 +144,34 @@ def test_the_report_has_its_sections_from_files_alone(finished):
     file = pages.write_page(folder, report.compose)
     page, text = file.read_text(), (folder / "report.md").read_text()
     sections = (
+        "Planners",
         "Accuracy by number of deletions",
         "Ensembles",
         "Full LoRA and the deepest node",
         "Cost",
         "A stream of real deletions",
+        "Files",
         "Settings",
         "Environment",
     )
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == list(sections)
-    assert page.count("data:image/svg+xml;base64,") == 5
+    assert page.count("<figure>") == page.count('role="img"') == 6
     for name in (
-        "sisa",
-        "lattice",
+        "SISA",
+        "Lattice",
         "SISA checkpoints",
-        "full retraining",
+        "Full retraining",
         "S3T, depth 2",
-        "verify found nothing to object",
+        "Verify found nothing to object",
     ):
         assert name in page
     told = run.present(str(folder), found)
-    table = told.split("\n\n")[0].splitlines()
-    assert str(file) in told and len(table) == 6 and max(map(len, table)) <= report.WIDTH
+    assert str(file) in told and all(f"\n{name} " in told for name in ("SISA", "Lattice", "SISA checkpoints"))
 
 
 def test_a_finished_workdir_is_read_back_and_refuses_another_config(finished, monkeypatch):
     folder, found = finished
-    monkeypatch.setattr(context, "set_up", None)  # nothing is run
+    monkeypatch.setattr(factory, "make", None)  # nothing is run
     assert run.run(config(), str(folder)) == found
     other = config()
     other.train.epochs = 2
@@ -184,11 +193,44 @@ def test_a_run_cut_short_goes_on_to_the_same_results(finished, tmp_path):
     for stage in (*(cut / "stages").glob("deletion-*"), cut / "stages" / "build.json", cut / "stages" / "heal.json"):
         stage.unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(disk, "heal", lambda opened: 1 / 0)  # dies after the heal, before it is noted
+        patch.setattr(state, "mark_healed", lambda opened: 1 / 0)  # dies after the heal, before it is noted
         with pytest.raises(ZeroDivisionError):
             run.run(config(), str(cut), "the command")
     (cut / "stages" / "verify.json").unlink()
     assert kills.timeless(run.run(config(), str(cut), "the command")) == kills.timeless(found)
+
+
+def test_one_bar_tells_every_stage_and_its_work_adds_up(finished, tmp_path, monkeypatch):
+    """Pre-training is a part of it. What an earlier process did is passed over."""
+
+    def before(seen, _):
+        progress.stage("pre-trained before", pretrain_run.passes(seen.train))
+        progress.skip()
+
+    monkeypatch.setattr(pretrain_run, "run", before)
+    cut, stream = tmp_path / "cut", io.StringIO()
+    shutil.copytree(finished[0], cut)
+    (cut / "results.json").unlink()
+    with progress.shown(stream):
+        run.run(config(), str(cut), "the command")
+    lines = [line.split(",")[0].split("% s3t: ") for line in stream.getvalue().splitlines()]
+    told = [name for _, name in lines]
+    assert list(dict.fromkeys(told)) == [
+        "pre-trained before",
+        "build the store",
+        "train the nodes of all planners",
+        "streams of deletions",
+        "full LoRA without 0 examples",
+        "full LoRA without 3 examples",
+        "SISA and its retraining",
+        "S3T in one shard",
+        "delete 3 examples",
+        "heal the store",
+        "verify the store",
+        "done",
+    ]
+    assert dict(zip(told, (int(percent) for percent, _ in lines), strict=True))["verify the store"] == 100
+    assert [int(percent) for percent, _ in lines] == sorted(int(percent) for percent, _ in lines)
 
 
 def test_a_study_cut_short_trains_no_node_twice(finished, tmp_path):
@@ -254,11 +296,71 @@ def test_a_store_that_forgot_its_deletions_does_not_verify(finished, tmp_path):
     for name in ("results.json", "stages/build.json", "stages/heal.json", "stages/verify.json"):
         (cut / name).unlink()
     found = run.run(config(), str(cut), "the command")
-    extra = rows(found, "s3t", "lattice / store")[0]["extra"]
+    extra = rows(found, "s3t", "lattice / store")[0].extra
     heads = [one["head"] for one in extra["stream"]]
     assert not extra["verified"]["ok"] and len(extra["verified"]["problems"]) == len(heads) == 3
     for head, problem in zip(heads, extra["verified"]["problems"], strict=True):
         assert problem.startswith(f"the ledger never had the head {head}")
+
+
+# stores of version 0.1, and workdirs that were moved
+
+
+def manifest(folder):
+    return json.loads((folder / "store" / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def killed_of_0_1(tmp_path_factory):
+    """A workdir as version 0.1 made it: an old name of the factory, an absolute path to the backbone; killed in healing."""
+    folder = tmp_path_factory.mktemp("old") / "run"
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vits.VITS, "tiny", TINY)
+        patch.setattr(pretrain_run, "run", pretrain)
+        patch.setattr(store, "FACTORY", "experiments.s3t_factory:make")
+        patch.setattr(run, "BESIDE", str((folder / "pretrain" / "vit.npz").absolute()))
+        patch.setattr(healing, "heal", killed)
+        patch.setattr(curves, "rows", lambda *_: [])
+        patch.setattr(baselines, "rows", lambda *_: [])
+        with pytest.raises(KeyboardInterrupt):
+            run.run(config(), str(folder), "the command")
+    return folder
+
+
+def test_a_store_names_its_factory_and_its_backbone_from_where_it_stands(finished):
+    made = manifest(finished[0])
+    assert made["factory"] == "experiments.exact.factory:make"
+    assert made["arguments"]["checkpoint"] == "store:../pretrain/vit.npz"
+
+
+def test_a_workdir_of_version_0_1_goes_on_to_the_same_results(killed_of_0_1, finished, tmp_path):
+    """Where it was, and moved: the names in its manifest stay, and its nodes are those of this version."""
+    old, moved = manifest(killed_of_0_1), tmp_path / "moved"
+    assert old["factory"] == "experiments.s3t_factory:make" and os.path.isabs(old["arguments"]["checkpoint"])
+    shutil.copytree(killed_of_0_1, moved)
+    (moved.parent / "away").mkdir()
+    shutil.move(moved, moved.parent / "away" / "run")
+    for folder in (killed_of_0_1, moved.parent / "away" / "run"):
+        assert kills.timeless(run.run(config(), str(folder), "the command")) == kills.timeless(finished[1])
+        assert manifest(folder) == old
+
+
+def test_a_store_of_a_moved_workdir_is_asked_as_before(finished, tmp_path, capsys):
+    """Its backbone is found beside it; one that lies elsewhere is given."""
+    folder = tmp_path / "moved"
+    shutil.copytree(finished[0], folder)
+    asked = ["predict", f"--store={folder / 'store'}", "--split=test", "--json"]
+    assert main(asked) == 0
+    served = json.loads(capsys.readouterr().out)
+    assert main([*asked, "--arguments", json.dumps({"checkpoint": str(finished[0] / "pretrain" / "vit.npz")})]) == 0
+    assert json.loads(capsys.readouterr().out)["logits"] == served["logits"]
+    (folder / "pretrain" / "vit.npz").unlink()
+    assert main(asked) == 2
+    assert f"{folder / 'store'}/../pretrain/vit.npz cannot be read" in capsys.readouterr().err
 
 
 CHILD = """
@@ -294,23 +396,23 @@ def test_a_run_killed_with_kill_9_ends_with_the_same_results(moments, finished, 
 
 def test_mistakes_are_one_line_before_anything_is_written(tmp_path):
     mistakes = (
-        ("planner", "best", "planner 'best' is unknown"),
-        ("slices", 0, "slices is 0"),
-        ("slices", 9, "at most 8"),
+        ("planner", "best", "config.planner is 'best': choose sisa, cyclic"),
+        ("slices", 0, "config.slices is 0: give a whole number from 1 to 8"),
+        ("slices", 9, "config.slices is 9: give a whole number from 1 to 8"),
         ("deletions", 10**6, "ask for fewer"),
         ("shards", 200, "a slice has no example"),
         ("classes", (4, 5), "examples that s3t is to unlearn"),
-        ("retrain_after", (-1,), "from 0 up"),
+        ("retrain_after", (-1,), "give none or more whole numbers from 0 to"),
         ("checkpoint", str(tmp_path / "no.npz"), "cannot be read"),
-        ("lanes", 0, "lanes is 0: set --config.lanes to 1 or more"),
-        ("cache_bytes", -1, "cache_bytes is -1: set --config.cache_bytes to 0 or more"),
-        ("budget", float("nan"), "budget is nan: set --config.budget to 0 or more"),
-        ("lora.rank", 0, "lora.rank is 0: set --config.lora.rank to 1 or more"),
+        ("lanes", 0, "config.lanes is 0: give a whole number from 1 to"),
+        ("cache_bytes", -1, "config.cache_bytes is -1: give a whole number from 0 to"),
+        ("budget", float("nan"), "config.budget is nan: give a number from 0 to"),
+        ("lora.rank", 0, "config.lora.rank is 0: give a whole number from 1 to"),
         ("lora.alpha", float("nan"), "lora.alpha is nan: "),
         ("lora.targets", ("nope",), "no layer is called 'nope'"),
         ("full_lora.learning_rate", -1.0, "full_lora.learning_rate is -1.0: "),
         ("pretrain.train.batch_size", 10**6, "pretrain: train.batch_size is 1000000, but 'digits' has "),
-        ("pretrain.train.steps", 0, "pretrain: train.steps is 0"),
+        ("pretrain.train.steps", 0, "config.pretrain.train.steps is 0: give"),
     )
     for name, value, message in mistakes:
         wrong = config()
@@ -325,12 +427,13 @@ def test_mistakes_are_one_line_before_anything_is_written(tmp_path):
 
 
 def test_every_config_is_complete_and_checked():
-    for name in configs.EXPERIMENTS:
-        made = configs.get_config(name)
-        context.check(made)
+    for name in s3t.EXPERIMENTS:
+        made = s3t.get_config(name)
+        resolved = validated(s3t.S3TStudy, made).resolved()
+        assert store.make_plan(resolved.planner, resolved.slices, resolved.budget).slices == made.slices
         assert made.runner == "s3t" and made.pretrain.model == made.model and made.name == name
     with pytest.raises(ValueError, match="unknown; choose one of digits"):
-        configs.get_config("mnist")
+        s3t.get_config("mnist")
 
 
 # baselines by hand
@@ -340,7 +443,7 @@ def test_sisa_flops_by_hand():
     """Stage d passes forward and backward through everything with d + 1 quarters: 2 (1 + 2 + 3 + 4) / 4."""
     assert baselines.sisa_flops(4) == 5.0
     assert baselines.sisa_flops(4, 2) == 3.5
-    assert baselines.lora_flops() == 2.0
+    assert nodes.lora_flops() == 2.0
     places = Places(np.array([0, 1, 0]), np.array([0, 3, 2]))
     assert baselines.sisa_flops_per_deletion(places, np.array([0, 1]), 2, 4) == pytest.approx((5.0 + 2.0) / 2 / 2)
     assert baselines.hit_slices(places, np.array([2, 1]), 2) == [{2}, {3}]
@@ -354,19 +457,19 @@ SISA = planners.sisa(stacks.SLICES)
 @functools.cache
 def sisa_setup(optimizer=stacks.optimizer):
     """The tiny stack of dense blocks, SISA's way: all adapters in the head."""
-    whole = baselines.whole_in_head(stacks.BACKBONE, stacks.LORA, stacks.SLICES)
-    recipe = stacks.RECIPE._replace(lora=baselines.NOTHING, optimizer=optimizer)
+    whole = nodes.whole_in_head(stacks.BACKBONE, stacks.LORA, stacks.SLICES)
+    recipe = stacks.RECIPE._replace(lora=nodes.NOTHING, optimizer=optimizer)
     source = stacks.source(backbone=whole, recipe=recipe, cache_bytes=0)
-    count = stages.counts(stacks.data()[3], stacks.SHARDS, stacks.SLICES)
+    count = arrangement.counts(stacks.data()[3], stacks.SHARDS, stacks.SLICES)
     return Setup(source, SISA, stacks.SHARDS, stacks.KEY, schedule.make_shapes(source, SISA, count))
 
 
 def sisa_nodes(setup, slices, kept=None):
-    nodes = dict(kept or {})
-    jobs = [(shard, node) for node in SISA.nodes for shard in range(stacks.SHARDS) if (shard, node) not in nodes]
-    for call in schedule.build(setup, slices, jobs, lambda shard, node: nodes[shard, node]):
-        nodes.update(call.nodes)
-    return nodes
+    trained = dict(kept or {})
+    jobs = [(shard, node) for node in SISA.nodes for shard in range(stacks.SHARDS) if (shard, node) not in trained]
+    for call in schedule.build(setup, slices, jobs, lambda shard, node: trained[shard, node]):
+        trained.update(call.nodes)
+    return trained
 
 
 @functools.cache
@@ -380,8 +483,8 @@ def zero_rate(steps):
 
 def test_a_stage_of_sisa_goes_on_where_the_last_one_ended():
     """With a learning rate of 0 all checkpoints are the first one; with a real one every block's adapters move."""
-    nodes, still = sisa_table(), sisa_nodes(sisa_setup(zero_rate), stacks.arranged())
-    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), nodes[0, (0,)].head, nodes[0, (0, 1)].head)
+    trained, still = sisa_table(), sisa_nodes(sisa_setup(zero_rate), stacks.arranged())
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), trained[0, (0,)].head, trained[0, (0, 1)].head)
     assert all(jax.tree.leaves(moved))
     assert all(tree.bits_equal(still[0, node].head, still[0, (0,)].head) for node in SISA.nodes)
 
@@ -400,9 +503,9 @@ def test_a_suffix_is_retrained_as_if_the_deleted_never_existed():
     places = stacks.data()[3]
     keep = np.ones(len(places.shard), bool)
     keep[np.flatnonzero((places.shard == 0) & (places.slice == 2))[:1]] = False
-    slices, nodes = stacks.arranged(keep=keep), sisa_table()
-    kept = {job: node for job, node in nodes.items() if job[0] != 0 or 2 not in job[1]}
+    slices, trained = stacks.arranged(keep=keep), sisa_table()
+    kept = {job: node for job, node in trained.items() if job[0] != 0 or 2 not in job[1]}
     again, fresh = sisa_nodes(sisa_setup(), slices, kept), sisa_nodes(sisa_setup(), slices)
-    assert len(nodes) - len(kept) == 2
+    assert len(trained) - len(kept) == 2
     assert again.keys() == fresh.keys() and all(tree.bits_equal(again[job], fresh[job]) for job in fresh)
-    assert not tree.bits_equal(again[0, (0, 1, 2)], nodes[0, (0, 1, 2)])
+    assert not tree.bits_equal(again[0, (0, 1, 2)], trained[0, (0, 1, 2)])

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.comparison import trainings
 from experiments.configs import judge as configs
 from experiments.core import fleet, workdirs
+from experiments.core.config import validated
 from experiments.judge import capacity, fleets, run
 from experiments.judge.fleets import REPEATS
+from experiments.training import epochs, loop
 from tests.helpers import tiny
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,20 +29,21 @@ def case(folder, memory_bytes):
         {"judge.lanes": 12, "judge.memory_bytes": memory_bytes, "train.steps": 5, "model.options.widths": (8,)}
     )
     config.request.unlearners = ("ascent",)
-    return run.make_case(config, "class", workdirs.Workdir(folder), tiny.digits())
+    return run.make_case(validated(configs.Judge, config), "class", workdirs.Workdir(folder), tiny.digits())
 
 
 def judged(folder, memory_bytes):
-    """Parameters of 12 lanes, trained and then made to forget, and their logits; how they were divided."""
+    """Parameters of 12 lanes, trained and then made to forget, and their margins; how they were divided."""
     folder.mkdir(exist_ok=True)
     one = case(folder, memory_bytes)
     lanes = fleets._lanes(one, "vanilla", REPEATS)
-    way = trainings.plain_way(one.bench, one.bench.config.train.steps)
-    params = capacity.train(one.bench, way, lanes, "some").params
+    way = one.trainer.way()
+    params = capacity.train(one, way, lanes, "some").params
     ((after, _),) = fleets.forget(one, params, "vanilla", REPEATS, "ascent", 0.01, (2,))
-    logits = capacity.predict(one.bench, after, one.bench.sets.test["x"][:20])
+    batch = {name: leaf[:20] for name, leaf in one.scorer.sets.test.items()}
+    margins = capacity.statistics(one, after, batch).margin
     divided = [len(leaf.sharding.device_set) for leaf in jax.tree.leaves(capacity.spread(params))]
-    return params, logits, sorted(set(divided))
+    return params, margins, sorted(set(divided))
 
 
 @pytest.mark.parametrize("devices, total, most, expected", [
@@ -60,27 +62,26 @@ def test_parts_are_even_and_few_and_fit_the_devices(devices, total, most, expect
 
 def test_a_judgement_that_goes_on_with_other_devices_keeps_its_parts(tmp_path, monkeypatch):
     """10 lanes of 6 at once are 5 + 5 on one device; on four they would be 6 + 4, and the checkpoints of no use."""
-    workdir = workdirs.Workdir(tmp_path)
-    workdir.stage("lanes", lambda: 6)
-    bench = case(tmp_path, 2**31).bench._replace(workdir=workdir)
-    before = list(capacity._parts(bench, 10))
+    one = case(tmp_path, 2**31)
+    one.workdir.stage("lanes", lambda: 6)
+    before = list(capacity._parts(one, 10))
     monkeypatch.setattr(capacity.jax, "device_count", lambda: 4)
-    assert list(capacity._parts(bench, 10)) == before == [slice(0, 5), slice(5, 10)]
+    assert list(capacity._parts(one, 10)) == before == [slice(0, 5), slice(5, 10)]
 
 
 def test_a_lane_takes_about_what_each_more_adds_to_a_program(tmp_path):
     """The rule, from one-lane steps without the data, beside XLA's own count of whole epochs in 4 and in 8 lanes."""
     one = case(tmp_path, 2**31)
-    way = trainings.plain_way(one.bench, one.bench.config.train.steps)
+    way = one.trainer.way()
     lanes = fleets._lanes(one, "vanilla", REPEATS)
-    rule = capacity.training_costs(one.bench)["vanilla"]["lane_bytes"]
+    rule = capacity.training_costs(one)["vanilla"]["lane_bytes"]
 
     def whole(count):
         some = fleet.lane(lanes, slice(count))
-        states = capacity.training.init_lanes(way, some, one.bench.train["x"][:1])
-        epoch = capacity.training.make_epoch(way._replace(per_epoch=2), one.bench.devices, False)
-        program = jax.jit(lambda s, ln, data: epoch(s, ln, data, None, 0, 2)).lower(states, some, one.bench.train)
-        return capacity.cost.peak_bytes(program.compile())
+        states = loop.init_lanes(way, some)
+        epoch = epochs.make(way._replace(per_epoch=2), one.trainer.devices)
+        program = jax.jit(lambda s, ln, data: epoch(s, ln, data, None, 0, 2)).lower(states, some, one.trainer.data)
+        return capacity.environment.peak_bytes(program.compile())
 
     assert (whole(8) - whole(4)) / 4 == pytest.approx(rule, rel=0.5)
 
@@ -95,9 +96,9 @@ def test_lanes_on_several_devices_are_those_of_one(tmp_path):
     assert child.returncode == 0, child.stderr[-2000:]
     told = json.loads(child.stdout.splitlines()[-1])
     assert told["divided"] == [DEVICES] and told["again"] and told["parts"] == 3
-    _, logits, divided = judged(tmp_path / "one", 2**31)
+    _, margins, divided = judged(tmp_path / "one", 2**31)
     assert divided == [1]
-    np.testing.assert_allclose(told["logits"], logits, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(told["margins"], margins, rtol=1e-3, atol=1e-3)
 
 
 if __name__ == "__main__":
@@ -106,4 +107,4 @@ if __name__ == "__main__":
     again = judged(folder, 1)  # restored from checkpoints
     same = all(np.array_equal(a, b) for a, b in zip(*(jax.tree.leaves(one[0]) for one in (first, again)), strict=True))
     parts = len(list((folder / "checkpoints").iterdir()))
-    print(json.dumps({"divided": first[2], "again": same, "parts": parts, "logits": first[1].tolist()}))
+    print(json.dumps({"divided": first[2], "again": same, "parts": parts, "margins": first[1].tolist()}))

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from experiments.configs import judge as configs
-from experiments.core import workdirs
-from experiments.judge import report, rows
+from experiments.core import files, results
+from experiments.judge import figures, report, rows
 from experiments.judge.metrics import EDGES, KINDS
 from experiments.reporting import pages
-from experiments.reporting.estimates import DISTANCE, NOTHING, SHARE, cell
+from experiments.reporting.estimates import DISTANCE, SHARE, cell
+from tests.helpers.pictures import undrawn  # noqa: F401
 from unlearn.metrics.membership import SCORES
 
 POOL, LANES, STEPS = 40, 10, 12
+NOTHING = {"value": None, "interval": [None, None]}  # as version 0.1 wrote it
 
 
 def valued(value, **rest):
@@ -65,8 +67,13 @@ def calibration(low, high):
     return {attack: {"class": one, "pooled": one} for attack in ("shadows", "fleets")}
 
 
+def old(rows):
+    """results.json of version 0.1."""
+    return files.dumps({"schema": 1, "command": "", "environment": {}, "rows": rows})
+
+
 def found(rows):
-    return {"schema": 1, "command": "", "environment": {}, "rows": rows}
+    return results.from_json(old(rows))
 
 
 def every_row(**calibrated):
@@ -76,13 +83,16 @@ def every_row(**calibrated):
     return rows + [row_of(*way, leak=0.8 if way[1] == "none" else 0.3, seed=i) for i, way in enumerate(ways, 2)]
 
 
-def written(tmp_path, rows):
-    """report.md, and report.html without its pictures."""
-    workdirs.write(tmp_path / "config.json", workdirs.dumps(configs.get_config("digits").to_dict()))
-    workdirs.write(tmp_path / "results.json", workdirs.dumps(found(rows)))
+def written(tmp_path, rows, written_by=results.to_json):
+    """report.md and report.html."""
+    files.write_json(tmp_path / "config.json", configs.get_config("digits").to_dict())
+    files.write_text(tmp_path / "results.json", written_by(found(rows)))
     pages.write_page(tmp_path, report.compose)
-    html = (tmp_path / "report.html").read_text()
-    return (tmp_path / "report.md").read_text(), re.sub(r'src="[^"]*"', "", html)
+    return (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
+
+
+def test_a_page_of_version_0_1_reads_as_one_of_today(tmp_path):
+    assert written(tmp_path, every_row()) == written(tmp_path, every_row(), lambda run: old(every_row()))
 
 
 def test_the_page_has_every_row_table_and_picture(tmp_path):
@@ -91,15 +101,16 @@ def test_the_page_has_every_row_table_and_picture(tmp_path):
         assert f"## {heading}" in text
     for row in report._rows(found(every_row())):
         assert text.count(f"| {report._name(row)} |") >= 4, "in the table, relearning, witnesses and costs"
-    held = next(line for line in text.splitlines() if line.startswith("| heldout_oracle |") and "0.930" in line)
+    held = next(line for line in text.splitlines() if line.startswith("| Held-out oracle |") and "0.930" in line)
     assert held.count("0.550") == 8 and "0.610" in held
-    assert "vanilla, ascent" in html and html.count("<figure>") == 9 + 4
+    assert "Vanilla, Ascent" in html and html.count("<figure>") == html.count('role="img"') == 1 + 9 + 4
     assert "Forgotten are 20 examples: class 3." in text
 
 
 @pytest.mark.parametrize("interval, word", [
     ((0.471, 0.529), "inside"), ((0.469, 0.52), "NOT inside"), ((0.48, 0.531), "NOT inside"),
 ])  # fmt: skip
+@pytest.mark.usefixtures("undrawn")
 def test_the_verdict_is_computed(interval, word, tmp_path):
     rows = every_row(calibration=calibration(*interval))
     lines = report._verdicts(found(rows))
@@ -114,21 +125,24 @@ def test_a_calibration_that_could_not_be_computed_says_so():
     assert all(line.endswith("could not be computed (too few).") for line in report._verdicts(found(rows)))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_trial_is_told_and_the_chosen_one_marked(tmp_path):
     text, _ = written(tmp_path, every_row())
-    (line,) = re.findall(r"\| readiness, ascent \|( 1.*\| 2 )\|", text)
+    (line,) = re.findall(r"\| Readiness, Ascent \|( 1.*\| 2 )\|", text)
     assert line.split("|") == [r" 1.0\* ", " 10.0 ", " 2 "]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_failures_are_told_with_their_reasons_and_otherwise_that_there_are_none(tmp_path):
     text, _ = written(tmp_path, every_row())
     assert "No failures: all models of 8 rows had finite logits." in text
     broken = row_of("vanilla", "npo", failed={"repeats": 3, "shadows": 64}, ulira={**NOTHING, "refused": "too few models"})
     broken["extra"]["trials"][1]["gap"] = None
     text, _ = written(tmp_path, [*every_row(), broken])
-    assert "| class | vanilla, npo | 3 | 64 | 1 | ulira: too few models |" in text and "3 + 64" in text
+    assert "| class | Vanilla, NPO | 3 | 64 | 1 | ulira: too few models |" in text and "3 + 64" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_fewer_models_are_marked(tmp_path):
     rows = every_row()
     rows[1]["extra"]["fewer"] = {
@@ -137,8 +151,8 @@ def test_fewer_models_are_marked(tmp_path):
         "rmia": valued(0.5),
     }
     text, _ = written(tmp_path, rows)
-    assert "| dpsgd†, ascent |" in text and "† Of DP-SGD there are only 16 models and 16 shadows" in text
-    floor = next(line for line in text.splitlines() if line.startswith("| heldout_oracle† |"))
+    assert "| DP-SGD†, Ascent |" in text and "† Of DP-SGD there are only 16 models and 16 shadows" in text
+    floor = next(line for line in text.splitlines() if line.startswith("| Held-out oracle† |"))
     assert floor.count("1.25") >= 3 and "1.75" in floor, "of as many held-out oracles"
     for row in rows:
         row["extra"]["models"] = rows[-1]["extra"]["models"]
@@ -150,14 +164,54 @@ def test_relearning_is_measured_against_the_oracles_and_the_original():
     climbing, flat = 0.2 + 0.1 * np.arange(6), np.full(6, 0.2)
     oracle = {"part": [flat, flat]}
     told = rows.relearned({"part": [climbing, flat]}, oracle, 1.0)
-    assert told["attacks"]["part"]["steps"]["value"] == 4 and told["attacks"]["part"]["steps"]["lanes"] == 1
-    assert told["value"] == pytest.approx(np.mean([0.25 / 0.8, 0]))
+    assert told["attacks"]["part"]["steps"].value == 4 and told["attacks"]["part"]["steps"].n == 1
+    assert told["estimate"].value == pytest.approx(np.mean([0.25 / 0.8, 0]))
     none = rows.relearned({"part": [climbing, flat]}, oracle, 0.2)["attacks"]["part"]
-    assert none["steps"]["lanes"] == none["area"]["lanes"] == 0, "there is no room"
+    assert none["steps"].n == none["area"].n == 0, "there is no room"
 
 
 def test_an_interval_is_shown_as_far_as_its_quantity_goes():
-    wide = {"value": 0.9, "interval": [-0.2, 1.3]}
-    assert cell(wide, 1, scale=100, ends=SHARE) == "90.0 [0.0, 100.0]"
-    assert cell(wide, 1, ends=DISTANCE) == "0.9 [0.0, 1.3]"
-    assert cell(wide, 1) == "0.9 [-0.2, 1.3]"
+    wide = results.Estimate(0.9, -0.2, 1.3)
+    assert str(cell(wide, 1, scale=100, ends=SHARE)) == "90.0 [0.0, 100.0]"
+    assert str(cell(wide, 1, ends=DISTANCE)) == "0.9 [0.0, 1.3]"
+    assert str(cell(wide, 1)) == "0.9 [-0.2, 1.3]"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_judgement_of_too_few_models_says_so_first(tmp_path):
+    text, html = written(tmp_path, every_row())
+    assert "Too few" not in text, "64 models and an interval that fits the band"
+    few = every_row()
+    for row in few:
+        row["extra"]["models"] = {"repeats": 12, "shadows": 12, "tuning": 2}
+    text, html = written(tmp_path, few)
+    assert text.splitlines()[2].startswith("**Too few models to judge by: each fleet has 12, and at least 32 are needed.")
+    assert '<p class="warning">Too few models' in html and "** No verdict: AUC between oracles" in text
+    text, _ = written(tmp_path, every_row(calibration=calibration(0.4, 0.6)))
+    assert "interval of the AUC is wider than the band [0.47, 0.53]" in text.splitlines()[2]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_comes_first_are_the_verdicts(tmp_path):
+    text, _ = written(tmp_path, every_row())
+    first = text[: text.index("## ")]
+    assert "**Is the judge fair?: 0.500 [0.480, 0.520].** Yes" in first
+    assert "**Attack on Readiness, Ascent: 0.600 [0.580, 0.620].**" in first and "Held-out oracle: 0.500." in first
+    assert "**Distance from retraining: 0.80 [0.78, 0.82].**" in first
+    unfair, _ = written(tmp_path, every_row(calibration=calibration(0.48, 0.535)))
+    assert "** Not shown: AUC between oracles" in unfair
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "clipped", "total", "label"),
+    [
+        (10, 60, 0, 0, "margin"), (0, 60, 0, 0, "margin (clipped at ±20)"), (0, 79, 0, 1500, "margin"),
+        (0, 79, 3, 1500, "margin (3 of 1,500 clipped at ±20)"),
+    ],
+)  # fmt: skip
+def test_clipped_margins_are_told_on_the_axis(least, most, clipped, total, label):
+    assert figures.clipping("margin", least, most, clipped, total) == label
+
+
+def test_the_quick_judgement_is_always_marked_as_one_of_too_few_models():
+    assert configs.get_config("quick").judge.lanes < report.FEWEST

@@ -39,35 +39,37 @@ def test_what_is_there_is_found_and_more_of_it_where_there_is_more():
     margins, included = fleet(1.0)
     easy = np.arange(POOL) < POOL // 2
     found = attacked(margins, included, easy=easy, hard=~easy)
-    assert found["value"] > 0.8 and found["interval90"][0] > 0.6
-    assert found["groups"]["hard"]["value"] > found["groups"]["easy"]["value"] + 0.1
-    assert found["tpr_at_1%"]["value"] > 0.1 and found["balanced_accuracy"]["value"] > 0.7
+    assert found["estimate"].value > 0.8 and found["estimate90"].low > 0.6
+    assert found["groups"]["hard"].value > found["groups"]["easy"].value + 0.1
+    assert found["tpr_at_1%"].value > 0.1 and found["balanced_accuracy"].value > 0.7
     assert found["examples"][~easy].mean() > found["examples"][easy].mean() > 0.6
-    (low, high), (low90, high90) = found["interval"], found["interval90"]
-    assert low < low90 < found["value"] < high90 < high
-    assert found["groups"]["easy"]["value"] == pytest.approx(
-        attacked(margins[:, easy], included[:, easy])["value"], abs=0.02
+    wide, narrow = found["estimate"], found["estimate90"]
+    assert wide.low < narrow.low < wide.value < narrow.high < wide.high
+    assert found["groups"]["easy"].value == pytest.approx(
+        attacked(margins[:, easy], included[:, easy])["estimate"].value, abs=0.02
     ), "but for variances that are pooled over all"
 
 
 def test_where_nothing_is_nothing_is_found():
     """Also by memberships that are nobody's, whatever the models hold."""
     margins, included = fleet(0.0, models=120, examples=120)
-    low, high = attacked(margins, included)["interval90"]
+    found = attacked(margins, included)["estimate90"]
+    low, high = found.low, found.high
     assert 0.47 < low < 0.5 < high < 0.53
     second = ulira.second_half(40)
     redrawn = ulira.nobodys(np.arange(POOL), 40, 0, "shadow")
     for shift in (0.0, 1.0):
         blind = ulira.blind(fleet(shift)[0], redrawn, second)
-        assert blind["value"] == pytest.approx(0.5, abs=0.01)
-        assert blind["interval"][0] <= blind["interval90"][0] < 0.5 < blind["interval90"][1] <= blind["interval"][1]
+        assert blind["estimate"].value == pytest.approx(0.5, abs=0.01)
+        wide, narrow = blind["estimate"], blind["estimate90"]
+        assert wide.low <= narrow.low < 0.5 < narrow.high <= wide.high
 
 
 def test_a_rate_finer_than_one_pair_in_all_has_no_value():
     margins, included = fleet(1.0, models=20, examples=8)  # 80 pairs without the example
-    assert attacked(*fleet(1.0, models=20, examples=12))["tpr_at_1%"]["value"] > 0  # of 120, whichever are left out
+    assert attacked(*fleet(1.0, models=20, examples=12))["tpr_at_1%"].value > 0  # of 120, whichever are left out
     found = attacked(margins, included)
-    assert found["tpr_at_1%"]["value"] is None and found["tpr_at_0.1%"]["value"] is None and found["value"] > 0.5
+    assert found["tpr_at_1%"].value is None and found["tpr_at_0.1%"].value is None and found["estimate"].value > 0.5
 
 
 def test_too_few_models_are_refused():
@@ -92,6 +94,7 @@ def test_a_curve_by_hand():
         (0.4, 0.6, "open"),
         (0.531, 0.6, "yes"),
         (0.3, 0.46, "yes"),
+        (None, None, "open"),
     ],
 )
 def test_what_an_attack_tells(low, high, verdict):

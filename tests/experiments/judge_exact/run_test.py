@@ -1,22 +1,24 @@
 """Exact models before the judge: attacks on numbers made by hand, fleets that are really trained, and one small run."""
 
+import dataclasses
 import functools
-import json
-import types
+import io
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.comparison import checks
-from experiments.configs import judge_exact as configs
-from experiments.core import workdirs
+from experiments.configs import judge_exact
+from experiments.core import files, progress, results_v1, workdirs
 from experiments.core.errors import UserError
+from experiments.core.results import Estimate
+from experiments.exact.data import Data
 from experiments.judge_exact import attacks, fleets, pooled, report, run
 from experiments.judge_exact.attacks import Worlds
 from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS
 from s3t.plans import structure
 from tests.helpers import kills, stacks
+from tests.helpers.configs import changed
 from unlearn.tree import bits_equal
 
 MODELS = 6
@@ -27,13 +29,13 @@ MODELS = 6
 
 @functools.cache
 def case(name):
-    config = configs.get_config("digits")
-    config.exact.update({"models": MODELS, "asked": 6, "same": 4, "apart": 4})
-    config.full_lora.epochs, config.lanes = 2, 5
-    source = stacks.source()
+    made = judge_exact.JudgeExact()
+    exact = changed(made.exact, {"models": MODELS, "asked": 6, "same": 4, "apart": 4})
+    source = dataclasses.replace(stacks.source(), most_lanes=5)
     x, y = source.fetch(source.ids)
-    bench = types.SimpleNamespace(config=config, source=source, x=x[:5], y=y[:5], held=3)
-    return fleets.make_case(name, bench)
+    full_lora = changed(made.full_lora, {"epochs": 2})
+    kind = fleets.make_kind(name, source, planner="lattice", slices=made.slices, train=made.train, full_lora=full_lora)
+    return fleets.make_case(kind, Data("toy", source, x[:5], y[:5], 3), exact, made.seed)
 
 
 @functools.cache
@@ -134,8 +136,8 @@ def test_which_of_two_checkpoints_examples_was_deleted():
     deleted = np.array([[True, False, False, False]] * 2)
     others = np.array([[False, True, True, False], [False, False, True, True]])
     found = attacks.which_deleted(before, after, deleted, others)
-    assert found["value"] == pytest.approx((1 + 1 / 4) / 2)
-    assert found["interval"] == [0.0, 1.0], "two models say little, and no probability lies outside"
+    assert found.value == pytest.approx((1 + 1 / 4) / 2)
+    assert (found.low, found.high) == (0.0, 1.0), "two models say little, and no probability lies outside"
 
 
 def test_tiers_are_thirds_by_memorisation():
@@ -186,10 +188,10 @@ def test_confidence_on_the_deleted_is_counted_in_deviations_of_siblings():
 def test_worlds_are_told_apart_by_a_number():
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=(2, 200))
-    assert attacks.apart(one + 1, other, 0, 50)["value"] == pytest.approx(0.76, abs=0.05)  # Phi(1 / sqrt 2)
-    low, high = attacks.apart(one, other, 0, 50)["interval"]
+    assert attacks.apart(one + 1, other, 0, 50).value == pytest.approx(0.76, abs=0.05)  # Phi(1 / sqrt 2)
+    low, high = (getattr(attacks.apart(one, other, 0, 50), end) for end in ("low", "high"))
     assert low < 0.5 < high
-    assert attacks.apart(np.ones(20), np.ones(20), 0, 50) == {"value": 0.5, "interval": [0.5, 0.5]}
+    assert attacks.apart(np.ones(20), np.ones(20), 0, 50) == Estimate(0.5, 0.5, 0.5, 20)
 
 
 # --- The run ----------------------------------------------------------------------------------------------------------
@@ -198,21 +200,21 @@ def test_worlds_are_told_apart_by_a_number():
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"exact.models": 11}, "exact.models is 11: set --config.exact.models to 12 or more"),
-        ({"exact.asked": 3}, "64 models asked for 3 examples are too few: set --config.exact.asked to 4 or more"),
-        ({"kinds": ("lora",)}, "kinds is ('lora',): give one or both of s3t, sisa, each once"),
-        ({"planner": "odd"}, "planner 'odd' is unknown; choose from"),
-        ({"slices": 1}, "slices is 1: set --config.slices to 2 or more"),
-        ({"exact.audited": 65}, "exact.audited is 65 of 64 models"),
-        ({"pretrain.classes": (4, 5)}, "the backbone would be pre-trained on examples that s3t is to unlearn"),
+        ({"exact.models": 11}, "config.exact.models is 11: give a whole number from 12 to 100000"),
+        ({"exact.asked": 3}, "config.exact.asked is 3, too few for 64 models: set 4 or more"),
+        ({"kinds": ("lora",)}, "config.kinds is ('lora',): give one or more of s3t, sisa"),
+        ({"planner": "odd"}, "config.planner is 'odd': choose sisa, cyclic"),
+        ({"slices": 1}, "config.slices is 1: give a whole number from 2 to 6"),
+        ({"exact.audited": 65}, "config.exact.audited is 65 of 64 models: set fewer"),
+        ({"pretrain.classes": (4, 5)}, "config.pretrain.classes has examples that s3t is to unlearn"),
         ({"slices": 4}, "slices is 4, but model 'mini' has 3 blocks: set fewer slices"),
         ({"exact.same": 900}, "set fewer, or a larger --config.data.train_size"),
         ({"lora.targets": ("odd",)}, "no layer is called 'odd'"),
-        ({"data.validation_fraction": 0.0}, "data.validation_fraction is 0.0"),
+        ({"data.validation_fraction": 0.0}, "config.data.validation_fraction is 0.0"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, changes, told):
-    config = configs.get_config("digits")
+    config = judge_exact.get_config("digits")
     config.update_from_flattened_dict(changes)
     with pytest.raises(UserError) as refused:
         run.run(config, str(tmp_path / "run"))
@@ -220,14 +222,13 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, change
     assert not (tmp_path / "run").exists()
 
 
-def test_the_config_is_checked_by_its_own_keys():
-    checks.check_keys(configs.get_config("digits"), configs.get_config())
+def test_there_is_one_config():
     with pytest.raises(ValueError, match="choose digits"):
-        configs.get_config("odd")
+        judge_exact.get_config("odd")
 
 
 def small():
-    config = configs.get_config("digits")
+    config = judge_exact.get_config("digits")
     config.exact.update({"models": 12, "asked": 20, "same": 6, "apart": 6, "requests": 2, "resamples": 20, "audited": 1})
     config.train.epochs = config.full_lora.epochs = 2
     config.pretrain.train.steps = 20
@@ -247,19 +248,24 @@ def judgement(folder, seed, models, value, half, **changes):
     config = {"runner": "judge_exact", "seed": seed, "exact": {"models": models, "asked": 64}, **changes}
     accuracy = {"value": 0.5, "interval": [0.4, 0.6]}
     ulira = {"value": value, "interval90": [value - half, value + half], "balanced_accuracy": accuracy}
-    row = {name: "" for name in workdirs.ROW} | {"training": "s3t", "variant": "default", "unlearner": "heal"}
+    row = (
+        {name: "" for name in results_v1.ROW}
+        | {"setting": "group"}
+        | {"training": "s3t", "variant": "default", "unlearner": "heal"}
+    )
     folder.mkdir()
-    workdirs.write(folder / "config.json", workdirs.dumps(config))
-    workdirs.write(folder / "results.json", workdirs.dumps({"rows": [row | {"extra": {"ulira": ulira}}]}))
+    files.write_json(folder / "config.json", config)
+    files.write_json(folder / "results.json", {"rows": [row | {"extra": {"ulira": ulira}}]})
     return str(folder)
 
 
-def test_independent_runs_are_taken_together_by_hand(tmp_path, capsys):
+def test_independent_runs_are_taken_together_by_hand(tmp_path, capsys, monkeypatch):
     """A third of .50 +- .03 and two thirds of .53 +- .06: .52, and sqrt(.01 ** 2 + .04 ** 2) = .041 to either side."""
+    monkeypatch.setenv("COLUMNS", "170")
     runs = judgement(tmp_path / "a", 0, 64, 0.50, 0.03), judgement(tmp_path / "b", 1, 128, 0.53, 0.06)
     assert pooled.main(runs) == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line.split()[:2] == ["s3t", "healed"] and "0.520 [0.479, 0.561]" in line and line.endswith("open")
+    assert line.split()[:2] == ["s3t", "Healed"] and "0.520 [0.479, 0.561]" in line and line.endswith("open")
     mistakes = {
         "two finished exact judgements": runs[:1],
         "have one seed": (runs[0], judgement(tmp_path / "c", 0, 64, 0.5, 0.1)),
@@ -283,20 +289,25 @@ def test_a_judgement_killed_with_kill_9_ends_with_the_same_rows(tmp_path):
 @pytest.mark.slow
 def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
     config = small()
-    found = run.run(config, str(tmp_path))
-    entries = [(row["training"], row["variant"], row["unlearner"]) for row in found["rows"]]
+    stream = io.StringIO()
+    with progress.shown(stream):
+        found = run.run(config, str(tmp_path))
+    told = dict.fromkeys(line.split("% judge exact: ")[1].split(",")[0] for line in stream.getvalue().splitlines())
+    fleets_told = [f"s3t: {who}" for who in ("shadows", "repeats", "oracles", "held-out oracles", "attacks")]
+    assert list(told) == ["pre-train", "score the pre-trained", *fleets_told, "done"]
+    entries = [(row.training, row.variant, row.unlearner) for row in found.rows]
     assert len(entries) == len(set(entries)) == 7
-    for row in found["rows"]:
-        assert {"value", "interval", "interval90", "groups"} <= row["extra"]["ulira"].keys()
-        assert row["training"] == "oracle" or row["extra"]["klom"].keys() >= {"forget", "same", "apart", "validation"}
-    healed = found["rows"][-1]["extra"]
+    for row in found.rows:
+        assert {"estimate", "estimate90", "groups"} <= row.extra["ulira"].keys()
+        assert row.training == "oracle" or row.extra["klom"].keys() >= {"forget", "same", "apart", "validation"}
+    healed = found.rows[-1].extra
     assert healed["audit"] == {"nodes": 7, "equal": 7}
-    assert [row["extra"]["silent"] for row in found["rows"] if "silent" in row["extra"]] == [{"shadows": 0, "repeats": 0}]
-    assert "held-out oracle" in report.present(str(tmp_path), found)
+    assert [row.extra["silent"] for row in found.rows if "silent" in row.extra] == [{"shadows": 0, "repeats": 0}]
+    assert "Held-out oracle" in report.present(str(tmp_path), found)
     for part in ("results.json", "stages/rows-s3t.json"):
         (tmp_path / part).unlink()
     again = run.run(config, str(tmp_path))
-    assert again["rows"] == found["rows"] == json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert again.rows == found.rows
     logits = dict(np.load(tmp_path / "logits" / "s3t-shadows.npz"))
     silent = {**logits, "off": np.zeros_like(logits["off"])}
     np.savez(tmp_path / "logits" / "s3t-shadows.npz", **silent)

@@ -28,7 +28,7 @@ def test_the_checkpoint_is_a_backbone_and_a_finished_run_is_read_back(tmp_path):
     found = run.run(config(), str(tmp_path))
     frozen, head = vits.load_npz(tmp_path / "vit.npz", vits.vit("tiny", 7), (8, 8, 1))
     assert head["kernel"].shape == (16, 5) and not (tmp_path / "vit.npz.tmp").exists()
-    scores = found["rows"][0]["before"]
+    scores = found.rows[0].before
     test = datasets.only_classes(tiny.digits(), (0, 1, 2, 3, 4)).test
     logits = vits.vit("tiny", 5).apply({"params": {**frozen, "head": head}}, test.x)
     assert scores["test_accuracy"] == pytest.approx(np.mean(np.argmax(logits, -1) == test.y))
@@ -42,7 +42,7 @@ def test_the_checkpoint_is_a_backbone_and_a_finished_run_is_read_back(tmp_path):
 
 def test_a_run_that_was_cut_short_ends_the_same(tmp_path, monkeypatch):
     run.run(config(), str(tmp_path / "whole"))
-    log = run.results.Workdir.log
+    log = run.workdirs.Workdir.log
 
     def cut(self, event, **fields):
         log(self, event, **fields)
@@ -50,7 +50,7 @@ def test_a_run_that_was_cut_short_ends_the_same(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run.results.Workdir, "log", cut)
+        patch.setattr(run.workdirs.Workdir, "log", cut)
         run.run(config(), str(tmp_path / "cut"))
     run.run(config(), str(tmp_path / "cut"))
     whole, resumed = (dict(np.load(tmp_path / name / "vit.npz")) for name in ("whole", "cut"))
@@ -63,7 +63,7 @@ def test_a_run_that_was_cut_short_ends_the_same(tmp_path, monkeypatch):
         ({"model": "huge"}, "ViT 'huge' is unknown"),
         ({"model": "small", "classes": (0, 11)}, "give distinct labels of 0..9"),
         ({"model": "B/16"}, "cannot be cut into patches of 16"),
-        ({"train": {"steps": 0}}, "train.steps"),
+        ({"train": {"steps": 0}}, "config.train.steps is 0: give a whole number from 1 to"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_written(tmp_path, change, said):

@@ -3,19 +3,25 @@
 import numpy as np
 import pytest
 
-from experiments.comparison import setup
-from experiments.configs import readiness as configs
-from experiments.data import datasets
+from experiments.core import execution
+from experiments.data import datasets, problem
 from experiments.scoring import evaluation
+from experiments.scoring.statistics import make_statistics
+from unlearn import classifier
 from unlearn.metrics.membership import loss_attack
 
 
 def certain(probabilities, first_id=0):
     """Examples of label 0 that a model which returns its input gives these probabilities: right above a half."""
     p = np.asarray(probabilities)
-    return {"x": np.log(np.stack([p, 1 - p], axis=-1)), "y": np.zeros(len(p), int), "id": first_id + np.arange(len(p))}
+    return {
+        "x": np.log(np.stack([p, 1 - p], axis=-1)).astype(np.float32),
+        "y": np.zeros(len(p), int),
+        "id": first_id + np.arange(len(p)),
+    }
 
 
+READ_OFF = make_statistics(classifier(lambda params, x, key: x + params), execution.one_device())
 FORGET = certain([0.9, 0.8, 0.7, 0.6, 0.4])
 RETAIN = certain([0.99] * 8)  # every one likelier than any forget example
 HELD_OUT = certain([0.95] * 3 + [0.05] * 5)
@@ -27,7 +33,7 @@ TEST = {name: np.concatenate([OTHERS[name], HELD_OUT[name]]) for name in HELD_OU
 def scores():
     sets = evaluation.Sets(*[HELD_OUT] * len(evaluation.Sets._fields))
     sets = sets._replace(forget=FORGET, retain=RETAIN, test=TEST, others=OTHERS)
-    return evaluation.score(lambda params, x: x[None], {"w": np.zeros((1, 1))}, sets)[0]
+    return evaluation.score(READ_OFF, np.zeros((1, 1), np.float32), sets)[0]
 
 
 def test_confidence_and_losses_are_those_of_their_own_sets(scores):
@@ -53,10 +59,9 @@ def dataset():
 
 @pytest.mark.parametrize("setting", ["class", "random"])
 def test_others_are_like_the_forget_set_and_were_never_trained_on(setting):
-    config, toys = setup.resolved(configs.get_config("digits")), dataset()
-    config.forget.update({"setting": setting, "target": 3})
+    toys = dataset()
     asked = datasets.batch(toys.train, np.array([3, 7, 11]))  # class 3
-    sets = setup._sets(config, toys, asked)
+    sets = problem.make_sets(toys, asked, 3 if setting == "class" else None)
     ids = {name: getattr(sets, name)["id"].tolist() for name in evaluation.Sets._fields}
     assert ids["forget"] == [3, 7, 11] and ids["retain"] == [0, 1, 2, 4, 5, 6, 8, 9, 10]
     assert ids["test"] == toys.test.id.tolist() and ids["validation"] == toys.validation.id.tolist()
@@ -66,17 +71,15 @@ def test_others_are_like_the_forget_set_and_were_never_trained_on(setting):
 
 
 def test_scores_are_of_a_sample_where_there_are_many():
-    config, toys = setup.resolved(configs.get_config("digits")), dataset()
-    config.data.score_examples = 2
-    sets = setup._sets(config, toys, datasets.batch(toys.train, np.array([3, 7, 11])))
+    toys = dataset()
+    sets = problem.make_sets(toys, datasets.batch(toys.train, np.array([3, 7, 11])), 3, score_examples=2)
     assert [len(batch["id"]) for batch in (sets.forget, sets.retain)] == [2, 2]
     assert set(sets.forget["id"]) < {3, 7, 11} and not set(sets.retain["id"]) & {3, 7, 11}
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_lane_that_diverged_is_nan_without_a_warning_and_spoils_no_other():
-    diverged = np.array([[np.inf, -np.inf], [0.0, 1.0]])
-    predict = lambda params, x: np.stack([np.log([[0.8, 0.2], [0.3, 0.7]]), diverged])  # noqa: E731
-    right, losses = evaluation.measure(predict, None, {"x": np.zeros((2, 1)), "y": np.array([0, 0])})
+    params = np.array([[[0.0, 0.0]], [[np.inf, 0.0]]], np.float32)
+    right, losses = evaluation.measure(READ_OFF, params, certain([0.8, 0.3]))
     np.testing.assert_array_equal(right, [[1, 0], [np.nan, np.nan]])
-    np.testing.assert_allclose(losses, [-np.log([0.8, 0.3]), [np.nan, np.nan]])
+    np.testing.assert_allclose(losses, [-np.log([0.8, 0.3]), [np.nan, np.nan]], rtol=1e-6)

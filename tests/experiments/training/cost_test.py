@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments.core import environment
 from experiments.training import cost, loop
 from tests.helpers import tiny
 
 
 def test_a_product_of_matrices_costs_two_operations_a_term():
     a, b = jnp.zeros((3, 5)), jnp.zeros((5, 7))
-    assert cost.flops(jax.jit(jnp.matmul).lower(a, b).compile()) == 2 * 3 * 5 * 7
+    assert environment.flops(jax.jit(jnp.matmul).lower(a, b).compile()) == 2 * 3 * 5 * 7
 
 
 @pytest.fixture
@@ -37,5 +38,5 @@ def test_each_step_is_counted_once_as_what_it_was(priced, steps, start, every):
     way = tiny.way("plain", steps=steps)
     way = way._replace(rehearsing=loop.Rehearsing(None, None, every, start, (0.1, 0.1)))
     spent = cost.of_rehearsing(way, tiny.data(), None, step_flops=10.0)
-    assert spent["train_flops"] == sum(25.0 if loop.rehearses(way, step) else 10.0 for step in range(steps))
+    assert spent["train_flops"] == sum(25.0 if way.schedule.rehearses(step) else 10.0 for step in range(steps))
     assert (spent["step_flops"], spent["meta_step_flops"], spent["peak_bytes"]) == (10.0, 25.0, 8)

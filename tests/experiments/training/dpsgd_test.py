@@ -9,6 +9,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from experiments import models
+from experiments.core import keys
+from experiments.core.keys import Purpose
 from experiments.training import dpsgd, loop
 from tests.helpers import tiny, toys
 from unlearn import tree
@@ -87,7 +89,7 @@ def loss(logits, batch):
 
 
 def ghost(module, params, batch, clip):
-    return dpsgd.clipped_sum(module, loss, params, batch, KEY, clip)
+    return dpsgd.clipped_sum(models.of_module(module, batch["x"].shape[1:]), loss, params, batch, KEY, clip)
 
 
 def gradients(module, params, batch):
@@ -193,12 +195,20 @@ def test_a_training_step_is_optaxs():
     """Rate 1 and plain descent: the parameters move by the private gradient of the examples drawn."""
     way = tiny.way("dpsgd")._replace(optimizer=optax.sgd(1.0), private=(0.3, 0.5))
     lanes = tiny.lanes([3])
-    state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (loop.init_lanes(way, lanes, tiny.data()["x"]), lanes))
+    state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (loop.init_lanes(way, lanes), lanes))
     drawn = loop.draw(way, lane, tiny.data(), None, jnp.arange(6), jnp.asarray(4), False)
     after, info = toys.quick_jit(loop.make_apply(way, tiny.one_device()))(state, drawn)
-    key = jax.random.fold_in(jax.random.wrap_key_data(drawn.key), loop.NOISE)
+    key = keys.fold(jax.random.wrap_key_data(drawn.key), Purpose.NOISE)
     aggregate = optax.contrib.differentially_private_aggregate(0.3, 0.5, key=key)
-    losses, found = toys.quick_jit(lambda: gradients(tiny.MODULE, state.params, drawn.batch))()
+    losses, found = toys.quick_jit(lambda: gradients(tiny.MODEL.module, state.params, drawn.batch))()
     wanted, _ = aggregate.update(found, aggregate.init(state.params))
     assert toys.relative_error(jax.tree.map(jnp.subtract, state.params, after.params), wanted) < 1e-5
     np.testing.assert_allclose(info.loss, np.mean(losses), rtol=1e-6)
+
+
+def test_a_model_of_another_library_is_clipped_by_whole_gradients():
+    module, params, batch = case("mlp", jnp.float32)
+    model = models.of_module(module, batch["x"].shape[1:])._replace(module=None)
+    got = toys.quick_jit(lambda: dpsgd.clipped_sum(model, loss, params, batch, KEY, 0.7))()
+    wanted = toys.quick_jit(lambda: twin(module, params, batch, 0.7))()
+    toys.assert_close(got, wanted, 1e-5)

@@ -12,29 +12,29 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.comparison import run, trainings
-from experiments.comparison.setup import resolved, set_up
+from experiments.comparison import run
+from experiments.comparison.checks import resolved
 from experiments.configs import readiness as configs
 from experiments.core import fleet
-from experiments.data import datasets
+from experiments.data import datasets, prefetch
 from experiments.training import loop, streaming
 from tests.experiments.comparison.run_test import shrink
 from tests.experiments.core import fleet_test
-from tests.helpers import tiny, toys
+from tests.helpers import comparisons, tiny, toys
 from tests.helpers.kills import settled
 from unlearn import tree
 
 TOLERANCE = 1e-6
 
 every_kind = pytest.mark.parametrize("kind", tiny.KINDS)
-stream = functools.partial(tiny.run_epochs, make_epoch=streaming.make_epoch)
+stream = tiny.run_epochs
 
 
 def drawn_on_the_way(way, lanes, monkeypatch):
     """What `fill` gave for each step of a training, in order."""
     seen = []
     fill = streaming.fill
-    monkeypatch.setattr(datasets, "THREADS", 1)
+    monkeypatch.setattr(prefetch, "THREADS", 1)
     monkeypatch.setattr(streaming, "fill", lambda images, drawn: seen.append(fill(images, drawn)) or seen[-1])
     stream(way, lanes, tiny.on_disk())
     return seen
@@ -72,9 +72,7 @@ def test_training_ends_as_in_memory(kind, loops):
 
 
 def test_a_resumed_run_ends_with_the_bytes_of_one_never_stopped(tmp_path):
-    train = functools.partial(
-        fleet_test.train, kind="readiness", data=tiny.on_disk(), make_epoch=streaming.make_epoch, save_every=0.0
-    )
+    train = functools.partial(fleet_test.train, kind="readiness", data=tiny.on_disk(), save_every=0.0)
     whole, _ = train(tmp_path / "whole")
     with pytest.raises(fleet_test.Stop):
         train(tmp_path / "stopped", stop_after=3)
@@ -91,7 +89,7 @@ def test_a_record_that_cannot_be_read_stops_the_run_and_the_repaired_one_ends_th
         if len(reads) == 8:
             raise datasets.DataError("cannot read record 3")
 
-    train = functools.partial(fleet_test.train, kind="plain", make_epoch=streaming.make_epoch)
+    train = functools.partial(fleet_test.train, kind="plain")
     with pytest.raises(datasets.DataError) as caught:
         train(tmp_path / "run", data=tiny.on_disk(break_in_the_third_epoch))
     assert str(caught.value) == "cannot read record 3"
@@ -134,7 +132,7 @@ def test_no_more_is_read_ahead_than_there_are_threads():
     for taken, i in enumerate(datasets.ahead(make, 60)):
         assert taken == i
         time.sleep(0.002)
-        assert len(made) <= i + 1 + datasets.THREADS
+        assert len(made) <= i + 1 + prefetch.THREADS
     assert sorted(made) == list(range(60))
 
 
@@ -152,7 +150,7 @@ def test_images_of_a_step_are_let_go(monkeypatch):
     most = []
     monkeypatch.setattr(streaming, "fill", counted)
     stream(tiny.way("plain", steps=60, per_epoch=60), tiny.lanes([4, 7]), tiny.on_disk())
-    assert len(most) == 60 and max(most) <= 2 * datasets.THREADS + 3
+    assert len(most) == 60 and max(most) <= 2 * prefetch.THREADS + 3
 
 
 # Whole runs
@@ -186,25 +184,26 @@ def test_a_streamed_run_ends_as_one_in_memory(name, trainings, tmp_path):
 
 
 def test_recovery_data_that_all_images_decide_are_refused(tmp_path):
-    config = resolved(shrink(configs.get_config("digits")))
+    config = shrink(configs.get_config("digits"))
     config.data.stream = True
     config.readiness.resistance = 1.0
     with pytest.raises(ValueError, match=r"set --config\.readiness\.recovery=stable$"):
         run.run(config, str(tmp_path))
     config.readiness.recovery = "stable"
-    bench = set_up(config, None, datasets.load(config.data))
-    assert len(trainings.plan(bench)) == 1
+    assert len(comparisons.parts(config).plan.rehearsals) == 1
 
 
 def test_samples_do_not_move_when_an_example_goes():
     """Who is scored follows from ids: a deleted example makes room for one other and moves none."""
     config = shrink(configs.get_config("digits"))
     config.data.score_examples = 40
+    config = resolved(config)
     whole = datasets.load(config.data)
-    before = set_up(config, None, whole).sets
+    before = comparisons.problem_of(config, whole).sets
     gone = before.retain["id"][3]
     kept = whole.train.id != gone
-    after = set_up(config, None, whole._replace(train=datasets.Split(*(leaf[kept] for leaf in whole.train)))).sets
+    left = whole._replace(train=datasets.Split(*(leaf[kept] for leaf in whole.train)))
+    after = comparisons.problem_of(config, left).sets
     np.testing.assert_array_equal(after.forget["id"], before.forget["id"])
     assert len(after.forget["id"]) == len(after.retain["id"]) == 40
     assert set(before.retain["id"]) - set(after.retain["id"]) == {gone}

@@ -1,6 +1,5 @@
 """The quick recipe: filters that whiten what a lane knows, the triangular schedule, mirrored answers."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -9,11 +8,12 @@ import pytest
 from experiments import models
 from experiments.core import execution
 from experiments.models.whitened import Whitened, patches
-from experiments.training import loop, whitening
+from experiments.training import epochs, loop, whitening
 from tests.helpers import tiny, toys
-from unlearn import Model, tree
+from unlearn import classifier, tree
 
 MODULE = Whitened(3, (4,), groups=2)
+MODEL = models.of_module(MODULE, (8, 6, 3))
 EXAMPLES = 12
 
 
@@ -34,7 +34,7 @@ MEMBER = np.stack([np.ones(EXAMPLES, bool), np.arange(EXAMPLES) < 8])
 
 def params():
     lanes = loop.make_lanes([0, 1], MEMBER[0], MEMBER[0])
-    return loop.init_lanes(loop.Way(MODULE, optax.sgd(0.1), 2, 2, 4), lanes, data()["x"][:1]).params
+    return loop.init_lanes(loop.Way(MODEL, optax.sgd(0.1), 2, 2, 4), lanes).params
 
 
 def test_patches_by_hand():
@@ -76,16 +76,16 @@ def test_images_that_stay_on_disk_are_read_in_parts(monkeypatch):
 
 def test_other_modules_are_left_alone():
     start = {"whitening": jnp.ones(3)}
-    assert whitening.prepared(tiny.MODULE, start, MEMBER, None) is start
+    assert whitening.prepared(tiny.MODEL.module, start, MEMBER, None) is start
 
 
 @pytest.mark.parametrize("private", [None, (1.0, 0.0)])  # without noise, which would move what has no gradient
 def test_training_begins_with_the_filters_and_leaves_them_as_they_are(private, tmp_path):
     """DP-SGD keeps the random ones: those of the members would be told without noise."""
-    way = loop.Way(MODULE, optax.sgd(0.1, momentum=0.9), 2, 2, 4, private=private)
+    way = loop.Way(MODEL, optax.sgd(0.1, momentum=0.9), 2, 2, 4, private=private)
     lanes = loop.make_lanes([0, 1], MEMBER[0], MEMBER[0].astype(float))._replace(member=jnp.asarray(MEMBER))
-    start = loop.init_lanes(way, lanes, data()["x"][:1]).params
-    epoch_fn = loop.make_epoch(way, execution.make("jit", jax.local_devices()[:1]), loops=True)
+    start = loop.init_lanes(way, lanes).params
+    epoch_fn = epochs.make(way, execution.one_device(convolutional=True))
     trained = loop.train(way, lanes, data(), None, epoch_fn, tmp_path, lambda entry: None, 1e9).params
     wanted = start if private else whitening.prepared(MODULE, start, lanes.member, data()["x"])
     assert tree.bits_equal(trained["whitening"], wanted["whitening"])
@@ -110,7 +110,7 @@ def test_momentum_is_nesterovs():
 
 
 def test_both_ways_is_the_mean_over_an_image_and_its_mirror_image():
-    model = Model(lambda params, x, key: x[:, 0, :, 0] ** params, models.as_model(MODULE).loss)
+    model = classifier(lambda params, x, key: x[:, 0, :, 0] ** params)
     x = jnp.array([[1.0, 2.0, 4.0]])[:, None, :, None]
     answer = whitening.both_ways(model).apply(2.0, x, None)
     assert answer.tolist() == [[8.5, 4.0, 8.5]]

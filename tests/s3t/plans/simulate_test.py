@@ -11,8 +11,8 @@ import pytest
 from scipy import integrate, stats
 
 from experiments.benchmarks import s3t_plans
-from s3t.__main__ import main
-from s3t.plans import simulate, structure
+from s3t.cli import main
+from s3t.plans import closed_forms, simulate, structure
 from s3t.plans.planners import PLANNERS, chains, cyclic, lattice, sisa, stumps
 
 PLANS = [
@@ -150,12 +150,12 @@ def test_a_burst_stays_in_one_shard():
 
 def test_bursts_of_one_request_are_uniform():
     rebuild = simulate.deletions_to_rebuild(simulate.falls(cyclic(4, 2), simulate.bursts(generator(7), 20_000, 2, 4, 1)))
-    assert abs(rebuild.mean() - simulate.expected_rebuild(2, 4, 2)) < 4 * rebuild.std() / 20_000**0.5
+    assert abs(rebuild.mean() - closed_forms.expected_rebuild(2, 4, 2)) < 4 * rebuild.std() / 20_000**0.5
 
 
 def test_bursts_in_a_single_shard_are_no_different():
     rebuild = simulate.deletions_to_rebuild(simulate.falls(lattice(4), simulate.bursts(generator(8), 20_000, 1, 4, 6)))
-    assert abs(rebuild.mean() - simulate.expected_rebuild(1, 4, 4)) < 4 * rebuild.std() / 20_000**0.5
+    assert abs(rebuild.mean() - closed_forms.expected_rebuild(1, 4, 4)) < 4 * rebuild.std() / 20_000**0.5
 
 
 def test_longer_bursts_kill_a_first_shard_sooner():
@@ -167,7 +167,7 @@ def test_longer_bursts_kill_a_first_shard_sooner():
     ]
     means = [values.mean() for values in first_dead]
     assert means[0] > means[1] > means[2] > 4
-    assert abs(means[2] - simulate.expected_rebuild(1, 4, 4)) < 0.3  # the first burst does it
+    assert abs(means[2] - closed_forms.expected_rebuild(1, 4, 4)) < 0.3  # the first burst does it
 
 
 def test_a_burst_of_nothing_is_refused():
@@ -233,7 +233,7 @@ TABLE3 = (66.4, 86.9, 100.8, 107.8, 110.1, 124.1)  # the paper's m = 5, L = 6, B
 
 @pytest.mark.parametrize("shards, slices, tops", [(m, slices, b) for m, slices in CLOSED for b in range(1, slices + 1)])
 def test_rebuilds_agree_with_the_closed_form(shards, slices, tops):
-    expected = simulate.expected_rebuild(shards, slices, tops)
+    expected = closed_forms.expected_rebuild(shards, slices, tops)
     assert expected == pytest.approx(CLOSED[shards, slices][tops - 1], abs=0.05)
     lost = simulate.falls(cyclic(slices, tops), simulate.uniform(generator(13, slices, tops), 20_000, shards, slices))
     rebuild = simulate.deletions_to_rebuild(lost)
@@ -267,14 +267,16 @@ def test_stumps_survive_exactly_as_long_as_rotations():
 
 def test_the_closed_form_under_a_prior():
     uniform = np.full((5, 6), 1 / 30)
-    assert simulate.expected_rebuild_by_prior(uniform[:, :2]) == pytest.approx(simulate.expected_rebuild(5, 6, 2), rel=1e-9)
+    assert closed_forms.expected_rebuild_by_prior(uniform[:, :2]) == pytest.approx(
+        closed_forms.expected_rebuild(5, 6, 2), rel=1e-9
+    )
     p = np.array([0.7, 0.2, 0.0999, 0.0001])
     inclusion = sum(
         (-1) ** (size + 1) / sum(some) for size in range(1, 5) for some in itertools.combinations(p.tolist(), size)
     )
-    assert simulate.expected_rebuild_by_prior(p) == pytest.approx(inclusion, rel=1e-9)
-    assert simulate.expected_rebuild_by_prior(np.array([0.5, 1e-12])) == pytest.approx(1e12, rel=1e-9)
-    assert simulate.expected_rebuild_by_prior(np.array([0.5, 0])) == math.inf
+    assert closed_forms.expected_rebuild_by_prior(p) == pytest.approx(inclusion, rel=1e-9)
+    assert closed_forms.expected_rebuild_by_prior(np.array([0.5, 1e-12])) == pytest.approx(1e12, rel=1e-9)
+    assert closed_forms.expected_rebuild_by_prior(np.array([0.5, 0])) == math.inf
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -283,7 +285,7 @@ def test_depth_distribution_by_every_string_of_hits(plan):
         found = np.zeros(5)
         for string in itertools.product(range(4), repeat=hits):
             found[structure.depth_served(plan, set(string))] += 1
-        np.testing.assert_allclose(simulate.depth_distribution(plan, hits), found / 4**hits, atol=1e-15)
+        np.testing.assert_allclose(closed_forms.depth_distribution(plan, hits), found / 4**hits, atol=1e-15)
 
 
 def stirling2(n, k):
@@ -292,7 +294,7 @@ def stirling2(n, k):
 
 @pytest.mark.parametrize("hits", [0, 1, 5, 20])
 def test_depth_distribution_of_all_subsets_is_the_references(hits):
-    chance = simulate.depth_distribution(lattice(6), hits)
+    chance = closed_forms.depth_distribution(lattice(6), hits)
     for k in range(7):
         exact = sum(math.comb(6, j) * math.factorial(j) * stirling2(hits, j) for j in range(6 - k + 1)) / 6**hits
         assert chance[k:].sum() == pytest.approx(exact, rel=1e-12)
@@ -300,14 +302,14 @@ def test_depth_distribution_of_all_subsets_is_the_references(hits):
 
 def test_one_hit_never_costs_the_rotations_more_than_one_slice():
     # Where the paper's lemma, which takes sequences for independent, says .684.
-    assert simulate.depth_distribution(cyclic(4, 4), 1).tolist() == [0, 0, 0, 1, 0]
+    assert closed_forms.depth_distribution(cyclic(4, 4), 1).tolist() == [0, 0, 0, 1, 0]
 
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_simulated_depths_have_the_exact_distribution(plan):
     lost = simulate.falls(plan, simulate.uniform(generator(17), 20_000, 1, 4))
     for hits in (1, 3, 7):
-        exact = simulate.depth_distribution(plan, hits)
+        exact = closed_forms.depth_distribution(plan, hits)
         found = np.bincount(simulate.depths(lost, [hits]).ravel(), minlength=5)
         assert (found[exact == 0] == 0).all()
         if (exact > 0).sum() > 1:
@@ -329,7 +331,7 @@ def test_summary_is_over_the_streams_asked_for(monkeypatch):
         low, high = stats.t.interval(0.95, 99, values.mean(), stats.sem(values))
         assert found[key]["mean"] == pytest.approx(values.mean(), rel=1e-12)
         assert found[key]["ci95"] == pytest.approx([low, high], rel=1e-9)
-    assert found["closed_form"] == simulate.expected_rebuild(3, 4, 2)
+    assert found["closed_form"] == closed_forms.expected_rebuild(3, 4, 2)
 
 
 @pytest.mark.parametrize("name", ["sisa", "stumps", "bms"])

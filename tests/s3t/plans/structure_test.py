@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.exact import plan_figure
-from s3t.__main__ import main
+from s3t.cli import main
 from s3t.plans import structure
 from s3t.plans.planners import PLANNERS, cyclic, full, lattice, sisa, stumps
 from s3t.plans.structure import make_plan

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -14,12 +15,12 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import s3t_serve
-from s3t.__main__ import main
+from s3t.cli import main
 from s3t.cli.arguments import predict_arguments
 from s3t.plans.planners import lattice
 from s3t.plans.structure import make_plan, survivors
 from s3t.service import ensemble, verify
-from s3t.store import database, disk, records
+from s3t.store import database, disk, publishing, records
 from s3t.training.backbone import forward, owned
 from s3t.training.source import from_tensors, to_tensors
 from tests.helpers import servers, stacks
@@ -70,8 +71,8 @@ def logits_of(files, node, x):
 def twin(opened, x, aggregate="mean", lost=()):
     """(logits, depth by shard) by loops, without the (shard, slices) of some nodes and what is below them."""
     out = lambda node: any(shard == node.shard and slices == node.slices[: len(slices)] for shard, slices in lost)  # noqa: E731
-    nodes = [node for node in disk.live(opened) if not out(node)]
-    files = {(node.shard, node.slices): disk.load(opened, node)[1] for node in nodes}
+    nodes = [node for node in publishing.live(opened) if not out(node)]
+    files = {(node.shard, node.slices): publishing.load(opened, node)[1] for node in nodes}
     total, weights, depths = 0.0, 0.0, []
     for shard in range(opened.manifest.shards):
         mine = [node for node in nodes if node.shard == shard]
@@ -279,7 +280,7 @@ def test_a_file_that_goes_while_it_is_read_is_no_error(opened, monkeypatch):
     disk.purge(opened)
     server.refresh()
     servers.fill(opened)
-    read, gone = disk.load, []
+    read, gone = publishing.load, []
 
     def interrupted(opened, node):
         if not gone:
@@ -287,7 +288,7 @@ def test_a_file_that_goes_while_it_is_read_is_no_error(opened, monkeypatch):
             disk.purge(opened)
         return read(opened, node)
 
-    monkeypatch.setattr(disk, "load", interrupted)
+    monkeypatch.setattr(publishing, "load", interrupted)
     answer = server.predict(servers.inputs(4))
     assert answer.depth == (3, 4) and answer.head == database.head(opened.ledger).digest
 
@@ -297,7 +298,7 @@ def test_a_damaged_file_is_not_served_and_survivors_answer_until_it_is_restored(
     """A server that has the node goes on with it; a new one leaves it out, and all that was trained on top of it."""
     before, x = servers.server(opened, aggregate=aggregate), servers.inputs(4)
     (deep,) = ensemble.answering(PLAN, PLAN.nodes, "mean")
-    node = next(node for node in disk.live(opened) if (node.shard, node.slices) == (0, deep[:2]))
+    node = next(node for node in publishing.live(opened) if (node.shard, node.slices) == (0, deep[:2]))
     path = disk.file_of(opened, node.identity)
     good = path.read_bytes()
     for data in (good[:-1] + bytes([good[-1] ^ 1]), None):
@@ -310,14 +311,14 @@ def test_a_damaged_file_is_not_served_and_survivors_answer_until_it_is_restored(
         assert before.predict(x).depth == (4, 4) and before.view.damaged == ()
         assert main(["predict", "--store", str(opened.root), "--ids", "5", "--aggregate", aggregate]) == 0
         assert f"problem: {anew.view.damaged[0]}; heal the store\n" in capsys.readouterr().out
-        records.restore(opened.ledger, node, lambda: path.write_bytes(good))
+        records.record_restored(opened.ledger, node, lambda: path.write_bytes(good))
         np.testing.assert_allclose(anew.predict(x).logits, twin(opened, x, aggregate)[0], rtol=1e-5, atol=1e-5)
         assert anew.view.damaged == () and anew.view.depth == (4, 4) and verify.verify(opened.root)["ok"]
 
 
 def test_a_file_that_is_put_back_is_served_without_a_word_of_the_ledger(opened):
     """Who restored it was killed before the ledger's row was committed."""
-    node = next(node for node in disk.live(opened) if node.slices == PLAN.nodes[0])
+    node = next(node for node in publishing.live(opened) if node.slices == PLAN.nodes[0])
     path = disk.file_of(opened, node.identity)
     good = path.read_bytes()
     path.unlink()
@@ -361,8 +362,8 @@ def test_a_place_trained_again_with_more_data_serves_its_last_node(tmp_path):
     server, x = servers.server(opened, aggregate="all"), servers.inputs(4)
     before = server.predict(x).logits
     disk.register(opened, [5000], [0], [0])
-    drafted = disk.draft(opened, 0, (0,))
-    disk.publish(opened, drafted, to_tensors(servers.drawn(drafted)), {}, None)
+    drafted = publishing.draft_node(opened, 0, (0,))
+    publishing.publish(opened, drafted, to_tensors(servers.drawn(drafted)), {}, None)
     with pytest.raises(ValueError, match="3 nodes of depth 1 live, room is for 2: serve anew"):
         server.predict(x)
     anew = servers.server(opened, aggregate="all")
@@ -370,8 +371,8 @@ def test_a_place_trained_again_with_more_data_serves_its_last_node(tmp_path):
     disk.delete(opened, servers.ids_at(opened, 0, 1)[:1])
     head = servers.drawn(drafted)
     assert anew.predict(x).depth == (1,)
-    files = {(0, (0,)): to_tensors(head), (0, (2,)): disk.load(opened, disk.live(opened)[1])[1]}
-    at = lambda slices: next(node for node in disk.live(opened) if node.slices == slices)  # noqa: E731
+    files = {(0, (0,)): to_tensors(head), (0, (2,)): publishing.load(opened, publishing.live(opened)[1])[1]}
+    at = lambda slices: next(node for node in publishing.live(opened) if node.slices == slices)  # noqa: E731
     expected = (logits_of(files, at((0,)), x) + logits_of(files, at((2,)), x)) / 2
     np.testing.assert_allclose(anew.predict(x).logits, expected, rtol=1e-5, atol=1e-5)
 
@@ -392,7 +393,7 @@ def test_an_answer_begun_after_an_acknowledgement_uses_no_dead_node(tmp_path):
             disk.delete(opened, servers.ids_at(opened, shard, slice_)[:1])
             acknowledged = time.monotonic()
             disk.purge(opened)
-            alive = {(node.shard, node.slices) for node in disk.live(opened)}
+            alive = {(node.shard, node.slices) for node in publishing.live(opened)}
             while "logits" in answers[-1] and answers[-1]["asked"] < acknowledged:
                 answers.append(json.loads(process.stdout.readline()))
             if alive:
@@ -453,9 +454,9 @@ def test_the_command_line_predicts(opened, capsys):
 def test_the_command_line_names_mistakes(opened, capsys, tmp_path):
     root = str(opened.root)
     other = tmp_path / "other"
-    disk.close(disk.create(other, opened.manifest._replace(arguments={"seed": 1})))
+    disk.close(disk.create(other, dataclasses.replace(opened.manifest, arguments={"seed": 1})))
     told = tmp_path / "told"
-    disk.close(disk.create(told, opened.manifest._replace(hyper={"source": {"kind": "other"}, "shapes": []})))
+    disk.close(disk.create(told, dataclasses.replace(opened.manifest, hyper={"source": {"kind": "other"}, "shapes": []})))
     empty = tmp_path / "empty"
     disk.close(disk.create(empty, opened.manifest))
     for arguments, message in (

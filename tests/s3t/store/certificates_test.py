@@ -1,6 +1,7 @@
 """Certificates, canonical JSON, and Merkle proofs against a slow twin and against forgers."""
 
 import copy
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -12,7 +13,16 @@ from s3t.store import certificates
 
 IDS = [-(2**63), -5, 0, 1, 2, 7, 8, 100, 2**40, 2**63 - 1]
 CERTIFICATE = certificates.Certificate(
-    "b" * 64, {"rate": 0.1, "slots": [1, 2]}, 7, 0, (2, 0), 3, "r" * 64, "p" * 64, {"jax": "1"}, "o" * 64
+    backbone="b" * 64,
+    hyper={"rate": 0.1, "slots": [1, 2]},
+    root_key=7,
+    shard=0,
+    slices=(2, 0),
+    examples=3,
+    ids_root="r" * 64,
+    parent="p" * 64,
+    stack={"jax": "1"},
+    output="o" * 64,
 )
 
 
@@ -55,8 +65,10 @@ def test_a_certificate_comes_back_and_keeps_its_digest():
 
 def test_every_field_is_in_the_digest_and_the_name_holds_what_bytes_depend_on():
     named = {"backbone", "hyper", "root_key", "shard", "slices", "ids_root"}
-    for field in certificates.Certificate._fields:
-        changed = CERTIFICATE._replace(**{field: {"slices": (0, 2), "hyper": {}, "stack": {}}.get(field, 12345)})
+    for field in certificates.FIELDS:
+        changed = dataclasses.replace(
+            CERTIFICATE, **{field: {"slices": (0, 2), "hyper": {}, "stack": {}}.get(field, 12345)}
+        )
         assert certificates.certificate_digest(changed) != certificates.certificate_digest(CERTIFICATE)
         assert (certificates.identity_of(changed) != certificates.identity_of(CERTIFICATE)) == (field in named), field
 

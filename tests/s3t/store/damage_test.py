@@ -1,5 +1,6 @@
 """Stores that were damaged, altered or locked away: one line that says so, and nothing lost."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from s3t.__main__ import main
+from s3t.cli import main
 from s3t.service import verify
-from s3t.store import database, deletions, disk
+from s3t.store import database, deletions, disk, publishing, records, state
 from tests.helpers import stores
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -82,13 +83,13 @@ def test_rubbish_does_not_keep_a_deletion_waiting(opened, capsys):
     status, out, err = run(capsys, "delete", "--store", opened.root, "--ids", one, "--request-id", "R", "--json")
     assert status == 2 and json.loads(out)["ids"] == [one]
     assert err.startswith(f"error: deleted (request R), but the purge is still to be done: {backup} is a directory")
-    assert disk.status(opened)["requests"] == {"deactivated": 1} and disk.status(opened)["nodes"]["leftovers"] == 1
+    assert state.status(opened)["requests"] == {"deactivated": 1} and state.status(opened)["nodes"]["leftovers"] == 1
     assert backup.is_dir() and verify.verify(opened.root)["ok"]
     with pytest.raises(ValueError, match=r"backup is a directory, perhaps of copies: remove it"):
         disk.open(opened.root)
     backup.rmdir()
     assert run(capsys, "delete", "--store", opened.root, "--ids", one, "--request-id", "R")[0] == 0
-    assert disk.status(opened)["requests"] == {"purged": 1}
+    assert state.status(opened)["requests"] == {"purged": 1}
 
 
 def test_a_link_to_a_directory_is_removed_and_the_directory_kept(opened, tmp_path):
@@ -114,7 +115,7 @@ def test_a_deletion_whose_answer_cannot_be_written_is_purged_and_says_so(opened)
         done = command("delete", "--json", "--store", opened.root, "--request-id", "R", "--ids", one, stdout=full)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: deleted (request R), but the answer could not be written: [Errno 28]")
-    assert disk.status(opened)["requests"] == {"purged": 1} and disk.status(opened)["nodes"]["leftovers"] == 0
+    assert state.status(opened)["requests"] == {"purged": 1} and state.status(opened)["nodes"]["leftovers"] == 0
 
 
 def command(*words, **pipes):
@@ -139,7 +140,7 @@ def test_a_command_that_nobody_reads_ends_without_a_word(opened, unread, words):
     which = ("--ids", stores.ids_at(opened, 0, 1)[0]) if words == ("delete",) else ()
     done = command(*words, *about, *which, stdout=unread)
     assert (done.returncode, done.stderr) == (141, "")
-    assert disk.status(opened)["requests"] == ({"purged": 1} if which else {})
+    assert state.status(opened)["requests"] == ({"purged": 1} if which else {})
 
 
 def test_a_mistake_that_nobody_reads_ends_without_a_word(tmp_path, unread):
@@ -165,7 +166,7 @@ def test_a_dropped_node_cannot_be_drafted_again_unless_the_ledger_was_altered(op
     before = {path.name for path in (opened.root / "nodes").iterdir()}
     with pytest.raises(ValueError, match=r"the ledger was altered: node .* was dropped before; run python -m") as raised:
         stores.fill(opened)  # which drafts anew after every Outdated, as healing does
-    assert not isinstance(raised.value, disk.Outdated)
+    assert not isinstance(raised.value, records.Outdated)
     assert {path.name for path in (opened.root / "nodes").iterdir()} == before
     assert f"the deletion of id {one} is not what the ledger's rows say" in verify.verify(opened.root)["problems"]
 
@@ -173,14 +174,14 @@ def test_a_dropped_node_cannot_be_drafted_again_unless_the_ledger_was_altered(op
 def test_examples_that_go_and_come_never_bring_a_name_back(opened):
     """The legitimate case: an id that was deleted is refused for ever, so no later draft holds the same ids."""
     one = stores.ids_at(opened, 0, 0)[0]
-    seen = {node.identity for node in disk.live(opened)}
+    seen = {node.identity for node in publishing.live(opened)}
     for step, new in enumerate((100, 101, 102)):
         disk.delete(opened, [one], str(step))
         with pytest.raises(ValueError, match="was registered before"):
             disk.register(opened, [one], [0], [0])
         disk.register(opened, [new], [0], [0])
         stores.fill(opened)
-        fresh = {node.identity for node in disk.live(opened) if node.shard == 0 and 0 in node.slices}
+        fresh = {node.identity for node in publishing.live(opened) if node.shard == 0 and 0 in node.slices}
         assert len(fresh) == 4 and not fresh & seen
         seen, one = seen | fresh, new
 
@@ -208,7 +209,7 @@ def test_a_store_on_a_read_only_disk_is_verified(template, tmp_path, monkeypatch
     expected = verify.verify(root)
     unwritable(monkeypatch, root / "ledger.sqlite")
     assert verify.verify(root) == expected and expected["ok"] and expected["nodes"] == 14
-    assert disk.status(disk.look(root, still=True))["state"] == "complete"
+    assert state.status(disk.look(root, read_only=True))["state"] == "complete"
     with pytest.raises(ValueError, match=r"store's ledger cannot be read \(attempt to write a readonly database\)"):
         disk.look(root)  # who serves must see what others append
     (root / "ledger.sqlite-wal").write_bytes(b"rows ahead")  # not to be passed over
@@ -251,7 +252,7 @@ def test_a_damaged_page_is_found_when_it_is_read(opened):
 
 
 def test_a_directory_in_place_of_a_node_is_that_nodes_problem(opened):
-    node = disk.live(opened)[0]
+    node = publishing.live(opened)[0]
     path = disk.file_of(opened, node.identity)
     path.unlink()
     path.mkdir()
@@ -274,11 +275,11 @@ def test_an_empty_head_is_one_that_the_ledger_never_had(opened, capsys):
     ids=["a type that numpy lacks", "JSON too deep to read", "JSON too deep to hash"],
 )
 def test_a_file_that_no_library_can_read_is_that_nodes_problem(opened, kind, metadata):
-    node = disk.live(opened)[0]
+    node = publishing.live(opened)[0]
     if metadata.get("certificate") == "deep":
         hyper = json.loads('{"a":' * 700 + "1" + "}" * 700)
-        certificate = disk.load(opened, node)[0]._replace(hyper=hyper)
-        metadata = {"certificate": json.dumps(certificate._asdict())}
+        certificate = dataclasses.replace(publishing.load(opened, node)[0], hyper=hyper)
+        metadata = {"certificate": json.dumps(vars(certificate))}
     size = 1 if kind == "F8_E4M3" else 4
     header = json.dumps({"__metadata__": metadata, "x": {"dtype": kind, "shape": [1], "data_offsets": [0, size]}}).encode()
     disk.file_of(opened, node.identity).write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
@@ -317,7 +318,7 @@ def test_a_deletion_while_the_status_looks_is_no_problem(opened, monkeypatch):
         return file_of(asked, identity)
 
     monkeypatch.setattr(disk, "file_of", deleting)
-    assert disk.status(opened)["problems"] == [] and deleted
+    assert state.status(opened)["problems"] == [] and deleted
 
 
 def test_the_manifest_is_for_its_owner_s_eyes_alone(opened):

@@ -17,12 +17,12 @@ MANIFEST = "m" * 64
 @pytest.fixture
 def opened(tmp_path):
     """Ids 10..19 at shard i % 2, slice i % 3, and five nodes."""
-    made = database.create(tmp_path / "ledger.sqlite", MANIFEST)
+    made = database.create_ledger(tmp_path / "ledger.sqlite", MANIFEST)
     ids = range(10, 20)
-    records.register(made, ids, [i % 2 for i in ids], [i % 3 for i in ids])
+    records.record_examples(made, ids, [i % 2 for i in ids], [i % 3 for i in ids])
     for name, shard, slices in (("a", 0, (0,)), ("ab", 0, (0, 1)), ("b", 0, (1,)), ("c", 1, (2,)), ("ca", 1, (2, 0))):
-        node = records.Node(name, shard, slices, 2, f"certificate of {name}")
-        assert records.publish(made, node, name[:-1] or None, lambda: None)
+        node = records.PublishedNode(name, shard, slices, 2, f"certificate of {name}")
+        assert records.record_node(made, node, name[:-1] or None, lambda: None)
     yield made
     made.close()
 
@@ -43,7 +43,7 @@ def states(made):
 
 
 def test_a_deletion_by_hand(opened):
-    done = deletions.delete(opened, [12], "r")  # shard 0, slice 0
+    done = deletions.record_deletion(opened, [12], "r")  # shard 0, slice 0
     assert done == ("r", "deactivated", (12,), (), (), ("a", "ab"), rows(opened)[-1].digest)
     assert live(opened) == ["b", "c", "ca"]
     assert [(row.kind, row.request, json.loads(row.detail)) for row in rows(opened)[-2:]] == [
@@ -54,50 +54,50 @@ def test_a_deletion_by_hand(opened):
 
 
 def test_only_nodes_that_saw_the_example_are_dropped(opened):
-    records.register(opened, [22], [0], [1])  # after b and ab were trained
-    assert deletions.delete(opened, [22], "late").dropped == ()
+    records.record_examples(opened, [22], [0], [1])  # after b and ab were trained
+    assert deletions.record_deletion(opened, [22], "late").dropped == ()
     assert records.members(opened, 0, (1,))[1] == (10, 16) and records.members(opened, 0, (1, 0))[1] == (10, 12, 16, 18)
-    assert deletions.delete(opened, [10], "early").dropped == ("ab", "b")
+    assert deletions.record_deletion(opened, [10], "early").dropped == ("ab", "b")
 
 
 def test_slice_1_is_not_slice_12(opened):
-    records.register(opened, [30, 31], [5, 5], [1, 12])
+    records.record_examples(opened, [30, 31], [5, 5], [1, 12])
     for name, slices in (("twelve", (12,)), ("one", (1,)), ("both", (12, 1))):
         assert publish(opened, name, 5, slices, database.head(opened).rows, parent="twelve" if name == "both" else None)
-    assert deletions.delete(opened, [30], "r").dropped == ("both", "one")
+    assert deletions.record_deletion(opened, [30], "r").dropped == ("both", "one")
 
 
 def test_members_are_those_not_deleted(opened):
     head, ids = records.members(opened, 1, (2, 0))
     assert (head, ids) == (database.head(opened), (11, 15, 17))
-    deletions.delete(opened, [15], "r")
+    deletions.record_deletion(opened, [15], "r")
     assert records.members(opened, 1, (2, 0))[1] == (11, 17)
 
 
 def test_a_batch_is_one_transaction_that_names_every_id_once(opened):
-    deletions.delete(opened, [14], "first")
+    deletions.record_deletion(opened, [14], "first")
     before = len(rows(opened))
-    done = deletions.delete(opened, np.array([13, 99, 14, 13, 12, -5]), "second")
+    done = deletions.record_deletion(opened, np.array([13, 99, 14, 13, 12, -5]), "second")
     assert (done.ids, done.already, done.unknown) == ((13, 12), (14,), (99, -5))
     assert len(rows(opened)) == before + 2 and records.counts(opened)["deleted"] == 3
 
 
 @pytest.mark.parametrize("ids", [[99], [14], [14, 99, 14], [2**63 - 1, -(2**63)]])
 def test_ids_that_are_unknown_or_deleted_change_nothing(opened, ids):
-    deletions.delete(opened, [14], "first")
+    deletions.record_deletion(opened, [14], "first")
     before = rows(opened)
-    done = deletions.delete(opened, ids, "second")
+    done = deletions.record_deletion(opened, ids, "second")
     assert (done.ids, done.dropped, done.state, done.head) == ((), (), "deactivated", before[-1].digest)
     assert set(done.already) | set(done.unknown) == set(ids) and rows(opened) == before
     assert states(opened) == {"deactivated": 1}
-    assert deletions.delete(opened, [13], "second").ids == (13,)  # it left no trace
+    assert deletions.record_deletion(opened, [13], "second").ids == (13,)  # it left no trace
 
 
 @pytest.mark.parametrize("bad", [1.0, "12", None, True, 2**63, -(2**63) - 1, b"1", [1], np.float32(1), float("nan")])
 def test_a_malformed_id_refuses_the_whole_batch(opened, bad):
     before = rows(opened)
     with pytest.raises(ValueError, match=r"whole number of 64 bits.*nothing was changed"):
-        deletions.delete(opened, [12, bad, 99], "r")
+        deletions.record_deletion(opened, [12, bad, 99], "r")
     assert rows(opened) == before and records.counts(opened)["deleted"] == 0
 
 
@@ -106,20 +106,20 @@ def test_a_malformed_id_refuses_the_whole_batch(opened, bad):
 ])  # fmt: skip
 def test_a_malformed_request_is_refused(opened, ids, request_, message):
     with pytest.raises(ValueError, match=message):
-        deletions.delete(opened, ids, request_)
+        deletions.record_deletion(opened, ids, request_)
     assert len(rows(opened)) == 7
 
 
 def test_a_repeated_request_is_answered_as_it_was(opened):
-    first = deletions.delete(opened, [12, 99], "r")
-    deletions.delete(opened, [13], "other")
-    records.register(opened, [99], [0], [0])
-    deletions.purge(opened, lambda serving: None)
+    first = deletions.record_deletion(opened, [12, 99], "r")
+    deletions.record_deletion(opened, [13], "other")
+    records.record_examples(opened, [99], [0], [0])
+    deletions.record_purge(opened, lambda serving: None)
     before = rows(opened)
-    assert deletions.delete(opened, [99, 12, 12], "r") == first == deletions.answer(opened, "r")
+    assert deletions.record_deletion(opened, [99, 12, 12], "r") == first == deletions.answer(opened, "r")
     assert rows(opened) == before and deletions.answer(opened, "never") is None
     with pytest.raises(ValueError, match="request r was made before, for other ids"):
-        deletions.delete(opened, [12], "r")
+        deletions.record_deletion(opened, [12], "r")
     assert rows(opened) == before
 
 
@@ -128,32 +128,36 @@ def test_a_repeated_request_is_answered_as_it_was(opened):
 
 def test_the_states_of_a_request(opened):
     with pytest.raises(ValueError, match="r is unknown"):
-        deletions.heal(opened, "r")
-    deletions.delete(opened, [12], "r")
-    deletions.delete(opened, [11], "s")
+        deletions.record_healed(opened, "r")
+    deletions.record_deletion(opened, [12], "r")
+    deletions.record_deletion(opened, [11], "s")
     with pytest.raises(ValueError, match="r is deactivated"):
-        deletions.heal(opened, "r")
+        deletions.record_healed(opened, "r")
     given = []
-    assert deletions.purge(opened, given.append) == ("r", "s")
-    assert given == [{"b"}] and states(opened) == {"purged": 2} and set(records.purged(opened)) == {"a", "ab", "c", "ca"}
-    assert deletions.purge(opened, given.append) == () and given == [{"b"}] * 2
-    assert deletions.heal(opened, "r") and not deletions.heal(opened, "r")
+    assert deletions.record_purge(opened, given.append) == ("r", "s")
+    assert (
+        given == [{"b"}]
+        and states(opened) == {"purged": 2}
+        and set(records.purged_identities(opened)) == {"a", "ab", "c", "ca"}
+    )
+    assert deletions.record_purge(opened, given.append) == () and given == [{"b"}] * 2
+    assert deletions.record_healed(opened, "r") and not deletions.record_healed(opened, "r")
     assert states(opened) == {"healed": 1, "purged": 1} and deletions.requests(opened, "purged") == ("s",)
     assert [row.kind for row in rows(opened)[7:]] == ["received", "deactivated"] * 2 + ["purged"] * 2 + ["healed"]
     assert audit.audit(opened, MANIFEST) == []
 
 
 def test_what_fails_inside_a_transaction_leaves_nothing(opened):
-    deletions.delete(opened, [12], "r")
+    deletions.record_deletion(opened, [12], "r")
     before = rows(opened)
 
     def fail(*_):
         raise OSError("disk full")
 
     with pytest.raises(OSError):
-        deletions.purge(opened, fail)
+        deletions.record_purge(opened, fail)
     with pytest.raises(OSError):
-        records.publish(opened, records.Node("new", 0, (1,), len(before), "c"), None, fail)
+        records.record_node(opened, records.PublishedNode("new", 0, (1,), len(before), "c"), None, fail)
     assert rows(opened) == before and states(opened) == {"deactivated": 1} and live(opened) == ["b", "c", "ca"]
 
 
@@ -161,7 +165,7 @@ def test_what_fails_inside_a_transaction_leaves_nothing(opened):
 
 
 def test_a_registration_is_all_or_nothing(opened):
-    deletions.delete(opened, [12], "r")
+    deletions.record_deletion(opened, [12], "r")
     before = rows(opened)
     for ids, message in (
         ([30, 13], "id 13 was registered before"),
@@ -169,11 +173,11 @@ def test_a_registration_is_all_or_nothing(opened):
         ([31, 30, 31], "id 31 is given twice"),
     ):
         with pytest.raises(ValueError, match=message):
-            records.register(opened, ids, [0] * len(ids), [0] * len(ids))
+            records.record_examples(opened, ids, [0] * len(ids), [0] * len(ids))
     with pytest.raises(ValueError, match="whole number"):
-        records.register(opened, [30, "x"], [0, 0], [0, 0])
+        records.record_examples(opened, [30, "x"], [0, 0], [0, 0])
     with pytest.raises(ValueError, match="one shard and one slice for each id"):
-        records.register(opened, [30, 31], [0, 0], [0])
+        records.record_examples(opened, [30, 31], [0, 0], [0])
     assert rows(opened) == before and records.counts(opened)["examples"] == 10
 
 
@@ -182,7 +186,9 @@ def test_a_registration_is_all_or_nothing(opened):
 
 def publish(made, name, shard, slices, as_of, certificate="c", parent=None):
     placed = []
-    new = records.publish(made, records.Node(name, shard, slices, as_of, certificate), parent, lambda: placed.append(name))
+    new = records.record_node(
+        made, records.PublishedNode(name, shard, slices, as_of, certificate), parent, lambda: placed.append(name)
+    )
     assert new == bool(placed)
     return new
 
@@ -197,17 +203,17 @@ def test_a_node_is_published_once(opened):
 
 def test_a_deletion_during_training_keeps_the_node_back(opened):
     as_of = database.head(opened).rows
-    deletions.delete(opened, [12], "r")
+    deletions.record_deletion(opened, [12], "r")
     for name, slices, parent in (("x", (0,), None), ("bx", (1, 0), "b")):
         with pytest.raises(records.Outdated):
             publish(opened, name, 0, slices, as_of, parent=parent)
     with pytest.raises(records.Outdated):  # a dropped node does not come back
         publish(opened, "a", 0, (0,), as_of, "certificate of a")
     assert publish(opened, "y", 0, (2,), as_of) and publish(opened, "x", 0, (0,), as_of + 2)
-    records.register(opened, [42], [0], [2])
+    records.record_examples(opened, [42], [0], [2])
     as_of = database.head(opened).rows
-    records.register(opened, [48], [0], [2])
-    deletions.delete(opened, [48], "later than the draft")
+    records.record_examples(opened, [48], [0], [2])
+    deletions.record_deletion(opened, [48], "later than the draft")
     assert publish(opened, "z", 0, (2,), as_of)
 
 
@@ -220,7 +226,7 @@ def test_a_parent_must_be_one_and_serve(opened):
         publish(opened, "a2", 0, (0, 2), 1, parent="a")
     with pytest.raises(ValueError, match="no parent of"):
         publish(opened, "x", 0, (2,), as_of, parent="a")
-    deletions.delete(opened, [12], "r")
+    deletions.record_deletion(opened, [12], "r")
     with pytest.raises(records.Outdated, match="parent"):
         publish(opened, "a2", 0, (0, 2), as_of + 2, parent="a")
     with pytest.raises(ValueError, match="never published"):
@@ -233,12 +239,12 @@ def test_a_parent_must_be_one_and_serve(opened):
 @pytest.fixture
 def used(opened):
     """A ledger with a row of every kind and requests in every state."""
-    deletions.delete(opened, [12, 99], "r")
-    deletions.purge(opened, lambda serving: None)
-    deletions.heal(opened, "r")
-    deletions.delete(opened, [13], "s")
-    deletions.purge(opened, lambda serving: None)
-    deletions.delete(opened, [14, 12], "t")
+    deletions.record_deletion(opened, [12, 99], "r")
+    deletions.record_purge(opened, lambda serving: None)
+    deletions.record_healed(opened, "r")
+    deletions.record_deletion(opened, [13], "s")
+    deletions.record_purge(opened, lambda serving: None)
+    deletions.record_deletion(opened, [14, 12], "t")
     assert audit.audit(opened, MANIFEST) == []
     assert {row.kind for row in rows(opened)} == {"created", "registered", "published", *hash_chain.BEFORE, "received"}
     return opened
@@ -330,12 +336,12 @@ def test_a_forged_chain_contradicts_the_tables_or_itself(used):
 
 
 def test_a_ledger_set_back_shows_only_to_who_kept_a_head(tmp_path, opened):
-    deletions.delete(opened, [13], "r")
+    deletions.record_deletion(opened, [13], "r")
     middle = database.head(opened).digest
     opened.execute("VACUUM INTO ?", (str(tmp_path / "copy.sqlite"),))
-    receipt = deletions.delete(opened, [12], "s").head
-    deletions.purge(opened, lambda serving: None)
-    old = database.open(tmp_path / "copy.sqlite")
+    receipt = deletions.record_deletion(opened, [12], "s").head
+    deletions.record_purge(opened, lambda serving: None)
+    old = database.open_ledger(tmp_path / "copy.sqlite")
     assert audit.audit(old, MANIFEST) == [] == audit.audit(old, MANIFEST, middle)
     assert "its end was cut off or rewritten" in audit.audit(old, MANIFEST, receipt)[0]
     assert audit.audit(opened, MANIFEST, receipt) == [] == audit.audit(opened, MANIFEST, middle)
@@ -356,7 +362,7 @@ def test_rows_must_tell_a_possible_story():
             text = json.dumps(detail)
             before = hash_chain.link(before, seq, "now", kind, request, text)
             out.append(hash_chain.Row(seq, "now", kind, request, text, before))
-        return hash_chain.replay(out)[1]
+        return hash_chain.read_chain(out)[1]
 
     created = ("created", "", {"manifest": "m"})
     received, nothing = ("received", "r", {"ids": [1]}), {"ids": [1], "already": [], "unknown": [], "nodes": []}
@@ -383,10 +389,10 @@ def test_rows_must_tell_a_possible_story():
 def test_create_and_open_name_what_is_wrong(tmp_path):
     path = tmp_path / "ledger.sqlite"
     with pytest.raises(ValueError, match="no ledger at"):
-        database.open(path)
-    database.create(path, MANIFEST).close()
+        database.open_ledger(path)
+    database.create_ledger(path, MANIFEST).close()
     with pytest.raises(ValueError, match=r"a ledger at .* already"):
-        database.create(path, MANIFEST)
+        database.create_ledger(path, MANIFEST)
 
 
 def test_writes_are_synced_and_logged_ahead(opened):
@@ -395,9 +401,9 @@ def test_writes_are_synced_and_logged_ahead(opened):
 
 
 def test_another_connection_sees_the_head_move(tmp_path, opened):
-    reader = database.open(tmp_path / "ledger.sqlite")
+    reader = database.open_ledger(tmp_path / "ledger.sqlite")
     before = database.head(reader)
-    done = deletions.delete(opened, [12], "r")
+    done = deletions.record_deletion(opened, [12], "r")
     assert database.head(reader) == (before.rows + 2, done.head) and live(reader) == ["b", "c", "ca"]
     reader.close()
 
@@ -407,8 +413,8 @@ def test_a_writer_waits_for_another(tmp_path, opened):
     answers = []
 
     def work():
-        other = database.open(tmp_path / "ledger.sqlite")
-        answers.append(deletions.delete(other, [12], "r").ids)
+        other = database.open_ledger(tmp_path / "ledger.sqlite")
+        answers.append(deletions.record_deletion(other, [12], "r").ids)
         other.close()
 
     thread = threading.Thread(target=work)
@@ -422,18 +428,19 @@ def test_a_writer_waits_for_another(tmp_path, opened):
 
 WRITER = """
 import sys
-from s3t import database, deletion
-made = database.open(__import__("pathlib").Path(sys.argv[1]))
+from pathlib import Path
+from s3t.store import database, deletions
+ledger = database.open_ledger(Path(sys.argv[1]))
 input()
 for one in range(100, 400):
-    done = deletion.delete(made, [one, one + 1], f"{sys.argv[2]}-{one}")
+    done = deletions.record_deletion(ledger, [one, one + 1], f"{sys.argv[2]}-{one}")
     print(*done.ids)
 """
 
 
 def test_two_processes_delete_every_id_once(tmp_path, opened):
     ids = range(100, 401)
-    records.register(opened, ids, [i % 2 for i in ids], [i % 3 for i in ids])
+    records.record_examples(opened, ids, [i % 2 for i in ids], [i % 3 for i in ids])
     command = [sys.executable, "-c", WRITER, str(tmp_path / "ledger.sqlite")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     both = [subprocess.Popen([*command, name], **pipes) for name in "xy"]

@@ -17,7 +17,7 @@ from experiments.exact import building
 from experiments.models import vits
 from s3t.plans import partition
 from s3t.plans.structure import make_plan
-from s3t.training import schedule, stages
+from s3t.training import arrangement, schedule, stages
 from s3t.training.adapters import Lora
 from s3t.training.backbone import augmented, run_blocks
 from s3t.training.source import Source
@@ -139,7 +139,7 @@ def test_a_model_or_an_image_that_does_not_fit_is_refused():
 
 def setup(**changes):
     source = stacks.source(**changes)
-    count = stages.counts(stacks.data()[3], stacks.SHARDS, stacks.SLICES)
+    count = arrangement.counts(stacks.data()[3], stacks.SHARDS, stacks.SLICES)
     return schedule.Setup(source, PLAN, stacks.SHARDS, stacks.KEY, schedule.make_shapes(source, PLAN, count))
 
 
@@ -232,16 +232,23 @@ def test_a_deletion_leaves_a_vit_no_trace():
 
     def arranged(x, keep):
         kept = partition.Places(places.shard[keep], places.slice[keep])
-        return stages.arrange(x[keep], y[keep], ids[keep], kept, 2, 2, shapes[0].capacity)
+        return arrangement.arrange(x[keep], y[keep], ids[keep], kept, 2, 2, shapes[0].capacity)
 
     frozen, _ = vits.load_npz(FIXTURES / "vit_tiny.npz", TINY, IMAGE)
     recipe = stages.Recipe(Lora(2, 4.0, ("query", "value")), 4, 2, lambda steps: optax.adamw(0.01, weight_decay=0.1))
     everyone = np.ones(22, bool)
     source = Source(
-        vits.as_backbone(TINY), frozen, recipe, ids, lambda asked: (x[asked // 3], y[asked // 3]), {}, 4, 1 << 20
+        backbone=vits.as_backbone(TINY),
+        frozen=frozen,
+        recipe=recipe,
+        ids=ids,
+        fetch=lambda asked: (x[asked // 3], y[asked // 3]),
+        hyper={},
+        most_lanes=4,
+        cache_bytes=1 << 20,
     )
     plan = make_plan(2, [(0, 1), (1,)])
-    shapes = schedule.make_shapes(source, plan, stages.counts(places, 2, 2))
+    shapes = schedule.make_shapes(source, plan, arrangement.counts(places, 2, 2))
     own = schedule.Setup(source, plan, 2, stacks.KEY, shapes)
     there, poison, never = (
         built(own, arranged(*data)) for data in ((x, everyone), (poisoned, everyone), (x, np.arange(22) != gone))
@@ -252,11 +259,11 @@ def test_a_deletion_leaves_a_vit_no_trace():
 
 
 def test_lanes_are_as_many_as_fit_a_memory_budget(monkeypatch):
-    free, example = setup(cache_bytes=0), stacks.data()[0][:1]
+    free, example = setup(cache_bytes=0), stacks.source().fetch(stacks.source().ids[:1])
     first = free.shapes[0]
-    one, many = (schedule.program_bytes(free.source, first._replace(lanes=lanes), example) for lanes in (1, 8))
+    one, many = (schedule.program_bytes(free.source, first._replace(lanes=lanes), *example) for lanes in (1, 8))
     assert one < many < 8 * one  # some of it lanes share, so that a budget is kept
-    monkeypatch.setattr(schedule, "program_bytes", lambda source, shape, example: 100 * shape.depth)
+    monkeypatch.setattr(schedule, "program_bytes", lambda source, shape, x, y: 100 * shape.depth)
     lanes = lambda **changes: [shape.lanes for shape in setup(cache_bytes=0, **changes).shapes]  # noqa: E731
     assert lanes() == [3, 2, 2]
     assert lanes(lane_bytes=250) == [2, 1, 1] and lanes(lane_bytes=1) == [1, 1, 1]
@@ -265,23 +272,23 @@ def test_lanes_are_as_many_as_fit_a_memory_budget(monkeypatch):
 
 def test_a_budget_of_memory_sees_cached_activations():
     cached, plain = setup().shapes[1]._replace(lanes=2), setup(cache_bytes=0).shapes[1]._replace(lanes=2)
-    example = stacks.data()[0][:1]
+    example = stacks.source().fetch(stacks.source().ids[:1])
     assert cached.cached and not plain.cached
-    assert schedule.program_bytes(stacks.source(), cached, example) < schedule.program_bytes(
-        stacks.source(), plain, example
+    assert schedule.program_bytes(stacks.source(), cached, *example) < schedule.program_bytes(
+        stacks.source(), plain, *example
     )
 
 
 DEVICES_CHILD = """
 import json
 from tests.helpers import stacks, toys
-from tests.s3t.training import backbone_test as t
-from experiments import s3t_build
-setup = t.setup(devices=2, place=s3t_build.spread)
-spread = t.built(setup)
-alone = t.built(setup._replace(source=stacks.source()))
+from tests.s3t.training.backbone_test import built, setup
+from experiments.exact import building
+own = setup(devices=2, place=building.spread)
+spread = built(own)
+alone = built(own._replace(source=stacks.source()))
 toys.assert_close([spread[job] for job in alone], list(alone.values()), 2e-5)
-print(json.dumps([shape.lanes for shape in setup.shapes]))
+print(json.dumps([shape.lanes for shape in own.shapes]))
 """
 
 
@@ -301,15 +308,22 @@ def test_digits_are_learnt():
     module = vits.VisionTransformer(10, patch=4, width=48, depth=2, heads=2, mlp_dim=64)
     frozen, _ = vits.split_head(vits.init(module, jax.random.key(0), digits.train.x))
     places = partition.assign(digits.train.id, 1, 2, b"test")
-    capacity = stages.capacity_for(stages.counts(places, 1, 2), 32)
-    slices = stages.arrange(*digits.train, places, 1, 2, capacity)
+    capacity = arrangement.capacity_for(arrangement.counts(places, 1, 2), 32)
+    slices = arrangement.arrange(*digits.train, places, 1, 2, capacity)
     recipe = stages.Recipe(Lora(8, 8.0, ("query", "value", "MlpBlock_3")), 32, 12, building.cosine_adamw(1e-2, 0.0, 1.0))
     backbone = vits.as_backbone(module)
     own = Source(
-        backbone, frozen, recipe, digits.train.id, lambda ids: (digits.train.x[:1], digits.train.y[:1]), {}, 1, 1 << 30
+        backbone=backbone,
+        frozen=frozen,
+        recipe=recipe,
+        ids=digits.train.id,
+        fetch=lambda ids: (digits.train.x[:1], digits.train.y[:1]),
+        hyper={},
+        most_lanes=1,
+        cache_bytes=1 << 30,
     )
     plan = make_plan(2, [(0, 1)])
-    shapes = schedule.make_shapes(own, plan, stages.counts(places, 1, 2))
+    shapes = schedule.make_shapes(own, plan, arrangement.counts(places, 1, 2))
     made = schedule.Setup(own, plan, 1, jax.random.key(1), shapes)
     nodes = built(made, slices)
     accuracy = []

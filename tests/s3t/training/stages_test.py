@@ -12,9 +12,10 @@ import numpy as np
 import optax
 import pytest
 
+from s3t.plans.partition import Places
 from s3t.plans.planners import lattice
 from s3t.plans.structure import served
-from s3t.training import stages
+from s3t.training import arrangement, caching, stages
 from s3t.training.adapters import init_slot
 from s3t.training.backbone import augmented, by_block, owned, run_blocks
 from tests.helpers import stacks, toys
@@ -212,7 +213,7 @@ def test_augmentation_is_drawn_by_epoch_and_id():
     assert same_bytes(again, both)
     assert toys.relative_error(both[0, (0,)].slot, table()[0, (0,)].slot) > 0.05
     with pytest.raises(ValueError, match="no activations to keep"):
-        stages.make_prefixes(noisy, (0,), 4)
+        caching.make_prefixes(noisy, (0,), 4)
 
 
 def test_an_augmented_example_is_a_function_of_id_and_epoch():
@@ -268,9 +269,9 @@ def test_compartments_hold_the_examples_of_their_slice_by_id():
 
 def test_shapes_follow_from_the_sizes():
     places = stacks.data()[3]
-    count = stages.counts(places, 2, 4)
+    count = arrangement.counts(places, 2, 4)
     np.testing.assert_array_equal(count, [(5, 7, 4, 6), (6, 3, 8, 5)])
-    assert [stages.capacity_for(count, size) for size in (3, 4, 8, 100)] == [9, 8, 8, 100]
+    assert [arrangement.capacity_for(count, size) for size in (3, 4, 8, 100)] == [9, 8, 8, 100]
     jobs = [(0, (1, 3)), (1, (2, 0)), (1, (1, 3))]
     assert stages.shape_for(count, jobs, 4, 8, 2, True) == stages.Shape(2, 2, 4, 8, 4, 2, True)
     assert [stages.shape_for(count, jobs * 7, 4, 8, most, True).lanes for most in (1, 8, 20, 21, 99)] == [1, 7, 11, 21, 21]
@@ -278,9 +279,9 @@ def test_shapes_follow_from_the_sizes():
 
 @pytest.mark.parametrize("bad", [[-1, 1], [1, 2**32], [0.5, 1.5], ["a", "b"], [3, 3]])
 def test_ids_that_cannot_be_keys_are_refused(bad):
-    places = stages.Places(np.zeros(2, np.int32), np.zeros(2, np.int32))
+    places = Places(np.zeros(2, np.int32), np.zeros(2, np.int32))
     with pytest.raises(ValueError, match="ids must be"):
-        stages.arrange(np.zeros((2, 1)), np.zeros(2), np.array(bad), places, 1, 1, 2)
+        arrangement.arrange(np.zeros((2, 1)), np.zeros(2), np.array(bad), places, 1, 1, 2)
 
 
 def test_an_overflow_is_refused():

@@ -110,15 +110,20 @@ def test_scores_refuse(score, logits, labels, says):
         score(logits, labels)
 
 
-def gaussian_logits(count, shift):
-    """Two classes, label 0, margins N(shift, 1)."""
-    margins = RNG.normal(shift, 1, count)
-    return np.stack([margins, np.zeros(count)], axis=1), np.zeros(count, int)
+def scored(margins):
+    """What population attacks look at, of two classes and label 0."""
+    logits, labels = np.stack([margins, np.zeros_like(margins)], axis=1), np.zeros(len(margins), int)
+    return {score.__name__: score(logits, labels) for score in (loss, confidence, entropy, modified_entropy)}
+
+
+def gaussian(count, shift):
+    """Of margins N(shift, 1)."""
+    return scored(RNG.normal(shift, 1, count))
 
 
 def test_population_attacks_on_gaussian_margins():
     """Loss, confidence and modified entropy of two classes are functions of the margin alone: AUC = Phi(d / sqrt 2)."""
-    attacks = population_attacks(*gaussian_logits(2000, 1.0), *gaussian_logits(2000, 0.0))
+    attacks = population_attacks(gaussian(2000, 1.0), gaussian(2000, 0.0))
     assert set(attacks) == {"loss", "confidence", "entropy", "modified_entropy"}
     for name in ("loss", "confidence", "modified_entropy"):
         assert attacks[name].auc == pytest.approx(0.7602, abs=0.03)  # Phi(.7071)
@@ -128,28 +133,27 @@ def test_population_attacks_on_gaussian_margins():
 
 
 def test_members_are_those_of_whom_the_model_is_sure():
-    sure = np.stack([np.linspace(5, 6, 8), np.zeros(8)], axis=1), np.zeros(8, int)
-    unsure = np.stack([np.linspace(0, 1, 8), np.zeros(8)], axis=1), np.zeros(8, int)
-    assert all(attack == (1.0, 1.0) for attack in population_attacks(*sure, *unsure).values())
+    sure, unsure = scored(np.linspace(5, 6, 8)), scored(np.linspace(0, 1, 8))
+    assert all(attack == (1.0, 1.0) for attack in population_attacks(sure, unsure).values())
 
 
 def test_population_attacks_refuse():
-    one = gaussian_logits(5, 0.0)
+    one, flat = gaussian(5, 0.0), scored(np.zeros(5))
     with pytest.raises(ValueError, match="at least 5 members and 5 others"):
-        population_attacks(*one, *gaussian_logits(4, 0.0))
+        population_attacks(one, gaussian(4, 0.0))
     with pytest.raises(ValueError, match="loss: need at least 2 distinct values"):
-        population_attacks(np.zeros((5, 2)), one[1], np.zeros((5, 2)), one[1])
+        population_attacks(flat, flat)
     with pytest.raises(ValueError, match="not finite"):
-        population_attacks(one[0] * np.nan, one[1], *one)
+        population_attacks({name: values * np.nan for name, values in one.items()}, one)
 
 
 def test_zrf_of_what_is_certain_and_what_is_not():
     """JS of (1, 0) and (1/2, 1/2) is H(3/4) - 1/2 in bits; of (1, 0) and (0, 1) it is 1."""
     certain, even = np.array([[[1000.0, 0]]]), np.zeros((1, 1, 2))
     expected = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25)) - 0.5
-    np.testing.assert_allclose(zrf(certain, even), [1 - expected])
-    np.testing.assert_allclose(zrf(certain, certain[..., ::-1]), [0])
-    np.testing.assert_allclose(zrf(certain, certain), [1])
+    np.testing.assert_allclose(zrf(js_divergence(certain, even)), [1 - expected])
+    np.testing.assert_allclose(zrf(js_divergence(certain, certain[..., ::-1])), [0])
+    np.testing.assert_allclose(zrf(js_divergence(certain, certain)), [1])
 
 
 def test_js_is_symmetric_and_does_not_scale_with_classes():
@@ -166,7 +170,8 @@ def test_js_is_symmetric_and_does_not_scale_with_classes():
 
 def test_zrf_has_a_value_per_model_and_one_teacher_for_all():
     logits, teacher = RNG.normal(size=(4, 7, 3)), RNG.normal(size=(7, 3))
-    np.testing.assert_allclose(zrf(logits, teacher), [1 - js_divergence(one, teacher).mean() for one in logits])
+    each = [1 - js_divergence(one, teacher).mean() for one in logits]
+    np.testing.assert_allclose(zrf(js_divergence(logits, teacher)), each)
 
 
 @pytest.mark.parametrize(
@@ -174,4 +179,4 @@ def test_zrf_has_a_value_per_model_and_one_teacher_for_all():
 )
 def test_zrf_refuses(teacher, says):
     with pytest.raises(ValueError, match=says):
-        zrf(np.zeros((3, 2)), teacher)
+        zrf(js_divergence(np.zeros((3, 2)), teacher))

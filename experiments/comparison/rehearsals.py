@@ -1,0 +1,125 @@
+"""Readiness as it is trained: what a step rehearses, with whom, and a twin of it that XLA can count."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from experiments import models
+from experiments.core import execution, sections
+from experiments.core.keys import Hash
+from experiments.data import datasets
+from experiments.data.problem import Problem
+from experiments.scoring import algorithms
+from experiments.training import loop
+from experiments.training.fleets import Trainer
+from readiness import Draw, Pools, Readiness, Terms, make_pools, make_readiness, nearest_classes, nearest_examples
+from unlearn import ALGORITHMS, normalised, traits_of
+from unlearn.base import Model
+
+
+class Rehearsal(NamedTuple):
+    """A readiness variant before it is trained.
+
+    way: as it trains.  counted: the same with unrolled inner steps, for XLA's counts.  pools: who is rehearsed.
+    """
+
+    variant: str
+    way: loop.Way
+    counted: loop.Way
+    pools: Pools
+
+
+def rehearsal(variant: str, section: sections.Readiness, trainer: Trainer, problem: Problem) -> Rehearsal:
+    """A variant of readiness; what cannot be run is refused here, before training.
+
+    Raises:
+      ValueError: one line that says what to do.
+    """
+    plain, model, classes = trainer.way(), models.as_model(trainer.model), problem.dataset.classes
+    low, high = _ends(section)
+    drawn = draw(section, plain.batch_size, len(problem.forget))
+
+    def rehearsing(devices: execution.Execution, unroll: bool) -> loop.Way:
+        objective = _objective(section, model, classes, devices, unroll)
+        return plain._replace(rehearsing=loop.Rehearsing(objective, drawn, section.every, section.start, (low, high)))
+
+    alone = execution.one_device()  # counted outside any pmap
+    ways = rehearsing(trainer.devices, trainer.devices.loops), rehearsing(alone, True)
+    return Rehearsal(variant, *ways, pools(section, problem))
+
+
+def _ends(section: sections.Readiness) -> tuple[float, float]:
+    """The shortest and the longest inner step."""
+    assert section.step_size is not None  # resolved at the door
+    low, high = (size / max(section.inner_steps, 1) for size in section.step_size)
+    return low, high
+
+
+def _objective(
+    section: sections.Readiness, model: Model, classes: int, devices: execution.Execution, unroll: bool
+) -> Readiness:
+    """What a meta-step differentiates."""
+    order = devices.inner_grad(section.order)
+    assert section.retention is not None  # resolved at the door
+    weights = section.efficiency, section.retention, section.resistance, section.relearning
+    terms = Terms(_cap(section.cap, classes), *weights, capped=section.capped, form=section.form)
+
+    def rehearsed(step_size: jax.Array) -> Any:
+        optimizer = optax.sgd(step_size)
+        if section.normalise:
+            optimizer = optax.chain(normalised(), optimizer)
+        return algorithms.algorithm(section.algorithm)(
+            model, optimizer, mean=devices.mean, grad=order, **section.algorithm_options
+        )
+
+    relearner = None
+    if section.relearning:
+        first = devices.inner_grad(section.relearn_order)
+        rate = optax.sgd(section.relearn_rate)
+        relearner = ALGORITHMS["finetune"](model, rate, mean=devices.mean, grad=first)
+    return make_readiness(model, rehearsed, terms, relearner=relearner, mean=devices.mean, unroll=unroll)
+
+
+def _cap(cap: str, classes: int) -> float | None:
+    if cap in ("", "log_classes"):
+        return math.log(classes) if cap else None
+    return float(cap)
+
+
+def draw(section: sections.Readiness, batch_size: int, forgotten: int) -> Draw:
+    """The shape of a meta-batch beside training batches of a size, where so many examples are forgotten."""
+    return Draw(
+        size=max(1, round(section.fraction * batch_size)),
+        inner_steps=section.inner_steps,
+        fresh=section.fresh,
+        retain=traits_of(algorithms.algorithm(section.algorithm)).needs_retain,
+        recovery=bool(section.resistance),
+        relearn_steps=section.relearn_steps if section.relearning else 0,
+        anew=min(forgotten, 256) if section.requests == "random" else 0,
+    )
+
+
+def pools(section: sections.Readiness, problem: Problem) -> Pools:
+    """The groups of ids that rehearsals draw from, by what is known in advance."""
+    split = problem.dataset.train
+    known = np.zeros(len(split.id), bool)
+    known[problem.told(section.noise)] = True
+    if section.requests in ("known", "random"):
+        groups = known[None]
+    elif section.requests == "classes":
+        groups = np.arange(problem.dataset.classes)[:, None] == split.y
+    else:
+        chance = [datasets.hash_uniform(split.id, f"{Hash.GROUP}{i}", problem.seed) for i in range(4)]
+        groups = known & (np.stack(chance) < 0.5)
+    choose = {
+        "stable": lambda mask: ~mask,
+        "nearest_classes": lambda mask: nearest_classes(split.x, split.y, mask, 3),
+        "nearest_examples": lambda mask: nearest_examples(split.x, mask, int(mask.sum())),
+    }
+    recovery = section.recovery if section.resistance else "stable"  # no other term draws from it
+    return make_pools(groups, np.stack([choose[recovery](mask) for mask in groups]))

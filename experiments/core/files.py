@@ -1,0 +1,160 @@
+"""Files: written whole or not at all, JSON and arrays read with one list of errors.
+
+A writer goes through a temporary file beside the old one, so that a kill leaves the old file or the new one; file and
+folder are flushed to the disk. A full disk, a forbidden folder, a damaged file are mistakes that one line tells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import uuid
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import numpy as np
+
+from experiments.core.errors import WorkdirError, line
+
+Arrays = dict[str, np.ndarray]
+
+# What NumPy and zipfile raise for a file that is no archive, is cut short, or has other bytes than were written.
+UNREADABLE = (OSError, TypeError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+# --- Writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all.
+
+    Raises:
+      WorkdirError: the disk is full, or the folder cannot be written.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes, whole or not at all; raises as `write_text` does."""
+    _write(path, lambda file: file.write(content))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], *, compressed: bool = False) -> None:
+    """Write named arrays as .npz, whole or not at all; raises as `write_text` does."""
+    save = np.savez_compressed if compressed else np.savez
+    _write(path, lambda file: save(file, **arrays))  # type: ignore[arg-type]  # allow_pickle is none of the names
+
+
+def write_json(path: Path, value: Any, indent: int | None = None) -> None:
+    """Write what `dumps` makes of a value, whole or not at all; raises as `write_text` does."""
+    write_text(path, dumps(value, indent))
+
+
+def _write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # several processes and hosts may write at once
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                fill(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise WorkdirError(
+            f"cannot write {path}: {error.strerror or line(error)}; make room, or choose a folder you may write"
+        ) from error
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush the entry of a renamed file; where folders cannot be opened or flushed, the system does it in its own time."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path, kind: type = object, mend: str = "") -> Any:
+    """The JSON value in a file.
+
+    Args:
+      kind: of the value.
+      mend: what to do if the file is damaged.
+
+    Raises:
+      WorkdirError: the file cannot be read or holds no such value.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable(path, error, mend) from error
+    if not isinstance(value, kind):
+        raise unreadable(path, ValueError(f"no {kind.__name__}"), mend)
+    return value
+
+
+def read_arrays(path: Path, mend: str = "") -> Arrays:
+    """All arrays of an .npz, by name.
+
+    Raises:
+      WorkdirError: the file cannot be read.
+    """
+    try:
+        with np.load(path) as found:
+            return {name: found[name] for name in found.files}
+    except UNREADABLE as error:
+        raise unreadable(path, error, mend) from error
+
+
+def unreadable(path: Path, error: BaseException, mend: str = "") -> WorkdirError:
+    """The one sentence that names a damaged file."""
+    return WorkdirError(f"{path} cannot be read ({line(error)})" + (f": {mend}" if mend else ""))
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """JSON in which arrays are lists, dataclasses objects, and what is not finite null."""
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: dictionaries, lists, strings, finite numbers, booleans and None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, np.ndarray | jax.Array):
+        return plain(np.asarray(value).tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def crc32(value: Any) -> int:
+    """CRC-32 of a value as JSON, the same before it is written and after it is read: floats keep their bits."""
+    return zlib.crc32(dumps(value).encode())

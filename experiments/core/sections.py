@@ -1,0 +1,361 @@
+"""The sections that configs share: data, model, training, what is forgotten, rehearsed, asked and attacked.
+
+Every number is bounded on both sides. Where nothing but sense bounds it, the bound is one that no sensible run meets.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
+
+from experiments.core.config import Says, Section, Wrong, either, shown
+
+MOST = 2**31 - 1  # JAX counts in 32 bits
+SEEDS = 2**32  # a key takes a seed of 32 bits
+LEAST_SCORED = 5  # the folds of the membership attack; a test holds them equal
+LONGEST_NAME = 100  # of what is part of file names, in bytes
+
+SHELF = ("ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")  # a test holds them equal
+Backbone = str  # of experiments.models.vits.VITS, which refuses others when the data are looked at
+
+Seed = Annotated[int, Field(ge=0, le=SEEDS - 1)]
+Steps = Annotated[int, Field(ge=1, le=10**8)]
+BatchSize = Annotated[int, Field(ge=1, le=10**6)]
+Rate = Annotated[float, Field(gt=0, le=1000)]
+Weight = Annotated[float, Field(ge=0, le=10**6)]
+Norm = Annotated[float, Field(gt=0, le=10**6)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+# --- Values with rules of their own -----------------------------------------------------------------------------------
+
+
+def _scored(count: int) -> int:
+    if 0 < count < LEAST_SCORED:
+        raise ValueError
+    return count
+
+
+def each_once(entries: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The entries, refused if there are equal ones.
+
+    Raises:
+      ValueError: there are.
+    """
+    if len(set(entries)) < len(entries):
+        raise ValueError("give each once")
+    return entries
+
+
+def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError
+    return pair
+
+
+def _algorithm(name: str) -> str:
+    if name not in SHELF and ":" not in name:
+        raise ValueError
+    return name
+
+
+def short(name: str) -> str:
+    """An algorithm's name on pages, in rows and among options: of a user's own, its function's."""
+    return name.rpartition(":")[2]
+
+
+def _cap(cap: str) -> str:
+    """A cap is a number as a text, so that a flag may give a name as well."""
+    try:
+        works = cap in ("", "log_classes") or 0 < float(cap) <= 10**6
+    except ValueError:
+        works = False
+    if not works:
+        raise ValueError
+    return cap
+
+
+def sound(value: Any) -> Any:
+    """A value of any kind in which no number is nan, infinite or beyond 32 bits.
+
+    Raises:
+      ValueError: there is one.
+    """
+    numbers = [value]
+    while numbers:
+        entry = numbers.pop()
+        if isinstance(entry, dict | tuple):
+            numbers += entry.values() if isinstance(entry, dict) else entry
+        elif isinstance(entry, int | float) and not abs(entry) <= MOST:  # nan is no less than anything
+            raise ValueError(f"give finite numbers up to {MOST}")
+    return value
+
+
+def check_seeds(seed: int, count: int) -> None:
+    """Refuse seeds that run over the last one.
+
+    Raises:
+      Wrong: they do.
+    """
+    if seed + count > SEEDS:
+        raise Wrong((("seed",), f"is {seed}: give one from 0 to {SEEDS - count}, so that seeds stay apart"))
+
+
+def check_name(what: str, name: Any, taken: str) -> None:
+    """Refuse a name that cannot be part of the names of files, or that is taken.
+
+    Raises:
+      ValueError: what a name may be.
+    """
+    if not name.isprintable() or name in ("", taken) or "/" in name:
+        raise ValueError(f"is no name of a {what}: choose one other than {taken!r}, printable and without '/'")
+    if len(name.encode()) > LONGEST_NAME:
+        raise ValueError(f"is a long name of a {what}: choose one of at most {LONGEST_NAME} bytes")
+
+
+Scored = Annotated[
+    int,
+    Field(ge=0, le=MOST),
+    AfterValidator(_scored),
+    Says(f"0 for all, or a whole number from {LEAST_SCORED} to {MOST}"),
+]
+StepSizes = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1000)], Annotated[float, Field(gt=0, le=1000)]],
+    AfterValidator(_ordered),
+    Says("(lowest, highest), numbers above 0 and up to 1000, as in (0.3, 0.5)"),
+]
+Cap = Annotated[str, AfterValidator(_cap), Says("log_classes, a text with a number above 0 and up to 1000000, or nothing")]
+Algorithm = Annotated[str, AfterValidator(_algorithm), Says(f"{either((*SHELF, 'module:function of your own'))}")]
+Option = Annotated[Any, AfterValidator(sound)]
+AlgorithmOptions = dict[str, Weight]
+Classes = Annotated[tuple[Annotated[int, Field(ge=0, le=MOST)], ...], AfterValidator(each_once)]
+
+
+# --- Data and models --------------------------------------------------------------------------------------------------
+
+
+class Data(Section):
+    """A data set and how it is split."""
+
+    name: str = Field("digits", description="digits, a TFDS name, or your own: folder:PATH, npz:PATH or csv:PATH.")
+    factory: str = Field("", description="module:function that makes the data set instead; see experiments.data.own.")
+    label: str = Field("", description="The column of labels in a csv; if empty, label.")
+    id_column: str = Field("", description="The column of ids in a csv; if empty, rows go by a hash of their values.")
+    data_dir: str = Field("", description="Where TFDS prepared it; if empty, TFDS_DATA_DIR, or TFDS's default.")
+    cache_dir: str = Field("", description="Keep decoded images here; if empty, nowhere.")
+    train_size: int = Field(0, ge=0, le=MOST, description="Training examples that are kept, by id; 0 keeps all.")
+    validation_fraction: Share = Field(0.1, description="Share of the training examples that is held out to validate on.")
+
+
+class ScoredData(Data):
+    """A data set on which forgetting is scored."""
+
+    validation_fraction: Share = Field(0.2, description="Share of the training examples that is held out to validate on.")
+    score_examples: Scored = Field(10_000, description="Score on so many forget and so many retain examples; 0 is all.")
+
+
+class StreamedData(ScoredData):
+    """A data set whose training images may stay on disk."""
+
+    stream: bool = Field(False, description="Leave the training images on disk and decode them as steps ask for them.")
+
+
+class Scale(Section):
+    """Constants to standardise images by: moments of the data would carry what is deleted."""
+
+    range: float = Field(gt=0, le=10**6, description="The highest value of a pixel.")
+    mean: tuple[Annotated[float, Field(ge=-1000, le=1000)], ...] = Field(
+        min_length=1, description="Mean of pixel / range, for all channels or by channel."
+    )
+    std: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
+        min_length=1, description="Standard deviation of pixel / range, for all channels or by channel."
+    )
+
+
+class PretrainData(Data):
+    """A data set to pre-train on."""
+
+    # Unset is an empty section, as configs have it.
+    scale: Annotated[
+        Scale | None, BeforeValidator(lambda scale: scale or None), PlainSerializer(lambda s: s.model_dump() if s else {})
+    ] = Field(None, description="Constants to standardise by; if empty, the moments of the training images.")
+
+
+class Model(Section):
+    """A network."""
+
+    name: Literal["mlp", "cnn", "resnet18", "vit", "whitened"] = Field("mlp", description="The kind of network.")
+    options: dict[str, Option] = Field({"widths": (128, 128)}, description="Options of that kind, as in {'widths': (64,)}.")
+    factory: str = Field("", description="module:function that makes a model of your own; see experiments.models.own.")
+    factory_options: dict[str, Option] = Field({}, description="Its keyword arguments.")
+    params: str = Field("", description="An .npz or .safetensors of parameters to begin with; if empty, drawn by seed.")
+    dtype: Literal["", "float32", "bfloat16"] = Field("", description="Of activations; if empty, float32.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden units that a training step leaves out.")
+
+
+class Train(Section):
+    """Ordinary training."""
+
+    steps: Steps = Field(1500, description="Updates.")
+    batch_size: BatchSize = Field(64, description="Examples in an update.")
+    optimizer: Literal["sgd", "nesterov", "adamw"] = Field(
+        "sgd", description="sgd and adamw follow a cosine schedule, nesterov a triangular one."
+    )
+    learning_rate: Rate = Field(0.05, description="The highest of the schedule.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd and nesterov.")
+    weight_decay: Weight = Field(0.0, description="Of adamw.")
+    clip: Weight = Field(1.0, description="Clip gradients to this global norm; 0 clips none.")
+
+
+class Reweight(Section):
+    """Down-weighting of what may be forgotten."""
+
+    weight: Weight = Field(0.2, description="Of the loss of revocable examples.")
+
+
+class Reweights(Reweight):
+    """Down-weighting with several weights."""
+
+    others: tuple[Weight, ...] = Field((0.1, 0.02), description="More weights, each trained beside the first.")
+
+    @model_validator(mode="after")
+    def _weights_differ(self) -> Reweights:
+        names = [f"{weight:g}" for weight in (self.weight, *self.others)]  # as rows are named
+        if len(set(names)) < len(names):
+            raise Wrong(
+                (("others",), f"is {shown(self.others)} beside weight {self.weight:g}: give other weights, each once")
+            )
+        return self
+
+
+class DPSGD(Section):
+    """Differentially private training."""
+
+    clip: Norm = Field(1.0, description="Clip the gradient of each example to this norm.")
+    noise: float = Field(0.5, ge=0, le=1000, description="Standard deviation of the noise, in units of the clip.")
+
+
+# --- Forgetting -------------------------------------------------------------------------------------------------------
+
+
+class ForgetSeed(Section):
+    """The seed of what is forgotten."""
+
+    seed: Seed = Field(0, description="Of every random choice of ids: the forget set, a wrong split, groups, parts.")
+
+
+class Forget(ForgetSeed):
+    """Who is forgotten, and who training was told about."""
+
+    setting: Literal["class", "random"] = Field("class", description="Forget a class, or random examples.")
+    target: int = Field(3, ge=0, le=MOST, description="The class that is forgotten.")
+    fraction: Share = Field(0.1, description="Share of the training examples that is forgotten, if random ones are.")
+    revocable: int = Field(-1, ge=-1, le=MOST, description="The class that training was told about; -1 is the target.")
+
+    @model_validator(mode="after")
+    def _revocable_is_of_a_class(self) -> Forget:
+        if self.setting == "random" and self.revocable >= 0:
+            sentence = f"is {self.revocable}, a class, but random examples are forgotten: set --config.forget.revocable=-1"
+            raise Wrong((("revocable",), sentence))
+        return self
+
+
+class Suited(Section):
+    """What readiness leaves unset, for one kind of request."""
+
+    retention: Weight | None = Field(None, description="Lambda 2.")
+    step_size: StepSizes | None = Field(None, description="How far the inner steps go together, lowest and highest.")
+
+
+class Readiness(Section):
+    """What is rehearsed at training time, and how."""
+
+    efficiency: Weight = Field(0.5, description="Lambda 1: how much a rehearsed request should forget.")
+    retention: Weight | None = Field(None, description="Lambda 2: how much it should keep; if unset, as in `suited`.")
+    resistance: Weight = Field(0.0, description="Lambda 3: the forgotten should not be learnt again from what is near.")
+    relearning: Weight = Field(0.0, description="Lambda 4: the forget loss should stay high after simulated relearning.")
+    cap: Cap = Field("log_classes", description="Of the forget loss: its value at chance, a number, or nothing for none.")
+    capped: Literal["each", "mean"] = Field("each", description="Cap the loss of each example, or their mean.")
+    form: Literal["gain", "raw"] = Field("gain", description="Reward the gain in loss, or the loss itself.")
+    order: Literal[1, 2] = Field(2, description="Of the derivative through the inner steps.")
+    inner_steps: int = Field(1, ge=0, le=1000, description="Steps of the rehearsed request.")
+    algorithm: Algorithm = Field("ascent", description="The algorithm that is rehearsed.")
+    algorithm_options: AlgorithmOptions = Field({}, description="Its options, as in {'gamma': 0.5}.")
+    normalise: bool = Field(True, description="Inner steps of a set length instead of a set rate.")
+    step_size: StepSizes | None = Field(
+        None, description="How far the inner steps go together, lowest and highest; if unset, as in `suited`."
+    )
+    start: int = Field(0, ge=0, le=10**8, description="The first step that rehearses.")
+    every: Steps = Field(4, description="Rehearse on every so many steps.")
+    fraction: float = Field(0.25, gt=0, le=1, description="Share of the training batch that is rehearsed on.")
+    fresh: bool = Field(True, description="Judge a rehearsal on other examples than it forgot.")
+    requests: Literal["known", "groups", "classes", "random"] = Field(
+        "known", description="Rehearse the revocable set, overlapping groups of it, any class, or random parts of it."
+    )
+    noise: float = Field(0.0, ge=0, le=1, description="Share of the revocable ids that are wrong.")
+    recovery: Literal["nearest_classes", "nearest_examples", "stable"] = Field(
+        "nearest_classes", description="What resistance relearns from: the nearest by pixels, or anything that stays."
+    )
+    relearn_steps: int = Field(3, ge=0, le=1000, description="Steps of simulated relearning.")
+    relearn_rate: Rate = Field(0.05, description="Learning rate of simulated relearning.")
+    relearn_order: Literal[1, 2] = Field(1, description="Of the derivative through simulated relearning.")
+
+    @model_validator(mode="after")
+    def _relearning_has_steps(self) -> Readiness:
+        if self.relearning and not self.relearn_steps:
+            raise Wrong((("relearn_steps",), "is 0, but relearning is rewarded: set 1 or more"))
+        return self
+
+
+class Unlearners(Section):
+    """By what requests are carried out."""
+
+    unlearners: Annotated[tuple[Algorithm, ...], AfterValidator(each_once)] = Field(
+        ("ascent",), min_length=1, description="Algorithms, each on its own: of the shelf, or module:function."
+    )
+    options: dict[str, AlgorithmOptions] = Field({}, description="By algorithm, as in {'npo': {'beta': 0.2}}.")
+
+    @model_validator(mode="after")
+    def _options_are_of_unlearners(self) -> Unlearners:
+        unused = [name for name in self.options if name not in map(short, self.unlearners)]
+        if unused:
+            sentence = f"has {either(unused)}, which serves no request: add it to --config.request.unlearners"
+            raise Wrong((("options",), sentence))
+        return self
+
+
+class Request(Unlearners):
+    """How requests are carried out."""
+
+    learning_rates: tuple[Rate, ...] = Field(
+        (0.002, 0.005, 0.01, 0.02, 0.05, 0.1),
+        min_length=1,
+        description="Of the grid; one is chosen for vanilla on validation data.",
+    )
+    clips: tuple[Weight, ...] = Field(
+        (0.0,),
+        min_length=1,
+        description="Of the grid, too: clip to this global norm; 0 is plain gradient ascent.",
+    )
+    # A request's curves are kept whole, for all lanes.
+    max_steps: int = Field(200, ge=1, le=100_000, description="Give up after so many steps.")
+    batch_size: int = Field(0, ge=0, le=10**6, description="Forget examples in a step; 0 is the whole forget set.")
+    observe: int = Field(1000, ge=0, le=MOST, description="Test examples that stay, watched at every step.")
+    parts: int = Field(1, ge=1, le=10_000, description="So many requests one after another; random sets are cut by id.")
+    overlap: float = Field(0.0, ge=0, le=1, description="Share of the part before that a part asks for again.")
+    tune_steps: int = Field(
+        0, ge=0, le=10**6, description="Fine-tune between training and request, on half of the validation data."
+    )
+    tune_rate: Rate = Field(0.01, description="Learning rate of that fine-tuning.")
+
+
+class Relearn(Section):
+    """The relearning attack."""
+
+    # At rate 0.05 the attack is over in five steps, and 20 and 40 steps tell nothing apart.
+    learning_rate: Rate = Field(0.01, description="Of fine-tuning on the attack set.")
+    steps: int = Field(40, ge=1, le=100_000, description="Of fine-tuning; accuracy is measured after each.")
+    batch_size: BatchSize = Field(64, description="Examples in a step.")
+    size: int = Field(500, ge=2, le=10**6, description="Examples in the attack set.")
+    share: float = Field(0.1, gt=0, le=1, description="Of the attack set that is forgotten examples, if any are.")

@@ -1,0 +1,119 @@
+"""A folder of images: one folder per class, its files the examples, their paths the ids.
+
+    PATH/cat/1.png  PATH/cat/2.png  PATH/dog/1.png ...      or      PATH/train/cat/1.png ...  PATH/test/cat/9.png ...
+
+An id is a hash of the path below PATH, so a file may come or go and no other example notices; a file that is renamed is
+another example. All images must have one size and one kind of colour: nothing is scaled, cropped or converted unasked.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from experiments.core.errors import DataError, line
+from experiments.data.ids import Array, ids_of
+from experiments.data.sources import Source, check_classes
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+LAYERS = ("train", "test")
+VALIDATION = ("val", "valid", "validation", "dev")
+MODES = ("L", "RGB", "RGBA", "I;16")  # Pillow's, that are taken as they are
+
+
+def read(root: Path) -> Source:
+    """The images below `root`, decoded as they are asked for; classes are numbered by their names' order.
+
+    Raises:
+      DataError: no folder, no images, fewer than two classes, a file that is no image, images of several sizes.
+    """
+    folders = _folders(root)
+    layered = {folder.name for folder in folders} & {*LAYERS} and not {f.name for f in folders} - {*LAYERS, *VALIDATION}
+    if layered and (held_out := [f.name for f in folders if f.name in VALIDATION]):
+        raise DataError(f"{root} has {held_out[0]}/: move its files into train/, from which validation is drawn by id")
+    if layered and "train" not in {folder.name for folder in folders}:
+        raise DataError(f"{root} has test/ but no train/: add train/, or put the folders of classes into {root} itself")
+    classes = sorted(itertools.chain(*map(_folders, folders)) if layered else folders)
+    files = [(folder.name, file) for folder in classes for file in _files(folder)]
+    if not files:
+        raise DataError(f"{root} has no images: give one folder per class with {', '.join(SUFFIXES)} in it")
+    names = sorted({name for name, _ in files})
+    labels = np.array([names.index(name) for name, _ in files], np.int32)
+    paths = [file for _, file in files]
+    below = [file.relative_to(root) for file in paths]
+    mend = "have names that differ in how an accent is written alone: rename one"
+    ids = ids_of([path.as_posix() for path in below], [str(path) for path in below], mend)
+    test = np.array([path.parts[0] == "test" for path in below]) if layered else np.zeros(len(below), bool)
+    official = test if layered and "test" in {folder.name for folder in folders} else None
+    check_classes(str(root), names, labels, test)
+    order = np.argsort(ids)
+    ids, labels, paths = ids[order], labels[order], [paths[i] for i in order]
+    first = _decoded(paths[0])
+
+    def images(asked: Array) -> tuple[Array, Array]:
+        rows = np.searchsorted(ids, asked)
+        x = np.empty((len(rows), *first.shape), first.dtype)
+        for i, row in enumerate(rows):
+            pixels = _decoded(paths[row])
+            if (pixels.shape, pixels.dtype) != (first.shape, first.dtype):
+                raise DataError(
+                    f"{paths[row]} is {_described(pixels)}, {paths[0]} is {_described(first)}: bring all images to one "
+                    "size and one kind of colour"
+                )
+            x[i] = pixels
+        return x, labels[rows]
+
+    return Source(images, ids, None if official is None else ids[official[order]], len(names))
+
+
+def _folders(root: Path) -> list[Path]:
+    """Folders of a folder, which holds nothing else; hidden files are passed over."""
+    try:
+        entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"cannot read the folder {root} ({error.strerror}): check data.name") from error
+    if strays := [entry for entry in entries if not entry.is_dir()]:
+        raise DataError(f"{strays[0]} lies beside the folders of classes: move it into its class, or away")
+    return entries
+
+
+def _files(folder: Path) -> list[Path]:
+    """The images of a class, those in folders of its own included; hidden files are passed over.
+
+    Raises:
+      DataError: another file.
+    """
+    below = sorted(file for file in folder.rglob("*") if not file.is_dir())
+    files = [f for f in below if not any(part.startswith(".") for part in f.relative_to(folder).parts)]
+    for file in files:
+        if file.suffix.lower() not in SUFFIXES:
+            raise DataError(f"{file} is no image by its name ({', '.join(SUFFIXES)}): rename it, or move it away")
+    return files
+
+
+def _decoded(file: Path) -> Array:
+    """An image as [height, width, channels], upright as its camera says; palettes become RGB, bits become greys.
+
+    Raises:
+      DataError: a file that cannot be decoded.
+    """
+    from PIL import Image, ImageOps  # slow
+
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
+            mode = {"P": "RGB", "1": "L"}.get(image.mode, image.mode)
+            pixels = np.asarray(image.convert(mode) if mode != image.mode else image)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the image {file} ({line(error, 100)}): replace it, or move it away") from error
+    if mode not in MODES:
+        raise DataError(f"{file} has colours of the kind {mode}: save it as grey or RGB")
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _described(pixels: Array) -> str:
+    height, width, channels = pixels.shape
+    kind = {1: "grey", 3: "RGB", 4: "RGB with transparency"}.get(channels, f"of {channels} channels")
+    return f"{height}x{width}, {kind}, {8 * pixels.dtype.itemsize} bits"

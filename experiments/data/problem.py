@@ -1,0 +1,110 @@
+"""A problem: what is asked of which data, who training is told may be asked for, and who is scored."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.core import sections
+from experiments.core.keys import Hash
+from experiments.data import datasets
+from experiments.data.sets import Sets, subsample
+from unlearn.base import Batch
+
+
+class Problem(NamedTuple):
+    """What is asked of which data; it knows of no model, device or config.
+
+    forget: positions in the training split of who is to be forgotten.
+    asked: the same as one Batch: what the request is about.
+    revocable: ids that training is told may be asked for, before any of them are wrong; see `told`.
+    sets: who is scored.
+    setting: class or random.
+    seed: of every random choice of ids.
+    """
+
+    dataset: datasets.Dataset
+    forget: np.ndarray
+    asked: Batch
+    revocable: np.ndarray
+    sets: Sets
+    setting: str
+    seed: int
+
+    @property
+    def by_class(self) -> bool:
+        """Whether a class is forgotten."""
+        return self.setting == "class"
+
+    def told(self, noise: float = 0.0) -> np.ndarray:
+        """Positions in the training split that training is told may be forgotten.
+
+        Args:
+          noise: share of them that is wrong.
+
+        Raises:
+          DataError: there are too few others.
+        """
+        ids = datasets.revocable_ids(self.dataset, self.revocable, noise, self.seed)
+        return datasets.check_ids(self.dataset, ids)
+
+
+def make(
+    dataset: datasets.Dataset,
+    forget: sections.Forget,
+    ids: np.ndarray | None = None,
+    *,
+    score_examples: int = 0,
+    halve: bool = False,
+) -> Problem:
+    """The problem of a forget set.
+
+    Args:
+      ids: of who is forgotten; None: as `forget` says.
+      score_examples: score on so many forget and so many retain examples; 0 is all.
+      halve: keep half of the validation data as new data to tune on.
+
+    Raises:
+      DataError: ids that cannot be asked for.
+    """
+    positions = datasets.check_ids(dataset, _ids(dataset, forget, forget.target) if ids is None else ids)
+    asked = datasets.batch(dataset.train, positions)
+    revocable = dataset.train.id[positions] if forget.revocable < 0 else _ids(dataset, forget, forget.revocable)
+    target = forget.target if forget.setting == "class" else None
+    sets = make_sets(dataset, asked, target, score_examples=score_examples, halve=halve)
+    return Problem(dataset, positions, asked, revocable, sets, forget.setting, forget.seed)
+
+
+def _ids(dataset: datasets.Dataset, forget: sections.Forget, target: int) -> np.ndarray:
+    return datasets.forget_ids(dataset, forget.setting, target, forget.fraction, forget.seed)
+
+
+def make_sets(
+    dataset: datasets.Dataset, asked: Batch, target: int | None, *, score_examples: int = 0, halve: bool = False
+) -> Sets:
+    """Who is scored when `asked` are forgotten: `target`, if they are a class."""
+    kept = np.flatnonzero(~np.isin(dataset.train.id, asked["id"]))
+    if score_examples:
+        kept = kept[datasets.lowest(dataset.train.id[kept], score_examples, Hash.SCORE, 0)]
+    staying = lambda split: None if target is None else np.flatnonzero(split.y != target)  # noqa: E731
+    leaving = None if target is None else np.flatnonzero(dataset.test.y == target)
+    validation, fresh = _halves(dataset.validation, halve)
+    return Sets(
+        subsample(asked, score_examples, Hash.SCORE),
+        datasets.batch(dataset.train, kept),
+        datasets.batch(dataset.test),
+        datasets.batch(dataset.test, staying(dataset.test)),
+        datasets.batch(validation),
+        datasets.batch(validation, staying(validation)),
+        datasets.batch(dataset.test, leaving),
+        datasets.batch(fresh),
+    )
+
+
+def _halves(validation: datasets.Split, halve: bool) -> tuple[datasets.Split, datasets.Split]:
+    """Validation data to select on, and others to tune on: by lowest hash of the ids, half of them if asked."""
+    tuned_on = np.zeros(len(validation.id), bool)
+    tuned_on[datasets.lowest(validation.id, len(validation.id) // 2 if halve else 0, Hash.TUNE, 0)] = True
+    return jax.tree.map(lambda leaf: leaf[~tuned_on], validation), jax.tree.map(lambda leaf: leaf[tuned_on], validation)

@@ -1,0 +1,30 @@
+"""Rows of results.json: what all of an s3t run have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.core.results import Row
+
+Scored = Mapping[str, Any]  # what has accuracies, among other things
+
+
+def make_row(dataset: str, name: tuple[str, str], seed: int, **fields: Any) -> Row:
+    """A row of (training, variant); its other fields by name."""
+    training, variant = name
+    return Row(
+        training=training,
+        variant=variant,
+        unlearner="none",
+        setting="deletions",
+        dataset=dataset,
+        seed=seed,
+        stop="reached",
+        **fields,
+    )
+
+
+def accuracies(scored: Scored) -> dict[str, float]:
+    """The accuracies among what was measured."""
+    return {name: scored[name] for name in ("test_accuracy", "validation_accuracy")}

@@ -1,0 +1,233 @@
+"""The store of a study: built on disk, deleted from example by example, healed, and verified."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.core import environment, progress
+from experiments.core.errors import UserError, blame_user
+from experiments.core.results import Row
+from experiments.core.workdirs import Workdir
+from experiments.exact import baselines, nodes
+from experiments.exact.data import PRETRAINED, Data
+from experiments.exact.nodes import Builder, Nodes
+from experiments.exact.rows import accuracies, make_row
+from s3t.plans import planners, structure
+from s3t.plans.structure import Plan
+from s3t.service import creation, healing, inputs, verify
+from s3t.service.factory import FROM_STORE
+from s3t.service.serving import Server
+from s3t.store import deletions, disk, records
+from s3t.store.disk import Store
+from s3t.store.publishing import Draft
+
+FACTORY = "experiments.exact.factory:make"
+FOLDER = "store"  # in the workdir
+BESIDE = f"{FROM_STORE}../{PRETRAINED.as_posix()}"  # the backbone, as the manifest has it: a workdir may be moved
+
+
+class Design(NamedTuple):
+    """Which store is made, and what it goes through.
+
+    planner: the name of the plan's.
+    plan: of every shard.
+    seed: of the partition, of the nodes and of the deletions.
+    arguments: that the factory is called with, as the manifest keeps them.
+    deletions: how many, one after the other.
+    """
+
+    planner: str
+    plan: Plan
+    seed: int
+    arguments: dict[str, Any]
+    deletions: int
+
+
+def make_plan(planner: str, slices: int, budget: float) -> Plan:
+    """The plan of a store; a budget of 0 is the planner's default.
+
+    Raises:
+      ValueError: a budget that the planner cannot keep.
+    """
+    return planners.PLANNERS[planner](slices, budget or None, None)
+
+
+# --- Building ---------------------------------------------------------------------------------------------------------
+
+
+@blame_user()
+def opened(workdir: Workdir, builder: Builder, design: Design) -> Store:
+    """The run's store, made and filled with the ids of the training examples if it was never built.
+
+    Raises:
+      UserError: a store that was built and is not there, for another would not know of its deletions; one that is damaged.
+    """
+    root = workdir.path / FOLDER
+    if disk.exists(root):
+        store = disk.open(root)
+        creation.ensure_examples(store, builder.source)  # a kill may have come before
+        return store
+    if workdir.has("build"):
+        raise UserError(f"{root} was built but is no store now: restore it from a copy, or use an empty --workdir")
+    return creation.make_store(
+        str(root),
+        builder.source,
+        design.plan,
+        builder.shards,
+        design.seed,
+        nodes.partition_key(design.seed),
+        factory=FACTORY,
+        arguments=design.arguments,
+    )
+
+
+def build(workdir: Workdir, data: Data, builder: Builder, design: Design) -> dict[str, Any]:
+    """Train every node of the store, before anything is deleted."""
+
+    def compute() -> dict[str, Any]:
+        store = opened(workdir, builder, design)
+        with environment.stopwatch() as clock:
+            healing.train_missing(store, builder.source, report=_advance(builder))
+            seconds = clock()
+        trained = serving(store, data)
+        served = _served(workdir, data, _server(store, data))
+        disk.close(store)
+        return {"seconds": seconds, "bytes": sum(nodes.node_bytes(trained.values())), **served}
+
+    progress.stage("build the store", builder.passes(structure.flops(design.plan), builder.train.epochs))
+    built: dict[str, Any] = workdir.stage("build", compute)
+    progress.skip()  # what was not reported had been done before
+    return built
+
+
+def _advance(builder: Builder) -> Callable[[Draft], None]:
+    """What counts a node of one shard as done."""
+
+    def report(draft: Draft) -> None:
+        units = structure.node_flops(draft.slices, builder.slices) / builder.shards
+        progress.advance(builder.passes(units, builder.train.epochs))
+
+    return report
+
+
+def serving(store: Store, data: Data) -> Nodes:
+    """The nodes that serve, from their files."""
+    setup = inputs.setup_of(store.manifest, data.source)
+    places = inputs.serving(store)
+    read = inputs.reader(store, setup, places)
+    return {place: read(*place) for place in places}
+
+
+def _server(store: Store, data: Data) -> Server:
+    source = data.source
+    return Server(store, source.backbone, source.frozen, source.recipe.lora, batch_size=min(512, len(data.x)))
+
+
+def _served(workdir: Workdir, data: Data, server: Server) -> dict[str, Any]:
+    """Accuracies and depths of what the store serves now; without a model nothing is answered, which is never right."""
+    server.refresh()
+    if server.view.damaged:  # shallower nodes would answer, and the accuracy be another one
+        root = workdir.path / FOLDER
+        raise UserError(f"{server.view.damaged[0]}: restore it by `python -m s3t heal --store {root}`, then go on")
+    if not any(server.view.depth):
+        return {"validation_accuracy": 0.0, "test_accuracy": 0.0, "depth": list(server.view.depth)}
+    answer = server.predict(data.x)
+    return {**data.scored(answer.logits), "depth": list(answer.depth)}
+
+
+# --- Deleting and healing ---------------------------------------------------------------------------------------------
+
+
+def passes(data: Data, builder: Builder, design: Design) -> float:
+    """What `build` and `row` are expected to take, see `nodes.passes`."""
+    build = builder.passes(structure.flops(design.plan), builder.train.epochs)
+    heal = builder.passes(_units_to_heal(builder, design), builder.train.epochs)
+    return build + design.deletions * _to_serve(data, builder) + heal
+
+
+def _to_serve(data: Data, builder: Builder) -> float:
+    """To answer all that is scored, a pass forward in every shard."""
+    return len(data.x) * builder.shards / 2
+
+
+def _units_to_heal(builder: Builder, design: Design) -> float:
+    """Units (see `structure.node_flops`) that healing takes once, a mean over shards."""
+    order = nodes.deletion_order(builder.source.ids, design.seed)[: design.deletions]
+    hit = baselines.hit_slices(builder.places(design.seed), order, builder.shards)
+    return sum(baselines.s3t_flops_to_heal(design.plan.nodes, builder.slices, gone) for gone in hit) / builder.shards
+
+
+def row(workdir: Workdir, data: Data, builder: Builder, design: Design, built: dict[str, Any]) -> Row:
+    """Delete a stream of examples from the store, one by one, and heal it: the row of the real thing.
+
+    Args:
+      built: from `build`.
+    """
+    store = opened(workdir, builder, design)
+    server = _server(store, data)
+    stream = _delete(workdir, data, builder, design, store, server)
+    to_heal = _units_to_heal(builder, design)
+    progress.stage("heal the store", builder.passes(to_heal, builder.train.epochs))
+    healed = workdir.stage("heal", lambda: _heal(workdir, data, builder, store, server))
+    progress.skip()
+    disk.close(store)
+    progress.stage("verify the store")
+    proof = workdir.stage("verify", lambda: verify.verify(workdir.path / FOLDER, *(one["head"] for one in stream)))
+    return make_row(
+        data.name,
+        ("s3t", f"{design.planner} / store"),
+        design.seed,
+        before=accuracies(built),
+        after=accuracies(stream[-1] if stream else built),
+        steps=len(stream),
+        train_seconds=built["seconds"],
+        unlearn_seconds=float(np.mean([one["acknowledged_ms"] for one in stream])) / 1e3 if stream else 0.0,
+        train_flops=builder.flops(structure.flops(design.plan), builder.train.epochs),
+        unlearn_flops=0.0,
+        storage_bytes=built["bytes"],
+        facts={"planner": design.planner, "store": True},
+        extra={
+            "stream": stream,
+            "built": built,
+            "healed": healed,
+            "heal_flops": builder.flops(to_heal, builder.train.epochs),
+            "verified": {name: proof[name] for name in ("ok", "problems")},
+        },
+    )
+
+
+def _delete(
+    workdir: Workdir, data: Data, builder: Builder, design: Design, store: Store, server: Server
+) -> list[dict[str, Any]]:
+    """What came of each deletion: what it took, and what served after it."""
+    order = nodes.deletion_order(builder.source.ids, design.seed)[: design.deletions]
+
+    def delete(number: int) -> dict[str, Any]:
+        done = disk.delete(store, [int(builder.source.ids[order[number]])], f"stream-{number}")
+        began = time.perf_counter()
+        disk.purge(store)
+        purged = 1e3 * (time.perf_counter() - began)
+        kept = {name: done[name] for name in ("ids", "nodes_dropped", "acknowledged_ms", "head")}
+        found = kept | {"purged_ms": purged} | _served(workdir, data, server)
+        progress.advance(_to_serve(data, builder))
+        return found
+
+    progress.stage(f"delete {len(order)} examples", len(order) * _to_serve(data, builder))
+    stream = [workdir.stage(f"deletion-{number:05}", functools.partial(delete, number)) for number in range(len(order))]
+    progress.skip()
+    return stream
+
+
+def _heal(workdir: Workdir, data: Data, builder: Builder, store: Store, server: Server) -> dict[str, Any]:
+    with environment.stopwatch() as clock:
+        healing.heal(store, builder.source, report=_advance(builder))
+        seconds = clock()
+    requests = len(deletions.requests(store.ledger, "healed"))
+    published = records.count_published(store.ledger)  # by killed processes, too
+    trained = published - builder.shards * len(store.manifest.nodes)
+    return {"nodes": trained, "seconds": seconds, "requests": requests, **_served(workdir, data, server)}

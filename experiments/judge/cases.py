@@ -1,0 +1,73 @@
+"""A case: one forget set, who trains and scores on it, and what the judgement asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.comparison.rehearsals import Rehearsal, rehearsal
+from experiments.configs.judge import Judgement
+from experiments.core import sections, workdirs
+from experiments.core.keys import Hash
+from experiments.data import datasets
+from experiments.data.problem import Problem
+from experiments.scoring.scorer import Scorer
+from experiments.training.fleets import Trainer
+
+
+class Case(NamedTuple):
+    """One forget set F.
+
+    problem: knows F.  pool: positions of P in the training split.
+    trainings: the ways to train.
+    seeds: of the lanes that are also attacked as a population and by relearning; the first is every fleet's.
+    readiness, reweight, dpsgd: how to train in those ways.
+    request, relearn, judgement: by what is asked and attacked, and how much of it.
+    """
+
+    name: str
+    problem: Problem
+    pool: np.ndarray
+    trainer: Trainer
+    scorer: Scorer
+    trainings: Sequence[str]
+    seeds: range
+    readiness: sections.Readiness
+    reweight: sections.Reweight
+    dpsgd: sections.DPSGD
+    request: sections.Unlearners
+    relearn: sections.Relearn
+    judgement: Judgement
+
+    @property
+    def workdir(self) -> workdirs.Workdir:
+        """Where everything is kept."""
+        return self.trainer.workdir
+
+    @property
+    def seed(self) -> int:
+        """The first seed."""
+        return self.seeds.start
+
+
+def pool_of(problem: Problem) -> np.ndarray:
+    """Positions of P: F itself if it is a class, else with as many others of the training split, by id."""
+    ids, pool = problem.dataset.train.id, problem.forget
+    if problem.by_class:
+        return pool
+    others = np.setdiff1d(np.arange(len(ids)), pool)
+    more = others[datasets.lowest(ids[others], min(len(pool), len(others) // 2), Hash.POOL, problem.seed)]
+    return np.union1d(pool, more)
+
+
+def told_of_pool(case: Case) -> Case:
+    """The case as the training of shadows sees it: that P may be asked for (of which a shadow holds a half)."""
+    ids = case.problem.dataset.train.id
+    return case._replace(problem=case.problem._replace(forget=case.pool, revocable=ids[case.pool]))
+
+
+def rehearsed(case: Case) -> Rehearsal:
+    """Readiness for what a case is told."""
+    return rehearsal("default", case.readiness, case.trainer, case.problem)

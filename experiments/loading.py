@@ -1,0 +1,167 @@
+"""What a run left behind, for a notebook: its rows as a table, and any trained model of it as `apply, params`.
+
+from experiments import load
+
+run = load("runs/digits")
+run.table()                                      # a list of flat dicts; run.csv() as text, run.dataframe() with pandas
+apply, params = run.model("readiness", seed=3)   # logits = apply(params, x, None)
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pydantic
+
+from experiments import models
+from experiments.configs.readiness import Comparison
+from experiments.core import checkpoints, files, results, workdirs
+from experiments.core.results import Row
+from experiments.core.workdirs import WorkdirError
+from experiments.data import datasets
+from unlearn import tree
+
+ALONE = ("readiness", "dpsgd")  # trained in programs of their own; the others are lanes of one
+LONGER = "equal_flops"  # the fact of those that were trained for longer, and their checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    path: the workdir.  config: config.json.  results: results.json.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    results: results.Run
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The rows, with the estimates in them."""
+        return self.results.rows
+
+    def table(self) -> list[dict[str, Any]]:
+        """One flat dict per row, all with the same columns: `after.test_accuracy`, say; curves are left out."""
+        flat = [dict(_flat(files.plain(dataclasses.asdict(row)))) for row in self.rows]
+        columns = list(dict.fromkeys(name for row in flat for name in row))
+        return [{name: row.get(name) for name in columns} for row in flat]
+
+    def csv(self) -> str:
+        """The table as comma-separated text."""
+        rows, text = self.table(), io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def dataframe(self) -> Any:
+        """The table as a pandas.DataFrame; pandas must be installed."""
+        import pandas
+
+        return pandas.DataFrame(self.table())
+
+    def model(
+        self, training: str = "readiness", variant: str = "default", seed: int | None = None
+    ) -> tuple[Callable[..., jax.Array], Any]:
+        """A model as it was trained, before the request: `(apply, params)`, logits = apply(params, x, None).
+
+        Its parameters have the digest that the run's rows give. A model of a user's own has the tree that its `init` made.
+
+        Args:
+          seed: None is the run's first.
+
+        Raises:
+          WorkdirError: no such model, a checkpoint that is missing or other than it was, a run whose models are elsewhere.
+          DataError: the data, which the model's shapes follow from, cannot be read.
+        """
+        self._has_models()
+        config = self._typed()
+        seed = config.seed if seed is None else seed
+        digest = self._digest(training, variant, seed)
+        fleet, lane = self._place(training, variant, seed - config.seed)
+        states = checkpoints.restore_raw(self.path / "checkpoints" / fleet)["states"]
+        params = jax.tree.map(lambda leaf: np.asarray(leaf)[lane], states["params"])
+        if tree.digest(params) != digest:
+            raise WorkdirError(
+                f"the checkpoint {fleet} of {self.path} holds other parameters than its rows tell of: run again"
+            )
+        dataset = datasets.load(config.data)
+        fns = models.build(config.model, dataset.train.x[:1], dataset.classes)
+        return fns.own_apply or fns.apply, fns.unpack(params)
+
+    def _typed(self) -> Comparison:
+        """The config, with the keys that a later version added at what they are by default."""
+        try:
+            return Comparison.model_validate(_tuples(self.config))
+        except pydantic.ValidationError as error:
+            key = ".".join(map(str, error.errors()[0]["loc"]))
+            raise WorkdirError(
+                f"{self.path}/config.json has a config.{key} that this version cannot use: use the version that wrote it"
+            ) from error
+
+    def _has_models(self) -> None:
+        """Refuse runs whose models cannot be told apart by a digest."""
+        runner = self.config.get("runner")
+        elsewhere = {
+            "s3t": "its store has them: open it by `s3t predict` or s3t.store.disk.open",
+            "pretrain": "its model is vit.npz: read it by experiments.models.vits.load_npz",
+            "judge": "a judgement keeps statistics of examples, in statistics/, and no digest of its models",
+            "judge_exact": "a judgement keeps scores and no models",
+        }
+        if runner in elsewhere:
+            raise WorkdirError(f"{self.path} is a run of {runner}: {elsewhere[runner]}")
+        if self.config["request"].get("tune_steps"):
+            raise WorkdirError(f"models of {self.path} were fine-tuned before the request, and are not kept: none to load")
+
+    def _digest(self, training: str, variant: str, seed: int) -> str:
+        for row in self.rows:
+            if (row.training, row.variant, row.seed) == (training, variant, seed):
+                if digest := dict(row.extra.get("params_sha256") or {}).get("before"):
+                    return str(digest)
+                raise WorkdirError(f"the rows of {self.path} tell no digest of its models: run again with an empty workdir")
+        known = sorted({f"{row.training} ({row.variant})" for row in self.rows})
+        raise WorkdirError(f"{self.path} has no {training} ({variant}) of seed {seed}: it has {', '.join(known)}")
+
+    def _place(self, training: str, variant: str, number: int) -> tuple[str, int]:
+        """The name of the checkpoint and the lane in it."""
+        if training in ALONE:
+            return (f"readiness-{variant}" if training == "readiness" else training), number
+        facts = {(row.training, row.variant): row.facts for row in self.rows if row.training not in ALONE}
+        longer = bool(facts[training, variant].get(LONGER))
+        together = [key for key, said in facts.items() if bool(said.get(LONGER)) == longer]
+        return (LONGER if longer else "plain"), together.index((training, variant)) * self.config["seeds"] + number
+
+
+def load(workdir: str | os.PathLike[str]) -> Run:
+    """A finished run, by its workdir.
+
+    Raises:
+      WorkdirError: no finished run is there, or its files are damaged; one line that says what to do.
+    """
+    folder = Path(workdir)
+    return Run(folder, *workdirs.read_run(folder))
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and single values."""
+    for name, entry in value.items():
+        if isinstance(entry, dict):
+            yield from _flat(entry, f"{prefix}{name}.")
+        elif not isinstance(entry, list):
+            yield prefix + name, entry
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    if isinstance(value, dict):
+        return {name: _tuples(entry) for name, entry in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,76 @@
+"""Unlearning algorithms by name: those of the shelf, and a user's own, `module:function`.
+
+The function is what `unlearn.ALGORITHMS` holds: `scrub(model, optimizer, **options) -> UnlearnAlgorithm`; options come from
+`--config.request.options='{"scrub": {...}}'`. To be rehearsed (`readiness.algorithm`) it takes `mean` and `grad`, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from experiments.core.errors import UserError
+from experiments.core.references import resolve
+from experiments.core.sections import Unlearners
+from experiments.core.sections import short as short
+from unlearn import ALGORITHMS, UnlearnAlgorithm
+
+KEY = "request.unlearners"
+
+
+@functools.lru_cache
+def algorithm(name: str, key: str = KEY) -> Callable[..., UnlearnAlgorithm]:
+    """What makes the algorithm of that name; looked up here and nowhere else.
+
+    Args:
+      key: of the config, for what an error says.
+
+    Raises:
+      UserError: no such algorithm, module or function; one line that says what to do.
+    """
+    if not isinstance(name, str) or not is_own(name):
+        if name not in ALGORITHMS:
+            raise UserError(f"{name!r} is unknown in {key}; choose from {', '.join(ALGORITHMS)}, or give module:function")
+        return ALGORITHMS[name]
+    factory = resolve(name, key)
+    try:
+        inspect.signature(factory).bind("model", "optimizer")
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name!r} in {key} is not called as {short(name)}(model, optimizer): give it these two") from error
+    return factory
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is that of a user's function."""
+    return ":" in name
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that nothing has, or that pages could not tell apart.
+
+    Raises:
+      UserError: one line that says what to do.
+    """
+    for name in names:
+        algorithm(name)
+    shown = [short(name) for name in names]
+    if twice := next((name for name in shown if shown.count(name) > 1 or name == "none"), None):
+        raise UserError(f"{KEY} has {twice!r} twice, or by a name that means no algorithm: rename the function")
+
+
+def options(section: Unlearners, name: str) -> dict[str, float]:
+    """What the config sets of an algorithm's options."""
+    return dict(section.options.get(short(name), {}))
+
+
+def checked(name: str, made: Any) -> UnlearnAlgorithm:
+    """What a factory gave.
+
+    Raises:
+      UserError: it is no algorithm.
+    """
+    if not isinstance(made, UnlearnAlgorithm):
+        raise UserError(f"{name!r} gives a {type(made).__name__}: give an unlearn.UnlearnAlgorithm(init, update)")
+    return made

@@ -1,0 +1,32 @@
+"""What an update of a request costs, counted by XLA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+from experiments.core import keys
+from experiments.core.environment import flops
+from experiments.scoring import algorithms
+from experiments.scoring.requests import RequestData, Setting
+from unlearn import Request
+from unlearn.base import Model
+
+
+def of_update(model: Model, name: str, options: dict[str, Any], params: Any, data: RequestData, setting: Setting) -> float:
+    """FLOPs of one update of a request."""
+    return flops(compiled_update(model, name, options, params, data, setting))
+
+
+def compiled_update(
+    model: Model, name: str, options: dict[str, Any], params: Any, data: RequestData, setting: Setting
+) -> Any:
+    """The program of one update of a request on one model."""
+    algorithm = algorithms.algorithm(name)(model, optax.sgd(setting.learning_rate), **options)
+    size = setting.batch_size or data.forget["weight"].shape[0]
+    cut = lambda batch: jax.tree.map(lambda leaf: leaf[:size], batch)  # noqa: E731
+    batch, key = Request(cut(data.forget), cut(data.retain)), keys.unused()
+    state = algorithm.init(params, Request(data.forget, data.retain), key)
+    return jax.jit(algorithm.update).lower(state, batch, key).compile()

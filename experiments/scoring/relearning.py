@@ -1,0 +1,73 @@
+"""The relearning attack: what it trains on, what it is watched on, and how soon what was forgotten is back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.core import sections
+from experiments.core.keys import Hash
+from experiments.data import datasets
+from experiments.data.problem import Problem
+from experiments.data.sets import padded, subsample
+from experiments.scoring import evaluation
+from experiments.scoring.scorer import Scorer
+from experiments.training.fleets import PER_STEP
+from readiness.requests import nearest_classes, nearest_examples
+from unlearn.base import Batch
+
+WATCHED = 500  # forget examples that relearning is measured on
+ATTACKS = 4  # by so many sets of examples
+
+
+def relearn(
+    scorer: Scorer, section: sections.Relearn, problem: Problem, params: Any, keys: jax.Array
+) -> dict[str, np.ndarray]:
+    """Relearning curves [lanes, steps + 1] on four attack sets, watched on others, but for "all" of a random forget set.
+
+    Args:
+      params: of all lanes.
+      keys: raw keys of the lanes.
+    """
+    pairs, curves = attacks(section, problem), {}
+    attack_by = evaluation.make_relearn(
+        scorer.model, section.learning_rate, section.steps, section.batch_size, scorer.devices
+    )
+    widest = max(len(attack["id"]) for attack, _ in pairs.values())
+    for name, (attack, watch) in pairs.items():
+        watch = padded(subsample(watch, WATCHED, Hash.WATCH), WATCHED)
+        sets = jax.tree.map(jnp.asarray, (padded(attack, widest), watch))
+        curves[name] = np.asarray(attack_by((params, keys), *sets)[1])
+    return curves
+
+
+def work(section: sections.Relearn, lanes: int) -> float:
+    """What the attacks on so many lanes are expected to take, in steps of one model; a look is one pass forward."""
+    watched = 1 + WATCHED / (3 * section.batch_size)
+    return ATTACKS * section.steps * watched * (lanes + PER_STEP)
+
+
+def attacks(section: sections.Relearn, problem: Problem) -> dict[str, tuple[Batch, Batch]]:
+    """What relearning trains on, and what it is watched on, by the attack's name."""
+    forget, retain = problem.sets.forget, problem.sets.retain
+    rows = lambda batch, part: {name: leaf[part] for name, leaf in batch.items()}  # noqa: E731
+    join = lambda a, b: {name: np.concatenate([a[name], b[name]]) for name in a}  # noqa: E731
+    both = join(forget, retain)
+    asked = np.arange(len(both["id"])) < len(forget["id"])
+    if problem.by_class:
+        similar = nearest_classes(both["x"], both["y"], asked, 3)
+    else:
+        similar = nearest_examples(both["x"], asked, 2 * section.size)
+    few = min(max(1, round(section.share * section.size)), len(forget["id"]) // 2)
+    known = np.isin(forget["id"], forget["id"][datasets.lowest(forget["id"], few, Hash.RELEARN, 0)])
+    stable = subsample(retain, section.size, Hash.RELEARN)
+    beside = rows(stable, datasets.lowest(stable["id"], section.size - few, Hash.RELEARN, 0))
+    return {
+        "stable": (stable, forget),
+        "similar": (subsample(rows(both, similar), section.size, Hash.RELEARN), forget),
+        "part": (join(rows(forget, known), beside), rows(forget, ~known)),
+        "all": (forget, problem.sets.others if problem.by_class else forget),
+    }

@@ -1,0 +1,120 @@
+"""Statistics of single examples, reduced on the device: what scores, attacks and fleets look at and keep.
+
+No logits leave the device, since a vocabulary has 50,000 entries. An example with a logit that is not finite has NaN in
+every statistic, so that a model that failed is seen to have failed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.core import fleet
+from experiments.core.execution import Execution
+from unlearn import losses
+from unlearn.base import Array, Batch, Model
+from unlearn.metrics import scores
+
+CHUNK = 500  # examples looked at together, whatever the set: one compiled shape
+
+
+class Statistics(NamedTuple):
+    """Of each example, [..., examples] float32; leading axes are models.
+
+    loss: -log p_y = log(1 + exp(-margin)).
+    margin: log p_y - log(1 - p_y) = z_y - log sum over j != y of exp z_j.
+    correct: 1 where the largest logit is the label's, else 0.
+    entropy: -sum_i p_i log p_i.
+    modified_entropy: of Song and Mittal, which knows the label; see `unlearn.losses`.
+    """
+
+    loss: np.ndarray
+    margin: np.ndarray
+    correct: np.ndarray
+    entropy: np.ndarray
+    modified_entropy: np.ndarray
+
+
+Reduction = Callable[[Any, Batch], Statistics]  # (params of all lanes, batch) -> [lanes, examples] each
+
+
+@functools.lru_cache
+def make_statistics(model: Model, devices: Execution) -> Reduction:
+    """`(params of all lanes, batch) -> Statistics` [lanes, examples] of a classifier, in chunks of one compiled shape."""
+
+    def reduced(params: Any, batch: Batch) -> tuple[Array, ...]:
+        logits, labels = model.apply(params, batch["x"], None), batch["y"]
+        margin = model.margin(logits, batch)
+        every = (
+            jax.nn.softplus(-margin),
+            margin,
+            losses.correct(logits, labels),
+            losses.entropy(logits),
+            losses.modified_entropy(logits, labels),
+        )
+        finite = jnp.isfinite(logits).all(axis=-1)
+        return tuple(jnp.where(finite, values, jnp.nan) for values in every)
+
+    over = devices.lanes(reduced)
+
+    def statistics(params: Any, batch: Batch) -> Statistics:
+        return Statistics(*in_chunks(lambda part: over(params, part), {name: batch[name] for name in ("x", "y")}))
+
+    return statistics
+
+
+@functools.lru_cache
+def make_divergence(model: Model, devices: Execution) -> Callable[[Any, Any, Any], np.ndarray]:
+    """`(params of all lanes, params of all teachers, x) -> [lanes, examples]` float32: the mean over teachers of the
+    Jensen-Shannon divergence in bits of a lane's answers from a teacher's; both in one program."""
+
+    def reduced(params: Any, teachers: Any, x: Any) -> Array:
+        logits = model.apply(params, x, None)
+        each = (fleet.lane(teachers, i) for i in range(fleet.lane_count(teachers)))  # a loop: see core.fleet
+        divergences = jnp.stack([losses.js_divergence(logits, model.apply(teacher, x, None)) for teacher in each])
+        return jnp.where(jnp.isfinite(logits).all(axis=-1), divergences.mean(axis=0), jnp.nan)
+
+    over = devices.lanes(reduced)
+    return lambda params, teachers, x: in_chunks(lambda part: over(params, teachers, part), x)
+
+
+def in_chunks(fn: Callable[[Any], Any], examples: Any) -> Any:
+    """`fn` of examples, a pytree of [examples, ...] arrays, CHUNK at a time: numpy arrays [lanes, examples, ...].
+
+    The last chunk is filled up with zeros, whose results are left out.
+    """
+    count, parts = len(jax.tree.leaves(examples)[0]), []
+    for start in range(0, count, CHUNK):
+        size = min(CHUNK, count - start)
+        part = jax.tree.map(lambda leaf: _filled(leaf[start : start + CHUNK]), examples)  # noqa: B023
+        parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:, :size], fn(part)))  # noqa: B023
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
+
+
+def _filled(leaf: np.ndarray) -> Array:
+    missing = CHUNK - len(leaf)
+    return jnp.asarray(np.concatenate([leaf, np.zeros((missing, *leaf.shape[1:]), leaf.dtype)]))
+
+
+def finite(statistics: Statistics) -> np.ndarray:
+    """[...] bool: the models whose every logit is finite."""
+    return np.isfinite(np.stack(statistics)).all(axis=(0, -1))
+
+
+def of_logits(logits: np.ndarray, labels: np.ndarray) -> Statistics:
+    """The slow twin, on the host in float64: of logits [models, examples, classes] that an older version kept."""
+    is_finite = np.isfinite(logits).all(axis=-1)
+    known = np.where(is_finite[..., None], logits, 0.0)
+    every = (
+        scores.loss(known, labels),
+        scores.margin(known, labels),
+        known.argmax(axis=-1) == labels,
+        scores.entropy(known, labels),
+        scores.modified_entropy(known, labels),
+    )
+    return Statistics(*(np.where(is_finite, values, np.nan) for values in every))

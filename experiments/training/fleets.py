@@ -1,0 +1,90 @@
+"""Who trains: a model, its devices and its data, and how fleets of it are trained, kept and paid for."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.core import fleet, progress, sections, workdirs
+from experiments.core.execution import Execution
+from experiments.data import datasets
+from experiments.models import ModelFns
+from experiments.training import cost, epochs, loop
+from readiness.requests import Pools
+from unlearn.base import Batch
+
+# Expected time, in steps of one model: seen with the digits MLP on two CPU cores.
+PER_STEP = 40  # what a step of a fleet takes beside its models
+READY, PRIVATE = 1.5, 2.0  # a step of readiness (a quarter batch rehearsed on every fourth) and of DP-SGD, in plain ones
+
+
+class Trainer(NamedTuple):
+    """Who trains.
+
+    data: the training split as one Batch, on the device; if it is streamed, on the host with Images.
+    on_disk: whether it is streamed.
+    section: of ordinary training.
+    save_every: seconds between checkpoints.
+    """
+
+    model: ModelFns
+    devices: Execution
+    data: Batch
+    on_disk: bool
+    section: sections.Train
+    workdir: workdirs.Workdir
+    save_every: float
+
+    def way(self, steps: int | None = None) -> loop.Way:
+        """Ordinary training, for other than the section's steps if asked."""
+        count, size = self.section.steps if steps is None else steps, self.section.batch_size
+        per_epoch = max(1, len(self.data["id"]) // size)
+        return loop.Way(self.model, loop.optimizer(self.section, count), count, per_epoch, size)
+
+    def private_way(self, dpsgd: sections.DPSGD) -> loop.Way:
+        """DP-SGD, at the same steps."""
+        return self.way()._replace(private=(dpsgd.clip, dpsgd.noise))
+
+    def fleet(self, way: loop.Way, lanes: loop.Lane, name: str, pools: Pools | None = None) -> loop.Trained:
+        """Train all lanes of one way, with a line in metrics.jsonl for each epoch; `name` is the checkpoints'."""
+        count = fleet.lane_count(lanes)
+        step = (count + PER_STEP) * (READY if way.rehearsing else PRIVATE if way.private else 1.0)
+        progress.stage(f"train {name}, {count} models", way.steps * step)
+
+        def report(entry: dict[str, Any]) -> None:
+            progress.reach(entry["step"] * step, way.per_epoch * step)
+            self.workdir.log("train", training=name, lanes=count, **entry)
+
+        epoch_fn = epochs.make(way, self.devices, on_disk=self.on_disk)
+        folder = self.workdir.path / "checkpoints" / name
+        trained = loop.train(way, lanes, self.data, pools, epoch_fn, folder, report, self.save_every)
+        progress.skip()  # what was not reported had been done before
+        return trained
+
+    def cost(self, way: loop.Way, name: str) -> dict[str, float]:
+        """`cost.of_training`, counted once; `name` is the stage's."""
+        return self.workdir.stage(f"cost-{name}", lambda: cost.of_training(way, self.data))
+
+    def rehearsing_cost(self, way: loop.Way, pools: Pools, step_flops: float, name: str) -> dict[str, float]:
+        """`cost.of_rehearsing`, counted once; `name` is the stage's."""
+        count = lambda: cost.of_rehearsing(way, self.data, pools, step_flops)  # noqa: E731
+        return self.workdir.stage(f"cost-{name}", count)
+
+
+def make(
+    model: ModelFns,
+    devices: Execution,
+    split: datasets.Split,
+    section: sections.Train,
+    workdir: workdirs.Workdir,
+    *,
+    on_disk: bool = False,
+    save_every: float = 30.0,
+) -> Trainer:
+    """Who trains on a split, all of which comes to the device unless it stays on disk."""
+    data: Batch = datasets.batch(split)
+    if not on_disk:
+        data = jax.tree.map(jnp.asarray, data)
+    return Trainer(model, devices, data, on_disk, section, workdir, save_every)

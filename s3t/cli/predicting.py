@@ -1,0 +1,21 @@
+"""The command that asks the ensemble: predict."""
+
+from __future__ import annotations
+
+import argparse
+
+from s3t.cli.devices import check_device
+from s3t.cli.texts import Result
+
+
+def predict(args: argparse.Namespace) -> Result:
+    """Predictions of the ensemble; nothing is changed."""
+    from s3t.service import factory, serving
+    from s3t.store import disk
+
+    check_device()
+    store = disk.look(args.store, read_only=True)
+    source = factory.source_for(store, args.arguments)
+    result = serving.predict_from_store(store, source, args.ids, args.split, args.aggregate)
+    disk.close(store)
+    return result

@@ -1,0 +1,158 @@
+"""The commands and how one is run: parse, run, print.
+
+With --json a command prints one JSON object on standard output and nothing else. A mistake of the user's is one line on
+standard error and exit status 2. When the reader of a pipe has gone, a command ends silently and with exit status 141.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from s3t.cli import arguments, planning, predicting, storing, terminal, texts, training
+from s3t.cli.texts import Result
+
+UNREAD = 128 + 13  # the exit status of a process stopped by SIGPIPE
+
+
+class Command(NamedTuple):
+    """One subcommand.
+
+    help: what --help says.
+    arguments: adds its arguments to a parser.
+    run: what it does. A result whose "ok" is false ends with exit status 1.
+    text: its result in words.
+    answer: prints the answer.
+    """
+
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], Result]
+    text: Callable[[Result], str]
+    answer: Callable[[argparse.Namespace, Result, str], None] = lambda args, result, text: terminal.write(text)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, whose errors are one line and whose help is an answer like others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave with status 2."""
+        sys.exit(terminal.fail(message))
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help now, so that a closed pipe is noticed here and not while leaving."""
+        terminal.write(self.format_help().rstrip())
+
+
+class Version(argparse.Action):
+    """--version: print the version and leave."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print the version and leave with status 0."""
+        terminal.write(f"s3t {arguments.version()}")
+        parser.exit()
+
+
+COMMANDS = {
+    "plan": Command(
+        "what would be trained, what it costs, and how deep it serves",
+        arguments.planner_arguments,
+        planning.plan,
+        texts.plan_text,
+    ),
+    "simulate": Command(
+        "how many deletions a plan survives",
+        arguments.simulate_arguments,
+        planning.simulate,
+        texts.simulate_text,
+    ),
+    "train": Command(
+        "make a store and train its nodes, or go on with one",
+        arguments.train_arguments,
+        training.train,
+        texts.trained_text,
+    ),
+    "heal": Command(
+        "train anew what deletions took away, and restore files that were lost or damaged",
+        arguments.heal_arguments,
+        training.heal,
+        texts.trained_text,
+    ),
+    "status": Command(
+        "what a store serves, and what is deleted",
+        arguments.store_arguments,
+        storing.status,
+        texts.status_text,
+    ),
+    "delete": Command(
+        "delete examples durably, and purge what was trained on them",
+        arguments.delete_arguments,
+        storing.delete,
+        texts.delete_text,
+        storing.acknowledge,
+    ),
+    "verify": Command(
+        "prove that nothing served was trained on a deleted example, and that the record is whole",
+        arguments.verify_arguments,
+        storing.verify,
+        texts.verify_text,
+    ),
+    "predict": Command(
+        "labels and logits of the ensemble that survives",
+        arguments.predict_arguments,
+        predicting.predict,
+        texts.predict_text,
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and print its result; returns the exit status."""
+    try:
+        return run(argv)
+    except BrokenPipeError:
+        terminal.drop_output()
+        return UNREAD
+
+
+def make_parser() -> Parser:
+    """The parser of all commands."""
+    installed = Path(sys.argv[0]).stem == "s3t"  # the console script
+    prog = "s3t" if installed else "python -m s3t"
+    parser = Parser(prog=prog, description="Exact unlearning by adapters that can be switched off.")
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version and leave")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=command.help, description=command.help)
+        command.arguments(subparser)
+        subparser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Run one command and print its result; returns the exit status.
+
+    Raises:
+      BrokenPipeError: the reader has closed the pipe, as `head` does when it has enough.
+    """
+    args = make_parser().parse_args(argv)
+    command = COMMANDS[args.command]
+    try:
+        result = command.run(args)
+        text = json.dumps(result, allow_nan=False) if args.json else terminal.fitted(command.text(result))
+        command.answer(args, result, text)
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError, sqlite3.Error) as error:
+        return terminal.fail(error)
+    except MemoryError as error:
+        return terminal.fail(f"out of memory ({error}): lower what makes it large")
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0 if result.get("ok", True) else 1

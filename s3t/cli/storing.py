@@ -1,0 +1,94 @@
+"""The commands about a store that exists: status, delete and verify.
+
+Libraries are imported where they are used: a process that only deletes must start at once, so it imports no jax.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sqlite3
+from collections.abc import Callable
+
+from s3t.cli import terminal
+from s3t.cli.texts import Result
+
+
+def status(args: argparse.Namespace) -> Result:
+    """What the store serves; nothing is changed."""
+    from s3t.store import disk, state  # bring safetensors, which planning can do without
+
+    store = disk.look(args.store, read_only=True)
+    result = state.status(store)
+    disk.close(store)
+    return result
+
+
+def delete(args: argparse.Namespace) -> Result:
+    """A durable deletion, in force for every process that serves the store."""
+    from s3t.store import disk
+
+    store = disk.look(args.store)  # the purge of earlier deletions must not keep this one waiting
+    result = disk.delete(store, args.ids, args.request_id)
+    disk.close(store)
+    return result
+
+
+def acknowledge(args: argparse.Namespace, result: Result, text: str) -> None:
+    """Acknowledge a deletion, then purge, which the caller need not wait for.
+
+    Raises:
+      BrokenPipeError: all is done, but nobody read the answer.
+      ValueError: one of the two failed; the deletion stands.
+    """
+    from s3t.store import disk
+
+    def purge() -> None:
+        disk.close(disk.open(args.store))
+
+    steps: dict[str, Callable[[], None]] = {
+        "the answer could not be written": functools.partial(terminal.write, text),
+        "the purge is still to be done": purge,
+    }
+    errors: dict[str, Exception] = {}
+    for failure, step in steps.items():
+        try:
+            step()
+        except (ValueError, OSError, sqlite3.Error) as error:
+            errors[failure] = error
+    if [type(error) for error in errors.values()] == [BrokenPipeError]:
+        raise BrokenPipeError
+    if errors:
+        done = "deleted" if result["ids"] else "nothing to delete"
+        reasons = "; ".join(f"{failure}: {error}" for failure, error in errors.items())
+        raise ValueError(f"{done} (request {result['request']}), but {reasons}")
+
+
+def verify(args: argparse.Namespace) -> Result:
+    """Proof from the ledger and the certificates, and by training anew; nothing is changed."""
+    from s3t.service.verify import proofs, verify
+    from s3t.store import disk
+
+    result = verify(args.store, *args.expect_head)
+    if args.prove and result["ok"]:  # certificates that are not those that were published prove nothing
+        store = disk.look(args.store, read_only=True)
+        result["proofs"] = [proofs(store, id_) for id_ in args.prove]
+        disk.close(store)
+    if args.replay is None or "nodes" not in result:  # without a whole ledger there is nothing to train from
+        return result
+    replayed = _replay(args)
+    problems = list(dict.fromkeys([*result["problems"], *replayed["problems"]]))
+    return {**result, "ok": result["ok"] and replayed["ok"], "problems": problems, "replay": replayed}
+
+
+def _replay(args: argparse.Namespace) -> Result:
+    """Train nodes once more and compare their bytes."""
+    from s3t.cli.devices import check_device
+    from s3t.service import factory, replay
+    from s3t.store import disk
+
+    check_device()
+    store = disk.look(args.store)
+    result = replay.replay(store, factory.source_for(store, args.arguments), args.replay)
+    disk.close(store)
+    return result

@@ -1,0 +1,55 @@
+"""What can be said of a store: what it serves, what is deleted, and which deletions are healed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from s3t.store import database, deletions, disk, publishing, records
+from s3t.store.disk import Store
+
+REBUILD = "needs rebuild"
+
+
+def status(store: Store) -> dict[str, Any]:
+    """What is served, deleted and still to be done; ok unless no shard has a model or a serving node's file is missing."""
+    with store.ledger:
+        store.ledger.execute("BEGIN")  # one snapshot
+        result, lost = _status(store)
+    serving = set(publishing.identities(publishing.live(store)))  # a node that was dropped meanwhile may have lost its file
+    missing_files = [f"the file of node {name} is missing" for name in lost if name in serving]
+    problems = [*missing_files, *([] if any(result["depth"]) else [f"{REBUILD}: no shard has a model"])]
+    return {"ok": not problems, "problems": problems, **result}
+
+
+def _status(store: Store) -> tuple[dict[str, Any], list[str]]:
+    """The facts of one snapshot, and the serving nodes whose files are missing."""
+    nodes = publishing.live(store)
+    depth = [max((len(node.slices) for node in nodes if node.shard == s), default=0) for s in range(store.manifest.shards)]
+    lost = [node.identity for node in nodes if not disk.file_of(store, node.identity).is_file()]
+    rows, head = database.head(store.ledger)
+    return {
+        "state": REBUILD if not any(depth) else "partial" if publishing.missing(store) else "complete",
+        "depth": depth,
+        "nodes": {
+            "live": len(nodes),
+            "missing": len(publishing.missing(store)),
+            "leftovers": len(disk.leftovers(store, publishing.identities(nodes))),
+        },
+        **records.counts(store.ledger),
+        "rows": rows,
+        "head": head,
+    }, lost
+
+
+def mark_healed(store: Store) -> tuple[str, ...]:
+    """Note which requests are healed: purged ones for which every node of the plan that they hit serves again.
+
+    What cannot be trained is not waited for, see `publishing.missing`.
+    """
+    waiting = [place for place in publishing.missing(store) if publishing.trainable(store, *place)]
+    healed: list[str] = []
+    for request in deletions.requests(store.ledger, "purged"):
+        hit = deletions.places_hit(store.ledger, request)
+        if not any((shard, slice_) in hit for shard, slices in waiting for slice_ in slices):
+            healed += [request] * deletions.record_healed(store.ledger, request)
+    return tuple(healed)

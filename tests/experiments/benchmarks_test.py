@@ -1,0 +1,69 @@
+"""Every benchmark is imported, is listed with its command, and runs at toy size."""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import experiments.benchmarks
+from experiments.benchmarks import smoke
+
+ROOT = Path(experiments.benchmarks.__file__).resolve().parents[2]
+PARTS = {"smoke", "readiness_torch", "s3t_peft"}  # no benchmarks of their own
+NAMES = sorted(file.stem for file in Path(experiments.benchmarks.__file__).parent.glob("*.py") if file.stem != "__init__")
+WHOLE = [name for name in NAMES if name not in PARTS]
+HAVE = {name: importlib.util.find_spec(name) is not None for name in ("torch", "peft", "transformers")}
+
+
+def run(name, *words, folder):
+    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    line = [sys.executable, "-m", f"experiments.benchmarks.{name}", *words]
+    return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=1500, check=False)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_benchmark_is_imported_and_listed(name):
+    module = importlib.import_module(f"experiments.benchmarks.{name}")
+    assert callable(module.main) and f"python -m experiments.benchmarks.{name}" in module.__doc__
+    listed = Path(module.__file__).with_name("README.md").read_text()
+    assert f"python -m experiments.benchmarks.{name}" in listed
+
+
+def test_parts_that_need_other_projects_say_so(tmp_path):
+    # With torch installed the module is imported; without, one sentence says what to install.
+    if HAVE["torch"]:
+        assert callable(importlib.import_module("experiments.benchmarks.readiness_torch").step)
+    else:
+        with pytest.raises(SystemExit, match="needs torch: pip install"):
+            importlib.import_module("experiments.benchmarks.readiness_torch")
+    if not all(HAVE.values()):
+        done = run("s3t_peft", str(tmp_path), folder=tmp_path)
+        assert done.returncode and "s3t_peft needs" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_smoke_gives_way_to_what_is_named(monkeypatch):
+    def parsed(*words):
+        monkeypatch.setattr(sys, "argv", ["benchmark", *words])
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--steps", type=int, default=100)
+        parser.add_argument("--dir", default=".")
+        args = smoke.parse(parser, steps=2, dir=smoke.folder)
+        return args.steps, Path(args.dir)
+
+    assert parsed() == (100, Path(".")) and parsed("--steps=7") == (7, Path("."))
+    steps, folder = parsed("--smoke")
+    assert steps == 2 and folder.is_dir() and not list(folder.iterdir())
+    assert parsed("--smoke", "--steps=7")[0] == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_benchmark_runs_at_toy_size(name, tmp_path):
+    done = run(name, "--smoke", folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() and not list(tmp_path.iterdir())

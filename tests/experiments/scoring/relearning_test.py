@@ -1,0 +1,43 @@
+"""What relearning attacks with, and what it is watched on."""
+
+import pytest
+
+from experiments.core import sections
+from experiments.data import problem
+from experiments.scoring import relearning
+from tests.helpers import tiny
+
+
+def attacks(setting, **relearn):
+    asked = problem.make(tiny.digits(), sections.Forget(setting=setting))
+    found = relearning.attacks(sections.Relearn(**{"size": 100, **relearn}), asked)
+    ids = {name: [set(batch["id"].tolist()) for batch in pair] for name, pair in found.items()}
+    assert all(len(a["id"]) == len(ids[name][0]) for name, (a, _) in found.items()), "nobody attacks twice"
+    return asked, set(asked.sets.forget["id"].tolist()), ids
+
+
+@pytest.mark.parametrize("setting", ["class", "random"])
+def test_relearning_is_watched_on_forget_examples_that_it_does_not_train_on(setting):
+    asked, forget, ids = attacks(setting)
+    assert len(ids) == relearning.ATTACKS and set(ids) == {"stable", "similar", "part", "all"}
+    for name in ("stable", "similar"):
+        attack, watch = ids[name]
+        assert watch == forget and not attack & forget and len(attack) == 100
+    attack, watch = ids["part"]
+    assert watch == forget - attack and watch
+    attack, watch = ids["all"]
+    assert attack == forget
+    assert watch == (set(asked.sets.others["id"].tolist()) if setting == "class" else forget)
+
+
+@pytest.mark.parametrize("share, forgotten", [(0.1, 10), (0.4, 40), (0.001, 1)])
+def test_a_part_of_the_forget_set_comes_back_beside_data_that_stay(share, forgotten):
+    _, forget, ids = attacks("class", share=share)
+    attack, _ = ids["part"]
+    assert len(attack & forget) == forgotten and len(attack) == 100
+
+
+def test_half_of_the_forget_set_is_always_left_to_watch():
+    _, forget, ids = attacks("class", size=1000, share=1.0)
+    attack, watch = ids["part"]
+    assert len(attack & forget) == len(forget) // 2 and watch == forget - attack

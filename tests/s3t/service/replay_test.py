@@ -1,0 +1,127 @@
+"""Replays: nodes trained once more give the bytes that were published, and forgeries do not."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from s3t.cli import main
+from s3t.plans import partition
+from s3t.service import creation, environment, healing, replay, verify
+from s3t.store import disk, publishing
+from tests.helpers import builds, commands, stores
+
+SOURCE = builds.make({})
+
+
+def test_a_node_of_another_stack_is_not_judged(opened, monkeypatch, capsys):
+    here = environment.here()
+    monkeypatch.setattr(environment, "here", lambda: here | {"threads": 99, "jax": "0.0.1"})
+    found = replay.replay(opened, SOURCE)
+    assert found["ok"] and len(found["not replayable here"]) == 6 and not found["identical"] and found["proved"] == 0
+    why = f"jax was {here['jax']}, here it is 0.0.1; threads was {here['threads']}, here it is 99"
+    assert found["reasons"] == [why]
+    assert main(["verify", "--store", str(opened.root), "--replay", "2"]) == 0  # not proved is not refuted, but it is said
+    told = capsys.readouterr().out.splitlines()
+    assert told[-2:] == [
+        "replayed: 0 identical, 0 differs, 0 damaged, 2 not replayable here",
+        f"not replayable here: {why}",
+    ]
+
+
+@pytest.mark.parametrize("sound", [True, False])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_store_is_ok_if_both_the_record_and_the_replay_are(opened, capsys, monkeypatch, sound, same):
+    """Whatever either of them says beside its "ok"."""
+    proof = verify.verify(opened.root)
+    found = {"ok": same, "problems": [], **{one: [] for one in replay.FOUND}, "reasons": []}
+    monkeypatch.setattr(verify, "verify", lambda *args: {**proof, "ok": sound})
+    monkeypatch.setattr(replay, "replay", lambda *args: found)
+    status, result, _ = commands.run(capsys, "verify", "--store", opened.root, "--replay", "all")
+    assert (status, result["ok"], result["replay"]) == (0 if sound and same else 1, sound and same, found)
+
+
+def test_a_node_of_other_code_is_not_judged(opened):
+    other = SOURCE.recipe._replace(optimizer=lambda steps: optax.sgd(0.01))
+    name = builds.at(opened, 0, (1,)).identity
+    found = replay.replay(opened, dataclasses.replace(SOURCE, recipe=other), name)
+    assert found["ok"] and found["not replayable here"] == [name] and found["reasons"][0].startswith("program was ")
+
+
+def test_what_the_stack_records(monkeypatch):
+    here = environment.here()
+    assert {"jax", "jaxlib", "platform", "runtime", "device", "devices", "flags"} <= set(here)
+    assert here["jax"] == jax.__version__ and here["devices"] == jax.device_count()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x --xla_b=1 --xla_a=2")
+    assert environment.here()["flags"] == ["--xla_a=2", "--xla_b=1"]
+    if here["platform"] == "cpu":
+        assert here["threads"] >= 1 and here["processor"]
+        monkeypatch.setenv("NPROC", "7")
+        assert environment.here()["threads"] == 7
+
+
+def forge(root, opened):
+    """A store in which files, certificates and ledger agree, but one node's parameters were altered before."""
+    forged = disk.create(root, opened.manifest)
+    creation.ensure_examples(forged, SOURCE)
+    name = builds.at(opened, 1, (1,)).identity
+    for node in publishing.live(opened):
+        certificate, tensors = publishing.load(opened, node)
+        if node.identity == name:
+            tensors["head/b"] = tensors["head/b"] + np.float32(1e-7)
+        parent = builds.at(opened, node.shard, node.slices[:-1]).identity if len(node.slices) > 1 else None
+        publishing.publish(
+            forged, publishing.draft_node(forged, node.shard, node.slices), tensors, certificate.stack, parent
+        )
+    return forged, name
+
+
+def test_a_forged_node_differs(tmp_path, opened, capsys):
+    forged, name = forge(tmp_path / "forged", opened)
+    assert verify.verify(forged.root)["ok"]
+    found = replay.replay(forged, SOURCE)
+    assert not found["ok"] and found["differs"] == [name] and len(found["identical"]) == 5
+    assert found["problems"] == [f"node {name}: training gives other bytes than were published"]
+    status, result, _ = commands.run(capsys, "verify", "--store", forged.root, "--replay", name)
+    assert (status, result["ok"], result["problems"]) == (1, False, found["problems"])
+
+
+def test_a_damaged_file_is_named(opened, capsys):
+    parent, child = builds.at(opened, 0, (0,)), builds.at(opened, 0, (0, 1))
+    path = opened.root / "nodes" / f"{parent.identity}.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    found = replay.replay(opened, SOURCE)
+    assert found["damaged"] == [parent.identity] and found["not replayable here"] == [child.identity] and not found["ok"]
+    assert "an ancestor cannot be read: the parameters of node" in found["reasons"][0] and len(found["identical"]) == 4
+    status, result, _ = commands.run(capsys, "verify", "--store", opened.root, "--replay", "all")
+    assert status == 1 and len(result["problems"]) == 1 and parent.identity in result["problems"][0]
+
+
+def test_nodes_from_before_a_registration_are_replayed_with_what_they_saw(tmp_path, opened):
+    """Half of the examples come later: nodes that were trained before stand beside those that were healed after."""
+    later = disk.create(tmp_path / "later", opened.manifest)
+    half = SOURCE.ids[::2]
+    creation.ensure_examples(later, dataclasses.replace(SOURCE, ids=half))
+    healing.train_missing(later, SOURCE)
+    more = SOURCE.ids[1::2]
+    places = partition.assign(more, builds.SHARDS, builds.SLICES, builds.KEY)
+    disk.register(later, more, places.shard, places.slice)
+    disk.delete(later, [stores.ids_at(later, 0, 1)[0]])
+    healing.heal(later, SOURCE)
+    seen = {(node.shard, node.slices): publishing.load(later, node)[0].examples for node in publishing.live(later)}
+    assert seen[0, (1,)] == len(stores.ids_at(later, 0, 1)) and seen[1, (1,)] < len(stores.ids_at(later, 1, 1))
+    found = replay.replay(later, SOURCE)
+    assert found["ok"] and len(found["identical"]) == found["proved"] == 6
+
+
+def test_some_nodes_are_chosen(opened):
+    names = [node.identity for node in publishing.live(opened)]
+    assert [node.identity for node in replay.chosen(opened, "all")] == names
+    some = [node.identity for node in replay.chosen(opened, 2)]
+    assert len(some) == 2 and set(some) < set(names) and some == [node.identity for node in replay.chosen(opened, 2)]
+    assert [node.identity for node in replay.chosen(opened, names[3])] == [names[3]]
+    with pytest.raises(ValueError, match="no serving node is called x: "):
+        replay.chosen(opened, "x")

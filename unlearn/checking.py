@@ -1,0 +1,101 @@
+"""Mistakes of a caller, each told in one line while a program is traced: no check is left in what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from unlearn.model import Batch, Model, Params
+
+HINTS = {
+    "x": "what the model is given",
+    "y": "what it should answer",
+    "id": "an integer that stays with an example: what people ask to delete",
+    "weight": "a float, 1 for an example that counts and 0 for padding",
+}
+
+
+def check_model(model: Any) -> None:
+    """Refuse what is not a `Model`.
+
+    Raises:
+      TypeError: a module, or a function.
+    """
+    if not isinstance(model, Model):
+        raise TypeError(
+            f"model is of type {type(model).__name__}, not unlearn.Model: make one of functions, as in "
+            "classifier(lambda params, x, key: module.apply({'params': params}, x))"
+        )
+
+
+def check_params(params: Params) -> None:
+    """Refuse variables that vary in training and are no parameters.
+
+    Raises:
+      ValueError: the moments of BatchNorm are among the parameters.
+    """
+    if isinstance(params, Mapping) and "batch_stats" in params:
+        raise ValueError(
+            "params hold 'batch_stats', the moments of BatchNorm, which are no parameters and keep traces of forgotten "
+            "data: use a model with GroupNorm or LayerNorm, or freeze the moments inside apply"
+        )
+
+
+def check_batch(batch: Any, name: str, *, labels: bool = True, steps: bool = False) -> None:
+    """Refuse data that are no batch.
+
+    Args:
+      batch: [examples, ...], or [steps, examples, ...] if `steps`.
+      name: of the data, for the message.
+      labels: whether y must be there.
+
+    Raises:
+      TypeError: no mapping.
+      ValueError: x, y, id or weight is missing, there is an axis too few or too many, or examples do not line up.
+    """
+    check_keys(batch, name, ("weight", "x", *(("y",) if labels else ()), "id"))
+    lead = jnp.shape(batch["weight"])
+    if steps and len(lead) == 1:
+        raise ValueError(
+            f"{name} data have no step axis: weight has shape {lead}, not [steps, examples]; for one step give "
+            "jax.tree.map(lambda leaf: leaf[None], batches)"
+        )
+    if len(lead) != 1 + steps:
+        wanted = "[steps, examples]" if steps else "[examples]; unlearn() goes over batches with a step axis"
+        raise ValueError(f"weight of the {name} data has shape {lead}: it should be {wanted}")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(dict(batch)):
+        if jnp.shape(leaf)[: len(lead)] != lead:
+            raise ValueError(
+                f"{jax.tree_util.keystr(path)} of the {name} data has shape {jnp.shape(leaf)} where weight has {lead}: "
+                "every array of a batch leads with the same examples"
+            )
+
+
+def check_keys(batch: Any, name: str, keys: tuple[str, ...]) -> None:
+    """Refuse a batch that lacks one of `keys`.
+
+    Raises:
+      TypeError: no mapping.
+      ValueError: a key is missing.
+    """
+    if not isinstance(batch, Mapping):
+        raise TypeError(f"{name} data are of type {type(batch).__name__}: give a mapping with x, y, id and weight")
+    for key in keys:
+        if key not in batch:
+            raise ValueError(f"{name} data have no {key!r}: add {HINTS[key]}, one for each example")
+
+
+def check_losses(values: Any, batch: Batch) -> None:
+    """Refuse a loss that is not one number per example.
+
+    Raises:
+      ValueError: a scalar, or one number per token.
+    """
+    if jnp.shape(values) != jnp.shape(batch["weight"]):
+        raise ValueError(
+            f"model.loss returns shape {jnp.shape(values)} for weights of shape {jnp.shape(batch['weight'])}: "
+            "return one value per example, and no mean; tokens are reduced to one by sequence_model"
+        )
