@@ -28,7 +28,7 @@ EXCEPTIONS = {  # longest prefix of the path -> what else its files may import: 
     "s3t/store/disk.py": {"os", "pathlib", "time"},  # a deletion's answer says how long it took
     "s3t/service/verify.py": {"pathlib"},
     "s3t/service/environment.py": {"os", "pathlib", "platform"},  # what bytes depend on: processor, threads, flags
-    "s3t/service/factory.py": {"importlib"},  # resolves the factory that a manifest names
+    "s3t/service/factory.py": {"importlib", "pathlib"},  # resolves the factory that a manifest names, and its paths
     "s3t/store/publishing.py": {"safetensors"},
     "s3t/cli/": {"argparse", "importlib", "os", "pathlib", "shutil", "sqlite3", "sys", "textwrap"},
     "s3t/__main__.py": {"sys"},

@@ -118,8 +118,8 @@ def test_a_folder_of_images_and_an_algorithm_of_a_users_own(mine):
     results = run.run(config, str(mine / "run"), "test")
     assert {row.unlearner for row in results.rows} == {"none", "halve"}
     assert {row.dataset for row in results.rows} == {config.data.name}
-    text = report.present(str(mine / "run"), results)
-    assert "halve" in text and (mine / "run" / "report.html").exists()
+    report.present(str(mine / "run"), results)
+    assert "halve" in (mine / "run" / "report.md").read_text() and (mine / "run" / "report.html").exists()
 
 
 def test_a_table_and_a_model_of_a_users_own_and_what_is_read_of_the_run(mine):
@@ -275,6 +275,11 @@ def test_what_looks_at_images_refuses_a_table(name):
         models.build(section(name=name, options={}), ROW, 3)
 
 
+def test_images_that_are_halved_to_nothing_are_refused():
+    with pytest.raises(ValueError, match=r"takes no images of \(8, 8, 1\) \(images are too small to be halved so often"):
+        models.build(section(name="whitened", options={}), IMAGE, 3)
+
+
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 def test_parameters_begin_as_a_file_has_them(tmp_path, suffix):
     from safetensors.numpy import save_file
@@ -314,6 +319,7 @@ def test_dropout_and_short_activations_leave_parameters_and_predictions_alike(na
         "mlp": {"widths": (8,)},
         "vit": {"width": 8, "depth": 1, "heads": 2},
         "resnet18": {"width": 8, "stages": (1,)},
+        "whitened": {"widths": (8,)},
     }
     one, other = (
         models.build(section(name=name, options=options.get(name, {}), **kw), IMAGE, 3)
