@@ -275,11 +275,6 @@ def test_what_looks_at_images_refuses_a_table(name):
         models.build(section(name=name, options={}), ROW, 3)
 
 
-def test_images_that_are_halved_to_nothing_are_refused():
-    with pytest.raises(ValueError, match=r"takes no images of \(8, 8, 1\) \(images are too small to be halved so often"):
-        models.build(section(name="whitened", options={}), IMAGE, 3)
-
-
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 def test_parameters_begin_as_a_file_has_them(tmp_path, suffix):
     from safetensors.numpy import save_file
