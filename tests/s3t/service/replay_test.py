@@ -36,7 +36,7 @@ def test_a_node_of_another_stack_is_not_judged(opened, monkeypatch, capsys):
 def test_a_store_is_ok_if_both_the_record_and_the_replay_are(opened, capsys, monkeypatch, sound, same):
     """Whatever either of them says beside its "ok"."""
     proof = verify.verify(opened.root)
-    found = {"ok": same, "problems": [], **{one: [] for one in replay.FOUND}, "reasons": []}
+    found = {"ok": same, "problems": [], **{outcome: [] for outcome in replay.OUTCOMES}, "reasons": []}
     monkeypatch.setattr(verify, "verify", lambda *args: {**proof, "ok": sound})
     monkeypatch.setattr(replay, "replay", lambda *args: found)
     status, result, _ = commands.run(capsys, "verify", "--store", opened.root, "--replay", "all")
