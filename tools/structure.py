@@ -21,7 +21,7 @@ from typing import NamedTuple
 PURE = ("unlearn", "readiness", "s3t", "federated")
 LISTED = {"jax", "optax", "numpy", "scipy", *PURE}
 ALSO = {"unlearn/metrics": {"sklearn"}, "s3t": {"safetensors"}}  # folder -> what else it may import
-WHOLE = {"Config", "ConfigDict", "Bench", "Comparison", "Judge", "Judged", "JudgeExact", "S3TStudy", "Pretrain", "Exact"}
+WHOLE = {"Config", "ConfigDict", "Bench", "Comparison", "Judge", "Judged", "JudgeExact", "S3TStudy", "Exact"}
 UNTYPED = {"Any", "Mapping", "dict", "str"}  # what may as well be a whole config if it is called one
 MAY = ("run", "resolved")  # functions
 RESOLVING = ("experiments/configs/", "experiments/core/config.py", "experiments/main.py")

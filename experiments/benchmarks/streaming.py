@@ -20,8 +20,9 @@ import numpy as np
 from experiments import models
 from experiments.benchmarks import smoke
 from experiments.configs import readiness as configs
-from experiments.core import environment, execution
+from experiments.core import environment, execution, sections
 from experiments.data import datasets
+from experiments.models.functions import ModelFns
 from experiments.training import epochs, loop
 from unlearn import tree
 
@@ -42,7 +43,8 @@ def main() -> None:
         started = time.monotonic()
         dataset = datasets.load(config.data)
         opened = time.monotonic() - started
-        seconds, params = train(config, dataset, args.lanes, args.epochs)
+        model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+        seconds, params = train(model, config.train, dataset, streamed, args.lanes, args.epochs)
         medians.append(statistics.median(seconds))
         ends.append(params)
         speed = len(dataset.train.id) / medians[-1]
@@ -54,18 +56,19 @@ def main() -> None:
     print(f"ratio {medians[1] / medians[0]:.2f}; same bits: {tree.bits_equal(*ends)}")
 
 
-def train(config: Any, dataset: datasets.Dataset, lanes: int, count: int) -> tuple[list[float], Any]:
+def train(
+    model: ModelFns, section: sections.Train, dataset: datasets.Dataset, streamed: bool, lanes: int, count: int
+) -> tuple[list[float], Any]:
     """Seconds of each epoch, and the parameters at the end."""
     batch, everyone = datasets.batch(dataset.train), np.ones(len(dataset.train.id), bool)
-    if not config.data.stream:
+    if not streamed:
         batch = jax.tree.map(jnp.asarray, batch)
-    per_epoch = len(everyone) // config.train.batch_size
-    model = models.build(config.model, dataset.train.x[:1], dataset.classes)
-    rule = loop.optimizer(config.train, count * per_epoch)
-    way = loop.Way(model, rule, count * per_epoch, per_epoch, config.train.batch_size)
+    per_epoch = len(everyone) // section.batch_size
+    rule = loop.optimizer(section, count * per_epoch)
+    way = loop.Way(model, rule, count * per_epoch, per_epoch, section.batch_size)
     fleets = loop.make_lanes(np.arange(lanes), everyone, everyone)
     devices = execution.make("jit", convolutional=model.convolutional)
-    epoch_fn = epochs.make(way, devices, on_disk=config.data.stream)
+    epoch_fn = epochs.make(way, devices, on_disk=streamed)
     states, seconds = loop.init_lanes(way, fleets), []
     for epoch in range(count):
         with environment.stopwatch() as stopwatch:

@@ -78,11 +78,12 @@ def _refusal(algorithm: str, options: Mapping[str, float]) -> str:
     return ""
 
 
-def check_problem(problem: Problem, request: sections.Request, noise: float) -> None:
+def check_problem(problem: Problem, noise: float, parts: int = 1, overlap: float = 0.0) -> None:
     """Refuse sets of examples that are too small for what is measured on them, and noise that there is no room for.
 
     Args:
       noise: share of what training is told that is wrong.
+      parts, overlap: of the request.
 
     Raises:
       UserError: one line that says what to do.
@@ -97,10 +98,10 @@ def check_problem(problem: Problem, request: sections.Request, noise: float) -> 
     ):
         if len(batch["id"]) < least:
             raise UserError(f"there are {len(batch['id'])} examples {what}, {least} or more are needed: {mend}")
-    for i, part in enumerate(requests.parts(asked["id"], request.parts, request.overlap, problem.seed), 1):
+    for i, part in enumerate(requests.parts(asked["id"], parts, overlap, problem.seed), 1):
         if not part.any():
             raise UserError(
-                f"part {i} of the request is empty: its {len(part)} examples do not fill {request.parts} parts; "
+                f"part {i} of the request is empty: its {len(part)} examples do not fill {parts} parts; "
                 "set fewer --config.request.parts"
             )
     problem.told(noise)  # refused here, whoever will be told

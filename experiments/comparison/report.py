@@ -34,7 +34,7 @@ from experiments.data import ids
 from experiments.reporting import names, terminal
 from experiments.reporting.document import Block, Heading, Points, Table, Text
 from experiments.reporting.numbers import NONE, Cell
-from experiments.reporting.pages import settings, write_page
+from experiments.reporting.pages import write_page
 
 
 def present(workdir: str, found: Run) -> str:
@@ -45,7 +45,10 @@ def present(workdir: str, found: Run) -> str:
 
 def write(workdir: str | Path) -> Path:
     """Write the report of a finished comparison; see `write_page`."""
-    return write_page(workdir, lambda config, found: compose(config, found, sweeps(Path(workdir) / "metrics.jsonl")))
+    config, found = workdirs.read_run(Path(workdir))
+    blocks = compose(found, sweeps(Path(workdir) / "metrics.jsonl")) + _naming(config.get("data", {}))
+    asked = _asked(config.get("forget", {}), config.get("request", {}))
+    return write_page(workdir, f"Forethought: {found.rows[0].dataset}, {asked}", blocks)
 
 
 def sweeps(file: Path) -> list[dict[str, Any]]:
@@ -66,10 +69,10 @@ def table(found: Run, columns: int) -> str:
     return "\n".join([printed, *(terminal.wrapped(note, columns) for note in notes)])
 
 
-def compose(config: dict[str, Any], found: Run, swept: list[dict[str, Any]]) -> tuple[str, list[Block]]:
-    """The title and the blocks of the page."""
+def compose(found: Run, swept: list[dict[str, Any]]) -> list[Block]:
+    """The blocks of the page."""
     every = methods.group(found.rows)
-    blocks = [
+    return [
         *headline(every),
         *_results(every),
         Heading("In words"),
@@ -83,20 +86,16 @@ def compose(config: dict[str, Any], found: Run, swept: list[dict[str, Any]]) -> 
         *_sweep(swept),
         *_failures(every),
         *_diagnostics(every),
-        *_naming(config),
-        *settings(config, found),
     ]
-    return f"Forethought: {every[0].rows[0].dataset}, {_asked(config)}", blocks
 
 
-def _naming(config: dict[str, Any]) -> list[Block]:
+def _naming(data: dict[str, Any]) -> list[Block]:
     """How examples of a user's own are called."""
-    said = ids.naming(config.get("data", {}))
+    said = ids.naming(data)
     return [Heading("Ids"), Text(said)] if said else []
 
 
-def _asked(config: dict[str, Any]) -> str:
-    forget, request = config.get("forget", {}), config.get("request", {})
+def _asked(forget: dict[str, Any], request: dict[str, Any]) -> str:
     who = f"class {forget.get('target')}"
     if forget.get("setting") != "class":
         who = f"a random {100 * forget.get('fraction', math.nan):g}% of the training set"

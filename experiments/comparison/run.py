@@ -45,7 +45,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             halve=bool(config.request.tune_steps),
         )
         model = models.build(config.model, dataset.train.x[:1], dataset.classes)
-        checks.check_problem(asked, config.request, config.readiness.noise)
+        checks.check_problem(asked, config.readiness.noise, config.request.parts, config.request.overlap)
         devices = execution.make(config.parallel, convolutional=model.convolutional)
         trainer = fleets.make(
             model,

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import ml_collections
 import pydantic
@@ -221,6 +221,33 @@ class Judge(Section):
             reweight=sections.Reweights(weight=self.reweight.weight, others=()),
             request=sections.Request(**self.request.model_dump()),
         )
+
+    def asked(self) -> list[Asked]:
+        """Every forget set, resolved.
+
+        Raises:
+          ConfigError: readiness lacks what nothing suits.
+        """
+        found = []
+        for name, wanted in self.judge.sets.items():
+            compared = self.of_set(name).resolved()
+            found.append(Asked(name, wanted, compared.forget, compared.readiness, self.data.score_examples))
+        return found
+
+
+class Asked(NamedTuple):
+    """A forget set, as the comparison would ask for it.
+
+    forget: of the comparison.
+    readiness: with what suits the kind of request.
+    score_examples: of each kind that are scored; 0 are all.
+    """
+
+    name: str
+    wanted: ForgetSet
+    forget: sections.Forget
+    readiness: sections.Readiness
+    score_examples: int
 
 
 COMPARED = ("runner", "data", "forget", "reweight", "request")  # sections that a comparison has more of

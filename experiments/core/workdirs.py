@@ -26,7 +26,7 @@ OTHER = "put a copy of config.json back, or use an empty --workdir"
 
 
 class Workdir:
-    """A folder that one config owns; all its files are written whole or not at all."""
+    """A folder that belongs to one owner, the values of a config; all its files are written whole or not at all."""
 
     def __init__(self, path: str | os.PathLike[str], retired: Mapping[str, Any] | None = None) -> None:
         """The folder at a path.
@@ -37,24 +37,24 @@ class Workdir:
         self.path = Path(path)
         self.retired = {f"config.{key}": value for key, value in (retired or {}).items()}
 
-    def finished(self, config: dict[str, Any]) -> Run | None:
-        """results.json if the run of this config has finished.
+    def finished(self, owner: dict[str, Any]) -> Run | None:
+        """results.json if the run of this owner has finished.
 
         Raises:
-          WorkdirError: the folder belongs to another config or to none that is known, or results.json is damaged.
+          WorkdirError: the folder belongs to another owner or to none that is known, or results.json is damaged.
         """
         file = self.path / "results.json"
-        self._is_bound(config)
+        self._is_bound(owner)
         if not file.exists():
             return None
         return read_results(file)
 
     @contextmanager
-    def claimed(self, config: dict[str, Any]) -> Iterator[None]:
-        """Bind the folder to a config, or check that it already is, and keep other processes out meanwhile.
+    def claimed(self, owner: dict[str, Any]) -> Iterator[None]:
+        """Bind the folder to an owner, or check that it already is, and keep other processes out meanwhile.
 
         Raises:
-          WorkdirError: another process is at work in the folder, or it belongs to another config, or cannot be written.
+          WorkdirError: another process is at work in the folder, or it belongs to another owner, or cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -63,19 +63,19 @@ class Workdir:
             raise WorkdirError(f"cannot write {self.path}: {error.strerror}; choose another --workdir") from error
         with lock:
             self._lock(lock)
-            if not self._is_bound(config):
-                write_json(self.path / "config.json", config, indent=2)
+            if not self._is_bound(owner):
+                write_json(self.path / "config.json", owner, indent=2)
             self._end_line()
             yield
 
-    def _is_bound(self, config: dict[str, Any]) -> bool:
+    def _is_bound(self, owner: dict[str, Any]) -> bool:
         file = self.path / "config.json"
         if not file.exists():
             left = [name for name in PARTS if (self.path / name).exists()]
             if left:
                 raise WorkdirError(f"{self.path} has {left[0]} but no config.json to tell of which run: {OTHER}")
             return False
-        old, new = read_json(file, dict, OTHER), json.loads(dumps(config))
+        old, new = read_json(file, dict, OTHER), json.loads(dumps(owner))
         differing = [key for key in sorted(differences(old, new)) if not self._is_retired(key, old, new)]
         if differing:
             names = ", ".join(differing[:3])
@@ -212,8 +212,8 @@ def differences(old: Any, new: Any, prefix: str = "config") -> Iterator[str]:
         yield prefix
 
 
-def _at(key: str, config: Any) -> Any:
+def _at(key: str, values: Any) -> Any:
     """The value at a key that `differences` names; None if there is none."""
     for part in key.split(".")[1:]:
-        config = config.get(part) if isinstance(config, dict) else None
-    return config
+        values = values.get(part) if isinstance(values, dict) else None
+    return values

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.comparison import methods
 from experiments.comparison.methods import Measure, Way, at
+from experiments.core import workdirs
 from experiments.core.results import Row, Run
 from experiments.exact import figures
 from experiments.exact.figures import Chart, Curve
@@ -26,30 +28,40 @@ SCORES = ("validation_accuracy", "test_accuracy")
 
 def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file, columns = pages.write_page(workdir, compose), terminal.width()
+    file, columns = write(workdir), terminal.width()
     every = methods.group(found.rows)
     told = [terminal.wrapped(text, columns) for text in (*_told_store(every), _told_lora(every))]
     return "\n".join([terminal.to_text(_planners(every, "", brief=True), columns), "", *told, f"report: {file}"])
 
 
-def compose(config: dict[str, Any], found: Run) -> tuple[str, list[Block]]:
-    """The title and the blocks of the page."""
+def write(workdir: str | Path) -> Path:
+    """Write the report of a finished run; see `write_page`."""
+    config, found = workdirs.read_run(Path(workdir))
+    blocks = compose(found, str(config["planner"]), config["study"]["streams"])
+    shape = f"{config['shards']} shards of {config['slices']} slices"
+    return pages.write_page(workdir, f"Forethought: exact unlearning on {found.rows[0].dataset}, {shape}", blocks)
+
+
+def compose(found: Run, planner: str, streams: int) -> list[Block]:
+    """The blocks of the page.
+
+    Args:
+      planner: of the store.
+      streams: of deletions, per seed.
+    """
     every = methods.group(found.rows)
-    study, charts = _study(config["study"]["streams"], every)
-    blocks = [
-        _headline(str(config["planner"]), every, charts[0]),
+    study, charts = _study(streams, every)
+    return [
+        _headline(planner, every, charts[0]),
         Heading("Planners"),
-        _planners(every, str(config["planner"])),
+        _planners(every, planner),
         Points([*_told_store(every), _told_lora(every)]),
         *study,
         *_aggregates(every),
         *_lora(every),
         *_cost(every),
-        *_store(str(config["planner"]), every),
-        *pages.settings(config, found),
+        *_store(planner, every),
     ]
-    shape = f"{config['shards']} shards of {config['slices']} slices"
-    return f"Forethought: exact unlearning on {every[0].rows[0].dataset}, {shape}", blocks
 
 
 def _headline(planner: str, every: Sequence[Way], chart: Chart) -> Headline:

@@ -17,24 +17,41 @@ from experiments.scoring.scorer import Scorer
 from experiments.training.fleets import Trainer
 
 
-class Case(NamedTuple):
-    """One forget set F.
+class Judging(NamedTuple):
+    """What every forget set of a judgement is judged by.
 
-    problem: knows F.  pool: positions of P in the training split.
+    trainer: on one copy of the data.
     trainings: the ways to train.
     seeds: of the lanes that are also attacked as a population and by relearning; the first is every fleet's.
-    readiness, reweight, dpsgd: how to train in those ways.
+    reweight, dpsgd: how to train in those ways.
     request, relearn, judgement: by what is asked and attacked, and how much of it.
+    """
+
+    trainer: Trainer
+    trainings: Sequence[str]
+    seeds: range
+    reweight: sections.Reweight
+    dpsgd: sections.DPSGD
+    request: sections.Unlearners
+    relearn: sections.Relearn
+    judgement: Judgement
+
+
+class Case(NamedTuple):
+    """One forget set F, and what it is judged by, as in `Judging`.
+
+    problem: knows F.  pool: positions of P in the training split.
+    readiness: how models are made ready for F.
     """
 
     name: str
     problem: Problem
     pool: np.ndarray
-    trainer: Trainer
     scorer: Scorer
+    readiness: sections.Readiness
+    trainer: Trainer
     trainings: Sequence[str]
     seeds: range
-    readiness: sections.Readiness
     reweight: sections.Reweight
     dpsgd: sections.DPSGD
     request: sections.Unlearners

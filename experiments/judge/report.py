@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from experiments.comparison.figures import ATTACKS
+from experiments.core import workdirs
 from experiments.core.results import Estimate, Row, Run
 from experiments.judge import figures
 from experiments.judge.metrics import KINDS
@@ -58,14 +60,26 @@ SETS = {  # setting -> what is forgotten
 
 def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file, columns = pages.write_page(workdir, compose), terminal.width()
+    file, columns = write(workdir), terminal.width()
     tables = [f"{case}:\n{terminal.to_text(_table(rows, '', PRINTED), columns)}" for case, rows in _cases(found).items()]
     lines = [terminal.wrapped(line, columns) for line in [*_too_few(found), *_verdicts(found)]]
     return "\n\n".join([*tables, *lines, f"report: {file}"])
 
 
-def compose(config: dict[str, Any], found: Run) -> tuple[str, list[Block]]:
-    """The title and the blocks of the page."""
+def write(workdir: str | Path) -> Path:
+    """Write the report of a finished judgement; see `write_page`."""
+    config, found = workdirs.read_run(Path(workdir))
+    blocks = compose(found, config["seeds"], config["judge"])
+    return pages.write_page(workdir, f"Forethought: {config['data']['name']}, judged", blocks)
+
+
+def compose(found: Run, seeds: int, judgement: Mapping[str, Any]) -> list[Block]:
+    """The blocks of the page.
+
+    Args:
+      seeds: models of a fleet that are also attacked as a population and by relearning.
+      judgement: the section of that name, as config.json has it.
+    """
     cases = _cases(found)
     blocks: list[Block] = [
         *(Text(line, "warning") for line in _too_few(found)),
@@ -77,24 +91,23 @@ def compose(config: dict[str, Any], found: Run) -> tuple[str, list[Block]]:
             Heading(f"Forget set: {case}"),
             Text(_forgotten(found.facts["sets"][case])),
             _table(rows, f"{prefix}-results"),
-            *([Text(_how_to_read(config, found))] if i == 0 else []),
+            *([Text(_how_to_read(found, seeds, judgement))] if i == 0 else []),
             *figures.pictures(prefix, rows, _name),
             _relearning(rows, prefix),
             Text(WITNESSED),
             _witnesses(rows, prefix),
             _costs(rows, prefix),
         ]
-    blocks += [*_calibration(found), *_trials(found), *_failures(found)]
-    return f"Forethought: {config['data']['name']}, judged", [*blocks, *pages.settings(config, found)]
+    return [*blocks, *_calibration(found), *_trials(found), *_failures(found)]
 
 
-def _how_to_read(config: dict[str, Any], found: Run) -> str:
-    models, tuning = config["judge"]["lanes"], config["judge"]["tuning"]
+def _how_to_read(found: Run, seeds: int, judgement: Mapping[str, Any]) -> str:
+    models, tuning = judgement["lanes"], judgement["tuning"]
     text = (
         "Read every value beside the held-out oracle's, the floor: models retrained without the forget set, compared with "
         "others of their kind. KLoM, epsilon and RMIA compare all methods with them, too, since oracles start from the "
         f"same keys as the methods. A row is {models} models that forgot one set: all of them for KLoM, epsilon and RMIA, "
-        f"the first {config['seeds']} for ToW, MIA and relearning. U-LiRA has {models} shadows, each of which forgot a "
+        f"the first {seeds} for ToW, MIA and relearning. U-LiRA has {models} shadows, each of which forgot a "
         "half of its own of a pool. Brackets are 95% intervals over models. Learning rate and steps were chosen for every "
         f"row from the same {len(tuning['learning_rates']) * len(tuning['steps'])} trials."
     )

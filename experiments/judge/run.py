@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import models
 from experiments.comparison import checks
-from experiments.configs.judge import ClassSet, Cluster, ForgetSet, Judge, MemorisedSet, NearDuplicates
+from experiments.configs.judge import Asked, ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates
 from experiments.core import environment, execution, fleet, keys, progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
@@ -25,7 +25,7 @@ from experiments.core.results import Row, Run, revived
 from experiments.data import datasets, forget_sets, problem
 from experiments.data.sets import subsample
 from experiments.judge import calibration, capacity, fleets, memorisation, metrics, old_logits, population, rows, work
-from experiments.judge.cases import Case, pool_of
+from experiments.judge.cases import Case, Judging, pool_of
 from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Fleets, Setting
 from experiments.scoring.relearning import relearn
 from experiments.scoring.scorer import Scorer
@@ -50,81 +50,68 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         if found := folder.finished(config.model_dump()):
             return found
         dataset = datasets.load(config.data)
-        cases = make_cases(config, folder, dataset)
+        datasets.check_splits(dataset, config.train.batch_size)
+        model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+        # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
+        devices = execution.one_device(convolutional=model.convolutional)
+        judging = Judging(
+            training_fleets.make(model, devices, dataset.train, config.train, folder, save_every=config.checkpoint_seconds),
+            config.trainings,
+            range(config.seed, config.seed + config.seeds),
+            config.reweight,
+            config.dpsgd,
+            config.request,
+            config.relearn,
+            config.judge,
+        )
+        asked = config.asked()
+        cases = [make_case(judging, one, dataset) for one in asked]
     with folder.claimed(config.model_dump()), progress.Progress(work.total(cases, entries(cases[0])), "judge"):
-        cases = [_settled(config, case) for case in cases]
+        cases = [settled(judging, *pair) for pair in zip(asked, cases, strict=True)]
         judged = judge_all(cases)
         progress.stage("calibration")
         facts = {"calibration": calibrated(cases), "sets": {case.name: rows.forget_set(case) for case in cases}}
         return folder.finish(command, judged, facts)
 
 
-def make_cases(config: Judge, folder: workdirs.Workdir, dataset: datasets.Dataset) -> list[Case]:
-    """The case of every forget set, on one copy of the data; tiers still wait for scores, on which no size depends.
+def make_case(judging: Judging, asked: Asked, dataset: datasets.Dataset, scores: np.ndarray | None = None) -> Case:
+    """A forget set, as the readiness comparison would set it up.
+
+    Args:
+      scores: [examples] memorisation, if tiers are to be what they are called; no size depends on it.
 
     Raises:
       UserError: a set that cannot be judged; one line that says what to do.
     """
-    cases: list[Case] = []
-    for name in config.judge.sets:
-        case = make_case(config, name, folder, dataset)
-        if cases:
-            case = _sharing(case, cases[0])
-        cases.append(case)
-    return cases
-
-
-def make_case(
-    config: Judge, name: str, folder: workdirs.Workdir, dataset: datasets.Dataset, scores: np.ndarray | None = None
-) -> Case:
-    """A forget set of the config, as the readiness comparison would set it up.
-
-    Args:
-      scores: [examples] memorisation, if tiers are to be what they are called.
-    """
-    compared = config.of_set(name).resolved()
-    variants = {variant: compared.variant(variant).readiness for variant in ("", *compared.variants)}
-    checks.check_options(compared.request, variants)
-    chosen = _chosen(config.judge.sets[name], name, dataset.train, config.forget.seed, scores)
-    datasets.check_splits(dataset, config.train.batch_size)
-    asked = problem.make(
+    checks.check_options(judging.request, {"": asked.readiness})
+    chosen = _chosen(asked, dataset.train, scores)
+    forgotten = problem.make(
         dataset,
-        compared.forget,
+        asked.forget,
         dataset.train.id[chosen.forget] if chosen else None,
-        score_examples=config.data.score_examples,
+        score_examples=asked.score_examples,
     )
-    model = models.build(config.model, dataset.train.x[:1], dataset.classes)
-    checks.check_problem(asked, compared.request, compared.readiness.noise)
-    # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
-    devices = execution.one_device(convolutional=model.convolutional)
-    trainer = training_fleets.make(
-        model, devices, dataset.train, config.train, folder, save_every=config.checkpoint_seconds
-    )
+    checks.check_problem(forgotten, asked.readiness.noise)
+    trainer = judging.trainer
     case = Case(
-        name,
-        asked,
-        chosen.pool if chosen else pool_of(asked),
-        trainer,
-        Scorer(models.as_model(model), devices, asked.sets),
-        config.trainings,
-        range(config.seed, config.seed + config.seeds),
-        compared.readiness,
-        config.reweight,
-        config.dpsgd,
-        config.request,
-        config.relearn,
-        config.judge,
+        asked.name,
+        forgotten,
+        chosen.pool if chosen else pool_of(forgotten),
+        Scorer(models.as_model(trainer.model), trainer.devices, forgotten.sets),
+        asked.readiness,
+        *judging,
     )
     left = len(dataset.train.id) - len(case.pool)
-    if left < config.judge.retain:
-        raise UserError(f"judge.retain is {config.judge.retain}, but set {name!r} leaves {left}: set --config.judge.retain")
+    if left < case.judgement.retain:
+        raise UserError(
+            f"judge.retain is {case.judgement.retain}, but set {case.name!r} leaves {left}: set --config.judge.retain"
+        )
     return case
 
 
-def _chosen(
-    wanted: ForgetSet, name: str, train: datasets.Split, seed: int, scores: np.ndarray | None
-) -> forget_sets.Chosen | None:
+def _chosen(asked: Asked, train: datasets.Split, scores: np.ndarray | None) -> forget_sets.Chosen | None:
     """Who is forgotten, if what the comparison forgets is not what is wanted."""
+    name, wanted, seed = asked.name, asked.wanted, asked.forget.seed
     if not isinstance(wanted, ClassSet):
         _enough(name, round(wanted.fraction * len(train.id)))
     if isinstance(wanted, MemorisedSet):
@@ -138,22 +125,16 @@ def _chosen(
     return None
 
 
-def _sharing(case: Case, other: Case) -> Case:
-    """The case on another's copy of the data."""
-    return case._replace(trainer=case.trainer._replace(data=other.trainer.data))
-
-
 def _enough(name: str, size: int) -> None:
     if size < FOLDS:
         raise UserError(f"forget set {name!r} has {size} examples, {FOLDS} or more are needed: raise its fraction")
 
 
-def _settled(config: Judge, case: Case) -> Case:
+def settled(judging: Judging, asked: Asked, case: Case) -> Case:
     """The case itself, or, of a tier, with the scores that it waited for; those are estimated once for all."""
-    if not isinstance(config.judge.sets[case.name], MemorisedSet):
+    if not isinstance(asked.wanted, MemorisedSet):
         return case
-    known = memorisation.memorisation(case)
-    return _sharing(make_case(config, case.name, case.workdir, case.problem.dataset, known), case)
+    return make_case(judging, asked, case.problem.dataset, memorisation.memorisation(case))
 
 
 def judge_all(cases: list[Case]) -> list[Row]:

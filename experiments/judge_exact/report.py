@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from experiments.comparison import methods
+from experiments.core import workdirs
 from experiments.core.results import Row, Run
 from experiments.judge.figures import roc
 from experiments.judge.report import FEWEST
@@ -27,31 +29,40 @@ KINDS = {"s3t": "S3T", "sisa": "SISA"}
 
 def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file, columns = pages.write_page(workdir, compose), terminal.width()
+    file, columns = write(workdir), terminal.width()
     tables = [f"{_title(kind)}:\n{terminal.to_text(_attacks(rows, kind), columns)}" for kind, rows in _kinds(found).items()]
     return "\n\n".join([*tables, f"report: {file}"])
 
 
-def compose(config: dict[str, Any], found: Run) -> tuple[str, list[Block]]:
-    """The title and the blocks of the page."""
-    one, kinds = config["exact"], _kinds(found)
-    blocks: list[Block] = [*_too_few(one["models"]), _headline(*next(iter(kinds.items())), few=one["models"] < FEWEST)]
+def write(workdir: str | Path) -> Path:
+    """Write the report of a finished judgement; see `write_page`."""
+    config, found = workdirs.read_run(Path(workdir))
+    title = f"Forethought: {config['data']['name']}, exact unlearning judged"
+    return pages.write_page(workdir, title, compose(found, config["exact"]["models"], config["exact"]["asked"]))
+
+
+def compose(found: Run, models: int, asked: int) -> list[Block]:
+    """The blocks of the page.
+
+    Args:
+      models: in each fleet.
+      asked: examples that are deleted of a model.
+    """
+    kinds = _kinds(found)
+    blocks: list[Block] = [*_too_few(models), _headline(*next(iter(kinds.items())), few=models < FEWEST)]
     for i, (kind, rows) in enumerate(kinds.items()):
         blocks += [Heading(f"{_title(kind)}: was it ever there?"), _attacks(rows, kind), *_verdicts(rows)]
-        blocks += [Text(_how_to_read(one))] if i == 0 else []
+        blocks += [Text(_how_to_read(models, asked))] if i == 0 else []
         blocks += [_groups(rows, kind), *_pictures(rows, kind)]
         blocks += [Heading(f"{_title(kind)}: before and after"), Text(BEFORE_AND_AFTER), _pairs(rows, kind)]
         blocks += [Heading(f"{_title(kind)}: requests that watch what is served"), Text(WATCHING)]
         blocks += [_streams(rows, kind), *_curves(rows, kind)]
-    return f"Forethought: {config['data']['name']}, exact unlearning judged", [
-        *blocks,
-        *pages.settings(config, found),
-    ]
+    return blocks
 
 
-def _how_to_read(one: dict[str, Any]) -> str:
+def _how_to_read(models: int, asked: int) -> str:
     return (
-        f"Each fleet has {one['models']} models, each with a partition and keys of its own. The {one['asked']} examples of "
+        f"Each fleet has {models} models, each with a partition and keys of its own. The {asked} examples of "
         "one person lie in one slice, another one in every model, and are deleted. Read every value beside the held-out "
         "oracle's: models that never held the examples, compared with others of their kind. For U-LiRA these are both "
         "together, for memberships drawn again and again, and the central 90% of them. Brackets are 95% intervals over "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from scipy import stats
@@ -31,8 +30,10 @@ def present(workdir: str, found: Run) -> str:
 
 def write(workdir: str | Path) -> Path:
     """Write the report of a finished pre-training; see `write_page`."""
-    log = Path(workdir) / "metrics.jsonl"
-    return pages.write_page(workdir, lambda config, found: compose(config, found, losses(log)))
+    folder = Path(workdir)
+    _, found = workdirs.read_run(folder)
+    title = f"Forethought: a backbone pre-trained on {found.rows[0].dataset}"
+    return pages.write_page(folder, title, compose(found, losses(folder / "metrics.jsonl")))
 
 
 def losses(file: Path) -> dict[int, float]:
@@ -41,8 +42,8 @@ def losses(file: Path) -> dict[int, float]:
     return {entry["step"]: math.nan if entry.get("loss") is None else entry["loss"] for entry in entries}
 
 
-def compose(config: dict[str, Any], found: Run, logged: dict[int, float]) -> tuple[str, list[Block]]:
-    """The title and the blocks of the page."""
+def compose(found: Run, logged: dict[int, float]) -> list[Block]:
+    """The blocks of the page."""
     row = found.rows[0]
     headline = [Stat(f"{split.capitalize()} accuracy", _accuracy(row, split), note, "%") for split, note in SPLITS.items()]
     seconds = row.train_seconds or math.nan
@@ -52,12 +53,11 @@ def compose(config: dict[str, Any], found: Run, logged: dict[int, float]) -> tup
         "Accuracies in %, with 95% intervals over examples (Wilson's). One model was trained, so that nothing is said of "
         "other seeds. What this model has seen cannot be unlearned by S3T, which freezes it."
     )
-    return f"Forethought: a backbone pre-trained on {row.dataset}", [
+    return [
         Headline(_loss(logged), headline),
         Heading("Results"),
         Table(["what", "value"], rows, name="results"),
         Text(note),
-        *pages.settings(config, found),
     ]
 
 

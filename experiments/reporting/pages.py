@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,27 @@ from experiments.reporting import document, exports
 from experiments.reporting.document import Block, Heading, Table, Text
 
 
-def write_page(workdir: str | Path, compose: Callable[[dict[str, Any], Run], tuple[str, list[Block]]]) -> Path:
+def write_page(workdir: str | Path, title: str, blocks: Sequence[Block]) -> Path:
     """Write report.html, report.md, tables/ and figures/ into a finished workdir, and return the path of the first.
 
     Args:
-      compose: contents of config.json, and the run of results.json -> title and blocks of the page.
+      blocks: of the page; its files, the settings of the run and its environment come after them.
 
     Raises:
       WorkdirError: a file of the run is missing or cannot be read; one line that says what to do.
     """
     folder = Path(workdir)
-    title, blocks = compose(*workdirs.read_run(folder))
+    blocks = [*blocks, *_settings(*workdirs.read_run(folder))]
     exports.write(folder, blocks)
     write_text(folder / "report.md", document.to_markdown(title, blocks))
     write_text(folder / "report.html", document.to_html(title, blocks))
     return folder / "report.html"
 
 
-def settings(config: dict[str, Any], found: Run) -> list[Block]:
-    """What every page ends with: its files, the settings of the run, and where it ran."""
-    parts = {"run": {name: value for name, value in config.items() if not isinstance(value, dict)}}
-    parts |= {name: value for name, value in config.items() if isinstance(value, dict) and value}
+def _settings(sections: Mapping[str, Any], found: Run) -> list[Block]:
+    """What every page ends with: its files, the settings of the run by section, and where it ran."""
+    parts = {"run": {name: value for name, value in sections.items() if not isinstance(value, dict)}}
+    parts |= {name: value for name, value in sections.items() if isinstance(value, dict) and value}
     values = {
         name: ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in part.items())
         for name, part in parts.items()

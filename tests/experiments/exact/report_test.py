@@ -6,7 +6,6 @@ import pytest
 from experiments.configs import s3t as configs
 from experiments.core import files, workdirs
 from experiments.exact import report
-from experiments.reporting import pages
 from tests.helpers.pictures import undrawn  # noqa: F401
 
 PLANS = ("sisa", "stumps", "cyclic", "greedy", "lattice")
@@ -50,7 +49,7 @@ def written(path, **changes):
     config, rows = configs.get_config("digits").to_dict(), every_row(**changes)
     files.write_json(path / "config.json", config)
     files.write_json(path / "results.json", {"schema": 1, "command": "", "environment": {}, "rows": rows})
-    return pages.write_page(path, report.compose)
+    return report.write(path)
 
 
 @pytest.mark.usefixtures("undrawn")

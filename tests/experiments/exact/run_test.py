@@ -20,7 +20,6 @@ from experiments.exact import baselines, building, curves, data, factory, node_f
 from experiments.exact.nodes import Builder
 from experiments.models import vits
 from experiments.pretrain import run as pretrain_run
-from experiments.reporting import pages
 from s3t.cli import main
 from s3t.plans import planners, structure
 from s3t.plans.partition import Places
@@ -141,7 +140,7 @@ def test_healed_nodes_are_those_of_a_build_that_never_had_the_deleted(finished):
 def test_the_report_has_its_sections_from_files_alone(finished):
     folder, found = finished
     (folder / "report.html").unlink()
-    file = pages.write_page(folder, report.compose)
+    file = report.write(folder)
     page, text = file.read_text(), (folder / "report.md").read_text()
     sections = (
         "Planners",

@@ -13,10 +13,10 @@ import pytest
 from experiments.configs import judge as configs
 from experiments.core import fleet, workdirs
 from experiments.core.config import validated
-from experiments.judge import capacity, fleets, run
+from experiments.judge import capacity, fleets
 from experiments.judge.fleets import REPEATS
 from experiments.training import epochs, loop
-from tests.helpers import tiny
+from tests.helpers import judgements, tiny
 
 ROOT = Path(__file__).resolve().parents[3]
 DEVICES = 4
@@ -29,7 +29,7 @@ def case(folder, memory_bytes):
         {"judge.lanes": 12, "judge.memory_bytes": memory_bytes, "train.steps": 5, "model.options.widths": (8,)}
     )
     config.request.unlearners = ("ascent",)
-    return run.make_case(validated(configs.Judge, config), "class", workdirs.Workdir(folder), tiny.digits())
+    return judgements.case(validated(configs.Judge, config), "class", workdirs.Workdir(folder), tiny.digits())
 
 
 def judged(folder, memory_bytes):

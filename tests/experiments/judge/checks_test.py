@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from experiments.configs import judge as configs
+from experiments.core import workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError
 from experiments.data import forget_sets
 from experiments.judge import run
 from tests.experiments.main_test import command
-from tests.helpers import tiny
+from tests.helpers import judgements, tiny
 from tests.helpers.configs import with_keys
 
 D = ml_collections.ConfigDict
@@ -24,7 +25,7 @@ def sets(**wanted):
 @pytest.mark.parametrize("name", configs.EXPERIMENTS)
 def test_every_shipped_judgement_can_be_set_up(name):
     config = validated(configs.Judge, configs.get_config(name))
-    cases = run.make_cases(config, None, tiny.digits())
+    cases = judgements.cases(config, workdirs.Workdir("nowhere"), tiny.digits())
     assert [case.name for case in cases] == list(config.judge.sets)
     assert all(np.isin(case.problem.forget, case.pool).all() for case in cases)
     assert all(case.trainer.data is cases[0].trainer.data for case in cases), "one copy of the data"

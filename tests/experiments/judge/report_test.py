@@ -9,7 +9,6 @@ from experiments.configs import judge as configs
 from experiments.core import files, results
 from experiments.judge import figures, report, rows
 from experiments.judge.metrics import EDGES, KINDS
-from experiments.reporting import pages
 from experiments.reporting.estimates import DISTANCE, SHARE, cell
 from tests.helpers.pictures import undrawn  # noqa: F401
 from unlearn.metrics.membership import SCORES
@@ -87,7 +86,7 @@ def written(tmp_path, rows, written_by=results.to_json):
     """report.md and report.html."""
     files.write_json(tmp_path / "config.json", configs.get_config("digits").to_dict())
     files.write_text(tmp_path / "results.json", written_by(found(rows)))
-    pages.write_page(tmp_path, report.compose)
+    report.write(tmp_path)
     return (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
 
 

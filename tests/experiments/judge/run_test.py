@@ -17,7 +17,7 @@ from experiments.reporting.estimates import at
 from experiments.scoring import evaluation
 from experiments.training import epochs, loop
 from tests.helpers import fleets as made
-from tests.helpers import kills, tiny
+from tests.helpers import judgements, kills, tiny
 from tests.helpers.configs import changed
 from unlearn import ALGORITHMS
 from unlearn.base import UnlearnAlgorithm, UnlearnInfo, UnlearnState
@@ -31,7 +31,7 @@ def config_of(**overrides):
 
 @functools.cache
 def case(name):
-    return run.make_case(config_of(), name, workdirs.Workdir("nowhere"), tiny.digits())
+    return judgements.case(config_of(), name, workdirs.Workdir("nowhere"), tiny.digits())
 
 
 every_case = pytest.mark.parametrize("name", ["random", "class"])

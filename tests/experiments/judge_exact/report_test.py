@@ -7,7 +7,6 @@ from experiments.configs import judge_exact as configs
 from experiments.core import files
 from experiments.judge_exact import report
 from experiments.judge_exact.attacks import TIERS
-from experiments.reporting import pages
 from tests.helpers.pictures import undrawn  # noqa: F401
 
 SERVED = (  # training, variant, unlearner, AUC
@@ -59,7 +58,7 @@ def written(path, models=64):
     rows = [row_of(*served, seed) for seed, served in enumerate(SERVED)]
     files.write_json(path / "config.json", config.to_dict())
     files.write_json(path / "results.json", {"schema": 1, "command": "", "environment": {}, "rows": rows})
-    return pages.write_page(path, report.compose)
+    return report.write(path)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -6,7 +6,7 @@ from experiments.comparison import report as comparison
 from experiments.core import files, results
 from experiments.judge import report as judge
 from experiments.pretrain import report as pretrain
-from experiments.reporting import document, pages
+from experiments.reporting import document
 from experiments.reporting.document import Table
 from tests.experiments.comparison import report_test as comparisons
 from tests.experiments.exact import report_test as exact
@@ -40,7 +40,7 @@ def judged(path):
     found = judgements.found(judgements.every_row())
     files.write_json(path / "config.json", judgements.configs.get_config("digits").to_dict())
     files.write_text(path / "results.json", results.to_json(found))
-    return pages.write_page(path, judge.compose)
+    return judge.write(path)
 
 
 def pretrained(path):
