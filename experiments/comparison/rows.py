@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.comparison.trainings import Fleet, find
 from experiments.core import progress, sections
-from experiments.core.keys import Hash
+from experiments.core.keys import Hash, Purpose
 from experiments.core.results import ORACLES, Row, rows_from
 from experiments.data.sets import subsample
 from experiments.scoring import algorithms, relearning
@@ -93,7 +93,7 @@ def _measured(
         params = served.params
         after = scorer.score(params)
         flops = requests.update_flops(met, name, setting)
-    curves = relearn(scorer, attack, problem, params, requests.keys)
+    curves = relearn(scorer, attack, problem, params, requests.keys(Purpose.ATTACK))
     forget, stable = (subsample(batch, DIAGNOSED, Hash.DIAGNOSE) for batch in (problem.sets.forget, problem.sets.retain))
     diagnosis = scorer.diagnose(met, forget, stable)
     digests = loop.digests(met), loop.digests(params)

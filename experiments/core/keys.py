@@ -25,7 +25,9 @@ class Purpose(enum.Enum):
     TRAINING = "model", 0
     HELDOUT_TRAINING = "model", 1
 
-    REQUEST = "comparison", 2  # the fine-tuning before it and the attacks after it included
+    REQUEST = "comparison", 2
+    FINE_TUNING = "comparison", 3  # between training and request
+    ATTACK = "comparison", 4  # by relearning
 
     SHADOWS = "judge", 2
     HELDOUT_SHADOWS = "judge", 3

@@ -42,10 +42,9 @@ class Requests(NamedTuple):
     tune_batch: int
     workdir: workdirs.Workdir
 
-    @property
-    def keys(self) -> jax.Array:
-        """Raw keys of the lanes' requests and attacks, the same for all ways of training."""
-        return keys.raw(self.seeds, Purpose.REQUEST)
+    def keys(self, purpose: Purpose) -> jax.Array:
+        """Raw keys of the lanes for what happens after training, the same for all ways of training."""
+        return keys.raw(self.seeds, purpose)
 
     @property
     def work(self) -> float:
@@ -59,7 +58,7 @@ class Requests(NamedTuple):
             return trained
         tune = evaluation.make_relearn(scorer.model, section.tune_rate, section.tune_steps, self.tune_batch, scorer.devices)
         fresh = jax.tree.map(jnp.asarray, self.problem.sets.fresh)
-        return tune((trained, self.keys), fresh, fresh)[0]
+        return tune((trained, self.keys(Purpose.FINE_TUNING)), fresh, fresh)[0]
 
     def data(self) -> list[requests.RequestData]:
         """What is asked for, in order: all at once, or in parts that share `overlap` of the part before."""
@@ -99,7 +98,7 @@ class Requests(NamedTuple):
         """
         options = algorithms.options(self.section, name)
         run = requests.make_request(self.scorer.model, name, setting, options, self.scorer.devices)
-        raw, targets = self.keys, self.targets(oracle)
+        raw, targets = self.keys(Purpose.REQUEST), self.targets(oracle)
         steps, stop, curves, seconds = np.zeros(len(self.seeds), int), np.zeros(len(self.seeds), int), [], 0.0
         for part in self.data():
             with environment.stopwatch() as stopwatch:
