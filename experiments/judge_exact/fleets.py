@@ -17,6 +17,8 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.configs.judge_exact import ExactJudgement
@@ -38,7 +40,7 @@ from s3t.training.arrangement import Slices
 from s3t.training.schedule import Setup
 from s3t.training.source import Source
 from s3t.training.stages import Job
-from unlearn.metrics import scores
+from unlearn import losses
 from unlearn.tree import bits_equal
 
 SHADOWS, REPEATS, ORACLE, HELDOUT = ROLES = ("shadows", "repeats", "oracle", "heldout_oracle")
@@ -102,6 +104,19 @@ class Case(NamedTuple):
     @property
     def name(self) -> str:
         return self.kind.name
+
+
+class Answers(NamedTuple):
+    """What is served of each example, [..., models, examples] float32, reduced on the device.
+
+    margin: log p_y - log(1 - p_y).
+    correct: 1 where the largest logit is the label's, else 0.
+    silent: [..., models] 1 where a model has nothing to serve: all its logits count as zero, and none as correct.
+    """
+
+    margin: np.ndarray
+    correct: np.ndarray
+    silent: np.ndarray
 
 
 class Fleet(NamedTuple):
@@ -262,39 +277,54 @@ def switched_off(fleet: Fleet, hit: Sequence[set[int]]) -> list[Node]:
     return [structure.served(fleet.setup.plan, gone) for gone in hit]
 
 
-def logits(case: Case, fleet: Fleet, trained: Nodes, chosen: Sequence[Node]) -> np.ndarray:
-    """[models, examples, classes] logits of one node of each model; a model without a node says nothing, all zeros.
+def answers(case: Case, fleet: Fleet, trained: Nodes, chosen: Sequence[Node]) -> Answers:
+    """Of one node of each model; a model without a node says nothing.
 
     Raises:
       UserError: logits that are not finite.
     """
-    rows = [
-        building.node_logits(fleet.setup, trained, model, node, case.x) if node else None
+    silence = Answers(np.full(len(case.x), -np.log(case.y.max())), np.zeros(len(case.x)), np.array(True))
+    found = [
+        _answers(case, building.node_logits(fleet.setup, trained, model, node, case.x)) if node else silence
         for model, node in enumerate(chosen)
     ]
-    shape = next((row.shape for row in rows if row is not None), (len(case.x), int(case.y.max()) + 1))
-    found = np.stack([np.zeros(shape, np.float32) if row is None else np.asarray(row) for row in rows])
-    if failed := int((~np.isfinite(found).all(axis=(1, 2))).sum()):
+    if failed := sum(not np.isfinite(one.margin).all() for one in found):
         part = "train" if case.name == "s3t" else "full_lora"
         raise UserError(
             f"{failed} of {len(found)} {case.name} models have logits that are not finite: lower "
             f"--config.{part}.learning_rate and use an empty --workdir"
         )
-    return found
+    return stacked(found)
 
 
-def states(case: Case, fleet: Fleet, trained: Nodes) -> np.ndarray:
-    """[2^L, models, examples, classes] logits of what is served, by the bit mask of the slices that are off."""
-    slices, by_node = fleet.setup.plan.slices, dict[Node, np.ndarray]()
+def _answers(case: Case, logits: jax.Array) -> Answers:
+    margin, correct = _reduced(logits, case.y)
+    return Answers(np.asarray(margin), np.asarray(correct), np.array(False))
+
+
+@jax.jit
+def _reduced(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Margins, NaN where a logit is not finite, and who is right."""
+    finite = jnp.isfinite(logits).all(axis=-1)
+    return jnp.where(finite, losses.margin(logits, labels), jnp.nan), losses.correct(logits, labels)
+
+
+def stacked(every: Sequence[Answers]) -> Answers:
+    """On a new first axis; as float32, which is how they are kept."""
+    return Answers(*(np.stack(leaves).astype(np.float32) for leaves in zip(*every, strict=True)))
+
+
+def states(case: Case, fleet: Fleet, trained: Nodes) -> Answers:
+    """[2^L, models, ...] what is served, by the bit mask of the slices that are off."""
+    slices, by_node = fleet.setup.plan.slices, dict[Node, Answers]()
     served = [
         structure.served(fleet.setup.plan, [s for s in range(slices) if mask >> s & 1]) for mask in range(1 << slices)
     ]
     for node in dict.fromkeys(served):
-        by_node[node] = logits(case, fleet, trained, [node] * len(fleet.member))
-    return np.stack([by_node[node] for node in served])
+        by_node[node] = answers(case, fleet, trained, [node] * len(fleet.member))
+    return stacked([by_node[node] for node in served])
 
 
-def worlds(case: Case, fleet: Fleet, states: np.ndarray) -> Worlds:
+def worlds(fleet: Fleet, states: Answers) -> Worlds:
     """A fleet and what it serves, from `states`, as streams see it."""
-    margins = np.stack([scores.margin(state, case.y) for state in states])
-    return Worlds(margins, structure.depth_table(fleet.setup.plan), fleet.slice_of)
+    return Worlds(states.margin.astype(np.float64), structure.depth_table(fleet.setup.plan), fleet.slice_of)

@@ -1,4 +1,4 @@
-"""The rows of an exact judgement, from the logits that its fleets left."""
+"""The rows of an exact judgement, from the answers that its fleets left."""
 
 from __future__ import annotations
 
@@ -10,35 +10,38 @@ from experiments.core.keys import Hash
 from experiments.core.results import Estimate, Row
 from experiments.judge import ulira
 from experiments.judge_exact import attacks, fleets
-from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case
-from unlearn.metrics import scores
+from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Answers, Case
 
-Logits = dict[str, np.ndarray]
+States = dict[str, Answers]
 
 
 class Found(NamedTuple):
     """What rows are made of.
 
-    logits, margins: of each role, by state; told: of each role, what its fleet left beside logits.
+    answers, margins: of each role, by state; told: of each role, what its fleet left beside answers.
     tier: [asked] by memorisation.
     streams: what `_adaptive` says.
     """
 
-    logits: dict[str, Logits]
-    margins: dict[str, Logits]
+    answers: dict[str, States]
+    margins: dict[str, dict[str, np.ndarray]]
     told: dict[str, Any]
     tier: np.ndarray
     streams: dict[str, Any]
 
 
-def rows(case: Case, kept: dict[str, Logits], told: dict[str, Any]) -> list[Row]:
+def rows(case: Case, kept: dict[str, States], told: dict[str, Any]) -> list[Row]:
     """One line of results.json for each state of each fleet; every metric as an Estimate."""
     models = np.arange(len(case.included))
     for role in (ORACLE, HELDOUT):
         states, fleet = kept[role]["states"], fleets.make_fleet(case, role)
         group_off = 1 << fleet.slice_of[:, case.cast.asked[0]]  # though nobody of the group is there
-        kept[role] |= {"none": states[0], "off": states[group_off, models]}
-    margins = {role: _margins_of(case, logits) for role, logits in kept.items()}
+        served = {"none": np.zeros_like(group_off), "off": group_off}
+        kept[role] |= {name: Answers(*(leaf[mask, models] for leaf in states)) for name, mask in served.items()}
+    margins = {
+        role: {state: one.margin.astype(np.float64) for state, one in states.items() if state != "states"}
+        for role, states in kept.items()
+    }
     tier = attacks.tiers(*(margins[role]["none"][:, case.cast.asked] for role in (REPEATS, ORACLE)))
     found = Found(kept, margins, told, tier, _adaptive(case, kept, told[ORACLE]["streams"]))
     return [*_oracle_rows(case, found), *_kind_rows(case, found)]
@@ -83,7 +86,8 @@ def _kind_rows(case: Case, found: Found) -> list[Row]:
         "ulira": _ulira(case, shadows["off"], found.tier),
         "klom": _klom(case, repeats["off"], oracle["off"]),
         "adaptive": found.streams["off"],
-        "silent": {role: _silent(found.logits[role]["off"]) for role in (SHADOWS, REPEATS)},
+        # Margins of models that serve nothing are all alike, and so tell nothing.
+        "silent": {role: int(found.answers[role]["off"].silent.sum()) for role in (SHADOWS, REPEATS)},
     }
     whole = {
         "ulira": _ulira(case, np.where(held, shadows["off"], shadows["none"]), found.tier),
@@ -103,15 +107,6 @@ def _kind_rows(case: Case, found: Found) -> list[Row]:
         _row(case, found, (case.name, "beside whole models", "off"), (REPEATS, "off"), whole),
         _row(case, found, (case.name, "default", "heal"), (REPEATS, "heal"), healed),
     ]
-
-
-def _silent(logits: np.ndarray) -> int:
-    """How many models serve nothing; their margins are all alike, and so tell nothing."""
-    return int((~logits.any(axis=(1, 2))).sum())
-
-
-def _margins_of(case: Case, logits: Logits) -> Logits:
-    return {state: scores.margin(one, case.y) for state, one in logits.items() if one.ndim == 3}
 
 
 def _ulira(case: Case, margins: np.ndarray, tier: np.ndarray) -> dict[str, Any]:
@@ -154,13 +149,13 @@ def _pair(case: Case, before: np.ndarray, after: np.ndarray, deleted: np.ndarray
     return {name: attacks.which_deleted(before, after, out, rest) for name, rest in others.items()}
 
 
-def _adaptive(case: Case, kept: dict[str, Logits], streams: dict[str, Any]) -> dict[str, Any]:
+def _adaptive(case: Case, kept: dict[str, States], streams: dict[str, Any]) -> dict[str, Any]:
     """What depth and margins tell of models whose requests watched them, beside those that other models' requests met.
 
     Oracles are held-out ones of the same requests, under keys that no request knows of. Depth and margins are looked at
     after every request while slices are off, and margins after the last, healed.
     """
-    worlds = {role: fleets.worlds(case, fleets.make_fleet(case, role), kept[role]["states"]) for role in (ORACLE, HELDOUT)}
+    worlds = {role: fleets.worlds(fleets.make_fleet(case, role), kept[role]["states"]) for role in (ORACLE, HELDOUT)}
     known = attacks.siblings(worlds[ORACLE].margins[0])
     judged = lambda mine, theirs: attacks.apart(mine, theirs, case.seed, case.exact.resamples)  # noqa: E731
     back = lambda values: np.roll(values, -1)  # noqa: E731  # to the world whose requests they were
@@ -178,7 +173,7 @@ def _adaptive(case: Case, kept: dict[str, Logits], streams: dict[str, Any]) -> d
                 found["off"][how][measure].append(judged(own[measure], theirs))
                 found["floor off"][how][measure].append(judged(back(other[measure]), theirs))
         told = lambda role, whose, asked, how=how: attacks.told_by(  # noqa: E731
-            scores.margin(kept[role][f"{whose}-{how}"], case.y), known, asked
+            kept[role][f"{whose}-{how}"].margin.astype(np.float64), known, asked
         )
         theirs = told(HELDOUT, "own", chosen)
         found["healed"][how] = {"margin": judged(told(ORACLE, "own", chosen), theirs)}
@@ -197,8 +192,8 @@ def _row(case: Case, found: Found, name: tuple[str, str, str], of: tuple[str, st
         setting="group",
         dataset=case.dataset,
         seed=case.seed,
-        before=_accuracies(case, found.logits[role]["none"]),
-        after=_accuracies(case, found.logits[role][state]),
+        before=_accuracies(case, found.answers[role]["none"]),
+        after=_accuracies(case, found.answers[role][state]),
         steps=0 if unlearner == "none" else 1,
         stop="reached",
         train_seconds=found.told[role]["train_seconds"],
@@ -208,10 +203,9 @@ def _row(case: Case, found: Found, name: tuple[str, str, str], of: tuple[str, st
     )
 
 
-def _accuracies(case: Case, logits: np.ndarray) -> dict[str, float]:
+def _accuracies(case: Case, answers: Answers) -> dict[str, float]:
     """Means over models; a model that serves nothing is never right."""
     examples, held = len(case.setup.source.ids), case.held
-    right = (logits.argmax(axis=-1) == case.y) & logits.any(axis=-1)
     asked = np.isin(np.arange(len(case.y)), case.cast.asked)
     train = np.arange(len(case.y)) < examples
     parts = {
@@ -220,4 +214,4 @@ def _accuracies(case: Case, logits: np.ndarray) -> dict[str, float]:
         "validation": ~train & (np.arange(len(case.y)) < examples + held),
         "test": np.arange(len(case.y)) >= examples + held,
     }
-    return {f"{name}_accuracy": float(right[:, part].mean()) for name, part in parts.items()}
+    return {f"{name}_accuracy": float(answers.correct[:, part].mean()) for name, part in parts.items()}

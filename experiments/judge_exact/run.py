@@ -1,6 +1,6 @@
 """Exact unlearning before the judge: what U-LiRA, KLoM, a pair of checkpoints and adaptive requests find in S3T and SISA.
 
-`run(config, workdir)` trains four fleets of each kind (see `fleets`), deletes, heals, keeps their logits, and
+`run(config, workdir)` trains four fleets of each kind (see `fleets`), deletes, heals, keeps what they answer, and
 computes every number from what was kept. Each finished fleet is kept, so the same call resumes after a kill.
 """
 
@@ -23,14 +23,13 @@ from experiments.core.results import Row, Run, rows_from
 from experiments.core.workdirs import Workdir
 from experiments.exact import data, factory
 from experiments.exact.nodes import Nodes
-from experiments.judge import metrics
-from experiments.judge_exact import attacks, fleets, rows
-from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Case, Fleet, Kind
-from experiments.judge_exact.rows import Logits
+from experiments.judge_exact import answer_files, attacks, fleets, rows
+from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Answers, Case, Fleet, Kind
+from experiments.judge_exact.rows import States
 from s3t.plans import structure
 from s3t.training.source import Source
 
-Told = dict[str, Any]  # what fleets left beside logits
+Told = dict[str, Any]  # what fleets left beside their answers
 WORDS = {SHADOWS: "shadows", REPEATS: "repeats", ORACLE: "oracles", HELDOUT: "held-out oracles"}
 
 
@@ -97,13 +96,14 @@ def judge(case: Case, workdir: Workdir) -> list[Row]:
       UserError: models that a metric cannot be computed of.
     """
     told: Told = {}
-    files = {role: workdir.path / "logits" / f"{case.name}-{role}.npz" for role in ROLES}
+    files = {role: workdir.path / "answers" / f"{case.name}-{role}.npz" for role in ROLES}
     for role in ROLES:
+        answer_files.convert(workdir.path / "logits" / files[role].name, files[role], case.y)
         progress.stage(f"{case.name}: {WORDS[role]}", _passes(case.kind, role, case.exact))
         make: Callable[[], Told] = functools.partial(_kept, case, role, told, files[role])
         told[role] = workdir.stage(f"fleet-{case.name}-{role}", make, beside=files[role])
         progress.skip()  # what was not reported had been done before
-    kept = {role: metrics.read(files[role]) for role in ROLES}
+    kept = {role: answer_files.read(files[role]) for role in ROLES}
     progress.stage(f"{case.name}: attacks")
     try:
         return rows_from(workdir.stage(f"rows-{case.name}", lambda: rows.rows(case, kept, told)))
@@ -117,10 +117,10 @@ def judge(case: Case, workdir: Workdir) -> list[Row]:
 
 
 def _kept(case: Case, role: str, told: Told, file: Path) -> Told:
-    """Train and ask a fleet, and keep its logits; what it leaves beside them."""
+    """Train and ask a fleet, and keep its answers; what it leaves beside them."""
     make = {SHADOWS: _shadows, REPEATS: _repeats, ORACLE: _oracle, HELDOUT: _heldout}[role]
-    logits, left = make(case, told)
-    metrics.keep(file, logits)
+    answers, left = make(case, told)
+    answer_files.write(file, answers)
     return left
 
 
@@ -156,7 +156,7 @@ def _of_group(case: Case, fleet: Fleet) -> np.ndarray:
     return np.broadcast_to(np.isin(np.arange(fleet.member.shape[1]), case.cast.asked), fleet.member.shape)
 
 
-def _shadows(case: Case, _: Told) -> tuple[Logits, Told]:
+def _shadows(case: Case, _: Told) -> tuple[States, Told]:
     """Whoever holds a half of the group deletes it, and heals."""
     fleet, trained, told = _trained(case, SHADOWS)
     gone = _of_group(case, fleet)
@@ -165,7 +165,7 @@ def _shadows(case: Case, _: Told) -> tuple[Logits, Told]:
     return _before_and_after(case, fleet, trained, gone) | {"heal": _whole(case, fleet, healed)}, told
 
 
-def _repeats(case: Case, _: Told) -> tuple[Logits, Told]:
+def _repeats(case: Case, _: Told) -> tuple[States, Told]:
     """Models that hold all data delete the whole group, and once more a single example of it, and heal."""
     fleet, trained, told = _trained(case, REPEATS)
     gone = _of_group(case, fleet)
@@ -178,21 +178,21 @@ def _repeats(case: Case, _: Told) -> tuple[Logits, Told]:
     return found | {"heal": _whole(case, fleet, healed), "heal_one": _whole(case, fleet, alone)}, told
 
 
-def _whole(case: Case, fleet: Fleet, trained: Nodes) -> np.ndarray:
-    return fleets.logits(case, fleet, trained, [structure.served(fleet.setup.plan, ())] * len(fleet.member))
+def _whole(case: Case, fleet: Fleet, trained: Nodes) -> Answers:
+    return fleets.answers(case, fleet, trained, [structure.served(fleet.setup.plan, ())] * len(fleet.member))
 
 
-def _before_and_after(case: Case, fleet: Fleet, trained: Nodes, gone: np.ndarray) -> Logits:
+def _before_and_after(case: Case, fleet: Fleet, trained: Nodes, gone: np.ndarray) -> States:
     hit = fleets.hits(fleet, gone)
-    off = fleets.logits(case, fleet, trained, fleets.switched_off(fleet, hit))
+    off = fleets.answers(case, fleet, trained, fleets.switched_off(fleet, hit))
     return {"none": _whole(case, fleet, trained), "off": off}
 
 
-def _oracle(case: Case, _: Told) -> tuple[Logits, Told]:
+def _oracle(case: Case, _: Told) -> tuple[States, Told]:
     """Models without the group, which adaptive streams are asked of: each of its own, and each of its neighbour's."""
     fleet, trained, told = _trained(case, ORACLE)
     states = fleets.states(case, fleet, trained)
-    worlds = fleets.worlds(case, fleet, states)
+    worlds = fleets.worlds(fleet, states)
     known, allowed = attacks.siblings(worlds.margins[0]), np.zeros(len(case.x), bool)
     allowed[: fleet.member.shape[1]] = fleet.member[0]
     found = {"states": states}
@@ -205,7 +205,7 @@ def _oracle(case: Case, _: Told) -> tuple[Logits, Told]:
     return found, told
 
 
-def _heldout(case: Case, told: Told) -> tuple[Logits, Told]:
+def _heldout(case: Case, told: Told) -> tuple[States, Told]:
     """Models of other keys without the group, which delete what the streams asked of the oracles: oracles of theirs."""
     fleet, trained, mine = _trained(case, HELDOUT)
     found = {"states": fleets.states(case, fleet, trained)}
@@ -214,7 +214,7 @@ def _heldout(case: Case, told: Told) -> tuple[Logits, Told]:
     return found, mine
 
 
-def _healed_of(case: Case, fleet: Fleet, trained: Nodes, chosen: np.ndarray) -> np.ndarray:
+def _healed_of(case: Case, fleet: Fleet, trained: Nodes, chosen: np.ndarray) -> Answers:
     gone = np.zeros(fleet.member.shape, bool)
     np.put_along_axis(gone, chosen, True, axis=1)
     return _whole(case, fleet, fleets.heal(case, fleet, trained, gone))

@@ -97,16 +97,16 @@ def test_a_healed_model_is_to_the_bit_one_that_never_held_the_examples(name):
 
 @both
 def test_what_is_served_with_the_slice_off_never_saw_it(name):
-    """In the world without the examples, under equal keys and with the same slice off, the same logits are served."""
+    """In the world without the examples, under equal keys and with the same slice off, the same is served."""
     one, (fleet, nodes) = case(name), trained(name, SHADOWS)
     gone = group(one, fleet)
     off = fleets.switched_off(fleet, fleets.hits(fleet, gone))
     without = fleets.without(fleet, gone)
     never = fleets.train_fleet(one, without)
-    served, same = (fleets.logits(one, fleet, those, off) for those in (nodes, never))
-    np.testing.assert_array_equal(served, same)
+    served, same = (fleets.answers(one, fleet, those, off) for those in (nodes, never))
+    assert bits_equal(served, same)
     whole = [structure.served(fleet.setup.plan, ())] * MODELS
-    assert not np.array_equal(fleets.logits(one, fleet, nodes, whole), fleets.logits(one, fleet, never, whole))
+    assert not bits_equal(*(fleets.answers(one, fleet, those, whole) for those in (nodes, never)))
 
 
 @both
@@ -114,12 +114,14 @@ def test_states_are_what_is_served_by_the_slices_that_are_off(name):
     one, (fleet, nodes) = case(name), trained(name, REPEATS)
     states = fleets.states(one, fleet, nodes)
     slices = fleet.setup.plan.slices
-    assert states.shape[:2] == (1 << slices, MODELS) and not states[-1].any()
+    assert states.margin.shape[:2] == (1 << slices, MODELS) and states.silent[-1].all() and not states.correct[-1].any()
     mask = 1 << fleet.slice_of[:, one.cast.asked[0]]
     off = fleets.switched_off(fleet, fleets.hits(fleet, group(one, fleet)))
-    np.testing.assert_array_equal(states[mask, np.arange(MODELS)], fleets.logits(one, fleet, nodes, off))
+    assert bits_equal(
+        fleets.Answers(*(leaf[mask, np.arange(MODELS)] for leaf in states)), fleets.answers(one, fleet, nodes, off)
+    )
     for model, node in enumerate(off):
-        assert states[mask[model], model].any() == bool(node), "SISA without its first slice has nothing to serve"
+        assert states.silent[mask[model], model] == (not node), "SISA without its first slice has nothing to serve"
 
 
 # --- Attacks ----------------------------------------------------------------------------------------------------------
@@ -283,7 +285,7 @@ def test_independent_runs_are_taken_together_by_hand(tmp_path, capsys, monkeypat
 
 @pytest.mark.slow
 def test_a_judgement_killed_with_kill_9_ends_with_the_same_rows(tmp_path):
-    kills.check_ends_the_same(CHILD, tmp_path, ("pretrain/*", "logits/s3t-shadows*", "stages/fleet-s3t-oracle*"))
+    kills.check_ends_the_same(CHILD, tmp_path, ("pretrain/*", "answers/s3t-shadows*", "stages/fleet-s3t-oracle*"))
 
 
 @pytest.mark.slow
@@ -308,13 +310,13 @@ def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
         (tmp_path / part).unlink()
     again = run.run(config, str(tmp_path))
     assert again.rows == found.rows
-    logits = dict(np.load(tmp_path / "logits" / "s3t-shadows.npz"))
-    silent = {**logits, "off": np.zeros_like(logits["off"])}
-    np.savez(tmp_path / "logits" / "s3t-shadows.npz", **silent)
+    kept = dict(np.load(tmp_path / "answers" / "s3t-shadows.npz"))
+    silent = {**kept, "off.margin": np.full_like(kept["off.margin"], -np.log(9))}
+    np.savez(tmp_path / "answers" / "s3t-shadows.npz", **silent)
     for part in ("results.json", "stages/rows-s3t.json"):
         (tmp_path / part).unlink()
     with pytest.raises(UserError, match=r"^s3t cannot be judged by these models \(.*copies\): set --config.exact.models"):
         run.run(config, str(tmp_path))
-    (tmp_path / "logits" / "s3t-oracle.npz").write_bytes(b"")
+    (tmp_path / "answers" / "s3t-oracle.npz").write_bytes(b"")
     with pytest.raises(workdirs.WorkdirError, match=r"s3t-oracle\.npz cannot be read"):
         run.run(config, str(tmp_path))
