@@ -70,7 +70,8 @@ def write(workdir: str | Path) -> Path:
     """Write the report of a finished judgement; see `write_page`."""
     config, found = workdirs.read_run(Path(workdir))
     blocks = compose(found, config["seeds"], config["judge"])
-    return pages.write_page(workdir, f"Forethought: {config['data']['name']}, judged", blocks)
+    quick = " quickly: a look, no result" if config["name"] == "quick" else ""
+    return pages.write_page(workdir, f"Forethought: {config['data']['name']}, judged{quick}", blocks)
 
 
 def compose(found: Run, seeds: int, judgement: Mapping[str, Any]) -> list[Block]:
