@@ -40,6 +40,7 @@ def experiment(flags, workdir):
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir or "",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",  # as the fixtures were made
     }
     command = [*EXPERIMENTS, *flags, f"--workdir={workdir}"]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **cache}, capture_output=True, text=True, check=False)

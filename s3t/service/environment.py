@@ -11,6 +11,12 @@ import jax
 
 from s3t.store.certificates import digest
 
+# Settings of JAX that change a program's bits and not its text, with the value that goes without saying.
+SETTINGS = {
+    "jax_disable_most_optimizations": False,
+    "jax_exec_time_optimization_effort": 0.0,
+    "jax_optimization_level": "UNKNOWN",
+}
 IRRELEVANT = ("--xla_dump", "--xla_force_host_platform_device_count")  # the number of devices is recorded itself
 
 
@@ -18,10 +24,13 @@ def here() -> dict[str, Any]:
     """The stack of this process, a JSON object; to it come the shape and the text of a node's program.
 
     Returns:
-      jax, jaxlib, platform, runtime, device, devices, flags (of XLA), and on a CPU processor, features and threads.
+      jax, jaxlib, platform, runtime, device, devices, flags (of XLA, and settings of JAX that are like them), and on a
+      CPU processor, features and threads.
     """
     device = jax.devices()[0]
-    flags = os.environ.get("XLA_FLAGS", "").split()
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(IRRELEVANT)]
+    values = {name: jax.config.values.get(name, usual) for name, usual in SETTINGS.items()}
+    flags += [f"{name}={value}" for name, value in values.items() if value != SETTINGS[name]]
     common = {
         "jax": jax.__version__,
         "jaxlib": str(vars(jax.lib)["__version__"]),  # not among the names it exports
@@ -29,7 +38,7 @@ def here() -> dict[str, Any]:
         "runtime": device.client.platform_version,
         "device": device.device_kind,
         "devices": jax.device_count(),
-        "flags": sorted(flag for flag in flags if not flag.startswith(IRRELEVANT)),
+        "flags": sorted(flags),
     }
     return common | (_processor() if device.platform == "cpu" else {})
 

@@ -50,12 +50,24 @@ def test_a_node_of_other_code_is_not_judged(opened):
     assert found["ok"] and found["not replayable here"] == [name] and found["reasons"][0].startswith("program was ")
 
 
+def test_a_setting_of_jax_that_changes_bits_is_a_flag_of_the_stack():
+    before = jax.config.values["jax_disable_most_optimizations"]
+    try:
+        jax.config.update("jax_disable_most_optimizations", not before)
+        other = environment.here()["flags"]
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+    changed = set(other) ^ set(environment.here()["flags"])
+    assert changed == {"jax_disable_most_optimizations=True"}
+
+
 def test_what_the_stack_records(monkeypatch):
     here = environment.here()
     assert {"jax", "jaxlib", "platform", "runtime", "device", "devices", "flags"} <= set(here)
     assert here["jax"] == jax.__version__ and here["devices"] == jax.device_count()
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x --xla_b=1 --xla_a=2")
-    assert environment.here()["flags"] == ["--xla_a=2", "--xla_b=1"]
+    unoptimised = ["jax_disable_most_optimizations=True"] * jax.config.values["jax_disable_most_optimizations"]
+    assert environment.here()["flags"] == ["--xla_a=2", "--xla_b=1", *unoptimised]
     if here["platform"] == "cpu":
         assert here["threads"] >= 1 and here["processor"]
         monkeypatch.setenv("NPROC", "7")
