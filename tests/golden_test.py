@@ -82,6 +82,18 @@ def is_same_stack():
     return stack_of_here() == STORE["stack"]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_as_the_fixtures_were():
+    """A random backbone is another one to the bit under other passes of the compiler, and its store refuses it."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.values[name]
+    jax.config.update(name, False)
+    jax.clear_caches()
+    yield
+    jax.config.update(name, before)
+    jax.clear_caches()
+
+
 @pytest.fixture
 def store(tmp_path):
     return unpack("store", tmp_path)
@@ -310,11 +322,16 @@ def leaves(value, path=""):
 
 
 def check_near(rows, recorded, tolerance):
-    """The same rows but for last bits: digests aside, numbers within a tolerance, relative or, near 0, absolute."""
+    """The same rows but for last bits: digests aside, numbers within a tolerance, relative or, near 0, absolute.
+
+    What relearning brings back is another draw: attacks had the key of the request, and have one of their own since.
+    """
     pairs = list(zip(leaves(rows), leaves(recorded), strict=True))
     assert [place for (place, _), _ in pairs] == [place for _, (place, _) in pairs]
     for (place, value), (_, before) in pairs:
-        if isinstance(before, float) and isinstance(value, float):
+        if ".relearning." in place:
+            assert 0 <= value <= 1
+        elif isinstance(before, float) and isinstance(value, float):
             assert math.isclose(value, before, rel_tol=tolerance, abs_tol=tolerance), (place, value, before)
         elif "sha256" not in place:
             assert value == before, place
