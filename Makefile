@@ -52,7 +52,7 @@ demo: $(stamp)  ## train, forget, compare with retraining, and write a report (W
 # Most of the time of the quick tests goes into compiling programs that run once: XLA may do that badly. The slow tests,
 # what they start and the demo are compiled as users compile.
 test: $(stamp)  ## the tests, without the slow ones (of a folder: ROOM=s3t)
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(py) -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS) $(room)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(py) -m pytest -q -n 2 --dist worksteal -m "not slow" $(ARGS) $(room)
 
 slow: $(stamp)  ## the slow tests (of a folder: ROOM=s3t)
 	$(py) -m pytest -q -n 2 -m slow $(ARGS) $(room)

@@ -1,4 +1,4 @@
-"""The headline of README, and that the judge is fair, on a class and seeds that no setting was chosen on and no table shows.
+"""The headline of README, and a judge that is fair, on a class and seeds that no setting was chosen on and no table shows.
 
 Settings were chosen on classes 0, 3, 5 and 8; the tables have seeds 0-9 and 1000-1009.
 """

@@ -253,7 +253,7 @@ def train(folder, kind, stop_after=None, save_every=0.0, data=None):
     return loop.train(*args), reports
 
 
-@every_kind
+@pytest.mark.parametrize("kind", ["plain", pytest.param("readiness", marks=pytest.mark.slow), "dpsgd"])
 def test_a_resumed_run_ends_with_the_bytes_of_one_never_stopped(kind, tmp_path):
     """Four epochs, the last of two steps; stopped in the third, when the second has been saved."""
     whole, reports = train(tmp_path / "whole", kind)

@@ -254,6 +254,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_kept(saved, tmp_pat
     assert step == 1 and tree.bits_equal(state["kernel"], STATE["kernel"])
 
 
+@pytest.mark.slow
 def test_a_run_names_its_damaged_checkpoint_and_ends_the_same_without_it(tmp_path, monkeypatch):
     monkeypatch.setitem(vits.VITS, "tiny", {"patch": 4, "width": 16, "depth": 1, "heads": 2, "mlp_dim": 16})
     config = pretrain.get_config("digits")

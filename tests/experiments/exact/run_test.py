@@ -480,6 +480,7 @@ def zero_rate(steps):
     return optax.sgd(0.0)
 
 
+@pytest.mark.slow
 def test_a_stage_of_sisa_goes_on_where_the_last_one_ended():
     """With a learning rate of 0 all checkpoints are the first one; with a real one every block's adapters move."""
     trained, still = sisa_table(), sisa_nodes(sisa_setup(zero_rate), stacks.arranged())

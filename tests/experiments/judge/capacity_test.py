@@ -86,6 +86,7 @@ def test_a_lane_takes_about_what_each_more_adds_to_a_program(tmp_path):
     assert (whole(8) - whole(4)) / 4 == pytest.approx(rule, rel=0.5)
 
 
+@pytest.mark.slow
 def test_lanes_on_several_devices_are_those_of_one(tmp_path):
     flags = f"--xla_force_host_platform_device_count={DEVICES}"
     child = subprocess.run(

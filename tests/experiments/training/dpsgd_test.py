@@ -109,7 +109,9 @@ def twin(module, params, batch, clip):
     return jax.tree.unflatten(jax.tree.structure(params), total), losses, jax.vmap(optax.tree.norm)(found)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet18")) for name in MODULES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("resnet18", "vit"))) for name in MODULES]
+)
 def test_the_clipped_sum_is_that_of_per_example_gradients(name):
     """At clips between the norms and beyond them all, with a padded example and one of half weight."""
     with jax.enable_x64(True):

@@ -304,6 +304,7 @@ def test_lanes_divide_among_devices():
     assert json.loads(done.stdout) == [4, 2, 2]
 
 
+@pytest.mark.slow
 def test_digits_are_learnt():
     """One shard, two slices, a random backbone: far better than the 10% of chance, and depth 2 better than depth 1."""
     digits = tiny.digits()
