@@ -2,8 +2,8 @@
 
     python -m experiments.main --config=experiments/configs/judge.py:digits --workdir=runs/judge
 
-`digits` needs no download and takes less than 20 minutes on two CPU cores. `quick` is a look, no result: one class, 16
-models of each kind, in minutes, most of which go into compilation; its time on quiet cores has not been measured.
+`digits` needs no download and takes less than 20 minutes on two CPU cores. `quick` is a look, no result: one class, one
+algorithm, 32 models of each kind, in two minutes.
 `digits_full` is `digits` over twelve forget sets, two hours and a half on two busy cores; docs/judge.md has what both
 showed. `cifar10`, a small convolutional net, is for an accelerator, and its time has not been measured. A run that was
 stopped goes on with the same command.
@@ -37,7 +37,7 @@ ORACLES = ("oracle", "heldout_oracle")
 WAYS = ("vanilla", "reweight", "readiness", "dpsgd")
 POOLED = "pooled"  # all forget sets together, in tables
 
-QUICK = 16  # models in each fleet of `quick`; a judgement of as few is no result
+QUICK = 32  # models in each fleet of `quick`: the intervals of as few are too wide for a verdict
 
 Models = Annotated[int, Field(ge=12, le=100_000)]  # intervals need 10, either half of the shadows 3 with and 3 without each
 Fraction = Annotated[sections.Share, Field(description="About this share of the training examples.")]
@@ -279,12 +279,13 @@ def digits(config: ml_collections.ConfigDict) -> None:
 
 
 def quick(config: ml_collections.ConfigDict) -> None:
-    """Digits, a class; ascent on vanilla and ready models, after 480 steps of training. A look, no result: few models."""
+    """Digits, a class; ascent on vanilla and ready models, after 1440 steps of training. A look, no result: few models."""
     config.trainings = (*ORACLES, "vanilla", "readiness")
     config.request.unlearners = ("ascent",)
-    config.seeds, config.train.steps = 5, 480  # whole epochs: a shorter last one would be compiled for itself
+    # Most of the time goes into compiling, so shapes are few: whole epochs, and as many models to tune on as in a fleet.
+    config.seeds, config.train.steps = 5, 1440
     config.judge.update(lanes=QUICK, private_lanes=QUICK)
-    config.judge.tuning.update(lanes=4, learning_rates=(0.01, 0.1), steps=(5, 20))
+    config.judge.tuning.update(lanes=QUICK, learning_rates=(0.01, 0.03, 0.1), steps=(80,))
     config.judge.sets = ml_collections.ConfigDict({"class": {"setting": "class", "target": 3}})
 
 

@@ -36,7 +36,7 @@ from unlearn.losses import correct
 
 REPEATS, SHADOWS, TUNING = "repeats", "shadows", "tuning"
 ROLES = (REPEATS, SHADOWS, TUNING)
-PRIVATE = "dpsgd"
+PRIVATE, REHEARSED = "dpsgd", "readiness"
 TRAININGS = {  # (role, whether it is the held-out oracle) -> what its keys are for
     (REPEATS, False): Purpose.TRAINING,
     (REPEATS, True): Purpose.HELDOUT_TRAINING,
@@ -128,28 +128,33 @@ def train(case: Case) -> Fleets:
     pairs = [(name, role) for name in case.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
     costs, params = capacity.training_costs(case), dict[tuple[str, str], Any]()
 
-    def together(label: str, names: Sequence[str], way: loop.Way) -> None:
-        mine = [key for key in pairs if key[0] in names]
+    def together(label: str, mine: Sequence[tuple[str, str]], way: loop.Way, pools: Any = None) -> float:
         lanes = [_lanes(case, *key) for key in mine]
-        trained = capacity.train(case, way, fleet.concatenate(lanes), f"{case.name}-{label}")
+        trained = capacity.train(case, way, fleet.concatenate(lanes), f"{case.name}-{label}", pools)
         start = 0
         for key, part in zip(mine, lanes, strict=True):
             params[key] = fleet.lane(trained.params, slice(start, start := start + fleet.lane_count(part)))
-            costs[key[0]] = costs[key[0]] | {"train_seconds": trained.seconds}
+        return trained.seconds
 
-    together("plain", [name for name in case.trainings if name not in (PRIVATE, "readiness")], trainer.way())
-    if PRIVATE in case.trainings:
-        together(PRIVATE, [PRIVATE], trainer.private_way(case.dpsgd))
-    if "readiness" in case.trainings:
-        seconds = []
-        for role in ROLES:
-            rehearsal = rehearsed(_told(case, role))
-            lanes, name = _lanes(case, "readiness", role), f"{case.name}-readiness-{role}"
-            trained = capacity.train(case, rehearsal.way, lanes, name, rehearsal.pools)
-            params["readiness", role] = trained.params
-            seconds.append(trained.seconds)
-        costs["readiness"] = costs["readiness"] | {"train_seconds": float(np.mean(seconds))}
-    return Fleets(params, costs)
+    private = [key for key in pairs if key[0] == PRIVATE]
+    plain = [key for key in pairs if key[0] not in (PRIVATE, REHEARSED)]
+    seconds = dict.fromkeys((name for name, _ in plain), together("plain", plain, trainer.way()))
+    if private:
+        seconds[PRIVATE] = together(PRIVATE, private, trainer.private_way(case.dpsgd))
+    if REHEARSED in case.trainings:
+        spent = []
+        for roles in told_alike(case):
+            rehearsal, mine = rehearsed(_told(case, roles[0])), [(REHEARSED, role) for role in roles]
+            spent.append(together(f"{REHEARSED}-{'-'.join(roles)}", mine, rehearsal.way, rehearsal.pools))
+        seconds[REHEARSED] = float(np.mean(spent))
+    return Fleets(params, {name: costs[name] | {"train_seconds": each} for name, each in seconds.items()})
+
+
+def told_alike(case: Case) -> list[tuple[str, ...]]:
+    """Roles by what training is told: models that are told the same rehearse in one program."""
+    if np.array_equal(case.problem.forget, case.pool):
+        return [ROLES]
+    return [(REPEATS, TUNING), (SHADOWS,)]
 
 
 class Setting(NamedTuple):

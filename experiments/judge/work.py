@@ -34,14 +34,14 @@ def _training(case: Case) -> float:
     """Of every fleet, as `fleets.train` divides them among programs."""
     models = {name: sum(fleets.count(case, name, role) for role in ROLES) for name in case.trainings}
     plain = (
-        sum(count for name, count in models.items() if name not in (fleets.PRIVATE, "readiness"))
+        sum(count for name, count in models.items() if name not in (fleets.PRIVATE, fleets.REHEARSED))
         - case.judgement.tuning.lanes
     )
     steps = float(plain + PER_STEP)
     if fleets.PRIVATE in models:
         steps += PRIVATE * (models[fleets.PRIVATE] + PER_STEP)
-    if "readiness" in models:
-        steps += READY * (models["readiness"] + len(ROLES) * PER_STEP)
+    if fleets.REHEARSED in models:
+        steps += READY * (models[fleets.REHEARSED] + len(fleets.told_alike(case)) * PER_STEP)
     return case.trainer.section.steps * steps
 
 
