@@ -123,7 +123,8 @@ def draw_meta_batch(key: Array, data: Batch, pools: Pools, draw: Draw) -> MetaBa
 
 def take(data: Batch, positions: Array) -> Batch:
     """The examples at `positions` (any shape, which the batch then leads with)."""
-    return jax.tree.map(lambda leaf: leaf[positions], dict(data))
+    rows: Batch = jax.tree.map(lambda leaf: leaf[positions], dict(data))
+    return rows
 
 
 def nearest_classes(features: np.ndarray, labels: np.ndarray, forget: np.ndarray, count: int) -> np.ndarray:

@@ -37,7 +37,7 @@ def make_step(
     *,
     readiness: Readiness | None = None,
     mean: Mean = weighted_mean,
-    grad: Callable = jax.value_and_grad,
+    grad: Callable[..., Any] = jax.value_and_grad,
 ) -> Step:
     """A pure training step `(state, batch, key, meta_batch=None, step_size=None) -> (state, info)`.
 

@@ -236,7 +236,8 @@ def begin(algorithm: UnlearnAlgorithm, params: Params, request: Request, key: Ar
 
 def merged(batches: Request) -> Request:
     """One batch from batches: [steps, examples, ...] -> [steps * examples, ...]."""
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batches)
+    together: Request = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batches)
+    return together
 
 
 def roll_out(

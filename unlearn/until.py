@@ -39,6 +39,7 @@ class Outcome(NamedTuple):
     recorded: tuple[Recorded, ...] = ()
 
 
+Carry = tuple[UnlearnState, Array, Array, Any]  # state, number of updates, how it ended (below 0: not yet), curve
 Whole = Callable[[Any], Request]
 Draw = Callable[[Any, Array, Array], Request]
 Observe = Callable[[Params, Any], dict[str, Array]]
@@ -112,14 +113,14 @@ def unlearn_until(
         going_on = jnp.where(step >= max_steps, BUDGET, -1)
         return jnp.where(finite, jnp.where(criterion(seen, data), REACHED, going_on), DIVERGED)
 
-    def start(params: Params, data: Any, keys: Array) -> tuple:
+    def start(params: Params, data: Any, keys: Array) -> Carry:
         step = jnp.zeros((), jnp.int32)
         state = begin(algorithm, params, whole(data), keys[0])
         seen = observe(state.params, data)
         curve = jax.tree.map(lambda leaf: jnp.full((max_steps + 1, *leaf.shape), jnp.nan, leaf.dtype).at[0].set(leaf), seen)
         return state, step, code(state.params, seen, step, data), curve
 
-    def advance(carry: tuple, data: Any, keys: Array) -> tuple:
+    def advance(carry: Carry, data: Any, keys: Array) -> Carry:
         state, step, _, curve = carry
         request = draw(data, keys[1], step)
         state, _ = algorithm.update(state, request, jax.random.fold_in(keys[2], step))
@@ -130,7 +131,7 @@ def unlearn_until(
 
     compiled_start, compiled_advance = jax.jit(start), jax.jit(advance)
 
-    def until(carry: tuple, stop: int, data: Any, keys: Array) -> tuple:
+    def until(carry: Carry, stop: int, data: Any, keys: Array) -> Carry:
         """On to `stop` updates, or to the run's end."""
         if unroll:
             while int(carry[2]) < 0 and int(carry[1]) < stop:

@@ -60,7 +60,7 @@ def ascent(
       [[-0.5  0.5]] -0.693
     """
 
-    def objective(params: Params, memory: tuple, request: Request, key: Array, cap: float | Array | None) -> Array:
+    def objective(params: Params, memory: tuple[()], request: Request, key: Array, cap: float | Array | None) -> Array:
         loss = mean_loss(model, params, request.forget, key, mean)
         return -(loss if cap is None else jnp.minimum(loss, cap))
 
@@ -103,7 +103,7 @@ def graddiff(
        [ 0.5 -0.5]]
     """
 
-    def objective(params: Params, memory: tuple, request: Request, key: Array, gamma: float | Array) -> Array:
+    def objective(params: Params, memory: tuple[()], request: Request, key: Array, gamma: float | Array) -> Array:
         assert request.retain is not None  # declared, so checked
         stays = mean_loss(model, params, request.retain, key, mean)
         return -mean_loss(model, params, request.forget, key, mean) + gamma * stays
@@ -146,7 +146,7 @@ def neggrad_plus(
       [[-0.5  0.5]]
     """
 
-    def objective(params: Params, memory: tuple, request: Request, key: Array, beta: float | Array) -> Array:
+    def objective(params: Params, memory: tuple[()], request: Request, key: Array, beta: float | Array) -> Array:
         assert request.retain is not None  # declared, so checked
         retain = mean_loss(model, params, request.retain, key, mean)
         return beta * retain - (1 - beta) * mean_loss(model, params, request.forget, key, mean)

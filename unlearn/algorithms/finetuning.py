@@ -41,7 +41,7 @@ def finetune(
       [[ 0.5 -0.5]]
     """
 
-    def objective(params: Params, memory: tuple, request: Request, key: Array) -> Array:
+    def objective(params: Params, memory: tuple[()], request: Request, key: Array) -> Array:
         assert request.retain is not None  # declared, so checked
         return mean_loss(model, params, request.retain, key, mean)
 

@@ -86,4 +86,4 @@ def _classes(labels: Any, logits: Any) -> int:
             f"random_label relabels classes, labels [examples] and logits [examples, classes], and got {jnp.shape(labels)} "
             f"and {jnp.shape(logits)}: choose another algorithm for sequences"
         )
-    return logits.shape[-1]
+    return int(logits.shape[-1])
