@@ -90,6 +90,7 @@ def written(tmp_path, rows, written_by=results.to_json):
     return (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_page_of_version_0_1_reads_as_one_of_today(tmp_path):
     assert written(tmp_path, every_row()) == written(tmp_path, every_row(), lambda run: old(every_row()))
 
@@ -212,5 +213,10 @@ def test_clipped_margins_are_told_on_the_axis(least, most, clipped, total, label
     assert figures.clipping("margin", least, most, clipped, total) == label
 
 
-def test_the_quick_judgement_is_always_marked_as_one_of_too_few_models():
-    assert configs.get_config("quick").judge.lanes < report.FEWEST
+@pytest.mark.parametrize("name, marked", [("quick", True), ("digits", False)])
+@pytest.mark.usefixtures("undrawn")
+def test_a_quick_judgement_says_that_it_is_one(tmp_path, name, marked):
+    written(tmp_path, every_row())
+    files.write_json(tmp_path / "config.json", configs.get_config(name).to_dict())
+    page = report.write(tmp_path).read_text()
+    assert ("judged quickly: a look, no result</h1>" in page) is marked

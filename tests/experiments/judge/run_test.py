@@ -67,6 +67,18 @@ def test_no_two_fleets_share_a_model():
     assert len(np.unique(every, axis=0)) == len(every) == 2 * LANES + 2 + LANES
 
 
+@every_case
+def test_models_that_rehearse_in_one_program_are_told_the_same(name):
+    one = case(name)
+    groups = fleets.told_alike(one)
+    assert sorted(role for roles in groups for role in roles) == sorted(ROLES)
+    for roles in groups:
+        told = [fleets._told(one, role).problem for role in roles]
+        assert all(np.array_equal(other.told(), told[0].told()) for other in told)
+        assert all(np.array_equal(other.forget, told[0].forget) for other in told)
+    assert len(groups) == {"class": 1, "random": 2}[name]
+
+
 def test_oracles_that_diverged_are_no_aim(tmp_path):
     one = case("class")
     one = one._replace(trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
