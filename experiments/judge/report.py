@@ -15,7 +15,7 @@ from experiments.judge.metrics import KINDS
 from experiments.judge.ulira import BAND, told
 from experiments.reporting import drawing, names, pages, terminal
 from experiments.reporting.document import Block, Heading, Headline, Stat, Table, Text, slug
-from experiments.reporting.estimates import ANY, DISTANCE, NOTHING, SHARE, at, cell, width
+from experiments.reporting.estimates import ANY, DISTANCE, SHARE, at, cell, width
 from experiments.reporting.numbers import NONE, Cell, Number, bare
 from unlearn.metrics.membership import SCORES
 
@@ -127,16 +127,14 @@ def _how_to_read(found: Run, seeds: int, judgement: Mapping[str, Any]) -> str:
 def _too_few(found: Run) -> list[str]:
     """What is said of a judgement with too few models to judge by."""
     models = max(row.extra["models"]["repeats"] for row in found.rows)
-    pooled = [groups["pooled"] for groups in _calibrated(found).values() if groups["pooled"].value is not None]
-    wide = [auc for auc in pooled if width(auc) > BAND[1] - BAND[0]]
+    # Of the attack that the tables are about; to tell fleets apart as wholes takes far more models.
+    wide = width(at(_calibrated(found), ("shadows", "pooled"))) > BAND[1] - BAND[0]
     if models >= FEWEST and not wide:
         return []
     said = f"Too few models to judge by: each fleet has {models}"
     said += f", and at least {FEWEST} are needed." if models < FEWEST else "."
     if wide:
-        said += (
-            f" Even between oracles the interval of the AUC is wider than the band [{BAND[0]:g}, {BAND[1]:g}] it must fit."
-        )
+        said += f" Even between oracles the interval of U-LiRA's AUC is wider than the band [{BAND[0]:g}, {BAND[1]:g}] it must fit."
     return [f"{said} Read no verdict here: set judge.lanes higher."]
 
 
@@ -182,7 +180,7 @@ def _others(rows: Sequence[Row], path: tuple[str, ...], digits: int) -> str:
 
 
 def _fair(found: Run) -> Stat:
-    pooled = _calibrated(found).get("shadows", {}).get("pooled", NOTHING)
+    pooled = at(_calibrated(found), ("shadows", "pooled"))
     if pooled.value is None:
         return Stat("Is the judge fair?", NONE, "No calibration: it needs oracles and held-out oracles.")
     inside = "Yes" if told(pooled.low, pooled.high) == "no" else "Not shown"

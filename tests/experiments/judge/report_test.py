@@ -188,7 +188,7 @@ def test_a_judgement_of_too_few_models_says_so_first(tmp_path):
     assert text.splitlines()[2].startswith("**Too few models to judge by: each fleet has 12, and at least 32 are needed.")
     assert '<p class="warning">Too few models' in html and "** No verdict: AUC between oracles" in text
     text, _ = written(tmp_path, every_row(calibration=calibration(0.4, 0.6)))
-    assert "interval of the AUC is wider than the band [0.47, 0.53]" in text.splitlines()[2]
+    assert "interval of U-LiRA's AUC is wider than the band [0.47, 0.53]" in text.splitlines()[2]
 
 
 @pytest.mark.usefixtures("undrawn")
