@@ -134,7 +134,8 @@ def _too_few(found: Run) -> list[str]:
     said = f"Too few models to judge by: each fleet has {models}"
     said += f", and at least {FEWEST} are needed." if models < FEWEST else "."
     if wide:
-        said += f" Even between oracles the interval of U-LiRA's AUC is wider than the band [{BAND[0]:g}, {BAND[1]:g}] it must fit."
+        band = f"[{BAND[0]:g}, {BAND[1]:g}]"
+        said += f" Even between oracles the interval of U-LiRA's AUC is wider than the band {band} it must fit."
     return [f"{said} Read no verdict here: set judge.lanes higher."]
 
 
