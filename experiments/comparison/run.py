@@ -13,10 +13,10 @@ from experiments import models
 from experiments.comparison import checks, rows, trainings
 from experiments.comparison.rehearsals import rehearsal
 from experiments.configs.readiness import Comparison
-from experiments.core import execution, progress, workdirs
+from experiments.core import execution, files, progress, workdirs
 from experiments.core.errors import blame_user
 from experiments.core.results import Run
-from experiments.data import datasets, ids, problem
+from experiments.data import datasets, digests, ids, problem
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests
 from experiments.training import fleets
@@ -68,9 +68,10 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         )
         scorer = Scorer(models.as_model(model), devices, asked.sets)
         requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
+        inputs = {"data": digests.digest(dataset[1:4]), "parameters": files.digest(config.model.params)}
     work = trainings.work(plan, config.train.steps) + rows.work(requests, config.relearn, trainings.count(plan))
     # Claimed only now: a mistake in the config must not bind the folder to it.
-    with folder.claimed(config.model_dump()), progress.Progress(work, "readiness"):
+    with folder.claimed(config.model_dump(), inputs), progress.Progress(work, "readiness"):
         sizes = {name: len(getattr(dataset, name).id) for name in ("train", "validation", "test")}
         folder.log("data", name=dataset.name, classes=dataset.classes, **sizes, ids=ids.naming(config.data.model_dump()))
         trained = trainings.train_all(trainer, scorer, asked, plan)

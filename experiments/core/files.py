@@ -7,6 +7,7 @@ folder are flushed to the disk. A full disk, a forbidden folder, a damaged file 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -123,6 +124,21 @@ def read_arrays(path: Path, mend: str = "") -> Arrays:
             return {name: found[name] for name in found.files}
     except UNREADABLE as error:
         raise unreadable(path, error, mend) from error
+
+
+def digest(path: str) -> str:
+    """SHA-256 of the bytes of a file; '' of no path.
+
+    Raises:
+      WorkdirError: the file cannot be read.
+    """
+    if not path:
+        return ""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(Path(path), error) from error
 
 
 def unreadable(path: Path, error: BaseException, mend: str = "") -> WorkdirError:

@@ -1,4 +1,4 @@
-"""What a run leaves behind: config.json, metrics.jsonl, finished stages, results.json."""
+"""What a run leaves behind: config.json, inputs.json, metrics.jsonl, finished stages, results.json."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Workdir:
         self.retired = {f"config.{key}": value for key, value in (retired or {}).items()}
 
     def finished(self, owner: dict[str, Any]) -> Run | None:
-        """results.json if the run of this owner has finished.
+        """results.json if the run of this owner has finished: what it recorded then, whatever became of its data since.
 
         Raises:
           WorkdirError: the folder belongs to another owner or to none that is known, or results.json is damaged.
@@ -50,11 +50,15 @@ class Workdir:
         return read_results(file)
 
     @contextmanager
-    def claimed(self, owner: dict[str, Any]) -> Iterator[None]:
-        """Bind the folder to an owner, or check that it already is, and keep other processes out meanwhile.
+    def claimed(self, owner: dict[str, Any], inputs: Mapping[str, str] | None = None) -> Iterator[None]:
+        """Bind the folder to an owner and its inputs, or check that it already is, and keep other processes out meanwhile.
+
+        Args:
+          inputs: what the config names alone, as "data" -> a digest of what was read; '' is none.
 
         Raises:
-          WorkdirError: another process is at work in the folder, or it belongs to another owner, or cannot be written.
+          WorkdirError: another process is at work in the folder, or it belongs to another owner, or was begun with other
+            inputs, or cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -65,6 +69,7 @@ class Workdir:
             self._lock(lock)
             if not self._is_bound(owner):
                 write_json(self.path / "config.json", owner, indent=2)
+            self._bind({name: digest for name, digest in (inputs or {}).items() if digest})
             self._end_line()
             yield
 
@@ -81,6 +86,18 @@ class Workdir:
             names = ", ".join(differing[:3])
             raise WorkdirError(f"{self.path} holds a run with another config ({names} differ): use an empty --workdir")
         return True
+
+    def _bind(self, inputs: dict[str, str]) -> None:
+        """Keep digests of what the run is made of, or check them; a folder of an older version has none."""
+        file = self.path / "inputs.json"
+        old = read_json(file, dict, AGAIN) if file.exists() else {}
+        if changed := [name for name, digest in inputs.items() if old.get(name, digest) != digest]:
+            names = " and ".join(changed)
+            raise WorkdirError(
+                f"{self.path} holds a run of other {names}: put the old {names} back, or use an empty --workdir"
+            )
+        if inputs.keys() - old.keys():
+            write_json(file, old | inputs, indent=2)
 
     def _is_retired(self, key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
         """Whether a key is one that a version before this had, with the one value that it could have."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.configs.pretrain import Pretrain
-from experiments.core import keys
+from experiments.core import files, keys
+from experiments.data import digests
+from experiments.data.images import DECODE_AT_ONCE
+from experiments.data.splits import Split
 from experiments.exact import factory
 from experiments.pretrain import run
 from s3t.service import creation
@@ -66,6 +70,22 @@ def load(source: Source) -> Data:
     splits = [source.split(name) for name in ("validation", "test")]
     (x, y), (test_x, test_y) = (fetch(ids) for ids, fetch in splits)
     return Data(source.hyper["dataset"], source, np.concatenate([x, test_x]), np.concatenate([y, test_y]), len(y))
+
+
+def inputs(source: Source, checkpoint: str) -> dict[str, str]:
+    """Digests of what a workdir is bound to beside its config: the examples, and the backbone if one is given.
+
+    Args:
+      source: as the factory made it.
+      checkpoint: the file of the backbone; '' is none.
+    """
+
+    def parts() -> Iterator[Split]:
+        for ids, fetch in ((source.ids, source.fetch), *map(source.split, ("validation", "test"))):
+            for part in np.split(ids, range(DECODE_AT_ONCE, len(ids), DECODE_AT_ONCE)):
+                yield Split(*fetch(part), part)
+
+    return {"data": digests.digest(parts()), "parameters": files.digest(checkpoint)}
 
 
 def pretrained(data: Data, arguments: dict[str, Any], seen: Pretrain | None, folder: Path) -> Data:

@@ -45,13 +45,14 @@ def run(config: ml_collections.ConfigDict | S3TStudy, workdir: str, command: str
         _check_slices(source, config.shards, config.slices, seeds)
         data.check_trainable(source, seen)
         held = data.load(source)
+        inputs = data.inputs(source, config.checkpoint)
     builder = Builder(source, config.shards, config.slices, config.train, config.full_lora)
     arguments = config.arguments() | ({"checkpoint": BESIDE} if seen else {})
     design = Design(config.planner, plan, config.seed, arguments, config.deletions)
     after = sorted({0, *config.retrain_after})
     of_seed = curves.passes(builder, config.study) + baselines.passes(builder, len(after))
     total = data.passes(seen) + store.passes(held, builder, design) + len(seeds) * of_seed
-    with folder.claimed(config.model_dump()), progress.Progress(total, "s3t"):
+    with folder.claimed(config.model_dump(), inputs), progress.Progress(total, "s3t"):
         held = data.pretrained(held, config.arguments(), seen, folder.path)
         builder = dataclasses.replace(builder, source=held.source)
         built = store.build(folder, held, builder, design)

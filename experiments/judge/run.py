@@ -17,12 +17,12 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs.judge import Asked, ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates
-from experiments.core import environment, execution, fleet, keys, progress, workdirs
+from experiments.core import environment, execution, files, fleet, keys, progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Row, Run, revived
-from experiments.data import datasets, forget_sets, problem
+from experiments.data import datasets, digests, forget_sets, problem
 from experiments.data.sets import subsample
 from experiments.judge import calibration, capacity, fleets, memorisation, metrics, old_logits, population, rows, work
 from experiments.judge.cases import Case, Judging, pool_of
@@ -66,7 +66,8 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         )
         asked = config.asked()
         cases = [make_case(judging, one, dataset) for one in asked]
-    with folder.claimed(config.model_dump()), progress.Progress(work.total(cases, entries(cases[0])), "judge"):
+        inputs = {"data": digests.digest(dataset[1:4]), "parameters": files.digest(config.model.params)}
+    with folder.claimed(config.model_dump(), inputs), progress.Progress(work.total(cases, entries(cases[0])), "judge"):
         cases = [settled(judging, *pair) for pair in zip(asked, cases, strict=True)]
         judged = judge_all(cases)
         progress.stage("calibration")

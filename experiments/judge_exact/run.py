@@ -52,12 +52,13 @@ def run(config: ml_collections.ConfigDict | JudgeExact, workdir: str, command: s
         _check_sizes(source, config.exact, config.slices, config.model)
         data.check_trainable(source, seen)
         held = data.load(source)
+        inputs = data.inputs(source, config.checkpoint)
         as_kind = functools.partial(
             fleets.make_kind, planner=config.planner, slices=config.slices, train=config.train, full_lora=config.full_lora
         )
         fleets_in_all = [(as_kind(name, source), role) for name in config.kinds for role in ROLES]
         total = data.passes(seen) + sum(_passes(kind, role, config.exact) for kind, role in fleets_in_all)
-    with folder.claimed(config.model_dump()), progress.Progress(total, "judge exact"):
+    with folder.claimed(config.model_dump(), inputs), progress.Progress(total, "judge exact"):
         held = data.pretrained(held, config.arguments(), seen, folder.path)
         source = dataclasses.replace(held.source, most_lanes=config.lanes)
         found_rows: list[Row] = []

@@ -21,7 +21,7 @@ from experiments.core.config import validated
 from experiments.core.errors import blame_user
 from experiments.core.results import Row, Run
 from experiments.core.sections import PretrainData, Train
-from experiments.data import datasets
+from experiments.data import datasets, digests
 from experiments.models import vits
 from experiments.pretrain import report
 from experiments.scoring.statistics import make_statistics
@@ -49,7 +49,8 @@ def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str
             progress.skip()
             return found
         module, dataset = look(config.data, config.classes, config.model, config.train.batch_size)
-    with folder.claimed(config.model_dump()), progress.part(passes(config.train), "pretrain"):
+        inputs = {"data": digests.digest(dataset[1:4])}
+    with folder.claimed(config.model_dump(), inputs), progress.part(passes(config.train), "pretrain"):
         trained = _train(config.train, config.seed, config.checkpoint_seconds, folder, module, dataset)
         vits.save_npz(folder.path / CHECKPOINT, jax.tree.map(np.asarray, fleet.lane(trained.params, 0)))
         progress.stage("score the pre-trained", SCORING * _examples(config.train))

@@ -277,3 +277,28 @@ def test_a_key_of_a_later_version_that_is_empty_changes_nothing():
     assert not list(workdirs.differences(old, new))
     assert list(workdirs.differences(old, {"data": {"name": "digits", "label": "kind"}})) == ["config.data.label"]
     assert list(workdirs.differences(new, old)) and list(workdirs.differences({"a": None}, {"a": 0})) == ["config.a"]
+
+
+# What a run is made of.
+
+
+def test_other_inputs_than_a_run_began_with_are_refused(tmp_path):
+    made, first = Workdir(tmp_path), {"data": "1", "parameters": "2"}
+
+    def claim_with(inputs):
+        with made.claimed(CONFIG, inputs):
+            pass
+
+    claim_with(first)
+    claim_with(first)
+    kept = (tmp_path / "inputs.json").read_bytes()
+    refused(lambda: claim_with(first | {"data": "3"}), "other data", "put the old data back, or use an empty --workdir")
+    refused(lambda: claim_with({"data": "3", "parameters": "3"}), "other data and parameters")
+    assert (tmp_path / "inputs.json").read_bytes() == kept
+
+
+def test_a_folder_of_an_older_version_takes_the_inputs_it_is_resumed_with(folder):
+    assert not (folder.path / "inputs.json").exists()
+    with folder.claimed(CONFIG, {"data": "1", "parameters": ""}):
+        pass
+    assert json.loads((folder.path / "inputs.json").read_text()) == {"data": "1"}

@@ -1,0 +1,25 @@
+"""Which data a run has read, as one number: what a workdir is bound to, since a config holds only the name of the data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from experiments.data.images import Images
+from experiments.data.splits import Split
+
+
+def digest(splits: Iterable[Split]) -> str:
+    """SHA-256 of ids, labels and features of some splits.
+
+    Images that stay on disk count by their shape: to read them all is what streaming avoids.
+    """
+    sha = hashlib.sha256()
+    for split in splits:
+        for leaf in (split.id, split.y, split.x):
+            sha.update(repr((str(getattr(leaf, "dtype", "")), tuple(leaf.shape))).encode())
+            if not isinstance(leaf, Images):
+                sha.update(np.ascontiguousarray(leaf).data)
+    return sha.hexdigest()
