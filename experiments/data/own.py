@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.core.errors import DataError
+from experiments.core.errors import DataError, line
 from experiments.core.references import call, resolve
-from experiments.core.sections import Data
+from experiments.core.sections import MOST, Data
 from experiments.data.splits import Dataset, Split
 
 UNUSED = ("data_dir", "cache_dir", "stream", "train_size", "label", "id_column")  # the function's own affair
@@ -42,7 +42,7 @@ def make(config: Data) -> Dataset:
     made = call(resolve(config.factory, "data.factory"), what)
     if not isinstance(made, Dataset):
         raise DataError(f"{what} gives a {type(made).__name__}: give an experiments.data.splits.Dataset")
-    if not isinstance(made.name, str) or not made.name or type(made.classes) is not int or made.classes < 2:
+    if not isinstance(made.name, str) or not made.name or type(made.classes) is not int or not 2 <= made.classes <= MOST:
         raise DataError(f"{what} gives name {made.name!r} and classes {made.classes!r}: give a text and a number from 2 up")
     splits = {name: _checked(f"{name} of {what}", getattr(made, name), made) for name in ("train", "validation", "test")}
     ids = np.concatenate([split.id for split in splits.values()])
@@ -56,14 +56,29 @@ def _checked(where: str, split: Any, made: Dataset) -> Split:
     """A split as it should be, sorted by ids."""
     if not isinstance(split, Split):
         raise DataError(f"{where} is a {type(split).__name__}: give an experiments.data.splits.Split")
-    x, y, ids = map(np.asarray, split)
-    like = np.shape(made.train.x)[1:] if isinstance(made.train, Split) else ()
-    if x.ndim < 2 or x.dtype.kind not in "biuf" or x.shape[1:] != like or not np.isfinite(x.astype(np.float64)).all():
-        raise DataError(f"x of {where} is {x.dtype}{list(x.shape)}: give finite numbers of one shape [examples, ...]")
+    x, y, ids = (_array(f"{name} of {where}", leaf) for name, leaf in split._asdict().items())
+    like = _array(f"x of {where}", made.train.x).shape[1:] if isinstance(made.train, Split) else ()
+    if x.ndim < 2 or x.dtype.kind not in "biuf" or x.shape[1:] != like:
+        raise DataError(f"x of {where} is {x.dtype}{list(x.shape)}: give numbers of one shape [examples, ...]")
     for name, leaf in (("y", y), ("id", ids)):
-        if leaf.shape != x.shape[:1] or leaf.dtype.kind not in "iu" or (leaf < 0).any():
+        if leaf.shape != x.shape[:1] or leaf.dtype.kind not in "iu":
             raise DataError(f"{name} of {where} is {leaf.dtype}{list(leaf.shape)}: give {len(x)} whole numbers from 0 up")
-    if (y >= made.classes).any():
-        raise DataError(f"y of {where} has {y.max()}: labels are 0..{made.classes - 1}")
+    if not len(ids):
+        raise DataError(f"{where} has no examples: give each split some")
+    with np.errstate(over="ignore"):  # what is beyond single precision becomes infinite, and is refused
+        x = x.astype(np.float32)
+    if not np.isfinite(x).all():
+        raise DataError(f"x of {where} has numbers that are not finite in single precision: fill them in, or scale them")
+    if ids.min() < 0 or ids.max() > np.iinfo(np.int64).max:
+        raise DataError(f"id of {where} has {ids.min()}..{ids.max()}: give whole numbers from 0 to 2**63 - 1")
+    if y.min() < 0 or y.max() >= made.classes:
+        raise DataError(f"y of {where} has {y[(y < 0) | (y >= made.classes)][0]}: labels are 0..{made.classes - 1}")
     order = np.argsort(ids)
-    return Split(x[order].astype(np.float32), y[order].astype(np.int32), ids[order].astype(np.int64))
+    return Split(x[order], y[order].astype(np.int32), ids[order].astype(np.int64))
+
+
+def _array(what: str, leaf: Any) -> np.ndarray:
+    try:
+        return np.asarray(leaf)
+    except ValueError as error:  # lists of several lengths
+        raise DataError(f"{what} is no array ({line(error, 60)}): give numbers of one shape for each example") from error

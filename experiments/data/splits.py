@@ -78,9 +78,10 @@ def check_splits(dataset: Dataset, batch_size: int) -> None:
     Raises:
       UserError: one line that says what to do.
     """
-    for name in ("validation", "test"):
-        if not len(getattr(dataset, name).id):
-            raise UserError(f"{dataset.name!r} has no {name} examples: set a larger --config.data.validation_fraction")
+    if not len(dataset.validation.id):
+        raise UserError(f"{dataset.name!r} has no validation examples: set a larger --config.data.validation_fraction")
+    if not len(dataset.test.id):
+        raise UserError(f"{dataset.name!r} has no test examples: name some, or give more examples to draw them from")
     if batch_size > (count := len(dataset.train.id)):
         raise UserError(
             f"train.batch_size is {batch_size}, but {dataset.name!r} has {count} training examples here: "

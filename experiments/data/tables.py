@@ -22,6 +22,7 @@ from experiments.data.sources import Source, check_classes, held
 
 KEYS = ("x", "y", "id", "split")  # of an .npz; the last two need not be there
 SPLITS = ("train", "test")
+LARGEST = 1e38  # the difference of two such numbers is still finite in single precision, in which models compute
 
 
 class Table(NamedTuple):
@@ -85,9 +86,12 @@ def read_npz(path: Path) -> Source:
                 f"{name} of {path} is {column.dtype}{list(column.shape)}: give whole numbers or text [{len(x)}], "
                 "one for each example of x"
             )
-    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1).astype(np.float64)).all(axis=1))
+    bad = np.flatnonzero(~_usable(x.reshape(len(x), -1)).all(axis=1))
     if bad.size:
-        raise DataError(f"example {bad[0]} of x of {path} holds a number that is not finite: fill it in, or leave it out")
+        raise DataError(
+            f"example {bad[0]} of x of {path} holds a number that is not finite or beyond {LARGEST:g}: fill it in, scale "
+            "it, or leave it out"
+        )
     test = None
     if "split" in arrays:
         unknown = sorted(set(map(str, arrays["split"])) - {*SPLITS})
@@ -168,7 +172,7 @@ def _texts(path: Path, table: Table, column: str) -> list[str]:
 
 
 def _numbers(path: Path, table: Table, features: Sequence[int]) -> Array:
-    """[rows, features] float64, all finite."""
+    """[rows, features] float64, all finite and none beyond LARGEST."""
     x = np.empty((len(table.rows), len(features)))
     for i, (cells, number) in enumerate(zip(table.rows, table.lines, strict=True)):
         for j, at in enumerate(features):
@@ -176,13 +180,23 @@ def _numbers(path: Path, table: Table, features: Sequence[int]) -> Array:
                 x[i, j] = float(cells[at])
             except ValueError:
                 x[i, j] = np.nan
-            if not np.isfinite(x[i, j]):
+            if not _usable(x[i, j]):
+                if abs(x[i, j]) < np.inf:
+                    raise DataError(
+                        f"line {number} of {path} has {cells[at]!r} in column {table.columns[at]!r}, which is beyond "
+                        f"{LARGEST:g}: scale the column, or leave it or the line out"
+                    )
                 what = f"{cells[at]!r}, which is no number" if cells[at] else "nothing"
                 raise DataError(
                     f"line {number} of {path} has {what} in column {table.columns[at]!r}: give a number (text as one "
                     "column of 0 and 1 for each word), or leave the line or the column out"
                 )
     return x
+
+
+def _usable(x: Any) -> Any:
+    """Which numbers single precision can compute with; NaN is none."""
+    return np.abs(np.asarray(x, np.float64)) <= LARGEST
 
 
 def _arrays(path: Path) -> dict[str, Array]:

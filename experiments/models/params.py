@@ -33,18 +33,23 @@ def begin(fns: ModelFns, path: str) -> ModelFns:
                 f"{path} {kind} {min(odd)!r}, the model's parameters are {', '.join(sorted(names)[:4])}"
                 f"{', ...' if len(names) > 4 else ''}: give a file of just these"
             )
+    leaves = []
     for name, like in names.items():
-        array = found[name]
-        if array.shape != like.shape or array.dtype.kind != "f" or not np.isfinite(array).all():
-            what = (
-                f"{array.dtype}{list(array.shape)}"
-                if array.shape != like.shape or array.dtype.kind != "f"
-                else "not finite"
-            )
-            raise UserError(f"{name!r} in {path} is {what}: the model takes finite {like.dtype}{list(like.shape)}")
-    leaves = [found[name].astype(like.dtype) for name, like in names.items()]
+        leaves.append(_cast(f"{name!r} in {path}", found[name], like))
     loaded = jax.tree.unflatten(jax.tree.structure(wanted), leaves)
     return fns._replace(init=lambda key: jax.tree.map(jnp.asarray, loaded))
+
+
+def _cast(what: str, array: Array, like: Any) -> Array:
+    """An array as the model takes it; refused if it has another shape, or is not finite once it is cast."""
+    mend = f"the model takes finite {like.dtype}{list(like.shape)}"
+    if array.shape != like.shape or array.dtype.kind != "f":
+        raise UserError(f"{what} is {array.dtype}{list(array.shape)}: {mend}")
+    with np.errstate(over="ignore"):  # what is beyond the model's precision becomes infinite, and is refused
+        cast = array.astype(like.dtype)
+    if not np.isfinite(cast.astype(np.float32)).all():
+        raise UserError(f"{what} is not finite as {like.dtype}: {mend}")
+    return cast
 
 
 def flatten(params: Any) -> dict[str, Any]:

@@ -253,7 +253,11 @@ def load_npz(path: str | Path, module: VisionTransformer, image: tuple[int, int,
     for name, shape in want.items():
         if arrays[name].shape != shape:
             raise ValueError(f"{path} is not a checkpoint of this ViT: {name} is {arrays[name].shape}, not {shape}")
-    frozen = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+    with np.errstate(over="ignore"):  # what is beyond single precision becomes infinite, and is refused
+        frozen = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+    for name, array in frozen.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{path} is no checkpoint to begin with: {name} is not finite in single precision")
     return flax.traverse_util.unflatten_dict(frozen, sep="/"), head if len(head) == 2 and not old else None
 
 

@@ -296,6 +296,7 @@ def test_parameters_begin_as_a_file_has_them(tmp_path, suffix):
         (lambda flat: flat.update(more=np.zeros(3)), "has 'more'"),
         (lambda flat: flat.update({"Dense_0/bias": np.zeros(3)}), r"'Dense_0/bias' in .* is float64\[3\]"),
         (lambda flat: flat["Dense_0/bias"].fill(np.nan), "is not finite"),
+        (lambda flat: flat.update({"Dense_0/bias": np.full(128, 1e300)}), "'Dense_0/bias' in .* is not finite as float32"),
     ],
 )
 def test_a_file_of_other_parameters_is_refused(tmp_path, change, message):

@@ -220,6 +220,8 @@ def test_classes_that_will_not_do(tmp_path):
         (lambda lines: lines[4].__setitem__(1, ""), "line 6 of .* has nothing in column 'age'"),
         (lambda lines: lines[4].__setitem__(2, "nan"), "line 6 of .* has 'nan', which is no number in column 'pay'"),
         (lambda lines: lines[4].__setitem__(2, "much"), "line 6 of .* has 'much', which is no number in column 'pay'"),
+        (lambda lines: lines[4].__setitem__(2, "inf"), "line 6 of .* has 'inf', which is no number in column 'pay'"),
+        (lambda lines: lines[4].__setitem__(2, "-1e300"), "line 6 of .* has '-1e300' in column 'pay', which is beyond"),
         (lambda lines: lines[4].__setitem__(3, " "), "line 6 of .* has nothing in column 'label'"),
         (lambda lines: lines[4].__setitem__(0, ""), "line 6 of .* has nothing in column 'who'"),
         (lambda lines: lines[4].__setitem__(0, "u2"), "line 4 of .* and line 6 of .* have one id"),
@@ -258,6 +260,8 @@ def test_tables_that_will_not_do(tmp_path):
         ({"x": np.zeros(12)}, r"x of .* is float64\[12\]"),
         ({"x": np.array([["a"]] * 12)}, "x of .* is <U1"),
         ({"x": np.full((12, 2), np.inf)}, "example 0 of x of .* not finite"),
+        ({"x": np.full((12, 2), 1e300)}, "example 0 of x of .* beyond 1e.38: .*scale it"),
+        ({"x": np.full((12, 2, 2), -1e39)}, "example 0 of x of .* beyond 1e.38: .*scale it"),
         ({"y": np.zeros(12)}, r"y of .* is float64\[12\]: give whole numbers or text \[12\]"),
         ({"y": np.zeros(11, int)}, r"y of .* is int64\[11\]"),
         ({"id": np.zeros(12, int)}, "example 0 of .* and example 1 of .* have one id"),
@@ -307,6 +311,14 @@ def make(): return Dataset("mine", part(0, 10), part(10, 20), part(20, 30), 2)
 def twice(): return Dataset("mine", part(0, 10), part(9, 20), part(20, 30), 2)
 def beyond(): return make()._replace(classes=2, test=part(20, 30)._replace(y=np.full(10, 2)))
 def odd(): return make()._replace(test=part(20, 30)._replace(x=np.zeros((10, 2))))
+def huge(): return make()._replace(test=part(20, 30)._replace(x=np.full((10, 1), 1e300)))
+def wraps(): return make()._replace(test=part(20, 30)._replace(id=np.arange(10, dtype=np.uint64) + np.uint64(2**63)))
+def below(): return make()._replace(test=part(20, 30)._replace(y=np.full(10, -1)))
+def ragged(): return make()._replace(test=Split([[1.0, 2.0], [3.0]], [0, 1], [20, 21]))
+def ragged_train(): return make()._replace(train=Split([[1.0, 2.0], [3.0]], [0, 1], [20, 21]))
+def no_test(): return make()._replace(test=part(30, 40))
+def no_train(): return make()._replace(train=part(30, 40))
+def many(): return make()._replace(classes=2**40)
 def three(): return 3
 def fails(): raise OSError("no such share")
 """
@@ -336,6 +348,14 @@ def test_a_data_set_that_a_function_makes(module):
         ("mine:twice", "gives id 9 twice"),
         ("mine:beyond", r"y of test of .* has 2: labels are 0\.\.1"),
         ("mine:odd", r"x of test of .* is float64\[10, 2\]"),
+        ("mine:huge", "x of test of .* has numbers that are not finite in single precision"),
+        ("mine:wraps", r"id of test of .* has 9223372036854775808\.\.9223372036854775817: give whole numbers"),
+        ("mine:below", r"y of test of .* has -1: labels are 0\.\.1"),
+        ("mine:ragged", "x of test of .* is no array"),
+        ("mine:ragged_train", "x of train of .* is no array"),
+        ("mine:no_test", "test of .* has no examples: give each split some"),
+        ("mine:no_train", "train of .* has no examples: give each split some"),
+        ("mine:many", "classes 1099511627776: give a text and a number from 2 up"),
         ("mine:three", "gives a int: give an experiments.data.splits.Dataset"),
         ("mine:fails", r"fails \(OSError: no such share\)"),
         ("mine:absent", "mine has no absent"),
