@@ -141,7 +141,7 @@ class Data(Section):
     name: str = Field("digits", description="digits, a TFDS name, or your own: folder:PATH, npz:PATH or csv:PATH.")
     factory: str = Field("", description="module:function that makes the data set instead; see experiments.data.own.")
     label: str = Field("", description="The column of labels in a csv; if empty, label.")
-    id_column: str = Field("", description="The column of ids in a csv; if empty, rows go by a hash of their values.")
+    id_column: str = Field("", description="The column of ids in a csv; if empty, id or, without one, a hash of values.")
     data_dir: str = Field("", description="Where TFDS prepared it; if empty, TFDS_DATA_DIR, or TFDS's default.")
     cache_dir: str = Field("", description="Keep decoded images here; if empty, nowhere.")
     train_size: int = Field(0, ge=0, le=MOST, description="Training examples that are kept, by id; 0 keeps all.")

@@ -3,12 +3,15 @@
     PATH/cat/1.png  PATH/cat/2.png  PATH/dog/1.png ...      or      PATH/train/cat/1.png ...  PATH/test/cat/9.png ...
 
 An id is a hash of the path below PATH, so a file may come or go and no other example notices; a file that is renamed is
-another example. All images must have one size and one kind of colour: nothing is scaled, cropped or converted unasked.
+another example. Layers may be called Train, training, testing and so on. All images must have one size and one kind of
+colour: nothing is scaled, cropped or converted unasked.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +21,14 @@ from experiments.data.ids import Array, ids_of
 from experiments.data.sources import Source, check_classes
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-LAYERS = ("train", "test")
+LAYERS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+}  # by lower case
 VALIDATION = ("val", "valid", "validation", "dev")
+NO_CLASS = (*LAYERS, *VALIDATION, "unlabeled", "unlabelled")  # a folder that holds such folders alone has layers
 MODES = ("L", "RGB", "RGBA", "I;16")  # Pillow's, that are taken as they are
 
 
@@ -30,23 +39,22 @@ def read(root: Path) -> Source:
       DataError: no folder, no images, fewer than two classes, a file that is no image, images of several sizes.
     """
     folders = _folders(root)
-    layered = {folder.name for folder in folders} & {*LAYERS} and not {f.name for f in folders} - {*LAYERS, *VALIDATION}
-    if layered and (held_out := [f.name for f in folders if f.name in VALIDATION]):
-        raise DataError(f"{root} has {held_out[0]}/: move its files into train/, from which validation is drawn by id")
-    if layered and "train" not in {folder.name for folder in folders}:
-        raise DataError(f"{root} has test/ but no train/: add train/, or put the folders of classes into {root} itself")
+    layers = _layers(root, [folder.name for folder in folders])
+    layered = bool(layers)
     classes = sorted(itertools.chain(*map(_folders, folders)) if layered else folders)
     files = [(folder.name, file) for folder in classes for file in _files(folder)]
     if not files:
         raise DataError(f"{root} has no images: give one folder per class with {', '.join(SUFFIXES)} in it")
     names = sorted({name for name, _ in files})
+    if empty := sorted({folder.name for folder in classes} - {*names}):
+        raise DataError(f"class {empty[0]!r} of {root} has no images: add some, or move its folder away")
     labels = np.array([names.index(name) for name, _ in files], np.int32)
     paths = [file for _, file in files]
     below = [file.relative_to(root) for file in paths]
     mend = "have names that differ in how an accent is written alone: rename one"
     ids = ids_of([path.as_posix() for path in below], [str(path) for path in below], mend)
-    test = np.array([path.parts[0] == "test" for path in below]) if layered else np.zeros(len(below), bool)
-    official = test if layered and "test" in {folder.name for folder in folders} else None
+    test = np.array([layers.get(path.parts[0]) == "test" for path in below])
+    official = test if "test" in layers.values() else None
     check_classes(str(root), names, labels, test)
     order = np.argsort(ids)
     ids, labels, paths = ids[order], labels[order], [paths[i] for i in order]
@@ -68,6 +76,36 @@ def read(root: Path) -> Source:
     return Source(images, ids, None if official is None else ids[official[order]], len(names))
 
 
+def _layers(root: Path, names: Sequence[str]) -> dict[str, str]:
+    """Names of the folders of `root` -> 'train' or 'test', if they are layers above the classes; else nothing.
+
+    Raises:
+      DataError: layers that are not understood, among classes, or without one to train on.
+    """
+    known = [name for name in names if name.lower() in NO_CLASS]
+    others = [name for name in names if name not in known]
+    if not known or (others and len(known) == 1):  # a class may be called train, as buses and cars are
+        return {}
+    if others:
+        raise DataError(
+            f"{root} has {known[0]}/ and {known[1]}/ beside {others[0]}/: if these two are layers, move the others away; "
+            "if all are classes, rename one of the two"
+        )
+    if held_out := [name for name in names if name.lower() in VALIDATION]:
+        raise DataError(f"{root} has {held_out[0]}/: move its files into train/, from which validation is drawn by id")
+    if odd := [name for name in names if name.lower() not in LAYERS]:
+        raise DataError(f"{root} has {odd[0]}/, which is neither train/ nor test/: move it away")
+    layers = {name: LAYERS[name.lower()] for name in names}
+    for kind, what in (("train", "training"), ("test", "testing")):
+        if len(same := [name for name in names if layers[name] == kind]) > 1:
+            raise DataError(f"{root} has {same[0]}/ and {same[1]}/, which are both for {what}: keep one")
+    if "train" not in layers.values():
+        raise DataError(
+            f"{root} has {names[0]}/ but no train/: add train/, or put the folders of classes into {root} itself"
+        )
+    return layers
+
+
 def _folders(root: Path) -> list[Path]:
     """Folders of a folder, which holds nothing else; hidden files are passed over."""
     try:
@@ -83,10 +121,20 @@ def _files(folder: Path) -> list[Path]:
     """The images of a class, those in folders of its own included; hidden files are passed over.
 
     Raises:
-      DataError: another file.
+      DataError: another file; a folder that cannot be read, or is a link.
     """
-    below = sorted(file for file in folder.rglob("*") if not file.is_dir())
-    files = [f for f in below if not any(part.startswith(".") for part in f.relative_to(folder).parts)]
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"cannot read the folder {error.filename} ({error.strerror}): let it be read, or move it away")
+
+    files: list[Path] = []
+    for path, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for below in (Path(path, name) for name in folders):
+            if below.is_symlink():  # followed, it might give an image twice, or have no end
+                raise DataError(f"{below} is a link to a folder: put the folder itself there")
+        files += [Path(path, name) for name in names if not name.startswith(".")]
+    files.sort()
     for file in files:
         if file.suffix.lower() not in SUFFIXES:
             raise DataError(f"{file} is no image by its name ({', '.join(SUFFIXES)}): rename it, or move it away")

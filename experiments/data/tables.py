@@ -1,8 +1,8 @@
 """Arrays and tables of a user's own: an .npz with x and y, or a .csv with a column of labels.
 
-An example is called by its id: a column (`data.id_column`) or an array (`id`) of numbers or names. Without one it is called
-by a hash of what it holds, so that lines may come and go; but then a corrected value makes another example, and two equal
-ones cannot be told apart, so they are refused. A column of ids is better.
+An example is called by its id: a column (`data.id_column`, or one called id) or an array (`id`) of numbers or names.
+Without one it is called by a hash of what it holds, so that lines may come and go; but then a corrected value makes
+another example, and two equal ones cannot be told apart, so they are refused. A column of ids is better.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ def read_csv(path: Path, label: str, id_column: str) -> Source:
 
     Args:
       label: name of the column of labels, which may be text.
-      id_column: name of the column of ids; '' is none.
+      id_column: name of the column of ids; '' is a column called id, if there is one.
 
     Raises:
       DataError: a file that cannot be read; a column that is not there; a cell that is empty or no number, by line and
         column; two examples of one id.
     """
     table = _table(path)
+    id_column = id_column or ("id" if "id" in table.columns and label != "id" else "")
     for key, column in (("label", label), ("id_column", id_column)):
         if column not in table.columns and (column or key == "label"):
             raise DataError(f"{path} has no column {column!r} (it has {_some(table.columns)}): set --config.data.{key}")
@@ -121,7 +122,7 @@ def _source(
     y = np.array([number[label] for label in labels], np.int32)
     check_classes(path, classes, y, np.zeros(len(y), bool) if test is None else test)
     if names is None:
-        option = " and name it by --config.data.id_column" if what == "a column" else " called id"
+        option = " called id (or named by --config.data.id_column)" if what == "a column" else " called id"
         mend = f"are the same example, and nothing tells them apart: add {what} of ids{option}, or keep one of them"
         ids = distinct(np.array([content_id(*one) for one in zip(x, labels, strict=True)], np.int64), where, mend)
     else:

@@ -1,6 +1,7 @@
 """Data of a user's own: ids and splits that survive erasure, and one line for every mistake in a file."""
 
 import csv
+import os
 import sys
 
 import numpy as np
@@ -171,6 +172,18 @@ def test_labels_that_are_numbers_keep_their_order(tmp_path):
     }
 
 
+def test_a_column_called_id_is_no_feature(tmp_path):
+    named = load(f"csv:{write(tmp_path / 'a.csv', rows())}", id_column="who")
+    header = ("id", "age", "pay", "label")
+    found = load(f"csv:{write(tmp_path / 'b.csv', rows(), header)}")
+    assert found.train.x.shape[1] == 2
+    for split, like in zip(found[1:4], named[1:4], strict=True):
+        np.testing.assert_array_equal(split.id, like.id)
+        np.testing.assert_array_equal(split.x, like.x)
+    numbers = [[i, *row[1:]] for i, row in enumerate(rows())]
+    assert set(placed(f"csv:{write(tmp_path / 'c.csv', numbers, header)}")) == set(range(18))
+
+
 def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_name(tmp_path):
     path = write(tmp_path / "a.csv", rows())
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
@@ -197,6 +210,54 @@ def test_folders_that_will_not_do(tmp_path):
     refused("is 5x4, RGB, 8 bits.*3x4|3x4.*5x4", f"folder:{root}")
     save(root / "a" / "broken.png", draw(1, (3, 4)))
     refused("grey", f"folder:{root}")
+
+
+@pytest.mark.parametrize("layers", [("Train", "TEST"), ("training", "testing"), ("train", "Testing")])
+def test_layers_go_by_several_names(tmp_path, layers):
+    placed_in = placed(f"folder:{folder(tmp_path / 'f', layers)}")
+    tested = {ids.id_of(f"{layers[1]}/{name}/{i}.png") for name in LABELS for i in range(6)}
+    assert {i for i, split in placed_in.items() if split == "test"} == tested and len(placed_in) == 36
+
+
+@pytest.mark.parametrize(
+    "layers, message",
+    [
+        (("train", "test", "unlabeled"), "has unlabeled/, which is neither train/ nor test/: move it away"),
+        (("train", "test", "more"), "has test/ and train/ beside more/: .*"),
+        (("train", "Train", "test"), "has Train/ and train/, which are both for training: keep one"),
+        (("test", "val"), "has val/: move its files"),
+        (("testing",), "has testing/ but no train/"),
+    ],
+)
+def test_layers_that_are_not_understood(tmp_path, layers, message):
+    refused(message, f"folder:{folder(tmp_path / 'f', layers)}")
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("bus", "car", "train"):
+        for i in range(6):
+            save(tmp_path / name / f"{i}.png", draw(ord(name[0]) * 10 + i))
+    assert load(f"folder:{tmp_path}").classes == 3
+
+
+def test_parts_of_folders_that_would_be_passed_over(tmp_path, monkeypatch):
+    root = folder(tmp_path / "f", ("train", "test"))
+    (root / "train" / "aa").mkdir()
+    refused("class 'aa' of .* has no images: add some, or move its folder away", f"folder:{root}")
+    (root / "train" / "aa").rmdir()
+    (root / "train" / "a" / "more").symlink_to(root / "train" / "b")
+    refused("more is a link to a folder: put the folder itself there", f"folder:{root}")
+    (root / "train" / "a" / "more").unlink()
+    (root / "train" / "a" / "shut").mkdir()
+    scandir = os.scandir
+
+    def shut(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", shut)
+    refused("cannot read the folder .*shut .Permission denied.", f"folder:{root}")
 
 
 def test_classes_that_will_not_do(tmp_path):
@@ -243,7 +304,7 @@ def test_tables_that_will_not_do(tmp_path):
     refused("cannot read .*nowhere", f"csv:{tmp_path / 'nowhere.csv'}")
     write(path, [row[1:] for row in rows()] * 2, ("age", "pay", "label"))
     message = refused("line 2 of .* and line 20 of .* are the same example", f"csv:{path}")
-    assert "add a column of ids and name it by --config.data.id_column" in message
+    assert "add a column of ids called id (or named by --config.data.id_column), or keep one" in message
     path.write_text("age;label\n3;a\n")
     refused("has one column, 'age;label': separate columns by commas", f"csv:{path}")
     write(path, rows(), ("who", "age", "age", "label"))
