@@ -52,6 +52,7 @@ MODELS = {  # packaged config -> its model, which describes the fields
     "readiness": "Comparison",
     "s3t": "S3TStudy",
 }
+BESIDE_FACTORY = {"data": ("name", "validation_fraction"), "model": ("name", "options")}  # of no use to a factory
 EXTRA = {  # what the extra `experiments` brings and the pure rooms do without
     "absl", "array_record", "flax", "grain", "jinja2", "matplotlib", "ml_collections", "orbax", "pydantic",
     "tensorflow_datasets", "tqdm",
@@ -161,7 +162,19 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[
         raise UserError(f"unexpected argument {rest[1]!r}: options look like --config.seed=1")
     if config.value is None or not workdir.value:
         raise UserError("give --config=readiness:digits and --workdir=DIR; forethought --list names all configs")
+    _check_meant(config.value, argv)
     return config.value, workdir.value
+
+
+def _check_meant(config: ml_collections.ConfigDict, argv: Sequence[str]) -> None:
+    """Refuse options that are typed beside a factory which takes no notice of them; that a config has them is no matter."""
+    typed = [argument.partition("=")[0].lstrip("-") for argument in argv]
+    for section, names in BESIDE_FACTORY.items():
+        ignored = [flag for flag in typed if flag.startswith(tuple(f"config.{section}.{name}" for name in names))]
+        if ignored and (config.get(section) or {}).get("factory"):
+            raise UserError(
+                f"--{ignored[0]} means nothing beside --config.{section}.factory, which makes its own: leave one out"
+            )
 
 
 def with_paths(argv: Sequence[str]) -> list[str]:

@@ -94,6 +94,13 @@ class Exact(Section):
             raise Wrong((("pretrain", "classes"), sentence))
         return self
 
+    @model_validator(mode="after")
+    def _stores_read_images_by_name(self) -> Self:
+        for name in ("factory", "label", "id_column"):
+            if getattr(self.data, name):
+                raise Wrong((("data", name), "means nothing to a store, which reads images by data.name: leave it empty"))
+        return self
+
     def resolved(self) -> Self:
         """The config with the data's folders and scale handed on to pre-training."""
         seen = self.pretrain.data

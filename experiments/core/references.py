@@ -23,8 +23,8 @@ def resolve(reference: str, key: str) -> Callable[..., Any]:
       UserError: no such module or function, or a module that fails while it is imported; one line that says what to do.
     """
     module_name, colon, name = reference.partition(":")
-    if not (colon and module_name and name.isidentifier()):
-        raise UserError(f"{key} is {reference!r}: give module:function, as in my_module:make")
+    if not (colon and name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))):
+        raise UserError(f"{key} is {reference!r}: give module:function, as in my_module:make, no path of a file")
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)  # last, so that a folder of a known name hides nothing

@@ -44,10 +44,20 @@ class Workdir:
           WorkdirError: the folder belongs to another owner or to none that is known, or results.json is damaged.
         """
         file = self.path / "results.json"
+        self._check_name()
         self._is_bound(owner)
         if not file.exists():
             return None
         return read_results(file)
+
+    def _check_name(self) -> None:
+        """Refuse a path that the system cannot hold, or may not look at."""
+        try:
+            (self.path / "config.json").stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise WorkdirError(f"--workdir is {self.path!s:.60}, {error.strerror}: choose another") from error
 
     @contextmanager
     def claimed(self, owner: dict[str, Any], inputs: Mapping[str, str] | None = None) -> Iterator[None]:

@@ -202,9 +202,10 @@ def _usable(x: Any) -> Any:
 
 def _arrays(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} holds one array: save x and y by np.savez(path, x=x, y=y)")
+        opened = np.load(path, allow_pickle=False)
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise DataError(f"{path} holds one array: save x and y by np.savez(path, x=x, y=y)")
+        with opened as file:
             arrays: dict[str, Any] = {name: file[name] for name in file.files}
     except DataError:
         raise

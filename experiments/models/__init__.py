@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.core import keys
+from experiments.core.config import shown
 from experiments.core.errors import UserError, line
 from experiments.core.sections import Model
 from experiments.models.convnets import CNN, ResNet18
@@ -45,7 +46,13 @@ def build(section: Model, example: np.ndarray, classes: int) -> ModelFns:
             if getattr(section, name):
                 raise UserError(f"model.{name} is for the shipped models: give it to yours in model.factory_options")
         options = section.factory_options
-        fns = build_own(section.factory, tuple(sorted(dict(options).items())), shape, classes)
+        try:
+            hash(given := tuple(sorted(dict(options).items())))
+        except TypeError as error:
+            raise UserError(
+                f"model.factory_options are {shown(dict(options))}: give numbers, texts, truth values and tuples of them"
+            ) from error
+        fns = build_own(section.factory, given, shape, classes)
     else:
         fns = _shipped(section, shape, classes)
     return begin(fns, section.params) if section.params else fns

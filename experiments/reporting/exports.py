@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from experiments.core.errors import WorkdirError
 from experiments.core.files import write_bytes, write_text
 from experiments.reporting.document import Block, Figures, Headline, Panel, Table
 from experiments.reporting.numbers import NONE, Cell, Number
@@ -21,13 +22,17 @@ def write(folder: Path, blocks: Sequence[Block]) -> list[str]:
 
     Raises:
       ValueError: two tables, or two figures, of one name.
+      WorkdirError: a folder cannot be made, as where a file has its name.
     """
     tables = [block for block in blocks if isinstance(block, Table) and block.name]
     panels = list(panels_of(blocks))
     for kind, names in (("tables", [table.name for table in tables]), ("figures", [panel.name for panel in panels])):
         if len(names) != len(set(names)):
             raise ValueError(f"two {kind} have one name: {sorted(name for name in names if names.count(name) > 1)[0]}")
-        (folder / kind).mkdir(exist_ok=True)
+        try:
+            (folder / kind).mkdir(exist_ok=True)
+        except OSError as error:
+            raise WorkdirError(f"cannot make the folder {folder / kind} ({error.strerror}): move what is there") from error
     for table in tables:
         write_text(folder / "tables" / f"{table.name}.csv", to_csv(table))
         write_text(folder / "tables" / f"{table.name}.tex", to_latex(table))

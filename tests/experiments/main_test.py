@@ -117,6 +117,14 @@ def test_the_command_is_recorded_as_it_was_typed(ran, program, recorded):
         pytest.param([NAMED, "--config.seed.odd=3"], "no key seed.odd: ", id="a key of a number"),
         pytest.param([NAMED, "--config.seeds=many"], "many", id="a wrong type"),
         pytest.param([NAMED, "--config.model.options.widths[0]=1"], "0 is not a valid index", id="an entry of a tuple"),
+        pytest.param(
+            [NAMED, "--config.data.factory=a:b", "--config.data.name=mnist"], "data.name means nothing beside", id="data"
+        ),
+        pytest.param(
+            [NAMED, "--config.model.options.widths=(8,)", "--config.model.factory=a:b"],
+            "--config.model.options.widths means nothing beside --config.model.factory",
+            id="a model",
+        ),
         pytest.param([NAMED, "again"], "unexpected argument 'again'", id="a stray word"),
         pytest.param([NAMED, "--odd"], "Unknown command line flag 'odd'", id="an unknown flag"),
         pytest.param([CONFIG + "s"], "readiness.py:digitss is unknown", id="an unknown experiment"),

@@ -14,7 +14,9 @@ from experiments import models
 from experiments.comparison import report, run
 from experiments.configs import judge as judge_configs
 from experiments.configs import readiness as configs
+from experiments.configs import s3t as s3t_configs
 from experiments.core import sections
+from experiments.core.config import validated
 from experiments.core.workdirs import WorkdirError
 from experiments.data import datasets
 from experiments.judge import run as judge_run
@@ -328,3 +330,14 @@ def test_dropout_and_short_activations_leave_parameters_and_predictions_alike(na
     np.testing.assert_allclose(predicted, one.apply(drawn, x, None), atol=0.1)
     dropped = other.apply(drawn, x, jax.random.key(2))
     assert predicted.dtype == dropped.dtype == np.float32 and np.abs(dropped - predicted).max() > 1e-3
+
+
+def test_factory_options_that_cannot_be_compared_are_refused(mine):
+    with pytest.raises(ValueError, match=r"model.factory_options are .*: give numbers, texts"):
+        models.build(section(factory="mine:network", factory_options={"width": {"a": [1]}}), ROW, 3)
+
+
+@pytest.mark.parametrize("name", ["factory", "label", "id_column"])
+def test_a_store_refuses_what_it_would_not_look_at(name):
+    with pytest.raises(ValueError, match=f"config.data.{name} means nothing to a store"):
+        validated(s3t_configs.S3TStudy, {"data": {name: "mine:data"}})

@@ -130,6 +130,10 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     refused(lambda: claim(Workdir(tmp_path / "file")), "cannot write", "choose another --workdir")
 
 
+def test_a_name_that_is_too_long_is_refused(tmp_path):
+    refused(lambda: Workdir(tmp_path / ("a" * 300)).finished(CONFIG), "File name too long: choose another")
+
+
 # metrics.jsonl
 
 

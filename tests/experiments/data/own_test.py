@@ -343,6 +343,8 @@ def test_files_that_are_no_arrays(tmp_path):
         path.write_bytes(content)
         message = refused("cannot read", f"npz:{path}")
         assert "pickle" not in message
+    np.save(tmp_path / "one.npy", np.arange(4))
+    refused("one.npy holds one array: save x and y", f"npz:{tmp_path / 'one.npy'}")
     np.savez(path, x=np.array([{}] * 4), y=np.arange(4))
     assert "pickle" not in refused("cannot read", f"npz:{path}")
 
@@ -422,6 +424,8 @@ def test_a_data_set_that_a_function_makes(module):
         ("mine:absent", "mine has no absent"),
         ("nowhere:make", "there is no module 'nowhere'"),
         ("mine", "give module:function"),
+        ("./mine.py:make", "give module:function, .*no path of a file"),
+        ("/tmp/mine:make", "give module:function"),
     ],
 )
 def test_a_function_that_makes_no_data_set(module, name, message):
