@@ -101,9 +101,8 @@ class Exact(Section):
     @model_validator(mode="after")
     def _scale_is_of_some_data(self) -> Self:
         if self.pretrain.data.scale not in (None, self.scale):
-            raise Wrong(
-                (("pretrain", "data", "scale"), "is another than --config.scale, which serves both: set that alone")
-            )
+            sentence = "is another than --config.scale, which serves both: set that alone"
+            raise Wrong((("pretrain", "data", "scale"), sentence))
         scaled = not self.data.factory or not (self.checkpoint or self.pretrain.data.factory)
         if not scaled and self.scale != type(self).model_fields["scale"].default:
             raise Wrong((("scale",), "is set, but what a data.factory makes is taken as it is: leave scale as it was"))

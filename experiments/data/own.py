@@ -62,9 +62,8 @@ def raw(config: Data) -> tuple[sources.Source, dict[str, np.ndarray]]:
     made = make(config)
     splits = {name: getattr(made, name) for name in ("train", "validation", "test")}
     x, y, ids = (np.concatenate(leaves) for leaves in zip(*splits.values(), strict=True))
-    return sources.held(x, y, ids, np.isin(ids, made.test.id), made.classes), {
-        name: split.id for name, split in splits.items()
-    }
+    source = sources.held(x, y, ids, np.isin(ids, made.test.id), made.classes)
+    return source, {name: split.id for name, split in splits.items()}
 
 
 def _checked(where: str, split: Any, made: Dataset) -> Split:
