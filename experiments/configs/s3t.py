@@ -10,6 +10,7 @@ milliseconds, and the deepest node is near full LoRA; see docs/s3t.md.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -89,35 +90,44 @@ class Exact(Section):
         if seen.model != self.model:
             raise Wrong((("pretrain", "model"), f"is {seen.model!r}, model {self.model!r}: set both to the same ViT"))
         apart = seen.classes and self.classes and not set(seen.classes) & set(self.classes)
-        if seen.data.name == self.data.name and not apart:
+        if seen.data.origin == self.data.origin and not apart:
             sentence = "has examples that s3t is to unlearn: set --config.pretrain.classes apart from --config.classes"
             raise Wrong((("pretrain", "classes"), sentence))
+        if seen.data.origin != self.data.origin and _nested(seen.data.origin, self.data.origin):
+            sentence = "has examples that s3t is to unlearn: one folder lies in the other, give two apart"
+            raise Wrong((("pretrain", "data", "name"), sentence))
         return self
 
     @model_validator(mode="after")
-    def _stores_read_images_by_name(self) -> Self:
-        for name in ("factory", "label", "id_column"):
-            if getattr(self.data, name):
-                raise Wrong((("data", name), "means nothing to a store, which reads images by data.name: leave it empty"))
+    def _scale_is_of_some_data(self) -> Self:
+        if self.pretrain.data.scale not in (None, self.scale):
+            sentence = "is another than --config.scale, which serves both: set that alone"
+            raise Wrong((("pretrain", "data", "scale"), sentence))
+        scaled = not self.data.factory or not (self.checkpoint or self.pretrain.data.factory)
+        if not scaled and self.scale != type(self).model_fields["scale"].default:
+            raise Wrong((("scale",), "is set, but what a data.factory makes is taken as it is: leave scale as it was"))
         return self
 
     def resolved(self) -> Self:
-        """The config with the data's folders and scale handed on to pre-training."""
+        """The config with the data's folders, if TFDS prepared the other's too, and scale handed on to pre-training."""
         seen = self.pretrain.data
-        folders = {name: getattr(seen, name) or getattr(self.data, name) for name in ("data_dir", "cache_dir")}
+        names = ("data_dir", "cache_dir") if seen.origin[0] == "named" else ()
+        folders = {name: getattr(seen, name) or getattr(self.data, name) for name in names}
         data = seen.model_copy(update=folders | {"scale": self.scale})
         return self.model_copy(update={"pretrain": self.pretrain.model_copy(update={"data": data})})
 
     def hyper(self) -> dict[str, Any]:
         """What the factory calls hyper-parameters: all that decides the bytes of nodes."""
+        own = self.data.factory
+        scale = {} if own else {"range": self.scale.range, "mean": list(self.scale.mean), "std": list(self.scale.std)}
+        columns = {name: column for name in ("label", "id_column") if (column := getattr(self.data, name))}
         return {
-            "dataset": self.data.name,
+            "dataset": f"factory:{own}" if own else self.data.name,
+            **columns,
             "classes": list(self.classes),
             "train_size": self.data.train_size,
             "validation_fraction": self.data.validation_fraction,
-            "range": self.scale.range,
-            "mean": list(self.scale.mean),
-            "std": list(self.scale.std),
+            **scale,
             "model": self.model,
             "rank": self.lora.rank,
             "alpha": self.lora.alpha,
@@ -136,6 +146,12 @@ class Exact(Section):
             "lane_bytes": self.lane_bytes,
             "cache_bytes": self.cache_bytes,
         }
+
+
+def _nested(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether two origins of data are folders, one of which lies in the other."""
+    paths = [path for kind, path in (one, other) if kind == "folder"]
+    return len(paths) == 2 and os.path.commonpath(paths) in paths
 
 
 class Study(Section):

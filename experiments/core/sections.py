@@ -5,6 +5,7 @@ Every number is bounded on both sides. Where nothing but sense bounds it, the bo
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
@@ -15,6 +16,7 @@ MOST = 2**31 - 1  # JAX counts in 32 bits
 SEEDS = 2**32  # a key takes a seed of 32 bits
 LEAST_SCORED = 5  # the folds of the membership attack; a test holds them equal
 LONGEST_NAME = 100  # of what is part of file names, in bytes
+OWN = ("folder", "npz", "csv")  # what a data set's name may begin with, before a colon and a path
 
 SHELF = ("ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")  # a test holds them equal
 Backbone = str  # of experiments.models.vits.VITS, which refuses others when the data are looked at
@@ -146,6 +148,16 @@ class Data(Section):
     cache_dir: str = Field("", description="Keep decoded images here; if empty, nowhere.")
     train_size: int = Field(0, ge=0, le=MOST, description="Training examples that are kept, by id; 0 keeps all.")
     validation_fraction: Share = Field(0.1, description="Share of the training examples that is held out to validate on.")
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        """Whose examples they are, however it is spelled: (factory, folder, npz, csv or named; which of them)."""
+        kind, _, path = self.name.partition(":")
+        if self.factory:
+            return "factory", self.factory
+        if kind in OWN:
+            return kind, os.path.realpath(os.path.expanduser(path))
+        return "named", kind.partition("/")[0]  # without TFDS's version and variant, which share examples
 
 
 class ScoredData(Data):

@@ -107,6 +107,8 @@ def load(config: Data) -> Dataset:
 
 def raw(config: Data) -> tuple[Source, dict[str, Array]]:
     """A data set before anything is computed from its images, and the ids of each split, increasing; see `load`."""
+    if config.factory:
+        return own.raw(config)
     source = open_source(config)
     return source, assign(source.ids, source.official, config.name, config.validation_fraction, config.train_size)
 

@@ -96,6 +96,23 @@ def naming(data: Mapping[str, Any]) -> str:
     )
 
 
+def short(ids: Array) -> Array:
+    """The lower 32 bits of ids, by which S3T's stores call examples: their keys have room for no more.
+
+    Ids below 2**32 are themselves, and the type stays.
+    """
+    return (ids.astype(np.int64) & 0xFFFFFFFF).astype(ids.dtype)
+
+
+def stored_id(name: str) -> int:
+    """What an S3T store calls the example of a name, to be deleted by; of an image in a folder, its path below the folder.
+
+    >>> stored_id("17"), stored_id("cat/1.png") == id_of("cat/1.png") % 2**32
+    (17, True)
+    """
+    return int(short(np.array(id_of(name))))
+
+
 def _hashed(content: bytes) -> int:
     number = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
     return NUMBERS + number % (2**63 - NUMBERS)

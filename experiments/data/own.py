@@ -24,6 +24,7 @@ import numpy as np
 from experiments.core.errors import DataError, line
 from experiments.core.references import call, resolve
 from experiments.core.sections import MOST, Data
+from experiments.data import sources
 from experiments.data.splits import Dataset, Split
 
 UNUSED = ("data_dir", "cache_dir", "stream", "train_size", "label", "id_column")  # the function's own affair
@@ -36,8 +37,12 @@ def make(config: Data) -> Dataset:
       UserError (DataError among them): a function that fails or gives something else; one line that says what to do.
     """
     for name in UNUSED:
-        if getattr(config, name, None):
-            raise DataError(f"data.{name} means nothing to a data.factory, which makes its own splits: leave it as it is")
+        if value := getattr(config, name, None):
+            nothing = type(value)()
+            raise DataError(
+                f"data.{name} means nothing to a data.factory, which makes its own splits: set it to {nothing!r}, as in "
+                f"--config.data.{name}={nothing}"
+            )
     what = f"data.factory {config.factory!r}"
     made = call(resolve(config.factory, "data.factory"), what)
     if not isinstance(made, Dataset):
@@ -50,6 +55,15 @@ def make(config: Data) -> Dataset:
     if (counts > 1).any():
         raise DataError(f"{what} gives id {known[counts > 1][0]} twice: ids are distinct, over all splits")
     return Dataset(made.name, splits["train"], splits["validation"], splits["test"], made.classes)
+
+
+def raw(config: Data) -> tuple[sources.Source, dict[str, np.ndarray]]:
+    """What `make` gives as a source of examples by their ids, and the ids of each split; see `datasets.raw`."""
+    made = make(config)
+    splits = {name: getattr(made, name) for name in ("train", "validation", "test")}
+    x, y, ids = (np.concatenate(leaves) for leaves in zip(*splits.values(), strict=True))
+    source = sources.held(x, y, ids, np.isin(ids, made.test.id), made.classes)
+    return source, {name: split.id for name, split in splits.items()}
 
 
 def _checked(where: str, split: Any, made: Dataset) -> Split:

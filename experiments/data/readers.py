@@ -18,12 +18,10 @@ from absl import logging
 
 from experiments.core import files
 from experiments.core.errors import DataError, WorkdirError
-from experiments.core.sections import Data
+from experiments.core.sections import OWN, Data
 from experiments.data import folders, tables
 from experiments.data.images import DECODE_AT_ONCE
 from experiments.data.sources import Array, Source
-
-OWN = ("folder", "npz", "csv")  # what a data set's name may begin with, before a colon and a path
 
 
 def open_source(config: Data) -> Source:

@@ -1,4 +1,4 @@
-"""A factory for stores: a ViT, random or pre-trained, on digits or on an image data set of TFDS.
+"""A factory for stores: a ViT, random or pre-trained, on digits, an image data set of TFDS, or images of a user's own.
 
 python -m s3t train --store DIR --factory experiments.exact.factory:make ...
 """
@@ -17,6 +17,7 @@ from experiments.core import keys
 from experiments.core.keys import Purpose
 from experiments.core.sections import StreamedData
 from experiments.data import datasets
+from experiments.data.ids import short
 from experiments.data.images import DECODE_AT_ONCE
 from experiments.exact import building, placement
 from experiments.models import vits
@@ -47,6 +48,14 @@ HYPER: dict[str, Any] = {
     "weight_decay": 0.0,
     "clip": 1.0,
 }
+
+# Columns of a csv as they are called in `experiments.data`: part of hyper only where a data set has them, so that
+# manifests of others are what they were.
+COLUMNS = ("label", "id_column")
+
+# "dataset" may also be a function of a user's own, whose images are taken as they are: "factory:module:function".
+FACTORY = "factory:"
+AS_THEY_ARE: dict[str, Any] = {"range": 1.0, "mean": [0.0], "std": [1.0]}
 
 LARGEST = 3e38  # a number beyond it is infinite in single precision
 Rule = tuple[Callable[[Any], bool], str]
@@ -128,7 +137,7 @@ def make(
     """The source of a store.
 
     Args:
-      hyper: see HYPER; what is left out has the value there.
+      hyper: see HYPER and COLUMNS; what is left out has the value there.
       data_dir, cache_dir: see `experiments.data.datasets.load`.
       stream: leave the images on disk and decode those that are asked for.
       checkpoint: the backbone, an .npz file of the published layout (`experiments.pretrain.run` writes one); random if ''.
@@ -169,10 +178,12 @@ def make(
 
 def _complete(hyper: Mapping[str, Any]) -> dict[str, Any]:
     """What is left out has its default; refused if a name does not exist or a value breaks its rule."""
-    if unknown := sorted(hyper.keys() - HYPER.keys()):
-        raise ValueError(f"hyper has no {unknown[0]!r}: it takes {', '.join(HYPER)}")
-    _check("hyper's", hyper, RULES)
-    return HYPER | ({"range": 16.0} if hyper.get("dataset", "digits") == "digits" else {}) | dict(hyper)
+    if unknown := sorted(hyper.keys() - {*HYPER, *COLUMNS}):
+        raise ValueError(f"hyper has no {unknown[0]!r}: it takes {', '.join((*HYPER, *COLUMNS))}")
+    _check("hyper's", hyper, RULES | dict.fromkeys(COLUMNS, TEXT))
+    dataset = hyper.get("dataset", HYPER["dataset"])
+    scale = {"range": 16.0} if dataset == "digits" else AS_THEY_ARE if dataset.startswith(FACTORY) else {}
+    return HYPER | scale | {name: value for name, value in hyper.items() if value or name not in COLUMNS}
 
 
 def _frozen(module: vits.VisionTransformer, example: np.ndarray, checkpoint: str, seed: int) -> Any:
@@ -200,8 +211,7 @@ def _check(whose: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> 
 
 def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, int]:
     """(name of a split -> its ids and fetch, number of classes)."""
-    sizes = {name: hyper[name] for name in ("train_size", "validation_fraction")}
-    source, splits = datasets.raw(StreamedData.model_construct(name=hyper["dataset"], **sizes, **places))  # checked above
+    source, splits = datasets.raw(_section(hyper, places))
     number = np.arange(source.classes, dtype=np.int32)
     if classes := hyper["classes"]:
         if len(set(classes)) < len(classes) or not set(classes) <= set(range(source.classes)):
@@ -215,19 +225,46 @@ def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, i
     def split(name: str) -> tuple[np.ndarray, Fetch]:
         if name not in splits:
             raise ValueError(f"{hyper['dataset']!r} has no split {name!r}: it has {', '.join(splits)}")
-        ids = splits[name]
+        whole = splits[name]
         if classes:
-            parts = np.split(ids, range(DECODE_AT_ONCE, len(ids), DECODE_AT_ONCE))
-            ids = ids[number[np.concatenate([source.read(part)[1] for part in parts])] >= 0]
+            parts = np.split(whole, range(DECODE_AT_ONCE, len(whole), DECODE_AT_ONCE))
+            whole = whole[number[np.concatenate([source.read(part)[1] for part in parts])] >= 0]
+        stored, whole = _stored(whole, hyper["dataset"])
 
         def fetch(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             asked = np.asarray(asked)
-            if lacking := np.setdiff1d(asked, ids).tolist():
+            if lacking := np.setdiff1d(asked, stored).tolist():
                 what = "training" if name == "train" else name
                 raise ValueError(f"{hyper['dataset']!r} has no {what} example {lacking[0]}: check data_dir and hyper")
-            images, labels = source.read(asked)
+            images, labels = source.read(whole[np.searchsorted(stored, asked)])
             return datasets.standardise(images, scale), number[labels]
 
-        return ids, fetch
+        return stored, fetch
 
     return split, len(hyper["classes"]) or source.classes
+
+
+def _section(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> StreamedData:
+    """The data set as configs name it; its values have been checked."""
+    own = hyper["dataset"].startswith(FACTORY)
+    which = {"factory": hyper["dataset"].removeprefix(FACTORY)} if own else {"name": hyper["dataset"]}
+    columns = {name: hyper[name] for name in COLUMNS if name in hyper}
+    sizes = {name: hyper[name] for name in ("train_size", "validation_fraction")}
+    return StreamedData.model_construct(**which, **columns, **sizes, **places)
+
+
+def _stored(whole: np.ndarray, dataset: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ids as a store has them, ascending, and those of the data set that they stand for.
+
+    Raises:
+      ValueError: two examples would have one id.
+    """
+    stored = short(whole)
+    order = np.argsort(stored, kind="stable")
+    stored, whole = stored[order], whole[order]
+    if (twice := np.flatnonzero(np.diff(stored) == 0)).size:
+        raise ValueError(
+            f"two examples of {dataset!r} have the id {stored[twice[0]]} in a store, which keeps 32 bits of the hash of a "
+            "name: give each a number below 2^31 as its id, in a column of a csv or the array id of an npz"
+        )
+    return stored, whole

@@ -213,9 +213,13 @@ def init(module: VisionTransformer, key: jax.Array, x: Any) -> Tree:
     Raises:
       ValueError: a table.
     """
-    if len(x.shape) != 4:
-        raise ValueError(f"a ViT looks at images, these data are a table of {x.shape[1:]}: use images")
+    _check_image(x.shape[1:])
     return module.init(key, jnp.asarray(x[:1]))["params"]
+
+
+def _check_image(shape: tuple[int, ...]) -> None:
+    if len(shape) != 3:
+        raise ValueError(f"a ViT looks at images, these data are a table of {shape}: use images [height, width, channels]")
 
 
 def split_head(params: Tree) -> tuple[Tree, Tree]:
@@ -223,7 +227,7 @@ def split_head(params: Tree) -> tuple[Tree, Tree]:
     return {name: part for name, part in params.items() if name != "head"}, params["head"]
 
 
-def load_npz(path: str | Path, module: VisionTransformer, image: tuple[int, int, int]) -> tuple[Tree, Tree | None]:
+def load_npz(path: str | Path, module: VisionTransformer, image: tuple[int, ...]) -> tuple[Tree, Tree | None]:
     """A published checkpoint: (frozen parameters for images of this size, the file's own head or None).
 
     Position embeddings of another grid are resized bilinearly, corner to corner, the class token's kept. A representation
@@ -235,8 +239,9 @@ def load_npz(path: str | Path, module: VisionTransformer, image: tuple[int, int,
       image: height, width and channels.
 
     Raises:
-      ValueError: not a checkpoint of this module: the message names the file and what is wrong with it.
+      ValueError: a table; not a checkpoint of this module: the message names the file and what is wrong with it.
     """
+    _check_image(image)
     arrays = _read_npz(path)
     want = _shapes(module, image)
     head = {name.split("/")[1]: arrays.pop(name) for name in ("head/kernel", "head/bias") if name in arrays}
@@ -271,7 +276,7 @@ def _read_npz(path: str | Path) -> dict[str, np.ndarray]:
     return files.read_arrays(Path(path), "give an .npz checkpoint of the published layout")
 
 
-def _shapes(module: VisionTransformer, image: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+def _shapes(module: VisionTransformer, image: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """The shape of each frozen parameter by its name in a file."""
     params = jax.eval_shape(module.init, keys.unused(), jax.ShapeDtypeStruct((1, *image), jnp.float32))["params"]
     frozen = flax.traverse_util.flatten_dict(split_head(params)[0], sep="/")

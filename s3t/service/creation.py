@@ -52,9 +52,6 @@ def make_store(
       ValueError: no example; ids that cannot be keys; a plan with more slices than the model has blocks; a directory that
         holds something; a recipe or a seed that nothing can be trained with. Nothing is made then.
     """
-    arrangement.check_ids(source.ids)
-    if not len(source.ids):
-        raise ValueError("the data set has no training example: check the factory's arguments")
     check_trainable(source, root_key(seed))
     places = placed(source, shards, plan.slices, key)
     shapes = schedule.make_shapes(source, plan, arrangement.counts(places, shards, plan.slices))
@@ -79,8 +76,12 @@ def check_trainable(source: Source, key: jax.Array) -> None:
     """Trace the beginning of a training, so that a recipe that cannot train fails before there is a store.
 
     Raises:
-      ValueError: it cannot train, or the backbone's loss does not give one number per example.
+      ValueError: no example, or ids that cannot be keys; it cannot train, or the backbone's loss does not give one number
+        per example.
     """
+    arrangement.check_ids(source.ids)
+    if not len(source.ids):
+        raise ValueError("the data set has no training example: check the factory's arguments")
     backbone, recipe = source.backbone, source.recipe
     if source.most_lanes < 1:
         raise ValueError(f"most_lanes is {source.most_lanes}: give the source a whole number from 1 on")

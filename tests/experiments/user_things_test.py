@@ -335,9 +335,3 @@ def test_dropout_and_short_activations_leave_parameters_and_predictions_alike(na
 def test_factory_options_that_cannot_be_compared_are_refused(mine):
     with pytest.raises(ValueError, match=r"model.factory_options are .*: give numbers, texts"):
         models.build(section(factory="mine:network", factory_options={"width": {"a": [1]}}), ROW, 3)
-
-
-@pytest.mark.parametrize("name", ["factory", "label", "id_column"])
-def test_a_store_refuses_what_it_would_not_look_at(name):
-    with pytest.raises(ValueError, match=f"config.data.{name} means nothing to a store"):
-        validated(s3t_configs.S3TStudy, {"data": {name: "mine:data"}})

@@ -1,15 +1,25 @@
 """The factory for ViTs: what it fetches, what it refuses, and that nothing of one example depends on another."""
 
+import sys
+
 import jax
 import numpy as np
 import pytest
 from absl import logging
+from PIL import Image
 
+from experiments.configs import judge_exact, s3t
+from experiments.core.errors import UserError
 from experiments.core.sections import StreamedData
-from experiments.data import datasets
+from experiments.data import datasets, ids
+from experiments.exact import run
 from experiments.exact.factory import ARGUMENTS, HYPER, RULES, make
+from experiments.judge_exact import run as judge_run
 from experiments.models import vits
+from s3t.plans import planners
+from s3t.service import creation
 from s3t.service.factory import source_of
+from s3t.store import disk, records
 from s3t.training import adapters, source
 from unlearn import tree
 
@@ -186,3 +196,145 @@ def test_raw_data_are_those_that_load_standardises():
 def test_the_scaling_of_the_adapters_is_what_hyper_says():
     lora = source_of(NAME, {"rank": 4, "alpha": 8.0, "rank_stabilised": False}, {}).recipe.lora
     assert adapters.scale(lora) == 2.0 and adapters.scale(lora._replace(rank_stabilised=True)) == 4.0
+
+
+# Data of a user's own.
+
+TINY = {"patch": 4, "width": 8, "depth": 2, "heads": 2, "mlp_dim": 8}
+MINE = """
+import numpy as np
+from experiments.data.splits import Dataset, Split
+
+def parts(x):
+    ids = np.arange(60)
+    part = lambda rows: Split(x[rows], ids[rows] % 3, ids[rows])
+    return Dataset("mine", part(ids < 40), part((ids >= 40) & (ids < 50)), part(ids >= 50), classes=3)
+
+def images():
+    return parts(np.random.default_rng(0).normal(size=(60, 8, 8, 1)).astype("float32"))
+
+def table():
+    return parts(np.zeros((60, 5), "float32"))
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """The folder of a user with a module in it, in which they work."""
+    monkeypatch.setitem(vits.VITS, "tiny", TINY)
+    (tmp_path / "factory_of_mine.py").write_text(MINE)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("factory_of_mine", None)
+
+
+def pictures(root, count=20):
+    """A folder of images of three classes, and each by its path."""
+    drawn = {}
+    for i in range(3 * count):
+        below = f"{'abc'[i % 3]}/{i}.png"
+        drawn[below] = np.random.default_rng(i).integers(0, 256, (8, 8), dtype=np.uint8)
+        (root / below).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn[below]).save(root / below)
+    return drawn
+
+
+def npz(path, names, size=(8, 8)):
+    x = np.random.default_rng(0).integers(0, 256, (len(names), *size), dtype=np.uint8)
+    np.savez(path, x=x, y=np.arange(len(names)) % 3, id=names)
+    return f"npz:{path}"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_store_is_made_of_a_folder_of_images(mine, stream):
+    drawn = pictures(mine / "pics")
+    made = make({"dataset": f"folder:{mine / 'pics'}", "model": "tiny", "classes": [2, 0]}, stream=stream)
+    named = {ids.stored_id(below): (below, pixels) for below, pixels in drawn.items()}
+    seen = []
+    for split in ("train", "validation", "test"):
+        known, fetch = made.split(split)
+        assert len(known) and (np.diff(known) > 0).all() and known.max() < 1 << 32
+        asked = known[::-1]
+        x, y = fetch(asked)
+        for one, pixels, label in zip(asked.tolist(), x, y.tolist(), strict=True):
+            below, before = named[one]
+            np.testing.assert_allclose(pixels[..., 0], before / 127.5 - 1, atol=1e-6)
+            assert below[0] == "ca"[label]
+        seen += known.tolist()
+    assert len(set(seen)) == len(seen) == 40
+    arguments = {"stream": stream}
+    store = creation.make_store(
+        str(mine / "store"), made, planners.lattice(2), 2, 0, b"key", factory=NAME, arguments=arguments
+    )
+    assert records.counts(store.ledger)["examples"] == len(made.ids) and store.manifest.hyper["source"] == made.hyper
+    gone = int(made.ids[3])
+    assert disk.delete(store, [gone], "one")["ids"] == [gone]
+    disk.close(store)
+
+
+def test_ids_of_32_bits_stay_as_they_are(mine):
+    name = npz(mine / "a.npz", [str(3 * i + 1) for i in range(60)])
+    _, splits = datasets.raw(StreamedData(name=name, validation_fraction=0.1))
+    known = make({"dataset": name, "model": "tiny"}).ids
+    np.testing.assert_array_equal(known, splits["train"])
+    assert known.dtype == splits["train"].dtype and make({}).ids.dtype == np.int32
+
+
+def test_what_a_factory_makes_is_taken_as_it_is(mine):
+    hyper = {"dataset": "factory:factory_of_mine:images", "model": "tiny"}
+    made, x = make(hyper), np.random.default_rng(0).normal(size=(60, 8, 8, 1)).astype("float32")
+    assert make(made.hyper).hyper == made.hyper and (made.hyper["range"], made.hyper["std"]) == (1.0, [1.0])
+    for split, rows in (("train", range(40)), ("validation", range(40, 50)), ("test", range(50, 60))):
+        known, fetch = made.split(split)
+        np.testing.assert_array_equal(known, rows)
+        got, labels = fetch(known)
+        assert got.tobytes() == x[known].tobytes() and labels.tolist() == [i % 3 for i in rows]
+
+
+def test_hyper_of_a_config_has_what_its_data_set_has_and_no_more():
+    plain = s3t.S3TStudy()
+    assert not {"label", "id_column"} & plain.hyper().keys() and plain.hyper()["dataset"] == "digits"
+    data = plain.data.model_copy(update={"name": "csv:a.csv", "label": "kind", "id_column": "who"})
+    named = plain.model_copy(update={"data": data}).hyper()
+    assert named == plain.hyper() | {"dataset": "csv:a.csv", "label": "kind", "id_column": "who"}
+    own = plain.model_copy(update={"data": plain.data.model_copy(update={"factory": "my:make"})}).hyper()
+    assert own["dataset"] == "factory:my:make" and not {"range", "mean", "std"} & own.keys()
+
+
+ALIKE = ("n32499", "n100378")  # names whose hashes have one lower half
+
+
+def refused(configs, runner, workdir, changes):
+    """The one line that a run is refused with, before it writes anything."""
+    config = configs.get_config("digits")
+    whole = {"data.train_size": 0, "classes": (), "model": "tiny", "pretrain.model": "tiny"}
+    config.update_from_flattened_dict(whole | changes)
+    with pytest.raises(UserError) as told:
+        runner.run(config, str(workdir))
+    assert "\n" not in str(told.value) and not workdir.exists()
+    return str(told.value)
+
+
+@pytest.mark.parametrize("configs, runner", [(s3t, run), (judge_exact, judge_run)], ids=["s3t", "judge_exact"])
+def test_data_that_will_not_do_are_refused_at_the_door(mine, configs, runner):
+    (mine / "a.csv").write_text("who,size,kind\n" + "".join(f"u{i},{i},{'ab'[i % 2]}\n" for i in range(40)))
+    table = {"data.name": "csv:a.csv", "data.label": "kind", "data.id_column": "who"}
+    for changes, message in (
+        (table, "a ViT looks at images, these data are a table of (1,): use images"),
+        (table | {"checkpoint": "no.npz"}, "a ViT looks at images, these data are a table of (1,): use images"),
+        (table | {"data.label": ""}, "has no column 'label' (it has who, size, kind): set --config.data.label"),
+        ({"data.factory": "factory_of_mine:table"}, "a ViT looks at images, these data are a table of (5,): use images"),
+        ({"data.factory": "factory_of_mine:nothing"}, "factory_of_mine has no nothing: check its name"),
+        ({"data.factory": "factory_of_mine:images", "data.train_size": 9}, "set it to 0, as in --config.data.train_size=0"),
+        ({"data.label": "kind", "pretrain.classes": (1,), "classes": (2,)}, "data.label names a column of a csv"),
+    ):
+        assert message in refused(configs, runner, mine / "run", changes)
+
+
+@pytest.mark.parametrize("configs, runner", [(s3t, run), (judge_exact, judge_run)], ids=["s3t", "judge_exact"])
+def test_two_examples_of_one_stored_id_are_refused_at_the_door(mine, configs, runner):
+    assert len({ids.stored_id(name) for name in ALIKE}) == 1 and len({ids.id_of(name) for name in ALIKE}) == 2
+    name = npz(mine / "a.npz", [*ALIKE, *(f"u{i}" for i in range(58))])
+    told = refused(configs, runner, mine / "run", {"data.name": name})
+    assert f"have the id {ids.stored_id(ALIKE[0])} in a store" in told and "give each a number below 2^31" in told

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -107,6 +108,20 @@ def test_a_recipe_that_cannot_be_leaves_no_store(tmp_path, change, message):
     with pytest.raises(ValueError, match="the seed is 4294967296"):
         creation.make_store(tmp_path / "no", SOURCE, builds.PLAN, 2, 1 << 32, builds.KEY, factory=builds.FACTORY)
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    "ids, message",
+    [
+        ([], "no training example"),
+        ([1, 1 << 32], r"ids must be integers from 0 to 2\^32 - 1"),
+        ([1, 1], "ids must be distinct"),
+    ],
+)
+def test_ids_that_cannot_be_keys_are_refused_with_what_cannot_train(ids, message):
+    """Whoever asks whether a source can train, before anything is, hears of its ids."""
+    with pytest.raises(ValueError, match=message):
+        creation.check_trainable(dataclasses.replace(SOURCE, ids=np.array(ids, np.int64)), jax.random.key(0))
 
 
 def test_an_optimiser_that_cannot_be_leaves_no_store(tmp_path):
