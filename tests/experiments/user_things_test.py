@@ -14,9 +14,7 @@ from experiments import models
 from experiments.comparison import report, run
 from experiments.configs import judge as judge_configs
 from experiments.configs import readiness as configs
-from experiments.configs import s3t as s3t_configs
 from experiments.core import sections
-from experiments.core.config import validated
 from experiments.core.workdirs import WorkdirError
 from experiments.data import datasets
 from experiments.judge import run as judge_run
