@@ -102,7 +102,7 @@ def reads(model, optimizer, *, mean=None, grad=None):
     return UnlearnAlgorithm(init, ascent.update)
 
 
-def loops(model, optimizer, *, mean, grad):
+def loops(model, optimizer, *, mean=None, grad=None):
     """What no derivative can be taken of."""
 
     def update(state, request, key):
@@ -341,6 +341,21 @@ def fails(example, classes):
 
 def keyed(example, classes):
     return ModelFns(lambda key: jnp.ones((5, 3)), lambda p, x, key: x @ p + jax.random.normal(key, (3,)))
+
+
+def linear(features=None, apply=lambda p, x, key: x @ p):
+    return lambda example, classes: ModelFns(lambda key: jnp.ones((5, 3)), apply, features)
+
+
+two = linear(apply=lambda p, x, key: (x @ p)[:1].repeat(2, 0))
+fixed = linear(apply=lambda p, x, key: x.reshape(2, -1) @ p)
+featureless = linear(features=lambda p, x, key: 1 / 0)
+summed = linear(features=lambda p, x, key: x.sum())
+listed = linear(features=lambda p, x, key: [x])
+
+
+def leaves(example, classes):
+    raise SystemExit(3)
 """
 
 
@@ -356,6 +371,12 @@ def keyed(example, classes):
         ("none", "gives a NoneType: give an experiments.models.ModelFns"),
         ("fails", "KeyError: 'conf'"),
         ("keyed", "apply, key None, of"),
+        ("two", r"gives \[2, 3\] for 3 examples: give logits"),
+        ("fixed", r"apply of .* fails .*called with params and x \[3, 5\]"),
+        ("featureless", "features of .* fails .ZeroDivisionError"),
+        ("summed", r"features of .* give \[\] for 2 examples: give one array \[examples, ...\]"),
+        ("listed", "features of .* give list for 2 examples"),
+        ("leaves", "fails .SystemExit: 3.: mend it"),
     ],
 )
 def test_a_model_that_cannot_be_trained_is_refused_in_one_line(mine, name, message):
