@@ -281,7 +281,7 @@ def test_a_function_that_ends_the_program_is_told(mine, key):
     with pytest.raises(UserError, match=f"^{key} 'mine:stops' fails .SystemExit: 3.: mend it"):
         references.call(references.resolve("mine:stops", key), f"{key} 'mine:stops'")
     (mine / "ending.py").write_text("import sys\nsys.exit(4)\n")
-    with pytest.raises(UserError, match="importing ending fails .SystemExit: 4.: mend it"):
+    with pytest.raises(UserError, match=r"importing ending fails .SystemExit: 4.: mend it"):
         references.resolve("ending:make", key)
 
 
