@@ -22,7 +22,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from experiments.core import catalogue
 from experiments.core.errors import UserError, kind, line
@@ -64,7 +64,6 @@ INTERRUPTED = 130  # exit status, as a shell has it
 def main() -> int:
     """The console script `forethought` and `python -m experiments.main`; returns the exit status."""
     faulthandler.enable()
-    sys.unraisablehook = unraisable
     sys.path.append("")  # the current folder, last
     return command(sys.argv)
 
@@ -278,12 +277,6 @@ def fail(error: object) -> int:
     for mistake in getattr(error, "mistakes", (error,)):
         print("error: " + " ".join(str(mistake).split()), file=sys.stderr)
     return 2
-
-
-def unraisable(ignored: Any) -> None:
-    """Report what Python ignores, save what reads of a damaged checkpoint tell a loop that is gone: its error is raised."""
-    if str(ignored.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(ignored)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A user's own data, model and algorithm, in files of their own, through a whole run; and what a notebook reads of it."""
 
 import csv
+import shutil
 import sys
 
 import jax
@@ -197,6 +198,13 @@ def test_a_table_and_a_model_of_a_users_own_and_what_is_read_of_the_run(mine):
     altered.extra["params_sha256"]["before"] = "0"
     with pytest.raises(WorkdirError, match="other parameters"):
         kept.model("vanilla")
+    shutil.rmtree(mine / "run/checkpoints/plain")  # two lanes stand where four were
+    shutil.copytree(mine / "run/checkpoints/readiness-default", mine / "run/checkpoints/plain")
+    with pytest.raises(WorkdirError, match=r"plain holds other parameters .* remove it and results.json and run again"):
+        kept.model("vanilla", seed=1)
+    (mine / "run/config.json").write_text("{}")
+    with pytest.raises(WorkdirError, match=r"config.json is of no run: put a copy of it back"):
+        experiments.load(mine / "run").model("vanilla")
 
 
 @pytest.mark.slow
