@@ -101,7 +101,8 @@ def check_number(value: Any, name: str, *, least: float = 0.0, above: bool = Fal
     """
     if not isinstance(value, numbers.Real):
         return
-    if not math.isfinite(value) or not least <= value <= most or (above and value == least):
+    number = float(value)
+    if not math.isfinite(number) or not least <= number <= most or (above and number == least):
         wanted = f"a number above {least:g}" if above else f"a number of {least:g} or more"
         wanted = wanted if math.isinf(most) else f"a number from {least:g} to {most:g}"
         raise ValueError(f"{name} is {value}: give {wanted}")

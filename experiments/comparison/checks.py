@@ -187,7 +187,8 @@ def _check_kept(part: str, field: str, before: Any, after: Any) -> None:
     Raises:
       UserError: the first place that differs.
     """
-    if jax.tree.structure(before) != jax.tree.structure(after):
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (before, after)]
+    if structures[0] != structures[1]:
         raise UserError(f"has an {part} that gives {field} of another structure: keep that of the {field} it was given")
     for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
         held, made = (f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in (old, new))

@@ -70,9 +70,10 @@ def sweeps(file: Path) -> list[dict[str, Any]]:
 def _is_sweep(entry: dict[str, Any]) -> bool:
     """Whether a sweep has what is read of one."""
     chosen, trials = entry.get("chosen"), entry.get("trials")
-    held = isinstance(chosen, dict) and chosen.keys() >= {"learning_rate", "clip"} and isinstance(trials, list) and trials
-    tried = held and all(isinstance(trial, dict) and trial.keys() >= TRIAL for trial in trials)
-    return bool(tried) and isinstance(entry.get("unlearner"), str)
+    if not (isinstance(entry.get("unlearner"), str) and isinstance(chosen, dict) and isinstance(trials, list) and trials):
+        return False
+    tried = all(isinstance(trial, dict) and trial.keys() >= TRIAL for trial in trials)
+    return tried and chosen.keys() >= {"learning_rate", "clip"}
 
 
 def table(found: Run, columns: int) -> str:

@@ -123,10 +123,11 @@ def _check_logits(what: str, made: ModelFns, tree: Any, shape: tuple[int, ...], 
 
 
 def _check_features(what: str, made: ModelFns, tree: Any, shape: tuple[int, ...]) -> None:
-    if not made.features:
+    features = made.features
+    if features is None:
         return
     x, mend = jax.ShapeDtypeStruct(shape, jnp.float32), f"it is called with params, x {list(shape)} and key None"
-    given = _traced(what, "features", mend, lambda p, x: made.features(p, x, None), tree, x)
+    given = _traced(what, "features", mend, lambda p, x: features(p, x, None), tree, x)
     found = list(given.shape) if isinstance(given, jax.ShapeDtypeStruct) else type(given).__name__
     if not isinstance(found, list) or found[:1] != [shape[0]]:
         raise UserError(f"features of {what} give {found} for {shape[0]} examples: give one array [examples, ...]")
