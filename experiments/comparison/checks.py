@@ -81,7 +81,14 @@ def check_own(
     """
     trial = _trial(fns, problem, batch_size)
     lines = [
-        _told(("request", "unlearners"), name, "config.request.options", trial, _try, **algorithms.options(request, name))
+        _told(
+            ("request", "unlearners"),
+            name,
+            "it, or config.request.options",
+            trial,
+            _try,
+            **algorithms.options(request, name),
+        )
         for name in request.unlearners
         if algorithms.is_own(name)
     ]
@@ -90,20 +97,20 @@ def check_own(
         if algorithms.is_own(name):
             needs_retain = traits_of(algorithms.algorithm(name)).needs_retain
             given = trial if needs_retain else Trial(*trial[:2], Request(trial.whole.forget), Request(trial.batch.forget))
-            mend = "what readiness gives it: mean, grad and algorithm_options"
-            lines.append(_told(at, name, mend, given, _rehearse, **section.algorithm_options))
+            which = "it, which readiness gives mean, grad and algorithm_options"
+            lines.append(_told(at, name, which, given, _rehearse, **section.algorithm_options))
     if any(lines):
         raise ConfigError([told for told in lines if told])
 
 
-def _told(at: Loc, name: str, given: str, trial: Trial, attempt: Callable[..., Any], **options: Any) -> str:
+def _told(at: Loc, name: str, which: str, trial: Trial, attempt: Callable[..., Any], **options: Any) -> str:
     """What is wrong with an algorithm of a user's own, in one line; empty if nothing is."""
     try:
         attempt(name, trial, **options)
     except UserError as error:
         return f"{key(at)} {name!r} {line(error)}"
     except (Exception, SystemExit) as error:  # a user's own raises what it likes
-        return f"{key(at)} {name!r} fails on this run's model and data ({kind(error)}): mend it, or {given}"
+        return f"{key(at)} {name!r} fails on this run's model and data ({kind(error)}): mend {which}"
     return ""
 
 

@@ -262,7 +262,7 @@ def test_an_algorithm_that_is_none_is_refused_in_one_line(mine, name, message):
     [
         (
             "mine:halve",
-            "^config.readiness.algorithm 'mine:halve' fails .* keyword argument 'mean'.*what readiness gives it",
+            "^config.readiness.algorithm 'mine:halve' fails .* argument 'mean'.*mend it, which readiness gives mean",
         ),
         ("mine:loops", "^config.readiness.algorithm 'mine:loops' fails on this run's model and data .*while_loop"),
     ],
@@ -273,6 +273,14 @@ def test_an_algorithm_that_cannot_be_rehearsed_is_refused_in_one_line(mine, name
     with pytest.raises(ValueError, match=message) as caught:
         run.run(config, str(mine / "run"))
     assert "\n" not in str(caught.value) and not (mine / "run").exists()
+
+
+def test_a_judge_refuses_it_too(mine):
+    config = judge_configs.get_config("digits")
+    config.request.unlearners = ("mine:bare",)
+    with pytest.raises(UserError, match=r"^config.request.unlearners 'mine:bare' has an init that gives a dict"):
+        judge_run.run(config, str(mine / "run"))
+    assert not (mine / "run").exists()
 
 
 def test_an_algorithm_may_know_the_runs_model(mine):
