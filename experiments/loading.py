@@ -83,33 +83,40 @@ class Run:
           WorkdirError: no such model, a checkpoint that is missing or other than it was, a run whose models are elsewhere.
           DataError: the data, which the model's shapes follow from, cannot be read.
         """
-        self._has_models()
         config = self._typed()
         seed = config.seed if seed is None else seed
         digest = self._digest(training, variant, seed)
-        fleet, lane = self._place(training, variant, seed - config.seed)
-        states = checkpoints.restore_raw(self.path / "checkpoints" / fleet)["states"]
-        params = jax.tree.map(lambda leaf: np.asarray(leaf)[lane], states["params"])
-        if tree.digest(params) != digest:
+        fleet, lane = self._place(training, variant, seed - config.seed, config.seeds)
+        folder = self.path / "checkpoints" / fleet
+        params = _lane(checkpoints.restore_raw(folder), lane)
+        if params is None or tree.digest(params) != digest:
             raise WorkdirError(
-                f"the checkpoint {fleet} of {self.path} holds other parameters than its rows tell of: run again"
+                f"{folder} holds other parameters than the run's rows tell of: remove it and results.json and run again"
             )
         dataset = datasets.load(config.data)
         fns = models.build(config.model, dataset.train.x[:1], dataset.classes)
         return fns.own_apply or fns.apply, fns.unpack(params)
 
     def _typed(self) -> Comparison:
-        """The config, with the keys that a later version added at what they are by default."""
+        """The config, with the keys that a later version added at what they are by default.
+
+        Raises:
+          WorkdirError: of a run whose models cannot be told apart by a digest, or of no run.
+        """
+        self._has_models()
         try:
-            return Comparison.model_validate(_tuples(self.config))
+            config = Comparison.model_validate(_tuples(self.config))
         except pydantic.ValidationError as error:
             key = ".".join(map(str, error.errors()[0]["loc"]))
             raise WorkdirError(
                 f"{self.path}/config.json has a config.{key} that this version cannot use: use the version that wrote it"
             ) from error
+        if config.request.tune_steps:
+            raise WorkdirError(f"models of {self.path} were fine-tuned before the request, and are not kept: none to load")
+        return config
 
     def _has_models(self) -> None:
-        """Refuse runs whose models cannot be told apart by a digest."""
+        """Refuse runs of other kinds."""
         runner = self.config.get("runner")
         elsewhere = {
             "s3t": "its store has them: open it by `s3t predict` or s3t.store.disk.open",
@@ -119,8 +126,8 @@ class Run:
         }
         if runner in elsewhere:
             raise WorkdirError(f"{self.path} is a run of {runner}: {elsewhere[runner]}")
-        if self.config["request"].get("tune_steps"):
-            raise WorkdirError(f"models of {self.path} were fine-tuned before the request, and are not kept: none to load")
+        if runner != "readiness":
+            raise WorkdirError(f"{self.path}/config.json is of no run: put a copy of it back")
 
     def _digest(self, training: str, variant: str, seed: int) -> str:
         for row in self.rows:
@@ -131,14 +138,14 @@ class Run:
         known = sorted({f"{row.training} ({row.variant})" for row in self.rows})
         raise WorkdirError(f"{self.path} has no {training} ({variant}) of seed {seed}: it has {', '.join(known)}")
 
-    def _place(self, training: str, variant: str, number: int) -> tuple[str, int]:
+    def _place(self, training: str, variant: str, number: int, seeds: int) -> tuple[str, int]:
         """The name of the checkpoint and the lane in it."""
         if training in ALONE:
             return (f"readiness-{variant}" if training == "readiness" else training), number
         facts = {(row.training, row.variant): row.facts for row in self.rows if row.training not in ALONE}
         longer = bool(facts[training, variant].get(LONGER))
         together = [key for key, said in facts.items() if bool(said.get(LONGER)) == longer]
-        return (LONGER if longer else "plain"), together.index((training, variant)) * self.config["seeds"] + number
+        return (LONGER if longer else "plain"), together.index((training, variant)) * seeds + number
 
 
 def load(workdir: str | os.PathLike[str]) -> Run:
@@ -149,6 +156,14 @@ def load(workdir: str | os.PathLike[str]) -> Run:
     """
     folder = Path(workdir)
     return Run(folder, *workdirs.read_run(folder))
+
+
+def _lane(kept: Any, lane: int) -> Any:
+    """The parameters of one lane of a checkpoint; None if it has no such lane, or no parameters."""
+    try:
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[lane], kept["states"]["params"])
+    except (LookupError, TypeError):
+        return None
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,12 +19,13 @@ import importlib
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from experiments.core import catalogue
-from experiments.core.errors import UserError, line
+from experiments.core.errors import UserError, kind, line
 
 if TYPE_CHECKING:
     import ml_collections
@@ -57,13 +58,13 @@ EXTRA = {  # what the extra `experiments` brings and the pure rooms do without
     "absl", "array_record", "flax", "grain", "jinja2", "matplotlib", "ml_collections", "orbax", "pydantic",
     "tensorflow_datasets", "tqdm",
 }  # fmt: skip
+CONFIG_MODULE = "config_config"  # as which ml_collections loads the file that --config names
 INTERRUPTED = 130  # exit status, as a shell has it
 
 
 def main() -> int:
     """The console script `forethought` and `python -m experiments.main`; returns the exit status."""
     faulthandler.enable()
-    sys.unraisablehook = unraisable
     sys.path.append("")  # the current folder, last
     return command(sys.argv)
 
@@ -86,10 +87,15 @@ def command(argv: Sequence[str], values: flags.FlagValues | None = None) -> int:
     except UserError as error:
         return fail(error)
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRA:
+        if _package(error) not in EXTRA:
             raise
-        return fail(f"the command line needs {package}, which is not installed: pip install 'forethought[experiments]'")
+        return fail(
+            f"the command line needs {_package(error)}, which is not installed: pip install 'forethought[experiments]'"
+        )
+
+
+def _package(missing: ModuleNotFoundError) -> str:
+    return (missing.name or "").partition(".")[0]
 
 
 def answered(arguments: Sequence[str]) -> str | None:
@@ -142,7 +148,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[
       UserError: an unknown key, a wrong type, a missing config or workdir, or a stray word.
     """
     from absl import flags
-    from ml_collections import config_flags
+    from ml_collections import ConfigDict, config_flags
 
     values = flags.FLAGS if values is None else values
     try:
@@ -150,16 +156,25 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[
         config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
         workdir = flags.DEFINE_string("workdir", None, "The folder of this run; made if missing.", flag_values=values)
         rest = values(argv, known_only=False)
+        getattr(config.value, "runner", None)  # where the file raised an OSError, it comes only now
     except UserError:
         raise
-    except (KeyError, AttributeError) as error:
-        raise UserError(_unknown_key(error, argv)) from error
-    except (flags.Error, ValueError, TypeError, IndexError, OSError, SyntaxError) as error:
+    except (Exception, SystemExit) as error:  # a user's file raises what it likes
+        if isinstance(error, ModuleNotFoundError) and _package(error) in EXTRA:
+            raise
+        if told := _in_config_file(error):
+            raise UserError(told) from error
+        if isinstance(error, KeyError | AttributeError):
+            raise UserError(_unknown_key(error, argv)) from error
+        if not isinstance(error, flags.Error | ValueError | TypeError | IndexError | OSError | SyntaxError):
+            raise
         # A config file's own error arrives as a traceback in the text: its last line says what was wrong.
         last = str(error).strip().splitlines()[-1]
         raise UserError(last.removeprefix("ERROR:: ").removeprefix("ValueError: ")) from error
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}: options look like --config.seed=1")
+    if values["config"].present and not isinstance(config.value, ConfigDict):
+        raise UserError(f"get_config gives a {type(config.value).__name__}: return an ml_collections.ConfigDict")
     if config.value is None or not workdir.value:
         raise UserError("give --config=readiness:digits and --workdir=DIR; forethought --list names all configs")
     _check_meant(config.value, argv)
@@ -193,6 +208,30 @@ def with_paths(argv: Sequence[str]) -> list[str]:
         else:
             made.append(argument)
     return made
+
+
+def _in_config_file(error: BaseException) -> str | None:
+    """What is wrong with the config's own file, and in which line; None if the error does not come from there."""
+    causes = [error]  # flags wrap errors of a file, some of them twice
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    for cause in reversed(causes):
+        if str(cause) == f"module {CONFIG_MODULE!r} has no attribute 'get_config'":
+            return "the config's file has no get_config: define get_config(), which returns an ml_collections.ConfigDict"
+        if isinstance(cause, SyntaxError) and Path(cause.filename or "").is_file():
+            return f"{cause.filename}, line {cause.lineno}, is no Python ({cause.msg}): mend it"
+        frames = traceback.extract_tb(cause.__traceback__)
+        inside = [frame.f_globals.get("__name__") == CONFIG_MODULE for frame, _ in traceback.walk_tb(cause.__traceback__)]
+        if any(inside):
+            if isinstance(cause, UserError) or (isinstance(cause, ValueError) and inside[-1] and _raises(frames[-1])):
+                return line(cause)  # the file's own refusal
+            at = next(frame for frame, own in zip(reversed(frames), reversed(inside), strict=True) if own)
+            return f"{at.filename}, line {at.lineno}, fails ({kind(cause)}): mend it"
+    return None
+
+
+def _raises(frame: traceback.FrameSummary) -> bool:
+    return (frame.line or "").startswith("raise ")
 
 
 def _unknown_key(error: KeyError | AttributeError, argv: Sequence[str]) -> str:
@@ -251,12 +290,6 @@ def fail(error: object) -> int:
     for mistake in getattr(error, "mistakes", (error,)):
         print("error: " + " ".join(str(mistake).split()), file=sys.stderr)
     return 2
-
-
-def unraisable(ignored: Any) -> None:
-    """Report what Python ignores, save what reads of a damaged checkpoint tell a loop that is gone: its error is raised."""
-    if str(ignored.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(ignored)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from unlearn.base import (
     merged,
     roll_out,
 )
+from unlearn.checking import check_number
 from unlearn.losses import weighted_mean
 
 
@@ -116,7 +117,8 @@ def make_readiness(
         by default exactly if there is more than one.
 
     Raises:
-      ValueError: an algorithm that cannot be differentiated through, an unknown form, or a term without its data.
+      ValueError: an algorithm that cannot be differentiated through, an unknown form, a term without
+        its data, or a number out of range.
     """
     check_model(model)
     _check(rehearsed(jnp.float32(0.0)), terms, relearner)
@@ -179,6 +181,9 @@ def _check(algorithm: UnlearnAlgorithm, terms: Terms, relearner: UnlearnAlgorith
         raise ValueError(f"readiness form {terms.form!r} is unknown; choose 'gain' or 'raw'")
     if terms.capped not in ("each", "mean"):
         raise ValueError(f"readiness caps {terms.capped!r}, which is unknown; choose 'each' or 'mean'")
+    check_number(terms.cap, "cap", above=True)
+    for name in ("efficiency", "retention", "resistance", "relearning"):
+        check_number(getattr(terms, name), name)
     if terms.relearning and relearner is None:
         raise ValueError("the relearning term simulates relearning: give a relearner")
     for candidate in (algorithm, relearner):

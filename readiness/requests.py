@@ -6,7 +6,7 @@ at all, in which case every meta-step makes up a request of its own.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import numpy as np
 
 from readiness.objective import MetaBatch
 from unlearn.base import Array, Batch, Request
+from unlearn.checking import check_number
 
 
 class Pools(NamedTuple):
@@ -57,14 +58,20 @@ def make_pools(forget: np.ndarray, recovery: np.ndarray | None = None) -> Pools:
     """Pools from masks over the training examples.
 
     Args:
-      forget: [groups, examples] bool: which examples each group asks to forget; groups may overlap.
-      recovery: [groups, examples] bool: similar stable data of each group; all of its stable data if None.
+      forget: [groups, examples] bool, or 0 and 1: which examples each group asks to forget; groups may overlap.
+      recovery: the same of similar stable data of each group; all of its stable data if None.
 
     Raises:
-      ValueError: a group without forget data, without stable data, or whose recovery data are to be forgotten or missing.
+      ValueError: no masks, or a group without forget data, without stable data, or whose recovery data are to be
+        forgotten or missing.
     """
+    forget = _mask(forget, "forget", 2)
     stable = ~forget
-    recovery = stable if recovery is None else recovery
+    recovery = stable if recovery is None else _mask(recovery, "recovery", 2)
+    if recovery.shape != forget.shape:
+        raise ValueError(
+            f"forget masks {list(forget.shape)} and recovery masks {list(recovery.shape)}: give as many of both"
+        )
     for name, masks in (("forget", forget), ("stable", stable), ("recovery", recovery)):
         if not masks.any(axis=1).all():
             raise ValueError(f"group {int(np.argmin(masks.any(axis=1)))} has no {name} examples to rehearse with")
@@ -81,7 +88,13 @@ def draw_meta_batch(key: Array, data: Batch, pools: Pools, draw: Draw) -> MetaBa
       data: the training examples, as one Batch.
       pools: from `make_pools`.
       draw: the shape.
+
+    Raises:
+      ValueError: a shape that nothing can be drawn in.
     """
+    for name, least in (("size", 1), ("inner_steps", 0), ("relearn_steps", 0), ("anew", 0)):
+        check_number(getattr(draw, name), name, least=least)
+    check_number(draw.relearn_share, "relearn_share", most=1.0)
     group_key, forget_key, fresh_key, stable_key, retain_key, recovery_key, relearn_key = jax.random.split(key, 7)
     group = jax.random.randint(group_key, (), 0, pools.forget.shape[0])
     everyone = data["id"].shape[0]
@@ -136,6 +149,7 @@ def nearest_classes(features: np.ndarray, labels: np.ndarray, forget: np.ndarray
       forget: [examples] bool.
       count: how many classes; those with no stable example do not count.
     """
+    forget = _mask(forget, "forget", 1)
     flat = features.reshape(len(features), -1)
     centre = flat[forget].mean(axis=0)
     classes = np.unique(labels[~forget])
@@ -145,12 +159,26 @@ def nearest_classes(features: np.ndarray, labels: np.ndarray, forget: np.ndarray
 
 def nearest_examples(features: np.ndarray, forget: np.ndarray, count: int) -> np.ndarray:
     """Mask of the `count` stable examples whose features lie nearest to the mean feature of the forget set."""
+    forget = _mask(forget, "forget", 1)
     flat = features.reshape(len(features), -1)
     distance = np.linalg.norm(flat - flat[forget].mean(axis=0), axis=1)
     distance[forget] = np.inf
     mask = np.zeros(len(flat), bool)
     mask[np.argsort(distance, kind="stable")[: min(count, int((~forget).sum()))]] = True
     return mask
+
+
+def _mask(given: Any, name: str, axes: int) -> np.ndarray:
+    """Masks as bool, of numbers 0 and 1 as well.
+
+    Raises:
+      ValueError: other numbers, none at all, or of other axes.
+    """
+    masks = np.asarray(given)
+    if masks.ndim != axes or not masks.size or not (masks.dtype == bool or np.isin(masks, (0, 1)).all()):
+        wanted = "[groups, examples]" if axes == 2 else "[examples]"
+        raise ValueError(f"{name} is of {masks.dtype}{list(masks.shape)}: give a mask {wanted} of bool")
+    return masks.astype(bool)
 
 
 def _rows(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

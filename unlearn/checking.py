@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,6 +88,24 @@ def check_keys(batch: Any, name: str, keys: tuple[str, ...]) -> None:
     for key in keys:
         if key not in batch:
             raise ValueError(f"{name} data have no {key!r}: add {HINTS[key]}, one for each example")
+
+
+def check_number(value: Any, name: str, *, least: float = 0.0, above: bool = False, most: float = math.inf) -> None:
+    """Refuse a number that a formula has no meaning for; an array, which may be traced, is let through.
+
+    Args:
+      above: whether `least` itself is refused, too.
+
+    Raises:
+      ValueError: not finite, or out of range.
+    """
+    if not isinstance(value, numbers.Real):
+        return
+    number = float(value)
+    if not math.isfinite(number) or not least <= number <= most or (above and number == least):
+        wanted = f"a number above {least:g}" if above else f"a number of {least:g} or more"
+        wanted = wanted if math.isinf(most) else f"a number from {least:g} to {most:g}"
+        raise ValueError(f"{name} is {value}: give {wanted}")
 
 
 def check_losses(values: Any, batch: Batch) -> None:

@@ -40,14 +40,29 @@ def require_same_shape(values: Array, weights: Array) -> None:
         )
 
 
+def require_labels(logits: Array, labels: Array) -> None:
+    """Refuse labels that broadcasting would compare with other examples' logits in silence.
+
+    Raises:
+      ValueError: one line with both shapes.
+    """
+    if jnp.shape(labels) != jnp.shape(logits)[:-1]:
+        raise ValueError(
+            f"labels of shape {jnp.shape(labels)} are not those of logits of shape {jnp.shape(logits)}: "
+            f"give one label for each row of logits, {jnp.shape(logits)[:-1]}"
+        )
+
+
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """-log p_y for logits [..., classes] and integer labels [...], in float32 or wider."""
+    require_labels(logits, labels)
     log_p = jax.nn.log_softmax(_wide(logits))
     return -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
 
 
 def margin(logits: Array, labels: Array) -> Array:
     """Margin log p_y - log(1 - p_y) = z_y - logsumexp over the other classes: exact where p_y rounds to 0 or 1."""
+    require_labels(logits, labels)
     wide = _wide(logits)
     own = jnp.take_along_axis(wide, labels[..., None], axis=-1)[..., 0]
     return own - jax.nn.logsumexp(jnp.where(_is(labels, wide), -jnp.inf, wide), axis=-1)
@@ -55,6 +70,9 @@ def margin(logits: Array, labels: Array) -> Array:
 
 def kl_divergence(reference_logits: Array, logits: Array) -> Array:
     """KL(p_reference || p) for two arrays of logits [..., classes]: zero where they agree, never negative."""
+    if jnp.shape(reference_logits) != jnp.shape(logits):
+        shapes = f"{jnp.shape(reference_logits)} and {jnp.shape(logits)}"
+        raise ValueError(f"logits of shapes {shapes} cannot be compared: give both of the same examples and classes")
     log_q = jax.nn.log_softmax(_wide(reference_logits))
     log_p = jax.nn.log_softmax(_wide(logits))
     return jnp.sum(jnp.exp(log_q) * (log_q - log_p), axis=-1)
@@ -62,6 +80,7 @@ def kl_divergence(reference_logits: Array, logits: Array) -> Array:
 
 def correct(logits: Array, labels: Array) -> Array:
     """1.0 where the largest logit is the label's, else 0.0; NaN logits are never correct."""
+    require_labels(logits, labels)
     hit = jnp.argmax(logits, axis=-1) == labels
     return (hit & ~jnp.any(jnp.isnan(logits), axis=-1)).astype(jnp.float32)
 
@@ -83,6 +102,7 @@ def modified_entropy(logits: Array, labels: Array) -> Array:
 
     From Song and Mittal (2003.10595). Of the largest p_i, 1 - p_i is the sum of the others, so that nothing cancels.
     """
+    require_labels(logits, labels)
     wide, top = _with_top(logits)
     p, is_top = jnp.exp(jax.nn.log_softmax(wide)), _is(top, wide)
     log_rest = jnp.where(is_top, -jax.nn.softplus(margin(wide, top))[..., None], jnp.log1p(-jnp.where(is_top, 0.0, p)))

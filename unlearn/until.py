@@ -69,7 +69,8 @@ def unlearn_until(
       algorithm: the unlearner.
       whole: data -> the whole request, which `init` sees.
       draw: (data, key, step) -> the batch of a step; the whole request for full-batch unlearning.
-      observe: (params, data) -> float scalars by name, taken before the first update and after every one.
+      observe: (params, data) -> float scalars by name, arrays or Python's, taken before the first update and after
+        every one.
       criterion: (observation, data) -> bool, True once the request is fulfilled; `never` to use up the budget.
       max_steps: budget of updates.
       record: increasing numbers of updates, max_steps at most, after each of which the parameters are kept; one more
@@ -108,6 +109,10 @@ def unlearn_until(
             f"record is {record}: give increasing numbers of updates from 0 to max_steps, which is {max_steps}"
         )
 
+    def look(params: Params, data: Any) -> dict[str, Array]:
+        seen: dict[str, Array] = jax.tree.map(jnp.asarray, observe(params, data))
+        return seen
+
     def code(params: Params, seen: dict[str, Array], step: Array, data: Any) -> Array:
         finite = tree.all_finite(params) & tree.all_finite(seen)
         going_on = jnp.where(step >= max_steps, BUDGET, -1)
@@ -116,7 +121,7 @@ def unlearn_until(
     def start(params: Params, data: Any, keys: Array) -> Carry:
         step = jnp.zeros((), jnp.int32)
         state = begin(algorithm, params, whole(data), keys[0])
-        seen = observe(state.params, data)
+        seen = look(state.params, data)
         curve = jax.tree.map(lambda leaf: jnp.full((max_steps + 1, *leaf.shape), jnp.nan, leaf.dtype).at[0].set(leaf), seen)
         return state, step, code(state.params, seen, step, data), curve
 
@@ -124,7 +129,7 @@ def unlearn_until(
         state, step, _, curve = carry
         request = draw(data, keys[1], step)
         state, _ = algorithm.update(state, request, jax.random.fold_in(keys[2], step))
-        seen = observe(state.params, data)
+        seen = look(state.params, data)
         step = step + 1
         curve = jax.tree.map(lambda rows, leaf: rows.at[step].set(leaf), curve, seen)
         return state, step, code(state.params, seen, step, data), curve

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,13 @@ import optax
 from experiments.configs.readiness import Comparison
 from experiments.core import keys, sections
 from experiments.core.config import Loc, key, validated
-from experiments.core.errors import ConfigError, UserError, line
+from experiments.core.errors import ConfigError, UserError, kind, line
 from experiments.data.problem import Problem
+from experiments.models import ModelFns, as_model
 from experiments.scoring import algorithms, requests
-from unlearn import Request, classifier
+from unlearn import Request, UnlearnAlgorithm, classifier, second_order, traits_of
+from unlearn.base import Batch, Model, UnlearnState
+from unlearn.losses import weighted_mean
 from unlearn.metrics.membership import FOLDS
 
 
@@ -27,12 +31,17 @@ def resolved(config: ml_collections.ConfigDict | Comparison) -> Comparison:
       ConfigError: one line for each mistake.
     """
     made = validated(Comparison, config).resolved()
-    check_options(made.request, {name: made.variant(name).readiness for name in ("", *made.variants)})
+    check_options(made.request, by_variant(made))
     return made
 
 
+def by_variant(config: Comparison) -> dict[str, sections.Readiness]:
+    """The readiness of each variant, the default one under ""."""
+    return {name: config.variant(name).readiness for name in ("", *config.variants)}
+
+
 def check_options(request: sections.Unlearners, readiness: Mapping[str, sections.Readiness]) -> None:
-    """Refuse options that an algorithm does not have or cannot take.
+    """Refuse names of no algorithm, and options that one of the shelf does not have or cannot take.
 
     Args:
       readiness: by variant, the default one under "".
@@ -43,37 +52,170 @@ def check_options(request: sections.Unlearners, readiness: Mapping[str, sections
     algorithms.check_names(request.unlearners)
     told: list[tuple[Loc, str]] = []
     for name in request.unlearners:
-        short = algorithms.short(name)
-        if algorithms.is_own(name) or short in request.options:
-            told.append((("request", "options", short), _refusal(name, request.options.get(short, {}))))
-    for name, section in readiness.items():
-        at: Loc = ("variants", name) if name else ("readiness",)
-        algorithms.algorithm(section.algorithm, key((*at, "algorithm")))
-        told.append(((*at, "algorithm_options"), _refusal(section.algorithm, section.algorithm_options)))
+        if name in request.options and not algorithms.is_own(name):
+            told.append((("request", "options", name), _refusal(name, request.options[name])))
+    for variant, section in readiness.items():
+        algorithms.algorithm(section.algorithm, key(_rehearsed_at(variant)))
+        if not algorithms.is_own(section.algorithm):
+            at = (*_section_at(variant), "algorithm_options")
+            told.append((at, _refusal(section.algorithm, section.algorithm_options)))
     if lines := [f"{key(at)} cannot be used ({said}): set others" for at, said in told if said]:
         raise ConfigError(lines)
 
 
+def check_own(
+    request: sections.Unlearners,
+    readiness: Mapping[str, sections.Readiness],
+    fns: ModelFns,
+    problem: Problem,
+    batch_size: int,
+) -> None:
+    """Refuse algorithms of a user's own that fail on the run's model and data, or do not keep to the contract.
+
+    Args:
+      readiness: by variant, the default one under "".
+      batch_size: of a step of the request; 0: the whole request.
+
+    Raises:
+      ConfigError: a line for each such algorithm.
+    """
+    trial = _trial(fns, problem, batch_size)
+    lines = [
+        _told(
+            ("request", "unlearners"),
+            name,
+            "it, or config.request.options",
+            trial,
+            _try,
+            **algorithms.options(request, name),
+        )
+        for name in request.unlearners
+        if algorithms.is_own(name)
+    ]
+    for variant, section in readiness.items():
+        at, name = _rehearsed_at(variant), section.algorithm
+        if algorithms.is_own(name):
+            needs_retain = traits_of(algorithms.algorithm(name)).needs_retain
+            given = trial if needs_retain else Trial(*trial[:2], Request(trial.whole.forget), Request(trial.batch.forget))
+            which = "it, which readiness gives mean, grad and algorithm_options"
+            lines.append(_told(at, name, which, given, _rehearse, **section.algorithm_options))
+    if any(lines):
+        raise ConfigError([told for told in lines if told])
+
+
+def _told(at: Loc, name: str, which: str, trial: Trial, attempt: Callable[..., Any], **options: Any) -> str:
+    """What is wrong with an algorithm of a user's own, in one line; empty if nothing is."""
+    try:
+        attempt(name, trial, **options)
+    except UserError as error:
+        return f"{key(at)} {name!r} {line(error)}"
+    except (Exception, SystemExit) as error:  # a user's own raises what it likes
+        return f"{key(at)} {name!r} fails on this run's model and data ({kind(error)}): mend {which}"
+    return ""
+
+
+def _section_at(variant: str) -> Loc:
+    return ("variants", variant) if variant else ("readiness",)
+
+
+def _rehearsed_at(variant: str) -> Loc:
+    return (*_section_at(variant), "algorithm")
+
+
+class Trial(NamedTuple):
+    """What an algorithm is tried on, as shapes: its updates are traced, and nothing is computed."""
+
+    model: Model
+    params: Any
+    whole: Request
+    batch: Request
+
+
+def _trial(fns: ModelFns, problem: Problem, batch_size: int) -> Trial:
+    """The run's model, with a request and a batch of it as large as the run's."""
+    sides = problem.asked, problem.sets.retain
+    size = batch_size or len(problem.asked["id"])
+    params = jax.eval_shape(fns.init, keys.unused())
+    whole, batch = (Request(*(_shapes(side, most) for side in sides)) for most in (None, size))
+    return Trial(as_model(fns), params, whole, batch)
+
+
+def _shapes(batch: Batch, most: int | None) -> Batch:
+    """Of at most so many examples, as JAX will hold them."""
+
+    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+        rows = leaf[:most]
+        return jax.ShapeDtypeStruct(rows.shape, jax.dtypes.canonicalize_dtype(rows.dtype))
+
+    shapes: Batch = jax.tree.map(shape, dict(batch))
+    return shapes
+
+
+def _try(name: str, trial: Trial, **options: Any) -> None:
+    """Trace the start of an algorithm and one update.
+
+    Raises:
+      UserError: what it gives is not of the contract; its words follow the algorithm's name.
+      Exception: whatever else a user's own raises.
+    """
+    algorithm = algorithms.algorithm(name)(trial.model, optax.sgd(0.1), **options)
+    jax.eval_shape(functools.partial(_updated, algorithm), trial.params, trial.whole, trial.batch)
+
+
+def _rehearse(name: str, trial: Trial, **options: Any) -> None:
+    """Trace the same as readiness does: reduced and derived by its means, and differentiated."""
+    algorithm = algorithms.algorithm(name)(trial.model, optax.sgd(0.1), mean=weighted_mean, grad=second_order, **options)
+
+    def total(*given: Any) -> jax.Array:
+        return jnp.sum(jnp.stack([jnp.sum(leaf) for leaf in jax.tree.leaves(_updated(algorithm, *given))]))
+
+    jax.eval_shape(jax.grad(total), trial.params, trial.whole, trial.batch)
+
+
+def _updated(algorithm: Any, params: Any, whole: Request, batch: Request) -> Any:
+    """The parameters after one update; raises as `_try` does."""
+    if not isinstance(algorithm, UnlearnAlgorithm):
+        raise UserError(f"gives a {_type(algorithm)}: give an unlearn.UnlearnAlgorithm(init, update)")
+    state = algorithm.init(params, whole, keys.unused())
+    if not isinstance(state, UnlearnState):
+        raise UserError(f"has an init that gives a {_type(state)}: give an unlearn.UnlearnState(params, opt_state, memory)")
+    _check_kept("init", "params", params, state.params)
+    given = algorithm.update(state, batch, keys.unused())
+    if not (type(given) is tuple and len(given) == 2 and isinstance(given[0], UnlearnState)):
+        raise UserError(f"has an update that gives a {_type(given)}: give a pair (unlearn.UnlearnState, info)")
+    for field in UnlearnState._fields:
+        _check_kept("update", field, getattr(state, field), getattr(given[0], field))
+    return given[0].params
+
+
+def _check_kept(part: str, field: str, before: Any, after: Any) -> None:
+    """Refuse a field of the state whose structure, shapes or types do not stay: no loop could carry it.
+
+    Raises:
+      UserError: the first place that differs.
+    """
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (before, after)]
+    if structures[0] != structures[1]:
+        raise UserError(f"has an {part} that gives {field} of another structure: keep that of the {field} it was given")
+    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+        held, made = (f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in (old, new))
+        if held != made:
+            where = field + jax.tree_util.keystr(path)
+            raise UserError(f"has an {part} that makes {where} {made}, which was {held}: keep its shape and type")
+
+
+def _type(value: Any) -> str:
+    return type(value).__name__
+
+
 def _refusal(algorithm: str, options: Mapping[str, float]) -> str:
-    """What an algorithm says against options, if it does: one update of a toy model is traced with them."""
-    model = classifier(lambda params, x, key: x @ params)
+    """What an algorithm of the shelf says against options, if it does: one update of a toy model is traced with them."""
     ones = jnp.ones(1)
     batch = {"x": ones[None], "y": jnp.zeros(1, jnp.int32), "id": jnp.zeros(1, jnp.int32), "weight": ones}
-    request, random = Request(batch, batch), keys.unused()
-
-    def update(params: jax.Array) -> Any:
-        made = algorithms.checked(algorithm, algorithms.algorithm(algorithm)(model, optax.sgd(0.1), **options))
-        return made.update(made.init(params, request, random), request, random)[1]
-
+    request = Request(batch, batch)
     try:
-        jax.eval_shape(update, jnp.ones((1, 2)))
-    except Exception as error:  # a user's own raises what it likes
-        if algorithms.is_own(algorithm) and not isinstance(error, UserError):
-            raise UserError(
-                f"{algorithm!r} fails on a toy model ({type(error).__name__}: {line(error, 160)}): mend it"
-            ) from error
-        if not isinstance(error, TypeError | ValueError | ArithmeticError) or isinstance(error, UserError):
-            raise
+        _try(algorithm, Trial(classifier(lambda params, x, key: x @ params), jnp.ones((1, 2)), request, request), **options)
+    except (TypeError, ValueError, ArithmeticError) as error:
         return line(error)
     return ""
 

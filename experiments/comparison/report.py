@@ -29,6 +29,7 @@ from experiments.comparison.methods import (
 )
 from experiments.comparison.summary import count, summary
 from experiments.core import workdirs
+from experiments.core.errors import WorkdirError
 from experiments.core.results import Run
 from experiments.data import ids
 from experiments.reporting import names, terminal
@@ -51,9 +52,28 @@ def write(workdir: str | Path) -> Path:
     return write_page(workdir, f"Forethought: {found.rows[0].dataset}, {asked}", blocks)
 
 
+TRIAL = {"learning_rate", "clip", "reached", "steps", "validation_retain_accuracy"}
+
+
 def sweeps(file: Path) -> list[dict[str, Any]]:
-    """The last learning-rate sweep of each unlearner."""
-    return list({entry["unlearner"]: entry for entry in workdirs.entries(file) if entry.get("event") == "sweep"}.values())
+    """The last learning-rate sweep of each unlearner.
+
+    Raises:
+      WorkdirError: a sweep that no run wrote.
+    """
+    swept = [entry for entry in workdirs.entries(file) if entry.get("event") == "sweep"]
+    if not all(map(_is_sweep, swept)):
+        raise WorkdirError(f"{file} has a sweep that no run wrote: {workdirs.LOG_AGAIN}")
+    return list({entry["unlearner"]: entry for entry in swept}.values())
+
+
+def _is_sweep(entry: dict[str, Any]) -> bool:
+    """Whether a sweep has what is read of one."""
+    chosen, trials = entry.get("chosen"), entry.get("trials")
+    if not (isinstance(entry.get("unlearner"), str) and isinstance(chosen, dict) and isinstance(trials, list) and trials):
+        return False
+    tried = all(isinstance(trial, dict) and trial.keys() >= TRIAL for trial in trials)
+    return tried and chosen.keys() >= {"learning_rate", "clip"}
 
 
 def table(found: Run, columns: int) -> str:

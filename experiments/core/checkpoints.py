@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -24,13 +25,14 @@ def open_folder(path: Path) -> ocp.CheckpointManager:
     Raises:
       WorkdirError: what stands there cannot be read.
     """
+    _hide_closed_loops()
     options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
     try:
         return ocp.CheckpointManager(path.absolute(), options=options)
     except Exception as error:  # of several kinds, as below
         raise WorkdirError(
-            f"the checkpoints in {path} cannot be read ({line(error, 120)}): remove the latest of them and run again, "
-            "which goes on from the one before it"
+            f"the checkpoints in {path} cannot be read ({line(error, 120)}): remove the latest of them, and results.json "
+            "if there is one, and run again, which goes on from the one before it"
         ) from error
 
 
@@ -63,23 +65,39 @@ def restore_or(manager: ocp.CheckpointManager, initial: Any) -> tuple[int, Any]:
 
 
 def restore_raw(path: Path) -> Any:
-    """The latest checkpoint in a folder as nested dicts of arrays, whatever it was saved from.
+    """The latest checkpoint in a folder of a finished run as nested dicts of arrays, whatever it was saved from.
 
     Raises:
       WorkdirError: there is none, or it cannot be read.
     """
+    missing = (
+        f"there are no checkpoints in {path}: remove results.json of that run and run again, which trains what is missing"
+    )
     if not path.is_dir():
-        raise WorkdirError(f"there are no checkpoints in {path}: run again, which trains what is missing")
+        raise WorkdirError(missing)
     with open_folder(path) as manager:
         step = manager.latest_step()
         if step is None:
-            raise WorkdirError(f"there are no checkpoints in {path}: run again, which trains what is missing")
+            raise WorkdirError(missing)
         try:
             return manager.restore(step, args=ocp.args.StandardRestore())
         except Exception as error:  # of several kinds, as above
             raise WorkdirError(
-                f"the checkpoint {path / str(step)} cannot be read ({line(error, 120)}): run again"
+                f"the checkpoint {path / str(step)} cannot be read ({line(error, 120)}): remove it and results.json of "
+                "that run and run again, which goes on from the checkpoint before it"
             ) from error
+
+
+@functools.cache
+def _hide_closed_loops() -> None:
+    """Hide what reads of a damaged checkpoint tell a loop that is gone, once they are collected: their error is raised."""
+    tell = sys.unraisablehook
+
+    def hook(ignored: Any) -> None:
+        if str(ignored.exc_value) != "Event loop is closed":
+            tell(ignored)
+
+    sys.unraisablehook = hook
 
 
 def checksum(state: Any) -> int:

@@ -45,3 +45,8 @@ def line(error: BaseException, most: int = 300) -> str:
     """What an error says, in one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def kind(error: BaseException, most: int = 200) -> str:
+    """What an error of a user's own code is and says, in one line."""
+    return f"{type(error).__name__}: {line(error, most)}"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from experiments.core.errors import UserError, line
+from experiments.core.errors import UserError, kind
 
 
 def resolve(reference: str, key: str) -> Callable[..., Any]:
@@ -36,8 +36,8 @@ def resolve(reference: str, key: str) -> Callable[..., Any]:
                 f"{key} {reference!r}: there is no module {module_name!r} in {here} or on PYTHONPATH: check its name"
             ) from error
         raise UserError(f"{key} {reference!r}: {module_name} needs {error.name!r}, which is not installed") from error
-    except Exception as error:  # whatever a user's module raises
-        raise UserError(f"{key} {reference!r}: importing {module_name} fails ({_kind(error)}): mend it") from error
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
+        raise UserError(f"{key} {reference!r}: importing {module_name} fails ({kind(error)}): mend it") from error
     function = getattr(module, name, None)
     if function is None:
         raise UserError(f"{key} {reference!r}: {module_name} has no {name}: check its name")
@@ -59,9 +59,5 @@ def call(function: Callable[..., Any], what: str, *args: Any, **options: Any) ->
         return function(*args, **options)
     except UserError:
         raise
-    except Exception as error:  # whatever a user's function raises
-        raise UserError(f"{what} fails ({_kind(error)}): mend it") from error
-
-
-def _kind(error: Exception) -> str:
-    return f"{type(error).__name__}: {line(error, 200)}"
+    except (Exception, SystemExit) as error:  # whatever a user's function raises
+        raise UserError(f"{what} fails ({kind(error)}): mend it") from error

@@ -123,6 +123,10 @@ class Run:
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 
+class NewerError(ValueError):
+    """A results.json that a newer version wrote: nothing is wrong with it."""
+
+
 def to_json(run: Run) -> str:
     """A run as the text of results.json, with its schema and checksum."""
     content = {"schema": SCHEMA, **plain(run)}
@@ -133,15 +137,20 @@ def from_json(text: str) -> Run:
     """The run in the text of a results.json, of this version or of 0.1.
 
     Raises:
-      ValueError: the text was altered or cut, is of a newer version, or no run wrote it; one line.
+      NewerError: it is of a newer version.
+      ValueError: the text was altered or cut, or no run wrote it; one line.
     """
     content = json.loads(text)
     if not isinstance(content, dict):
         raise ValueError("no dict")
     schema = content.get("schema", 1)
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerError(f"schema {schema!r} is of a newer version than this one, which reads up to {SCHEMA}")
     if schema not in (1, SCHEMA):
-        raise ValueError(f"schema {schema!r} is of a newer version than this one, which reads up to {SCHEMA}")
+        raise ValueError(f"schema {schema!r} is of no version")
     if schema == 1:
+        if content.keys() & {"sha256", "facts"}:
+            raise ValueError("it is not what was written: schema 1 has no checksum and no facts")
         from experiments.core import results_v1  # which stands on this module
 
         return results_v1.run(content)

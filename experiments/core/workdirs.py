@@ -22,6 +22,7 @@ from experiments.core.results import Row, Run
 PARTS = ("results.json", "stages", "checkpoints", "metrics.jsonl")  # of a run, beside config.json
 ENTRY = '{"event": '  # how a line of metrics.jsonl begins
 AGAIN = "remove it and run again, which keeps what else has finished"
+LOG_AGAIN = "remove it and results.json and run again: finished stages are kept, and their sweeps logged again"
 OTHER = "put a copy of config.json back, or use an empty --workdir"
 
 
@@ -186,6 +187,8 @@ def read_results(path: Path) -> Run:
     """
     try:
         return results.from_json(path.read_text("utf-8"))
+    except results.NewerError as error:
+        raise files.unreadable(path, error, "update this installation, and keep the file") from error
     except (OSError, ValueError, RecursionError) as error:
         raise files.unreadable(path, error, AGAIN) from error
 
@@ -208,20 +211,19 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
       WorkdirError: a line that no run wrote.
     """
-    mend = "remove it and results.json and run again: finished stages are kept, and their sweeps logged again"
     try:
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
     except (OSError, ValueError) as error:
-        raise WorkdirError(f"{path} cannot be read ({line(error)}): {mend}") from error
+        raise WorkdirError(f"{path} cannot be read ({line(error)}): {LOG_AGAIN}") from error
     for number, text in enumerate(lines, 1):
         try:
             entry = json.loads(text)
         except ValueError:
             if text[: len(ENTRY)] != ENTRY[: len(text)]:
-                raise WorkdirError(f"line {number} of {path} is damaged: {mend}") from None
+                raise WorkdirError(f"line {number} of {path} is damaged: {LOG_AGAIN}") from None
             continue
         if not isinstance(entry, dict):
-            raise WorkdirError(f"line {number} of {path} is damaged: {mend}")
+            raise WorkdirError(f"line {number} of {path} is damaged: {LOG_AGAIN}")
         yield entry
 
 

@@ -84,7 +84,8 @@ def make_case(judging: Judging, asked: Asked, dataset: datasets.Dataset, scores:
     Raises:
       UserError: a set that cannot be judged; one line that says what to do.
     """
-    checks.check_options(judging.request, {"": asked.readiness})
+    readiness = {"": asked.readiness}
+    checks.check_options(judging.request, readiness)
     chosen = _chosen(asked, dataset.train, scores)
     forgotten = problem.make(
         dataset,
@@ -94,6 +95,7 @@ def make_case(judging: Judging, asked: Asked, dataset: datasets.Dataset, scores:
     )
     checks.check_problem(forgotten, asked.readiness.noise)
     trainer = judging.trainer
+    checks.check_own(judging.request, readiness, trainer.model, forgotten, judging.judgement.batch_size)
     case = Case(
         asked.name,
         forgotten,

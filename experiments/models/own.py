@@ -35,7 +35,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.core.errors import UserError, line
+from experiments.core.errors import UserError, kind
 from experiments.core.references import call, resolve
 from experiments.models.functions import ModelFns, convolves
 
@@ -60,7 +60,9 @@ def build_own(factory: str, options: tuple[tuple[str, Any], ...], shape: tuple[i
         raise UserError(f"{what} gives a {type(made).__name__}: give an experiments.models.ModelFns(init, apply)")
     tree = _traced(what, "init", FLOATS, made.init, jax.random.key(0))
     _check_params(what, tree)
-    _check_logits(what, made, tree, (2, *shape), classes)
+    for examples in (2, 3):  # a model that knows how many there are is right for one of them alone
+        _check_logits(what, made, tree, (examples, *shape), classes)
+        _check_features(what, made, tree, (examples, *shape))
     structure = jax.tree.structure(tree)
     names = _names(tree)
 
@@ -87,8 +89,8 @@ def _traced(what: str, part: str, mend: str, fn: Callable[..., Any], *args: Any)
     """
     try:
         return jax.eval_shape(fn, *args)
-    except Exception as error:  # whatever a user's function raises
-        raise UserError(f"{part} of {what} fails ({type(error).__name__}: {line(error, 160)}): {mend}") from error
+    except (Exception, SystemExit) as error:  # whatever a user's function raises
+        raise UserError(f"{part} of {what} fails ({kind(error, 160)}): {mend}") from error
 
 
 def _check_params(what: str, tree: Any) -> None:
@@ -118,6 +120,17 @@ def _check_logits(what: str, made: ModelFns, tree: Any, shape: tuple[int, ...], 
         if not isinstance(given, jax.ShapeDtypeStruct) or given.shape != (shape[0], classes):
             found = list(given.shape) if isinstance(given, jax.ShapeDtypeStruct) else type(given).__name__
             raise UserError(f"apply of {what} gives {found} for {shape[0]} examples: give logits [examples, {classes}]")
+
+
+def _check_features(what: str, made: ModelFns, tree: Any, shape: tuple[int, ...]) -> None:
+    features = made.features
+    if features is None:
+        return
+    x, mend = jax.ShapeDtypeStruct(shape, jnp.float32), f"it is called with params, x {list(shape)} and key None"
+    given = _traced(what, "features", mend, lambda p, x: features(p, x, None), tree, x)
+    found = list(given.shape) if isinstance(given, jax.ShapeDtypeStruct) else type(given).__name__
+    if not isinstance(found, list) or found[:1] != [shape[0]]:
+        raise UserError(f"features of {what} give {found} for {shape[0]} examples: give one array [examples, ...]")
 
 
 def _names(tree: Any) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from experiments.core.errors import UserError
 from experiments.core.references import resolve
@@ -30,7 +29,7 @@ def algorithm(name: str, key: str = KEY) -> Callable[..., UnlearnAlgorithm]:
     Raises:
       UserError: no such algorithm, module or function; one line that says what to do.
     """
-    if not isinstance(name, str) or not is_own(name):
+    if not is_own(name):
         if name not in ALGORITHMS:
             raise UserError(f"{name!r} is unknown in {key}; choose from {', '.join(ALGORITHMS)}, or give module:function")
         return ALGORITHMS[name]
@@ -44,7 +43,7 @@ def algorithm(name: str, key: str = KEY) -> Callable[..., UnlearnAlgorithm]:
 
 def is_own(name: str) -> bool:
     """Whether a name is that of a user's function."""
-    return ":" in name
+    return isinstance(name, str) and ":" in name
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -63,14 +62,3 @@ def check_names(names: Sequence[str]) -> None:
 def options(section: Unlearners, name: str) -> dict[str, float]:
     """What the config sets of an algorithm's options."""
     return dict(section.options.get(short(name), {}))
-
-
-def checked(name: str, made: Any) -> UnlearnAlgorithm:
-    """What a factory gave.
-
-    Raises:
-      UserError: it is no algorithm.
-    """
-    if not isinstance(made, UnlearnAlgorithm):
-        raise UserError(f"{name!r} gives a {type(made).__name__}: give an unlearn.UnlearnAlgorithm(init, update)")
-    return made

@@ -157,6 +157,38 @@ def test_a_config_file_that_raises_is_one_line(ran, tmp_path, capsys):
     assert capsys.readouterr().err == "error: set this\n"
 
 
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("x = 1\n1 / 0\n", "bad.py, line 2, fails (ZeroDivisionError: division by zero): mend it"),
+        (
+            "\nimport nosuchpackage\n",
+            "bad.py, line 2, fails (ModuleNotFoundError: No module named 'nosuchpackage'): mend it",
+        ),
+        ("hello\n", "bad.py, line 1, fails (NameError: name 'hello' is not defined): mend it"),
+        ("x = (\n", "bad.py, line 1, is no Python ('(' was never closed): mend it"),
+        ("x = 1\n", "the config's file has no get_config: define get_config()"),
+        ("def get_config():\n    return int('x')\n", "bad.py, line 2, fails (ValueError: invalid literal for int()"),
+        ("def get_config():\n    return {}['key']\n", "bad.py, line 2, fails (KeyError: 'key'): mend it"),
+        ("import sys\nsys.exit(3)\n", "bad.py, line 2, fails (SystemExit: 3): mend it"),
+        ("open('absent')\n", "No such file or directory: 'absent'"),
+        ("def get_config():\n    return 3\n", "get_config gives a int: return an ml_collections.ConfigDict"),
+        ("def get_config():\n    pass\n", "get_config gives a NoneType: return an ml_collections.ConfigDict"),
+        (
+            "from experiments.configs import readiness\ndef get_config():\n    c = readiness.defaults()\n"
+            "    c.train.steps = 'x'\n    return c\n",
+            "bad.py, line 4, fails (TypeError: Could not override field 'steps'",
+        ),
+    ],
+)
+def test_a_mistake_in_a_config_file_is_one_line_that_says_where(ran, tmp_path, capsys, monkeypatch, text, told):
+    monkeypatch.delitem(sys.modules, main.CONFIG_MODULE, raising=False)  # in this process there may be one before
+    (tmp_path / "bad.py").write_text(text)
+    assert called(f"--config={tmp_path / 'bad.py'}", "--workdir=there") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and told in line and ran == []
+
+
 def test_several_mistakes_are_a_line_each(capsys):
     class Several(ValueError):
         mistakes = ("one\n line", "another")

@@ -1,6 +1,7 @@
 """A user's own data, model and algorithm, in files of their own, through a whole run; and what a notebook reads of it."""
 
 import csv
+import shutil
 import sys
 
 import jax
@@ -11,14 +12,16 @@ from PIL import Image
 
 import experiments
 from experiments import models
-from experiments.comparison import report, run
+from experiments.comparison import checks, report, run
 from experiments.configs import judge as judge_configs
 from experiments.configs import readiness as configs
-from experiments.core import sections
+from experiments.core import references, sections
+from experiments.core.errors import UserError
 from experiments.core.workdirs import WorkdirError
 from experiments.data import datasets
 from experiments.judge import run as judge_run
 from experiments.models import params
+from tests.helpers import comparisons
 from unlearn import tree
 
 MODULE = '''
@@ -60,6 +63,57 @@ def nothing(model):
 
 def wrong(model, optimizer):
     return None
+
+
+def altered(init=lambda state: state, update=lambda state, info: (state, info)):
+    """Ascent that gives something else."""
+
+    def make(model, optimizer):
+        ascent = ALGORITHMS["ascent"](model, optimizer)
+        return UnlearnAlgorithm(lambda *a: init(ascent.init(*a)), lambda *a: update(*ascent.update(*a)))
+
+    return make
+
+
+def each(change):
+    return lambda state: state._replace(params=jax.tree.map(change, state.params))
+
+
+bare = altered(init=lambda state: state.params)
+alone = altered(update=lambda state, info: state)
+cast = altered(update=lambda state, info: (each(lambda leaf: leaf.astype("bfloat16"))(state), info))
+widened = altered(update=lambda state, info: (each(lambda leaf: leaf[None])(state), info))
+listed = altered(update=lambda state, info: (state._replace(params=jax.tree.leaves(state.params)), info))
+counted = altered(init=lambda state: state._replace(memory=0), update=lambda s, i: (s._replace(memory=0.5), i))
+recast = altered(init=each(lambda leaf: leaf.astype("bfloat16")))
+
+
+def leaves(model, optimizer):
+    raise SystemExit(3)
+
+
+def reads(model, optimizer, *, mean=None, grad=None):
+    """Ascent that knows the run's model."""
+    ascent = ALGORITHMS["ascent"](model, optimizer)
+
+    def init(params, request, key):
+        params["Dense_0"]["kernel"], model.features(params, request.forget["x"], None)
+        return ascent.init(params, request, key)
+
+    return UnlearnAlgorithm(init, ascent.update)
+
+
+def loops(model, optimizer, *, mean=None, grad=None):
+    """What no derivative can be taken of."""
+
+    def update(state, request, key):
+        return jax.lax.while_loop(lambda s: jax.tree.leaves(s.params)[0][0] > 9, each(lambda leaf: leaf / 2), state), None
+
+    return ALGORITHMS["ascent"](model, optimizer)._replace(update=update)
+
+
+def stops():
+    raise SystemExit(3)
 
 
 def data():
@@ -144,6 +198,13 @@ def test_a_table_and_a_model_of_a_users_own_and_what_is_read_of_the_run(mine):
     altered.extra["params_sha256"]["before"] = "0"
     with pytest.raises(WorkdirError, match="other parameters"):
         kept.model("vanilla")
+    shutil.rmtree(mine / "run/checkpoints/plain")  # two lanes stand where four were
+    shutil.copytree(mine / "run/checkpoints/readiness-default", mine / "run/checkpoints/plain")
+    with pytest.raises(WorkdirError, match=r"plain holds other parameters .* remove it and results.json and run again"):
+        kept.model("vanilla", seed=1)
+    (mine / "run/config.json").write_text("{}")
+    with pytest.raises(WorkdirError, match=r"config.json is of no run: put a copy of it back"):
+        experiments.load(mine / "run").model("vanilla")
 
 
 @pytest.mark.slow
@@ -174,7 +235,15 @@ def test_a_table_is_judged_with_a_model_and_an_algorithm_of_a_users_own(mine):
         ("mine:absent", "mine has no absent"),
         ("absent:halve", "there is no module 'absent'"),
         ("mine:nothing", r"is not called as nothing\(model, optimizer\)"),
-        ("mine:wrong", "gives a NoneType: give an unlearn.UnlearnAlgorithm"),
+        ("mine:wrong", "^config.request.unlearners 'mine:wrong' gives a NoneType: give an unlearn.UnlearnAlgorithm"),
+        ("mine:bare", "^config.request.unlearners 'mine:bare' has an init that gives a dict: give an unlearn.UnlearnState"),
+        ("mine:alone", "an update that gives a UnlearnState: give a pair"),
+        ("mine:cast", r"an update that makes params\['Dense_0'\]\['bias'\] bfloat16\[4\], which was float32\[4\]: keep"),
+        ("mine:widened", r"an update that makes .* float32\[1, 4\], which was float32\[4\]: keep"),
+        ("mine:listed", "an update that gives params of another structure: keep"),
+        ("mine:counted", r"an update that makes memory float32\[\], which was int32\[\]: keep"),
+        ("mine:recast", r"an init that makes .* bfloat16\[4\], which was float32\[4\]: keep"),
+        ("mine:leaves", "^config.request.unlearners 'mine:leaves' fails on .* .SystemExit: 3.: mend it"),
         ("os:environ", "is a _Environ: name a function"),
         ("mine:", "give module:function"),
         ("ascend", "give one or more of ascent, .* or module:function"),
@@ -186,6 +255,50 @@ def test_an_algorithm_that_is_none_is_refused_in_one_line(mine, name, message):
     with pytest.raises(ValueError, match=message) as caught:
         run.run(config, str(mine / "run"))
     assert "\n" not in str(caught.value) and not (mine / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        (
+            "mine:halve",
+            "^config.readiness.algorithm 'mine:halve' fails .* argument 'mean'.*mend it, which readiness gives mean",
+        ),
+        ("mine:loops", "^config.readiness.algorithm 'mine:loops' fails on this run's model and data .*while_loop"),
+    ],
+)
+def test_an_algorithm_that_cannot_be_rehearsed_is_refused_in_one_line(mine, name, message):
+    config = settings()
+    config.request.unlearners, config.readiness.algorithm = ("ascent",), name
+    with pytest.raises(ValueError, match=message) as caught:
+        run.run(config, str(mine / "run"))
+    assert "\n" not in str(caught.value) and not (mine / "run").exists()
+
+
+def test_a_judge_refuses_it_too(mine):
+    config = judge_configs.get_config("digits")
+    config.request.unlearners = ("mine:bare",)
+    with pytest.raises(UserError, match=r"^config.request.unlearners 'mine:bare' has an init that gives a dict"):
+        judge_run.run(config, str(mine / "run"))
+    assert not (mine / "run").exists()
+
+
+def test_an_algorithm_may_know_the_runs_model(mine):
+    config = settings()
+    config.request.unlearners, config.readiness.algorithm = ("mine:reads",), "mine:reads"
+    config = checks.resolved(config)
+    problem = comparisons.problem_of(config)
+    model = models.build(config.model, problem.dataset.train.x[:1], problem.dataset.classes)
+    checks.check_own(config.request, checks.by_variant(config), model, problem, 0)
+
+
+@pytest.mark.parametrize("key", ["data.factory", "model.factory"])
+def test_a_function_that_ends_the_program_is_told(mine, key):
+    with pytest.raises(UserError, match=f"^{key} 'mine:stops' fails .SystemExit: 3.: mend it"):
+        references.call(references.resolve("mine:stops", key), f"{key} 'mine:stops'")
+    (mine / "ending.py").write_text("import sys\nsys.exit(4)\n")
+    with pytest.raises(UserError, match=r"importing ending fails .SystemExit: 4.: mend it"):
+        references.resolve("ending:make", key)
 
 
 def section(**changes):
@@ -244,6 +357,21 @@ def fails(example, classes):
 
 def keyed(example, classes):
     return ModelFns(lambda key: jnp.ones((5, 3)), lambda p, x, key: x @ p + jax.random.normal(key, (3,)))
+
+
+def linear(features=None, apply=lambda p, x, key: x @ p):
+    return lambda example, classes: ModelFns(lambda key: jnp.ones((5, 3)), apply, features)
+
+
+two = linear(apply=lambda p, x, key: (x @ p)[:1].repeat(2, 0))
+fixed = linear(apply=lambda p, x, key: x.reshape(2, -1) @ p)
+featureless = linear(features=lambda p, x, key: 1 / 0)
+summed = linear(features=lambda p, x, key: x.sum())
+listed = linear(features=lambda p, x, key: [x])
+
+
+def leaves(example, classes):
+    raise SystemExit(3)
 """
 
 
@@ -259,6 +387,12 @@ def keyed(example, classes):
         ("none", "gives a NoneType: give an experiments.models.ModelFns"),
         ("fails", "KeyError: 'conf'"),
         ("keyed", "apply, key None, of"),
+        ("two", r"gives \[2, 3\] for 3 examples: give logits"),
+        ("fixed", r"apply of .* fails .*called with params and x \[3, 5\]"),
+        ("featureless", "features of .* fails .ZeroDivisionError"),
+        ("summed", r"features of .* give \[\] for 2 examples: give one array \[examples, ...\]"),
+        ("listed", "features of .* give list for 2 examples"),
+        ("leaves", "fails .SystemExit: 3.: mend it"),
     ],
 )
 def test_a_model_that_cannot_be_trained_is_refused_in_one_line(mine, name, message):

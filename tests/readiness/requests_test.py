@@ -10,6 +10,7 @@ from experiments.core import execution
 from experiments.data import sets
 from readiness.requests import Draw, draw_meta_batch, make_pools, nearest_classes, nearest_examples
 from tests.helpers import toys
+from unlearn import tree
 
 KEY = jax.random.key(3)
 MASKS = np.arange(10) // 2 == np.array([[0], [2]])  # positions 0 and 1; 4 and 5
@@ -92,6 +93,30 @@ def test_a_request_stays_within_its_group():
         for part, pool in zip(parts, pools, strict=True):
             assert np.unique(positions(part)).tolist() == np.flatnonzero(pool[group]).tolist()
     assert groups == {0, 1}
+
+
+@pytest.mark.parametrize(
+    "same", [MASKS.astype(int), MASKS.tolist(), MASKS.astype(float)], ids=["integers", "list", "floats"]
+)
+def test_masks_may_be_numbers(same):
+    assert tree.bits_equal(make_pools(same), make_pools(MASKS))
+    x, y = np.float32(np.arange(10)[:, None]), np.arange(10) % 3
+    assert nearest_classes(x, y, same[0], 1).tolist() == nearest_classes(x, y, MASKS[0], 1).tolist()
+    assert nearest_examples(x, same[0], 2).tolist() == nearest_examples(x, MASKS[0], 2).tolist()
+
+
+@pytest.mark.parametrize("masks", [MASKS[0], 2 * MASKS, MASKS[:0], [3, 4]], ids=["one axis", "twos", "none", "positions"])
+def test_what_is_no_mask_is_refused(masks):
+    with pytest.raises(ValueError, match=r"^forget is of \w+\[.*\]: give a mask \[groups, examples\] of bool$"):
+        make_pools(masks)
+    with pytest.raises(ValueError, match=r"^forget masks \[2, 10\] and recovery masks \[1, 10\]: give as many of both"):
+        make_pools(MASKS, ~MASKS[:1])
+
+
+@pytest.mark.parametrize("field, value", [("size", 0), ("inner_steps", -1), ("relearn_share", 1.5), ("anew", -2)])
+def test_a_shape_that_nothing_is_drawn_in_is_refused(field, value):
+    with pytest.raises(ValueError, match=f"^{field} is {value}: give a number"):
+        drawn(Draw(size=4)._replace(**{field: value}))
 
 
 # the draws

@@ -1,5 +1,7 @@
 """Mistakes of a library user: one line each that says what to do, told while a program is traced."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import pytest
 from experiments.core import execution
 from readiness import Terms, init_state, make_readiness, make_step
 from tests.helpers import toys
-from unlearn import Request, ascent, classifier, find_algorithm, unlearn, unlearn_until, weighted_mean
+from unlearn import Request, ascent, classifier, find_algorithm, losses, unlearn, unlearn_until, weighted_mean
 from unlearn.base import mean_loss, merged, roll_out
 from unlearn.until import never
 
@@ -105,6 +107,45 @@ def test_tokens_are_no_examples_even_where_there_are_as_many_of_them():
 @pytest.mark.parametrize("shape", [(4, 4), (), (3,), (1,), (4, 1)])
 def test_every_mean_refuses_values_of_another_shape(mean, shape):
     refused(ValueError, "reduce tokens to one value per example first", lambda: mean(jnp.ones(shape), jnp.ones(4)))
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.cross_entropy, losses.margin, losses.correct, losses.confidence, losses.modified_entropy]
+)
+@pytest.mark.parametrize("logits, labels", [((4, 4, 5), (4, 1)), ((3, 2), (1,)), ((3, 2), ()), ((4, 4, 5), (4,))])
+def test_labels_are_those_of_the_logits(loss, logits, labels):
+    hint = f"^labels of shape {re.escape(str(labels))} are not those of logits of shape"
+    refused(ValueError, hint, lambda: loss(jnp.zeros(logits), jnp.zeros(labels, int)))
+
+
+def test_a_divergence_is_of_the_same_examples():
+    refused(ValueError, "cannot be compared: give both", lambda: losses.kl_divergence(jnp.zeros((1, 3)), jnp.zeros((4, 3))))
+
+
+@pytest.mark.parametrize(
+    "name, option, value, wanted",
+    [
+        ("npo", "beta", 0, "a number above 0"),
+        ("npo", "beta", float("nan"), "a number above 0"),
+        ("npo", "beta", np.float32(-1), "a number above 0"),
+        ("ascent", "cap", -1.0, "a number above 0"),
+        ("graddiff", "gamma", -0.5, "a number of 0 or more"),
+        ("ascent_kl", "gamma", float("inf"), "a number of 0 or more"),
+        ("random_label", "gamma", -1, "a number of 0 or more"),
+        ("neggrad_plus", "beta", 1.5, "a number from 0 to 1"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(name, option, value, wanted):
+    made = lambda value: find_algorithm(name)(toys.MLP, optax.sgd(0.1), **{option: value})  # noqa: E731
+    refused(ValueError, f"^{option} is {value}: give {wanted}$", lambda: made(value))
+    made(jnp.float32(value))  # an array may be a lane of a sweep
+
+
+@pytest.mark.parametrize("field, value", [("cap", -1.0), ("cap", 0), ("retention", -1), ("efficiency", float("nan"))])
+def test_a_term_out_of_range_is_refused(field, value):
+    rehearsed = lambda size: ascent(toys.MLP, optax.sgd(size))  # noqa: E731
+    terms = Terms(cap=1.0)._replace(**{field: value})
+    refused(ValueError, f"^{field} is {value}: give", lambda: make_readiness(toys.MLP, rehearsed, terms))
 
 
 def test_an_unknown_algorithm_is_answered_with_the_nearest_names():

@@ -263,3 +263,12 @@ def test_data_are_arguments_of_the_program_and_not_constants():
     until = unlearn_until(make(), whole, draw, observe, reached, BUDGET_STEPS)
     consts = jax.make_jaxpr(until)(toys.mlp_params(), DATA, jax.random.key(0)).consts
     assert sum(np.size(jax.random.key_data(c) if c.dtype == jax.random.key(0).dtype else c) for c in consts) <= 8
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_observations_may_be_numbers_of_python(unroll):
+    until = unlearn_until(
+        make(), whole, draw, lambda params, data: {"half": 0.5}, lambda seen, data: seen["half"] > 1, 2, unroll=unroll
+    )
+    outcome = until(toys.mlp_params(), DATA, jax.random.key(0))
+    assert outcome.curve["half"].tolist() == [0.5, 0.5, 0.5] and int(outcome.stop) == BUDGET

@@ -21,6 +21,7 @@ from unlearn.base import (
     mean_loss,
     remember_params,
 )
+from unlearn.checking import check_number
 from unlearn.gradient import GradOperator, second_order
 from unlearn.losses import weighted_mean
 
@@ -59,6 +60,7 @@ def ascent(
       >>> print(state.params, f"{info.objective:.3f}")
       [[-0.5  0.5]] -0.693
     """
+    check_number(cap, "cap", above=True)
 
     def objective(params: Params, memory: tuple[()], request: Request, key: Array, cap: float | Array | None) -> Array:
         loss = mean_loss(model, params, request.forget, key, mean)
@@ -102,6 +104,7 @@ def graddiff(
       [[-0.5  0.5]
        [ 0.5 -0.5]]
     """
+    check_number(gamma, "gamma")
 
     def objective(params: Params, memory: tuple[()], request: Request, key: Array, gamma: float | Array) -> Array:
         assert request.retain is not None  # declared, so checked
@@ -145,6 +148,7 @@ def neggrad_plus(
       >>> print(algorithm.update(state, request, key)[0].params)
       [[-0.5  0.5]]
     """
+    check_number(beta, "beta", most=1.0)
 
     def objective(params: Params, memory: tuple[()], request: Request, key: Array, beta: float | Array) -> Array:
         assert request.retain is not None  # declared, so checked
@@ -188,6 +192,7 @@ def ascent_kl(
       >>> print(f"{info.objective:.3f}")  # the leash is slack at the start
       -0.693
     """
+    check_number(gamma, "gamma")
 
     def objective(params: Params, memory: Params, request: Request, key: Array, gamma: float | Array) -> Array:
         retain = request.retain

@@ -17,6 +17,7 @@ from unlearn.base import (
     from_objective,
     remember_params,
 )
+from unlearn.checking import check_number
 from unlearn.gradient import GradOperator, second_order
 from unlearn.losses import weighted_mean
 
@@ -55,6 +56,7 @@ def npo(
       >>> print(state.params, f"{info.objective:.2f}")  # the first step is that of ascent; the value is 20 log 2
       [[-0.5  0.5]] 13.86
     """
+    check_number(beta, "beta", above=True)
 
     def objective(params: Params, memory: Params, request: Request, key: Array, beta: float | Array) -> Array:
         forget = request.forget

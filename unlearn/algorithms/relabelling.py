@@ -21,6 +21,7 @@ from unlearn.base import (
     mean_loss,
     remember_key,
 )
+from unlearn.checking import check_number
 from unlearn.gradient import GradOperator, second_order
 from unlearn.losses import weighted_mean
 
@@ -59,6 +60,7 @@ def random_label(
       >>> print(algorithm.update(state, Request(batch, batch), key)[0].params)  # of two classes the other is 1
       [[-0.5  0.5]]
     """
+    check_number(gamma, "gamma")
 
     def objective(params: Params, memory: Array, request: Request, key: Array, gamma: float | Array) -> Array:
         assert request.retain is not None  # declared, so checked

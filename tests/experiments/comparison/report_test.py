@@ -373,6 +373,19 @@ def test_the_last_sweep_counts(written):
     assert "lies at the edge of its grid" in text and "learning rate 2 on 3 seeds" in text
 
 
+@pytest.mark.parametrize("lacking", ["unlearner", "trials", "chosen"])
+def test_a_sweep_that_lacks_something_is_refused_in_one_line(tmp_path, lacking):
+    trial = {"learning_rate": 1, "clip": 0.0, "reached": 0, "steps": [9], "validation_retain_accuracy": 0.5}
+    sweep = {"event": "sweep", "unlearner": "ascent", "trials": [trial], "chosen": {"learning_rate": 1, "clip": 0.0}}
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(json.dumps(sweep))
+    assert report.sweeps(file) == [sweep]
+    for damaged in (sweep | {lacking: None}, {name: value for name, value in sweep.items() if name != lacking}):
+        file.write_text(json.dumps(damaged))
+        with pytest.raises(WorkdirError, match=r"metrics.jsonl has a sweep that no run wrote: remove it and results.json"):
+            report.sweeps(file)
+
+
 SAME = ("report.html", "report.md", "figures/kept.pdf", "figures/kept.svg", "tables/results.tex")
 
 

@@ -65,6 +65,9 @@ def test_a_file_has_every_field_of_the_schema():
     (lambda text: text.replace('"seed": 3', '"seed": 4'), "its checksum differs"),
     (lambda text: text[:-20], "cannot be read"),
     (lambda text: text.replace('"schema": 2', '"schema": 9'), "schema 9 is of a newer version"),
+    (lambda text: text.replace('"schema": 2', '"schema": 9'), "update this installation, and keep the file"),
+    (lambda text: text.replace('"schema": 2', '"schema": "2"'), "schema '2' is of no version): remove it"),
+    (lambda text: text.replace('"schema": 2', '"schema": 1'), "schema 1 has no checksum and no facts): remove it"),
     (lambda text: re.sub(r'"sha256": "\w+"', '"sha256": ""', text), "its checksum differs"),
     (lambda text: text.replace('"sha256"', '"sum"'), "its checksum differs"),
 ])  # fmt: skip

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -256,6 +257,27 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_kept(saved, tmp_pat
     (copy / "2").rename(tmp_path / "2")
     step, state = restored(copy)
     assert step == 1 and tree.bits_equal(state["kernel"], STATE["kernel"])
+
+
+def test_what_is_loaded_of_a_finished_run_is_told_with_its_results(saved, tmp_path):
+    """A finished run is read back and not run again unless its results.json goes, too."""
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "absent", tmp_path / "empty"):
+        refused(lambda path=path: checkpoints.restore_raw(path), str(path), "remove results.json of that run and run again")
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    BREAKS["half a manifest"](copy)
+    refused(lambda: checkpoints.restore_raw(copy), str(copy / "2"), "remove it and results.json of that run and run again")
+
+
+def test_what_a_failed_read_tells_a_closed_loop_is_not_shown(saved, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    checkpoints._hide_closed_loops.cache_clear()
+    restored(saved)
+    closed, other = (types.SimpleNamespace(exc_value=RuntimeError(text)) for text in ("Event loop is closed", "other"))
+    sys.unraisablehook(closed)
+    sys.unraisablehook(other)
+    assert told == [other]
 
 
 @pytest.mark.slow
