@@ -31,13 +31,8 @@ def resolved(config: ml_collections.ConfigDict | Comparison) -> Comparison:
       ConfigError: one line for each mistake.
     """
     made = validated(Comparison, config).resolved()
-    check_options(made.request, by_variant(made))
+    check_options(made.request, made.by_variant())
     return made
-
-
-def by_variant(config: Comparison) -> dict[str, sections.Readiness]:
-    """The readiness of each variant, the default one under ""."""
-    return {name: config.variant(name).readiness for name in ("", *config.variants)}
 
 
 def check_options(request: sections.Unlearners, readiness: Mapping[str, sections.Readiness]) -> None:

@@ -46,7 +46,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         )
         model = models.build(config.model, dataset.train.x[:1], dataset.classes)
         checks.check_problem(asked, config.readiness.noise, config.request.parts, config.request.overlap)
-        checks.check_own(config.request, checks.by_variant(config), model, asked, config.request.batch_size)
+        checks.check_own(config.request, config.by_variant(), model, asked, config.request.batch_size)
         devices = execution.make(config.parallel, convolutional=model.convolutional)
         trainer = fleets.make(
             model,

@@ -129,6 +129,10 @@ class Comparison(Section):
             )
         return self.model_copy(update={"readiness": self.readiness.model_copy(update=filled)})
 
+    def by_variant(self) -> dict[str, sections.Readiness]:
+        """The readiness of each variant, the default one under ""."""
+        return {name: self.variant(name).readiness for name in ("", *self.variants)}
+
     def variant(self, name: str) -> Self:
         """The config with readiness as a variant of it has it; `default` changes nothing."""
         values = self.readiness.model_dump() | self.variants.get(name, {})
