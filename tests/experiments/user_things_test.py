@@ -289,7 +289,7 @@ def test_an_algorithm_may_know_the_runs_model(mine):
     config = checks.resolved(config)
     problem = comparisons.problem_of(config)
     model = models.build(config.model, problem.dataset.train.x[:1], problem.dataset.classes)
-    checks.check_own(config.request, checks.by_variant(config), model, problem, 0)
+    checks.check_own(config.request, config.by_variant(), model, problem, 0)
 
 
 @pytest.mark.parametrize("key", ["data.factory", "model.factory"])
