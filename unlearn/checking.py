@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from unlearn.model import Batch, Model, Params
 
@@ -99,7 +99,7 @@ def check_number(value: Any, name: str, *, least: float = 0.0, above: bool = Fal
     Raises:
       ValueError: not finite, or out of range.
     """
-    if not isinstance(value, numbers.Real):
+    if not isinstance(value, int | float | np.integer | np.floating):
         return
     number = float(value)
     if not math.isfinite(number) or not least <= number <= most or (above and number == least):

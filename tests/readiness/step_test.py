@@ -120,7 +120,8 @@ def compiled(name, steps, form, capped="each"):
 
 @every_algorithm
 @pytest.mark.parametrize(
-    "steps, form, capped", [(1, "gain", "each"), (2, "gain", "each"), (2, "raw", "mean"), (3, "gain", "each")]
+    "steps, form, capped",
+    [(1, "gain", "each"), (2, "gain", "each"), (2, "raw", "mean"), pytest.param(3, "gain", "each", marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("cap", CAPS.values(), ids=CAPS)
 def test_meta_gradient_is_the_finite_difference(name, steps, form, capped, cap, float64):
@@ -425,6 +426,7 @@ def temporary_bytes(steps, examples, hidden, **options):
     return jax.jit(slope).lower(*args).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory_grows_by_parameters_and_not_by_activations():
     steps, examples, hidden = (1, 4, 16), 2048, 64
     ways = {"default": {}, "grad of grad, no remat": {"remat": False, "grad": jax.value_and_grad}}

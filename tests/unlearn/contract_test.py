@@ -21,11 +21,11 @@ from unlearn.base import UNDECLARED, UnlearnAlgorithm, UnlearnInfo, merged, reme
 RATE = 0.3
 
 
-def algorithms_of(*kinds):
+def algorithms_of(*kinds, slow=()):
     return pytest.mark.parametrize(
         "name, kind",
         [
-            pytest.param(name, KINDS[kind], id=f"{name}-{kind}")
+            pytest.param(name, KINDS[kind], id=f"{name}-{kind}", marks=[pytest.mark.slow] * (kind in slow))
             for kind in kinds
             for name in sorted(ALGORITHMS)
             if KINDS[kind].trait in traits_of(ALGORITHMS[name]).kinds
@@ -35,6 +35,7 @@ def algorithms_of(*kinds):
 
 every_algorithm = pytest.mark.parametrize("name", sorted(ALGORITHMS))
 every_kind = algorithms_of(*KINDS)
+every_kind_slowly = algorithms_of(*KINDS, slow=("pytree",))
 of_both = algorithms_of("classifier", "sequence")  # where mappings would show nothing new
 
 
@@ -73,7 +74,7 @@ def test_jit_changes_nothing(name, kind):
     toys.assert_close(toys.quick_jit(algorithm.update)(state, request, key), algorithm.update(state, request, key), 1e-12)
 
 
-@every_kind
+@every_kind_slowly
 def test_scan_is_the_python_loop(name, kind):
     algorithm, batches, key = make(name, optax.adam(RATE), kind.dropout), kind.requests(steps=2), jax.random.key(1)
     init_key, step_key = jax.random.split(key)
@@ -147,7 +148,7 @@ def padded(batch, garbage):
     return {name: jax.tree.map(lambda leaf: fill(name, leaf), part) for name, part in batch.items()}  # noqa: B023
 
 
-@every_kind
+@every_kind_slowly
 def test_padding_has_no_effect(name, kind):
     batches = kind.requests(steps=2)
     more = Request(padded(batches.forget, 1e200), padded(batches.retain, -1e200))

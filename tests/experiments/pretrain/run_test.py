@@ -40,6 +40,7 @@ def test_the_checkpoint_is_a_backbone_and_a_finished_run_is_read_back(tmp_path):
         run.run(config(steps=21), str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_short_ends_the_same(tmp_path, monkeypatch):
     run.run(config(), str(tmp_path / "whole"))
     log = run.workdirs.Workdir.log
