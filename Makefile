@@ -11,7 +11,7 @@ ARGS ?=
 REV ?= e1d275d
 
 # What mypy checks.
-TYPED := unlearn readiness s3t experiments
+TYPED := unlearn readiness s3t experiments tools
 
 py := $(VENV)/bin/python
 stamp := $(VENV)/.installed

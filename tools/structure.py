@@ -172,9 +172,10 @@ def text(columns: Mapping[str, Structure]) -> str:
     lines = [f"{'':40}" + "".join(f"{name:>12}" for name in columns)]
     rows = next(iter(columns.values())).numbers
     lines += [f"{row:40}" + "".join(f"{column.numbers[row]:>12,}" for column in columns.values()) for row in rows]
-    for title, pick in (("longest files", 1), ("longest functions", 2)):
-        for name, column in columns.items():
-            lines += ["", f"{title}, {name}", *(f"  {length:5}  {place}" for length, place in column[pick])]
+    for name, column in columns.items():
+        lines += ["", f"longest files, {name}", *(f"  {length:5}  {place}" for length, place in column.longest_files)]
+    for name, column in columns.items():
+        lines += ["", f"longest functions, {name}", *(f"  {length:5}  {place}" for length, place in column.longest_functions)]
     name, last = list(columns.items())[-1]
     counts = Counter(place.rpartition(":")[0] for place in last.takes_config)
     lines += ["", f"functions that take a whole config, {name}"]
