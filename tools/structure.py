@@ -167,15 +167,19 @@ def longest(lengths: Mapping[str, int]) -> list[tuple[int, str]]:
     return sorted(((length, place) for place, length in lengths.items()), key=lambda pair: (-pair[0], pair[1]))[:SHOWN]
 
 
+def _counted(pair: tuple[int, str]) -> str:
+    return f"  {pair[0]:5}  {pair[1]}"
+
+
 def text(columns: Mapping[str, Structure]) -> str:
     """Trees side by side, by name; then what is longest, and what stands where it should not, in the last of them."""
     lines = [f"{'':40}" + "".join(f"{name:>12}" for name in columns)]
     rows = next(iter(columns.values())).numbers
     lines += [f"{row:40}" + "".join(f"{column.numbers[row]:>12,}" for column in columns.values()) for row in rows]
     for name, column in columns.items():
-        lines += ["", f"longest files, {name}", *(f"  {length:5}  {place}" for length, place in column.longest_files)]
+        lines += ["", f"longest files, {name}", *map(_counted, column.longest_files)]
     for name, column in columns.items():
-        lines += ["", f"longest functions, {name}", *(f"  {length:5}  {place}" for length, place in column.longest_functions)]
+        lines += ["", f"longest functions, {name}", *map(_counted, column.longest_functions)]
     name, last = list(columns.items())[-1]
     counts = Counter(place.rpartition(":")[0] for place in last.takes_config)
     lines += ["", f"functions that take a whole config, {name}"]
