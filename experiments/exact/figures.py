@@ -64,7 +64,8 @@ def _panel(chart: Chart, styles: dict[Method, Style]) -> Panel:
         axes.set(xlabel="deletions", ylabel=chart.label, xlim=(0, max(1, *(max(curve.x) for curve in chart.curves))))
         axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
         if chart.share:
-            drawing.percent(axes, np.concatenate([np.ravel(curve.mean) for curve in chart.curves]).tolist())
+            drawn = [np.ravel(values) for curve in chart.curves for values in (curve.mean, curve.low, curve.high)]
+            drawing.percent(axes, np.clip(np.concatenate(drawn), 0, 100).tolist())
         else:
             axes.set_ylim(0, max(1.0, float(np.max([np.max(curve.high) for curve in chart.curves]))))
 
