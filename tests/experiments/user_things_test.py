@@ -443,7 +443,9 @@ def test_a_file_of_other_parameters_is_refused(tmp_path, change, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "vit")) for n in models.MODELS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("vit", "whitened"))) for n in models.MODELS]
+)
 def test_dropout_and_short_activations_leave_parameters_and_predictions_alike(name):
     options = {
         "mlp": {"widths": (8,)},

@@ -133,6 +133,7 @@ def test_a_bad_config_is_refused_in_one_line_before_anything_is_trained(path, va
     assert not (tmp_path / "run" / "config.json").exists(), "a corrected config must be free to use the same folder"
 
 
+@pytest.mark.slow
 def test_a_run_by_pmap_ends_with_every_row(tmp_path):
     config = shrink(configs.get_config("digits"))
     config.parallel, config.equal_flops = "pmap", False

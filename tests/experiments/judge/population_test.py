@@ -17,7 +17,9 @@ from unlearn.metrics import cka, membership, scores, zrf
 SHAPES = {"mlp": {"widths": (16, 8)}, "cnn": {}, "resnet18": {"width": 8}, "vit": {}, "whitened": {"widths": (8, 16)}}
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "resnet18")) for n in models.MODELS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("resnet18", "whitened"))) for n in models.MODELS]
+)
 def test_the_last_layer_makes_the_logits_of_the_features(name):
     x = jax.random.normal(jax.random.key(0), (3, 16, 16, 1))
     model = models.of_module(models.make_module(name, SHAPES[name], 10), x.shape[1:])

@@ -110,7 +110,8 @@ def twin(module, params, batch, clip):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("resnet18", "vit", "unknown"))) for name in MODULES]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("resnet18", "vit", "unknown", "cnn"))) for name in MODULES],
 )
 def test_the_clipped_sum_is_that_of_per_example_gradients(name):
     """At clips between the norms and beyond them all, with a padded example and one of half weight."""
