@@ -27,12 +27,16 @@ def source_of(factory: str, hyper: Mapping[str, Any], arguments: Mapping[str, An
     try:
         make = getattr(importlib.import_module(module), function)
         inspect.signature(make).bind(hyper, **arguments)
+    except SystemExit as error:
+        raise ValueError(f"the factory {factory} cannot be found: its module ends the process, mend it") from error
     except (ImportError, AttributeError) as error:
         raise ValueError(f"the factory {factory} cannot be found: {error}") from None
     except TypeError as error:
         raise ValueError(f"the factory {factory} does not take these arguments: {error}") from None
     try:
         source = make(hyper, **arguments)
+    except SystemExit as error:
+        raise ValueError(f"the factory {factory} ends the process instead of giving a source: mend it") from error
     except TypeError as error:
         if "Source.__init__" not in str(error):
             raise

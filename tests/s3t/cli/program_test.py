@@ -53,3 +53,19 @@ def test_an_old_factory_that_gives_positions_is_told_to_name_them(monkeypatch):
     monkeypatch.setitem(sys.modules, "old_factory", module)
     with pytest.raises(ValueError, match=r"must name what it gives Source, as Source\(backbone=..., ...\)"):
         source_of("old_factory:make", {}, {})
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("raise SystemExit(0)", "its module ends the process"),
+        ("def make(hyper): raise SystemExit(0)", "ends the process instead of giving a source"),
+    ],
+)
+def test_a_factory_that_ends_the_process_is_one_line(tmp_path, monkeypatch, text, told):
+    (tmp_path / "ending_factory.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ending_factory", raising=False)
+    with pytest.raises(ValueError, match=told) as caught:
+        source_of("ending_factory:make", {}, {})
+    assert "\n" not in str(caught.value)
