@@ -21,7 +21,7 @@ Forget sets are given as a whole, each with a name of its own:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import ml_collections
@@ -222,6 +222,11 @@ class Judge(Section):
             request=sections.Request(**self.request.model_dump()),
         )
 
+    def shared(self) -> Shared:
+        """What every forget set is judged by."""
+        seeds = range(self.seed, self.seed + self.seeds)
+        return Shared(self.trainings, seeds, self.reweight, self.dpsgd, self.request, self.relearn, self.judge)
+
     def asked(self) -> list[Asked]:
         """Every forget set, resolved.
 
@@ -233,6 +238,24 @@ class Judge(Section):
             compared = self.of_set(name).resolved()
             found.append(Asked(name, wanted, compared.forget, compared.readiness, self.data.score_examples))
         return found
+
+
+class Shared(NamedTuple):
+    """What every forget set of a judgement is judged by.
+
+    trainings: the ways to train.
+    seeds: of the lanes that are also attacked as a population and by relearning; the first is every fleet's.
+    reweight, dpsgd: how to train in those ways.
+    request, relearn, judgement: by what is asked and attacked, and how much of it.
+    """
+
+    trainings: Sequence[str]
+    seeds: range
+    reweight: sections.Reweight
+    dpsgd: sections.DPSGD
+    request: sections.Unlearners
+    relearn: sections.Relearn
+    judgement: Judgement
 
 
 class Asked(NamedTuple):

@@ -37,10 +37,10 @@ def at_once(case: Case) -> int:
     """
 
     def count() -> int:
-        counted = [*training_costs(case).values(), *(update_cost(case, name) for name in case.request.unlearners)]
+        counted = [*training_costs(case).values(), *(update_cost(case, name) for name in case.shared.request.unlearners)]
         taken = max([int(prediction_cost(case)["lane_bytes"]), *(int(one["lane_bytes"]) for one in counted)])
         case.workdir.log("lanes", bytes_of_a_lane=taken)
-        return jax.device_count() * max(1, case.judgement.memory_bytes // taken)
+        return jax.device_count() * max(1, case.shared.judgement.memory_bytes // taken)
 
     return case.workdir.stage("lanes", count)
 
@@ -99,12 +99,12 @@ def training_costs(case: Case) -> dict[str, dict[str, float]]:
     """By training: FLOPs of one model's, `peak_bytes` of a step, and `lane_bytes`, its part that no lanes share."""
     trainer, costs = case.trainer, {}
     step = trainer.cost(trainer.way(), "plain")
-    for name in case.trainings:
+    for name in case.shared.trainings:
         if name == "readiness":
             _, _, counted, pools = rehearsed(case)
             costs[name] = trainer.rehearsing_cost(counted, pools, step["step_flops"], name)
         elif name == "dpsgd":
-            costs[name] = trainer.cost(trainer.private_way(case.dpsgd), name)
+            costs[name] = trainer.cost(trainer.private_way(case.shared.dpsgd), name)
         else:
             costs[name] = step
     shared = sum(leaf.nbytes for leaf in case.trainer.data.values())
@@ -116,10 +116,10 @@ def update_cost(case: Case, unlearner: str) -> dict[str, float]:
     """FLOPs of one update of a request on one model, and its bytes."""
 
     def count() -> dict[str, float]:
-        size = case.judgement.batch_size
+        size = case.shared.judgement.batch_size
         batch = datasets.batch(case.problem.dataset.train, np.zeros(size, int))
         how = requests.Setting(0.1, 0.0, 1, size)
-        model, options = case.scorer.model, algorithms.options(case.request, unlearner)
+        model, options = case.scorer.model, algorithms.options(case.shared.request, unlearner)
         request = requests.RequestData(batch, batch, batch)
         compiled = cost.compiled_update(model, unlearner, options, _any(case), request, how)
         return {"flops": environment.flops(compiled), "lane_bytes": environment.peak_bytes(compiled)}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from experiments.comparison.rehearsals import Rehearsal, rehearsal
-from experiments.configs.judge import Judgement
+from experiments.configs.judge import Shared
 from experiments.core import sections, workdirs
 from experiments.core.keys import Hash
 from experiments.data import datasets
@@ -17,31 +16,12 @@ from experiments.scoring.scorer import Scorer
 from experiments.training.fleets import Trainer
 
 
-class Judging(NamedTuple):
-    """What every forget set of a judgement is judged by.
-
-    trainer: on one copy of the data.
-    trainings: the ways to train.
-    seeds: of the lanes that are also attacked as a population and by relearning; the first is every fleet's.
-    reweight, dpsgd: how to train in those ways.
-    request, relearn, judgement: by what is asked and attacked, and how much of it.
-    """
-
-    trainer: Trainer
-    trainings: Sequence[str]
-    seeds: range
-    reweight: sections.Reweight
-    dpsgd: sections.DPSGD
-    request: sections.Unlearners
-    relearn: sections.Relearn
-    judgement: Judgement
-
-
 class Case(NamedTuple):
-    """One forget set F, and what it is judged by, as in `Judging`.
+    """One forget set F, and what it is judged by.
 
     problem: knows F.  pool: positions of P in the training split.
     readiness: how models are made ready for F.
+    trainer: on one copy of the data for all forget sets; so is what is `shared`.
     """
 
     name: str
@@ -50,13 +30,7 @@ class Case(NamedTuple):
     scorer: Scorer
     readiness: sections.Readiness
     trainer: Trainer
-    trainings: Sequence[str]
-    seeds: range
-    reweight: sections.Reweight
-    dpsgd: sections.DPSGD
-    request: sections.Unlearners
-    relearn: sections.Relearn
-    judgement: Judgement
+    shared: Shared
 
     @property
     def workdir(self) -> workdirs.Workdir:
@@ -66,7 +40,7 @@ class Case(NamedTuple):
     @property
     def seed(self) -> int:
         """The first seed."""
-        return self.seeds.start
+        return self.shared.seeds.start
 
 
 def pool_of(problem: Problem) -> np.ndarray:

@@ -53,7 +53,7 @@ REQUESTS = {
 
 def count(case: Case, training_: str, role: str) -> int:
     """How many models of a kind there are."""
-    section = case.judgement
+    section = case.shared.judgement
     if role == TUNING:
         return section.tuning.lanes
     return section.private_lanes if training_ == PRIVATE else section.lanes
@@ -101,7 +101,7 @@ def _lanes(case: Case, training_: str, role: str) -> loop.Lane:
     member = members(case, training_, role)
     weight = np.ones(member.shape, np.float32)
     if training_ == "reweight":
-        weight[:, _told(case, role).problem.told(case.readiness.noise)] = case.reweight.weight
+        weight[:, _told(case, role).problem.told(case.readiness.noise)] = case.shared.reweight.weight
     plain = loop.make_lanes(seeds, member[0], weight[0], purpose=purpose)
     return plain._replace(member=jnp.asarray(member), weight=jnp.asarray(weight))
 
@@ -125,7 +125,7 @@ class Fleets(NamedTuple):
 def train(case: Case) -> Fleets:
     """Train every model of a case. Ways that differ in membership and weight alone share programs."""
     trainer = case.trainer
-    pairs = [(name, role) for name in case.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
+    pairs = [(name, role) for name in case.shared.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
     costs, params = capacity.training_costs(case), dict[tuple[str, str], Any]()
 
     def together(label: str, mine: Sequence[tuple[str, str]], way: loop.Way, pools: Any = None) -> float:
@@ -140,8 +140,8 @@ def train(case: Case) -> Fleets:
     plain = [key for key in pairs if key[0] not in (PRIVATE, REHEARSED)]
     seconds = dict.fromkeys((name for name, _ in plain), together("plain", plain, trainer.way()))
     if private:
-        seconds[PRIVATE] = together(PRIVATE, private, trainer.private_way(case.dpsgd))
-    if REHEARSED in case.trainings:
+        seconds[PRIVATE] = together(PRIVATE, private, trainer.private_way(case.shared.dpsgd))
+    if REHEARSED in case.shared.trainings:
         spent = []
         for roles in told_alike(case):
             rehearsal, mine = rehearsed(_told(case, roles[0])), [(REHEARSED, role) for role in roles]
@@ -196,8 +196,8 @@ def forget(
       Lanes after each of `stops`; those that are asked for nothing stay as they are.
     """
     model, devices, data = case.scorer.model, case.scorer.devices, case.trainer.data
-    options = tuple(sorted(algorithms.options(case.request, name).items()))
-    run = _forgetter(model, name, options, case.judgement.batch_size, stops, devices)
+    options = tuple(sorted(algorithms.options(case.shared.request, name).items()))
+    run = _forgetter(model, name, options, case.shared.judgement.batch_size, stops, devices)
     wanted = asked(case, training_, role)
     kept = members(case, training_, role)
     kept[:, case.pool] &= ~wanted

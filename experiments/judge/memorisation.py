@@ -34,7 +34,7 @@ def memorisation(case: Case) -> np.ndarray:
 
 def halves(case: Case) -> loop.Lane:
     """Plain models, each example in a random half of them, by its id alone."""
-    ids, count = case.problem.dataset.train.id, case.judgement.memorisation_lanes
+    ids, count = case.problem.dataset.train.id, case.shared.judgement.memorisation_lanes
     member = halved(ids, range(count), case.seed, Hash.MEMORISATION)
     seeds = case.seed + np.arange(count)
     plain = loop.make_lanes(seeds, member[0], np.ones(len(ids)), purpose=Purpose.MEMORISATION)

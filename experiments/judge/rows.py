@@ -46,7 +46,7 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
     found, spent = entry.found, entry.cost
     before, after, beside = (metrics.numbers(lanes) for lanes in (found["before"], found["after"], oracle["after"]))
     reference = {key: float(np.nanmean(values)) for key, values in beside.items()}
-    lanes = [{key: values[i] for key, values in after.items()} for i in range(len(case.seeds))]
+    lanes = [{key: values[i] for key, values in after.items()} for i in range(len(case.shared.seeds))]
     over_lanes = lambda measure: metrics.over_lanes([measure(lane) for lane in lanes])  # noqa: E731
     extra = entry.judged | {
         "tow": over_lanes(lambda lane: gaps.tow(lane, reference)),
@@ -143,7 +143,7 @@ def _mean(values: np.ndarray) -> float:
 def forget_set(case: Case) -> dict[str, Any]:
     """What is forgotten; the mean memorisation of it, if that was estimated in this judgement."""
     forget = case.problem.forget
-    told = {**case.judgement.sets[case.name].model_dump(), "forget": len(forget), "pool": len(case.pool)}
+    told = {**case.shared.judgement.sets[case.name].model_dump(), "forget": len(forget), "pool": len(case.pool)}
     if case.workdir.has(memorisation.STAGE):
         told["memorisation"] = float(memorisation.memorisation(case)[forget].mean())
     return told

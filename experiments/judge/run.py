@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import models
 from experiments.comparison import checks
-from experiments.configs.judge import Asked, ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates
+from experiments.configs.judge import Asked, ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates, Shared
 from experiments.core import environment, execution, files, fleet, keys, progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
@@ -25,12 +25,13 @@ from experiments.core.results import Row, Run, revived
 from experiments.data import datasets, digests, forget_sets, problem
 from experiments.data.sets import subsample
 from experiments.judge import calibration, capacity, fleets, memorisation, metrics, old_logits, population, rows, work
-from experiments.judge.cases import Case, Judging, pool_of
+from experiments.judge.cases import Case, pool_of
 from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Fleets, Setting
 from experiments.scoring.relearning import relearn
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.statistics import Statistics
 from experiments.training import fleets as training_fleets
+from experiments.training.fleets import Trainer
 from unlearn.base import Batch
 from unlearn.metrics.membership import FOLDS
 
@@ -54,28 +55,24 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         model = models.build(config.model, dataset.train.x[:1], dataset.classes)
         # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
         devices = execution.one_device(convolutional=model.convolutional)
-        judging = Judging(
-            training_fleets.make(model, devices, dataset.train, config.train, folder, save_every=config.checkpoint_seconds),
-            config.trainings,
-            range(config.seed, config.seed + config.seeds),
-            config.reweight,
-            config.dpsgd,
-            config.request,
-            config.relearn,
-            config.judge,
+        trainer = training_fleets.make(
+            model, devices, dataset.train, config.train, folder, save_every=config.checkpoint_seconds
         )
+        shared = config.shared()
         asked = config.asked()
-        cases = [make_case(judging, one, dataset) for one in asked]
+        cases = [make_case(trainer, shared, one, dataset) for one in asked]
         inputs = {"data": digests.digest(dataset[1:4]), "parameters": files.digest(config.model.params)}
     with folder.claimed(config.model_dump(), inputs), progress.Progress(work.total(cases, entries(cases[0])), "judge"):
-        cases = [settled(judging, *pair) for pair in zip(asked, cases, strict=True)]
+        cases = [settled(*pair) for pair in zip(asked, cases, strict=True)]
         judged = judge_all(cases)
         progress.stage("calibration")
         facts = {"calibration": calibrated(cases), "sets": {case.name: rows.forget_set(case) for case in cases}}
         return folder.finish(command, judged, facts)
 
 
-def make_case(judging: Judging, asked: Asked, dataset: datasets.Dataset, scores: np.ndarray | None = None) -> Case:
+def make_case(
+    trainer: Trainer, shared: Shared, asked: Asked, dataset: datasets.Dataset, scores: np.ndarray | None = None
+) -> Case:
     """A forget set, as the readiness comparison would set it up.
 
     Args:
@@ -85,7 +82,7 @@ def make_case(judging: Judging, asked: Asked, dataset: datasets.Dataset, scores:
       UserError: a set that cannot be judged; one line that says what to do.
     """
     readiness = {"": asked.readiness}
-    checks.check_options(judging.request, readiness)
+    checks.check_options(shared.request, readiness)
     chosen = _chosen(asked, dataset.train, scores)
     forgotten = problem.make(
         dataset,
@@ -94,21 +91,19 @@ def make_case(judging: Judging, asked: Asked, dataset: datasets.Dataset, scores:
         score_examples=asked.score_examples,
     )
     checks.check_problem(forgotten, asked.readiness.noise)
-    trainer = judging.trainer
-    checks.check_own(judging.request, readiness, trainer.model, forgotten, judging.judgement.batch_size)
+    checks.check_own(shared.request, readiness, trainer.model, forgotten, shared.judgement.batch_size)
     case = Case(
         asked.name,
         forgotten,
         chosen.pool if chosen else pool_of(forgotten),
         Scorer(models.as_model(trainer.model), trainer.devices, forgotten.sets),
         asked.readiness,
-        *judging,
+        trainer,
+        shared,
     )
     left = len(dataset.train.id) - len(case.pool)
-    if left < case.judgement.retain:
-        raise UserError(
-            f"judge.retain is {case.judgement.retain}, but set {case.name!r} leaves {left}: set --config.judge.retain"
-        )
+    if left < (retain := shared.judgement.retain):
+        raise UserError(f"judge.retain is {retain}, but set {case.name!r} leaves {left}: set --config.judge.retain")
     return case
 
 
@@ -133,11 +128,11 @@ def _enough(name: str, size: int) -> None:
         raise UserError(f"forget set {name!r} has {size} examples, {FOLDS} or more are needed: raise its fraction")
 
 
-def settled(judging: Judging, asked: Asked, case: Case) -> Case:
+def settled(asked: Asked, case: Case) -> Case:
     """The case itself, or, of a tier, with the scores that it waited for; those are estimated once for all."""
     if not isinstance(asked.wanted, MemorisedSet):
         return case
-    return make_case(judging, asked, case.problem.dataset, memorisation.memorisation(case))
+    return make_case(case.trainer, case.shared, asked, case.problem.dataset, memorisation.memorisation(case))
 
 
 def judge_all(cases: list[Case]) -> list[Row]:
@@ -153,8 +148,8 @@ def judge_all(cases: list[Case]) -> list[Row]:
 
 def entries(case: Case) -> list[tuple[str, str]]:
     """(training, unlearner) of each row: both oracles, and every way with no algorithm and with each."""
-    every = ("none", *case.request.unlearners)
-    return [(name, one) for name in case.trainings for one in (("none",) if name in ORACLES else every)]
+    every = ("none", *case.shared.request.unlearners)
+    return [(name, one) for name in case.shared.trainings for one in (("none",) if name in ORACLES else every)]
 
 
 def judge(case: Case) -> list[Row]:
@@ -175,7 +170,7 @@ def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[s
     The same trials for every way and algorithm, on models that nothing is reported of, against oracles of their own. The
     gap is the mean of |accuracy - oracles'| on forget data and on validation data that stay; None if models diverged.
     """
-    tuning = case.judgement.tuning
+    tuning = case.shared.judgement.tuning
 
     def trials() -> list[dict[str, Any]]:
         oracle, found = np.array(aim(case, trained)), []
@@ -238,15 +233,15 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
                 ended[role], seconds = after.params, seconds + stopwatch()
                 progress.advance(work.updates(case, name, role, setting.steps))
                 updates = float(after.updates.mean()) if role == REPEATS else updates
-        few = slice(0, len(case.seeds))
+        few = slice(0, len(case.shared.seeds))
         before, after = (fleet.lane(params, few) for params in (trained.params[name, REPEATS], ended[REPEATS]))
-        raw = keys.raw(case.seeds, Purpose.RELEARNING)
+        raw = keys.raw(case.shared.seeds, Purpose.RELEARNING)
         witnesses = {"features": population.features(case, after), "divergence": population.divergence(case, after)}
         metrics.keep(file, metrics.flat(_statistics(case, ended)) | witnesses)
         return {
             "before": case.scorer.score(before),
             "after": case.scorer.score(after),
-            "relearning": relearn(case.scorer, case.relearn, case.problem, after, raw),
+            "relearning": relearn(case.scorer, case.shared.relearn, case.problem, after, raw),
             "setting": setting._asdict() if setting else None,
             "updates": updates,
             "seconds": seconds / (2 * fleets.count(case, name, REPEATS)),
@@ -273,7 +268,7 @@ def points_of(case: Case) -> dict[str, Batch]:
     outside = np.setdiff1d(np.arange(len(train.id)), case.pool)
     return {
         "pool": datasets.batch(train, case.pool),
-        "retain": subsample(datasets.batch(train, outside), case.judgement.retain, Hash.JUDGE),
+        "retain": subsample(datasets.batch(train, outside), case.shared.judgement.retain, Hash.JUDGE),
         "validation": sets.validation,
         "test": sets.test,
     }
@@ -281,7 +276,7 @@ def points_of(case: Case) -> dict[str, Batch]:
 
 def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
     """Every metric that kept statistics give."""
-    section = case.judgement
+    section = case.shared.judgement
 
     def compute() -> dict[str, Any]:
         reference = fleets.reference(name)
@@ -289,7 +284,7 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
         kept = _read(case, name, unlearner)
         found = metrics.judged(kept, oracle, _masks(case))
         found |= population.heard(kept, oracle, _masks(case))
-        fewer = PRIVATE in case.trainings and section.private_lanes < section.lanes
+        fewer = PRIVATE in case.shared.trainings and section.private_lanes < section.lanes
         if name == ORACLES[1] and fewer:  # the floor of a way that has not as many models
             found["fewer"] = metrics.distances(kept, oracle, _masks(case), section.private_lanes)
         return found

@@ -25,17 +25,17 @@ def total(cases: list[Case], entries: list[tuple[str, str]]) -> float:
 
 
 def _memorising(cases: list[Case]) -> float:
-    judgement = cases[0].judgement
+    judgement = cases[0].shared.judgement
     estimated = any(judgement.sets[case.name].setting == "memorised" for case in cases)
     return estimated * cases[0].trainer.section.steps * (judgement.memorisation_lanes + PER_STEP)
 
 
 def _training(case: Case) -> float:
     """Of every fleet, as `fleets.train` divides them among programs."""
-    models = {name: sum(fleets.count(case, name, role) for role in ROLES) for name in case.trainings}
+    models = {name: sum(fleets.count(case, name, role) for role in ROLES) for name in case.shared.trainings}
     plain = (
         sum(count for name, count in models.items() if name not in (fleets.PRIVATE, fleets.REHEARSED))
-        - case.judgement.tuning.lanes
+        - case.shared.judgement.tuning.lanes
     )
     steps = float(plain + PER_STEP)
     if fleets.PRIVATE in models:
@@ -52,21 +52,21 @@ def _entry(case: Case, training: str, unlearner: str) -> float:
 
 def updates(case: Case, training: str, role: str, steps: int) -> float:
     """So many updates of a fleet: forget and retain data, and a look at the pool after each, which is a pass forward."""
-    update = (2 * case.judgement.batch_size + len(case.pool) / 3) / case.trainer.section.batch_size
+    update = (2 * case.shared.judgement.batch_size + len(case.pool) / 3) / case.trainer.section.batch_size
     return steps * (fleets.count(case, training, role) * update + PER_STEP)
 
 
 def trials(case: Case, training: str) -> float:
     """Of the tuning of one entry."""
-    tuning = case.judgement.tuning
+    tuning = case.shared.judgement.tuning
     return len(tuning.learning_rates) * updates(case, training, TUNING, max(tuning.steps))
 
 
 def carrying(case: Case, training: str, unlearner: str) -> float:
     """A request of repeats and of shadows, if there is one, as long as the longest trial, and the relearning attacks."""
-    steps = max(case.judgement.tuning.steps) if unlearner != "none" else 0
+    steps = max(case.shared.judgement.tuning.steps) if unlearner != "none" else 0
     request = sum(updates(case, training, role, steps) for role in (REPEATS, SHADOWS))
-    return request + relearning.work(case.relearn, len(case.seeds))
+    return request + relearning.work(case.shared.relearn, len(case.shared.seeds))
 
 
 def metrics(case: Case, training: str) -> float:

@@ -130,7 +130,10 @@ def test_init_sees_all_that_a_lane_is_asked_to_forget_and_all_that_it_keeps(tmp_
     monkeypatch.setitem(ALGORITHMS, "counting", counting)
     one = case("random")
     trainer = one.trainer._replace(workdir=workdirs.Workdir(tmp_path))
-    one = one._replace(trainer=trainer, judgement=one.judgement.model_copy(update={"batch_size": 2}))
+    one = one._replace(
+        trainer=trainer,
+        shared=one.shared._replace(judgement=one.shared.judgement.model_copy(update={"batch_size": 2})),
+    )
     lanes = fleets._lanes(one, "vanilla", SHADOWS)
     params = loop.init_lanes(one.trainer.way(1), lanes).params
     (ended,) = fleets.forget(one, params, "vanilla", SHADOWS, "counting", 0.05, (1,))
@@ -250,7 +253,7 @@ def test_logits_that_an_older_version_kept_are_read_as_statistics(tmp_path, monk
     """What a file of logits is turned into is what the device reduces, and metrics see no difference."""
     one, params, file = carried_out(tmp_path, monkeypatch)
     fresh = metrics.read(file)
-    few, points = fleet.lane(params, slice(len(one.seeds))), run.points_of(one)
+    few, points = fleet.lane(params, slice(len(one.shared.seeds))), run.points_of(one)
     predict = evaluation.make_predict(one.scorer.model, one.scorer.devices)
     logits = {kind: predict(params, batch["x"]) for kind, batch in points.items()}
     logits |= {"shadows": logits["pool"], "features": population.features(one, few)}
