@@ -63,6 +63,36 @@ def source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--arguments", type=json_object, default={}, metavar="JSON", help="keyword arguments of the store's factory"
     )
+    parser.add_argument(
+        "--trust-factory",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="a function that the store names and that may run here; those of the project may; may be given several times",
+    )
+
+
+def head_arguments(parser: argparse.ArgumentParser) -> None:
+    """What was acknowledged before."""
+    parser.add_argument(
+        "--expect-head",
+        action=Heads,
+        default=[],
+        metavar="H|@FILE",
+        help="a head from an earlier answer, or a file of such, which the ledger must still hold; may be repeated",
+    )
+
+
+class Heads(argparse.Action):
+    """--expect-head: one more head, or those of a file."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, value: Any, option: str | None = None) -> None:
+        """Add them to those given before."""
+        try:
+            heads = words_of(value[1:], "head") if value.startswith("@") else [value]
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), *heads])
 
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,13 +122,7 @@ def delete_arguments(parser: argparse.ArgumentParser) -> None:
 def verify_arguments(parser: argparse.ArgumentParser) -> None:
     """What to check the store against."""
     store_arguments(parser)
-    parser.add_argument(
-        "--expect-head",
-        action="append",
-        default=[],
-        metavar="H",
-        help="a head from an earlier answer, which the ledger must still hold; may be given several times",
-    )
+    head_arguments(parser)
     parser.add_argument(
         "--replay", type=which_nodes, metavar="all|N|IDENTITY", help="train nodes once more and compare their bytes"
     )
@@ -115,6 +139,7 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     """Which examples, and how the shards' answers become one."""
     store_arguments(parser)
     source_arguments(parser)
+    head_arguments(parser)
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--ids", type=whole_numbers, metavar=IDS, help=f"training examples, deleted ones too; {FROM_FILE}")
     asked.add_argument("--split", metavar="S", help="a split of the store's factory, such as test")
@@ -158,14 +183,14 @@ def whole_numbers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def words_of(path: str) -> list[str]:
+def words_of(path: str, what: str = "whole number") -> list[str]:
     """What a file, or standard input for -, holds between commas or white space: a command line is short."""
     try:
         words = (sys.stdin.read() if path == "-" else Path(path).read_text()).replace(",", " ").split()
     except (OSError, ValueError) as error:  # the latter of bytes that are no text
         raise argparse.ArgumentTypeError(f"{path!r} cannot be read ({error}): nothing was changed") from None
     if not words:
-        raise argparse.ArgumentTypeError(f"{path!r} holds no whole number: nothing was changed")
+        raise argparse.ArgumentTypeError(f"{path!r} holds no {what}: nothing was changed")
     return words
 
 

@@ -14,8 +14,8 @@ def predict(args: argparse.Namespace) -> Result:
     from s3t.store import disk
 
     check_device()
-    store = disk.look(args.store, read_only=True)
-    source = factory.source_for(store, args.arguments)
-    result = serving.predict_from_store(store, source, args.ids, args.split, args.aggregate)
+    store = disk.look(args.store)
+    source = factory.source_for(store, args.arguments, args.trust_factory)
+    result = serving.predict_from_store(store, source, args.ids, args.split, args.aggregate, args.expect_head)
     disk.close(store)
     return result

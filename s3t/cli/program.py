@@ -1,7 +1,8 @@
 """The commands and how one is run: parse, run, print.
 
-With --json a command prints one JSON object on standard output and nothing else. A mistake of the user's is one line on
-standard error and exit status 2. When the reader of a pipe has gone, a command ends silently and with exit status 141.
+With --json a command prints one JSON object on standard output and nothing else. The exit status is 0 if all is well, 1 if
+the answer is a problem, 2 after a mistake of the user's, which is one line on standard error, 3 if nothing was proved, and 4
+if nothing was deleted because no id is known. When the reader of a pipe has gone, a command ends silently with status 141.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 from s3t.cli import arguments, planning, predicting, storing, terminal, texts, training
 from s3t.cli.texts import Result
 
+STATUS = {"nothing was proved": 3, "nothing was deleted": 4}  # of a verdict
 UNREAD = 128 + 13  # the exit status of a process stopped by SIGPIPE
 
 
@@ -25,7 +27,7 @@ class Command(NamedTuple):
 
     help: what --help says.
     arguments: adds its arguments to a parser.
-    run: what it does. A result whose "ok" is false ends with exit status 1.
+    run: what it does. A result whose "ok" is false ends with the STATUS of its "verdict", or 1.
     text: its result in words.
     answer: prints the answer.
     """
@@ -148,11 +150,15 @@ def run(argv: Sequence[str] | None) -> int:
         command.answer(args, result, text)
     except BrokenPipeError:
         raise
-    except (ValueError, OSError, sqlite3.Error) as error:
+    except sqlite3.Error as error:  # in the middle of a command
+        from s3t.store import database, disk  # bring safetensors, which planning can do without
+
+        return terminal.fail(database.explanation(Path(args.store) / disk.LEDGER, error))
+    except (ValueError, OSError) as error:
         return terminal.fail(error)
     except MemoryError as error:
         return terminal.fail(f"out of memory ({error}): lower what makes it large")
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130
-    return 0 if result.get("ok", True) else 1
+    return 0 if result.get("ok", True) else STATUS.get(result.get("verdict", ""), 1)

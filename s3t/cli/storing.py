@@ -76,9 +76,12 @@ def verify(args: argparse.Namespace) -> Result:
         disk.close(store)
     if args.replay is None or "nodes" not in result:  # without a whole ledger there is nothing to train from
         return result
+    from s3t.service import replay
+
     replayed = _replay(args)
     problems = list(dict.fromkeys([*result["problems"], *replayed["problems"]]))
-    return {**result, "ok": result["ok"] and replayed["ok"], "problems": problems, "replay": replayed}
+    verdict = replayed["verdict"] if result["ok"] else replay.REFUTED
+    return {**result, "ok": verdict == replay.PROVED, "verdict": verdict, "problems": problems, "replay": replayed}
 
 
 def _replay(args: argparse.Namespace) -> Result:
@@ -89,6 +92,6 @@ def _replay(args: argparse.Namespace) -> Result:
 
     check_device()
     store = disk.look(args.store)
-    result = replay.replay(store, factory.source_for(store, args.arguments), args.replay)
+    result = replay.replay(store, factory.source_for(store, args.arguments, args.trust_factory), args.replay)
     disk.close(store)
     return result

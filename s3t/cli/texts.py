@@ -58,6 +58,8 @@ def status_text(result: Result) -> str:
 
 def delete_text(result: Result) -> str:
     """A deletion in words."""
+    if not result.get("ok", True):
+        return f"nothing was deleted: the store has no example {', '.join(map(str, result['unknown']))}"
     lines = [f"request {result['request']}: {len(result['ids'])} examples deleted, {result['nodes_dropped']} nodes dropped"]
     lines += [f"{what}: {', '.join(map(str, result[what]))}" for what in ("already", "unknown") if result[what]]
     return "\n".join([*lines, f"head: {result['head']} (acknowledged in {result['acknowledged_ms']:.2f} ms)"])
@@ -66,9 +68,12 @@ def delete_text(result: Result) -> str:
 def verify_text(result: Result) -> str:
     """A proof in words."""
     lines = [f"problem: {problem}" for problem in result["problems"]]
-    if result["ok"]:
+    if result.get("verdict") == "nothing was proved":
+        lines += ["nothing was proved by replay: no node could be judged here"]
+    if not result["problems"]:
+        judged = "ok" if result["ok"] else "by the record"
         lines += [
-            f"ok: none of {result['nodes']} serving nodes holds one of {result['deleted']} deleted examples",
+            f"{judged}: none of {result['nodes']} serving nodes holds one of {result['deleted']} deleted examples",
             f"head: {result['head']} after {result['rows']} rows",
         ]
     for proof in result.get("proofs", ()):

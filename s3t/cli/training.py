@@ -82,7 +82,8 @@ def train_missing(store: Store, args: argparse.Namespace) -> Result:
     from s3t.service import creation, factory, healing
     from s3t.store import disk, state
 
-    source = factory.source_for(store, args.arguments)
+    named = [args.factory] if getattr(args, "factory", None) else []  # by the user, in this command
+    source = factory.source_for(store, args.arguments, [*args.trust_factory, *named])
     creation.ensure_examples(store, source)  # if the store's creation was killed before it
     work = healing.heal(store, source, report=(lambda draft: None) if args.json else show)
     result = {**state.status(store), **work}

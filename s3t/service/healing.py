@@ -17,7 +17,7 @@ from s3t.plans.structure import Node
 from s3t.service import environment, inputs
 from s3t.service.inputs import Compartments, Serving
 from s3t.service.retraining import Retrained, retrain
-from s3t.store import database, disk, publishing, records, state
+from s3t.store import audit, database, disk, publishing, records, state
 from s3t.store.certificates import merkle_root
 from s3t.store.disk import Store
 from s3t.store.publishing import Draft
@@ -69,6 +69,7 @@ def heal(store: Store, source: Source, *, report: Callable[[Draft], None] = lamb
     Raises:
       ValueError: see `train_missing`.
     """
+    audit.check(store)
     disk.make_room(store)
     disk.purge(store)
     try:
@@ -95,8 +96,9 @@ def train_missing(store: Store, source: Source, *, report: Callable[[Draft], Non
     Raises:
       ValueError: a source that is not the store's, an example that it lacks, or more examples in a slice than the store
         was made for; after all else is trained, nodes that diverged and files that could not be restored.
-      Damaged: the ledger would have the same nodes trained for ever.
+      Damaged: the ledger was altered, or would have the same nodes trained for ever.
     """
+    audit.check(store)
     setup, here = inputs.setup_of(store.manifest, source), environment.here()
     trained, discarded, spoiled = _restore(store, setup, here, report)
     while True:
@@ -179,18 +181,19 @@ def _round(
     draft_at = {(draft.shard, draft.slices): draft for draft in drafts}
     identity_at = {place: node.identity for place, node in serving.items()}
     read = inputs.reader(store, setup, serving)
+    slices = inputs.compartments(setup, ids_in)
+    seen = inputs.digests_of(slices, setup.plan.slices)
     published, outdated = 0, 0
     spoiled: Spoiled = {}
     try:
-        for call in schedule.build(setup, inputs.compartments(setup, ids_in), list(draft_at), read):
-            stack = inputs.stack_of(here, call)
+        for call in schedule.build(setup, slices, list(draft_at), read):
             for place, trained in call.nodes:
                 draft, parent = draft_at[place], identity_at.get((place[0], place[1][:-1]))
                 if not _finite(trained):
                     spoiled[draft.identity] = _diverged(draft)
                     continue
                 try:
-                    _publish_if_current(store, draft, trained, stack, parent)
+                    _publish_if_current(store, draft, trained, inputs.stack_of(here, call, seen(*place)), parent)
                     identity_at[place], published = draft.identity, published + 1
                     report(draft)
                 except Outdated:

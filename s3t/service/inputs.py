@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from s3t.plans.partition import Places
 from s3t.plans.structure import Node
 from s3t.store import publishing, records
-from s3t.store.certificates import canonical
+from s3t.store.certificates import canonical, digest
 from s3t.store.disk import Store
 from s3t.store.manifests import Manifest, plan_of
 from s3t.training import arrangement, schedule
@@ -92,6 +93,28 @@ def reader(store: Store, setup: Setup, served: Serving) -> Callable[[int, Node],
     return read
 
 
-def stack_of(here: Mapping[str, Any], call: schedule.Call) -> dict[str, Any]:
-    """The stack of a node: of this process, and of the program that made it."""
-    return {**here, "shape": call.shape._asdict(), "program": call.program}
+def stack_of(here: Mapping[str, Any], call: schedule.Call, seen: str) -> dict[str, Any]:
+    """The stack of a node: of this process, of the program that made it, and the digest of the examples that it saw."""
+    return {**here, "shape": call.shape._asdict(), "program": call.program, "inputs": seen}
+
+
+def digests_of(slices: Slices, count: int) -> Callable[[int, Node], str]:
+    """(shard, node) -> digest of its examples as they were read, ids, inputs and labels.
+
+    Another decoder of images gives other bytes for the same ids; who trains a node once more must know.
+
+    Args:
+      slices: the examples in their compartments.
+      count: L, slices of a shard.
+    """
+
+    @functools.cache
+    def of_compartment(at: int) -> str:
+        sha = hashlib.sha256(b"s3t.inputs\n")
+        for leaf in (slices.id, *jax.tree.leaves((slices.x, slices.y))):
+            rows = np.ascontiguousarray(leaf[at, : int(np.asarray(slices.used)[at])])
+            sha.update(canonical([rows.dtype.name, list(rows.shape)]) + b"\n")
+            sha.update(rows.data if rows.size else b"")
+        return sha.hexdigest()
+
+    return lambda shard, node: digest("inputs", [of_compartment(shard * count + s) for s in sorted(node)])

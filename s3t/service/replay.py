@@ -3,7 +3,7 @@
 `s3t.service.verify` shows that ledger, certificates and files agree with each other; parameters that were forged along with
 all of them show here. Training is handed the examples that the ledger has for the node, no deleted one among them, and the
 node's ancestors as published. Bytes are a function of the stack too, so a node of another stack is not judged: a forger may
-claim one, so a proof rests on how many nodes were "proved".
+claim one, so a proof rests on how many nodes were "proved". If none was, nothing is proved, which is never ok.
 """
 
 from __future__ import annotations
@@ -16,10 +16,20 @@ from s3t.service.retraining import Retrained, retrain
 from s3t.store import database, publishing
 from s3t.store.certificates import Certificate, digest, parameters_digest
 from s3t.store.disk import Store
+from s3t.store.publishing import SINCE
 from s3t.store.records import PublishedNode
 from s3t.training.schedule import Setup
 from s3t.training.source import Source, to_tensors
 
+PROVED, REFUTED, NOTHING = "proved", "refuted", "nothing was proved"  # verdicts
+MENDED_BY = {  # how to have the stack of a certificate here
+    "threads": "NPROC={} in the environment",
+    "flags": "these flags in XLA_FLAGS, those of JAX by its own settings",
+    "jax": "pip install jax=={}",
+    "jaxlib": "pip install jaxlib=={}",
+    "devices": "as many devices as then, {}",
+}
+OTHER_INPUTS = "its examples are not read as they were then (it takes that decoder of images and that data)"
 OUTCOMES = IDENTICAL, DIFFERS, DAMAGED, ELSEWHERE = "identical", "differs", "damaged", "not replayable here"
 
 
@@ -40,7 +50,8 @@ def replay(store: Store, source: Source, which: str | int = "all") -> dict[str, 
       which: "all", the identity of a serving node, or a number: so many, drawn by a hash of the ledger's head.
 
     Returns:
-      ok, false if a node differs or is damaged; problems, one line each; proved, how many nodes are identical; the
+      ok, whether the verdict is "proved"; verdict: "proved", at least one node is identical and none differs or is damaged,
+      "refuted", or "nothing was proved"; problems, one line each; proved, how many nodes are identical; the
       identities of the nodes that are "identical", of those that "differs", "damaged" and "not replayable here" apply to;
       reasons, of the last.
 
@@ -54,8 +65,10 @@ def replay(store: Store, source: Source, which: str | int = "all") -> dict[str, 
     by_outcome = {outcome: [verdict.node for verdict in verdicts if verdict.outcome == outcome] for outcome in OUTCOMES}
     problems = [f"node {verdict.node}: {verdict.reason}" for verdict in verdicts if verdict.outcome in (DIFFERS, DAMAGED)]
     reasons = sorted({verdict.reason for verdict in verdicts if verdict.outcome == ELSEWHERE})
+    verdict = REFUTED if problems else PROVED if by_outcome[IDENTICAL] else NOTHING
     return {
-        "ok": not problems,
+        "ok": verdict == PROVED,
+        "verdict": verdict,
         "problems": problems,
         "proved": len(by_outcome[IDENTICAL]),
         **by_outcome,
@@ -102,17 +115,30 @@ def _verdict(certificate: Certificate, retrained: Retrained) -> Verdict:
     name = retrained.node.identity
     if retrained.trained is None:
         return Verdict(name, ELSEWHERE, retrained.reason)
-    if difference := _difference(certificate.stack, retrained.stack):
+    recorded, stack = dict(certificate.stack), dict(retrained.stack)
+    inputs_then, inputs_now = recorded.pop("inputs", None), stack.pop("inputs")
+    if difference := _difference(recorded, stack):
         return Verdict(name, ELSEWHERE, difference)
     if parameters_digest(to_tensors(retrained.trained)) == certificate.output:
         return Verdict(name, IDENTICAL)
+    if inputs_then not in (None, inputs_now):
+        return Verdict(name, ELSEWHERE, OTHER_INPUTS)
     return Verdict(name, DIFFERS, "training gives other bytes than were published")
 
 
 def _difference(recorded: Mapping[str, Any], stack: Mapping[str, Any]) -> str:
-    """In what two stacks differ, one line; empty if in nothing."""
-    names = sorted(name for name in recorded.keys() | stack.keys() if recorded.get(name) != stack.get(name))
-    return "; ".join(f"{name} was {_short(recorded.get(name))}, here it is {_short(stack.get(name))}" for name in names)
+    """In what two stacks differ, one line; empty if in nothing. What only one of them states is no difference."""
+    names = sorted(recorded.keys() | stack.keys())
+    unstated = {name for name in SINCE if name not in recorded or name not in stack}
+    different = [name for name in names if name not in unstated and recorded.get(name) != stack.get(name)]
+    return "; ".join(
+        f"{name} was {_short(recorded.get(name))}, here it is {_short(stack.get(name))}{_mended(name, recorded.get(name))}"
+        for name in different
+    )
+
+
+def _mended(name: str, value: Any) -> str:
+    return f" (it takes {MENDED_BY[name].format(value)})" if name in MENDED_BY else ""
 
 
 def _short(value: Any) -> str:

@@ -93,6 +93,7 @@ def _trained(store: Store, setup: Setup, here: Mapping[str, Any], family: Family
             yield from _trained(store, setup, here, alone)
         return
     read = inputs.reader(store, setup, inputs.serving(store))
+    seen = inputs.digests_of(slices, setup.plan.slices)
     for depth in sorted({len(node) for _, node in family.nodes}):  # one by one, so that ancestors are read and not trained
         jobs = []
         for job in (job for job in family.nodes if len(job[1]) == depth):
@@ -104,4 +105,4 @@ def _trained(store: Store, setup: Setup, here: Mapping[str, Any], family: Family
                 yield Retrained(family.nodes[job], ids[job], None, {}, f"an ancestor cannot be read: {error}")
         for call in schedule.build(setup, slices, jobs, read):
             for job, trained in call.nodes:
-                yield Retrained(family.nodes[job], ids[job], trained, inputs.stack_of(here, call))
+                yield Retrained(family.nodes[job], ids[job], trained, inputs.stack_of(here, call, seen(*job)))

@@ -3,10 +3,14 @@
 The ledger's head is read before each batch and once more when its logits are there. If a node that took part was dropped
 meanwhile, they are thrown away and computed anew. So no answer is given that used a node dropped before its last look:
 a request that follows the acknowledgement of a deletion is answered without the nodes that held the example.
+
+What serves is read from the ledger's chain of rows and must be what its tables say. A server refuses to answer where it
+cannot see what others append: on a disk that is read-only here, and after another file has taken the ledger's place.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +22,7 @@ from s3t.plans.structure import at_depth
 from s3t.service import ensemble
 from s3t.service.ensemble import Bank, Part, Table
 from s3t.service.inputs import setup_of
-from s3t.store import database, disk, files, publishing, records, state
+from s3t.store import audit, database, disk, files, hash_chain, publishing, records, state
 from s3t.store.database import Head
 from s3t.store.disk import Store
 from s3t.store.files import Stamp
@@ -30,6 +34,7 @@ from s3t.training.source import Source, from_tensors
 Tree = Any
 
 BATCH_SIZE = 64
+RESTORE = "run python -m s3t verify, and restore it from a copy"
 
 
 class Seat(NamedTuple):
@@ -78,10 +83,10 @@ class Answer(NamedTuple):
 
 
 class Server:
-    """An open store that answers, of one process and one thread.
+    """A store that answers, for any number of threads, one after another: they share one bank and one device.
 
     It is no NamedTuple of arrays: rows are overwritten in place, so that there is never a second copy of the bank in which
-    a dropped node lives on.
+    a dropped node lives on. It has a connection to the ledger of its own; `close` it, or use it in `with`.
     """
 
     def __init__(
@@ -93,32 +98,62 @@ class Server:
         *,
         aggregate: str = "mean",
         batch_size: int = BATCH_SIZE,
+        expect_heads: Sequence[str] = (),
+        example: Tree = None,
     ) -> None:
-        """Load every live node whose file is what was published.
+        """Read every live node of a store and compile the programs that change the bank.
 
         Args:
           store: an open store.
           backbone, frozen, lora: the model that its nodes were trained with.
           aggregate: one of `ensemble.AGGREGATES`.
           batch_size: examples that run at once.
+          expect_heads: heads that were acknowledged; a ledger that lacks one is a copy from before.
+          example: a pytree [1, ...] of inputs; with it the program that answers is compiled here, not by the first request.
 
         Raises:
-          ValueError: a file that does not fit the model.
+          ValueError: a file that does not fit the model; a ledger whose changes are not seen here, or without one of the
+            heads.
+          Damaged: a ledger that was altered.
         """
-        self.store, self.backbone, self.lora = store, backbone, lora
+        ledger = database.open_ledger(store.root / disk.LEDGER, any_thread=True)
+        self.store, self.backbone, self.lora = store._replace(ledger=ledger), backbone, lora
         self.aggregate, self.batch_size = aggregate, batch_size
         self.plan = plan_of(store.manifest)
-        self.frozen = jax.device_put(frozen)
-        self.ensemble = ensemble.make_ensemble(backbone, lora, self.plan.slices)
-        self.shapes = ensemble.part_shapes(backbone, lora, self.plan)
-        live = Counter(
-            len(node.slices) for node in publishing.live(store)
-        )  # more, if a place was trained again with more data
+        self._lock, self._chain = threading.RLock(), hash_chain.start()
+        try:
+            if lacking := audit.lacking_heads(ledger, expect_heads):
+                raise ValueError(f"{lacking[0]}: this may be a copy from before a deletion, which must not serve")
+            self.frozen = jax.device_put(frozen)
+            self.ensemble = ensemble.make_ensemble(backbone, lora, self.plan.slices)
+            self.shapes = ensemble.part_shapes(backbone, lora, self.plan)
+            self.rows = self._room(publishing.live(self.store))
+            self.bank: Bank = ensemble.make_bank(self.shapes, self.rows)
+            self.view = View(Head(0, ""), {}, *self._table({}))
+            self.refresh()
+            if example is not None:
+                self._logits(example, 0)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the ledger's file; nothing is answered any more."""
+        self.store.ledger.close()
+
+    def __enter__(self) -> Server:
+        """The server itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _room(self, live: Sequence[records.PublishedNode]) -> list[int]:
+        """Rows of the bank at each depth: those of the plan, or more if places were trained again with more data."""
+        counts = Counter(len(node.slices) for node in live)
         depths = range(1, 1 + len(self.shapes))
-        self.rows = [max(store.manifest.shards * len(at_depth(self.plan, depth)), live[depth]) for depth in depths]
-        self.bank: Bank = ensemble.make_bank(self.shapes, self.rows)
-        self.view = View(Head(0, ""), {}, *self._table({}))
-        self.refresh()
+        return [max(self.store.manifest.shards * len(at_depth(self.plan, depth)), counts[depth]) for depth in depths]
 
     def refresh(self) -> None:
         """Let memory follow the ledger: rows of dropped nodes become 0, new nodes get free rows.
@@ -126,10 +161,12 @@ class Server:
         A node whose file is missing or altered stays out, and what is below it answers no more, until a heal restores it.
 
         Raises:
-          ValueError: a file that does not fit the model; nothing is changed.
+          ValueError: a file that does not fit the model; nothing is changed. The ledger was moved or replaced.
+          Damaged: the ledger was altered, or is older than it was.
         """
-        while database.head(self.store.ledger) != self.view.head or self._other_files():
-            self._follow()
+        with self._lock, database.explained(self.store.ledger.path):
+            while database.head(self.store.ledger) != self.view.head or self._other_files():
+                self._follow()
 
     def predict(self, x: Tree) -> Answer:
         """The ensemble's logits of some examples, all by the same nodes.
@@ -143,18 +180,33 @@ class Server:
         examples = len(jax.tree.leaves(x)[0])
         if not examples:
             raise ValueError("there is nothing to predict: give at least one example")
-        while True:
-            self.refresh()
-            if not any(self.view.depth):
-                raise ValueError(
-                    f"{state.REBUILD}: no shard has a model, so that nothing can be predicted; {self._remedy()}"
-                )
-            logits = np.concatenate([self._logits(x, at) for at in range(0, examples, self.batch_size)])
-            if not self._outdated():
-                break
+        with self._lock, database.explained(self.store.ledger.path):
+            while True:
+                self.refresh()
+                if not any(self.view.depth):
+                    raise ValueError(
+                        f"{state.REBUILD}: no shard has a model, so that nothing can be predicted; {self._remedy()}"
+                    )
+                logits = np.concatenate([self._logits(x, at) for at in range(0, examples, self.batch_size)])
+                if not self._outdated():
+                    break
+            depth, head = self.view.depth, self.view.head.digest
         if not np.isfinite(logits).all():
             raise ValueError("the logits are not finite: a node diverged in training; train the store with a smaller rate")
-        return Answer(logits, self.view.depth, self.view.head.digest)
+        return Answer(logits, depth, head)
+
+    def report(self) -> dict[str, Any]:
+        """What is served, to be watched.
+
+        Returns:
+          depth, of each shard; head; problems, one line for each file that is missing or altered; and as `state.ages`
+          oldest_open and last_heal.
+        """
+        with self._lock:
+            self.refresh()
+            ages = state.ages(self.store.ledger)
+            problems = list(self.view.damaged)
+            return {"depth": list(self.view.depth), "head": self.view.head.digest, "problems": problems, **ages}
 
     def _remedy(self) -> str:
         """What to do where no shard has a model."""
@@ -216,9 +268,18 @@ class Server:
         self.view = View(head, seats, *self._table(seats), tuple(damaged), tuple(stamps))
 
     def _snapshot(self) -> tuple[Head, tuple[records.PublishedNode, ...]]:
-        with self.store.ledger:
-            self.store.ledger.execute("BEGIN")  # head and nodes of one moment
-            return database.head(self.store.ledger), publishing.live(self.store)
+        """The head and the nodes that may serve at one moment, by the rows of the chain and by the tables alike."""
+        with database.reading(self.store.ledger):
+            head, nodes = database.head(self.store.ledger), publishing.live(self.store)
+            self._chain = records.read_rows(self._chain, self.store.ledger)
+        places = audit.misplaced_nodes(nodes, self.store.manifest)
+        if self._chain.problem or places:
+            raise database.Damaged(f"{self.store.root} must not serve, {self._chain.problem or places[0]}: {RESTORE}")
+        if head != (self._chain.rows, self._chain.digest):
+            raise database.Damaged(f"{self.store.root} must not serve, its ledger is older than it was: {RESTORE}")
+        if set(nodes) != set(records.live_of(self._chain.history)):
+            raise database.Damaged(f"{self.store.root} must not serve, its ledger's tables were altered: {RESTORE}")
+        return head, nodes
 
     def _part(self, node: records.PublishedNode, tensors: Mapping[str, np.ndarray]) -> Part:
         """What a node owns."""
@@ -250,7 +311,12 @@ class Server:
 
 
 def predict_from_store(
-    store: Store, source: Source, ids: Sequence[int] | None, split: str | None, aggregate: str
+    store: Store,
+    source: Source,
+    ids: Sequence[int] | None,
+    split: str | None,
+    aggregate: str,
+    expect_heads: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a store's ensemble says of examples.
 
@@ -260,6 +326,7 @@ def predict_from_store(
       ids: training examples, or None for a whole split.
       split: a split of the source, if ids is None.
       aggregate: one of `ensemble.AGGREGATES`.
+      expect_heads: heads that were acknowledged.
 
     Returns:
       ids, labels (the classes of the largest logits), logits, depth (served by each shard), head (of the ledger), problems
@@ -272,8 +339,9 @@ def predict_from_store(
     asked, fetch = (np.asarray(ids), source.fetch) if split is None else source.split(split)
     x, _ = fetch(asked)
     size = max(1, min(BATCH_SIZE, len(asked)))
-    server = Server(store, source.backbone, source.frozen, source.recipe.lora, aggregate=aggregate, batch_size=size)
-    answer = server.predict(x)
+    model = source.backbone, source.frozen, source.recipe.lora
+    with Server(store, *model, aggregate=aggregate, batch_size=size, expect_heads=expect_heads) as server:
+        answer = server.predict(x)
     return {
         "ids": asked.tolist(),
         "labels": answer.logits.argmax(-1).tolist(),

@@ -31,7 +31,7 @@ def verify(root: Path | str, *expect_heads: str) -> dict[str, Any]:
     root = Path(root)
     text, path = disk.manifest_text(root), root / disk.LEDGER
     try:
-        with closing(database.open_ledger(path, read_only=True)) as ledger, database.explained(path):
+        with closing(database.open_ledger(path, read_only=True)) as ledger:
             return _verify(root, text, ledger, expect_heads)
     except database.Damaged as error:
         return {"ok": False, "problems": [str(error)]}
@@ -40,12 +40,13 @@ def verify(root: Path | str, *expect_heads: str) -> dict[str, Any]:
 def _verify(root: Path, text: bytes, ledger: Ledger, expect_heads: Iterable[str]) -> dict[str, Any]:
     faults: list[tuple[str, str]] = []
     seen: dict[str, Any] = {}
-    with ledger:
-        ledger.execute("BEGIN")  # one snapshot
+    with database.reading(ledger):  # one snapshot
         rows, head = database.head(ledger)
         problems = audit.audit(ledger, manifests.digest_of(text), *expect_heads)
         if not problems:  # else there is nothing to hold the nodes against
-            store = Store(root, manifests.parse(text, root / disk.MANIFEST), ledger)
+            store = Store(root, manifests.checked(manifests.parse(text, root / disk.MANIFEST)), ledger)
+            problems = audit.misplaced(ledger, store.manifest)
+        if not problems:
             nodes = publishing.live(store)
             faults = [fault for shard in range(store.manifest.shards) for fault in _faults(store, nodes, shard)]
             left = disk.leftovers(store, publishing.identities(nodes))

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from s3t.store import hash_chain
-from s3t.store.database import Ledger
-from s3t.store.records import examples_digest, text_of
+from s3t.store import hash_chain, records
+from s3t.store.database import Damaged, Ledger, reading
+from s3t.store.disk import Store
+from s3t.store.manifests import Manifest
 
 SHOWN = 20  # problems of one kind that are named
 DELETED = "SELECT id, deleted FROM examples WHERE deleted IS NOT NULL"
+
+
+def check(store: Store) -> None:
+    """Refuse a store whose ledger was altered, before anything is trained from it.
+
+    Raises:
+      Damaged: it was.
+    """
+    with reading(store.ledger):
+        problems = audit(store.ledger, records.manifest_digest(store.ledger)) or misplaced(store.ledger, store.manifest)
+    if problems:
+        raise Damaged(
+            f"{store.root} cannot be trusted, {problems[0]}: restore it from a copy (python -m s3t verify tells more)"
+        )
 
 
 def audit(ledger: Ledger, manifest: str, *expect_heads: str) -> list[str]:
@@ -25,15 +41,11 @@ def audit(ledger: Ledger, manifest: str, *expect_heads: str) -> list[str]:
     Returns:
       what is wrong, one line each; it stops at the first row that is wrong.
     """
-    rows = ledger.execute("SELECT seq, at, kind, request, detail, digest FROM log ORDER BY seq")
-    history, broken = hash_chain.read_chain(hash_chain.Row(*row) for row in rows)
-    if broken:
-        return [broken]
-    problems = [
-        f"the ledger never had the head {head:.80}: its end was cut off or rewritten"
-        for head in expect_heads
-        if not ledger.execute("SELECT 1 FROM log WHERE digest = ?", (head,)).fetchone()
-    ]
+    chain = records.read_rows(hash_chain.start(), ledger)
+    history = chain.history
+    if chain.problem:
+        return [chain.problem]
+    problems = lacking_heads(ledger, expect_heads)
     if history.manifest != [manifest]:
         problems.append("the manifest is not the one that the ledger was created with")
     tables: tuple[tuple[str, dict[Any, Any], dict[Any, Any]], ...] = (
@@ -49,13 +61,40 @@ def audit(ledger: Ledger, manifest: str, *expect_heads: str) -> list[str]:
     return problems
 
 
+def lacking_heads(ledger: Ledger, heads: Iterable[str]) -> list[str]:
+    """Heads that a ledger never had, one line each: its end was cut off, or it is a copy from before."""
+    return [
+        f"the ledger never had the head {head:.80}: its end was cut off or rewritten"
+        for head in heads
+        if not ledger.execute("SELECT 1 FROM log WHERE digest = ?", (head,)).fetchone()
+    ]
+
+
+def misplaced(ledger: Ledger, manifest: Manifest) -> list[str]:
+    """Examples and nodes that lie where the manifest has no place, one line each."""
+    placed = "typeof(id) = 'integer' AND typeof(shard) = 'integer' AND typeof(slice) = 'integer' "
+    placed += "AND shard >= 0 AND shard < ? AND slice >= 0 AND slice < ?"
+    lost = ledger.execute(
+        f"SELECT id FROM examples WHERE NOT ({placed}) LIMIT ?", (manifest.shards, manifest.slices, SHOWN)
+    )
+    examples = [f"example {id_} lies where the store has no place" for (id_,) in lost]
+    return examples + misplaced_nodes(records.nodes(ledger), manifest)
+
+
+def misplaced_nodes(nodes: Iterable[records.PublishedNode], manifest: Manifest) -> list[str]:
+    """Nodes that lie where the manifest has no place, one line each."""
+    places, shards = set(manifest.nodes), range(manifest.shards)
+    strange = [node.identity for node in nodes if node.shard not in shards or node.slices not in places]
+    return [f"node {name} lies where the store has no place" for name in strange[:SHOWN]]
+
+
 def _registered_rows(ledger: Ledger) -> dict[int, tuple[int, str]]:
     """Row -> count and digest of the examples that the table says it registered."""
     rows = ledger.execute("SELECT registered, id, shard, slice FROM examples ORDER BY registered, id")
     batches = ((seq, [row[1:] for row in batch]) for seq, batch in groupby(rows, key=operator.itemgetter(0)))
-    return {seq: (len(batch), examples_digest(batch)) for seq, batch in batches}
+    return {seq: (len(batch), records.examples_digest(batch)) for seq, batch in batches}
 
 
 def _node_rows(history: hash_chain.History) -> dict[str, tuple[Any, ...]]:
     """What the table of nodes should hold, by identity."""
-    return {name: (node.place[0], text_of(node.place[1]), *node[1:]) for name, node in history.nodes.items()}
+    return {name: (node.place[0], records.text_of(node.place[1]), *node[1:]) for name, node in history.nodes.items()}

@@ -79,7 +79,8 @@ class Certificate:
     examples: how many ids.
     ids_root: `merkle_root` of the ids.
     parent: digest of the parent's certificate, None at depth 1.
-    stack: what bytes depend on beside the above: versions, device, lane width, capacity, threads; a JSON object.
+    stack: what bytes depend on beside the above: versions, device, lane width, capacity, threads, `inputs` (the digest of
+      the examples as they were read); and `bytes`, how many of parameters came out; a JSON object.
     output: `parameters_digest` of what came out.
     """
 
@@ -96,6 +97,13 @@ class Certificate:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Certificate))
+KINDS = {  # of a field in JSON
+    **dict.fromkeys(("backbone", "ids_root", "output"), (str,)),
+    **dict.fromkeys(("hyper", "stack"), (dict,)),
+    **dict.fromkeys(("root_key", "shard", "examples"), (int,)),
+    "slices": (list,),
+    "parent": (str, type(None)),
+}
 
 
 def identity(
@@ -137,8 +145,10 @@ def from_json(text: str) -> Certificate:
         fields = json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError(f"a certificate is JSON, got {text[:40]!r}") from None
-    if not isinstance(fields, dict) or set(fields) != set(FIELDS) or not isinstance(fields["slices"], list):
+    if not isinstance(fields, dict) or set(fields) != set(FIELDS):
         raise ValueError(f"a certificate holds exactly {', '.join(FIELDS)}")
+    if wrong := [name for name, kinds in KINDS.items() if type(fields[name]) not in kinds]:
+        raise ValueError(f"a certificate's {wrong[0]} is of another type")
     return Certificate(**{**fields, "slices": tuple(fields["slices"])})
 
 

@@ -1,24 +1,26 @@
 """A ledger's file: its tables, opening it, what can be wrong with it, and the next row of its chain.
 
-The file is SQLite's. A writer waits for another for up to half a minute; a reader delays no writer.
+The file is SQLite's. A writer waits for another for up to half a minute; a reader delays no writer. A connection belongs to
+the file that it opened: if another file stands at its path, every look and every change is refused.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s3t.store import hash_chain
+from s3t.store import files, hash_chain
 from s3t.store.certificates import canonical
-
-Ledger = sqlite3.Connection
 
 WAIT_SECONDS = 30.0
 BROKEN = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}  # a file that is not whole
-UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}  # one that may be read only
+FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}  # on a full disk the latter is said of a file that cannot grow
+UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, *FULL}  # one that may be read only
+ROOM = 1 << 16  # bytes; with less left a disk is full
 
 SCHEMA = """
 CREATE TABLE log (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, request TEXT NOT NULL,
@@ -38,6 +40,19 @@ CREATE INDEX unpurged ON nodes (dropped) WHERE dropped IS NOT NULL AND purged IS
 
 class Damaged(ValueError):
     """A file that is no ledger, or no longer a whole one."""
+
+
+class Ledger(sqlite3.Connection):
+    """A connection to a ledger.
+
+    path: of its file.
+    frozen: it is read without locks and does not show what others append meanwhile: not for a server.
+    file: what distinguishes the file from another one at its path; of a frozen ledger, from a changed one, too.
+    """
+
+    path: Path
+    frozen: bool
+    file: tuple[int, ...] | None
 
 
 class Head(NamedTuple):
@@ -62,44 +77,48 @@ def create_ledger(path: Path, manifest: str) -> Ledger:
     """
     if path.exists():
         raise ValueError(f"there is a ledger at {path} already: open it or choose another place")
-    ledger = _connect(path, "rwc")
-    ledger.execute("PRAGMA journal_mode = WAL")
-    ledger.executescript(SCHEMA)
-    ledger.close()
+    path.touch(0o600)  # it says who lies where; SQLite gives the files beside it the same permissions
+    with explained(path):
+        ledger = _connect(path, "rw")
+        ledger.execute("PRAGMA journal_mode = WAL")
+        ledger.executescript(SCHEMA)
+        ledger.close()
     ledger = open_ledger(path)
-    with ledger:
-        begin(ledger)
+    with writing(ledger):
         append(ledger, "created", "", {"manifest": manifest})
     return ledger
 
 
-def open_ledger(path: Path, *, read_only: bool = False) -> Ledger:
+def open_ledger(path: Path, *, read_only: bool = False, any_thread: bool = False) -> Ledger:
     """An existing ledger.
 
     Args:
       path: of its file.
-      read_only: the ledger may be one that this process has no permission to write and no other process writes meanwhile, a
-        copy on a read-only disk. It is then read without locks and would not show what others append: not for a server.
+      read_only: the ledger may be one that this process cannot write and no other process writes meanwhile, a copy on a
+        read-only or full disk. It is then frozen.
+      any_thread: several threads will use the connection, one at a time.
 
     Raises:
       Damaged: it is not whole.
-      ValueError: there is none, or it cannot be read here or now.
+      ValueError: there is none, or it cannot be read here or now; a link in its place.
     """
     if not path.is_file():
         raise ValueError(f"there is no ledger at {path}")
+    ahead = path.with_name(path.name + "-wal")  # rows that are not in the file yet
+    for beside in (path, ahead, path.with_name(path.name + "-shm")):
+        files.check_regular(beside)  # a link would lead writes and removals elsewhere
     try:
-        return _probed(path, "rw")
+        return _probed(path, "rw", any_thread)
     except sqlite3.DatabaseError as error:
-        ahead = path.with_name(path.name + "-wal")  # rows that are not in the file yet
         if not read_only or _code(error) not in UNWRITABLE or ahead.exists():
-            raise _explanation(path, error) from None
+            raise explanation(path, error) from None
     with explained(path):
-        return _probed(path, "ro&immutable=1")
+        return _probed(path, "ro&immutable=1", any_thread)
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Say of a ledger that cannot be read whether it is damaged, or out of this process's reach.
+    """Say of a ledger that cannot be read or written whether it is damaged, or out of this process's reach.
 
     Raises:
       Damaged, ValueError: as `open_ledger`.
@@ -107,52 +126,121 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise _explanation(path, error) from None
+        raise explanation(path, error) from None
 
 
-def _explanation(path: Path, error: sqlite3.DatabaseError) -> ValueError:
-    if _code(error) in BROKEN:
+def explanation(path: Path, error: sqlite3.Error) -> ValueError:
+    """What an error of SQLite's about the ledger at a path means, and what to do."""
+    code, used = _code(error), f"{path.parent}'s ledger cannot be used ({error})"
+    if code in BROKEN:
         return Damaged(f"{path.parent}'s ledger is damaged ({error}): restore it from a copy")
-    return ValueError(
-        f"{path.parent}'s ledger cannot be read ({error}): check who may write there, and that no other process holds it"
-    )
+    if code == sqlite3.SQLITE_FULL or (code in UNWRITABLE and _no_room(path)):
+        return ValueError(
+            f"{used}: the disk of {path} is full, make room there and repeat the command; nothing was changed"
+        )
+    if code in UNWRITABLE:
+        return ValueError(f"{used}: check who may write in {path.parent}, and its disk")
+    return ValueError(f"{used}: wait until no other process holds {path}, then repeat the command; nothing was changed")
 
 
-def _code(error: sqlite3.DatabaseError) -> int:
+def _no_room(path: Path) -> bool:
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < ROOM or (disk.f_files > 0 and disk.f_favail == 0)
+
+
+def _code(error: sqlite3.Error) -> int:
     """SQLite's primary result code; what the sqlite3 module itself finds wrong counts as SQLITE_ERROR."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
-def _probed(path: Path, mode: str) -> Ledger:
+def _probed(path: Path, mode: str, any_thread: bool) -> Ledger:
     """A connection to a file that has all tables."""
-    ledger = _connect(path, mode)
+    opened = _identity(path, frozen="immutable" in mode)
+    ledger = _connect(path, mode, any_thread)
+    ledger.path, ledger.frozen, ledger.file = path.absolute(), "immutable" in mode, opened
     try:
         ledger.execute("PRAGMA synchronous = FULL")  # a commit returns when it is on disk, not when it is consistent
         ledger.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves it in the drive's cache
         ledger.execute("SELECT 1 FROM log, examples, requests, nodes LIMIT 0").fetchone()
-    except sqlite3.DatabaseError:
+        check_file(ledger)
+    except (sqlite3.DatabaseError, ValueError):
         ledger.close()
         raise
     return ledger
 
 
-def _connect(path: Path, mode: str) -> Ledger:
+def _connect(path: Path, mode: str, any_thread: bool = False) -> Ledger:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, timeout=WAIT_SECONDS, isolation_level=None, uri=True)
+    return sqlite3.connect(
+        uri, timeout=WAIT_SECONDS, isolation_level=None, uri=True, factory=Ledger, check_same_thread=not any_thread
+    )
+
+
+def _identity(path: Path, frozen: bool) -> tuple[int, ...] | None:
+    """Of a file that others write its device and number, of one that nobody writes its size and time, too."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino, *((status.st_size, status.st_mtime_ns) if frozen else ()))
+
+
+def check_file(ledger: Ledger) -> None:
+    """Refuse a connection whose file is no longer the one at its path: what others append would never be seen.
+
+    Raises:
+      ValueError: the file was moved, replaced or removed, or a frozen one was changed.
+    """
+    if _identity(ledger.path, ledger.frozen) != ledger.file:
+        raise ValueError(f"the ledger at {ledger.path} was moved or replaced while it was open: open the store anew")
+
+
+@contextmanager
+def reading(ledger: Ledger) -> Iterator[None]:
+    """Read from one snapshot.
+
+    Raises:
+      Damaged, ValueError: as `open_ledger`, `check_file`.
+    """
+    with explained(ledger.path), ledger:
+        check_file(ledger)
+        ledger.execute("BEGIN")
+        yield
+
+
+@contextmanager
+def writing(ledger: Ledger) -> Iterator[None]:
+    """Take the one write lock; leaving commits, or takes everything back after an exception.
+
+    Raises:
+      Damaged, ValueError: as `open_ledger`, `check_file`; if a file took the ledger's place meanwhile, what was committed
+        holds for the file that was opened and not for the one that others see.
+    """
+    with explained(ledger.path):
+        with ledger:
+            ledger.execute("BEGIN IMMEDIATE")
+            check_file(ledger)
+            yield
+        check_file(ledger)
 
 
 # --- The chain --------------------------------------------------------------------------------------------------------
 
 
 def head(ledger: Ledger) -> Head:
-    """The ledger's head as committed by any process: a few microseconds, to be asked before every batch served."""
+    """The ledger's head as committed by any process: a few microseconds, to be asked before every batch served.
+
+    Raises:
+      ValueError: as `check_file`.
+    """
+    check_file(ledger)
     row = ledger.execute("SELECT seq, digest FROM log ORDER BY seq DESC LIMIT 1").fetchone()
+    if row and not isinstance(row[1], str):
+        raise Damaged(f"{ledger.path.parent}'s ledger is damaged (row {row[0]} has no digest): restore it from a copy")
     return Head(*row) if row else Head(0, hash_chain.START)
-
-
-def begin(ledger: Ledger) -> None:
-    """Take the one write lock; leaving `with ledger` commits, or takes everything back after an exception."""
-    ledger.execute("BEGIN IMMEDIATE")
 
 
 def append(ledger: Ledger, kind: str, request: str, detail: dict[str, Any]) -> Head:

@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from s3t.store.certificates import whole
-from s3t.store.database import Ledger, append, begin, head
-from s3t.store.records import nodes
+from s3t.store.database import Ledger, append, head, writing
+from s3t.store.records import altered, check_row, nodes
 
 REQUEST_LENGTH = 200
+DEACTIVATED, UNKNOWN = "deactivated", "unknown"  # states that are acknowledged
 
 
 class Deletion(NamedTuple):
     """The answer to a request to delete.
 
     request: its id.
-    state: "deactivated", the state that was acknowledged.
+    state: "deactivated", the state that was acknowledged; "unknown" if no id is one of the store's.
     ids: deleted by this request, in the order asked for.
     already: deleted before it.
     unknown: never registered.
@@ -57,8 +58,7 @@ def record_deletion(ledger: Ledger, ids: Iterable[int], request: str) -> Deletio
         raise ValueError("a deletion needs at least one id")
     if not isinstance(request, str) or not 1 <= len(request) <= REQUEST_LENGTH or not request.isprintable():
         raise ValueError(f"a request's id is 1 to {REQUEST_LENGTH} printable characters, got {request!r:.80}")
-    with ledger:
-        begin(ledger)
+    with writing(ledger):
         earlier = answer(ledger, request)
         if earlier is None:
             return _delete(ledger, asked, request)
@@ -72,12 +72,15 @@ def answer(ledger: Ledger, request: str) -> Deletion | None:
     row = ledger.execute(
         "SELECT detail, digest FROM log WHERE seq = (SELECT deactivated FROM requests WHERE request = ?)", (request,)
     ).fetchone()
-    return row and _deletion(request, json.loads(row[0]), row[1])
+    try:
+        return row and _deletion(request, json.loads(row[0]), row[1])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise altered(ledger, f"the answer to request {request:.80} is not what it was") from None
 
 
 def _deletion(request: str, detail: dict[str, list[Any]], digest: str) -> Deletion:
     ids, already, unknown, dropped = (tuple(detail[field]) for field in ("ids", "already", "unknown", "nodes"))
-    return Deletion(request, "deactivated", ids, already, unknown, dropped, digest)
+    return Deletion(request, DEACTIVATED if ids or already else UNKNOWN, ids, already, unknown, dropped, digest)
 
 
 def _delete(ledger: Ledger, asked: list[int], request: str) -> Deletion:
@@ -87,6 +90,8 @@ def _delete(ledger: Ledger, asked: list[int], request: str) -> Deletion:
         (json.dumps(asked),),
     )
     registered = {row[0]: row[1:] for row in rows}
+    if any(type(value) is not int for row in registered.values() for value in row if value is not None):
+        raise altered(ledger, "an example's place is no number")
     present = [id_ for id_ in asked if id_ in registered and registered[id_][-1] is None]
     detail: dict[str, list[Any]] = {
         "ids": present,
@@ -132,15 +137,15 @@ def record_purge(ledger: Ledger, remove: Callable[[set[str]], None]) -> tuple[st
     Returns:
       the requests that became purged.
     """
-    with ledger:
-        begin(ledger)
+    with writing(ledger):
         remove({node.identity for node in nodes(ledger)})
         waiting = ledger.execute(
             "SELECT request, deactivated FROM requests WHERE state = 'deactivated' ORDER BY deactivated"
         ).fetchall()
         for request, deactivated in waiting:
-            names = ledger.execute("SELECT identity FROM nodes WHERE dropped = ? ORDER BY identity", (deactivated,))
-            seq = append(ledger, "purged", request, {"nodes": [name for (name,) in names]}).rows
+            names = check_row(ledger, deactivated, "deactivated")["nodes"]
+            _check_new(ledger, "purged", request)
+            seq = append(ledger, "purged", request, {"nodes": names}).rows
             ledger.execute("UPDATE nodes SET purged = ? WHERE dropped = ?", (seq, deactivated))
             ledger.execute("UPDATE requests SET state = 'purged' WHERE request = ?", (request,))
         return tuple(request for request, _ in waiting)
@@ -155,16 +160,22 @@ def record_healed(ledger: Ledger, request: str) -> bool:
     Raises:
       ValueError: there is no such request, or it is not purged yet.
     """
-    with ledger:
-        begin(ledger)
+    with writing(ledger):
         row = ledger.execute("SELECT state FROM requests WHERE request = ?", (request,)).fetchone()
         if row not in (("purged",), ("healed",)):
             raise ValueError(f"request {request} is {row[0] if row else 'unknown'}: only a purged one can be healed")
         if row == ("healed",):
             return False
+        _check_new(ledger, "healed", request)
         ledger.execute("UPDATE requests SET state = 'healed' WHERE request = ?", (request,))
         append(ledger, "healed", request, {})
         return True
+
+
+def _check_new(ledger: Ledger, kind: str, request: str) -> None:
+    """A request comes into a state once; a table that says otherwise than the chain must not spoil the chain."""
+    if ledger.execute("SELECT 1 FROM log WHERE kind = ? AND request = ?", (kind, request)).fetchone():
+        raise altered(ledger, f"request {request:.80} is {kind} already")
 
 
 def requests(ledger: Ledger, state: str) -> tuple[str, ...]:

@@ -4,15 +4,17 @@
     DIR/ledger.sqlite                  examples, deletions, and which nodes serve (`s3t.store.records`)
     DIR/nodes/<identity>.safetensors   a node's slot and head, its certificate in the metadata
 
-The ledger alone says what serves. A file that it does not name as serving is left over from a killed process or waiting to
-be purged; `open` and `purge` remove it. Files are unlinked, not overwritten: journals, copy on write and the wear levelling
-of flash memory keep what overwriting is meant to destroy, so keep a store on an encrypted disk if that matters. Copies
-elsewhere (backups, what a serving process holds in memory) are not in reach of a purge.
+The directory and all in it are for their owner alone, and no link in it is followed. The ledger alone says what serves. A
+file of a node that it does not name as serving is left over from a killed process or waiting to be purged; `open` and `purge`
+remove it, and nothing else: what the store did not make is named and stays. Files are unlinked, not overwritten: journals,
+copy on write and the wear levelling of flash memory keep what overwriting is meant to destroy, so keep a store on an
+encrypted disk if that matters. Copies elsewhere (backups, what a serving process holds in memory) are not in reach of a purge.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
@@ -25,6 +27,9 @@ from s3t.store.manifests import Manifest
 __all__ = ["Store", "create", "open"]
 
 MANIFEST, LEDGER, NODES, SUFFIX = "manifest.json", "ledger.sqlite", "nodes", ".safetensors"
+IDENTITY = re.compile("[0-9a-f]{64}")
+OWN = re.compile(f"({IDENTITY.pattern})({re.escape(SUFFIX)}|{re.escape(files.TEMPORARY)})")  # files that a store makes
+PRIVATE = 0o700  # the ledger tells who lies where, and a node's parameters what they looked like
 
 
 class Store(NamedTuple):
@@ -47,18 +52,19 @@ def create(root: Path | str, manifest: Manifest) -> Store:
     """
     root = Path(root)
     text = certificates.canonical(vars(manifests.checked(manifest)))
-    root.mkdir(parents=True, exist_ok=True)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    root.mkdir(PRIVATE, exist_ok=True)
     with files.alone(root):
-        begun = (root / MANIFEST).with_suffix(".tmp")
+        begun = (root / MANIFEST).with_suffix(files.TEMPORARY)
         present = sorted(root.iterdir())
         ours = [path for path in present if path in (begun, root / NODES) or path.name.startswith(LEDGER)]
         if present and (begun not in present or ours != present):
             raise ValueError(f"{root} is not empty: choose another directory for the store")
-        begun.touch(0o600)  # the partition's key is in it
+        root.chmod(PRIVATE)  # an empty directory that was there
         files.flush(begun, text)  # first: what stands beside it is not a store yet
         for path in root.glob(f"{LEDGER}*"):
             path.unlink()
-        (root / NODES).mkdir(exist_ok=True)
+        (root / NODES).mkdir(PRIVATE, exist_ok=True)
         database.create_ledger(root / LEDGER, manifests.digest_of(text)).close()
         begun.replace(root / MANIFEST)  # last: a directory without it is no store
         files.sync(root)
@@ -90,17 +96,24 @@ def look(root: Path | str, *, read_only: bool = False) -> Store:
       read_only: it may be a copy on a read-only disk, as in `database.open_ledger`; not for a server.
 
     Raises:
-      ValueError: there is no store; its manifest is not the one that its ledger was created with; a ledger that cannot be
-        read.
+      ValueError: there is no store; its manifest is not the one that its ledger was created with, or cannot be; a ledger
+        that cannot be read; a link in place of one of its files.
     """
     root = Path(root)
     text = manifest_text(root)
     manifest = manifests.parse(text, root / MANIFEST)
     ledger = database.open_ledger(root / LEDGER, read_only=read_only)
-    if records.manifest_digest(ledger) != manifests.digest_of(text):
+    try:
+        with database.reading(ledger):
+            made_with = records.manifest_digest(ledger)
+        if made_with != manifests.digest_of(text):
+            raise ValueError(
+                f"the manifest of {root} is not the one that its ledger was created with: restore it from a copy"
+            )
+        return Store(root, manifests.checked(manifest), ledger)
+    except ValueError:
         ledger.close()
-        raise ValueError(f"the manifest of {root} is not the one that its ledger was created with: restore it from a copy")
-    return Store(root, manifest, ledger)
+        raise
 
 
 def manifest_text(root: Path) -> bytes:
@@ -111,7 +124,7 @@ def manifest_text(root: Path) -> bytes:
     """
     if not exists(root):
         raise ValueError(f"there is no store at {root}: it has no {MANIFEST}")
-    return (root / MANIFEST).read_bytes()
+    return files.read_text(root / MANIFEST, manifests.MOST_BYTES)
 
 
 def close(store: Store) -> None:
@@ -123,19 +136,32 @@ def close(store: Store) -> None:
 
 
 def file_of(store: Store, identity: str) -> Path:
-    """Where a node's file is, or would be."""
+    """Where a node's file is, or would be.
+
+    Raises:
+      ValueError: no identity of a node, such as a path that leads elsewhere.
+    """
+    if not IDENTITY.fullmatch(identity):
+        raise ValueError(f"{identity!r:.80} is no identity of a node: restore the store from a copy")
     return store.root / NODES / (identity + SUFFIX)
 
 
 def leftovers(store: Store, live: Iterable[str]) -> list[Path]:
-    """Everything among the files of nodes that is not the file of one of these."""
-    names, folder = {identity + SUFFIX for identity in live}, store.root / NODES
-    return sorted(path for path in folder.iterdir() if path.name not in names) if folder.is_dir() else []
+    """Everything among the files of nodes that is not the file of one of these.
+
+    Raises:
+      ValueError: a link in place of their directory.
+    """
+    if not os.path.lexists(store.root / NODES):
+        return []
+    names = {identity + SUFFIX for identity in live}
+    with files.folder(store.root / NODES) as directory:
+        return sorted(store.root / NODES / name for name in os.listdir(directory) if name not in names)
 
 
 def make_room(store: Store) -> None:
     """Make the directory of the nodes' files again if it was lost."""
-    (store.root / NODES).mkdir(exist_ok=True)
+    (store.root / NODES).mkdir(PRIVATE, exist_ok=True)
     files.sync(store.root)
 
 
@@ -167,15 +193,18 @@ def delete(store: Store, ids: Iterable[int], request_id: str | None = None) -> d
       request_id: of the caller's choice; a request that is repeated is answered as it was; a random one if None.
 
     Returns:
-      request, state, ids, already, unknown, nodes_dropped, head (a receipt: `s3t.service.verify` finds it in the chain),
-      and acknowledged_ms, milliseconds from the call to the durable record.
+      if no id is one of the store's ok, false, and a verdict "nothing was deleted"; request, state, ids, already,
+      unknown, nodes_dropped, head (a receipt: `s3t.service.verify` finds it in the chain), and acknowledged_ms, milliseconds from the
+      call to the durable record.
 
     Raises:
       ValueError: as `deletions.record_deletion`; nothing is changed.
     """
     began = perf_counter()
     deletion = deletions.record_deletion(store.ledger, ids, os.urandom(8).hex() if request_id is None else request_id)
+    nothing = {"ok": False, "verdict": "nothing was deleted"} if deletion.state == deletions.UNKNOWN else {}
     return {
+        **nothing,
         "request": deletion.request,
         "state": deletion.state,
         "ids": list(deletion.ids),
@@ -194,20 +223,26 @@ def purge(store: Store) -> tuple[str, ...]:
       the requests that became purged.
 
     Raises:
-      ValueError: a directory among the files, which the store did not make and does not remove; all files are gone, but no
-        request is purged. No directory of files, which may be out of reach with all that is in it.
+      ValueError: something that the store did not make, perhaps a copy of a node: it stays, all files that the store made
+        are gone, and no request is purged. No directory of files, which may be out of reach with all that is in it.
+      Damaged: the ledger's rows do not say that a node serves no more; nothing is removed.
     """
 
     def remove(serving: set[str]) -> None:
-        if not (store.root / NODES).is_dir():
+        if not os.path.lexists(store.root / NODES):
             raise ValueError(f"{store.root / NODES} is missing: put it back, or heal the store, which makes it anew")
-        left = leftovers(store, serving)
-        directories = [path for path in left if path.is_dir() and not path.is_symlink()]
-        for path in left:
-            if path not in directories:
-                path.unlink()
-        files.sync(store.root / NODES)
-        if directories:
-            raise ValueError(f"{directories[0]} is a directory, perhaps of copies: remove it, then purge again")
+        with files.folder(store.root / NODES) as directory:
+            left = set(os.listdir(directory)) - {identity + SUFFIX for identity in serving}
+            own = {match[0]: match[1] for name in left if (match := OWN.fullmatch(name)) and files.is_file(name, directory)}
+            for identity in set(own.values()) - serving:
+                records.check_gone(store.ledger, identity)
+            for name in sorted(own):
+                os.unlink(name, dir_fd=directory)
+            os.fsync(directory)
+        if strange := sorted(left - own.keys()):
+            raise ValueError(
+                f"{store.root / NODES / strange[0]} is nothing that the store made, perhaps a copy of a node: remove it, "
+                "then purge again"
+            )
 
     return deletions.record_purge(store.ledger, remove)

@@ -1,11 +1,16 @@
-"""Files of a store: written durably and whole or not at all, read with their certificate; a directory kept from others."""
+"""Files of a store: written durably and whole or not at all, read with their certificate; a directory kept from others.
+
+No link is followed and nothing but a regular file is read or replaced: a store may come from somebody else. What is changed
+in a directory is changed through its descriptor, so that what takes its name meanwhile is out of reach.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +21,54 @@ from s3t.store.certificates import Certificate
 
 Stamp = tuple[int, int, int]  # inode, size, time
 
+TEMPORARY = ".tmp"
+UNSTATED = 1 << 30  # bytes of parameters that are read where a certificate does not say how many there are
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file so that after a crash it is there whole or not at all."""
-    temporary = path.with_suffix(".tmp")
+
+# --- Directories ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[int]:
+    """A directory, held open by its descriptor.
+
+    Raises:
+      ValueError: a link, or no directory.
+    """
     try:
-        flush(temporary, data)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except NotADirectoryError:
+        raise ValueError(f"{path} is not a directory but a link or a file: remove it or put the directory back") from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
-def flush(path: Path, data: bytes) -> None:
-    """Write a file that is on disk when this returns."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def check_regular(path: Path) -> None:
+    """Refuse what stands at a path unless it is a file, or nothing.
+
+    Raises:
+      ValueError: a link, a directory, a pipe or a device.
+    """
+    if what := _instead_of_a_file(path):
+        raise ValueError(f"{path} is {what}: put the store's own file in its place")
+
+
+def _instead_of_a_file(path: Path) -> str:
+    """What stands at a path if that is no file; empty if it is one or there is nothing."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return ""
+    if stat.S_ISREG(mode):
+        return ""
+    return "a link" if stat.S_ISLNK(mode) else "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
+
+
+def is_file(name: str, directory: int) -> bool:
+    """Whether a name in a directory is a file, and no link to one."""
+    return stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
 
 
 def sync(directory: Path) -> None:
@@ -46,6 +80,48 @@ def sync(directory: Path) -> None:
         os.close(descriptor)
 
 
+# --- Writing ----------------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file for its owner alone, so that after a crash it is there whole or not at all.
+
+    Raises:
+      OSError: it cannot be written; nothing half-written is left.
+    """
+    temporary = path.with_suffix(TEMPORARY).name
+    with folder(path.parent) as directory:
+        try:
+            flush(temporary, data, directory)
+            os.replace(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=directory)
+            raise OSError(error.errno, error.strerror, str(path)) from None  # which a failed write does not name
+        os.fsync(directory)
+
+
+def flush(name: str | Path, data: bytes, directory: int | None = None) -> None:
+    """Make a file that is on disk when this returns, for its owner alone.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+    except FileExistsError:  # of a killed process, or a planted link
+        os.unlink(name, dir_fd=directory)
+        descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
 def stamp(path: Path) -> Stamp | None:
     """What distinguishes a file from one that takes its place; None if there is none."""
     try:
@@ -55,26 +131,59 @@ def stamp(path: Path) -> Stamp | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def read(path: Path) -> tuple[Certificate, dict[str, np.ndarray]]:
-    """A node's file.
+def read_text(path: Path, most: int) -> bytes:
+    """The content of a file that should be small.
 
     Raises:
-      ValueError: a file that is missing, damaged or cannot be read.
+      ValueError: what is no file, or more than `most` bytes.
     """
+    check_regular(path)
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"{path} has more than {most} bytes, so that it is no file of a store: restore it from a copy")
+    return data
+
+
+def read(path: Path, certificate: str) -> tuple[Certificate, dict[str, np.ndarray]]:
+    """A node's file; no parameters are read before its certificate is known to be the one that was published.
+
+    Args:
+      path: of the file.
+      certificate: the digest of its certificate.
+
+    Raises:
+      ValueError: a file that is missing, damaged or cannot be read; another certificate, or parameters of another size.
+    """
+    if what := _instead_of_a_file(path):
+        raise ValueError(f"the file {path} cannot be read: it is {what}")
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            recorded = _certificate(path, (file.metadata() or {}).get("certificate", ""))
+            if certificates.certificate_digest(recorded) != certificate:
+                raise ValueError(f"the certificate of node {path.stem} is not the one that was published")
+            if path.stat().st_size - _header_bytes(path) > recorded.stack.get("bytes", UNSTATED):
+                raise ValueError(f"the file {path} is damaged: it is larger than what was published")
+            return recorded, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except FileNotFoundError:
         raise ValueError(f"the file {path} is missing") from None
     except (SafetensorError, AttributeError, TypeError) as error:  # the latter two of types that numpy lacks
         raise ValueError(f"the file {path} is damaged: {error}") from None
     except OSError as error:  # a directory in its place, a disk that fails
         raise ValueError(f"the file {path} cannot be read: {error}") from None
+
+
+def _certificate(path: Path, text: str) -> Certificate:
     try:
-        return certificates.from_json(metadata.get("certificate", "")), tensors
+        return certificates.from_json(text)
     except ValueError as error:
         raise ValueError(f"the file {path} is damaged: {error}") from None
+
+
+def _header_bytes(path: Path) -> int:
+    """Of safetensors' format: eight bytes that say how long a header follows, and the header."""
+    with path.open("rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from s3t.store.certificates import digest
 
 START = "0" * 64  # what the first row follows
 
+LAST = (1 << 63) - 1  # no row has a larger number
+
 BEFORE = {"deactivated": "received", "purged": "deactivated", "healed": "purged"}  # a request's states, in order
 
 
@@ -87,26 +89,43 @@ def link(before: str, seq: int, at: str, kind: str, request: str, detail: str) -
     return digest("ledger", [before, seq, at, kind, request, detail])
 
 
-def read_chain(rows: Iterable[Row]) -> tuple[History, str | None]:
-    """Read a chain from its first row on, in order of seq, up to the first row that does not fit.
+class Chain(NamedTuple):
+    """A chain as far as it was read.
 
-    Returns:
-      what the rows add up to, and what is wrong with the row at which reading stopped, None if nothing is.
+    rows: how many.
+    digest: of the last.
+    history: what they add up to; reading on adds to it in place.
+    problem: what is wrong with the next row, at which reading stopped; empty if nothing is.
     """
-    history = History([], {}, {}, {}, {})
-    before = START
-    for expected, row in enumerate(rows, 1):
-        if row.seq != expected:
-            return history, f"the ledger's row {expected} is missing"
-        if not _follows(before, row):
-            return history, f"the ledger's row {expected} was changed or moved, or the one before it"
-        if problem := _read(history, row):
-            return history, f"the ledger's row {expected} cannot be: {problem}"
-        before = row.digest
-    return history, "the ledger has no rows" if before == START else None
+
+    rows: int
+    digest: str
+    history: History
+    problem: str = ""
 
 
-def _follows(before: str, row: Row) -> bool:
+def start() -> Chain:
+    """A chain of which nothing was read."""
+    return Chain(0, START, History([], {}, {}, {}, {}))
+
+
+def read_on(chain: Chain, rows: Iterable[Row]) -> Chain:
+    """Read the rows that follow what was read of a chain, in order of seq, up to the first that does not fit."""
+    count, before, history = chain.rows, chain.digest, chain.history
+    for row in rows:
+        if row.seq != count + 1:
+            return Chain(count, before, history, f"the ledger's row {count + 1} is missing")
+        if not follows(before, row):
+            problem = f"the ledger's row {count + 1} was changed or moved, or the one before it"
+            return Chain(count, before, history, problem)
+        if (wrong := _read(history, row)) is not None:
+            return Chain(count, before, history, f"the ledger's row {count + 1} cannot be: {wrong}")
+        count, before = row.seq, row.digest
+    return Chain(count, before, history, "" if count else "the ledger has no rows")
+
+
+def follows(before: str, row: Row) -> bool:
+    """Whether a row is bound to the digest before it."""
     try:
         return row.digest == link(before, *row[:5])
     except ValueError:  # a field of a type that no row was written with
@@ -125,12 +144,11 @@ def _apply(history: History, row: Row, detail: dict[str, Any]) -> str | None:
     if (row.kind == "created") != (row.seq == 1):
         return f"{row.kind}, but a ledger is created once and first"
     if row.kind == "created":
-        history.manifest.append(detail["manifest"])
+        history.manifest.append(_text(detail["manifest"]))
     elif row.kind == "registered":
-        history.registered[row.seq] = (detail["count"], detail["digest"])
+        history.registered[row.seq] = (_whole(detail["count"]), _text(detail["digest"]))
     elif row.kind == "published":
-        place = (detail["shard"], tuple(detail["slices"]))
-        history.nodes[detail["identity"]] = NodeHistory(place, detail["as_of"], detail["certificate"], row.seq)
+        return _publish(history, row, detail)
     elif row.kind == "restored":
         if detail["identity"] not in history.nodes or history.nodes[detail["identity"]].dropped is not None:
             return f"node {detail['identity']} is restored but does not serve"
@@ -145,6 +163,17 @@ def _apply(history: History, row: Row, detail: dict[str, Any]) -> str | None:
     return None
 
 
+def _publish(history: History, row: Row, detail: dict[str, Any]) -> str | None:
+    identity, place = _text(detail["identity"]), (_whole(detail["shard"]), tuple(map(_whole, detail["slices"])))
+    if identity in history.nodes:
+        return f"node {identity} was published before"
+    as_of = _whole(detail["as_of"])
+    if as_of >= row.seq or not place[1]:
+        return f"node {identity} is of row {as_of} and of slices {list(place[1])}"
+    history.nodes[identity] = NodeHistory(place, as_of, _text(detail["certificate"]), row.seq)
+    return None
+
+
 def _advance(history: History, row: Row, detail: dict[str, Any]) -> str | None:
     """A request goes from one state to the next, and ids and nodes with it."""
     state, seq = history.requests.get(row.request, (None, 0))
@@ -152,9 +181,10 @@ def _advance(history: History, row: Row, detail: dict[str, Any]) -> str | None:
         return f"request {row.request} becomes {row.kind} from {state}"
     history.requests[row.request] = (row.kind, row.seq if row.kind == "deactivated" else seq)
     if row.kind == "deactivated":
-        if repeated := [id_ for id_ in detail["ids"] if id_ in history.deleted]:
+        ids = list(map(_whole, detail["ids"]))
+        if repeated := [id_ for id_ in ids if id_ in history.deleted]:
             return f"id {repeated[0]} was deleted before"
-        history.deleted.update(dict.fromkeys(detail["ids"], row.seq))
+        history.deleted.update(dict.fromkeys(ids, row.seq))
         return _mark(history, detail["nodes"], "dropped", row.seq)
     return _mark(history, detail["nodes"], "purged", row.seq) if row.kind == "purged" else None
 
@@ -168,3 +198,15 @@ def _mark(history: History, identities: Iterable[str], field: str, seq: int) -> 
         changed: dict[str, Any] = {field: seq}
         history.nodes[identity] = node._replace(**changed)
     return None
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r:.40} is no whole number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value

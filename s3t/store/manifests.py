@@ -9,6 +9,10 @@ from typing import Any
 from s3t.plans.structure import Node, Plan, make_plan
 from s3t.store import certificates
 
+MOST_BYTES = 1 << 24  # of a manifest's file
+MOST = 1 << 20  # shards, slices
+SIZES = ("shards", "slices", "capacity", "steps", "lanes")  # of a program
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -42,22 +46,62 @@ def checked(manifest: Manifest) -> Manifest:
     Raises:
       ValueError: one that cannot be.
     """
-    if manifest.shards < 1:
-        raise ValueError(f"a store needs at least 1 shard, got {manifest.shards}")
-    sizes = ("shards", "slices", "capacity", "steps", "lanes")
+    if wrong := [what for what, holds in _rules(manifest) if not holds]:
+        raise ValueError(f"a manifest's {wrong[0]}")
     for shape in manifest.hyper.get("shapes", []):
-        if wrong := [name for name in sizes if type(shape[name]) is not int or shape[name] < 1]:
-            raise ValueError(f"a program's {wrong[0]} is {shape[wrong[0]]}: give the source whole numbers above 0")
+        if wrong := [name for name in SIZES if not _whole(shape.get(name), 1, 1 << 63)]:
+            raise ValueError(
+                f"a program's {wrong[0]} is {shape.get(wrong[0])!r:.40}: give the source whole numbers above 0"
+            )
     if plan_of(manifest).nodes != manifest.nodes:
         raise ValueError("the manifest's nodes are not those of a plan: give plan.nodes")
-    module, _, function = manifest.factory.partition(":")
-    if not module or not function:
-        raise ValueError(f"a factory is named module:function, got {manifest.factory!r}")
     return manifest
 
 
+def _rules(manifest: Manifest) -> list[tuple[str, bool]]:
+    """What must hold of each field before any other is looked at, in words."""
+    hyper = manifest.hyper if isinstance(manifest.hyper, dict) else {}
+    shapes = hyper.get("shapes", [])
+    return [
+        ("factory is named module:function", is_factory(manifest.factory)),
+        ("arguments are a JSON object", isinstance(manifest.arguments, dict)),
+        ("backbone is a text", isinstance(manifest.backbone, str)),
+        ("hyper is a JSON object", isinstance(manifest.hyper, dict)),
+        ("hyper.source is a JSON object", isinstance(hyper.get("source", {}), dict)),
+        ("hyper.shapes are JSON objects", isinstance(shapes, list) and all(isinstance(shape, dict) for shape in shapes)),
+        ("root_key is a whole number from 0 to 2^32 - 1", _whole(manifest.root_key, 0, 1 << 32)),
+        (f"shards are at least 1 shard and at most {MOST}", _whole(manifest.shards, 1, MOST + 1)),
+        (f"slices are at least 1 slice and at most {MOST}", _whole(manifest.slices, 1, MOST + 1)),
+        ("nodes are lists of slice numbers", _nodes(manifest.nodes)),
+        ("partition_key is 1 to 64 bytes in hexadecimal digits", _key(manifest.partition_key)),
+    ]
+
+
+def is_factory(name: Any) -> bool:
+    """Whether it is a text module:function."""
+    module, colon, function = name.partition(":") if isinstance(name, str) else ("", "", "")
+    return bool(colon) and all(part.isidentifier() for part in [*module.split("."), *function.split(".")])
+
+
+def _whole(value: Any, low: int, end: int) -> bool:
+    return type(value) is int and low <= value < end
+
+
+def _nodes(nodes: Any) -> bool:
+    return bool(nodes) and all(
+        isinstance(node, tuple) and bool(node) and all(_whole(number, 0, MOST) for number in node) for node in nodes
+    )
+
+
+def _key(text: Any) -> bool:
+    try:
+        return 1 <= len(bytes.fromhex(text)) <= 64
+    except (TypeError, ValueError):
+        return False
+
+
 def parse(text: bytes, where: object) -> Manifest:
-    """The manifest of a store from its file.
+    """The manifest of a store from its file, not `checked` yet.
 
     Args:
       text: the file's content.

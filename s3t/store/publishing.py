@@ -17,6 +17,8 @@ from s3t.store import certificates, disk, files, records
 from s3t.store.certificates import Certificate
 from s3t.store.disk import Store
 
+SINCE = ("bytes", "inputs")  # entries of a stack that versions before 0.2 did not write
+
 
 class Draft(NamedTuple):
     """What a node would be trained on now.
@@ -89,17 +91,27 @@ def restore(
       Outdated: the node serves no more.
       ValueError: another certificate than was published, be it for parameters or for the stack.
     """
-    certificate, data = _sealed(store, draft, tensors, stack, parent)
+    published = records.certificate_of(store.ledger, draft.identity)
+    for unknown in ((), SINCE):  # what certificates of older versions do not state
+        certificate, data = _sealed(store, draft, tensors, stack, parent, unknown)
+        if certificates.certificate_digest(certificate) == published:
+            break
     node = _node(draft, certificate)
     records.record_restored(store.ledger, node, lambda: files.write(disk.file_of(store, node.identity), data))
 
 
 def _sealed(
-    store: Store, draft: Draft, tensors: Mapping[str, np.ndarray], stack: Mapping[str, Any], parent: str | None
+    store: Store,
+    draft: Draft,
+    tensors: Mapping[str, np.ndarray],
+    stack: Mapping[str, Any],
+    parent: str | None,
+    unstated: Iterable[str] = (),
 ) -> tuple[Certificate, bytes]:
     """The certificate of a trained node, and its file."""
     manifest = store.manifest
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}  # save disregards strides
+    stated = {**stack, "bytes": sum(array.nbytes for array in arrays.values())}
     certificate = Certificate(
         backbone=manifest.backbone,
         hyper=manifest.hyper,
@@ -109,7 +121,7 @@ def _sealed(
         examples=len(draft.ids),
         ids_root=draft.ids_root,
         parent=None if parent is None else records.certificate_of(store.ledger, parent),
-        stack=dict(stack),
+        stack={name: value for name, value in stated.items() if name not in unstated},
         output=certificates.parameters_digest(arrays),
     )
     return certificate, save(arrays, {"certificate": certificates.to_json(certificate)})
@@ -131,9 +143,7 @@ def load(store: Store, node: records.PublishedNode) -> tuple[Certificate, dict[s
     Raises:
       ValueError: a file that is missing or is not what was published.
     """
-    certificate, tensors = files.read(disk.file_of(store, node.identity))
-    if certificates.certificate_digest(certificate) != node.certificate:
-        raise ValueError(f"the certificate of node {node.identity} is not the one that was published")
+    certificate, tensors = files.read(disk.file_of(store, node.identity), node.certificate)
     if certificates.parameters_digest(tensors) != certificate.output:
         raise ValueError(f"the parameters of node {node.identity} are not those that were published")
     return certificate, tensors

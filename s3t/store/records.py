@@ -9,6 +9,7 @@ processes may have the file open. A reader finds out that something changed by c
 from __future__ import annotations
 
 import hashlib
+import json
 import operator
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 from s3t.store import hash_chain
 from s3t.store.certificates import whole
-from s3t.store.database import Head, Ledger, append, begin, head
+from s3t.store.database import Damaged, Head, Ledger, append, head, reading, writing
 
 
 class Outdated(ValueError):
@@ -46,9 +47,14 @@ class PublishedNode(NamedTuple):
 
 def manifest_digest(ledger: Ledger) -> str:
     """The digest of the manifest that the ledger was created with; empty if its first row is not whole."""
-    rows = ledger.execute("SELECT seq, at, kind, request, detail, digest FROM log WHERE seq = 1")
-    history, _ = hash_chain.read_chain(hash_chain.Row(*row) for row in rows)
-    return history.manifest[0] if history.manifest else ""
+    (manifest,) = read_rows(hash_chain.start(), ledger, last=1).history.manifest or [""]
+    return manifest
+
+
+def read_rows(chain: hash_chain.Chain, ledger: Ledger, last: int = hash_chain.LAST) -> hash_chain.Chain:
+    """Read a ledger's chain on, up to a row or to its end."""
+    query = "SELECT seq, at, kind, request, detail, digest FROM log WHERE seq > ? AND seq <= ? ORDER BY seq"
+    return hash_chain.read_on(chain, (hash_chain.Row(*row) for row in ledger.execute(query, (chain.rows, last))))
 
 
 def nodes(ledger: Ledger) -> tuple[PublishedNode, ...]:
@@ -56,7 +62,24 @@ def nodes(ledger: Ledger) -> tuple[PublishedNode, ...]:
     rows = ledger.execute(
         "SELECT identity, shard, slices, as_of, certificate FROM nodes WHERE dropped IS NULL ORDER BY published"
     )
-    return tuple(PublishedNode(name, shard, slices_of(text), as_of, digest) for name, shard, text, as_of, digest in rows)
+    return tuple(_published(ledger, row) for row in rows)
+
+
+def _published(ledger: Ledger, row: tuple[Any, ...]) -> PublishedNode:
+    """A node from its row of the table, which may be somebody else's."""
+    name, shard, slices, as_of, digest = row
+    try:
+        if [type(value) for value in row] != [str, int, str, int, str]:
+            raise ValueError
+        return PublishedNode(name, shard, slices_of(slices), as_of, digest)
+    except ValueError:
+        raise Damaged(f"{ledger.path.parent}'s ledger is damaged (a node {name!r:.80}): restore it from a copy") from None
+
+
+def live_of(history: hash_chain.History) -> tuple[PublishedNode, ...]:
+    """The nodes that may serve by the rows of the chain, in the order of their publication."""
+    serving = [(name, node) for name, node in history.nodes.items() if node.dropped is None]
+    return tuple(PublishedNode(name, *node.place, node.as_of, node.certificate) for name, node in serving)
 
 
 def certificate_of(ledger: Ledger, identity: str) -> str:
@@ -78,8 +101,7 @@ def purged_identities(ledger: Ledger) -> tuple[str, ...]:
 
 def members(ledger: Ledger, shard: int, slices: Sequence[int]) -> tuple[Head, tuple[int, ...]]:
     """The ids that a node of these slices would be trained on now, ascending, and the head at which that is so."""
-    with ledger:
-        ledger.execute("BEGIN")  # one snapshot for both
+    with reading(ledger):  # one snapshot for both
         marks = ", ".join("?" * len(slices))
         rows = ledger.execute(
             f"SELECT id FROM examples WHERE shard = ? AND slice IN ({marks}) AND deleted IS NULL ORDER BY id",
@@ -105,6 +127,47 @@ def held_by(
         for id_, slice_, registered, deleted in examples
         if slice_ in among and registered <= as_of and (deleted is None or deleted > as_of)
     ]
+
+
+def check_row(ledger: Ledger, seq: int, kind: str) -> dict[str, Any]:
+    """The detail of one row of the log, whose bonds to its neighbours are looked at; `audit` looks at all.
+
+    Raises:
+      Damaged: no such row, or an altered one.
+    """
+    rows = ledger.execute(
+        "SELECT seq, at, kind, request, detail, digest FROM log WHERE seq BETWEEN ? AND ? ORDER BY seq", (seq - 1, seq + 1)
+    ).fetchall()
+    chain = [hash_chain.Row(*row) for row in rows]
+    at = [row.seq for row in chain].index(seq) if seq in [row.seq for row in chain] else 0
+    bound = all(hash_chain.follows(before.digest, row) for before, row in pairwise(chain))
+    if not at or chain[at].kind != kind or not bound:
+        raise altered(ledger, f"row {seq} is not what it was")
+    detail: dict[str, Any] = json.loads(chain[at].detail)
+    return detail
+
+
+def altered(ledger: Ledger, what: str) -> Damaged:
+    """An error that names what was altered."""
+    return Damaged(
+        f"{ledger.path.parent}'s ledger was altered ({what}): nothing was changed; run python -m s3t verify and restore it"
+    )
+
+
+def check_gone(ledger: Ledger, identity: str) -> None:
+    """Make sure by the chain, and not by the table alone, that a node serves no more or never did.
+
+    Raises:
+      Damaged: the chain has it serving.
+    """
+    row = ledger.execute("SELECT dropped FROM nodes WHERE identity = ?", (identity,)).fetchone()
+    if row is None:  # of a process that was killed before its node was published
+        query = "SELECT 1 FROM log WHERE kind = 'published' AND instr(detail, ?)"
+        gone = ledger.execute(query, (identity,)).fetchone() is None
+    else:
+        gone = type(row[0]) is int and identity in check_row(ledger, row[0], "deactivated")["nodes"]
+    if not gone:
+        raise altered(ledger, f"no row says why node {identity} serves no more")
 
 
 def counts(ledger: Ledger) -> dict[str, Any]:
@@ -139,8 +202,7 @@ def record_examples(ledger: Ledger, ids: Iterable[int], shards: Iterable[int], s
     rows = sorted(zip(*columns, strict=True))
     if repeated := [low[0] for low, high in pairwise(rows) if low[0] == high[0]]:
         raise ValueError(f"id {repeated[0]} is given twice: nothing was registered")
-    with ledger:
-        begin(ledger)
+    with writing(ledger):
         seq = head(ledger).rows + 1
         try:
             ledger.executemany("INSERT INTO examples VALUES (?, ?, ?, ?, NULL)", ((*row, seq) for row in rows))
@@ -182,8 +244,7 @@ def record_node(ledger: Ledger, node: PublishedNode, parent: str | None, write_f
       ValueError: a node of this identity was published with another certificate, or dropped before; a parent that is not
         one.
     """
-    with ledger:
-        begin(ledger)
+    with writing(ledger):
         earlier = ledger.execute("SELECT certificate, dropped FROM nodes WHERE identity = ?", node[:1]).fetchone()
         if earlier == (node.certificate, None):
             return False
@@ -213,8 +274,7 @@ def record_restored(ledger: Ledger, node: PublishedNode, write_file: Callable[[]
       Outdated: the node serves no more.
       ValueError: it was published with another certificate.
     """
-    with ledger:
-        begin(ledger)
+    with writing(ledger):
         row = ledger.execute("SELECT certificate, dropped FROM nodes WHERE identity = ?", node[:1]).fetchone()
         if row is None or row[1] is not None:
             raise Outdated(f"node {node.identity} serves no more: it is not restored")

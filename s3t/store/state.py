@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from s3t.store import database, deletions, disk, publishing, records
+from s3t.store.database import Ledger
 from s3t.store.disk import Store
 
 REBUILD = "needs rebuild"
@@ -12,8 +13,7 @@ REBUILD = "needs rebuild"
 
 def status(store: Store) -> dict[str, Any]:
     """What is served, deleted and still to be done; ok unless no shard has a model or a serving node's file is missing."""
-    with store.ledger:
-        store.ledger.execute("BEGIN")  # one snapshot
+    with database.reading(store.ledger):  # one snapshot
         result, lost = _status(store)
     serving = set(publishing.identities(publishing.live(store)))  # a node that was dropped meanwhile may have lost its file
     missing_files = [f"the file of node {name} is missing" for name in lost if name in serving]
@@ -24,9 +24,9 @@ def status(store: Store) -> dict[str, Any]:
 def _status(store: Store) -> tuple[dict[str, Any], list[str]]:
     """The facts of one snapshot, and the serving nodes whose files are missing."""
     nodes = publishing.live(store)
+    rows, head = database.head(store.ledger)
     depth = [max((len(node.slices) for node in nodes if node.shard == s), default=0) for s in range(store.manifest.shards)]
     lost = [node.identity for node in nodes if not disk.file_of(store, node.identity).is_file()]
-    rows, head = database.head(store.ledger)
     return {
         "state": REBUILD if not any(depth) else "partial" if publishing.missing(store) else "complete",
         "depth": depth,
@@ -39,6 +39,22 @@ def _status(store: Store) -> tuple[dict[str, Any], list[str]]:
         "rows": rows,
         "head": head,
     }, lost
+
+
+def ages(ledger: Ledger) -> dict[str, Any]:
+    """How long deletions have waited, and when the last was healed.
+
+    Returns:
+      oldest_open: request, at (UTC) and seconds of the oldest request that is not healed, None if all are; last_heal: UTC,
+      None if there was none.
+    """
+    row = ledger.execute(
+        "SELECT requests.request, at, (julianday('now') - julianday(at)) * 86400 FROM requests "
+        "JOIN log ON seq = deactivated WHERE state != 'healed' ORDER BY deactivated LIMIT 1"
+    ).fetchone()
+    healed = ledger.execute("SELECT at FROM log WHERE kind = 'healed' ORDER BY seq DESC LIMIT 1").fetchone()
+    oldest = row and dict(zip(("request", "at", "seconds"), row, strict=True))
+    return {"oldest_open": oldest, "last_heal": healed and healed[0]}
 
 
 def mark_healed(store: Store) -> tuple[str, ...]:

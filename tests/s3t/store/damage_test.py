@@ -82,21 +82,29 @@ def test_rubbish_does_not_keep_a_deletion_waiting(opened, capsys):
     backup.mkdir()
     status, out, err = run(capsys, "delete", "--store", opened.root, "--ids", one, "--request-id", "R", "--json")
     assert status == 2 and json.loads(out)["ids"] == [one]
-    assert err.startswith(f"error: deleted (request R), but the purge is still to be done: {backup} is a directory")
+    assert err.startswith(f"error: deleted (request R), but the purge is still to be done: {backup} is nothing")
     assert state.status(opened)["requests"] == {"deactivated": 1} and state.status(opened)["nodes"]["leftovers"] == 1
     assert backup.is_dir() and verify.verify(opened.root)["ok"]
-    with pytest.raises(ValueError, match=r"backup is a directory, perhaps of copies: remove it"):
+    with pytest.raises(ValueError, match=r"backup is nothing that the store made, perhaps a copy of a node: remove it"):
         disk.open(opened.root)
     backup.rmdir()
     assert run(capsys, "delete", "--store", opened.root, "--ids", one, "--request-id", "R")[0] == 0
     assert state.status(opened)["requests"] == {"purged": 1}
 
 
-def test_a_link_to_a_directory_is_removed_and_the_directory_kept(opened, tmp_path):
+@pytest.mark.parametrize("name", ["link", "notes.txt", f"copy of {'0' * 64}.safetensors", f"{'A' * 64}.safetensors"])
+def test_what_the_store_did_not_make_is_named_and_stays(opened, tmp_path, name):
+    """It may be a copy of a deleted node, so nothing is called purged while it is there."""
     (tmp_path / "elsewhere").mkdir()
-    (opened.root / "nodes" / "link").symlink_to(tmp_path / "elsewhere")
-    disk.purge(opened)
-    assert not (opened.root / "nodes" / "link").is_symlink() and (tmp_path / "elsewhere").is_dir()
+    if name == "link":
+        (opened.root / "nodes" / name).symlink_to(tmp_path / "elsewhere")
+    else:
+        (opened.root / "nodes" / name).write_bytes(b"")
+    disk.delete(opened, [stores.ids_at(opened, 0, 1)[0]], "R")
+    with pytest.raises(ValueError, match="is nothing that the store made, perhaps a copy of a node: remove it"):
+        disk.purge(opened)
+    assert os.path.lexists(opened.root / "nodes" / name) and (tmp_path / "elsewhere").is_dir()
+    assert state.status(opened)["requests"] == {"deactivated": 1} and state.status(opened)["nodes"]["leftovers"] == 1
 
 
 def test_a_deletion_without_the_directory_of_nodes_stands(opened, capsys):
@@ -195,10 +203,10 @@ def unwritable(monkeypatch, path):
     error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
     connect = database._connect
 
-    def refused(asked, mode):
+    def refused(asked, mode, *more):
         if asked == path and "immutable" not in mode:
             raise error
-        return connect(asked, mode)
+        return connect(asked, mode, *more)
 
     monkeypatch.setattr(database, "_connect", refused)
 
@@ -210,10 +218,10 @@ def test_a_store_on_a_read_only_disk_is_verified(template, tmp_path, monkeypatch
     unwritable(monkeypatch, root / "ledger.sqlite")
     assert verify.verify(root) == expected and expected["ok"] and expected["nodes"] == 14
     assert state.status(disk.look(root, read_only=True))["state"] == "complete"
-    with pytest.raises(ValueError, match=r"store's ledger cannot be read \(attempt to write a readonly database\)"):
+    with pytest.raises(ValueError, match=r"store's ledger cannot be used \(attempt to write a readonly database\)"):
         disk.look(root)  # who serves must see what others append
     (root / "ledger.sqlite-wal").write_bytes(b"rows ahead")  # not to be passed over
-    with pytest.raises(ValueError, match=r"cannot be read .*: check who may write") as raised:
+    with pytest.raises(ValueError, match=r"cannot be used .*: check who may write") as raised:
         verify.verify(root)
     assert not isinstance(raised.value, database.Damaged)
 
@@ -225,7 +233,7 @@ def test_a_locked_ledger_is_not_called_damaged(template, tmp_path, monkeypatch):
     holder = sqlite3.connect(root / "ledger.sqlite", isolation_level=None)
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(ValueError, match=r"cannot be read \(database is locked\)"):
+    with pytest.raises(ValueError, match=r"cannot be used \(database is locked\)"):
         verify.verify(root)
     holder.close()
     assert verify.verify(root)["ok"]

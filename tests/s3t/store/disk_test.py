@@ -168,7 +168,7 @@ def test_a_node_that_never_saw_the_example_stays(opened):
 def test_opening_finishes_what_was_begun(opened):
     disk.delete(opened, stores.ids_at(opened, 0, 1)[:1], "r")
     nodes = opened.root / "nodes"
-    (nodes / "half.tmp").write_bytes(b"x")
+    (nodes / f"{'1' * 64}.tmp").write_bytes(b"x")
     (nodes / f"{'0' * 64}.safetensors").write_bytes(b"never published")
     looked = disk.look(opened.root)
     assert stores.files_of(looked) - stores.live_files(looked) and state.status(looked)["nodes"]["leftovers"] == 6

@@ -1,0 +1,275 @@
+"""Stores that were prepared to do harm: links, planted files, pipes, altered tables, files of absurd size."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from s3t.service import verify
+from s3t.store import certificates, database, deletions, disk, files, hash_chain, publishing, records, state
+from tests.helpers import commands, stores
+
+
+def snapshot(folder):
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A folder of somebody else's, with files called like nodes'."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    for name in (f"{'0' * 64}.safetensors", f"{'1' * 64}.tmp", "thesis.txt"):
+        (folder / name).write_text("precious")
+    return folder
+
+
+# links
+
+
+@pytest.mark.parametrize("command", [("delete", "--ids", "1"), ("heal",), ("train",), ("verify",), ("status",)])
+def test_a_link_in_place_of_the_nodes_is_followed_by_no_command(opened, elsewhere, capsys, command):
+    (opened.root / "nodes").rename(opened.root.parent / "nodes")
+    (opened.root / "nodes").symlink_to(elsewhere)
+    before = snapshot(elsewhere)
+    status, _, err = commands.run(capsys, *command, "--store", opened.root)
+    assert status == 2 and err.count("\n") == 1
+    assert command[0] in ("heal", "train") or "is not a directory but a link or a file" in err
+    assert snapshot(elsewhere) == before
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_takes_the_place_of_a_file_is_neither_followed_nor_waited_for(opened, tmp_path, capsys, name, kind):
+    path, target = opened.root / name, tmp_path / "target"
+    target.write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(target) if kind == "link" else os.mkfifo(path)
+    before = target.read_bytes()
+    for words in (("status",), ("delete", "--ids", "1"), ("verify",)):
+        status, _, err = commands.run(capsys, *words, "--store", opened.root)
+        assert status == 2 and ("is a link" in err or "is a pipe" in err or "there is no" in err)
+    assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
+def test_what_takes_the_place_of_a_node_is_that_nodes_problem(opened, tmp_path, kind):
+    path = disk.file_of(opened, publishing.live(opened)[0].identity)
+    path.rename(tmp_path / "moved")
+    {"link": lambda: path.symlink_to(tmp_path / "moved"), "pipe": lambda: os.mkfifo(path), "directory": path.mkdir}[kind]()
+    (problem,) = verify.verify(opened.root)["problems"]
+    assert f"cannot be read: it is a {kind}" in problem
+
+
+def test_a_planted_link_is_not_written_through(opened, elsewhere):
+    """A node is first written under a name that is known beforehand."""
+    one = stores.ids_at(opened, 0, 0)[0]
+    disk.delete(opened, [one])
+    disk.purge(opened)
+    drafted = publishing.draft_node(opened, 0, (0,))
+    target = elsewhere / "thesis.txt"
+    disk.file_of(opened, drafted.identity).with_suffix(".tmp").symlink_to(target)
+    publishing.publish(opened, drafted, stores.tensors(drafted.identity), {}, None)
+    assert target.read_text() == "precious" and not disk.file_of(opened, drafted.identity).is_symlink()
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere/thesis", "/etc/passwd", "", "x" * 64, "0" * 63])
+def test_an_identity_that_leads_elsewhere_is_no_file(opened, name):
+    with pytest.raises(ValueError, match="is no identity of a node"):
+        disk.file_of(opened, name)
+
+
+def test_a_path_to_a_store_may_be_a_link_of_the_user_s(opened, tmp_path):
+    (tmp_path / "link").symlink_to(opened.root)
+    assert verify.verify(tmp_path / "link")["ok"]
+
+
+# permissions
+
+
+def test_a_store_is_for_its_owner_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        (tmp_path / "store").mkdir()
+        opened = stores.fill(stores.make(tmp_path / "store"))
+    finally:
+        os.umask(before)
+    for path in (opened.root, *opened.root.rglob("*")):
+        wanted = 0o700 if path.is_dir() else 0o600
+        assert stat.S_IMODE(path.stat().st_mode) == wanted, path
+
+
+# tables against the chain
+
+
+def test_a_purge_removes_nothing_that_the_chain_has_serving(opened):
+    before = stores.files_of(opened)
+    for statement in (
+        "UPDATE nodes SET dropped = 1",
+        "UPDATE nodes SET dropped = (SELECT max(seq) FROM log)",
+        "DELETE FROM nodes",
+        "UPDATE nodes SET dropped = 'x'",
+    ):
+        opened.ledger.execute("SAVEPOINT here")
+        opened.ledger.execute(statement)
+        with pytest.raises(
+            database.Damaged, match=r"ledger was altered \(.*\): nothing was changed; run python -m s3t verify"
+        ):
+            with_savepoint(opened)
+        opened.ledger.execute("ROLLBACK TO here")
+        opened.ledger.execute("RELEASE here")
+        assert stores.files_of(opened) == before
+    assert verify.verify(opened.root)["ok"]
+
+
+def with_savepoint(opened):
+    """A purge's removal inside the savepoint, which a purge of its own could not begin."""
+    live = {node.identity for node in publishing.live(opened)}
+    gone = {name.removesuffix(".safetensors") for name in stores.files_of(opened)} - live
+    for identity in gone or {node.identity for node in publishing.live(opened)}:
+        records.check_gone(opened.ledger, identity)
+
+
+@pytest.mark.parametrize("statement", ["UPDATE nodes SET dropped = 1", "DELETE FROM nodes"])
+def test_a_deletion_beside_an_altered_table_unlinks_no_serving_node(opened, capsys, statement):
+    before = stores.files_of(opened)
+    opened.ledger.execute(statement)
+    one = stores.ids_at(opened, 0, 0)[0]
+    status, _, err = commands.run(capsys, "delete", "--store", opened.root, "--ids", one, "--request-id", "R")
+    assert status == 2 and "but the purge is still to be done" in err and "ledger was altered" in err
+    assert stores.files_of(opened) == before
+
+
+@pytest.mark.parametrize("command", ["heal", "train"])
+def test_nothing_is_trained_from_a_table_that_the_chain_contradicts(opened, capsys, command):
+    one = stores.ids_at(opened, 0, 0)[0]
+    disk.delete(opened, [one])
+    opened.ledger.execute("UPDATE examples SET deleted = NULL")
+    head = database.head(opened.ledger)
+    status, _, err = commands.run(capsys, command, "--store", opened.root)
+    assert status == 2 and database.head(opened.ledger) == head
+    assert f"the deletion of id {one} is not what the ledger's rows say" in err or "nothing says how to train" in err
+
+
+def test_a_request_is_not_purged_or_healed_twice_whatever_the_table_says(opened):
+    disk.delete(opened, [stores.ids_at(opened, 0, 0)[0]], "r")
+    disk.purge(opened)
+    opened.ledger.execute("UPDATE requests SET state = 'deactivated'")
+    head = database.head(opened.ledger)
+    with pytest.raises(database.Damaged, match="request r is purged already"):
+        disk.purge(opened)
+    opened.ledger.execute("UPDATE requests SET state = 'purged'")
+    assert deletions.record_healed(opened.ledger, "r")
+    opened.ledger.execute("UPDATE requests SET state = 'purged'")
+    with pytest.raises(database.Damaged, match="request r is healed already"):
+        deletions.record_healed(opened.ledger, "r")
+    assert database.head(opened.ledger).rows == head.rows + 1
+
+
+@pytest.mark.parametrize("detail", ["7", "[]", "{}", '"x"', '{"ids": 1}', "{", "[" * 5000, '{"nodes": [[]], "ids": ["x"]}'])
+@pytest.mark.parametrize("kind", ["created", "registered", "published", "received", "deactivated", "purged", "restored"])
+def test_a_row_with_other_json_is_a_problem_and_no_traceback(opened, capsys, kind, detail):
+    """Forged with all digests from there on, as whoever can write the store can."""
+    disk.delete(opened, [stores.ids_at(opened, 0, 0)[0]], "R")
+    disk.purge(opened)
+    if kind == "restored":
+        opened.ledger.execute("BEGIN")
+        database.append(opened.ledger, "restored", "", {"identity": publishing.live(opened)[0].identity})
+        opened.ledger.execute("COMMIT")
+    relink(opened.ledger, kind, detail)
+    for words in (
+        ("status",),
+        ("delete", "--ids", "1", "--request-id", "R"),
+        ("delete", "--ids", "2"),
+        ("verify",),
+        ("heal",),
+    ):
+        status, _, err = commands.run(capsys, *words, "--store", opened.root)
+        assert status in (0, 1, 2) and err.count("\n") <= 1
+        if words == ("verify",) and (kind, detail) != ("received", "[]"):
+            assert status in (1, 2) or kind == "received"
+
+
+def relink(ledger, kind, detail):
+    """Give the first row of a kind another detail, and forge all digests."""
+    before, seen = hash_chain.START, False
+    for row in [hash_chain.Row(*row) for row in ledger.execute("SELECT * FROM log ORDER BY seq").fetchall()]:
+        if row.kind == kind and not seen:
+            row, seen = row._replace(detail=detail), True
+        before = hash_chain.link(before, *row[:5])
+        ledger.execute("UPDATE log SET detail = ?, digest = ? WHERE seq = ?", (row.detail, before, row.seq))
+    assert seen
+
+
+# size
+
+
+def test_a_file_of_absurd_size_is_not_read(opened):
+    """A hole of a terabyte after a whole node, and one that the header calls a tensor."""
+    node, other = publishing.live(opened)[:2]
+    path = disk.file_of(opened, node.identity)
+    os.truncate(path, 1 << 40)
+    with pytest.raises(ValueError, match="is damaged"):
+        publishing.load(opened, node)
+    recorded, _ = publishing.load(opened, other)
+    path = disk.file_of(opened, other.identity)
+    size = 12 << 30
+    header = json.dumps(
+        {
+            "__metadata__": {"certificate": certificates.to_json(recorded)},
+            "x": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]},
+        }
+    ).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, 8 + len(header) + size)
+    with pytest.raises(ValueError, match="it is larger than what was published"):
+        publishing.load(opened, other)
+
+
+def test_a_manifest_of_absurd_size_is_not_read(opened):
+    os.truncate(opened.root / "manifest.json", 1 << 40)
+    with pytest.raises(ValueError, match="has more than 16777216 bytes"):
+        disk.look(opened.root)
+
+
+def test_certificates_before_0_2_state_no_size(opened, monkeypatch):
+    """Their files are read up to a gigabyte, and restored without what was not stated."""
+    node = publishing.live(opened)[0]
+    drafted = publishing.draft_node(opened, node.shard, node.slices)
+    old, data = publishing._sealed(opened, drafted, stores.tensors(node.identity), {"lanes": 1}, None, publishing.SINCE)
+    assert "bytes" not in old.stack
+    digest = certificates.certificate_digest(old)
+    opened.ledger.execute("UPDATE nodes SET certificate = ? WHERE identity = ?", (digest, node.identity))
+    files.write(disk.file_of(opened, node.identity), data)
+    assert publishing.load(opened, node._replace(certificate=digest))[0] == old
+    disk.file_of(opened, node.identity).unlink()
+    publishing.restore(opened, drafted, stores.tensors(node.identity), {"lanes": 1, "inputs": "x"}, None)
+    assert publishing.load(opened, node._replace(certificate=digest))[0] == old
+    monkeypatch.setattr(files, "UNSTATED", 10)
+    with pytest.raises(ValueError, match="it is larger than what was published"):
+        publishing.load(opened, node._replace(certificate=digest))
+
+
+# full disks
+
+
+def test_a_write_that_finds_no_room_leaves_nothing_and_names_the_path(opened, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    path = opened.root / "nodes" / f"{'2' * 64}.safetensors"
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        files.write(path, b"x")
+    assert not path.exists() and not path.with_suffix(".tmp").exists()
+
+
+def test_a_full_disk_is_named_with_the_ledger(opened):
+    """SQLite says so of a commit that finds no room: here because the file may not grow."""
+    (pages,) = opened.ledger.execute("PRAGMA page_count").fetchone()
+    opened.ledger.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(ValueError, match=r"is full, make room there and repeat the command; nothing was changed") as raised:
+        for number in range(60):
+            head = database.head(opened.ledger)
+            disk.delete(opened, [number], f"{number}".rjust(200, "R"))
+    assert str(opened.root / "ledger.sqlite") in str(raised.value)
+    assert database.head(opened.ledger) == head and verify.verify(opened.root)["ok"]
+    assert state.status(opened)["deleted"] == number and number > 0
