@@ -1,8 +1,8 @@
 """The commands and how one is run: parse, run, print.
 
-With --json a command prints one JSON object on standard output and nothing else. The exit status is 0 if all is well, 1 if
-the answer is a problem, 2 after a mistake of the user's, which is one line on standard error, 3 if nothing was proved, and 4
-if nothing was deleted because no id is known. When the reader of a pipe has gone, a command ends silently with status 141.
+With --json a command prints one JSON object on standard output and nothing else. The exit status is 0 if all is well, 1
+if the answer is a problem, 2 after a mistake of the user's, which is one line on standard error, 3 if nothing was proved,
+and 4 if nothing was deleted because no id is known. When the reader of a pipe has gone, a command ends silently with 141.
 """
 
 from __future__ import annotations

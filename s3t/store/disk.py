@@ -5,10 +5,10 @@
     DIR/nodes/<identity>.safetensors   a node's slot and head, its certificate in the metadata
 
 The directory and all in it are for their owner alone, and no link in it is followed. The ledger alone says what serves. A
-file of a node that it does not name as serving is left over from a killed process or waiting to be purged; `open` and `purge`
-remove it, and nothing else: what the store did not make is named and stays. Files are unlinked, not overwritten: journals,
-copy on write and the wear levelling of flash memory keep what overwriting is meant to destroy, so keep a store on an
-encrypted disk if that matters. Copies elsewhere (backups, what a serving process holds in memory) are not in reach of a purge.
+file of a node that it does not name as serving is left over from a killed process or waiting to be purged; `open` and
+`purge` remove it, and nothing else: what the store did not make is named and stays. Files are unlinked, not overwritten:
+journals, copy on write and the wear levelling of flash memory keep what overwriting is meant to destroy, so keep a store on
+an encrypted disk if that matters. Copies elsewhere (backups, what a server holds in memory) are not in reach of a purge.
 """
 
 from __future__ import annotations
@@ -194,8 +194,8 @@ def delete(store: Store, ids: Iterable[int], request_id: str | None = None) -> d
 
     Returns:
       if no id is one of the store's ok, false, and a verdict "nothing was deleted"; request, state, ids, already,
-      unknown, nodes_dropped, head (a receipt: `s3t.service.verify` finds it in the chain), and acknowledged_ms, milliseconds from the
-      call to the durable record.
+      unknown, nodes_dropped, head (a receipt: `s3t.service.verify` finds it in the chain), and acknowledged_ms,
+      milliseconds from the call to the durable record.
 
     Raises:
       ValueError: as `deletions.record_deletion`; nothing is changed.
