@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import keyword
 import re
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -59,14 +61,18 @@ EXTRA = {  # what the extra `experiments` brings and the pure rooms do without
     "tensorflow_datasets", "tqdm",
 }  # fmt: skip
 CONFIG_MODULE = "config_config"  # as which ml_collections loads the file that --config names
-INTERRUPTED = 130  # exit status, as a shell has it
 
 
 def main() -> int:
     """The console script `forethought` and `python -m experiments.main`; returns the exit status."""
     faulthandler.enable()
     sys.path.append("")  # the current folder, last
+    signal.signal(signal.SIGTERM, _interrupt)  # of a scheduler, say: as Ctrl-C
     return command(sys.argv)
+
+
+def _interrupt(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def command(argv: Sequence[str], values: flags.FlagValues | None = None) -> int:
@@ -86,6 +92,8 @@ def command(argv: Sequence[str], values: flags.FlagValues | None = None) -> int:
         return execute(config, workdir, shlex.join([*program, *argv[1:]]))
     except UserError as error:
         return fail(error)
+    except KeyboardInterrupt as error:  # before or after what `execute` runs
+        return interrupted(error)
     except ModuleNotFoundError as error:
         if _package(error) not in EXTRA:
             raise
@@ -152,7 +160,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[
 
     values = flags.FLAGS if values is None else values
     try:
-        argv = with_paths(flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False))
+        argv = [_quoted(one) for one in with_paths(_with_flagfiles(argv))]
         config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
         workdir = flags.DEFINE_string("workdir", None, "The folder of this run; made if missing.", flag_values=values)
         rest = values(argv, known_only=False)
@@ -179,6 +187,29 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[
         raise UserError("give --config=readiness:digits and --workdir=DIR; forethought --list names all configs")
     _check_meant(config.value, argv)
     return config.value, workdir.value
+
+
+def _quoted(argument: str) -> str:
+    """A flag whose key has a part that is a word of Python's, as flags take it: config.suited['class'].retention."""
+    flag, equals, value = argument.partition("=")
+    first, *parts = flag.split(".")
+    if first.lstrip("-") != "config" or first == "config":
+        return argument
+    return first + "".join(f"[{part!r}]" if keyword.iskeyword(part) else f".{part}" for part in parts) + equals + value
+
+
+def _with_flagfiles(argv: Sequence[str]) -> list[str]:
+    """The command line with what its flagfiles hold; a byte order mark, which some editors write, is none of a flag.
+
+    Raises:
+      UserError: a flagfile that is no text.
+    """
+    from absl import flags
+
+    try:
+        return [one.removeprefix("\ufeff") for one in flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)]
+    except UnicodeDecodeError as error:
+        raise UserError(f"a --flagfile is no text in UTF-8 ({error.reason}): save it as that") from error
 
 
 def _check_meant(config: ml_collections.ConfigDict, argv: Sequence[str]) -> None:
@@ -255,18 +286,15 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
     import jax
     from absl import logging
 
-    from experiments.core import progress
+    from experiments.core import progress, switches
 
     logging.use_absl_handler()
-    logging.set_verbosity(logging.ERROR)  # TFDS and Orbax warn of what is not the user's to mend
+    logging.set_verbosity(logging.FATAL)  # TFDS and Orbax warn of what is not the user's to mend, and raise what is
     runner, reporter, large = RUNNERS[name]
     run = importlib.import_module(runner).run  # heavy, and only now: the flags are right, and no other runner is needed
     present = importlib.import_module(reporter).present
     try:
-        jax.devices()
-    except RuntimeError as error:  # of JAX_PLATFORMS, or of a device that cannot be used
-        return fail(error)
-    try:
+        switches.check_devices()
         with progress.shown(sys.stderr):
             with progress.waiting("reading data, model and config"):
                 results = run(config, workdir, command)
@@ -278,11 +306,16 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return fail(f"out of memory ({line(error)}): lower what makes it large ({large}) and use an empty --workdir")
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        return interrupted(error)
     print(text)
     return 0
+
+
+def interrupted(error: KeyboardInterrupt) -> int:
+    """Say that a run can go on; the exit status, as a shell has it of a signal."""
+    print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+    return 128 + int(next(iter(error.args), signal.SIGINT))
 
 
 def fail(error: object) -> int:

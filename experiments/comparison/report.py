@@ -28,20 +28,20 @@ from experiments.comparison.methods import (
     at,
 )
 from experiments.comparison.summary import count, summary
-from experiments.core import workdirs
+from experiments.core import files, workdirs
 from experiments.core.errors import WorkdirError
 from experiments.core.results import Run
 from experiments.data import ids
 from experiments.reporting import names, terminal
 from experiments.reporting.document import Block, Heading, Points, Table, Text
 from experiments.reporting.numbers import NONE, Cell
-from experiments.reporting.pages import write_page
+from experiments.reporting.pages import told, write_page
 
 
 def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    page = write(workdir)
-    return f"{table(found, terminal.width())}\nreport: {page}"
+    report = told(write, workdir)
+    return f"{table(found, terminal.width())}\n{report}"
 
 
 def write(workdir: str | Path) -> Path:
@@ -72,8 +72,16 @@ def _is_sweep(entry: dict[str, Any]) -> bool:
     chosen, trials = entry.get("chosen"), entry.get("trials")
     if not (isinstance(entry.get("unlearner"), str) and isinstance(chosen, dict) and isinstance(trials, list) and trials):
         return False
-    tried = all(isinstance(trial, dict) and trial.keys() >= TRIAL for trial in trials)
-    return tried and chosen.keys() >= {"learning_rate", "clip"}
+    return all(map(_is_trial, trials)) and all(files.is_number(chosen.get(name)) for name in ("learning_rate", "clip"))
+
+
+def _is_trial(trial: Any) -> bool:
+    """Whether one setting of a sweep has the numbers that are read of it."""
+    if not isinstance(trial, dict) or not trial.keys() >= TRIAL or not isinstance(trial["steps"], list):
+        return False
+    kept = trial["validation_retain_accuracy"]
+    numbers = (trial["learning_rate"], trial["clip"], trial["reached"], 0 if kept is None else kept, *trial["steps"])
+    return bool(trial["steps"]) and all(map(files.is_number, numbers))
 
 
 def table(found: Run, columns: int) -> str:

@@ -13,7 +13,7 @@ from experiments import models
 from experiments.comparison import checks, rows, trainings
 from experiments.comparison.rehearsals import rehearsal
 from experiments.configs.readiness import Comparison
-from experiments.core import execution, files, progress, workdirs
+from experiments.core import execution, files, progress, switches, workdirs
 from experiments.core.errors import blame_user
 from experiments.core.results import Run
 from experiments.data import datasets, digests, ids, problem
@@ -36,6 +36,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         folder = workdirs.Workdir(workdir)
         if found := folder.finished(config.model_dump()):
             return found
+        switches.check()
         dataset = datasets.load(config.data)
         datasets.check_splits(dataset, config.train.batch_size)
         asked = problem.make(

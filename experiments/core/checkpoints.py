@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import logging
+import shutil
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +16,73 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from experiments.core import files
 from experiments.core.errors import line
 from experiments.core.workdirs import WorkdirError
 
 CHECKSUM = "crc32"
+UNFINISHED = "*.orbax-checkpoint-tmp*"  # the folder of a checkpoint while it is written
 
 
-def open_folder(path: Path) -> ocp.CheckpointManager:
+@contextmanager
+def open_folder(path: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
     """A manager of the checkpoints in `path`, which is made if it is missing; the two latest are kept.
 
+    At the end saves under way are waited for, and what one that failed, or that a kill cut short, left is removed.
+
+    Args:
+      read_only: of a run that has finished; nothing is made or removed.
+
     Raises:
-      WorkdirError: what stands there cannot be read.
+      WorkdirError: what stands there cannot be read, or a checkpoint could not be written.
     """
-    _hide_closed_loops()
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+    _hide_repetitions()
+    if not read_only:
+        _remove_unfinished(path)
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, create=not read_only)
     try:
-        return ocp.CheckpointManager(path.absolute(), options=options)
+        manager = ocp.CheckpointManager(path.absolute(), options=options)
     except Exception as error:  # of several kinds, as below
         raise WorkdirError(
             f"the checkpoints in {path} cannot be read ({line(error, 120)}): remove the latest of them, and results.json "
             "if there is one, and run again, which goes on from the one before it"
         ) from error
+    try:
+        yield manager
+    except BaseException:
+        with suppress(WorkdirError), _saving(manager):  # what ended the block is what is told
+            manager.close()
+        _remove_unfinished(path)
+        raise
+    with _saving(manager):
+        manager.close()
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Save `state` in the background under `step`; a process killed meanwhile leaves the former checkpoint untouched."""
-    manager.save(step, args=ocp.args.StandardSave(state), custom_metadata={CHECKSUM: checksum(state)})
+    """Save `state` in the background under `step`; a process killed meanwhile leaves the former checkpoint untouched.
+
+    Raises:
+      WorkdirError: a save before this one failed: a disk that is full, say.
+    """
+    with _saving(manager):
+        manager.save(step, args=ocp.args.StandardSave(state), custom_metadata={CHECKSUM: checksum(state)})
+
+
+@contextmanager
+def _saving(manager: ocp.CheckpointManager) -> Iterator[None]:
+    folder = Path(manager.directory)
+    try:
+        yield
+    except Exception as error:  # Orbax and TensorStore each raise their own kinds
+        _remove_unfinished(folder)
+        raise files.unwritable(folder, error) from error
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove checkpoints that were never whole; with several processes each may be at work on a part of one."""
+    if jax.process_count() == 1:
+        for left in folder.glob(UNFINISHED):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def restore_or(manager: ocp.CheckpointManager, initial: Any) -> tuple[int, Any]:
@@ -75,7 +119,7 @@ def restore_raw(path: Path) -> Any:
     )
     if not path.is_dir():
         raise WorkdirError(missing)
-    with open_folder(path) as manager:
+    with open_folder(path, read_only=True) as manager:
         step = manager.latest_step()
         if step is None:
             raise WorkdirError(missing)
@@ -89,8 +133,9 @@ def restore_raw(path: Path) -> Any:
 
 
 @functools.cache
-def _hide_closed_loops() -> None:
-    """Hide what reads of a damaged checkpoint tell a loop that is gone, once they are collected: their error is raised."""
+def _hide_repetitions() -> None:
+    """Hide what reads and writes that failed tell, once they are collected, of an error that was raised before."""
+    logging.getLogger("asyncio").addFilter(lambda record: "exception was never retrieved" not in record.getMessage())
     tell = sys.unraisablehook
 
     def hook(ignored: Any) -> None:

@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from experiments.core.errors import ConfigError
 
+SMALLEST = 1e-30  # of a number but 0: far above where a computation in 32 bits has 0 in its place
 LONGEST = 80  # of a value that is told, in characters
 
 
@@ -32,6 +33,15 @@ class Section(pydantic.BaseModel):
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @pydantic.field_validator("*", mode="after")
+    @classmethod
+    def _holds_in_32_bits(cls, value: Any) -> Any:
+        entries = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        for entry in entries:
+            if isinstance(entry, float) and 0 < abs(entry) < SMALLEST:
+                raise ValueError(f"give one that 32 bits can tell from 0, as {SMALLEST:g} and more")
+        return value
 
 
 SectionT = TypeVar("SectionT", bound=Section)

@@ -22,6 +22,10 @@ class WorkdirError(UserError):
     """A workdir that cannot be used as asked; the message is one line that says what to do."""
 
 
+class UnwritableError(WorkdirError):
+    """A disk that is full, or a folder that may not be written; the message is one line with the path and the reason."""
+
+
 class DataError(UserError):
     """Data that cannot be used as asked; the message is one line that says what to do."""
 

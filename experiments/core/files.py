@@ -7,23 +7,28 @@ folder are flushed to the disk. A full disk, a forbidden folder, a damaged file 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import jax
 import numpy as np
 
-from experiments.core.errors import WorkdirError, line
+from experiments.core.errors import UnwritableError, WorkdirError, line
 
 Arrays = dict[str, np.ndarray]
+
+UNFINISHED = re.compile(r".+\.[0-9a-f]{32}\.tmp")  # the name of a temporary file
 
 # What NumPy and zipfile raise for a file that is no archive, is cut short, or has other bytes than were written.
 UNREADABLE = (OSError, TypeError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
@@ -59,7 +64,7 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
 
 def _write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # several processes and hosts may write at once
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
@@ -71,10 +76,36 @@ def _write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
             temporary.unlink(missing_ok=True)
             raise
         _flush_folder(path.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Where a file or a folder is written.
+
+    Raises:
+      UnwritableError: instead of an OSError; one line with the path and the reason.
+    """
+    try:
+        yield
     except OSError as error:
-        raise WorkdirError(
-            f"cannot write {path}: {error.strerror or line(error)}; make room, or choose a folder you may write"
-        ) from error
+        raise unwritable(path, error) from error
+
+
+NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.EFBIG)
+REASONS = tuple(map(os.strerror, NUMBERS))  # as libraries tell them amid their own words
+
+
+def unwritable(path: Path, error: BaseException) -> UnwritableError:
+    """The one sentence that names what cannot be written: with the system's reason, also where a library tells more."""
+    told = getattr(error, "strerror", None) or next((one for one in REASONS if one in str(error)), line(error, 120))
+    return UnwritableError(f"cannot write {path}: {told}; make room, or choose a folder you may write")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a kill left half-written, in a folder and those below: nobody else may write there."""
+    for path in folder.rglob("*.tmp"):
+        if UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:
@@ -169,6 +200,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value read from JSON is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def crc32(value: Any) -> int:

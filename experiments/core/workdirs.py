@@ -21,6 +21,7 @@ from experiments.core.results import Row, Run
 
 PARTS = ("results.json", "stages", "checkpoints", "metrics.jsonl")  # of a run, beside config.json
 ENTRY = '{"event": '  # how a line of metrics.jsonl begins
+CHECKSUM = "crc32"  # of the rest of such a line
 AGAIN = "remove it and run again, which keeps what else has finished"
 LOG_AGAIN = "remove it and results.json and run again: finished stages are kept, and their sweeps logged again"
 OTHER = "put a copy of config.json back, or use an empty --workdir"
@@ -47,7 +48,7 @@ class Workdir:
         file = self.path / "results.json"
         self._check_name()
         self._is_bound(owner)
-        if not file.exists():
+        if not os.path.lexists(file):  # a link to nowhere is damaged, not absent
             return None
         return read_results(file)
 
@@ -58,7 +59,7 @@ class Workdir:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise WorkdirError(f"--workdir is {self.path!s:.60}, {error.strerror}: choose another") from error
+            raise WorkdirError(f"--workdir is {self.path!s:.200}, {error.strerror}: choose another") from error
 
     @contextmanager
     def claimed(self, owner: dict[str, Any], inputs: Mapping[str, str] | None = None) -> Iterator[None]:
@@ -78,6 +79,8 @@ class Workdir:
             raise WorkdirError(f"cannot write {self.path}: {error.strerror}; choose another --workdir") from error
         with lock:
             self._lock(lock)
+            if jax.process_count() == 1:
+                files.remove_unfinished(self.path)
             if not self._is_bound(owner):
                 write_json(self.path / "config.json", owner, indent=2)
             self._bind({name: digest for name, digest in (inputs or {}).items() if digest})
@@ -131,17 +134,18 @@ class Workdir:
         """End the line of metrics.jsonl that a kill cut short, so that the next does not go on from it."""
         file = self.path / "metrics.jsonl"
         if jax.process_index() == 0 and file.exists():
-            with file.open("rb+") as lines:
+            with files.writing(file), file.open("rb+") as lines:
                 if lines.seek(0, os.SEEK_END):
                     lines.seek(-1, os.SEEK_END)
                     if lines.read(1) != b"\n":
                         lines.write(b"\n")
 
     def log(self, event: str, **fields: Any) -> None:
-        """Append one line to metrics.jsonl, on the first process only."""
+        """Append one line to metrics.jsonl, with its checksum, on the first process only."""
         if jax.process_index() == 0:
-            with (self.path / "metrics.jsonl").open("a") as file:
-                file.write(dumps({"event": event, "time": time.time(), **fields}) + "\n")
+            entry, path = {"event": event, "time": time.time(), **fields}, self.path / "metrics.jsonl"
+            with files.writing(path), path.open("a") as file:
+                file.write(dumps({**entry, CHECKSUM: crc32(entry)}) + "\n")
 
     def has(self, stage: str) -> bool:
         """Whether a stage has finished before."""
@@ -161,7 +165,8 @@ class Workdir:
         """
         file = self._kept(name)
         if not file.exists() or (beside and not beside.exists()):
-            file.parent.mkdir(exist_ok=True)
+            with files.writing(file):
+                file.parent.mkdir(exist_ok=True)
             value = compute()
             write_json(file, {"crc32": crc32(value), "value": value})
         kept = read_json(file, dict, AGAIN)
@@ -209,20 +214,23 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
     """The entries of a metrics.jsonl, if there is one; a line that a kill cut short is passed over.
 
     Raises:
-      WorkdirError: a line that no run wrote.
+      WorkdirError: a line that no run wrote, or that is another than was written.
     """
     try:
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        lines = path.read_text("utf-8").splitlines() if os.path.lexists(path) else []
     except (OSError, ValueError) as error:
         raise WorkdirError(f"{path} cannot be read ({line(error)}): {LOG_AGAIN}") from error
     for number, text in enumerate(lines, 1):
         try:
             entry = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             if text[: len(ENTRY)] != ENTRY[: len(text)]:
                 raise WorkdirError(f"line {number} of {path} is damaged: {LOG_AGAIN}") from None
             continue
-        if not isinstance(entry, dict):
+        if not isinstance(entry, dict) or entry.pop(CHECKSUM, None) not in (
+            None,
+            crc32(entry),
+        ):  # None: of before it had one
             raise WorkdirError(f"line {number} of {path} is damaged: {LOG_AGAIN}")
         yield entry
 

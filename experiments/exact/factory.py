@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from experiments.core import keys
+from experiments.core import keys, switches
 from experiments.core.keys import Purpose
 from experiments.core.sections import StreamedData
 from experiments.data import datasets
@@ -147,9 +147,10 @@ def make(
       cache_bytes: device memory for the activations of one depth.
 
     Raises:
-      ValueError: a name in hyper that does not exist; a value or an argument out of its range; data, a model or a
-        checkpoint that will not do.
+      ValueError: a switch of JAX; a name in hyper that does not exist; a value or an argument out of its range; data, a
+        model or a checkpoint that will not do.
     """
+    switches.check()
     logging.set_verbosity(logging.ERROR)  # TFDS warns of what is not the user's to mend
     hyper = _complete(hyper)
     places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}

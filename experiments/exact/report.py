@@ -28,10 +28,10 @@ SCORES = ("validation_accuracy", "test_accuracy")
 
 def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file, columns = write(workdir), terminal.width()
+    report, columns = pages.told(write, workdir), terminal.width()
     every = methods.group(found.rows)
     told = [terminal.wrapped(text, columns) for text in (*_told_store(every), _told_lora(every))]
-    return "\n".join([terminal.to_text(_planners(every, "", brief=True), columns), "", *told, f"report: {file}"])
+    return "\n".join([terminal.to_text(_planners(every, "", brief=True), columns), "", *told, report])
 
 
 def write(workdir: str | Path) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import ml_collections
 
 from experiments.configs.s3t import S3TStudy
-from experiments.core import progress, workdirs
+from experiments.core import progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
 from experiments.core.results import Row, Run
@@ -38,6 +38,7 @@ def run(config: ml_collections.ConfigDict | S3TStudy, workdir: str, command: str
         folder = workdirs.Workdir(workdir, config.retired)
         if found := folder.finished(config.model_dump()):
             return found
+        switches.check()
         seen = None if config.checkpoint else config.pretrain
         seeds = range(config.seed, config.seed + config.seeds)  # the first one's store is kept and deleted from
         source = factory.make(config.hyper(), **config.arguments())

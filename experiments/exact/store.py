@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.core import environment, progress
-from experiments.core.errors import UserError, blame_user
+from experiments.core.errors import UserError, WorkdirError, blame_user
 from experiments.core.results import Row
 from experiments.core.workdirs import Workdir
 from experiments.exact import baselines, nodes
@@ -89,6 +90,8 @@ def opened(workdir: Workdir, builder: Builder, design: Design) -> Store:
 def build(workdir: Workdir, data: Data, builder: Builder, design: Design) -> dict[str, Any]:
     """Train every node of the store, before anything is deleted."""
 
+    _check_kept(workdir, design.deletions)
+
     def compute() -> dict[str, Any]:
         store = opened(workdir, builder, design)
         with environment.stopwatch() as clock:
@@ -103,6 +106,25 @@ def build(workdir: Workdir, data: Data, builder: Builder, design: Design) -> dic
     built: dict[str, Any] = workdir.stage("build", compute)
     progress.skip()  # what was not reported had been done before
     return built
+
+
+def _check_kept(workdir: Workdir, deletions: int) -> None:
+    """Refuse a workdir whose store went on after a stage that is not kept: what was served then cannot be measured again.
+
+    Raises:
+      WorkdirError: one line that names the stage.
+    """
+    stages = ("build", *map(_deletion, range(deletions)), "heal")
+    lacking = list(itertools.dropwhile(workdir.has, stages))
+    if disk.exists(workdir.path / FOLDER) and any(map(workdir.has, lacking)):
+        raise WorkdirError(
+            f"{workdir.path} lacks stages/{lacking[0]}.json, and its store has changed since: put a copy of the file back, "
+            "or use an empty --workdir"
+        )
+
+
+def _deletion(number: int) -> str:
+    return f"deletion-{number:05}"
 
 
 def _advance(builder: Builder) -> Callable[[Draft], None]:
@@ -218,7 +240,7 @@ def _delete(
         return found
 
     progress.stage(f"delete {len(order)} examples", len(order) * _to_serve(data, builder))
-    stream = [workdir.stage(f"deletion-{number:05}", functools.partial(delete, number)) for number in range(len(order))]
+    stream = [workdir.stage(_deletion(number), functools.partial(delete, number)) for number in range(len(order))]
     progress.skip()
     return stream
 

@@ -60,10 +60,10 @@ SETS = {  # setting -> what is forgotten
 
 def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file, columns = write(workdir), terminal.width()
+    report, columns = pages.told(write, workdir), terminal.width()
     tables = [f"{case}:\n{terminal.to_text(_table(rows, '', PRINTED), columns)}" for case, rows in _cases(found).items()]
     lines = [terminal.wrapped(line, columns) for line in [*_too_few(found), *_verdicts(found)]]
-    return "\n\n".join([*tables, *lines, f"report: {file}"])
+    return "\n\n".join([*tables, *lines, report])
 
 
 def write(workdir: str | Path) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs.judge import Asked, ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates, Shared
-from experiments.core import environment, execution, files, fleet, keys, progress, workdirs
+from experiments.core import environment, execution, files, fleet, keys, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
 from experiments.core.keys import Hash, Purpose
@@ -50,6 +50,7 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         folder = workdirs.Workdir(workdir, config.retired)
         if found := folder.finished(config.model_dump()):
             return found
+        switches.check()
         dataset = datasets.load(config.data)
         datasets.check_splits(dataset, config.train.batch_size)
         model = models.build(config.model, dataset.train.x[:1], dataset.classes)

@@ -29,9 +29,9 @@ KINDS = {"s3t": "S3T", "sisa": "SISA"}
 
 def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file, columns = write(workdir), terminal.width()
+    report, columns = pages.told(write, workdir), terminal.width()
     tables = [f"{_title(kind)}:\n{terminal.to_text(_attacks(rows, kind), columns)}" for kind, rows in _kinds(found).items()]
-    return "\n\n".join([*tables, f"report: {file}"])
+    return "\n\n".join([*tables, report])
 
 
 def write(workdir: str | Path) -> Path:

@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 
 from experiments.configs.judge_exact import ExactJudgement, JudgeExact
-from experiments.core import environment, progress, workdirs
+from experiments.core import environment, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user, line
 from experiments.core.results import Row, Run, rows_from
@@ -47,6 +47,7 @@ def run(config: ml_collections.ConfigDict | JudgeExact, workdir: str, command: s
         folder = workdirs.Workdir(workdir, config.retired)
         if found := folder.finished(config.model_dump()):
             return found
+        switches.check()
         seen = None if config.checkpoint else config.pretrain
         source = factory.make(config.hyper(), **config.arguments())
         _check_sizes(source, config.exact, config.slices, config.model)

@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from scipy import stats
 
-from experiments.core import workdirs
+from experiments.core import files, workdirs
+from experiments.core.errors import WorkdirError
 from experiments.core.results import Row, Run
 from experiments.reporting import drawing, names, pages
 from experiments.reporting.document import Block, Heading, Headline, Panel, Stat, Table, Text
@@ -23,9 +24,9 @@ SPLITS = {
 
 def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file = write(workdir)
+    report = pages.told(write, workdir)
     accuracies = ", ".join(f"{split} {_accuracy(found.rows[0], split).text}%" for split in reversed(SPLITS))
-    return f"accuracy: {accuracies}\nreport: {file}"
+    return f"accuracy: {accuracies}\n{report}"
 
 
 def write(workdir: str | Path) -> Path:
@@ -37,9 +38,16 @@ def write(workdir: str | Path) -> Path:
 
 
 def losses(file: Path) -> dict[int, float]:
-    """step -> training loss, as logged; of a step that was logged again after a kill, the last."""
-    entries = (entry for entry in workdirs.entries(file) if entry.get("event") == "train")
-    return {entry["step"]: math.nan if entry.get("loss") is None else entry["loss"] for entry in entries}
+    """step -> training loss, as logged; of a step that was logged again after a kill, the last.
+
+    Raises:
+      WorkdirError: a step that no run wrote.
+    """
+    steps = [entry for entry in workdirs.entries(file) if entry.get("event") == "train"]
+    numbers = [value for entry in steps for value in (entry.get("step"), entry.get("loss")) if value is not None]
+    if not all(map(files.is_number, numbers)) or any(entry.get("step") is None for entry in steps):
+        raise WorkdirError(f"{file} has a step that no run wrote: {workdirs.LOG_AGAIN}")
+    return {entry["step"]: math.nan if entry.get("loss") is None else entry["loss"] for entry in steps}
 
 
 def compose(found: Run, logged: dict[int, float]) -> list[Block]:

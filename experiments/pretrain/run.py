@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import models
 from experiments.configs.pretrain import Pretrain
-from experiments.core import execution, fleet, keys, progress, workdirs
+from experiments.core import execution, fleet, keys, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
 from experiments.core.results import Row, Run
@@ -48,6 +48,7 @@ def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str
             progress.stage("pre-trained before", passes(config.train))  # of a run that this one is part of
             progress.skip()
             return found
+        switches.check()
         module, dataset = look(config.data, config.classes, config.model, config.train.batch_size)
         inputs = {"data": digests.digest(dataset[1:4])}
     with folder.claimed(config.model_dump(), inputs), progress.part(passes(config.train), "pretrain"):
@@ -145,4 +146,6 @@ def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split
 
 def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    return f"{report.present(workdir, found)}\ncheckpoint: {Path(workdir) / CHECKPOINT}"
+    file = Path(workdir) / CHECKPOINT
+    gone = "" if file.is_file() else " is not there any more: remove results.json beside it and run again, which writes it"
+    return f"{report.present(workdir, found)}\ncheckpoint: {file}{gone}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.core import workdirs
+from experiments.core.errors import UnwritableError
 from experiments.core.files import write_text
 from experiments.core.results import Run
 from experiments.reporting import document, exports
@@ -29,6 +30,18 @@ def write_page(workdir: str | Path, title: str, blocks: Sequence[Block]) -> Path
     write_text(folder / "report.md", document.to_markdown(title, blocks))
     write_text(folder / "report.html", document.to_html(title, blocks))
     return folder / "report.html"
+
+
+def told(write: Callable[[str], Path], workdir: str) -> str:
+    """Write a report, and say where it is; or why the disk took none: results are read all the same.
+
+    Args:
+      write: writes it.
+    """
+    try:
+        return f"report: {write(workdir)}"
+    except UnwritableError as error:
+        return f"report: none, {error}"
 
 
 def _settings(sections: Mapping[str, Any], found: Run) -> list[Block]:

@@ -4,6 +4,7 @@ What needs no process of its own calls `main.command`; a start costs seconds.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from importlib import metadata
@@ -28,6 +29,12 @@ from experiments import main
 status = main.command(sys.argv)
 heavy = {"jax", "flax", "tensorflow_datasets", "matplotlib"} & set(sys.modules)
 sys.exit(f"imported {sorted(heavy)}" if heavy else status)
+"""
+SIGNALLED = """
+import os, sys
+from experiments import main
+main.parse = lambda *_: os.kill(os.getpid(), int(sys.argv[1]))
+sys.exit(main.main())
 """
 
 
@@ -96,6 +103,30 @@ def test_a_flagfile_may_name_a_config(ran, tmp_path):
     (tmp_path / "flags").write_text("--config=s3t:digits\n--config.seed=7\n")
     assert called(f"--flagfile={tmp_path / 'flags'}", "--workdir=there") == 0
     assert (ran[0][0].runner, ran[0][0].seed) == ("s3t", 7)
+
+
+def test_a_flagfile_may_begin_with_a_byte_order_mark(ran, tmp_path):
+    (tmp_path / "flags").write_bytes(b"\xef\xbb\xbf--config=s3t:digits\r\n--config.seed=7\r\n")
+    assert called(f"--flagfile={tmp_path / 'flags'}", "--workdir=there") == 0
+    assert (ran[0][0].runner, ran[0][0].seed) == ("s3t", 7)
+
+
+def test_a_flagfile_that_is_no_text_is_one_line(ran, tmp_path, capsys):
+    (tmp_path / "flags").write_bytes("--config=s3t:digits\n".encode("utf-16"))
+    assert called(f"--flagfile={tmp_path / 'flags'}", "--workdir=there") == 2
+    assert "a --flagfile is no text in UTF-8" in capsys.readouterr().err and ran == []
+
+
+def test_a_key_that_is_a_word_of_python_s_is_a_key(ran):
+    assert called(NAMED, "--config.suited.class.retention=4", "--config.suited['random'].retention=3", "--workdir=w") == 0
+    assert (ran[0][0].suited["class"].retention, ran[0][0].suited.random.retention) == (4.0, 3.0)
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_one_line_and_the_exit_status_of_a_shell(number, status):
+    done = process("-c", SIGNALLED, str(int(number)))
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr == "interrupted: the same command goes on from the last checkpoint\n"
 
 
 @pytest.mark.parametrize(

@@ -373,6 +373,19 @@ def test_the_last_sweep_counts(written):
     assert "lies at the edge of its grid" in text and "learning rate 2 on 3 seeds" in text
 
 
+@pytest.mark.parametrize("name, value", [
+    ("learning_rate", [1]), ("clip", "0"), ("reached", None), ("steps", []), ("steps", ["9"]), ("steps", 9),
+    ("validation_retain_accuracy", {}),
+])  # fmt: skip
+def test_a_sweep_without_a_number_where_one_belongs_is_refused(tmp_path, name, value):
+    trial = {"learning_rate": 1, "clip": 0.0, "reached": 0, "steps": [9], "validation_retain_accuracy": None, name: value}
+    sweep = {"event": "sweep", "unlearner": "ascent", "trials": [trial], "chosen": {"learning_rate": 1, "clip": 0.0}}
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(json.dumps(sweep))
+    with pytest.raises(WorkdirError, match=r"metrics.jsonl has a sweep that no run wrote"):
+        report.sweeps(file)
+
+
 @pytest.mark.parametrize("lacking", ["unlearner", "trials", "chosen"])
 def test_a_sweep_that_lacks_something_is_refused_in_one_line(tmp_path, lacking):
     trial = {"learning_rate": 1, "clip": 0.0, "reached": 0, "steps": [9], "validation_retain_accuracy": 0.5}

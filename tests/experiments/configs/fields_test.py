@@ -98,6 +98,37 @@ def test_a_number_outside_its_range_is_one_line_that_names_its_key(data):
     assert line == f"{key(loc)} is {shown(value)}: give {expected(info.annotation, info.metadata)}"
 
 
+ABSURD = (NAN, INFINITY, -INFINITY, 2**64, -(2**64), 1e308, -1e308, 2**31, True, None, "3", (1,), {})
+
+
+def test_every_number_refuses_what_is_absurd_in_one_line():
+    for run, loc, info, kind, low, high in NUMBERS:
+        for value in (*ABSURD, -1, 1e-320, 0):
+            sensible = isinstance(value, int) or kind is float
+            if type(value) in (int, float) and sensible and low.value <= value <= high.value and abs(value) != 1e-320:
+                continue  # of some it is no absurdity: a seed of 2**31, say
+            if value is None and type(None) in get_args(info.annotation):
+                continue
+            (line,) = refusals(run, with_value(run, loc, value))
+            assert line.startswith(f"{key(loc)} is {shown(value)}: give "), (run, loc, value)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3).map(tuple) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.data())
+def test_whatever_stands_in_one_field_the_config_is_taken_or_refused_in_lines(data):
+    run, loc, _ = data.draw(st.sampled_from(every_field()))
+    try:
+        validated(run, with_value(run, loc, data.draw(ANYTHING)))
+    except ConfigError as refused:
+        assert refused.mistakes and all(line.startswith("config") and "\n" not in line for line in refused.mistakes)
+
+
 @given(st.data())
 def test_a_number_inside_its_range_is_taken(data):
     """By its field; rules of the run may ask for more."""

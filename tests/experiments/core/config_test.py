@@ -70,6 +70,14 @@ def lines(change, config=None):
     return list(caught.value.mistakes)
 
 
+@pytest.mark.parametrize("value", [1e-320, 1e-40, -1e-31])
+def test_a_number_that_32_bits_take_for_0_is_refused(value):
+    said = "give one that 32 bits can tell from 0, as 1e-30 and more"
+    assert told("scale.mean", value) == f"config.scale.mean is {value}: {said}"
+    assert told("rates", (0.1, abs(value))) == f"config.rates is (0.1, {abs(value)}): {said}"
+    assert told("weights", {"left": value}).endswith(said)
+
+
 def told(path, value):
     """The one line that is told of a value at a dotted key."""
 

@@ -130,3 +130,17 @@ def test_json_that_cannot_be_read_or_is_of_another_kind_is_named(content, tmp_pa
 def test_json_has_lists_for_arrays_and_null_for_what_is_not_finite():
     value = {"a": np.array([[1.5, np.inf]]), "b": np.float32(np.nan), 3: (True, None, np.int64(2))}
     assert json.loads(files.dumps(value)) == {"a": [[1.5, None]], "b": None, "3": [True, None, 2]}
+
+
+def test_what_a_kill_left_half_written_is_removed_and_nothing_else(tmp_path):
+    kept = ["results.json", "mine.tmp", "a.0123.tmp"]
+    for name in (*kept, f"results.json.{'0a' * 16}.tmp", f"stages/one.json.{'f' * 32}.tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    files.remove_unfinished(tmp_path)
+    assert sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")) == sorted([*kept, "stages"])
+
+
+def test_the_reason_is_the_system_s_also_where_a_library_tells_more():
+    error = ValueError("RESOURCE_EXHAUSTED: Error writing\n'there': No space left on device [os_error_code='28']")
+    assert str(files.unwritable("there", error)).startswith("cannot write there: No space left on device; make room")

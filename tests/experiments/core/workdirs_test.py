@@ -1,6 +1,8 @@
 """Workdirs: one config and one process at a time; what is damaged is named with what to do, and nothing is lost."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -154,11 +156,40 @@ def test_a_line_that_a_kill_cut_short_is_ended_and_passed_over(folder):
     assert file.read_bytes() == b""
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"other\n", b"[]\n", b"3\n", b"\x00\x00\x00"])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"other\n", b"[]\n", b"3\n", b"\x00\x00\x00", b"[" * 100_000])
 def test_a_log_that_no_run_wrote_is_named(folder, content):
     file = folder.path / "metrics.jsonl"
     file.write_bytes(file.read_bytes() + content)
     refused(lambda: list(workdirs.entries(file)), str(file), "remove it and results.json and run again")
+
+
+def test_a_line_that_is_another_than_was_written_is_named(folder):
+    file = folder.path / "metrics.jsonl"
+    file.write_text(file.read_text().replace("0.5", "0.6"))
+    refused(lambda: list(workdirs.entries(file)), f"line 1 of {file} is damaged", "remove it and results.json")
+
+
+def test_a_line_of_before_there_were_checksums_is_taken(folder):
+    file = folder.path / "metrics.jsonl"
+    file.write_text('{"event": "train", "time": 1, "loss": null}\n')
+    folder.log("train", loss=np.float32(np.nan))
+    old, new = workdirs.entries(file)
+    assert old | {"time": 0} == new | {"time": 0} == {"event": "train", "time": 0, "loss": None}
+
+
+def test_a_log_that_cannot_be_written_is_named_with_the_reason(folder, monkeypatch):
+    file = folder.path / "metrics.jsonl"
+    file.unlink()
+    file.mkdir()
+    refused(lambda: folder.log("train"), f"cannot write {file}: Is a directory")
+    refused(lambda: claim(folder), f"cannot write {file}: Is a directory")
+    file.rmdir()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # of a write, which names no file
+
+    monkeypatch.setattr(workdirs, "dumps", full)
+    refused(lambda: folder.log("train"), f"cannot write {file}: No space left on device; make room")
 
 
 # One process at a time
@@ -269,10 +300,47 @@ def test_what_is_loaded_of_a_finished_run_is_told_with_its_results(saved, tmp_pa
     refused(lambda: checkpoints.restore_raw(copy), str(copy / "2"), "remove it and results.json of that run and run again")
 
 
+def test_what_a_kill_left_of_a_checkpoint_is_removed_by_the_next_run_and_by_no_reader(saved, tmp_path):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    left = copy / "3.orbax-checkpoint-tmp"
+    (left / "default.orbax-checkpoint-tmp").mkdir(parents=True)
+    checkpoints.restore_raw(copy)
+    assert left.exists()
+    assert restored(copy)[0] == 2 and not left.exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_nothing(saved, tmp_path, monkeypatch):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+
+    def full(manager, step, **_):
+        (copy / f"{step}.orbax-checkpoint-tmp").mkdir()
+        raise ValueError("RESOURCE_EXHAUSTED: Error\nwriting: No space left on device [os_error_code='28']")
+
+    monkeypatch.setattr(checkpoints.ocp.CheckpointManager, "save", full)
+
+    def save():
+        with checkpoints.open_folder(copy) as manager:
+            checkpoints.save(manager, 3, STATE)
+
+    refused(save, f"cannot write {copy}: No space left on device; make room")
+    assert not list(copy.glob("*tmp*")) and restored(copy)[0] == 2
+
+
+def test_what_ends_a_training_is_told_and_not_what_its_saves_say(saved, tmp_path, monkeypatch):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(checkpoints.ocp.CheckpointManager, "close", full)
+    with pytest.raises(KeyboardInterrupt), checkpoints.open_folder(copy):
+        raise KeyboardInterrupt
+
+
 def test_what_a_failed_read_tells_a_closed_loop_is_not_shown(saved, monkeypatch):
     told = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
-    checkpoints._hide_closed_loops.cache_clear()
+    checkpoints._hide_repetitions.cache_clear()
     restored(saved)
     closed, other = (types.SimpleNamespace(exc_value=RuntimeError(text)) for text in ("Event loop is closed", "other"))
     sys.unraisablehook(closed)

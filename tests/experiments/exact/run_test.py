@@ -272,6 +272,15 @@ def test_damaged_logits_of_a_study_are_named(finished, tmp_path):
     assert kills.timeless(run.run(config(), str(cut), "the command")) == kills.timeless(finished[1])
 
 
+@pytest.mark.parametrize("stage", ["build", "deletion-00001"])
+def test_what_was_served_before_a_deletion_or_a_heal_is_not_measured_after_it(finished, tmp_path, stage):
+    shutil.copytree(finished[0], tmp_path / "run")
+    for name in ("results.json", f"stages/{stage}.json"):
+        (tmp_path / "run" / name).unlink()
+    with pytest.raises(UserError, match=f"lacks stages/{stage}.json, and its store has changed since: put a copy"):
+        run.run(config(), str(tmp_path / "run"))
+
+
 @pytest.mark.parametrize("lost", ["store", "store/manifest.json", "store/ledger.sqlite"])
 def test_a_store_that_is_lost_is_not_built_anew(finished, tmp_path, lost):
     """Another one would serve who was deleted, beside stages that say that they are gone."""

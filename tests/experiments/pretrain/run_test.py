@@ -1,13 +1,16 @@
 """Pre-training: the checkpoint that it leaves, resuming, refusals; and data sets of some classes."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
 from experiments.configs import pretrain
+from experiments.core.errors import WorkdirError
 from experiments.data import datasets
 from experiments.models import vits
-from experiments.pretrain import run
+from experiments.pretrain import report, run
 from tests.helpers import tiny
 from unlearn import tree
 
@@ -36,6 +39,7 @@ def test_the_checkpoint_is_a_backbone_and_a_finished_run_is_read_back(tmp_path):
     assert f"test {100 * scores['test_accuracy']:.1f}%" in run.present(str(tmp_path), found)
     (tmp_path / "vit.npz").unlink()
     assert run.run(config(), str(tmp_path)) == found and not (tmp_path / "vit.npz").exists()
+    assert "vit.npz is not there any more: remove results.json" in run.present(str(tmp_path), found)
     with pytest.raises(ValueError, match="use an empty --workdir"):
         run.run(config(steps=21), str(tmp_path))
 
@@ -73,6 +77,14 @@ def test_a_mistake_is_told_before_anything_is_written(tmp_path, change, said):
     with pytest.raises(ValueError, match=said):
         run.run(made, str(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("change", [{"step": "1"}, {"step": [1]}, {"step": None}, {"loss": {}}, {"loss": "low"}])
+def test_a_log_with_a_step_that_no_run_wrote_is_named(tmp_path, change):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(json.dumps({"event": "train", "step": 1, "loss": 0.5} | change))
+    with pytest.raises(WorkdirError, match=r"metrics.jsonl has a step that no run wrote: remove it"):
+        report.losses(file)
 
 
 def test_every_config_names_a_model_and_its_settings():

@@ -1,0 +1,87 @@
+"""JAX's switches: those that change numbers or stop a run half-way are named in one line, by every runner."""
+
+import jax
+import pytest
+
+from experiments.comparison import run as comparison
+from experiments.configs import judge as judge_configs
+from experiments.configs import judge_exact as judge_exact_configs
+from experiments.configs import pretrain as pretrain_configs
+from experiments.configs import readiness as comparison_configs
+from experiments.configs import s3t as s3t_configs
+from experiments.core import switches
+from experiments.core.errors import UserError
+from experiments.exact import factory
+from experiments.exact import run as exact
+from experiments.judge import run as judge
+from experiments.judge_exact import run as judge_exact
+from experiments.pretrain import run as pretrain
+
+OTHER = {
+    "jax_enable_x64": True,
+    "jax_default_prng_impl": "rbg",
+    "jax_threefry_partitionable": False,
+    "jax_random_seed_offset": 1,
+    "jax_numpy_rank_promotion": "raise",
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_debug_key_reuse": True,
+    **{name: "disallow" for name in switches.TAKEN if "guard" in name},
+}
+RUNNERS = {
+    "comparison": (comparison, comparison_configs),
+    "judge": (judge, judge_configs),
+    "pretrain": (pretrain, pretrain_configs),
+    "exact": (exact, s3t_configs),
+    "judge_exact": (judge_exact, judge_exact_configs),
+}
+
+
+@pytest.fixture
+def switched():
+    """Set a switch until the test ends."""
+
+    def switch(name, value):
+        before = getattr(jax.config, name)
+        jax.config.update(name, value)
+        undone.append((name, before))
+
+    undone = []
+    yield switch
+    for name, before in reversed(undone):
+        jax.config.update(name, before)
+
+
+@pytest.mark.parametrize("name", switches.TAKEN)
+def test_a_switch_under_which_nothing_is_run_is_named(switched, name):
+    switches.check()
+    switched(name, OTHER[name])
+    with pytest.raises(UserError, match=f"^JAX's switch {name.upper()} is .*: unset it$"):
+        switches.check()
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_every_runner_looks_before_it_binds_a_workdir(switched, tmp_path, runner):
+    run, configs = RUNNERS[runner]
+    switched("jax_numpy_dtype_promotion", "strict")
+    with pytest.raises(UserError, match="JAX_NUMPY_DTYPE_PROMOTION"):
+        run.run(configs.get_config("digits"), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_factory_of_stores_names_the_switch_and_not_the_backbone(switched):
+    switched("jax_enable_x64", True)
+    with pytest.raises(ValueError, match="JAX_ENABLE_X64 is True"):
+        factory.make({})
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [(AssertionError(), "there is no such device here: unset it"), (RuntimeError("No backend"), "No backend")],
+)
+def test_a_platform_that_is_not_here_is_one_line(monkeypatch, error, said):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(jax, "devices", fail)
+    with pytest.raises(UserError, match=said):
+        switches.check_devices()
