@@ -40,6 +40,11 @@ LONGEST = max(map(len, BEGINNINGS))
 SHORT_FLOATS = "|V1", "|V2"  # how NumPy keeps bfloat16 and its like, whose names it does not know
 
 
+def is_endless(path: Path) -> bool:
+    """Whether a path is a device, a pipe or a socket, which may have no end, or never begin."""
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
 class Unusable(ValueError):
     """Why a file is no .npz to be used; without the name of the file, and with what to do where that is known."""
 
@@ -51,6 +56,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
       OSError: the file cannot be opened.
       Unusable: it is no .npz, is damaged, or holds more than arrays of numbers and text that memory has room for.
     """
+    if is_endless(path):
+        raise Unusable("it is no file")
     with path.open("rb") as file:
         beginning = file.read(LONGEST)
         try:

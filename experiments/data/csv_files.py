@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.core.archives import is_endless
 from experiments.core.errors import line
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -35,7 +36,7 @@ def read(path: Path) -> list[Line]:
       Unusable: a file that cannot be read, or is no such text.
     """
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # a device may have no end
+        if is_endless(path):
             raise Unusable("it is no file")
         content = path.read_bytes()
         if content.startswith(UTF16) or b"\0" in content:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.core.archives import is_endless
 from experiments.core.errors import DataError, line
 from experiments.data.ids import Array, check_spelling, ids_of
 from experiments.data.sources import Source, check_classes
@@ -139,6 +140,8 @@ def _files(folder: Path) -> list[Path]:
     for file in files:
         if file.suffix.lower() not in SUFFIXES:
             raise DataError(f"{file} is no image by its name ({', '.join(SUFFIXES)}): rename it, or move it away")
+        if is_endless(file):
+            raise DataError(f"{file} is no file: move it away")
     return files
 
 
