@@ -147,7 +147,9 @@ def _prepared(name: str, root: str) -> Source:
     if not 2 <= (classes or 0) <= MOST:
         raise DataError(f"{name!r} says that it has {classes} classes: prepare it again, or choose another data set")
     if features[image].np_dtype == np.uint16 and importlib.util.find_spec("cv2") is None:
-        raise DataError(f"{name!r} has images of 16 bits, which TFDS decodes by OpenCV: `pip install opencv-python-headless`")
+        raise DataError(
+            f"{name!r} has images of 16 bits, which TFDS decodes by OpenCV: `pip install opencv-python-headless`"
+        )
 
     def read(splits: str) -> Callable[[Array], tuple[Array, Array]]:
         records = _records(builder, splits, name)
