@@ -144,8 +144,8 @@ class Run:
         if training in ALONE:
             if training == "readiness":
                 return f"readiness-{variant}", number
-            facts = next(row.facts for row in self.rows if row.training == training)
-            return (fleets.POISSON if facts.get("sampling") == "poisson" else fleets.SHUFFLED), number
+            poisson = any(row.training == training and row.facts.get("sampling") == "poisson" for row in self.rows)
+            return (fleets.POISSON if poisson else fleets.SHUFFLED), number
         facts = {(row.training, row.variant): row.facts for row in self.rows if row.training not in ALONE}
         longer = bool(facts[training, variant].get(LONGER))
         together = [key for key, said in facts.items() if bool(said.get(LONGER)) == longer]

@@ -29,7 +29,7 @@ def make(
       band_slices: how many slices each band owns, one entry more than there are edges.
 
     Raises:
-      ValueError: a file that cannot be read, lacks an example or names one that is not there; one line that says what to do.
+      ValueError: a file that cannot be read, lacks an example or names one that is not there; one line.
     """
     if bool(risks) != bool(band_slices):
         raise ValueError("the factory's risks and band_slices go together: give both or neither")

@@ -54,12 +54,9 @@ class Trainer(NamedTuple):
 
     def private_name(self, dpsgd: sections.DPSGD) -> str:
         """What checkpoints of DP-SGD are called. Those that 0.1 began go on as it began them, with shuffled batches."""
-        begun = (path.name for path in (self.workdir.path / "checkpoints").glob(f"*{SHUFFLED}*"))
-        return (
-            SHUFFLED
-            if dpsgd.shuffled or any(re.fullmatch(rf"(.*-)?{SHUFFLED}(-\d+)?", name) for name in begun)
-            else POISSON
-        )
+        begun = [path.name for path in (self.workdir.path / "checkpoints").glob(f"*{SHUFFLED}*")]
+        old = any(re.fullmatch(rf"(.*-)?{SHUFFLED}(-\d+)?", name) for name in begun)
+        return SHUFFLED if dpsgd.shuffled or old else POISSON
 
     def guarantee(self, dpsgd: sections.DPSGD, examples: int) -> dict[str, Any]:
         """Facts of the rows of DP-SGD; `examples` is the fewest that a model was trained on."""

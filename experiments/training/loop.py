@@ -126,7 +126,7 @@ def epoch_rows(lane: Lane, ids: Array, epoch: Array, steps: int, batch_size: int
 
 
 def rows_of(way: Way, lane: Lane, ids: Array, epoch: Array) -> Array:
-    """Positions of an epoch's batches, [steps, rows]; of those that are drawn by Poisson sampling some are -1, for nobody."""
+    """Positions of an epoch's batches, [steps, rows]; of those by Poisson sampling some are -1, for nobody."""
     if not way.capacity:
         return epoch_rows(lane, ids, epoch, way.per_epoch, way.batch_size)
     root = jax.random.wrap_key_data(lane.key)

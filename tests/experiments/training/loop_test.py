@@ -94,7 +94,7 @@ def test_dp_sgd_has_the_clipping_and_the_noise_of_the_config(monkeypatch, tmp_pa
     parts = digits(dpsgd__clip=0.7, dpsgd__noise=0.3)
     monkeypatch.setattr(fleets.Trainer, "fleet", lambda trainer, way, lanes, name: (way, lanes))
     monkeypatch.setattr(cost, "of_training", lambda way, data: {})
-    trainer = parts.trainer._replace(workdir=types.SimpleNamespace(stage=lambda name, compute: compute()))
+    trainer = parts.trainer._replace(workdir=types.SimpleNamespace(path=tmp_path, stage=lambda name, compute: compute()))
     vanilla = trainings.plain_ways(parts.plan, parts.problem)["vanilla", "default"]
     way, lanes = trainings.train_private(trainer, parts.plan.dpsgd, vanilla).trained
     assert way.private == (0.7, 0.3) and np.all(lanes.member) and np.all(lanes.weight == 1)

@@ -1,4 +1,4 @@
-"""DP-SGD's guarantee: epsilon by hand, batches whose examples come each with their own probability, and what reports say."""
+"""DP-SGD's guarantee: epsilon by hand, examples that enter batches by themselves, and what reports say."""
 
 import math
 import sys
@@ -10,7 +10,9 @@ import optax
 import pytest
 from scipy import optimize, stats
 
+from experiments.configs import readiness
 from experiments.core import sections
+from experiments.core.config import validated
 from experiments.core.errors import ConfigError
 from experiments.training import dpsgd, fleets, loop, privacy
 from tests.helpers import tiny, toys
@@ -136,9 +138,9 @@ class Folder:
 
 
 def test_what_an_older_version_began_goes_on_with_shuffled_batches(tmp_path):
-    make = lambda: fleets.Trainer(
-        None, None, {"id": np.arange(90)}, False, sections.Train(batch_size=9), Folder(tmp_path), 1
-    )  # noqa: E731
+    def make():
+        return fleets.Trainer(None, None, {"id": np.arange(90)}, False, sections.Train(), Folder(tmp_path), 1.0)
+
     section = sections.DPSGD()
     assert make().private_name(section) == "dpsgd-poisson"
     assert make().private_name(sections.DPSGD(shuffled=True)) == "dpsgd"
@@ -150,11 +152,8 @@ def test_what_an_older_version_began_goes_on_with_shuffled_batches(tmp_path):
 
 
 def test_what_reports_say(monkeypatch):
-    assert (
-        "shuffled" in privacy.said({})
-        and "no guarantee" in privacy.said({})
-        and "no guarantee" in privacy.said(privacy.SHUFFLED)
-    )
+    for old in ({}, privacy.SHUFFLED):
+        assert "shuffled" in privacy.said(old) and "no guarantee" in privacy.said(old)
     facts = {"sampling": "poisson", "epsilon": 3.456, "delta": 1e-5, "noise": 1.0}
     assert "(3.46, 1e-05)-differentially private" in privacy.said(facts)
     assert "without noise" in privacy.said(facts | {"epsilon": None, "noise": 0.0})
@@ -165,15 +164,12 @@ def test_what_reports_say(monkeypatch):
     assert "\n" not in privacy.said(facts)
 
 
-def test_a_delta_of_no_guarantee_is_refused():
-    from experiments.configs import readiness
-    from experiments.core.config import validated
-
-    for changes, message in (
-        ({"shuffled": True, "delta": 0.1}, "shuffled batches have none"),
-        ({"delta": 1e-12}, "give 0 or a number from 1e-08"),
-    ):
-        config = readiness.get_config("digits")
-        config.dpsgd.update(changes)
-        with pytest.raises(ConfigError, match=message):
-            validated(readiness.Comparison, config)
+@pytest.mark.parametrize(
+    "changes, message",
+    [({"shuffled": True, "delta": 0.1}, "shuffled batches have none"), ({"delta": 1e-12}, "give 0 or a number from 1e-08")],
+)
+def test_a_delta_of_no_guarantee_is_refused(changes, message):
+    config = readiness.get_config("digits")
+    config.dpsgd.update(changes)
+    with pytest.raises(ConfigError, match=message):
+        validated(readiness.Comparison, config)
