@@ -75,8 +75,9 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     """One array, if the archive holds as many bytes as the array's header speaks of."""
     what = f"{member.filename.removesuffix('.npy')!r} in it"
     with archive.open(member) as file:
-        if not file.peek(LONGEST).startswith(np.lib.format.MAGIC_PREFIX):
+        if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
             raise Unusable(f"{what} is no array: save arrays by np.savez")
+    with archive.open(member) as file:  # opened anew: who seeks is given bytes unchecked
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(file)

@@ -171,7 +171,9 @@ def _prepared(name: str, root: str) -> Source:
     if not sizes.get("train"):
         raise DataError(f"{name!r} has no training examples (its splits are {', '.join(sizes)}): choose another data set")
     # Some test splits come without their labels, as -1.
-    labelled = (s for s in ("test", "validation") if sizes.get(s) and _records(builder, s, name)([0])[0][label] >= 0)
+    labelled = (
+        s for s in ("test", "validation") if sizes.get(s) and _records(builder, s, name)(np.arange(1))[0][label] >= 0
+    )
     test = next(labelled, None)
     splits = f"train+{test}" if test else "train"
     ids = np.arange(sizes["train"] + sizes.get(test, 0), dtype=np.int32)
@@ -188,7 +190,10 @@ def _check_shards(builder: Any, name: str) -> None:
 
     again, described = f"copy or prepare {name!r} again", os.path.join(builder.data_dir, "dataset_info.json")
     for split, info in builder.info.splits.items():
-        listed = [os.fspath(path) for path in info.filepaths] if info.shard_lengths else []
+        try:
+            listed = [os.fspath(path) for path in info.filepaths] if info.shard_lengths else []
+        except Exception as error:  # whatever TFDS says of names that it cannot make
+            raise DataError(f"cannot read of which files {described} speaks ({_line(error)}): {again}") from error
         found = glob.glob(os.path.join(glob.escape(os.fspath(builder.data_dir)), f"{builder.name}-{split}.array_record*"))
         if strays := sorted({*found} - {*listed}):
             raise DataError(f"{described} says nothing of {strays[0]}, whose examples would be left out: {again}")
@@ -271,7 +276,7 @@ def _records(builder: Any, splits: str, name: str) -> Callable[[Array], list[dic
             position -= file.take
         raise IndexError(position)
 
-    def read(ids: Sequence[int] | Array) -> list[dict[str, Any]]:
+    def read(ids: Array) -> list[dict[str, Any]]:
         positions = [int(i) for i in ids]
         try:
             return source.__getitems__(positions)
