@@ -244,7 +244,7 @@ def _builder(name: str, root: str) -> Any:
 def _seen(name: str, root: str) -> Path | None:
     """The folder that was meant, if `root` lies a level or two off it."""
     given, folder = Path(root).absolute(), _folder(name)
-    levels = [given.parent, given.parent.parent, *sorted(path.parent for path in given.glob(f"*/{folder}"))]
+    levels = [*sorted(path.parent for path in given.glob(f"*/{folder}")), given.parent, given.parent.parent]
     return next((level for level in levels if any(level.glob(f"{folder}/**/dataset_info.json"))), None)
 
 

@@ -66,6 +66,8 @@ def read(path: Path) -> dict[str, Array]:
       UserError: a file that is neither.
     """
     try:
+        if archives.is_endless(path):
+            raise archives.Unusable("it is no file")
         if path.suffix == ".safetensors":
             from safetensors.numpy import load_file
 

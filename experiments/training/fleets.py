@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 
 from experiments.core import fleet, progress, sections, workdirs
 from experiments.core.execution import Execution
@@ -102,6 +103,8 @@ def make(
     save_every: float = 30.0,
 ) -> Trainer:
     """Who trains on a split, all of which comes to the device unless it stays on disk."""
+    if section.weight_decay and section.optimizer != "adamw":
+        logging.warning("train.weight_decay is of adamw alone: %s trains without it", section.optimizer)
     data: Batch = datasets.batch(split)
     if not on_disk:
         data = jax.tree.map(jnp.asarray, data)

@@ -29,7 +29,7 @@ def epsilon(*, unlearned: np.ndarray, oracle: np.ndarray, delta: float = DELTA) 
     distribution. One with FPR = FNR = 0 gives 50 for infinity; one with a single rate of 0 has too few models to say and is
     left out. The competition's code searches the two-sided attacks, and thresholds, on a grid; where a fleet has a peak
     off the middle of the other, its windows may find more than these, whose two ends lie at equal ranks (4.08 against 3.80
-    for a peak that we made), so compare values of one code alone.
+    was seen), so compare values of one code alone.
 
     Args:
       unlearned, oracle: [models, examples] `scores.margin` of the forget set, as many models of each kind or not.
