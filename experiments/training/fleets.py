@@ -20,7 +20,7 @@ from unlearn.base import Batch
 # Expected time, in steps of one model: seen with the digits MLP on two CPU cores.
 PER_STEP = 40  # what a step of a fleet takes beside its models
 SHUFFLED, POISSON = "dpsgd", "dpsgd-poisson"
-READY, PRIVATE = 1.5, 2.0  # a step of readiness (a quarter batch rehearsed on every fourth) and of DP-SGD, in plain ones
+READY, PRIVATE = 1.5, 4.0  # a step of readiness (a quarter batch rehearsed on every fourth) and of DP-SGD, in plain ones
 
 
 class Trainer(NamedTuple):
