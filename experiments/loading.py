@@ -27,6 +27,7 @@ from experiments.core import checkpoints, files, results, workdirs
 from experiments.core.results import Row
 from experiments.core.workdirs import WorkdirError
 from experiments.data import datasets
+from experiments.training import fleets
 from unlearn import tree
 
 ALONE = ("readiness", "dpsgd")  # trained in programs of their own; the others are lanes of one
@@ -141,7 +142,10 @@ class Run:
     def _place(self, training: str, variant: str, number: int, seeds: int) -> tuple[str, int]:
         """The name of the checkpoint and the lane in it."""
         if training in ALONE:
-            return (f"readiness-{variant}" if training == "readiness" else training), number
+            if training == "readiness":
+                return f"readiness-{variant}", number
+            poisson = any(row.training == training and row.facts.get("sampling") == "poisson" for row in self.rows)
+            return (fleets.POISSON if poisson else fleets.SHUFFLED), number
         facts = {(row.training, row.variant): row.facts for row in self.rows if row.training not in ALONE}
         longer = bool(facts[training, variant].get(LONGER))
         together = [key for key, said in facts.items() if bool(said.get(LONGER)) == longer]

@@ -85,7 +85,7 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
     """The training state before the first step.
 
     Raises:
-      ValueError: parameters that hold what is none (BatchNorm's moments).
+      ValueError: parameters that are none: see `unlearn.base.begin`.
     """
     check_params(params)
     return TrainState(params, optimizer.init(params), jax.numpy.zeros((), jax.numpy.int32))

@@ -100,7 +100,7 @@ def test_the_pure_rooms_need_little_and_the_extras_the_rest(wheel):
     needed = [line.split(";") for line in told.get_all("Requires-Dist")]
     assert {line[0].split(">")[0].strip() for line in needed if len(line) == 1} == PURE
     extras = set(told.get_all("Provides-Extra"))
-    assert {"experiments", "test"} <= extras and told["Version"].startswith("0.2.0")
+    assert {"experiments", "privacy", "test"} <= extras and told["Version"].startswith("0.2.0")
 
 
 def test_both_scripts_answer(scripts, folder):

@@ -12,6 +12,9 @@ import numpy as np
 
 from unlearn.model import Batch, Model, Params
 
+STATE_TYPES = ("BatchStat", "StateIndex", "State_", "RngState", "RngKey", "RngCount")
+STATE_NAMES = ("batch_stats", "running_mean", "running_var", "moving_mean", "moving_var")
+FLOATS = "give float arrays alone: of Linen variables['params'], of Equinox eqx.partition(model, eqx.is_inexact_array)[0]"
 HINTS = {
     "x": "what the model is given",
     "y": "what it should answer",
@@ -34,16 +37,36 @@ def check_model(model: Any) -> None:
 
 
 def check_params(params: Params) -> None:
-    """Refuse variables that vary in training and are no parameters.
+    """Refuse what gradient descent must not touch, or cannot.
 
     Raises:
-      ValueError: the moments of BatchNorm are among the parameters.
+      ValueError: the moments of BatchNorm are among the parameters, there are none, or some are no float arrays.
     """
-    if isinstance(params, Mapping) and "batch_stats" in params:
+    if held := held_state(params):
         raise ValueError(
-            "params hold 'batch_stats', the moments of BatchNorm, which are no parameters and keep traces of forgotten "
+            f"params hold {held!r}, the moments of BatchNorm, which are no parameters and keep traces of forgotten "
             "data: use a model with GroupNorm or LayerNorm, or freeze the moments inside apply"
         )
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not leaves:
+        raise ValueError(f"params hold no array: {FLOATS}")
+    for path, leaf in leaves:
+        kind = getattr(leaf, "dtype", None)
+        if kind is None or not jnp.issubdtype(kind, jnp.inexact):
+            name = jax.tree_util.keystr(path, simple=True, separator="/") or "params"
+            raise ValueError(f"params hold {name!r} of type {kind or type(leaf).__name__}: {FLOATS}")
+
+
+def held_state(params: Params) -> str | None:
+    """The name of what varies in training and is no parameter: of NNX and Equinox by class, else by what it is called."""
+    nodes = jax.tree.leaves(params, is_leaf=lambda node: type(node).__name__ in STATE_TYPES)
+    if kinds := [type(node).__name__ for node in nodes if type(node).__name__ in STATE_TYPES]:
+        return kinds[0]
+    for path, _ in jax.tree_util.tree_leaves_with_path(params):
+        parts = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        if names := [name for name in STATE_NAMES if name in parts]:
+            return names[0]
+    return None
 
 
 def check_batch(batch: Any, name: str, *, labels: bool = True, steps: bool = False) -> None:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+from absl import logging
 
 from experiments.configs.readiness import Comparison
 from experiments.core import keys, sections
@@ -225,6 +226,8 @@ def check_problem(problem: Problem, noise: float, parts: int = 1, overlap: float
     Raises:
       UserError: one line that says what to do.
     """
+    if overlap and parts == 1:
+        logging.warning("request.overlap is of several request.parts: a request of one part goes without it")
     asked, sets = problem.asked, problem.sets
     more = "data.train_size" if problem.by_class else "forget.fraction"
     for what, batch, least, mend in (

@@ -36,6 +36,7 @@ from experiments.reporting import names, terminal
 from experiments.reporting.document import Block, Heading, Points, Table, Text
 from experiments.reporting.numbers import NONE, Cell
 from experiments.reporting.pages import told, write_page
+from experiments.training import privacy
 
 
 def present(workdir: str, found: Run) -> str:
@@ -93,6 +94,7 @@ def table(found: Run, columns: int) -> str:
     ]
     if any(way.matched for way in every):
         notes.append(f"{MATCHED} {NEAREST}")
+    notes += _privacy(every)
     printed = terminal.to_text(_main_table(every, brief=True), columns)
     return "\n".join([printed, *(terminal.wrapped(note, columns) for note in notes)])
 
@@ -185,7 +187,12 @@ def _results(every: Sequence[Way]) -> list[Block]:
         + (" Longer: trained for as many FLOPs as readiness used." if longer else "")
     )
     marks = [Text(f"{MATCHED} {NEAREST}")] if any(way.matched for way in every) else []
-    return [Heading("Results"), _main_table(every, brief=False), *marks, Text(note)]
+    return [Heading("Results"), _main_table(every, brief=False), *marks, Text(note), *map(Text, _privacy(every))]
+
+
+def _privacy(every: Sequence[Way]) -> list[str]:
+    """What DP-SGD guarantees, if it is there."""
+    return [privacy.said(way.rows[0].facts) for way in every if way.training == "dpsgd"][:1]
 
 
 def _before(every: Sequence[Way]) -> list[Block]:

@@ -19,7 +19,7 @@ from experiments.core.results import Run
 from experiments.data import datasets, digests, ids, problem
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests
-from experiments.training import fleets
+from experiments.training import fleets, privacy
 
 
 def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: str = "") -> Run:
@@ -39,6 +39,8 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         switches.check()
         dataset = datasets.load(config.data)
         datasets.check_splits(dataset, config.train.batch_size)
+        if "dpsgd" in config.trainings and not config.dpsgd.shuffled:
+            privacy.warn()
         asked = problem.make(
             dataset,
             config.forget,

@@ -148,9 +148,10 @@ def train_plain(
 
 def train_private(trainer: Trainer, dpsgd: sections.DPSGD, lanes: loop.Lane) -> Fleet:
     """DP-SGD, at the same steps."""
-    way = trainer.private_way(dpsgd)
-    trained = trainer.fleet(way, lanes, "dpsgd")
-    return Fleet("dpsgd", "default", trained, fleet.lane_count(lanes), trainer.cost(way, "dpsgd"), {})
+    way, name = trainer.private_way(dpsgd), trainer.private_name(dpsgd)
+    trained = trainer.fleet(way, lanes, name)
+    facts = trainer.guarantee(dpsgd, int(lanes.member.sum(axis=1).min()))
+    return Fleet("dpsgd", "default", trained, fleet.lane_count(lanes), trainer.cost(way, name), facts)
 
 
 def train_readiness(trainer: Trainer, rehearsal: Rehearsal, lanes: loop.Lane, step_flops: float) -> Fleet:

@@ -24,6 +24,7 @@ from typing import IO, Any
 import jax
 import numpy as np
 
+from experiments.core import archives
 from experiments.core.errors import UnwritableError, WorkdirError, line
 
 Arrays = dict[str, np.ndarray]
@@ -151,9 +152,8 @@ def read_arrays(path: Path, mend: str = "") -> Arrays:
       WorkdirError: the file cannot be read.
     """
     try:
-        with np.load(path) as found:
-            return {name: found[name] for name in found.files}
-    except UNREADABLE as error:
+        return archives.read(path)
+    except (OSError, archives.Unusable) as error:
         raise unreadable(path, error, mend) from error
 
 

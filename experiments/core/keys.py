@@ -54,6 +54,7 @@ class Purpose(enum.Enum):
     STEP = "lane", 2
     META = "lane", 3
     NOISE = "lane", 4  # from the key of a step
+    POISSON = "lane", 5  # who is in a step's batch of DP-SGD
 
 
 class Hash(enum.StrEnum):

@@ -246,6 +246,16 @@ class DPSGD(Section):
 
     clip: Norm = Field(1.0, description="Clip the gradient of each example to this norm.")
     noise: float = Field(0.5, ge=0, le=1000, description="Standard deviation of the noise, in units of the clip.")
+    delta: float = Field(0.0, ge=0, lt=1, description="Of the (epsilon, delta) that is stated; 0 is examples^-1.1.")
+    shuffled: bool = Field(False, description="Shuffle batches, as 0.1 did; no epsilon is then stated.")
+
+    @model_validator(mode="after")
+    def _delta_is_of_a_guarantee(self) -> DPSGD:
+        if self.shuffled and self.delta:
+            raise Wrong((("delta",), "is of a guarantee, and shuffled batches have none: set --config.dpsgd.delta=0"))
+        if 0 < self.delta < 1e-8:
+            raise Wrong((("delta",), f"is {self.delta:g}: give 0 or a number from 1e-08 up"))
+        return self
 
 
 # --- Forgetting -------------------------------------------------------------------------------------------------------

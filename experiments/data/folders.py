@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.core.archives import is_endless
 from experiments.core.errors import DataError, line
-from experiments.data.ids import Array, ids_of
+from experiments.data.ids import Array, check_spelling, ids_of
 from experiments.data.sources import Source, check_classes
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -46,6 +47,7 @@ def read(root: Path) -> Source:
     if not files:
         raise DataError(f"{root} has no images: give one folder per class with {', '.join(SUFFIXES)} in it")
     names = sorted({name for name, _ in files})
+    check_spelling(str(root), "class", names)
     if empty := sorted({folder.name for folder in classes} - {*names}):
         raise DataError(f"class {empty[0]!r} of {root} has no images: add some, or move its folder away")
     labels = np.array([names.index(name) for name, _ in files], np.int32)
@@ -138,6 +140,8 @@ def _files(folder: Path) -> list[Path]:
     for file in files:
         if file.suffix.lower() not in SUFFIXES:
             raise DataError(f"{file} is no image by its name ({', '.join(SUFFIXES)}): rename it, or move it away")
+        if is_endless(file):
+            raise DataError(f"{file} is no file: move it away")
     return files
 
 

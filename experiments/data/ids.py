@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,22 @@ def id_of(name: str) -> int:
     """
     if len(name) <= 10 and name.isascii() and name.isdigit() and str(int(name)) == name and int(name) < NUMBERS:
         return int(name)
-    return _hashed(unicodedata.normalize("NFC", name).encode())
+    return _hashed(unicodedata.normalize("NFC", name).encode(errors="surrogateescape"))  # a file may be called by any bytes
+
+
+def check_spelling(where: str, what: str, names: Iterable[str]) -> None:
+    """Refuse two names that a reader takes for one.
+
+    Args:
+      what: is named.
+
+    Raises:
+      DataError: they differ in how an accent is written alone.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        if seen.setdefault(unicodedata.normalize("NFC", name), name) != name:
+            raise DataError(f"{where} has the {what} {name!r:.60} twice, with accents written in two ways: write it in one")
 
 
 def content_id(x: Array, label: str) -> int:

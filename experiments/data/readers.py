@@ -7,8 +7,11 @@ them does.
 from __future__ import annotations
 
 import difflib
+import glob
 import hashlib
+import importlib.util
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,10 @@ from absl import logging
 
 from experiments.core import files
 from experiments.core.errors import DataError, WorkdirError
-from experiments.core.sections import OWN, Data
+from experiments.core.sections import MOST, OWN, Data
 from experiments.data import folders, tables
 from experiments.data.images import DECODE_AT_ONCE
-from experiments.data.sources import Array, Source
+from experiments.data.sources import Array, Source, check_labels
 
 
 def open_source(config: Data) -> Source:
@@ -93,10 +96,13 @@ def _decoded(name: str, data_dir: str, cache_dir: str) -> Source:
     if cache is not None and cache.exists():
         try:
             kept = files.read_arrays(cache)
+            check_labels(str(cache), np.arange(len(kept["y"])), kept["y"], int(kept["classes"]))
             return _in_memory(kept["x"], kept["y"], int(kept["official"]), int(kept["classes"]))
         except files.UNREADABLE as error:
             logging.warning("cannot use %s (%s): decoding %s again", cache, _line(error), name)
     source = _prepared(name, root)
+    if cache_dir and cache is None:
+        logging.warning("no cache is kept of %s, whose files do not lie in %s", name, root)
     logging.info("decoding the %d examples of %s", len(source.ids), name)
     x, y = _decode(source, name)
     official = len(x) if source.official is None else int(source.official[0])
@@ -128,6 +134,7 @@ def _prepared(name: str, root: str) -> Source:
     import tensorflow_datasets as tfds  # slow
 
     builder = _builder(name, root)
+    _check_shards(builder, name)
     features = builder.info.features
     keys = builder.info.supervised_keys or ()
     image = _feature(features, keys, lambda f: isinstance(f, tfds.features.Image))
@@ -136,6 +143,13 @@ def _prepared(name: str, root: str) -> Source:
         missing = "image" if image is None else "class label"
         found = ", ".join(sorted(features))
         raise DataError(f"{name!r} does not have exactly one {missing} (its features are {found}): choose another data set")
+    classes = features[label].num_classes
+    if not 2 <= (classes or 0) <= MOST:
+        raise DataError(f"{name!r} says that it has {classes} classes: prepare it again, or choose another data set")
+    if features[image].np_dtype == np.uint16 and importlib.util.find_spec("cv2") is None:
+        raise DataError(
+            f"{name!r} has images of 16 bits, which TFDS decodes by OpenCV: `pip install opencv-python-headless`"
+        )
 
     def read(splits: str) -> Callable[[Array], tuple[Array, Array]]:
         records = _records(builder, splits, name)
@@ -145,7 +159,11 @@ def _prepared(name: str, root: str) -> Source:
             images = [e[image] for e in examples] or np.empty((0, *(size or 0 for size in features[image].shape)))
             if len({one.shape for one in images}) > 1:
                 raise several_sizes(name)
-            return np.asarray(images), np.array([e[label] for e in examples], np.int32)
+            pixels, labels = np.asarray(images), np.array([e[label] for e in examples], np.int64)
+            check_labels(repr(name), ids, labels, classes)
+            if pixels.dtype.kind == "f" and (bad := ids[~np.isfinite(pixels).all(axis=(1, 2, 3))]).size:
+                raise DataError(f"example {bad[0]} of {name!r} has pixels that are not finite: prepare it without them")
+            return pixels, labels.astype(np.int32)
 
         return read_ids
 
@@ -153,11 +171,41 @@ def _prepared(name: str, root: str) -> Source:
     if not sizes.get("train"):
         raise DataError(f"{name!r} has no training examples (its splits are {', '.join(sizes)}): choose another data set")
     # Some test splits come without their labels, as -1.
-    labelled = (s for s in ("test", "validation") if sizes.get(s) and read(s)(np.arange(1))[1][0] >= 0)
+    labelled = (
+        s for s in ("test", "validation") if sizes.get(s) and _records(builder, s, name)(np.arange(1))[0][label] >= 0
+    )
     test = next(labelled, None)
     splits = f"train+{test}" if test else "train"
     ids = np.arange(sizes["train"] + sizes.get(test, 0), dtype=np.int32)
-    return Source(read(splits), ids, ids[sizes["train"] :] if test else None, features[label].num_classes)
+    return Source(read(splits), ids, ids[sizes["train"] :] if test else None, classes)
+
+
+def _check_shards(builder: Any, name: str) -> None:
+    """Refuse a description that has examples too few or too many: TFDS would pass over the rest in silence.
+
+    Raises:
+      DataError: a file that cannot be read, holds another number of records, or is not spoken of.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    again, described = f"copy or prepare {name!r} again", os.path.join(builder.data_dir, "dataset_info.json")
+    for split, info in builder.info.splits.items():
+        try:
+            listed = [os.fspath(path) for path in info.filepaths] if info.shard_lengths else []
+        except Exception as error:  # whatever TFDS says of names that it cannot make
+            raise DataError(f"cannot read of which files {described} speaks ({_line(error)}): {again}") from error
+        found = glob.glob(os.path.join(glob.escape(os.fspath(builder.data_dir)), f"{builder.name}-{split}.array_record*"))
+        if strays := sorted({*found} - {*listed}):
+            raise DataError(f"{described} says nothing of {strays[0]}, whose examples would be left out: {again}")
+        for file, said in zip(listed, info.shard_lengths, strict=True):
+            try:
+                reader = ArrayRecordReader(file)
+                records = reader.num_records()
+                reader.close()
+            except Exception as error:  # array_record raises several kinds
+                raise DataError(f"cannot read record 0 of {file} ({_line(error)}): {again}") from error
+            if said != records:
+                raise DataError(f"{described} says that {file} has {said} examples, it has {records}: {again}")
 
 
 def _builder(name: str, root: str) -> Any:
@@ -165,7 +213,8 @@ def _builder(name: str, root: str) -> Any:
     import tensorflow_datasets as tfds  # slow
 
     prepare = f"run `tfds build {name} --file_format=array_record` where TensorFlow is installed"
-    point = "set --config.data.data_dir or TFDS_DATA_DIR to where it is prepared"
+    seen = _seen(name, root)
+    point = f"set --config.data.data_dir or TFDS_DATA_DIR to {seen or 'where it is prepared'}"
     try:
         builder = tfds.builder(name, data_dir=root)
         formats = builder.info.available_file_formats() if builder.is_prepared() else None
@@ -190,6 +239,19 @@ def _builder(name: str, root: str) -> Any:
             f"--dataset_version_dir={builder.data_dir} --out_file_format=array_record` where TensorFlow is installed"
         )
     return builder
+
+
+def _seen(name: str, root: str) -> Path | None:
+    """The folder that was meant, if `root` lies a level or two off it."""
+    given, folder = Path(root).absolute(), _folder(name)
+    levels = [*sorted(path.parent for path in given.glob(f"*/{folder}")), given.parent, given.parent.parent]
+    return next((level for level in levels if any(level.glob(f"{folder}/**/dataset_info.json"))), None)
+
+
+def _folder(name: str) -> str:
+    """The folder that TFDS prepares a data set in, whatever way its name is written: MNIST and Mnist lie in mnist."""
+    first = re.sub("(.)([A-Z][a-z0-9]+)", r"\1_\2", name.split(":")[0].split("/")[0])
+    return re.sub("([a-z0-9])([A-Z])", r"\1_\2", first).lower()
 
 
 def _missing_package(name: str, error: ImportError) -> DataError:
@@ -239,7 +301,9 @@ def _data_dir(data_dir: str) -> str:
 
 def _cache_file(cache_dir: str, name: str, root: str) -> Path | None:
     """Where the decoded images are kept: another place as soon as any of the prepared files changes."""
-    prepared = Path(root, name.split(":")[0].split("/")[0])
+    folder = _folder(name)
+    name = folder + name.removeprefix(name.split(":")[0].split("/")[0])
+    prepared = Path(root, folder)
     parts = sorted(path for path in prepared.rglob("*") if path.is_file())
     if not parts:
         return None

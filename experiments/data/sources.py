@@ -44,6 +44,22 @@ def held(x: Array, y: Array, ids: Array, official: Array | None, classes: int) -
     return Source(read, ids, None if official is None else ids[official[order]], classes)
 
 
+def check_labels(where: str, ids: Array, labels: Array, classes: int) -> None:
+    """Refuse labels that no class has.
+
+    Args:
+      where: the data, for an error.
+
+    Raises:
+      DataError: a label that is not in 0..classes-1.
+    """
+    if (bad := np.flatnonzero((labels < 0) | (labels >= classes))).size:
+        raise DataError(
+            f"example {ids[bad[0]]} of {where} has label {labels[bad[0]]}, labels are 0..{classes - 1}: mend the data, or "
+            "how many classes they say they have"
+        )
+
+
 def check_classes(where: str, names: Sequence[str], labels: Array, test: Array) -> None:
     """Refuse labels that nothing can be learned from.
 

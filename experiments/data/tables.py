@@ -7,17 +7,16 @@ another example, and two equal ones cannot be told apart, so they are refused. A
 
 from __future__ import annotations
 
-import csv
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.core import archives
 from experiments.core.errors import DataError, line
-from experiments.data.ids import Array, content_id, distinct, ids_of
+from experiments.data import csv_files
+from experiments.data.ids import Array, check_spelling, content_id, distinct, ids_of
 from experiments.data.sources import Source, check_classes, held
 
 KEYS = ("x", "y", "id", "split")  # of an .npz; the last two need not be there
@@ -118,6 +117,7 @@ def _source(
       what: an id is kept in, "a column" or "an array".
     """
     classes = _ordered(set(labels))
+    check_spelling(path, "label", classes)
     number = {name: i for i, name in enumerate(classes)}
     y = np.array([number[label] for label in labels], np.int32)
     check_classes(path, classes, y, np.zeros(len(y), bool) if test is None else test)
@@ -126,7 +126,7 @@ def _source(
         mend = f"are the same example, and nothing tells them apart: add {what} of ids{option}, or keep one of them"
         ids = distinct(np.array([content_id(*one) for one in zip(x, labels, strict=True)], np.int64), where, mend)
     else:
-        ids = ids_of(names, where, "have one id: give each example an id of its own")
+        ids = ids_of(names, where, "have one id, however accents in it are written: give each example an id of its own")
     return held(x, y, ids, test, len(classes))
 
 
@@ -139,17 +139,12 @@ def _ordered(labels: set[str]) -> list[str]:
 
 
 def _table(path: Path) -> Table:
-    rows, lines = [], []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            columns = [name.strip() for name in next(reader, [])]
-            for cells in reader:
-                if any(cell.strip() for cell in cells):
-                    rows.append([cell.strip() for cell in cells])
-                    lines.append(reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {path} ({line(error, 100)}): give a CSV file in UTF-8 with commas") from error
+        found = csv_files.read(path)
+    except csv_files.Unusable as error:
+        raise DataError(f"cannot read {path} ({error}): give a CSV file in UTF-8 with commas") from error
+    columns = found[0].cells if found else []
+    rows, lines = [one.cells for one in found[1:]], [one.number for one in found[1:]]
     if not rows:
         raise DataError(f"{path} has no rows: the first line names the columns, each other line is an example")
     if len(columns) == 1:
@@ -177,10 +172,7 @@ def _numbers(path: Path, table: Table, features: Sequence[int]) -> Array:
     x = np.empty((len(table.rows), len(features)))
     for i, (cells, number) in enumerate(zip(table.rows, table.lines, strict=True)):
         for j, at in enumerate(features):
-            try:
-                x[i, j] = float(cells[at])
-            except ValueError:
-                x[i, j] = np.nan
+            x[i, j] = csv_files.number(cells[at])
             if not _usable(x[i, j]):
                 if abs(x[i, j]) < np.inf:
                     raise DataError(
@@ -202,15 +194,9 @@ def _usable(x: Any) -> Any:
 
 def _arrays(path: Path) -> dict[str, Array]:
     try:
-        opened = np.load(path, allow_pickle=False)
-        if not isinstance(opened, np.lib.npyio.NpzFile):
-            raise DataError(f"{path} holds one array: save x and y by np.savez(path, x=x, y=y)")
-        with opened as file:
-            arrays: dict[str, Any] = {name: file[name] for name in file.files}
-    except DataError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "no .npz file of numbers and text"
+        arrays = archives.read(path)
+    except (OSError, archives.Unusable) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else line(error)
         raise DataError(f"cannot read {path} ({why}): give a file that np.savez(path, x=x, y=y) wrote") from error
     if missing := [name for name in KEYS[:2] if name not in arrays]:
         raise DataError(f"{path} has no {missing[0]} (it has {_some(sorted(arrays))}): save it by np.savez(path, x=x, y=y)")

@@ -157,7 +157,7 @@ def make(
     limits = {"most_lanes": most_lanes, "lane_bytes": lane_bytes, "cache_bytes": cache_bytes}
     placing = {"groups": groups, "risks": risks, "edges": edges, "band_slices": band_slices}
     _check("the factory's", {**places, "checkpoint": checkpoint, **placing, **limits}, ARGUMENTS)
-    split, classes = _data(hyper, places)
+    split, known, classes = _data(hyper, places)
     ids, fetch = split("train")
     module = vits.vit(hyper["model"], classes)
     return Source(
@@ -172,7 +172,7 @@ def make(
         devices=jax.device_count(),
         place=building.spread,
         split=split,
-        placing=functools.partial(placement.make, ids, groups, risks, edges, band_slices),
+        placing=functools.partial(placement.make, ids, known, groups, risks, edges, band_slices),
         lane_bytes=lane_bytes,
     )
 
@@ -210,8 +210,8 @@ def _check(whose: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> 
             raise ValueError(f"{whose} {name!r} is {value!s:.80}: give {what}")
 
 
-def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, int]:
-    """(name of a split -> its ids and fetch, number of classes)."""
+def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, np.ndarray, int]:
+    """(name of a split -> its ids and fetch, ids of all splits and of what is left out, number of classes)."""
     source, splits = datasets.raw(_section(hyper, places))
     number = np.arange(source.classes, dtype=np.int32)
     if classes := hyper["classes"]:
@@ -242,7 +242,7 @@ def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, i
 
         return stored, fetch
 
-    return split, len(hyper["classes"]) or source.classes
+    return split, short(source.ids), len(hyper["classes"]) or source.classes
 
 
 def _section(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> StreamedData:

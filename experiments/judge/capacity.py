@@ -104,7 +104,8 @@ def training_costs(case: Case) -> dict[str, dict[str, float]]:
             _, _, counted, pools = rehearsed(case)
             costs[name] = trainer.rehearsing_cost(counted, pools, step["step_flops"], name)
         elif name == "dpsgd":
-            costs[name] = trainer.cost(trainer.private_way(case.shared.dpsgd), name)
+            section = case.shared.dpsgd
+            costs[name] = trainer.cost(trainer.private_way(section), trainer.private_name(section))
         else:
             costs[name] = step
     shared = sum(leaf.nbytes for leaf in case.trainer.data.values())

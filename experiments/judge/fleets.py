@@ -140,7 +140,8 @@ def train(case: Case) -> Fleets:
     plain = [key for key in pairs if key[0] not in (PRIVATE, REHEARSED)]
     seconds = dict.fromkeys((name for name, _ in plain), together("plain", plain, trainer.way()))
     if private:
-        seconds[PRIVATE] = together(PRIVATE, private, trainer.private_way(case.shared.dpsgd))
+        section = case.shared.dpsgd
+        seconds[PRIVATE] = together(trainer.private_name(section), private, trainer.private_way(section))
     if REHEARSED in case.shared.trainings:
         spent = []
         for roles in told_alike(case):
@@ -148,6 +149,14 @@ def train(case: Case) -> Fleets:
             spent.append(together(f"{REHEARSED}-{'-'.join(roles)}", mine, rehearsal.way, rehearsal.pools))
         seconds[REHEARSED] = float(np.mean(spent))
     return Fleets(params, {name: costs[name] | {"train_seconds": each} for name, each in seconds.items()})
+
+
+def guarantee(case: Case, training_: str) -> dict[str, Any]:
+    """Facts of the rows of a training: those of DP-SGD tell what holds for each of its models."""
+    if training_ != PRIVATE:
+        return {}
+    fewest = min(int(members(case, PRIVATE, role).sum(axis=1).min()) for role in ROLES)
+    return case.trainer.guarantee(case.shared.dpsgd, fewest)
 
 
 def told_alike(case: Case) -> list[tuple[str, ...]]:

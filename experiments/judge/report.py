@@ -17,6 +17,7 @@ from experiments.reporting import drawing, names, pages, terminal
 from experiments.reporting.document import Block, Heading, Headline, Stat, Table, Text, slug
 from experiments.reporting.estimates import ANY, DISTANCE, SHARE, at, cell, width
 from experiments.reporting.numbers import NONE, Cell, Number, bare
+from experiments.training import privacy
 from unlearn.metrics.membership import SCORES
 
 FEWEST = 32  # models of a fleet: with less, intervals are wider than what is to be told apart
@@ -118,6 +119,8 @@ def _how_to_read(found: Run, seeds: int, judgement: Mapping[str, Any]) -> str:
             f" {FEWER} Of DP-SGD there are only {private['repeats']} models and {private['shadows']} shadows. Its KLoM and "
             "epsilon are larger for that alone. They have a floor of their own, as many held-out oracles."
         )
+    if facts := [row.facts for row in found.rows if row.training == "dpsgd"]:
+        text += f" {privacy.said(facts[0])}"
     return text
 
 

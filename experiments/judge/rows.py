@@ -80,6 +80,7 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
         unlearn_flops=spent["unlearn_flops"],
         peak_bytes=spent["peak_bytes"],
         storage_bytes=spent["storage_bytes"],
+        facts=fleets.guarantee(case, entry.training),
         extra=extra,
     )
 

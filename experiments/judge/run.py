@@ -31,6 +31,7 @@ from experiments.scoring.relearning import relearn
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.statistics import Statistics
 from experiments.training import fleets as training_fleets
+from experiments.training import privacy
 from experiments.training.fleets import Trainer
 from unlearn.base import Batch
 from unlearn.metrics.membership import FOLDS
@@ -53,6 +54,8 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         switches.check()
         dataset = datasets.load(config.data)
         datasets.check_splits(dataset, config.train.batch_size)
+        if "dpsgd" in config.trainings and not config.dpsgd.shuffled:
+            privacy.warn()
         model = models.build(config.model, dataset.train.x[:1], dataset.classes)
         # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
         devices = execution.one_device(convolutional=model.convolutional)

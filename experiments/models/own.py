@@ -38,10 +38,7 @@ import jax.numpy as jnp
 from experiments.core.errors import UserError, kind
 from experiments.core.references import call, resolve
 from experiments.models.functions import ModelFns, convolves
-
-STATE_TYPES = ("BatchStat", "StateIndex", "State_", "RngState", "RngKey", "RngCount")  # of NNX and Equinox, by class
-STATE_NAMES = ("batch_stats", "running_mean", "running_var", "moving_mean", "moving_var")
-FLOATS = "give float arrays alone: of Linen variables['params'], of Equinox eqx.partition(model, eqx.is_inexact_array)[0]"
+from unlearn.checking import FLOATS, held_state
 
 
 @functools.lru_cache
@@ -95,10 +92,7 @@ def _traced(what: str, part: str, mend: str, fn: Callable[..., Any], *args: Any)
 
 def _check_params(what: str, tree: Any) -> None:
     """Refuse parameters that gradient descent must not touch."""
-    states = jax.tree.leaves(tree, is_leaf=lambda node: type(node).__name__ in STATE_TYPES)
-    held = next((type(node).__name__ for node in states if type(node).__name__ in STATE_TYPES), None)
-    held = held or next((name for name in STATE_NAMES if any(name in path.split("/") for path in _names(tree))), None)
-    if held:
+    if held := held_state(tree):
         raise UserError(
             f"{what} has state among its parameters ({held}), as BatchNorm does: it would keep what is to be forgotten; "
             "use GroupNorm or LayerNorm"

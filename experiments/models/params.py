@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.core import archives
 from experiments.core.errors import UserError, line
 from experiments.models.functions import ModelFns
 
@@ -65,14 +66,16 @@ def read(path: Path) -> dict[str, Array]:
       UserError: a file that is neither.
     """
     try:
+        if archives.is_endless(path):
+            raise archives.Unusable("it is no file")
         if path.suffix == ".safetensors":
             from safetensors.numpy import load_file
 
             return load_file(path)
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return archives.read(path)
     except Exception as error:  # safetensors raises a kind of its own
-        why = line(error, 100) if isinstance(error, OSError) else "not of that format, or damaged"
+        told = isinstance(error, OSError | archives.Unusable)
+        why = line(error) if told else "not of that format, or damaged"
         raise UserError(f"cannot read model.params {path} ({why}): give an .npz or .safetensors of parameters") from error
 
 

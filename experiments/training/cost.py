@@ -42,7 +42,7 @@ def _compiled(way: loop.Way, data: Batch, pools: Any, rehearse: bool) -> Any:
     devices = one_device()
     lanes = loop.make_lanes([0], *(2 * [jnp.ones(len(data["id"]), bool)]))
     state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (loop.init_lanes(way, lanes), lanes))
-    row = jnp.zeros(way.batch_size, jnp.int32)
+    row = jnp.zeros(way.capacity or way.batch_size, jnp.int32)
     if isinstance(data["x"], Images):
         drawn = loop.draw(way, lane, streaming.positions_of(data), pools, row, jnp.asarray(0), rehearse)
         filled = streaming.fill(data["x"], jax.device_get(drawn))

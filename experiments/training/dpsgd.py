@@ -36,7 +36,7 @@ def noisy_mean(total: Any, key: Array, deviation: float, examples: int) -> Any:
     Args:
       total: clipped gradients, summed over the batch.
       deviation: of the noise on the sum: the clipping norm times the noise multiplier.
-      examples: the batch's size, padding included.
+      examples: the batch's size, on average if it is drawn by Poisson sampling.
     """
     leaves, structure = jax.tree.flatten(total)
     _, *keys = jax.random.split(key, len(leaves) + 1)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from experiments.core import fleet
 from experiments.core.execution import Execution
 from experiments.training import streaming
-from experiments.training.loop import Epoch, Lane, Way, epoch_rows, make_step_fn
+from experiments.training.loop import Epoch, Lane, Way, make_step_fn, rows_of
 from readiness.requests import Pools
 from readiness.step import StepInfo, TrainState
 from unlearn.base import Array, Batch
@@ -34,7 +34,7 @@ def rolled(way: Way, devices: Execution) -> Epoch:
     step, schedule = make_step_fn(way, devices), way.schedule
 
     def together(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: Array, steps: int) -> Any:
-        rows = jax.vmap(lambda lane: epoch_rows(lane, data["id"], epoch, way.per_epoch, way.batch_size))(lanes)
+        rows = jax.vmap(lambda lane: rows_of(way, lane, data["id"], epoch))(lanes)
         begin = epoch * way.per_epoch
 
         def advance(i: Array, carry: Any, rehearse: bool) -> Any:
@@ -78,13 +78,13 @@ def rolled(way: Way, devices: Execution) -> Epoch:
 def looped(way: Way, devices: Execution) -> Epoch:
     """One compiled step, called for every lane and step; threads carry lanes side by side."""
     step, schedule = make_step_fn(way, devices), way.schedule
-    rows_of = jax.jit(epoch_rows, static_argnums=(3, 4))
+    draw_rows = jax.jit(functools.partial(rows_of, way))
     one = {r: devices.compile(lambda *args, r=r: step(*args, r)) for r in (False, True)}
 
     def run(states: TrainState, lanes: Lane, data: Batch, pools: Pools | None, epoch: int, steps: int) -> Any:
         def of_lane(i: int) -> tuple[TrainState, StepInfo]:
             state, lane = fleet.lane(states, i), fleet.lane(lanes, i)
-            rows = rows_of(lane, data["id"], jnp.asarray(epoch), way.per_epoch, way.batch_size)
+            rows = draw_rows(lane, data["id"], jnp.asarray(epoch))
             infos = []
             for j in range(steps):
                 t = epoch * way.per_epoch + j

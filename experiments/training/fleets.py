@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 
 from experiments.core import fleet, progress, sections, workdirs
 from experiments.core.execution import Execution
 from experiments.data import datasets
 from experiments.models import ModelFns
-from experiments.training import cost, epochs, loop
+from experiments.training import cost, epochs, loop, privacy
 from readiness.requests import Pools
 from unlearn.base import Batch
 
 # Expected time, in steps of one model: seen with the digits MLP on two CPU cores.
 PER_STEP = 40  # what a step of a fleet takes beside its models
-READY, PRIVATE = 1.5, 2.0  # a step of readiness (a quarter batch rehearsed on every fourth) and of DP-SGD, in plain ones
+SHUFFLED, POISSON = "dpsgd", "dpsgd-poisson"
+READY, PRIVATE = 1.5, 4.0  # a step of readiness (a quarter batch rehearsed on every fourth) and of DP-SGD, in plain ones
 
 
 class Trainer(NamedTuple):
@@ -45,7 +48,23 @@ class Trainer(NamedTuple):
 
     def private_way(self, dpsgd: sections.DPSGD) -> loop.Way:
         """DP-SGD, at the same steps."""
-        return self.way()._replace(private=(dpsgd.clip, dpsgd.noise))
+        way = self.way()._replace(private=(dpsgd.clip, dpsgd.noise))
+        if self.private_name(dpsgd) == SHUFFLED:
+            return way
+        return way._replace(capacity=privacy.capacity(way.batch_size, way.steps, len(self.data["id"])))
+
+    def private_name(self, dpsgd: sections.DPSGD) -> str:
+        """What checkpoints of DP-SGD are called. Those that 0.1 began go on as it began them, with shuffled batches."""
+        begun = [path.name for path in (self.workdir.path / "checkpoints").glob(f"*{SHUFFLED}*")]
+        old = any(re.fullmatch(rf"(.*-)?{SHUFFLED}(-\d+)?", name) for name in begun)
+        return SHUFFLED if dpsgd.shuffled or old else POISSON
+
+    def guarantee(self, dpsgd: sections.DPSGD, examples: int) -> dict[str, Any]:
+        """Facts of the rows of DP-SGD; `examples` is the fewest that a model was trained on."""
+        if self.private_name(dpsgd) == SHUFFLED:
+            return privacy.SHUFFLED
+        size, steps = self.section.batch_size, self.section.steps
+        return privacy.guarantee(dpsgd.noise, dpsgd.delta, batch_size=size, steps=steps, examples=examples)
 
     def fleet(self, way: loop.Way, lanes: loop.Lane, name: str, pools: Pools | None = None) -> loop.Trained:
         """Train all lanes of one way, with a line in metrics.jsonl for each epoch; `name` is the checkpoints'."""
@@ -84,6 +103,8 @@ def make(
     save_every: float = 30.0,
 ) -> Trainer:
     """Who trains on a split, all of which comes to the device unless it stays on disk."""
+    if section.weight_decay and section.optimizer != "adamw":
+        logging.warning("train.weight_decay is of adamw alone: %s trains without it", section.optimizer)
     data: Batch = datasets.batch(split)
     if not on_disk:
         data = jax.tree.map(jnp.asarray, data)

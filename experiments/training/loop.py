@@ -22,7 +22,7 @@ from experiments import models
 from experiments.core import checkpoints, environment, fleet, keys, sections
 from experiments.core.execution import Execution
 from experiments.core.keys import Purpose
-from experiments.training import dpsgd, whitening
+from experiments.training import dpsgd, privacy, whitening
 from experiments.training.schedule import Schedule
 from readiness.objective import MetaBatch, Readiness
 from readiness.requests import Draw, Pools, draw_meta_batch, take
@@ -61,6 +61,7 @@ class Way(NamedTuple):
 
     steps: in all.  per_epoch: steps between two shuffles of the data.
     rehearsing: None for ordinary steps.  private: (clip, noise) of DP-SGD, or None.
+    capacity: room for a batch that is drawn by Poisson sampling, of `batch_size` on average; 0: batches are shuffled.
     """
 
     model: models.ModelFns
@@ -70,6 +71,7 @@ class Way(NamedTuple):
     batch_size: int
     rehearsing: Rehearsing | None = None
     private: tuple[float, float] | None = None
+    capacity: int = 0
 
     @property
     def schedule(self) -> Schedule:
@@ -123,6 +125,16 @@ def epoch_rows(lane: Lane, ids: Array, epoch: Array, steps: int, batch_size: int
     return order[jnp.arange(steps * batch_size) % jnp.sum(lane.member)].reshape(steps, batch_size)
 
 
+def rows_of(way: Way, lane: Lane, ids: Array, epoch: Array) -> Array:
+    """Positions of an epoch's batches, [steps, rows]; of those by Poisson sampling some are -1, for nobody."""
+    if not way.capacity:
+        return epoch_rows(lane, ids, epoch, way.per_epoch, way.batch_size)
+    root = jax.random.wrap_key_data(lane.key)
+    one = lambda step: privacy.rows(root, lane.member, ids, step, way.batch_size, way.capacity)  # noqa: E731
+    drawn: Array = jax.lax.map(one, epoch * way.per_epoch + jnp.arange(way.per_epoch))
+    return drawn
+
+
 class Drawn(NamedTuple):
     """What a lane's step works on, already gathered from the data set: arrays alone, so that it can leave the device.
 
@@ -138,7 +150,8 @@ class Drawn(NamedTuple):
 def draw(way: Way, lane: Lane, data: Batch, pools: Pools | None, row: Array, index: Array, rehearse: bool) -> Drawn:
     """The batches of one step of one lane; `rehearse` is static."""
     root = jax.random.wrap_key_data(lane.key)
-    batch = dict(take(data, row), weight=lane.weight[row])
+    weight = jnp.where(row >= 0, lane.weight[row], 0.0) if way.capacity else lane.weight[row]
+    batch = dict(take(data, row), weight=weight)
     key = jax.random.key_data(keys.fold(root, Purpose.STEP, index))
     due = way.rehearsing
     if not rehearse or due is None:
@@ -181,9 +194,10 @@ def _private_step(
         key = jax.random.wrap_key_data(drawn.key)
 
         total, losses, _ = dpsgd.clipped_sum(way.model, model.loss, state.params, drawn.batch, key, clip)
-        gradient = dpsgd.noisy_mean(total, keys.fold(key, Purpose.NOISE), clip * noise, len(losses))
+        gradient = dpsgd.noisy_mean(total, keys.fold(key, Purpose.NOISE), clip * noise, way.batch_size)
         updates, opt_state = way.optimizer.update(gradient, state.opt_state, state.params)
-        info = StepInfo(jnp.mean(losses), jnp.zeros(()))
+        loss = jnp.sum(losses) / jnp.maximum(jnp.sum(drawn.batch["weight"] > 0), 1) if way.capacity else jnp.mean(losses)
+        info = StepInfo(loss, jnp.zeros(()))
         return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), info
 
     return run

@@ -37,7 +37,7 @@ def streamed(way: Way, devices: Execution) -> Epoch:
         """[steps, lanes, ...]; every step rehearses if any does, which costs less than shapes that change by the epoch."""
 
         def of_lane(lane: Lane) -> Drawn:
-            rows = loop.epoch_rows(lane, index["id"], epoch, way.per_epoch, way.batch_size)
+            rows = loop.rows_of(way, lane, index["id"], epoch)
             steps = epoch * way.per_epoch + jnp.arange(way.per_epoch)
             one = lambda row, i: loop.draw(way, lane, index, pools, row, i, schedule.every > 0)  # noqa: E731
             return jax.vmap(one)(rows, steps)

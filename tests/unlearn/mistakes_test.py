@@ -2,6 +2,7 @@
 
 import re
 
+import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -174,6 +175,37 @@ def test_moments_of_batch_norm_are_no_parameters():
     refused(ValueError, hint, lambda: unlearn(algorithm(), variables, merged(batches), batches, KEY))
     refused(ValueError, hint, lambda: until(variables, BATCH, KEY))
     refused(ValueError, hint, lambda: init_state(variables, optax.sgd(0.1)))
+
+
+@pytest.mark.parametrize(
+    "params, match",
+    [
+        (
+            eqx.nn.MLP(3, 3, 4, 1, key=KEY),
+            r"^params hold 'activation' of type \w+: give float arrays alone: .*eqx.partition",
+        ),
+        (eqx.nn.make_with_state(eqx.nn.BatchNorm)(3, "batch", mode="ema")[0], "^params hold 'StateIndex', the moments of"),
+        (
+            {"params": {"w": np.zeros(2)}, "bn": {"running_mean": np.zeros(2)}},
+            "^params hold 'running_mean', the moments of",
+        ),
+        ({"a": {"batch_stats": {"mean": np.zeros(2)}}}, "^params hold 'batch_stats', the moments of"),
+        ({"w": np.zeros(3, int)}, "^params hold 'w' of type int64: give float arrays alone"),
+        ({"w": 1.0}, "^params hold 'w' of type float: give float arrays alone"),
+        ({"key": KEY}, "^params hold 'key' of type key"),
+        ({}, "^params hold no array: give float arrays alone"),
+        (None, "^params hold no array: give float arrays alone"),
+    ],
+    ids=["module", "norm", "running", "nested", "integers", "number", "key", "empty", "none"],
+)
+def test_what_gradient_descent_cannot_move_is_no_parameter(params, match):
+    refused(ValueError, match, lambda: algorithm().init(params, Request(BATCH), KEY))
+    refused(ValueError, match, lambda: init_state(params, optax.sgd(0.1)))
+
+
+def test_arrays_of_a_module_are_parameters():
+    params = eqx.partition(eqx.nn.MLP(3, 3, 4, 1, key=KEY), eqx.is_inexact_array)[0]
+    assert init_state(params, optax.sgd(0.1)).params is params
 
 
 def test_checks_leave_nothing_in_the_program():

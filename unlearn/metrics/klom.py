@@ -27,7 +27,8 @@ def klom(*, unlearned: np.ndarray, oracle: np.ndarray) -> np.ndarray:
     Margins (`scores.margin`) are clipped to +-100 and counted in 20 equal bins on the joint range of both kinds, the
     largest in the last bin; the oracles' share of a bin that holds an unlearned margin is at least 1e-5, and shares are
     then made to sum to 1. KL is not symmetric: arguments have names. Bins, floor and finite fleets give exact unlearning
-    a value above 0, so read it beside that of held-out oracles in as many models.
+    a value above 0, so read it beside that of held-out oracles in as many models. Published tables may bin and clip in
+    other ways, by which the same margins have other values: compare values of one code alone.
 
     Args:
       unlearned: [models, examples] margins of models that were trained on the forget set and unlearned it.

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import math
 import re
@@ -276,6 +277,16 @@ def test_break_even_by_hand(tmp_path):
     assert "| Readiness | 800 FLOP | 0.25 s | 2/3 (1 diverged) | 3 |" in text
     assert "| DP-SGD | 1.2 kFLOP | 0.25 s | 3/3 | never |" in text
     assert "| Readiness | 1.5 kFLOP | 1.50 | 1.5 s | 3 | 10 FLOP | 25 FLOP | 2.50 | 2 MB |" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_dp_sgd_says_what_it_guarantees():
+    """Rows of 0.1 have no facts of it: their batches were shuffled."""
+    counted = {"sampling": "poisson", "epsilon": 3.5, "delta": 1e-5, "noise": 1.0}
+    rows = as_read([make(training, s) for training in ("vanilla", "dpsgd") for s in range(3)])
+    for facts, said in (({}, "no guarantee (epsilon, delta) is claimed"), (counted, "(3.5, 1e-05)-differentially private")):
+        found = results.Run("", {}, [dataclasses.replace(row, facts=facts) for row in rows])
+        assert said in str(report.compose(found, [])) and said in " ".join(report.table(found, 200).split())
 
 
 # --- The page ---------------------------------------------------------------------------------------------------------

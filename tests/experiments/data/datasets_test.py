@@ -1,10 +1,14 @@
 import hashlib
 import io
+import json
 import os
 import shutil
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments.core import sections
 from experiments.data import datasets, images, readers
@@ -471,6 +475,129 @@ def test_a_damaged_record_is_named(own_root):
     message = refused(r"cannot read record [1-9]\d? of ", datasets.load, config("tiny", data_dir=str(own_root)))
     assert str(path) in message
     refused("cannot read record", datasets.load, config("tiny", data_dir=str(own_root), stream=True))
+
+
+def described(root, file, change):
+    """Change the JSON of a description."""
+    path = root / "tiny" / "1.0.0" / file
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("split", [0, 1])
+@pytest.mark.parametrize("length", ["10", "-5", "1000000000000", str(2**63 - 1)])
+def test_a_description_of_more_or_fewer_records_is_refused(own_root, split, length, stream):
+    described(own_root, "dataset_info.json", lambda info: info["splits"][split]["shardLengths"].__setitem__(0, length))
+    settings = config("tiny", data_dir=str(own_root), stream=stream)
+    refused(rf"says that .*record-00000 has {length} examples, it has (20|15): copy or prepare", datasets.load, settings)
+
+
+@pytest.mark.parametrize("split", [0, 1])
+def test_a_file_of_which_the_description_says_nothing_is_refused(own_root, split):
+    described(own_root, "dataset_info.json", lambda info: info["splits"][split]["shardLengths"].clear())
+    settings = config("tiny", data_dir=str(own_root))
+    refused(r"says nothing of .*record-00000, whose examples would be left out", datasets.load, settings)
+
+
+@pytest.mark.parametrize("classes", [None, "0", "-3", "1", "1000000000000"])
+def test_a_description_of_no_classes_is_refused(own_root, classes):
+    features = own_root / "tiny" / "1.0.0" / "features.json"
+    features.write_text(features.read_text().replace('"3"\n                }', f"{json.dumps(classes)}}}"))
+    refused("'tiny' says that it has .* classes", datasets.load, config("tiny", data_dir=str(own_root)))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("at", [3, 33, 55])  # two of training and validation, and a test example
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_of_no_class_is_refused_in_every_split(root, monkeypatch, at, label, stream):
+    records = readers._records
+
+    def altered(builder, splits, name):
+        read = records(builder, splits, name)
+        return lambda ids: [dict(e, label=label if i == at else e["label"]) for i, e in zip(ids, read(ids), strict=True)]
+
+    monkeypatch.setattr(readers, "_records", altered)
+    settings = config("tiny", data_dir=str(root), stream=stream)
+    refused(rf"example {at} of 'tiny' has label {label}, labels are 0\.\.2: mend the data", datasets.load, settings)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_not_finite_are_refused(root, monkeypatch, value):
+    records = readers._records
+
+    def altered(builder, splits, name):
+        read = records(builder, splits, name)
+        return lambda ids: [
+            dict(e, image=np.where(i == 52, value, e["image"])) for i, e in zip(ids, read(ids), strict=True)
+        ]
+
+    monkeypatch.setattr(readers, "_records", altered)
+    refused("example 52 of 'tiny' has pixels that are not finite", datasets.load, config("tiny", data_dir=str(root)))
+
+
+def test_images_of_16_bits_ask_for_what_decodes_them(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    features = {
+        "image": tfds.features.Image(shape=(6, 5, 1), dtype=np.uint16),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
+    pixels = np.random.default_rng(0).integers(0, 65536, (6, 5), dtype=np.uint16)
+
+    def png():
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        return io.BytesIO(file.getvalue())
+
+    prepare(tmp_path, "deep", {"train": [{"image": png(), "label": i % 3} for i in range(30)]}, features)
+    monkeypatch.setattr(readers.importlib.util, "find_spec", lambda name: None)
+    refused("'deep' has images of 16 bits, .*opencv-python-headless", datasets.load, config("deep", data_dir=str(tmp_path)))
+
+
+@pytest.mark.parametrize("off", ["all/tiny", "all/tiny/1.0.0", ""])
+def test_a_folder_a_level_off_is_answered_with_the_one_that_was_meant(own_root, off):
+    shutil.copytree(own_root / "tiny", own_root / "in" / "all" / "tiny")
+    message = refused("unknown data set 'tiny'", datasets.load, config("tiny", data_dir=str(own_root / "in" / off)))
+    assert message.endswith(f"or set --config.data.data_dir or TFDS_DATA_DIR to {own_root / 'in' / 'all'}")
+
+
+def test_a_name_in_capitals_has_the_same_cache(cached, monkeypatch):
+    settings, first = cached
+    monkeypatch.setattr(readers, "_prepared", None)
+    loud = datasets.load(settings.model_copy(update={"name": "TINY"}))
+    assert_same(loud._replace(name="tiny"), first)
+    assert [readers._folder(name) for name in ("MNIST", "FashionMnist/a:1.0.0", "cifar10")] == [
+        "mnist", "fashion_mnist", "cifar10",
+    ]  # fmt: skip
+
+
+VALUES = st.sampled_from([None, [], {}, "", "x", -1, 0, 1.5, "9" * 30, "../../x", "\0", True])
+
+
+@hypothesis.settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(st.data(), st.sampled_from(["dataset_info.json", "features.json"]))
+def test_a_description_of_any_values_is_read_or_refused_in_one_line(root, tmp_path_factory, data, file):
+    own = tmp_path_factory.mktemp("own")
+    shutil.copytree(root / "tiny", own / "tiny")
+
+    def change(node):
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        key = data.draw(st.sampled_from(keys))
+        if isinstance(node[key], dict | list) and node[key] and data.draw(st.booleans()):
+            return change(node[key])
+        node[key] = data.draw(VALUES)
+
+    described(own, file, change)
+    try:
+        found = datasets.load(config("tiny", data_dir=str(own)))
+    except datasets.DataError as error:
+        assert "\n" not in str(error)
+    else:
+        assert_same(found, datasets.load(config("tiny", data_dir=str(root))))
 
 
 def test_a_missing_package_is_named(root, monkeypatch):

@@ -2,10 +2,15 @@
 
 import csv
 import os
+import struct
 import sys
+import zlib
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from experiments.core import sections
@@ -193,6 +198,73 @@ def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_name(tmp_path):
 # Mistakes, each told in one line.
 
 
+def test_names_that_differ_in_how_an_accent_is_written_are_told(tmp_path):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    lines = [[f"u{i}", i, i * i, (composed, apart, "tea")[i % 3]] for i in range(18)]
+    refused(
+        "has the label 'caf.* twice, with accents written in two ways",
+        f"csv:{write(tmp_path / 'a.csv', lines)}",
+        id_column="who",
+    )
+    lines = rows()
+    lines[3][0], lines[4][0] = composed, apart
+    message = refused("line 5 of .* and line 6 of", f"csv:{write(tmp_path / 'b.csv', lines)}", id_column="who")
+    assert "have one id, however accents in it are written: give each example an id of its own" in message
+    root = folder(tmp_path / "f")
+    for name in (composed, apart):
+        for i in range(3):
+            save(root / name / f"{name[:2]}{len(name)}{i}.png", draw(i))
+    refused("has the class 'caf.* twice, with accents written in two ways", f"folder:{root}")
+
+
+def test_files_of_odd_names_and_kinds(tmp_path):
+    root = folder(tmp_path / "f")
+    before = placed(f"folder:{root}")
+    content = (root / "a" / "0.png").read_bytes()
+    for name in (b"\xff\xfe.png", b"x\ny.png", "\u202e.png".encode(), b"%s%d.png", b"n" * 240 + b".png", b" .png"):
+        with open(os.fsencode(root / "a") + b"/" + name, "wb") as file:
+            file.write(content)
+    after = placed(f"folder:{root}")
+    assert len(after) == len(before) + 6 and before.items() <= after.items()
+    for link, target in (("self.png", "self.png"), ("gone.png", "nowhere.png")):
+        (root / "a" / link).symlink_to(target)
+        refused(f"cannot read the image .*{link}", f"folder:{root}")
+        (root / "a" / link).unlink()
+    (root / "a" / "round").symlink_to(root)
+    refused("round is a link to a folder", f"folder:{root}")
+    (root / "a" / "round").unlink()
+    os.mkfifo(root / "a" / "pipe.png")
+    refused("pipe.png is no file: move it away", f"folder:{root}")
+
+
+def png(width, height):
+    """The header of an image of any size, and next to nothing of it."""
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))  # noqa: E731
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (2**31 - 1, 1), (0, 0), (300, 300)])
+def test_an_image_that_says_it_is_huge_is_not_decoded(tmp_path, size):
+    root = folder(tmp_path / "f")
+    (root / "a" / "0.png").write_bytes(png(*size))
+    refused(r"cannot read the image .*a/0\.png", f"folder:{root}")
+
+
+@hypothesis.settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=3))
+def test_an_image_of_any_bytes_is_read_or_refused_in_one_line(tmp_path_factory, changes):
+    root = folder(tmp_path_factory.mktemp("f"), count=2)
+    content = bytearray((root / "a" / "0.png").read_bytes())
+    for at, byte in changes:
+        content[at % len(content)] = byte
+    (root / "a" / "0.png").write_bytes(content)
+    try:
+        load(f"folder:{root}")
+    except datasets.DataError as error:
+        assert "\n" not in str(error)
+
+
 def test_folders_that_will_not_do(tmp_path):
     refused("cannot read the folder .*nowhere", f"folder:{tmp_path / 'nowhere'}")
     (tmp_path / "empty").mkdir()
@@ -325,6 +397,8 @@ def test_tables_that_will_not_do(tmp_path):
         ({"x": np.full((12, 2, 2), -1e39)}, "example 0 of x of .* beyond 1e.38: .*scale it"),
         ({"y": np.zeros(12)}, r"y of .* is float64\[12\]: give whole numbers or text \[12\]"),
         ({"y": np.zeros(11, int)}, r"y of .* is int64\[11\]"),
+        ({"y": np.eye(3)[np.arange(12) % 3]}, r"y of .* is float64\[12, 3\]"),
+        ({"x": np.full((12, 2), np.nan)}, "example 0 of x of .* not finite"),
         ({"id": np.zeros(12, int)}, "example 0 of .* and example 1 of .* have one id"),
         ({"id": np.arange(12.0)}, r"id of .* is float64"),
         ({"split": np.array(["train", "val"] * 6)}, "split of .* has 'val': use 'train' and 'test'"),
@@ -344,7 +418,7 @@ def test_files_that_are_no_arrays(tmp_path):
         message = refused("cannot read", f"npz:{path}")
         assert "pickle" not in message
     np.save(tmp_path / "one.npy", np.arange(4))
-    refused("one.npy holds one array: save x and y", f"npz:{tmp_path / 'one.npy'}")
+    refused("cannot read .*one.npy .it holds one array, as np.save writes it", f"npz:{tmp_path / 'one.npy'}")
     np.savez(path, x=np.array([{}] * 4), y=np.arange(4))
     assert "pickle" not in refused("cannot read", f"npz:{path}")
 
@@ -376,6 +450,9 @@ def beyond(): return make()._replace(classes=2, test=part(20, 30)._replace(y=np.
 def odd(): return make()._replace(test=part(20, 30)._replace(x=np.zeros((10, 2))))
 def huge(): return make()._replace(test=part(20, 30)._replace(x=np.full((10, 1), 1e300)))
 def wraps(): return make()._replace(test=part(20, 30)._replace(id=np.arange(10, dtype=np.uint64) + np.uint64(2**63)))
+def float_labels(): return make()._replace(test=part(20, 30)._replace(y=np.zeros(10)))
+def one_hot(): return make()._replace(validation=part(10, 20)._replace(y=np.zeros((10, 2), int)))
+def not_finite(): return make()._replace(validation=part(10, 20)._replace(x=np.full((10, 1), np.nan)))
 def below(): return make()._replace(test=part(20, 30)._replace(y=np.full(10, -1)))
 def ragged(): return make()._replace(test=Split([[1.0, 2.0], [3.0]], [0, 1], [20, 21]))
 def ragged_train(): return make()._replace(train=Split([[1.0, 2.0], [3.0]], [0, 1], [20, 21]))
@@ -414,6 +491,9 @@ def test_a_data_set_that_a_function_makes(module):
         ("mine:huge", "x of test of .* has numbers that are not finite in single precision"),
         ("mine:wraps", r"id of test of .* has 9223372036854775808\.\.9223372036854775817: give whole numbers"),
         ("mine:below", r"y of test of .* has -1: labels are 0\.\.1"),
+        ("mine:float_labels", r"y of test of .* is float64\[10\]: give 10 whole numbers"),
+        ("mine:one_hot", r"y of validation of .* is int64\[10, 2\]: give 10 whole numbers"),
+        ("mine:not_finite", "x of validation of .* has numbers that are not finite in single precision"),
         ("mine:ragged", "x of test of .* is no array"),
         ("mine:ragged_train", "x of train of .* is no array"),
         ("mine:no_test", "test of .* has no examples: give each split some"),

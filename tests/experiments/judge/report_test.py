@@ -151,6 +151,7 @@ def test_fewer_models_are_marked(tmp_path):
         "rmia": valued(0.5),
     }
     text, _ = written(tmp_path, rows)
+    assert "no guarantee (epsilon, delta) is claimed" in text, "of rows without facts of it, as 0.1 has them"
     assert "| DP-SGD†, Ascent |" in text and "† Of DP-SGD there are only 16 models and 16 shadows" in text
     floor = next(line for line in text.splitlines() if line.startswith("| Held-out oracle† |"))
     assert floor.count("1.25") >= 3 and "1.75" in floor, "of as many held-out oracles"

@@ -8,6 +8,7 @@ import pytest
 
 from experiments.comparison import checks, rehearsals, trainings
 from experiments.configs import readiness as configs
+from experiments.core import sections
 from experiments.training import cost, fleets
 from tests.helpers import comparisons
 
@@ -94,10 +95,24 @@ def test_dp_sgd_has_the_clipping_and_the_noise_of_the_config(monkeypatch, tmp_pa
     parts = digits(dpsgd__clip=0.7, dpsgd__noise=0.3)
     monkeypatch.setattr(fleets.Trainer, "fleet", lambda trainer, way, lanes, name: (way, lanes))
     monkeypatch.setattr(cost, "of_training", lambda way, data: {})
-    trainer = parts.trainer._replace(workdir=types.SimpleNamespace(stage=lambda name, compute: compute()))
+    trainer = parts.trainer._replace(workdir=types.SimpleNamespace(path=tmp_path, stage=lambda name, compute: compute()))
     vanilla = trainings.plain_ways(parts.plan, parts.problem)["vanilla", "default"]
     way, lanes = trainings.train_private(trainer, parts.plan.dpsgd, vanilla).trained
     assert way.private == (0.7, 0.3) and np.all(lanes.member) and np.all(lanes.weight == 1)
+
+
+def test_settings_that_others_leave_without_effect_are_told(monkeypatch):
+    said, parts = [], digits()
+    for module in (fleets, checks):
+        monkeypatch.setattr(module.logging, "warning", lambda text, *values: said.append(text % values))
+    for optimizer in ("sgd", "adamw"):
+        section = sections.Train(weight_decay=0.1, optimizer=optimizer)
+        fleets.make(parts.trainer.model, parts.trainer.devices, parts.problem.dataset.train, section, parts.trainer.workdir)
+    checks.check_problem(parts.problem, 0.0, 1, 0.2)
+    assert said == [
+        "train.weight_decay is of adamw alone: sgd trains without it",
+        "request.overlap is of several request.parts: a request of one part goes without it",
+    ]
 
 
 def test_steps_are_counted_unrolled_since_a_scan_hides_its_trips(monkeypatch):

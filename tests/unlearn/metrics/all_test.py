@@ -25,6 +25,19 @@ def test_tow_mia_looks_at_the_attack_instead_of_forget_accuracy():
     assert tow_mia({**scores, "forget_accuracy": 1.0}, oracle) == tow_mia(scores, oracle)
 
 
+@pytest.mark.parametrize("metric", [average_gap, tow, tow_mia])
+def test_percentages_are_no_shares(metric):
+    scores = {**SCORES, "mia_auc": 0.5}
+    percent = {name: 100 * value for name, value in scores.items()}
+    for pair in ((percent, scores), (scores, percent), (percent, percent)):
+        with pytest.raises(ValueError, match=r"is \d+: give shares from 0 to 1, not percentages$"):
+            metric(*pair)
+    with pytest.raises(ValueError, match="scores have no 'test_accuracy': give one for the model and one for the oracle"):
+        metric({name: value for name, value in scores.items() if name != "test_accuracy"}, scores)
+    assert np.isnan(metric({**scores, "retain_accuracy": float("nan")}, scores))  # a failed model's, as it was
+    assert metric({**scores, "retain_accuracy": 1 + 1e-6}, scores) >= 0  # rounding of a mean
+
+
 def test_members_are_those_with_the_lower_loss():
     """Of 25 pairs the member's loss is lower in 5 + 5 + 3 + 3 + 1."""
     attack = loss_attack(np.array([0.1, 0.2, 1.1, 1.2, 2.1]), np.array([1.0, 0.9, 2.0, 1.9, 3.0]))
