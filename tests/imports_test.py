@@ -22,11 +22,13 @@ EXCEPTIONS = {  # longest prefix of the path -> what else its files may import: 
     "readiness/__init__.py": {"importlib"},
     "s3t/__init__.py": {"importlib"},
     "unlearn/metrics/": {"sklearn"},
-    "s3t/store/database.py": {"pathlib", "sqlite3"},
+    "s3t/store/database.py": {"os", "pathlib", "sqlite3"},
     "s3t/store/records.py": {"sqlite3"},
-    "s3t/store/files.py": {"fcntl", "os", "pathlib", "safetensors"},  # fcntl: one process makes a store
-    "s3t/store/disk.py": {"os", "pathlib", "time"},  # a deletion's answer says how long it took
+    "s3t/store/files.py": {"fcntl", "os", "pathlib", "safetensors", "stat"},  # fcntl: one process makes a store
+    "s3t/store/disk.py": {"os", "pathlib", "re", "time"},  # a deletion's answer says how long it took
+    "s3t/store/signatures.py": {"cryptography", "os", "pathlib", "stat"},  # the library only if it is there
     "s3t/service/verify.py": {"pathlib"},
+    "s3t/service/serving.py": {"threading"},
     "s3t/service/environment.py": {"os", "pathlib", "platform"},  # what bytes depend on: processor, threads, flags
     "s3t/service/factory.py": {"importlib", "pathlib"},  # resolves the factory that a manifest names, and its paths
     "s3t/store/publishing.py": {"safetensors"},

@@ -117,6 +117,33 @@ def delete_arguments(parser: argparse.ArgumentParser) -> None:
     store_arguments(parser)
     parser.add_argument("--ids", required=True, type=whole_numbers, metavar=IDS, help=f"examples to delete; {FROM_FILE}")
     parser.add_argument("--request-id", metavar="R", help="a request that is repeated under its id is carried out once")
+    sign_arguments(parser)
+
+
+def sign_arguments(parser: argparse.ArgumentParser) -> None:
+    """The operator's key."""
+    parser.add_argument("--key", metavar="FILE", help="the operator's private key, to sign what is printed with --json")
+
+
+def key_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where a key is made."""
+    parser.add_argument("--key", required=True, metavar="FILE", help="the private key to make; beside it FILE.pub is made")
+
+
+def check_arguments(parser: argparse.ArgumentParser) -> None:
+    """What an auditor was given."""
+    parser.add_argument("document", metavar="PROOF", help="a file with what delete --key or verify --prove printed")
+    parser.add_argument("--key", metavar="FILE", help="the operator's public key, from a hand that you trust")
+
+
+def release_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the gate looks at."""
+    store_arguments(parser)
+    head_arguments(parser)
+    parser.add_argument(
+        "--replay", type=which_nodes, default=3, metavar="all|N|IDENTITY", help="nodes to train once more; 3 by default"
+    )
+    source_arguments(parser)
 
 
 def verify_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,6 +159,7 @@ def verify_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=IDS,
         help="prove of each serving node whether it was trained on these examples",
     )
+    sign_arguments(parser)
     source_arguments(parser)
 
 

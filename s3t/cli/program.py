@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from s3t.cli import arguments, planning, predicting, storing, terminal, texts, training
+from s3t.cli import arguments, checking, planning, predicting, releasing, storing, terminal, texts, training
 from s3t.cli.texts import Result
 
 STATUS = {"nothing was proved": 3, "nothing was deleted": 4}  # of a verdict
@@ -109,6 +109,24 @@ COMMANDS = {
         arguments.predict_arguments,
         predicting.predict,
         texts.predict_text,
+    ),
+    "release": Command(
+        "verify, train some nodes once more, and say of each claim about a store whether it is proved",
+        arguments.release_arguments,
+        releasing.release,
+        texts.claims_text,
+    ),
+    "check": Command(
+        "what a receipt or a proof shows, without store, data or jax",
+        arguments.check_arguments,
+        checking.check,
+        texts.claims_text,
+    ),
+    "key": Command(
+        "make the key that signs receipts and proofs",
+        arguments.key_arguments,
+        checking.key,
+        texts.key_text,
     ),
 }
 

@@ -9,9 +9,14 @@ import argparse
 import functools
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s3t.cli import terminal
 from s3t.cli.texts import Result
+
+if TYPE_CHECKING:
+    from s3t.store.signatures import Sign
 
 
 def status(args: argparse.Namespace) -> Result:
@@ -26,12 +31,22 @@ def status(args: argparse.Namespace) -> Result:
 
 def delete(args: argparse.Namespace) -> Result:
     """A durable deletion, in force for every process that serves the store."""
-    from s3t.store import disk
+    from s3t.store import disk, documents
 
+    sign = signer(args)  # first: what cannot be signed should not be done
     store = disk.look(args.store)  # the purge of earlier deletions must not keep this one waiting
     result = disk.delete(store, args.ids, args.request_id)
+    if sign and result.get("ok", True):
+        result["receipt"] = documents.receipt(store, result, sign)
     disk.close(store)
     return result
+
+
+def signer(args: argparse.Namespace) -> Sign | None:
+    """What signs with the key that the user named, if any."""
+    from s3t.store import signatures
+
+    return signatures.signer(Path(args.key)) if args.key else None
 
 
 def acknowledge(args: argparse.Namespace, result: Result, text: str) -> None:
@@ -66,22 +81,21 @@ def acknowledge(args: argparse.Namespace, result: Result, text: str) -> None:
 
 def verify(args: argparse.Namespace) -> Result:
     """Proof from the ledger and the certificates, and by training anew; nothing is changed."""
-    from s3t.service.verify import proofs, verify
-    from s3t.store import disk
+    from s3t.service.verify import verify
+    from s3t.store import claims, disk, documents
 
+    sign = signer(args)
     result = verify(args.store, *args.expect_head)
     if args.prove and result["ok"]:  # certificates that are not those that were published prove nothing
         store = disk.look(args.store, read_only=True)
-        result["proofs"] = [proofs(store, id_) for id_ in args.prove]
+        result["proofs"] = documents.prove(store, args.prove, sign)
         disk.close(store)
     if args.replay is None or "nodes" not in result:  # without a whole ledger there is nothing to train from
         return result
-    from s3t.service import replay
-
     replayed = _replay(args)
     problems = list(dict.fromkeys([*result["problems"], *replayed["problems"]]))
-    verdict = replayed["verdict"] if result["ok"] else replay.REFUTED
-    return {**result, "ok": verdict == replay.PROVED, "verdict": verdict, "problems": problems, "replay": replayed}
+    verdict = replayed["verdict"] if result["ok"] else claims.REFUTED
+    return {**result, "ok": verdict == claims.PROVED, "verdict": verdict, "problems": problems, "replay": replayed}
 
 
 def _replay(args: argparse.Namespace) -> Result:

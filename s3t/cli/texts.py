@@ -93,6 +93,19 @@ def predict_text(result: Result) -> str:
     return "\n".join([*lines, f"depth served by shard {', '.join(map(str, result['depth']))}", f"head: {result['head']}"])
 
 
+def claims_text(result: Result) -> str:
+    """Claims with their verdicts."""
+    lines = [
+        f"{claim['verdict']}: {claim['claim']}{': ' * bool(claim['reason'])}{claim['reason']}" for claim in result["claims"]
+    ]
+    return "\n".join([*lines, "ok" if result["ok"] else f"not ok: {result['verdict']}"])
+
+
+def key_text(result: Result) -> str:
+    """Where a key is."""
+    return f"private key: {result['private']}, keep it secret\npublic key: {result['public']} ({result['public_key']})"
+
+
 def trained_text(result: Result) -> str:
     """What was trained, and what is served."""
     lines = [f"trained: {result['trained']} nodes, {result['discarded']} in vain; {result['skipped']} have no examples"]

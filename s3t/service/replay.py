@@ -15,13 +15,13 @@ from s3t.service import environment, inputs
 from s3t.service.retraining import Retrained, retrain
 from s3t.store import database, publishing
 from s3t.store.certificates import Certificate, digest, parameters_digest
+from s3t.store.claims import NOTHING, PROVED, REFUTED
 from s3t.store.disk import Store
 from s3t.store.publishing import SINCE
 from s3t.store.records import PublishedNode
 from s3t.training.schedule import Setup
 from s3t.training.source import Source, to_tensors
 
-PROVED, REFUTED, NOTHING = "proved", "refuted", "nothing was proved"  # verdicts
 MENDED_BY = {  # how to have the stack of a certificate here
     "threads": "NPROC={} in the environment",
     "flags": "these flags in XLA_FLAGS, those of JAX by its own settings",

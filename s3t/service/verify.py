@@ -92,22 +92,3 @@ def _as_the_manifest_says(store: Store, node: records.PublishedNode, certificate
     made, place = store.manifest, (certificate.shard, certificate.slices)
     same = all(getattr(certificate, name) == getattr(made, name) for name in ("backbone", "hyper", "root_key"))
     return same and place == (node.shard, node.slices)
-
-
-def proofs(store: Store, id_: int) -> dict[str, Any]:
-    """Whether each serving node was trained on an id, so that a third party can check it (`s3t.store.certificates`).
-
-    Returns:
-      id, head, and of each node its certificate (as `certificate.to_json`), holds, and the proof, which
-      `check_inclusion` or `check_exclusion` checks against the certificate's ids_root.
-    """
-    proved = []
-    for shard in range(store.manifest.shards):
-        examples = records.shard_ids(store.ledger, shard)
-        for node in publishing.live(store):
-            if node.shard == shard:
-                tree = certificates.merkle_tree(records.held_by(examples, node))
-                proof = certificates.prove(tree, id_)
-                text = certificates.to_json(publishing.load(store, node)[0])
-                proved.append({"certificate": text, "holds": "leaf" in proof, "proof": proof})
-    return {"id": id_, "head": database.head(store.ledger).digest, "nodes": proved}

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save
 
 from s3t.service import verify
-from s3t.store import certificates, database, disk, publishing, records
+from s3t.store import certificates, database, disk, documents, publishing, records
 from tests.helpers import stores
 
 
@@ -118,15 +118,15 @@ def test_an_unreadable_ledger_shows(opened):
 def test_anyone_can_check_the_proofs(opened):
     gone, kept = stores.ids_at(opened, 0, 1)[:2]
     disk.delete(opened, [gone])
-    proofs = json.loads(json.dumps([verify.proofs(opened, one) for one in (gone, kept, 10**6)]))
+    proofs = json.loads(json.dumps(documents.prove(opened, (gone, kept, 10**6))))
     assert [len(proof["nodes"]) for proof in proofs] == [10] * 3 and proofs[0]["head"] == database.head(
         opened.ledger
     ).digest
     stores.fill(opened)
-    for proof in (*proofs, verify.proofs(opened, gone), verify.proofs(opened, kept)):
+    for proof in (*proofs, *documents.prove(opened, (gone, kept))):
         for node in proof["nodes"]:
             certificate = certificates.from_json(node["certificate"])
             holds = proof["id"] == kept and certificate.shard == 0 and 1 in certificate.slices
             assert node["holds"] == holds == certificates.check_inclusion(certificate.ids_root, proof["id"], node["proof"])
             assert certificates.check_exclusion(certificate.ids_root, proof["id"], node["proof"]) != holds
-    assert sum(node["holds"] for node in verify.proofs(opened, kept)["nodes"]) == 4
+    assert sum(node["holds"] for node in documents.prove(opened, [kept])[0]["nodes"]) == 4
