@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from s3t.plans.planners import PLANNERS
 
 IDS = "12,17,...|@FILE"
+MOST_BYTES = 1 << 28  # of a file of ids
 FROM_FILE = "@FILE reads them from a file, @- from standard input, between commas or white space"
 
 
@@ -214,9 +216,13 @@ def whole_numbers(text: str) -> list[int]:
 def words_of(path: str, what: str = "whole number") -> list[str]:
     """What a file, or standard input for -, holds between commas or white space: a command line is short."""
     try:
-        words = (sys.stdin.read() if path == "-" else Path(path).read_text()).replace(",", " ").split()
+        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        words = data.decode("utf-8-sig").replace(",", " ").split()  # spreadsheets begin a file with a mark
     except (OSError, ValueError) as error:  # the latter of bytes that are no text
         raise argparse.ArgumentTypeError(f"{path!r} cannot be read ({error}): nothing was changed") from None
+    if len(data) > MOST_BYTES:
+        raise argparse.ArgumentTypeError(f"{path!r} has more than {MOST_BYTES} bytes: give a list of ids")
     if not words:
         raise argparse.ArgumentTypeError(f"{path!r} holds no {what}: nothing was changed")
     return words

@@ -249,6 +249,7 @@ class Server:
                 raise ValueError(f"{count} nodes of depth {depth} live, room is for {self.rows[depth - 1]}: serve anew")
         new = [node for name, node in live.items() if name not in self.view.seats]
         read, damaged, stamps = {}, [], []
+        copies: list[np.ndarray] = []
         for node in new:  # before anything is changed
             stamp = self._stamp(node.identity)  # before it is read
             try:
@@ -258,6 +259,7 @@ class Server:
                 stamps.append((node.identity, stamp))
             else:
                 read[node] = certificate.parent, self._part(node, tensors)
+                copies += tensors.values()
         seats = {name: seat for name, seat in self.view.seats.items() if name in live}
         for name, seat in self.view.seats.items():
             if name not in live:
@@ -265,6 +267,10 @@ class Server:
         for node, (parent, part) in read.items():
             seats[node.identity] = Seat(node, parent, self._free(seats.values(), len(node.slices)))
             self._put(seats[node.identity], part)
+        jax.block_until_ready(self.bank)  # type: ignore[no-untyped-call]
+        for copy in copies:  # what is in the bank can be overwritten; what is free in the heap cannot
+            if copy.flags.writeable:
+                copy.fill(0)
         self.view = View(head, seats, *self._table(seats), tuple(damaged), tuple(stamps))
 
     def _snapshot(self) -> tuple[Head, tuple[records.PublishedNode, ...]]:

@@ -157,7 +157,8 @@ def parameters_digest(tensors: Mapping[str, np.ndarray]) -> str:
     sha = hashlib.sha256(b"s3t.parameters\n")
     for name in sorted(tensors):
         array = tensors[name]
-        sha.update(canonical([name, array.dtype.name, list(array.shape)]) + b"\n" + array.tobytes())
+        sha.update(canonical([name, array.dtype.name, list(array.shape)]) + b"\n")
+        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # no copy, which would stay in memory
     return sha.hexdigest()
 
 

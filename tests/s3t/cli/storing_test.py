@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from experiments.benchmarks import s3t_ledger
-from s3t.cli import main
+from s3t.cli import arguments, main
 from s3t.service import verify
 from s3t.store import certificates, database, deletions, disk, state
 from tests.helpers import commands, stores
@@ -45,7 +45,7 @@ def test_ids_are_read_from_a_file_or_standard_input(opened, capsys, tmp_path, mo
     path.write_text(f"{one}, {two}\n" + " ".join(map(str, range(10**6, 10**6 + 40_000))) + "\n")
     done = commands.run(capsys, "delete", "--store", opened.root, "--ids", f"@{path}")[1]
     assert done["ids"] == [one, two] and len(done["unknown"]) == 40_000
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{three}\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{three}\n".encode())))
     assert commands.run(capsys, "delete", "--store", opened.root, "--ids", "@-")[1]["ids"] == [three]
     mistakes = (b" ,\n", "holds no whole number"), (b"1 x", "got 'x'"), (b"\xff", "cannot be read ("), (None, "No such")
     for text, message in mistakes:
@@ -110,3 +110,19 @@ def test_deleting_needs_no_jax():
 def test_the_benchmark_prints_a_row(tmp_path):
     cells = s3t_ledger.row(tmp_path / "store", 60, 1000).split()
     assert cells[:2] == ["60", "1000"] and len(cells) == 9 and all(float(cell) >= 0 for cell in cells)
+
+
+def test_a_file_of_ids_may_come_from_a_spreadsheet_and_must_end(opened, capsys, tmp_path):
+    (tmp_path / "ids.csv").write_bytes(b"\xef\xbb\xbf3,\r\n5\r\n")
+    status, answer, _ = commands.run(capsys, "delete", "--store", opened.root, "--ids", f"@{tmp_path / 'ids.csv'}")
+    assert status == 0 and answer["ids"] == [3, 5]
+    for data, message in ((b"id\n3\n", "got 'id'"), ("3\n5".encode("utf-16"), "cannot be read"), (b"\x00", "got '\\x00'")):
+        (tmp_path / "odd").write_bytes(data)
+        status, _, err = commands.run(capsys, "delete", "--store", opened.root, "--ids", f"@{tmp_path / 'odd'}")
+        assert status == 2 and message in err
+    arguments.MOST_BYTES, before = 1000, arguments.MOST_BYTES
+    try:
+        status, _, err = commands.run(capsys, "delete", "--store", opened.root, "--ids", "@/dev/zero")
+    finally:
+        arguments.MOST_BYTES = before
+    assert status == 2 and "has more than 1000 bytes" in err
