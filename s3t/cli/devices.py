@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 def check_device() -> None:
     """Refuse a platform that JAX cannot use here, before anything is done.
@@ -13,5 +15,6 @@ def check_device() -> None:
 
     try:
         jax.devices()
-    except RuntimeError as error:  # of JAX_PLATFORMS, or of a device that cannot be used
-        raise ValueError(error) from None
+    except (RuntimeError, AssertionError) as error:  # the latter, without a word, of a platform that has no device
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise ValueError(str(error) or f"JAX_PLATFORMS is {asked!r}, and there is no such device here: unset it") from None

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from s3t.cli import main
@@ -305,12 +306,16 @@ def test_json_too_deep_and_memory_that_is_not_there_are_one_line(opened, capsys)
     assert "is not a manifest of a store: restore it from a copy" in run(capsys, "status", "--store", opened.root)[2]
 
 
-def test_a_platform_that_is_not_there_is_one_line(opened):
+@pytest.mark.parametrize(
+    "platform, message",
+    [("odd", "Unable to initialize backend 'odd'"), ("cuda", "JAX_PLATFORMS is 'cuda', and there is no such device here")],
+)
+def test_a_platform_that_is_not_there_is_one_line(opened, platform, message):
     words = [sys.executable, "-m", "s3t", "predict", "--store", str(opened.root), "--ids", "3"]
-    env = {**os.environ, "JAX_PLATFORMS": "odd"}
+    env = {**os.environ, "JAX_PLATFORMS": platform}
     done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("error: Unable to initialize backend 'odd'")
+    assert done.stderr.startswith("error: ") and (message in done.stderr or jax.devices()[0].platform == "gpu")
 
 
 def test_a_deletion_while_the_status_looks_is_no_problem(opened, monkeypatch):
