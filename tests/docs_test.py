@@ -73,7 +73,7 @@ def check_run(words, monkeypatch):
 
 def check_s3t(words, monkeypatch):
     arguments = words[3:] if words[0] == "python" else words[1:]
-    if "--store" not in arguments and arguments[0] not in ("plan", "simulate"):
+    if "--store" not in arguments and arguments[0] not in ("plan", "simulate", "check", "key"):
         arguments = [*arguments, "--store", "DIR"]
     monkeypatch.setattr(program.Parser, "error", lambda self, message: pytest.fail(f"{words}: {message}"))
     if arguments == ["--version"]:
