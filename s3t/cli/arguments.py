@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
+from s3t.cli import called
 from s3t.plans.planners import PLANNERS
 
 IDS = "12,17,...|@FILE"
@@ -115,7 +114,14 @@ def heal_arguments(parser: argparse.ArgumentParser) -> None:
 def delete_arguments(parser: argparse.ArgumentParser) -> None:
     """Which examples, and the name of the request."""
     store_arguments(parser)
-    parser.add_argument("--ids", required=True, type=whole_numbers, metavar=IDS, help=f"examples to delete; {FROM_FILE}")
+    parser.add_argument("--ids", type=whole_numbers, default=[], metavar=IDS, help=f"examples to delete; {FROM_FILE}")
+    parser.add_argument(
+        "--groups",
+        type=called.labels,
+        default=[],
+        metavar="u003,u017,...|@FILE",
+        help=f"groups whose examples to delete, all of them; may stand beside --ids; {FROM_FILE}; {called.QUOTED}",
+    )
     parser.add_argument("--request-id", metavar="R", help="a request that is repeated under its id is carried out once")
 
 
@@ -185,10 +191,7 @@ def whole_numbers(text: str) -> list[int]:
 
 def words_of(path: str, what: str = "whole number") -> list[str]:
     """What a file, or standard input for -, holds between commas or white space: a command line is short."""
-    try:
-        words = (sys.stdin.read() if path == "-" else Path(path).read_text()).replace(",", " ").split()
-    except (OSError, ValueError) as error:  # the latter of bytes that are no text
-        raise argparse.ArgumentTypeError(f"{path!r} cannot be read ({error}): nothing was changed") from None
+    words = called.content(path).replace(",", " ").split()
     if not words:
         raise argparse.ArgumentTypeError(f"{path!r} holds no {what}: nothing was changed")
     return words

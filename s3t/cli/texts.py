@@ -59,9 +59,12 @@ def status_text(result: Result) -> str:
 def delete_text(result: Result) -> str:
     """A deletion in words."""
     if not result.get("ok", True):
-        return f"nothing was deleted: the store has no example {', '.join(map(str, result['unknown']))}"
+        asked = ("example", result["unknown"]), ("group", result.get("unknown_groups", []))
+        lacking = " and ".join(f"no {what} {', '.join(map(str, names))}" for what, names in asked if names)
+        return f"nothing was deleted: the store has {lacking}"
     lines = [f"request {result['request']}: {len(result['ids'])} examples deleted, {result['nodes_dropped']} nodes dropped"]
-    lines += [f"{what}: {', '.join(map(str, result[what]))}" for what in ("already", "unknown") if result[what]]
+    listed = ("groups", "already", "unknown", "unknown_groups")
+    lines += [f"{what.replace('_', ' ')}: {', '.join(map(str, result[what]))}" for what in listed if result.get(what)]
     return "\n".join([*lines, f"head: {result['head']} (acknowledged in {result['acknowledged_ms']:.2f} ms)"])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from s3t.store import hash_chain, records
+from s3t.store import hash_chain, records, registry
 from s3t.store.database import Damaged, Ledger, reading
 from s3t.store.disk import Store
 from s3t.store.manifests import Manifest
@@ -50,6 +50,7 @@ def audit(ledger: Ledger, manifest: str, *expect_heads: str) -> list[str]:
         problems.append("the manifest is not the one that the ledger was created with")
     tables: tuple[tuple[str, dict[Any, Any], dict[Any, Any]], ...] = (
         ("the examples registered by row", _registered_rows(ledger), history.registered),
+        ("the labels registered by row", registry.digests(ledger), history.labels),
         ("the deletion of id", dict(ledger.execute(DELETED)), history.deleted),
         ("request", {row[0]: row[1:] for row in ledger.execute("SELECT * FROM requests")}, history.requests),
         ("node", {row[0]: row[1:] for row in ledger.execute("SELECT * FROM nodes")}, _node_rows(history)),

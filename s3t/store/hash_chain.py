@@ -7,11 +7,11 @@ that was kept: the `head` of an acknowledged deletion is such a receipt.
 Kinds of rows, with what their detail holds:
 
     created      manifest, the digest of the store's manifest
-    registered   count and digest of the examples that came in
+    registered   count and digest of the examples that came in; groups, a digest, if they came with some
     published    identity, shard, slices, as_of, certificate: a node and what it was trained on
     restored     identity of a node whose file was lost and is there again, byte for byte
-    received     ids as asked for
-    deactivated  ids deleted by this request, already and unknown ones, and the nodes that no longer serve
+    received     ids and groups as asked for
+    deactivated  ids deleted by this request, already and unknown ones, unknown groups, and the nodes that no longer serve
     purged       nodes of the request whose files are gone
     healed       nothing; what the request took away has been trained anew
 """
@@ -27,6 +27,8 @@ from s3t.store.certificates import digest
 START = "0" * 64  # what the first row follows
 
 LAST = (1 << 63) - 1  # no row has a larger number
+
+LABELS = ("groups",)  # kinds of labels, `s3t.store.registry.KINDS`
 
 BEFORE = {"deactivated": "received", "purged": "deactivated", "healed": "purged"}  # a request's states, in order
 
@@ -75,6 +77,7 @@ class History(NamedTuple):
     deleted: id -> row of its deletion.
     requests: request -> (state, row of its deactivation).
     nodes: identity -> what the rows say of it.
+    labels: (row, kind) -> digest of the labels that a registration brought, see `s3t.store.registry`.
     """
 
     manifest: list[str]
@@ -82,6 +85,7 @@ class History(NamedTuple):
     deleted: dict[int, int]
     requests: dict[str, tuple[str, int]]
     nodes: dict[str, NodeHistory]
+    labels: dict[tuple[int, str], str]
 
 
 def link(before: str, seq: int, at: str, kind: str, request: str, detail: str) -> str:
@@ -106,7 +110,7 @@ class Chain(NamedTuple):
 
 def start() -> Chain:
     """A chain of which nothing was read."""
-    return Chain(0, START, History([], {}, {}, {}, {}))
+    return Chain(0, START, History([], {}, {}, {}, {}, {}))
 
 
 def read_on(chain: Chain, rows: Iterable[Row]) -> Chain:
@@ -147,6 +151,7 @@ def _apply(history: History, row: Row, detail: dict[str, Any]) -> str | None:
         history.manifest.append(_text(detail["manifest"]))
     elif row.kind == "registered":
         history.registered[row.seq] = (_whole(detail["count"]), _text(detail["digest"]))
+        history.labels.update({(row.seq, kind): _text(detail[kind]) for kind in LABELS if kind in detail})
     elif row.kind == "published":
         return _publish(history, row, detail)
     elif row.kind == "restored":

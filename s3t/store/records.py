@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from s3t.store import hash_chain
+from s3t.store import hash_chain, registry
 from s3t.store.certificates import whole
 from s3t.store.database import Damaged, Head, Ledger, append, head, reading, writing
 
@@ -186,12 +186,15 @@ def count_published(ledger: Ledger) -> int:
 # --- Examples ---------------------------------------------------------------------------------------------------------
 
 
-def record_examples(ledger: Ledger, ids: Iterable[int], shards: Iterable[int], slices: Iterable[int]) -> Head:
+def record_examples(
+    ledger: Ledger, ids: Iterable[int], shards: Iterable[int], slices: Iterable[int], labels: registry.Labels | None = None
+) -> Head:
     """Take in examples, all or none.
 
     Args:
       ids: distinct whole numbers of 64 bits, never registered before, deleted ones included.
       shards, slices: the place of each.
+      labels: what some of them are called, by kind.
 
     Raises:
       ValueError: a malformed id, an id twice, or one that is or was registered.
@@ -208,7 +211,8 @@ def record_examples(ledger: Ledger, ids: Iterable[int], shards: Iterable[int], s
             ledger.executemany("INSERT INTO examples VALUES (?, ?, ?, ?, NULL)", ((*row, seq) for row in rows))
         except sqlite3.IntegrityError:
             raise ValueError(f"id {_taken(ledger, rows, seq)} was registered before: nothing was registered") from None
-        return append(ledger, "registered", "", {"count": len(rows), "digest": examples_digest(rows)})
+        brought = registry.record(ledger, seq, labels or {})
+        return append(ledger, "registered", "", {"count": len(rows), "digest": examples_digest(rows), **brought})
 
 
 def _taken(ledger: Ledger, rows: list[tuple[int, int, int]], seq: int) -> int:

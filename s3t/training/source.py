@@ -77,13 +77,20 @@ class Source:
     lane_bytes: int = 0
 
 
-def placed(source: Source, shards: int, slices: int, key: bytes) -> Places:
+def placed(source: Source, shards: int, slices: int, key: bytes, placing: Placing | None = None) -> Places:
     """Where a source's examples belong.
+
+    Args:
+      source: whose examples.
+      shards: m.
+      slices: L.
+      key: places examples.
+      placing: what `source.placing` gives, if it was asked before.
 
     Raises:
       ValueError: see `partition.assign`.
     """
-    return assign(source.ids, shards, slices, key, **source.placing()._asdict())
+    return assign(source.ids, shards, slices, key, **(placing or source.placing())._asdict())
 
 
 def to_tensors(trained: Trained) -> dict[str, np.ndarray]:
