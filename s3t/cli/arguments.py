@@ -9,7 +9,7 @@ from typing import Any
 from s3t.cli import called
 from s3t.plans.planners import PLANNERS
 
-IDS = "12,17,...|@FILE"
+IDS = "12,alice.jpg,...|@FILE"
 FROM_FILE = "@FILE reads them from a file, @- from standard input, between commas or white space"
 
 
@@ -114,7 +114,7 @@ def heal_arguments(parser: argparse.ArgumentParser) -> None:
 def delete_arguments(parser: argparse.ArgumentParser) -> None:
     """Which examples, and the name of the request."""
     store_arguments(parser)
-    parser.add_argument("--ids", type=whole_numbers, default=[], metavar=IDS, help=f"examples to delete; {FROM_FILE}")
+    parser.add_argument("--ids", type=called.ids, default=[], metavar=IDS, help=f"examples to delete; {FROM_FILE}")
     parser.add_argument(
         "--groups",
         type=called.labels,
@@ -134,7 +134,7 @@ def verify_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--prove",
-        type=whole_numbers,
+        type=called.ids,
         metavar=IDS,
         help="prove of each serving node whether it was trained on these examples",
     )
@@ -147,7 +147,7 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     source_arguments(parser)
     head_arguments(parser)
     asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--ids", type=whole_numbers, metavar=IDS, help=f"training examples, deleted ones too; {FROM_FILE}")
+    asked.add_argument("--ids", type=called.ids, metavar=IDS, help=f"training examples, deleted ones too; {FROM_FILE}")
     asked.add_argument("--split", metavar="S", help="a split of the store's factory, such as test")
     parser.add_argument(
         "--aggregate",

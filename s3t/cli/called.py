@@ -8,6 +8,8 @@ import re
 import sys
 from pathlib import Path
 
+from s3t.store.certificates import is_number
+
 QUOTED = "one with a comma or white space stands in double quotes"
 WORD = re.compile(r'"((?:[^"]|"")+)"|([^\s,"]+)')  # of a file
 
@@ -18,10 +20,31 @@ def labels(text: str) -> list[str]:
     >>> labels('u003, "Lee, Ann"'), labels("person 3,u4")
     (['u003', 'Lee, Ann'], ['person 3', 'u4'])
     """
-    found = _words(text[1:]) if text.startswith("@") else _cells(text)
+    found = _words(text[1:], "name") if text.startswith("@") else _cells(text)
     if "" in found:
         raise argparse.ArgumentTypeError(f"expected names between commas, got {text!r:.80}: nothing was changed")
     return found
+
+
+def ids(text: str) -> list[int | str]:
+    """Examples by number or name; what is a number as it is usually written is one.
+
+    >>> ids("12,alice.jpg,017")
+    [12, 'alice.jpg', '017']
+    """
+    if text.startswith("@"):
+        return [_id(word) for word in _words(text[1:], "whole number or name")]
+    words = _cells(text)
+    if "" in words:
+        raise argparse.ArgumentTypeError(
+            f"expected whole numbers between commas, or names, got {text!r:.80}: nothing was changed"
+        )
+    return [_id(word) for word in words]
+
+
+def _id(word: str) -> int | str:
+    """A number, or a text that the store knows how to take."""
+    return int(word) if is_number(word) and str(int(word)) == word else word
 
 
 def content(path: str) -> str:
@@ -42,15 +65,15 @@ def _cells(text: str) -> list[str]:
         (cells,) = csv.reader([text], skipinitialspace=True, strict=True)
     except (ValueError, csv.Error):
         return [""]
-    return [cell.strip() for cell in cells]
+    return [cell.strip() for cell in cells] or [""]
 
 
-def _words(path: str) -> list[str]:
+def _words(path: str, what: str) -> list[str]:
     """What stands in a file between commas or white space, or in quotes."""
     text = content(path)
     if left := WORD.sub("", text).replace(",", " ").split():
         raise argparse.ArgumentTypeError(f"{path!r} has a stray {left[0]!r:.80}: close each quote; nothing was changed")
     words = [quoted.replace('""', '"') or word for quoted, word in WORD.findall(text)]
     if not words:
-        raise argparse.ArgumentTypeError(f"{path!r} holds no name: nothing was changed")
+        raise argparse.ArgumentTypeError(f"{path!r} holds no {what}: nothing was changed")
     return words

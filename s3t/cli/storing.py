@@ -69,12 +69,12 @@ def acknowledge(args: argparse.Namespace, result: Result, text: str) -> None:
 def verify(args: argparse.Namespace) -> Result:
     """Proof from the ledger and the certificates, and by training anew; nothing is changed."""
     from s3t.service.verify import proofs, verify
-    from s3t.store import disk
+    from s3t.store import disk, registry
 
     result = verify(args.store, *args.expect_head)
     if args.prove and result["ok"]:  # certificates that are not those that were published prove nothing
         store = disk.look(args.store, read_only=True)
-        result["proofs"] = [proofs(store, id_) for id_ in args.prove]
+        result["proofs"] = [proofs(store, id_) for id_ in registry.known(store.ledger, args.prove)]
         disk.close(store)
     if args.replay is None or "nodes" not in result:  # without a whole ledger there is nothing to train from
         return result

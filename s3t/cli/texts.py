@@ -63,7 +63,7 @@ def delete_text(result: Result) -> str:
         lacking = " and ".join(f"no {what} {', '.join(map(str, names))}" for what, names in asked if names)
         return f"nothing was deleted: the store has {lacking}"
     lines = [f"request {result['request']}: {len(result['ids'])} examples deleted, {result['nodes_dropped']} nodes dropped"]
-    listed = ("groups", "already", "unknown", "unknown_groups")
+    listed = ("names", "groups", "already", "unknown", "unknown_groups")
     lines += [f"{what.replace('_', ' ')}: {', '.join(map(str, result[what]))}" for what in listed if result.get(what)]
     return "\n".join([*lines, f"head: {result['head']} (acknowledged in {result['acknowledged_ms']:.2f} ms)"])
 

@@ -121,4 +121,5 @@ def labels_of(source: Source, placing: Placing) -> dict[str, dict[int, str]]:
       ValueError: two of one kind that are written alike.
     """
     groups = {} if placing.groups is None else registry.group_labels(source.ids, placing.groups)
-    return {registry.GROUPS: groups}
+    names = {} if source.names is None else registry.name_labels(source.ids, source.names)
+    return {registry.GROUPS: groups, registry.NAMES: names}

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from s3t.store import registry
-from s3t.store.certificates import whole
 from s3t.store.database import Ledger, append, head, writing
 from s3t.store.records import altered, check_row, nodes
 
@@ -22,9 +21,9 @@ DEACTIVATED, UNKNOWN = "deactivated", "unknown"  # states that are acknowledged
 
 
 class Asked(NamedTuple):
-    """What a request asks to delete: examples by their ids, and all of some groups."""
+    """What a request asks to delete: examples by their ids (names that are nobody's among them), and all of some groups."""
 
-    ids: tuple[int, ...]
+    ids: tuple[int | str, ...]
     groups: tuple[str, ...]
 
 
@@ -45,21 +44,21 @@ class Deletion(NamedTuple):
     state: str
     ids: tuple[int, ...]
     already: tuple[int, ...]
-    unknown: tuple[int, ...]
+    unknown: tuple[int | str, ...]
     dropped: tuple[str, ...]
     head: str
     groups: tuple[str, ...] = ()
     unknown_groups: tuple[str, ...] = ()
 
 
-def record_deletion(ledger: Ledger, ids: Iterable[int], request: str, groups: Iterable[str] = ()) -> Deletion:
+def record_deletion(ledger: Ledger, ids: Iterable[int | str], request: str, groups: Iterable[str] = ()) -> Deletion:
     """Delete examples in one transaction that is on disk when this returns.
 
     A request that was carried out before is answered as it was then. Unknown and already deleted ids are named and change
     nothing; a request of nothing else leaves no trace.
 
     Args:
-      ids: whole numbers; repeated ones count once.
+      ids: whole numbers, or names where the store has them; repeated ones count once.
       request: 1 to 200 characters of the caller's choice.
       groups: whose examples are deleted as well, all that are registered now.
 
@@ -67,7 +66,8 @@ def record_deletion(ledger: Ledger, ids: Iterable[int], request: str, groups: It
       ValueError: no id and no group, a malformed id, groups in a store without, a malformed request, or a request that was
         made for others; nothing is changed.
     """
-    asked = Asked(tuple(dict.fromkeys(whole(ids))), tuple(dict.fromkeys(groups)))
+    named = dict.fromkeys(map(registry.spelled, groups))
+    asked = Asked(tuple(dict.fromkeys(registry.resolve(ledger, ids))), tuple(named))
     if not any(asked):
         raise ValueError("a deletion needs at least one id")
     if not isinstance(request, str) or not 1 <= len(request) <= REQUEST_LENGTH or not request.isprintable():
@@ -88,7 +88,7 @@ def _earlier(ledger: Ledger, request: str) -> tuple[set[Any], ...]:
     )
     try:
         detail = json.loads(ledger.execute(query, (request,)).fetchone()[0])
-        return set(detail["ids"]), set(detail.get("groups", ()))
+        return set(registry.resolve(ledger, detail["ids"])), set(detail.get("groups", ()))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise altered(ledger, f"what request {request:.80} was made for is not what it was") from None
 

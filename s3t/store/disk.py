@@ -195,20 +195,22 @@ def register(
     return records.record_examples(store.ledger, ids, shards, slices, labels).digest
 
 
-def delete(store: Store, ids: Iterable[int], request_id: str | None = None, groups: Iterable[str] = ()) -> dict[str, Any]:
+def delete(
+    store: Store, ids: Iterable[int | str], request_id: str | None = None, groups: Iterable[str] = ()
+) -> dict[str, Any]:
     """Delete examples: durable when this returns, and in force for every process that asks the ledger. Purge next.
 
     Args:
       store: the store.
-      ids: whole numbers.
+      ids: whole numbers, or names where the store has them.
       request_id: of the caller's choice; a request that is repeated is answered as it was; a random one if None.
       groups: whose examples are deleted as well, all that are registered now.
 
     Returns:
-      if no id and no group is one of the store's ok, false, and a verdict "nothing was deleted"; request, state, ids, already,
-      unknown, nodes_dropped, head (a receipt: `s3t.service.verify` finds it in the chain), and acknowledged_ms,
+      if no id and no group is one of the store's ok, false, and a verdict "nothing was deleted"; request, state, ids,
+      already, unknown, nodes_dropped, head (a receipt: `s3t.service.verify` finds it in the chain), and acknowledged_ms,
       milliseconds from the call to the durable record. If groups were asked for groups, those that are known, and
-      unknown_groups.
+      unknown_groups. If one of these examples has a name names, name -> id.
 
     Raises:
       ValueError: as `deletions.record_deletion`; nothing is changed.
@@ -216,6 +218,7 @@ def delete(store: Store, ids: Iterable[int], request_id: str | None = None, grou
     began = perf_counter()
     request_id, groups = os.urandom(8).hex() if request_id is None else request_id, tuple(groups)
     deletion = deletions.record_deletion(store.ledger, ids, request_id, groups)
+    names = registry.names_of(store.ledger, [*deletion.ids, *deletion.already])
     nothing = {"ok": False, "verdict": "nothing was deleted"} if deletion.state == deletions.UNKNOWN else {}
     return {
         **nothing,
@@ -225,6 +228,7 @@ def delete(store: Store, ids: Iterable[int], request_id: str | None = None, grou
         "already": list(deletion.already),
         "unknown": list(deletion.unknown),
         **({"groups": list(deletion.groups), "unknown_groups": list(deletion.unknown_groups)} if groups else {}),
+        **({"names": names} if names else {}),
         "nodes_dropped": len(deletion.dropped),
         "head": deletion.head,
         "acknowledged_ms": 1e3 * (perf_counter() - began),

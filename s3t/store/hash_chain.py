@@ -7,7 +7,7 @@ that was kept: the `head` of an acknowledged deletion is such a receipt.
 Kinds of rows, with what their detail holds:
 
     created      manifest, the digest of the store's manifest
-    registered   count and digest of the examples that came in; groups, a digest, if they came with some
+    registered   count and digest of the examples that came in; groups and names, digests, if they had some
     published    identity, shard, slices, as_of, certificate: a node and what it was trained on
     restored     identity of a node whose file was lost and is there again, byte for byte
     received     ids and groups as asked for
@@ -28,7 +28,7 @@ START = "0" * 64  # what the first row follows
 
 LAST = (1 << 63) - 1  # no row has a larger number
 
-LABELS = ("groups",)  # kinds of labels, `s3t.store.registry.KINDS`
+LABELS = ("groups", "names")  # kinds of labels, `s3t.store.registry.KINDS`
 
 BEFORE = {"deactivated": "received", "purged": "deactivated", "healed": "purged"}  # a request's states, in order
 

@@ -1,4 +1,4 @@
-"""What examples are called beside their ids: the group that each belongs to.
+"""What examples are called beside their ids: names of their own, and the group that each belongs to.
 
 Labels come with a registration, stay for ever, and are bound by the chain: the row `registered` holds a digest of the
 labels that it brought. Their table is made with the first of them, so that a ledger of an older version has none.
@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
+from s3t.store.certificates import is_number, whole
 from s3t.store.database import Ledger
 
 Labels = Mapping[str, Mapping[int, str]]  # kind -> id -> label
 
-GROUPS = "groups"
-KINDS = (GROUPS,)  # as the rows of the log call them, too
+GROUPS, NAMES = "groups", "names"
+KINDS = (GROUPS, NAMES)  # as the rows of the log call them, too
 
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS labels (kind TEXT NOT NULL, id INTEGER NOT NULL, label TEXT NOT NULL, "
@@ -39,9 +42,31 @@ def group_labels(ids: Iterable[int], groups: Iterable[int | str | None]) -> dict
     of_id = {int(id_): group for id_, group in zip(ids, groups, strict=True) if group is not None}
     seen: dict[str, int | str] = {}
     for group in of_id.values():
-        if seen.setdefault(str(group), group) != group:
-            raise ValueError(f"the groups {group!r} and {seen[str(group)]!r} are written alike: rename one")
-    return {id_: str(group) for id_, group in of_id.items()}
+        if seen.setdefault(spelled(group), group) != group:
+            raise ValueError(f"the groups {group!r} and {seen[spelled(group)]!r} are written alike: rename one")
+    return {id_: spelled(group) for id_, group in of_id.items()}
+
+
+def name_labels(ids: Iterable[int], names: Iterable[str | None]) -> dict[int, str]:
+    """The names of examples; one without is left out.
+
+    Args:
+      ids: distinct.
+      names: of each.
+
+    Raises:
+      ValueError: two names that are one, be it in another of Unicode's spellings.
+    """
+    of_id = {int(id_): spelled(name) for id_, name in zip(ids, names, strict=True) if name is not None}
+    if len(set(of_id.values())) < len(of_id):
+        twice, _ = Counter(of_id.values()).most_common(1)[0]
+        raise ValueError(f"two examples have the name {twice!r:.80}, however accents in it are written: rename one")
+    return of_id
+
+
+def spelled(label: object) -> str:
+    """A label as text, in the one of Unicode's spellings that is kept."""
+    return unicodedata.normalize("NFC", str(label))
 
 
 # --- Writing, inside a transaction ------------------------------------------------------------------------------------
@@ -56,6 +81,8 @@ def record(ledger: Ledger, seq: int, labels: Labels) -> dict[str, str]:
     found = {kind: sorted(of_id.items()) for kind, of_id in labels.items() if of_id}
     for statement in SCHEMA if found else ():
         ledger.execute(statement)
+    if twice := [name for _, name in found.get(NAMES, ()) if ids_with(ledger, NAMES, name)]:
+        raise ValueError(f"another example has the name {twice[0]!r:.80} already: rename one; nothing was registered")
     for kind, pairs in found.items():
         ledger.executemany("INSERT INTO labels VALUES (?, ?, ?, ?)", ((kind, *pair, seq) for pair in pairs))
     return {kind: labels_digest(pairs) for kind, pairs in found.items()}
@@ -80,7 +107,7 @@ def has(ledger: Ledger, kind: str) -> bool:
 
 
 def labels_of(ledger: Ledger, kind: str) -> dict[int, str]:
-    """id -> label of a kind, of all examples that have one."""
+    """The label of a kind of each id that has one."""
     return dict(ledger.execute("SELECT id, label FROM labels WHERE kind = ?", (kind,))) if has(ledger, kind) else {}
 
 
@@ -90,6 +117,47 @@ def ids_with(ledger: Ledger, kind: str, label: str) -> list[int]:
         return []
     rows = ledger.execute("SELECT id FROM labels WHERE kind = ? AND label = ? ORDER BY id", (kind, label))
     return [id_ for (id_,) in rows]
+
+
+def resolve(ledger: Ledger, asked: Iterable[int | str]) -> list[int | str]:
+    """Ids of what is asked for by number or name; a name that nobody has stays as it is.
+
+    Raises:
+      ValueError: a text that is no number, in a store without names; no whole number of 64 bits.
+    """
+    words = asked.tolist() if hasattr(asked, "tolist") else list(asked)
+    named = any(isinstance(word, str) for word in words) and has(ledger, NAMES)
+    return [_resolved(ledger, word, named) if isinstance(word, str) else whole([word])[0] for word in words]
+
+
+def _resolved(ledger: Ledger, word: str, named: bool) -> int | str:
+    if named:
+        return next(iter(ids_with(ledger, NAMES, spelled(word))), word)
+    if not is_number(word):
+        raise ValueError(
+            f"expected whole numbers between commas, got {word!r:.80}, and the store has no names: nothing was changed"
+        )
+    return whole([int(word)])[0]
+
+
+def known(ledger: Ledger, asked: Iterable[int | str]) -> list[int]:
+    """Ids of what is asked for by number or name.
+
+    Raises:
+      ValueError: as `resolve`; a name that no example has.
+    """
+    found = resolve(ledger, asked)
+    if unknown := [word for word in found if isinstance(word, str)]:
+        raise ValueError(f"the store has no example of the name {unknown[0]!r:.80}: look at how it is written")
+    return [id_ for id_ in found if isinstance(id_, int)]
+
+
+def names_of(ledger: Ledger, ids: Iterable[int]) -> dict[str, int]:
+    """Name -> id of those examples that have one, in the order of the ids."""
+    if not has(ledger, NAMES):
+        return {}
+    query = "SELECT value, label FROM json_each(?) JOIN labels ON kind = ? AND labels.id = value ORDER BY key"
+    return {name: id_ for id_, name in ledger.execute(query, (json.dumps(list(ids)), NAMES))}
 
 
 def digests(ledger: Ledger) -> dict[tuple[int, str], str]:

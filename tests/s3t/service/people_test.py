@@ -1,4 +1,4 @@
-"""A source's groups reach the ledger of a store that is made of it."""
+"""A source's groups and names reach the ledger of a store that is made of it."""
 
 import dataclasses
 
@@ -32,3 +32,13 @@ def test_groups_that_are_written_alike_leave_no_examples(tmp_path):
     with pytest.raises(ValueError, match="are written alike"):
         builds.create(tmp_path / "store", lambda hyper: odd)
     assert not disk.exists(tmp_path / "store")
+
+
+def test_names_of_a_source_are_kept(tmp_path):
+    names = [f"img {id_}.png" if id_ % 2 else None for id_ in SOURCE.ids.tolist()]
+    opened = builds.create(tmp_path / "store", lambda hyper: dataclasses.replace(SOURCE, names=names))
+    kept = registry.labels_of(opened.ledger, registry.NAMES)
+    assert kept == {id_: name for id_, name in zip(SOURCE.ids.tolist(), names, strict=True) if name}
+    with pytest.raises(ValueError, match="two examples have the name 'x'"):
+        builds.create(tmp_path / "odd", lambda hyper: dataclasses.replace(SOURCE, names=["x"] * len(names)))
+    assert not disk.exists(tmp_path / "odd")

@@ -8,6 +8,7 @@ from s3t.store import audit, database, disk, records, registry
 from tests.helpers import commands, stores
 
 PERSONS = {id_: f"u{id_ % 7:03}" for id_ in range(50)}  # of 60 examples; ten are nobody's
+NAMES = {1: "alice.jpg", 2: "017", 3: "José", 4: "7", 5: "a b, c.png"}
 ANN = [id_ for id_, group in PERSONS.items() if group == "u003"]
 
 
@@ -17,7 +18,8 @@ def named(tmp_path_factory):
     made = stores.manifest()
     store = disk.create(tmp_path_factory.mktemp("named") / "store", made)
     groups = [PERSONS.get(id_) for id_ in range(60)]
-    labels = {registry.GROUPS: registry.group_labels(range(60), groups)}
+    names = registry.name_labels(range(60), [NAMES.get(id_) for id_ in range(60)])
+    labels = {registry.GROUPS: registry.group_labels(range(60), groups), registry.NAMES: names}
     disk.register(store, range(60), *stores.places(range(60)), labels)
     disk.close(stores.fill(store))
     return store.root
@@ -103,6 +105,7 @@ def test_a_store_without_groups_refuses_them(tmp_path, capsys):
         "UPDATE labels SET registered = 1 WHERE id = 3",
         "INSERT INTO labels VALUES ('groups', 59, 'u003', 2)",
         "INSERT INTO labels VALUES ('groups', 59, 7, 2)",
+        "UPDATE labels SET id = 6 WHERE label = 'alice.jpg'",
         "INSERT INTO labels VALUES ('other', 59, 'u003', 2)",
     ],
 )
@@ -115,3 +118,63 @@ def test_groups_that_are_written_alike_are_refused():
     assert registry.group_labels([1, 2, 3], [5, "a", None]) == {1: "5", 2: "a"}
     with pytest.raises(ValueError, match="the groups '5' and 5 are written alike"):
         registry.group_labels([1, 2], [5, "5"])
+
+
+# names
+
+
+def test_examples_are_deleted_by_name_and_the_answer_shows_the_names(persons, capsys):
+    words = (
+        "delete",
+        "--store",
+        persons.root,
+        "--request-id",
+        "R",
+        "--ids",
+        'alice.jpg, 017,7,nobody.jpg,Jose\u0301,"a b, c.png"',
+    )
+    status, done, err = commands.run(capsys, *words)
+    assert (status, err) == (0, "") and done["ids"] == [1, 2, 7, 3, 5], (
+        "a number in digits is one, whoever has it as a name"
+    )
+    assert done["unknown"] == ["nobody.jpg"] and problems(persons) == []
+    assert done["names"] == {"alice.jpg": 1, "017": 2, "Jos\u00e9": 3, "a b, c.png": 5}
+    again = commands.run(capsys, *words)[1]
+    assert {**again, "acknowledged_ms": 0} == {**done, "acknowledged_ms": 0}
+    assert main(["delete", "--store", str(persons.root), "--ids", "1,2"]) == 0
+    assert "0 examples deleted, 0 nodes dropped\nnames: alice.jpg, 017\nalready: 1, 2\n" in capsys.readouterr().out
+    status, done, _ = commands.run(capsys, "delete", "--store", persons.root, "--ids", "Alice.jpg")
+    assert (status, done["verdict"], done["unknown"]) == (4, "nothing was deleted", ["Alice.jpg"])
+
+
+def test_names_come_from_a_file_and_prove(persons, capsys, tmp_path):
+    (tmp_path / "names").write_text('alice.jpg\n"a b, c.png" 8\n')
+    for of, ids in ((f"@{tmp_path / 'names'}", [1, 5, 8]), ("alice.jpg", [1])):
+        status, result, _ = commands.run(capsys, "verify", "--store", persons.root, "--prove", of)
+        assert status == 0 and [proof["id"] for proof in result["proofs"]] == ids
+    status, _, err = commands.run(capsys, "verify", "--store", persons.root, "--prove", "Alice.jpg")
+    assert status == 2 and "the store has no example of the name 'Alice.jpg'" in err
+
+
+def test_a_request_by_name_is_the_one_by_number(persons):
+    done = disk.delete(persons, ["alice.jpg", "nobody"], "R")
+    assert disk.delete(persons, [1, "nobody"], "R")["head"] == done["head"]
+    disk.register(persons, [100], [0], [0], {registry.NAMES: {100: "nobody"}})
+    assert disk.delete(persons, ["alice.jpg", "nobody"], "R")["unknown"] == ["nobody"], "as it was then"
+    assert disk.delete(persons, ["nobody"])["ids"] == [100]
+
+
+def test_numbers_are_taken_as_before_where_there_are_no_names(opened, capsys):
+    assert commands.run(capsys, "delete", "--store", opened.root, "--ids", "017")[1]["ids"] == [17]
+    status, _, err = commands.run(capsys, "delete", "--store", opened.root, "--ids", "1,alice.jpg")
+    assert status == 2 and "got 'alice.jpg', and the store has no names: nothing was changed" in err
+    assert records.counts(opened.ledger)["deleted"] == 1
+
+
+def test_one_name_is_of_one_example(persons):
+    head = database.head(persons.ledger)
+    with pytest.raises(ValueError, match="two examples have the name 'Jos\u00e9', however accents"):
+        registry.name_labels([1, 2, 3], ["Jos\u00e9", None, "Jose\u0301"])
+    with pytest.raises(ValueError, match=r"another example has the name 'alice.jpg' already: rename one; nothing was"):
+        disk.register(persons, [100], [0], [0], {registry.NAMES: {100: "alice.jpg"}})
+    assert database.head(persons.ledger) == head
