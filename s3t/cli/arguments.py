@@ -102,6 +102,9 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shards", type=int, metavar="m", help="models of the ensemble")
     parser.add_argument("--factory", metavar="MODULE:FUNCTION", help="makes model and data")
     parser.add_argument("--hyper", type=json_object, metavar="JSON", help="what the factory calls its hyper-parameters")
+    parser.add_argument(
+        "--append", action="store_true", help="take in the examples that came to the data, and train anew what they touch"
+    )
     parser.add_argument("--seed", type=seed, metavar="S", help="root key of every random draw; 0 by default")
 
 

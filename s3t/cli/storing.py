@@ -26,12 +26,12 @@ def status(args: argparse.Namespace) -> Result:
 
 def delete(args: argparse.Namespace) -> Result:
     """A durable deletion, in force for every process that serves the store."""
-    from s3t.store import disk
+    from s3t.store import disk, registry
 
     if not args.ids and not args.groups:
         raise ValueError("delete whom? give --ids or --groups")
     store = disk.look(args.store)  # the purge of earlier deletions must not keep this one waiting
-    result = disk.delete(store, args.ids, args.request_id, args.groups)
+    result = disk.delete(store, registry.typed(store.ledger, args.ids), args.request_id, args.groups)
     disk.close(store)
     return result
 

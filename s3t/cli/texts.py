@@ -53,6 +53,7 @@ def status_text(result: Result) -> str:
         f"requests: {requests}",
         f"head: {result['head']} after {result['rows']} rows",
     ]
+    lines += [f"warning: {note}" for note in result["notes"]]
     return "\n".join([*lines, *(f"problem: {problem}" for problem in result["problems"])])
 
 
@@ -99,5 +100,6 @@ def predict_text(result: Result) -> str:
 def trained_text(result: Result) -> str:
     """What was trained, and what is served."""
     lines = [f"trained: {result['trained']} nodes, {result['discarded']} in vain; {result['skipped']} have no examples"]
+    lines += [f"appended: {result['appended']} examples"] if "appended" in result else []
     lines += [f"healed: {', '.join(result['healed'])}"] if result["healed"] else []
     return "\n".join([*lines, status_text(result)])

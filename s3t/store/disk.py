@@ -174,6 +174,8 @@ def register(
     shards: Iterable[int],
     slices: Iterable[int],
     labels: registry.Labels | None = None,
+    *,
+    retrain: bool = False,
 ) -> str:
     """Take in examples at the places that `s3t.plans.partition.assign` gave them, all or none.
 
@@ -181,6 +183,7 @@ def register(
       store: the store.
       ids, shards, slices: of each.
       labels: what some of them are called, by kind, see `s3t.store.registry`.
+      retrain: whether nodes of their slices are to be trained anew.
 
     Returns:
       the ledger's new head.
@@ -192,7 +195,7 @@ def register(
     for what, values, end in (("shard", shards, store.manifest.shards), ("slice", slices, store.manifest.slices)):
         if wrong := [value for value in values if not 0 <= value < end]:
             raise ValueError(f"a {what} of this store lies between 0 and {end - 1}, got {wrong[0]}")
-    return records.record_examples(store.ledger, ids, shards, slices, labels).digest
+    return records.record_examples(store.ledger, ids, shards, slices, labels, retrain).digest
 
 
 def delete(

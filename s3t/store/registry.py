@@ -133,20 +133,34 @@ def resolve(ledger: Ledger, asked: Iterable[int | str]) -> list[int | str]:
 def _resolved(ledger: Ledger, word: str, named: bool) -> int | str:
     if named:
         return next(iter(ids_with(ledger, NAMES, spelled(word))), word)
-    if not is_number(word):
+    raise ValueError(
+        f"an id is a whole number of 64 bits, got {word!r:.80}, and the store has no names: nothing was changed"
+    )
+
+
+def typed(ledger: Ledger, words: Iterable[int | str]) -> list[int | str]:
+    """Ids and names as people type them: without names to tell it from, 017 is a number.
+
+    Raises:
+      ValueError: a text that is no number, in a store without names.
+    """
+    words = list(words)
+    if has(ledger, NAMES):
+        return words
+    if strange := [word for word in words if isinstance(word, str) and not is_number(word)]:
         raise ValueError(
-            f"expected whole numbers between commas, got {word!r:.80}, and the store has no names: nothing was changed"
+            f"expected whole numbers between commas, got {strange[0]!r:.80}; the store has no names: nothing was changed"
         )
-    return whole([int(word)])[0]
+    return [int(word) for word in words]
 
 
 def known(ledger: Ledger, asked: Iterable[int | str]) -> list[int]:
-    """Ids of what is asked for by number or name.
+    """Ids of what people ask for by number or name; of a number nobody asks whether the store has it.
 
     Raises:
-      ValueError: as `resolve`; a name that no example has.
+      ValueError: as `typed`; a name that no example has.
     """
-    found = resolve(ledger, asked)
+    found = [_resolved(ledger, word, True) if isinstance(word, str) else word for word in typed(ledger, asked)]
     if unknown := [word for word in found if isinstance(word, str)]:
         raise ValueError(f"the store has no example of the name {unknown[0]!r:.80}: look at how it is written")
     return [id_ for id_ in found if isinstance(id_, int)]

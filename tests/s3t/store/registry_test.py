@@ -167,7 +167,7 @@ def test_a_request_by_name_is_the_one_by_number(persons):
 def test_numbers_are_taken_as_before_where_there_are_no_names(opened, capsys):
     assert commands.run(capsys, "delete", "--store", opened.root, "--ids", "017")[1]["ids"] == [17]
     status, _, err = commands.run(capsys, "delete", "--store", opened.root, "--ids", "1,alice.jpg")
-    assert status == 2 and "got 'alice.jpg', and the store has no names: nothing was changed" in err
+    assert status == 2 and "got 'alice.jpg'; the store has no names: nothing was changed" in err
     assert records.counts(opened.ledger)["deleted"] == 1
 
 
