@@ -49,6 +49,9 @@ def audit(ledger: Ledger, manifest: str, *expect_heads: str) -> list[str]:
     if history.manifest != [manifest]:
         problems.append("the manifest is not the one that the ledger was created with")
     registered = {seq: found for seq, found in history.registered.items() if found[0]}  # others brought labels alone
+    (held,) = ledger.execute("SELECT count(*) FROM examples").fetchone()
+    if registry.most_forgotten(ledger) > sum(count for count, _ in history.registered.values()) - held:
+        problems.append("labels of examples are gone that the ledger has not forgotten")
     tables: tuple[tuple[str, dict[Any, Any], dict[Any, Any]], ...] = (
         ("the examples registered by row", _registered_rows(ledger), registered),
         ("the labels registered by row", registry.digests(ledger), history.labels),

@@ -30,7 +30,7 @@ START = "0" * 64  # what the first row follows
 
 LAST = (1 << 63) - 1  # no row has a larger number
 
-LABELS = ("groups", "names")  # kinds of labels, `s3t.store.registry.KINDS`
+LABELS = ("groups", "names")  # kinds of labels of examples, see `s3t.store.registry`
 
 BEFORE = {"deactivated": "received", "purged": "deactivated", "healed": "purged"}  # a request's states, in order
 

@@ -1,32 +1,35 @@
 """What examples are called beside their ids: names of their own, and the group that each belongs to.
 
-Labels come with a registration, stay for ever, and are bound by the chain: the row `registered` holds a digest of the
-labels that it brought. Their table is made with the first of them, so that a ledger of an older version has none.
+Labels come with a registration and are bound by the chain: the row `registered` holds a digest of the labels that it
+brought. Each is covered under a salt of its own, so that a ledger that forgets an example may forget them, too, and keep
+what the digest needs. Their tables are made with the first of them; a ledger of an older version has none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import operator
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from itertools import groupby
+from typing import Any
 
 from s3t.store.certificates import is_number, whole
 from s3t.store.database import Ledger
+from s3t.store.hash_chain import LABELS
 
 Labels = Mapping[str, Mapping[int, str]]  # kind -> id -> label
 
-GROUPS, NAMES = "groups", "names"
-KINDS = (GROUPS, NAMES)  # as the rows of the log call them, too
+GROUPS, NAMES = LABELS
 
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS labels (kind TEXT NOT NULL, id INTEGER NOT NULL, label TEXT NOT NULL, "
-    "registered INTEGER NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID",
+    "registered INTEGER NOT NULL, salt TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS labelled ON labels (kind, label)",
+    "CREATE TABLE IF NOT EXISTS forgotten_labels (registered INTEGER NOT NULL, kind TEXT NOT NULL, leaf TEXT NOT NULL)",
 )
+SALT_BYTES = 16
 
 
 def group_labels(ids: Iterable[int], groups: Iterable[int | str | None]) -> dict[int, str]:
@@ -83,17 +86,34 @@ def record(ledger: Ledger, seq: int, labels: Labels) -> dict[str, str]:
         ledger.execute(statement)
     if twice := [name for _, name in found.get(NAMES, ()) if ids_with(ledger, NAMES, name)]:
         raise ValueError(f"another example has the name {twice[0]!r:.80} already: rename one; nothing was registered")
+    digests_of = {}
     for kind, pairs in found.items():
-        ledger.executemany("INSERT INTO labels VALUES (?, ?, ?, ?)", ((kind, *pair, seq) for pair in pairs))
-    return {kind: labels_digest(pairs) for kind, pairs in found.items()}
+        rows = [(kind, *pair, seq, os.urandom(SALT_BYTES).hex()) for pair in pairs]
+        ledger.executemany("INSERT INTO labels VALUES (?, ?, ?, ?, ?)", rows)
+        digests_of[kind] = leaves_digest(_leaf(id_, label, salt) for _, id_, label, _, salt in rows)
+    return digests_of
 
 
-def labels_digest(pairs: Iterable[tuple[int, str]]) -> str:
-    """SHA-256 over (id, label) in ascending order of ids."""
-    sha = hashlib.sha256(b"s3t.labels\n")
-    for pair in pairs:
-        sha.update(json.dumps(pair, separators=(",", ":")).encode() + b"\n")
-    return sha.hexdigest()
+def forget(ledger: Ledger, ids: Iterable[int]) -> None:
+    """Take the labels of examples that the ledger forgets out of it."""
+    if not _are_kept(ledger):
+        return
+    asked = (json.dumps(list(ids)),)
+    of_ids = "FROM labels WHERE id IN (SELECT value FROM json_each(?))"
+    rows = ledger.execute(f"SELECT registered, kind, id, label, salt {of_ids}", asked).fetchall()
+    leaves = ((seq, kind, _leaf(id_, label, salt)) for seq, kind, id_, label, salt in rows)
+    ledger.executemany("INSERT INTO forgotten_labels VALUES (?, ?, ?)", leaves)
+    ledger.execute(f"DELETE {of_ids}", asked)
+
+
+def leaves_digest(leaves: Iterable[str]) -> str:
+    """SHA-256 over the leaves of a registration's labels, whatever their order."""
+    return hashlib.sha256("\n".join(["s3t.labels", *sorted(leaves)]).encode()).hexdigest()
+
+
+def _leaf(id_: Any, label: Any, salt: Any) -> str:
+    """What a label adds to the digest of its registration: without the salt it tells nothing."""
+    return hashlib.sha256(f"s3t.label\n{json.dumps([salt, id_, label])}".encode()).hexdigest()
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
@@ -101,7 +121,7 @@ def labels_digest(pairs: Iterable[tuple[int, str]]) -> str:
 
 def has(ledger: Ledger, kind: str) -> bool:
     """Whether any example has a label of a kind."""
-    if not ledger.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'labels'").fetchone():
+    if not _are_kept(ledger):
         return False
     return ledger.execute("SELECT 1 FROM labels WHERE kind = ? LIMIT 1", (kind,)).fetchone() is not None
 
@@ -176,8 +196,25 @@ def names_of(ledger: Ledger, ids: Iterable[int]) -> dict[str, int]:
 
 def digests(ledger: Ledger) -> dict[tuple[int, str], str]:
     """(row, kind) -> digest of the labels that the table says the row brought."""
-    if not ledger.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'labels'").fetchone():
+    if not _are_kept(ledger):
         return {}
-    rows = ledger.execute("SELECT registered, kind, id, label FROM labels ORDER BY registered, kind, id")
-    batches = groupby(rows, key=operator.itemgetter(0, 1))
-    return {key: labels_digest([row[2:] for row in batch]) for key, batch in batches}
+    leaves: dict[tuple[int, str], list[str]] = {}
+    for seq, kind, *label in ledger.execute("SELECT registered, kind, id, label, salt FROM labels"):
+        leaves.setdefault((seq, kind), []).append(_leaf(*label))
+    for seq, kind, leaf in ledger.execute("SELECT registered, kind, leaf FROM forgotten_labels"):
+        leaves.setdefault((seq, kind), []).append(str(leaf))
+    return {key: leaves_digest(found) for key, found in leaves.items()}
+
+
+def most_forgotten(ledger: Ledger) -> int:
+    """Of how many examples a label is forgotten, at least: a ledger forgets no label of an example that it has."""
+    if not _are_kept(ledger):
+        return 0
+    counts = ledger.execute("SELECT count(*) FROM forgotten_labels GROUP BY kind").fetchall()
+    return max((count for (count,) in counts), default=0)
+
+
+def _are_kept(ledger: Ledger) -> bool:
+    """Whether the ledger has the tables."""
+    names = ledger.execute("SELECT name FROM sqlite_master WHERE name IN ('labels', 'forgotten_labels')").fetchall()
+    return len(names) == len({"labels", "forgotten_labels"})

@@ -103,15 +103,32 @@ def test_a_store_without_groups_refuses_them(tmp_path, capsys):
         "DROP TABLE labels",
         "UPDATE labels SET id = 59 WHERE id = 3",
         "UPDATE labels SET registered = 1 WHERE id = 3",
-        "INSERT INTO labels VALUES ('groups', 59, 'u003', 2)",
-        "INSERT INTO labels VALUES ('groups', 59, 7, 2)",
+        "INSERT INTO labels VALUES ('groups', 59, 'u003', 2, '')",
+        "INSERT INTO labels VALUES ('groups', 59, 7, 2, '')",
         "UPDATE labels SET id = 6 WHERE label = 'alice.jpg'",
-        "INSERT INTO labels VALUES ('other', 59, 'u003', 2)",
+        "INSERT INTO labels VALUES ('other', 59, 'u003', 2, '')",
     ],
 )
 def test_altered_groups_are_noticed(persons, statement):
     persons.ledger.execute(statement)
     assert any("the labels registered by row" in problem for problem in problems(persons))
+
+
+def test_labels_of_forgotten_examples_leave_no_trace_but_the_digest(persons):
+    """While the example is there, its labels must be."""
+    persons.ledger.execute("BEGIN")
+    registry.forget(persons.ledger, [3])
+    assert problems(persons) == ["labels of examples are gone that the ledger has not forgotten"]
+    kept = registry.digests(persons.ledger)
+    persons.ledger.execute("ROLLBACK")
+    assert kept == registry.digests(persons.ledger) and problems(persons) == []
+    with database.writing(persons.ledger):
+        registry.forget(persons.ledger, ANN)
+    assert registry.ids_with(persons.ledger, registry.GROUPS, "u003") == []
+    left = [
+        str(row) for table in ("labels", "forgotten_labels") for row in persons.ledger.execute(f"SELECT * FROM {table}")
+    ]
+    assert not any("u003" in row or "Jos" in row for row in left)
 
 
 def test_groups_that_are_written_alike_are_refused():
