@@ -54,7 +54,8 @@ def content(path: str) -> str:
       argparse.ArgumentTypeError: it cannot be read, or is no text.
     """
     try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text()
+        text = sys.stdin.read() if path == "-" else Path(path).read_text()
+        return text.removeprefix("\ufeff")  # as spreadsheets write it
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{path!r} cannot be read ({error}): nothing was changed") from None
 

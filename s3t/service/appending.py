@@ -55,7 +55,12 @@ def append(store: Store, source: Source) -> int:
     where = _beside_their_groups(ids[new], Places(places.shard[new], places.slice[new]), groups, known)
     _check_room(setup, known, where)
     if len(new) or any(labels.values()):
-        disk.register(store, ids[new], where.shard, where.slice, labels, retrain=bool(len(new)))
+        try:
+            disk.register(store, ids[new], where.shard, where.slice, labels, retrain=bool(len(new)))
+        except ValueError:
+            if newcomers_of(store, source):
+                raise
+            return 0  # another process that took them in was quicker
     return len(new)
 
 

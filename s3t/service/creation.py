@@ -54,8 +54,8 @@ def make_store(
     """
     check_trainable(source, root_key(seed))
     placing = source.placing()
-    labels_of(source, placing)  # refused before there is a store
     places = placed(source, shards, plan.slices, key, placing)
+    labels_of(source, placing)  # refused before there is a store
     shapes = schedule.make_shapes(source, plan, arrangement.counts(places, shards, plan.slices))
     hyper = {"source": source.hyper, "shapes": [shape._asdict() for shape in shapes]}
     manifest = Manifest(

@@ -118,7 +118,7 @@ def _delete(ledger: Ledger, request_for: Asked, request: str) -> Deletion:
     asked = list(dict.fromkeys(itertools.chain(request_for.ids, *of_group.values())))
     rows = ledger.execute(
         "SELECT id, shard, slice, registered, deleted FROM examples WHERE id IN (SELECT value FROM json_each(?))",
-        (json.dumps(asked),),
+        (json.dumps([id_ for id_ in asked if isinstance(id_, int)]),),
     )
     registered = {row[0]: row[1:] for row in rows}
     if any(type(value) is not int for row in registered.values() for value in row if value is not None):

@@ -58,8 +58,11 @@ def name_labels(ids: Iterable[int], names: Iterable[str | None]) -> dict[int, st
       names: of each.
 
     Raises:
-      ValueError: two names that are one, be it in another of Unicode's spellings.
+      ValueError: more or fewer names than ids; two names that are one, be it in another of Unicode's spellings.
     """
+    ids, names = list(ids), list(names)
+    if len(ids) != len(names):
+        raise ValueError(f"names must match the ids one by one, got {len(names)} for {len(ids)} ids")
     of_id = {int(id_): spelled(name) for id_, name in zip(ids, names, strict=True) if name is not None}
     if len(set(of_id.values())) < len(of_id):
         twice, _ = Counter(of_id.values()).most_common(1)[0]
@@ -80,10 +83,17 @@ def record(ledger: Ledger, seq: int, labels: Labels) -> dict[str, str]:
 
     Returns:
       kind -> digest of them, for the row's detail; of kinds that have some.
+
+    Raises:
+      ValueError: an example has another label of the kind already, or the name is another example's.
     """
     found = {kind: sorted(of_id.items()) for kind, of_id in labels.items() if of_id}
     for statement in SCHEMA if found else ():
         ledger.execute(statement)
+    for kind, pairs in found.items():
+        kept = labels_of(ledger, kind)
+        if again := [id_ for id_, _ in pairs if id_ in kept]:
+            raise ValueError(f"example {again[0]} stands among the {kind} of the store already: nothing was registered")
     if twice := [name for _, name in found.get(NAMES, ()) if ids_with(ledger, NAMES, name)]:
         raise ValueError(f"another example has the name {twice[0]!r:.80} already: rename one; nothing was registered")
     digests_of = {}

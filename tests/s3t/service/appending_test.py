@@ -189,6 +189,19 @@ def test_an_example_of_a_known_group_lands_in_its_slice(tmp_path, opened, newer)
     assert sorted(disk.delete(opened, [], None, ["bob"])["ids"]) == sorted([other, newer[2]])
 
 
+def test_two_at_once_take_the_examples_in_once(opened, monkeypatch):
+    register, other = disk.register, disk.look(opened.root)
+
+    def quicker(store, *columns, **more):
+        monkeypatch.setattr(disk, "register", register)
+        assert appending.append(other, SOURCE) == 3
+        return register(store, *columns, **more)
+
+    monkeypatch.setattr(disk, "register", quicker)
+    assert appending.append(opened, SOURCE) == 0 and problems(opened) == []
+    assert records.counts(opened.ledger)["examples"] == len(ALL)
+
+
 @pytest.mark.parametrize(
     "statement",
     [

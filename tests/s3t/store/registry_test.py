@@ -165,7 +165,7 @@ def test_examples_are_deleted_by_name_and_the_answer_shows_the_names(persons, ca
 
 
 def test_names_come_from_a_file_and_prove(persons, capsys, tmp_path):
-    (tmp_path / "names").write_text('alice.jpg\n"a b, c.png" 8\n')
+    (tmp_path / "names").write_text('\ufeffalice.jpg\n"a b, c.png" 8\n')
     for of, ids in ((f"@{tmp_path / 'names'}", [1, 5, 8]), ("alice.jpg", [1])):
         status, result, _ = commands.run(capsys, "verify", "--store", persons.root, "--prove", of)
         assert status == 0 and [proof["id"] for proof in result["proofs"]] == ids
@@ -195,3 +195,8 @@ def test_one_name_is_of_one_example(persons):
     with pytest.raises(ValueError, match=r"another example has the name 'alice.jpg' already: rename one; nothing was"):
         disk.register(persons, [100], [0], [0], {registry.NAMES: {100: "alice.jpg"}})
     assert database.head(persons.ledger) == head
+    with pytest.raises(ValueError, match=r"example 1 stands among the names of the store already"):
+        disk.register(persons, [100], [0], [0], {registry.NAMES: {1: "other.jpg"}})
+    with pytest.raises(ValueError, match=r"names must match the ids one by one, got 1 for 2 ids"):
+        registry.name_labels([1, 2], ["a"])
+    assert database.head(persons.ledger) == head and problems(persons) == []
