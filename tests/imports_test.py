@@ -32,7 +32,8 @@ EXCEPTIONS = {  # longest prefix of the path -> what else its files may import: 
     "s3t/service/environment.py": {"os", "pathlib", "platform"},  # what bytes depend on: processor, threads, flags
     "s3t/service/factory.py": {"importlib", "pathlib"},  # resolves the factory that a manifest names, and its paths
     "s3t/store/publishing.py": {"safetensors"},
-    "s3t/cli/": {"argparse", "importlib", "os", "pathlib", "shutil", "sqlite3", "sys", "textwrap"},
+    "s3t/store/registry.py": {"os", "unicodedata"},  # salts are random
+    "s3t/cli/": {"argparse", "csv", "importlib", "os", "pathlib", "re", "shutil", "sqlite3", "sys", "textwrap"},
     "s3t/__main__.py": {"sys"},
 }
 

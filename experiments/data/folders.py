@@ -18,7 +18,7 @@ import numpy as np
 
 from experiments.core.archives import is_endless
 from experiments.core.errors import DataError, line
-from experiments.data.ids import Array, check_spelling, ids_of
+from experiments.data.ids import Array, check_spelling, hashed_names, ids_of
 from experiments.data.sources import Source, check_classes
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -54,7 +54,9 @@ def read(root: Path) -> Source:
     paths = [file for _, file in files]
     below = [file.relative_to(root) for file in paths]
     mend = "have names that differ in how an accent is written alone: rename one"
-    ids = ids_of([path.as_posix() for path in below], [str(path) for path in below], mend)
+    called = [path.as_posix() for path in below]
+    ids = ids_of(called, [str(path) for path in below], mend)
+    names_of = hashed_names(ids, called)
     test = np.array([layers.get(path.parts[0]) == "test" for path in below])
     official = test if "test" in layers.values() else None
     check_classes(str(root), names, labels, test)
@@ -75,7 +77,7 @@ def read(root: Path) -> Source:
             x[i] = pixels
         return x, labels[rows]
 
-    return Source(images, ids, None if official is None else ids[official[order]], len(names))
+    return Source(images, ids, None if official is None else ids[official[order]], len(names), names_of)
 
 
 def _layers(root: Path, names: Sequence[str]) -> dict[str, str]:

@@ -74,6 +74,11 @@ def ids_of(names: Sequence[str], where: Sequence[str], mend: str) -> Array:
     return distinct(np.array([id_of(name) for name in names], np.int64), where, mend)
 
 
+def hashed_names(ids: Array, names: Sequence[str]) -> dict[int, str]:
+    """The names of those examples that are not called by a number, by id."""
+    return {id_: name for id_, name in zip(ids.tolist(), names, strict=True) if str(id_) != name}
+
+
 def distinct(ids: Array, where: Sequence[str], mend: str) -> Array:
     """The ids themselves.
 

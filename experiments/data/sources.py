@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,20 +19,25 @@ class Source(NamedTuple):
     ids: of all examples, increasing.
     official: ids of the test examples, increasing; None: there are none by convention, and a share is taken by hash.
     classes: how many labels there are.
+    names: what the user calls examples whose ids are hashes of it, by id; None: all ids are numbers or of contents.
     """
 
     read: Callable[[Array], tuple[Array, Array]]
     ids: Array
     official: Array | None
     classes: int
+    names: Mapping[int, str] | None = None
 
 
-def held(x: Array, y: Array, ids: Array, official: Array | None, classes: int) -> Source:
+def held(
+    x: Array, y: Array, ids: Array, official: Array | None, classes: int, names: Mapping[int, str] | None = None
+) -> Source:
     """A source of arrays in memory.
 
     Args:
       ids: [examples] in the order of x and y, distinct.
       official: [examples] bool, who is for testing; None: nobody by convention.
+      names: as in `Source`.
     """
     order = np.argsort(ids)
     x, y, ids = x[order], y[order], ids[order]
@@ -41,7 +46,7 @@ def held(x: Array, y: Array, ids: Array, official: Array | None, classes: int) -
         rows = np.searchsorted(ids, asked)
         return x[rows], y[rows]
 
-    return Source(read, ids, None if official is None else ids[official[order]], classes)
+    return Source(read, ids, None if official is None else ids[official[order]], classes, names)
 
 
 def check_labels(where: str, ids: Array, labels: Array, classes: int) -> None:

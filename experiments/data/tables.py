@@ -16,7 +16,7 @@ import numpy as np
 from experiments.core import archives
 from experiments.core.errors import DataError, line
 from experiments.data import csv_files
-from experiments.data.ids import Array, check_spelling, content_id, distinct, ids_of
+from experiments.data.ids import Array, check_spelling, content_id, distinct, hashed_names, ids_of
 from experiments.data.sources import Source, check_classes, held
 
 KEYS = ("x", "y", "id", "split")  # of an .npz; the last two need not be there
@@ -124,10 +124,12 @@ def _source(
     if names is None:
         option = " called id (or named by --config.data.id_column)" if what == "a column" else " called id"
         mend = f"are the same example, and nothing tells them apart: add {what} of ids{option}, or keep one of them"
+        called = None
         ids = distinct(np.array([content_id(*one) for one in zip(x, labels, strict=True)], np.int64), where, mend)
     else:
         ids = ids_of(names, where, "have one id, however accents in it are written: give each example an id of its own")
-    return held(x, y, ids, test, len(classes))
+        called = hashed_names(ids, names)
+    return held(x, y, ids, test, len(classes), called)
 
 
 def _ordered(labels: set[str]) -> list[str]:

@@ -6,6 +6,7 @@ python -m s3t train --store DIR --factory experiments.exact.factory:make ...
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -157,14 +158,16 @@ def make(
     limits = {"most_lanes": most_lanes, "lane_bytes": lane_bytes, "cache_bytes": cache_bytes}
     placing = {"groups": groups, "risks": risks, "edges": edges, "band_slices": band_slices}
     _check("the factory's", {**places, "checkpoint": checkpoint, **placing, **limits}, ARGUMENTS)
-    split, known, classes = _data(hyper, places)
+    split, known, classes, called = _data(hyper, places)
     ids, fetch = split("train")
+    name_of = {id_: name for name, id_ in called.items()}
     module = vits.vit(hyper["model"], classes)
     return Source(
         backbone=vits.as_backbone(module),
         frozen=_frozen(module, fetch(ids[:1])[0], checkpoint, hyper["seed"]),
         recipe=_recipe(hyper),
         ids=ids,
+        names=[name_of.get(id_) for id_ in ids.tolist()] if called else None,
         fetch=fetch,
         hyper=hyper,
         most_lanes=building.lanes_for("vit", most_lanes),
@@ -172,7 +175,7 @@ def make(
         devices=jax.device_count(),
         place=building.spread,
         split=split,
-        placing=functools.partial(placement.make, ids, known, groups, risks, edges, band_slices),
+        placing=functools.partial(placement.make, ids, known, groups, risks, edges, band_slices, called),
         lane_bytes=lane_bytes,
     )
 
@@ -210,8 +213,8 @@ def _check(whose: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> 
             raise ValueError(f"{whose} {name!r} is {value!s:.80}: give {what}")
 
 
-def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, np.ndarray, int]:
-    """(name of a split -> its ids and fetch, ids of all splits and of what is left out, number of classes)."""
+def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, np.ndarray, int, dict[str, int | None]]:
+    """(name of a split -> its ids and fetch, ids of all splits and of what is left out, classes, ids by name)."""
     source, splits = datasets.raw(_section(hyper, places))
     number = np.arange(source.classes, dtype=np.int32)
     if classes := hyper["classes"]:
@@ -223,14 +226,18 @@ def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, n
         *(np.asarray(hyper[name], np.float32) * np.float32(hyper["range"]) for name in ("mean", "std"))
     )
 
-    def split(name: str) -> tuple[np.ndarray, Fetch]:
+    @functools.cache
+    def members(name: str) -> tuple[np.ndarray, np.ndarray]:
         if name not in splits:
             raise ValueError(f"{hyper['dataset']!r} has no split {name!r}: it has {', '.join(splits)}")
         whole = splits[name]
         if classes:
             parts = np.split(whole, range(DECODE_AT_ONCE, len(whole), DECODE_AT_ONCE))
             whole = whole[number[np.concatenate([source.read(part)[1] for part in parts])] >= 0]
-        stored, whole = _stored(whole, hyper["dataset"])
+        return _stored(whole, hyper["dataset"])
+
+    def split(name: str) -> tuple[np.ndarray, Fetch]:
+        stored, whole = members(name)
 
         def fetch(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             asked = np.asarray(asked)
@@ -242,7 +249,12 @@ def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, n
 
         return stored, fetch
 
-    return split, short(source.ids), len(hyper["classes"]) or source.classes
+    names = source.names or {}
+    here = (
+        {whole: stored for stored, whole in zip(*(ids.tolist() for ids in members("train")), strict=True)} if names else {}
+    )
+    called = {unicodedata.normalize("NFC", name): here.get(id_) for id_, name in names.items()}  # None: not for training
+    return split, short(source.ids), len(hyper["classes"]) or source.classes, called
 
 
 def _section(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> StreamedData:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,13 @@ IDS = 1 << 32  # a store's are below
 
 
 def make(
-    ids: np.ndarray, known: np.ndarray, groups: str, risks: str, edges: Sequence[float], band_slices: Sequence[int]
+    ids: np.ndarray,
+    known: np.ndarray,
+    groups: str,
+    risks: str,
+    edges: Sequence[float],
+    band_slices: Sequence[int],
+    called: Mapping[str, int | None] | None = None,
 ) -> Placing:
     """How a store's examples are to be placed, beside the hash of their ids.
 
@@ -27,6 +34,7 @@ def make(
       risks: CSV file of lines `id,probability` of being deleted, a line for every example. Or ''.
       edges: ascending probabilities that part the bands of risk.
       band_slices: how many slices each band owns, one entry more than there are edges.
+      called: ids by the names that a line may have in place of the number; None of an example of another split.
 
     Raises:
       ValueError: a file that cannot be read, lacks an example or names one that is not there; one line.
@@ -37,19 +45,21 @@ def make(
         raise ValueError("the factory's edges are of risks: give risks and band_slices, or no edges")
     grouped: list[Id | None] | None = None
     if groups:
-        group_of = _read(groups, "group", known)
+        group_of = _read(groups, "group", known, called or {})
         check_spelling(groups, "group", group_of.values())
         grouped = [group_of.get(int(one)) for one in ids]
     chance: list[float] | None = None
     if risks:
-        of_id = {one: _probability(risks, one, text) for one, text in _read(risks, "probability", known).items()}
+        of_id = {
+            one: _probability(risks, one, text) for one, text in _read(risks, "probability", known, called or {}).items()
+        }
         if lacking := [int(one) for one in ids if int(one) not in of_id]:
             raise ValueError(f"{risks} has no line for example {lacking[0]}: give the probability of every example")
         chance = [of_id[int(one)] for one in ids]
     return Placing(grouped, chance, Bands(tuple(edges), tuple(band_slices)) if risks else None)
 
 
-def _read(path: str, what: str, known: np.ndarray) -> dict[int, str]:
+def _read(path: str, what: str, known: np.ndarray, called: Mapping[str, int | None]) -> dict[int, str]:
     """What the lines of a CSV file, below its header if it has one, say of each id."""
     try:
         lines = csv_files.read(Path(path))
@@ -61,7 +71,10 @@ def _read(path: str, what: str, known: np.ndarray) -> dict[int, str]:
         raise ValueError(f"{path} has no lines: give a CSV file of lines `id,{what}`")
     found: dict[int, str] = {}
     for number, row in lines:
-        one = row[0]
+        name = unicodedata.normalize("NFC", row[0])
+        one = row[0] if (id_ := called.get(name)) is None else str(id_)
+        if name in called and id_ is None and len(row) == 2 and row[1]:
+            continue  # of an example that no store of these data has
         if len(row) != 2 or not (one.isascii() and one.isdecimal()) or not row[1]:
             raise ValueError(f"line {number} of {path} is {','.join(row)!r:.60}: give `id,{what}`")
         if len(one) > len(str(IDS)) or int(one) >= IDS:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
+from s3t.cli import called
 from s3t.plans.planners import PLANNERS
 
-IDS = "12,17,...|@FILE"
-MOST_BYTES = 1 << 28  # of a file of ids
+IDS = "12,alice.jpg,...|@FILE"
 FROM_FILE = "@FILE reads them from a file, @- from standard input, between commas or white space"
 
 
@@ -105,6 +102,9 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shards", type=int, metavar="m", help="models of the ensemble")
     parser.add_argument("--factory", metavar="MODULE:FUNCTION", help="makes model and data")
     parser.add_argument("--hyper", type=json_object, metavar="JSON", help="what the factory calls its hyper-parameters")
+    parser.add_argument(
+        "--append", action="store_true", help="take in the examples that came to the data, and train anew what they touch"
+    )
     parser.add_argument("--seed", type=seed, metavar="S", help="root key of every random draw; 0 by default")
 
 
@@ -117,7 +117,14 @@ def heal_arguments(parser: argparse.ArgumentParser) -> None:
 def delete_arguments(parser: argparse.ArgumentParser) -> None:
     """Which examples, and the name of the request."""
     store_arguments(parser)
-    parser.add_argument("--ids", required=True, type=whole_numbers, metavar=IDS, help=f"examples to delete; {FROM_FILE}")
+    parser.add_argument("--ids", type=called.ids, default=[], metavar=IDS, help=f"examples to delete; {FROM_FILE}")
+    parser.add_argument(
+        "--groups",
+        type=called.labels,
+        default=[],
+        metavar="u003,u017,...|@FILE",
+        help=f"groups whose examples to delete, all of them; may stand beside --ids; {FROM_FILE}; {called.QUOTED}",
+    )
     parser.add_argument("--request-id", metavar="R", help="a request that is repeated under its id is carried out once")
     sign_arguments(parser)
 
@@ -157,7 +164,7 @@ def verify_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--prove",
-        type=whole_numbers,
+        type=called.ids,
         metavar=IDS,
         help="prove of each serving node whether it was trained on these examples",
     )
@@ -171,7 +178,7 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     source_arguments(parser)
     head_arguments(parser)
     asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--ids", type=whole_numbers, metavar=IDS, help=f"training examples, deleted ones too; {FROM_FILE}")
+    asked.add_argument("--ids", type=called.ids, metavar=IDS, help=f"training examples, deleted ones too; {FROM_FILE}")
     asked.add_argument("--split", metavar="S", help="a split of the store's factory, such as test")
     parser.add_argument(
         "--aggregate",
@@ -215,14 +222,7 @@ def whole_numbers(text: str) -> list[int]:
 
 def words_of(path: str, what: str = "whole number") -> list[str]:
     """What a file, or standard input for -, holds between commas or white space: a command line is short."""
-    try:
-        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        words = data.decode("utf-8-sig").replace(",", " ").split()  # spreadsheets begin a file with a mark
-    except (OSError, ValueError) as error:  # the latter of bytes that are no text
-        raise argparse.ArgumentTypeError(f"{path!r} cannot be read ({error}): nothing was changed") from None
-    if len(data) > MOST_BYTES:
-        raise argparse.ArgumentTypeError(f"{path!r} has more than {MOST_BYTES} bytes: give a list of ids")
+    words = called.content(path).replace(",", " ").split()
     if not words:
         raise argparse.ArgumentTypeError(f"{path!r} holds no {what}: nothing was changed")
     return words

@@ -31,11 +31,13 @@ def status(args: argparse.Namespace) -> Result:
 
 def delete(args: argparse.Namespace) -> Result:
     """A durable deletion, in force for every process that serves the store."""
-    from s3t.store import disk, documents
+    from s3t.store import disk, documents, registry
 
+    if not args.ids and not args.groups:
+        raise ValueError("delete whom? give --ids or --groups")
     sign = signer(args)  # first: what cannot be signed should not be done
     store = disk.look(args.store)  # the purge of earlier deletions must not keep this one waiting
-    result = disk.delete(store, args.ids, args.request_id)
+    result = disk.delete(store, registry.typed(store.ledger, args.ids), args.request_id, args.groups)
     if sign and result.get("ok", True):
         result["receipt"] = documents.receipt(store, result, sign)
     disk.close(store)
@@ -82,13 +84,13 @@ def acknowledge(args: argparse.Namespace, result: Result, text: str) -> None:
 def verify(args: argparse.Namespace) -> Result:
     """Proof from the ledger and the certificates, and by training anew; nothing is changed."""
     from s3t.service.verify import verify
-    from s3t.store import claims, disk, documents
+    from s3t.store import claims, disk, documents, registry
 
     sign = signer(args)
     result = verify(args.store, *args.expect_head)
     if args.prove and result["ok"]:  # certificates that are not those that were published prove nothing
         store = disk.look(args.store, read_only=True)
-        result["proofs"] = documents.prove(store, args.prove, sign)
+        result["proofs"] = documents.prove(store, registry.known(store.ledger, args.prove), sign)
         disk.close(store)
     if args.replay is None or "nodes" not in result:  # without a whole ledger there is nothing to train from
         return result

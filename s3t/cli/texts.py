@@ -53,15 +53,19 @@ def status_text(result: Result) -> str:
         f"requests: {requests}",
         f"head: {result['head']} after {result['rows']} rows",
     ]
+    lines += [f"warning: {note}" for note in result["notes"]]
     return "\n".join([*lines, *(f"problem: {problem}" for problem in result["problems"])])
 
 
 def delete_text(result: Result) -> str:
     """A deletion in words."""
     if not result.get("ok", True):
-        return f"nothing was deleted: the store has no example {', '.join(map(str, result['unknown']))}"
+        asked = ("example", result["unknown"]), ("group", result.get("unknown_groups", []))
+        lacking = " and ".join(f"no {what} {', '.join(map(str, names))}" for what, names in asked if names)
+        return f"nothing was deleted: the store has {lacking}"
     lines = [f"request {result['request']}: {len(result['ids'])} examples deleted, {result['nodes_dropped']} nodes dropped"]
-    lines += [f"{what}: {', '.join(map(str, result[what]))}" for what in ("already", "unknown") if result[what]]
+    listed = ("names", "groups", "already", "unknown", "unknown_groups")
+    lines += [f"{what.replace('_', ' ')}: {', '.join(map(str, result[what]))}" for what in listed if result.get(what)]
     return "\n".join([*lines, f"head: {result['head']} (acknowledged in {result['acknowledged_ms']:.2f} ms)"])
 
 
@@ -109,5 +113,6 @@ def key_text(result: Result) -> str:
 def trained_text(result: Result) -> str:
     """What was trained, and what is served."""
     lines = [f"trained: {result['trained']} nodes, {result['discarded']} in vain; {result['skipped']} have no examples"]
+    lines += [f"appended: {result['appended']} examples"] if "appended" in result else []
     lines += [f"healed: {', '.join(result['healed'])}"] if result["healed"] else []
     return "\n".join([*lines, status_text(result)])

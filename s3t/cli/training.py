@@ -79,14 +79,21 @@ def check_as_made(manifest: Manifest, args: argparse.Namespace) -> None:
 
 def train_missing(store: Store, args: argparse.Namespace) -> Result:
     """Train what a store misses; its status then."""
-    from s3t.service import creation, factory, healing
+    from s3t.service import appending, creation, factory, healing
     from s3t.store import disk, state
 
     named = [args.factory] if getattr(args, "factory", None) else []  # by the user, in this command
     source = factory.source_for(store, args.arguments, [*args.trust_factory, *named])
     creation.ensure_examples(store, source)  # if the store's creation was killed before it
+    taken = {"appended": appending.append(store, source)} if getattr(args, "append", False) else {}
     work = healing.heal(store, source, report=(lambda draft: None) if args.json else show)
-    result = {**state.status(store), **work}
+    new = len(appending.newcomers_of(store, source))
+    result = {**state.status(store), **work, **taken, "new": new}
+    if new:
+        result["notes"] = [
+            *result["notes"],
+            f"{new} new examples of the data are not in the store: train --append takes them in",
+        ]
     disk.close(store)
     return result
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from s3t.plans.structure import Plan
 from s3t.service.inputs import root_key
-from s3t.store import disk, records
+from s3t.store import disk, records, registry
 from s3t.store.disk import Store
 from s3t.store.manifests import Manifest
 from s3t.training import arrangement, schedule
 from s3t.training.adapters import init_slot
 from s3t.training.backbone import check_losses, run_blocks
-from s3t.training.source import Source, placed
+from s3t.training.source import Placing, Source, placed
 from unlearn import tree
 
 Tree = Any
@@ -53,7 +53,9 @@ def make_store(
         holds something; a recipe or a seed that nothing can be trained with. Nothing is made then.
     """
     check_trainable(source, root_key(seed))
-    places = placed(source, shards, plan.slices, key)
+    placing = source.placing()
+    places = placed(source, shards, plan.slices, key, placing)
+    labels_of(source, placing)  # refused before there is a store
     shapes = schedule.make_shapes(source, plan, arrangement.counts(places, shards, plan.slices))
     hyper = {"source": source.hyper, "shapes": [shape._asdict() for shape in shapes]}
     manifest = Manifest(
@@ -103,9 +105,21 @@ def ensure_examples(store: Store, source: Source) -> None:
     if records.counts(store.ledger)["examples"]:
         return
     manifest = store.manifest
-    places = placed(source, manifest.shards, manifest.slices, bytes.fromhex(manifest.partition_key))
+    placing = source.placing()
+    places = placed(source, manifest.shards, manifest.slices, bytes.fromhex(manifest.partition_key), placing)
     try:
-        disk.register(store, source.ids, places.shard, places.slice)
+        disk.register(store, source.ids, places.shard, places.slice, labels_of(source, placing))
     except ValueError:
         if not records.counts(store.ledger)["examples"]:
             raise  # else another process that continues this store was quicker
+
+
+def labels_of(source: Source, placing: Placing) -> dict[str, dict[int, str]]:
+    """What a source's examples are called beside their ids, by kind.
+
+    Raises:
+      ValueError: two of one kind that are written alike.
+    """
+    groups = {} if placing.groups is None else registry.group_labels(source.ids, placing.groups)
+    names = {} if source.names is None else registry.name_labels(source.ids, source.names)
+    return {registry.GROUPS: groups, registry.NAMES: names}

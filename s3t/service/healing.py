@@ -17,7 +17,7 @@ from s3t.plans.structure import Node
 from s3t.service import environment, inputs
 from s3t.service.inputs import Compartments, Serving
 from s3t.service.retraining import Retrained, retrain
-from s3t.store import audit, database, disk, publishing, records, state
+from s3t.store import audit, database, disk, newcomers, publishing, records, state
 from s3t.store.certificates import merkle_root
 from s3t.store.disk import Store
 from s3t.store.publishing import Draft
@@ -56,6 +56,7 @@ def heal(store: Store, source: Source, *, report: Callable[[Draft], None] = lamb
     """Train anew what deletions took away, and whatever else is missing, while everything that survived serves.
 
     A node comes back under a new identity, trained on the examples that are left; one without examples does not come back.
+    Where more examples came, see `s3t.service.appending`, a node of all of them takes the place of one that saw fewer.
     A node whose file alone was lost or damaged comes back as it was, bit for bit.
 
     Args:
@@ -121,7 +122,8 @@ def train_missing(store: Store, source: Source, *, report: Callable[[Draft], Non
 
 def _restore(store: Store, setup: Setup, here: Mapping[str, Any], report: Callable[[Draft], None]) -> Round:
     """Train serving nodes whose files are lost or damaged once more, on what they saw then, and put the files back."""
-    problems = publishing.damaged(store)
+    late = newcomers.behind(store)  # others take their places
+    problems = {node: problem for node, problem in publishing.damaged(store).items() if node not in late}
     identity_at = {place: node.identity for place, node in inputs.serving(store).items()}
     restored, outdated = 0, 0
     spoiled: Spoiled = {}
@@ -155,8 +157,9 @@ def _due(store: Store, spoiled: Spoiled) -> tuple[Serving, list[Draft]]:
     """The nodes that serve, by place, and drafts of those that should and can, parents first; none below a spoiled one."""
     serving = inputs.serving(store)
     places = [(shard, slices) for slices in store.manifest.nodes for shard in range(store.manifest.shards)]
-    missing = [place for place in places if place not in serving and publishing.trainable(store, *place)]
-    drafts = [publishing.draft_node(store, *place) for place in missing]
+    late = {(node.shard, node.slices) for node in newcomers.behind(store)}
+    due = [place for place in places if place not in serving or place in late]
+    drafts = [publishing.draft_node(store, *place) for place in due if publishing.trainable(store, *place)]
     blocked = {place for place, node in serving.items() if node.identity in spoiled}
     blocked |= {(draft.shard, draft.slices) for draft in drafts if draft.identity in spoiled}
 
@@ -235,4 +238,4 @@ def _publish_if_current(store: Store, draft: Draft, trained: Trained, stack: Map
     current = publishing.draft_node(store, draft.shard, draft.slices)
     if current.identity != draft.identity or (parent is None and len(draft.slices) > 1):
         raise Outdated(f"an id that node {draft.identity} was trained on has been deleted: it is not published")
-    publishing.publish(store, current, to_tensors(trained), stack, parent)
+    publishing.publish(store, current, to_tensors(trained), stack, parent, replace=True)

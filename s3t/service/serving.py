@@ -231,7 +231,7 @@ class Server:
         """Whether a node in memory has been dropped since the last look."""
         if database.head(self.store.ledger) == self.view.head:
             return False
-        return not self.view.seats.keys() <= set(publishing.identities(publishing.live(self.store)))
+        return not {seat.node for seat in self.view.seats.values()} <= set(publishing.live(self.store))
 
     def _other_files(self) -> bool:
         """Whether a damaged file is another one now: a process that restored it may have died before it told the ledger."""
@@ -247,7 +247,8 @@ class Server:
         for depth, count in Counter(len(node.slices) for node in nodes).items():
             if count > self.rows[depth - 1]:
                 raise ValueError(f"{count} nodes of depth {depth} live, room is for {self.rows[depth - 1]}: serve anew")
-        new = [node for name, node in live.items() if name not in self.view.seats]
+        kept = {name: seat for name, seat in self.view.seats.items() if live.get(name) == seat.node}
+        new = [node for name, node in live.items() if name not in kept]
         read, damaged, stamps = {}, [], []
         copies: list[np.ndarray] = []
         for node in new:  # before anything is changed
@@ -260,9 +261,9 @@ class Server:
             else:
                 read[node] = certificate.parent, self._part(node, tensors)
                 copies += tensors.values()
-        seats = {name: seat for name, seat in self.view.seats.items() if name in live}
+        seats = dict(kept)
         for name, seat in self.view.seats.items():
-            if name not in live:
+            if name not in kept:
                 self._put(seat, ensemble.blank(self.shapes[len(seat.node.slices) - 1]))
         for node, (parent, part) in read.items():
             seats[node.identity] = Seat(node, parent, self._free(seats.values(), len(node.slices)))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from s3t.store import hash_chain, records
+from s3t.store import hash_chain, records, registry
 from s3t.store.database import Damaged, Ledger, reading
 from s3t.store.disk import Store
 from s3t.store.manifests import Manifest
@@ -48,8 +48,13 @@ def audit(ledger: Ledger, manifest: str, *expect_heads: str) -> list[str]:
     problems = lacking_heads(ledger, expect_heads)
     if history.manifest != [manifest]:
         problems.append("the manifest is not the one that the ledger was created with")
+    registered = {seq: found for seq, found in history.registered.items() if found[0]}  # others brought labels alone
+    (held,) = ledger.execute("SELECT count(*) FROM examples").fetchone()
+    if registry.most_forgotten(ledger) > sum(count for count, _ in history.registered.values()) - held:
+        problems.append("labels of examples are gone that the ledger has not forgotten")
     tables: tuple[tuple[str, dict[Any, Any], dict[Any, Any]], ...] = (
-        ("the examples registered by row", _registered_rows(ledger), history.registered),
+        ("the examples registered by row", _registered_rows(ledger), registered),
+        ("the labels registered by row", registry.digests(ledger), history.labels),
         ("the deletion of id", dict(ledger.execute(DELETED)), history.deleted),
         ("request", {row[0]: row[1:] for row in ledger.execute("SELECT * FROM requests")}, history.requests),
         ("node", {row[0]: row[1:] for row in ledger.execute("SELECT * FROM nodes")}, _node_rows(history)),
@@ -97,4 +102,4 @@ def _registered_rows(ledger: Ledger) -> dict[int, tuple[int, str]]:
 
 def _node_rows(history: hash_chain.History) -> dict[str, tuple[Any, ...]]:
     """What the table of nodes should hold, by identity."""
-    return {name: (node.place[0], records.text_of(node.place[1]), *node[1:]) for name, node in history.nodes.items()}
+    return {name: (node.place[0], records.text_of(node.place[1]), *node[1:6]) for name, node in history.nodes.items()}

@@ -174,6 +174,11 @@ def whole(values: Iterable[int]) -> list[int]:
     return [_whole_number(value) for value in (values.tolist() if hasattr(values, "tolist") else values)]
 
 
+def is_number(word: str) -> bool:
+    """Whether a text is a whole number in decimal digits; int would take 1_2 for 12."""
+    return len(word) <= 20 and word.isascii() and word.removeprefix("-").isdecimal()
+
+
 def _whole_number(value: Any) -> int:
     number = operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else None
     if number is None or number not in INT64:

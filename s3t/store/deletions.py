@@ -7,11 +7,12 @@ away was trained anew).
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from s3t.store.certificates import whole
+from s3t.store import registry
 from s3t.store.database import Ledger, append, head, writing
 from s3t.store.records import altered, check_row, nodes
 
@@ -19,42 +20,55 @@ REQUEST_LENGTH = 200
 DEACTIVATED, UNKNOWN = "deactivated", "unknown"  # states that are acknowledged
 
 
+class Asked(NamedTuple):
+    """What a request asks to delete: examples by their ids (names that are nobody's among them), and all of some groups."""
+
+    ids: tuple[int | str, ...]
+    groups: tuple[str, ...]
+
+
 class Deletion(NamedTuple):
     """The answer to a request to delete.
 
     request: its id.
-    state: "deactivated", the state that was acknowledged; "unknown" if no id is one of the store's.
+    state: "deactivated", the state that was acknowledged; "unknown" if no id and no group is one of the store's.
     ids: deleted by this request, in the order asked for.
     already: deleted before it.
     unknown: never registered.
     dropped: identities of the nodes that serve no more.
     head: the ledger's head that holds the deletion; keep it as a receipt.
+    groups, unknown_groups: that were asked for, known and never registered.
     """
 
     request: str
     state: str
     ids: tuple[int, ...]
     already: tuple[int, ...]
-    unknown: tuple[int, ...]
+    unknown: tuple[int | str, ...]
     dropped: tuple[str, ...]
     head: str
+    groups: tuple[str, ...] = ()
+    unknown_groups: tuple[str, ...] = ()
 
 
-def record_deletion(ledger: Ledger, ids: Iterable[int], request: str) -> Deletion:
+def record_deletion(ledger: Ledger, ids: Iterable[int | str], request: str, groups: Iterable[str] = ()) -> Deletion:
     """Delete examples in one transaction that is on disk when this returns.
 
     A request that was carried out before is answered as it was then. Unknown and already deleted ids are named and change
     nothing; a request of nothing else leaves no trace.
 
     Args:
-      ids: whole numbers; repeated ones count once.
+      ids: whole numbers, or names where the store has them; repeated ones count once.
       request: 1 to 200 characters of the caller's choice.
+      groups: whose examples are deleted as well, all that are registered now.
 
     Raises:
-      ValueError: no id, a malformed id, a malformed request, or a request that was made for other ids; nothing is changed.
+      ValueError: no id and no group, a malformed id, groups in a store without, a malformed request, or a request that was
+        made for others; nothing is changed.
     """
-    asked = list(dict.fromkeys(whole(ids)))
-    if not asked:
+    named = dict.fromkeys(map(registry.spelled, groups))
+    asked = Asked(tuple(dict.fromkeys(registry.resolve(ledger, ids))), tuple(named))
+    if not any(asked):
         raise ValueError("a deletion needs at least one id")
     if not isinstance(request, str) or not 1 <= len(request) <= REQUEST_LENGTH or not request.isprintable():
         raise ValueError(f"a request's id is 1 to {REQUEST_LENGTH} printable characters, got {request!r:.80}")
@@ -62,9 +76,21 @@ def record_deletion(ledger: Ledger, ids: Iterable[int], request: str) -> Deletio
         earlier = answer(ledger, request)
         if earlier is None:
             return _delete(ledger, asked, request)
-    if set(asked) != {*earlier.ids, *earlier.already, *earlier.unknown}:
-        raise ValueError(f"request {request} was made before, for other ids: choose another request id")
-    return earlier
+        if _earlier(ledger, request) != tuple(map(set, asked)):
+            raise ValueError(f"request {request} was made before, for other ids: choose another request id")
+        return earlier
+
+
+def _earlier(ledger: Ledger, request: str) -> tuple[set[Any], ...]:
+    """The ids and groups that a request was made for when it was carried out."""
+    query = (
+        "SELECT detail FROM log WHERE seq = (SELECT deactivated - 1 FROM requests WHERE request = ?) AND kind = 'received'"
+    )
+    try:
+        detail = json.loads(ledger.execute(query, (request,)).fetchone()[0])
+        return set(registry.resolve(ledger, detail["ids"])), set(detail.get("groups", ()))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        raise altered(ledger, f"what request {request:.80} was made for is not what it was") from None
 
 
 def answer(ledger: Ledger, request: str) -> Deletion | None:
@@ -80,14 +106,19 @@ def answer(ledger: Ledger, request: str) -> Deletion | None:
 
 def _deletion(request: str, detail: dict[str, list[Any]], digest: str) -> Deletion:
     ids, already, unknown, dropped = (tuple(detail[field]) for field in ("ids", "already", "unknown", "nodes"))
-    return Deletion(request, DEACTIVATED if ids or already else UNKNOWN, ids, already, unknown, dropped, digest)
+    groups = tuple(detail.get("groups", ())), tuple(detail.get("unknown_groups", ()))
+    return Deletion(request, DEACTIVATED if ids or already else UNKNOWN, ids, already, unknown, dropped, digest, *groups)
 
 
-def _delete(ledger: Ledger, asked: list[int], request: str) -> Deletion:
+def _delete(ledger: Ledger, request_for: Asked, request: str) -> Deletion:
     """Carry out a new request inside a transaction."""
+    if request_for.groups and not registry.has(ledger, registry.GROUPS):
+        raise ValueError("the store has no groups: ask for ids, or make a store of a source that gives groups")
+    of_group = {group: registry.ids_with(ledger, registry.GROUPS, group) for group in request_for.groups}
+    asked = list(dict.fromkeys(itertools.chain(request_for.ids, *of_group.values())))
     rows = ledger.execute(
         "SELECT id, shard, slice, registered, deleted FROM examples WHERE id IN (SELECT value FROM json_each(?))",
-        (json.dumps(asked),),
+        (json.dumps([id_ for id_ in asked if isinstance(id_, int)]),),
     )
     registered = {row[0]: row[1:] for row in rows}
     if any(type(value) is not int for row in registered.values() for value in row if value is not None):
@@ -99,9 +130,14 @@ def _delete(ledger: Ledger, asked: list[int], request: str) -> Deletion:
         "unknown": [id_ for id_ in asked if id_ not in registered],
         "nodes": _nodes_with(ledger, [registered[id_][:-1] for id_ in present]),
     }
+    received: dict[str, list[Any]] = {"ids": list(request_for.ids)}
+    if of_group:
+        detail["groups"] = [group for group, ids in of_group.items() if ids]
+        detail["unknown_groups"] = [group for group, ids in of_group.items() if not ids]
+        received["groups"] = list(of_group)
     if not present:
         return _deletion(request, detail, head(ledger).digest)
-    append(ledger, "received", request, {"ids": asked})
+    append(ledger, "received", request, received)
     seq, digest = append(ledger, "deactivated", request, detail)
     ledger.executemany("UPDATE examples SET deleted = ? WHERE id = ?", ((seq, id_) for id_ in present))
     ledger.executemany("UPDATE nodes SET dropped = ? WHERE identity = ?", ((seq, identity) for identity in detail["nodes"]))

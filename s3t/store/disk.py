@@ -20,7 +20,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from s3t.store import certificates, database, deletions, files, manifests, records
+from s3t.store import certificates, database, deletions, files, manifests, records, registry
 from s3t.store.database import Ledger
 from s3t.store.manifests import Manifest
 
@@ -168,8 +168,22 @@ def make_room(store: Store) -> None:
 # --- Examples and deletions -------------------------------------------------------------------------------------------
 
 
-def register(store: Store, ids: Iterable[int], shards: Iterable[int], slices: Iterable[int]) -> str:
+def register(
+    store: Store,
+    ids: Iterable[int],
+    shards: Iterable[int],
+    slices: Iterable[int],
+    labels: registry.Labels | None = None,
+    *,
+    retrain: bool = False,
+) -> str:
     """Take in examples at the places that `s3t.plans.partition.assign` gave them, all or none.
+
+    Args:
+      store: the store.
+      ids, shards, slices: of each.
+      labels: what some of them are called, by kind, see `s3t.store.registry`.
+      retrain: whether nodes of their slices are to be trained anew.
 
     Returns:
       the ledger's new head.
@@ -181,27 +195,33 @@ def register(store: Store, ids: Iterable[int], shards: Iterable[int], slices: It
     for what, values, end in (("shard", shards, store.manifest.shards), ("slice", slices, store.manifest.slices)):
         if wrong := [value for value in values if not 0 <= value < end]:
             raise ValueError(f"a {what} of this store lies between 0 and {end - 1}, got {wrong[0]}")
-    return records.record_examples(store.ledger, ids, shards, slices).digest
+    return records.record_examples(store.ledger, ids, shards, slices, labels, retrain).digest
 
 
-def delete(store: Store, ids: Iterable[int], request_id: str | None = None) -> dict[str, Any]:
+def delete(
+    store: Store, ids: Iterable[int | str], request_id: str | None = None, groups: Iterable[str] = ()
+) -> dict[str, Any]:
     """Delete examples: durable when this returns, and in force for every process that asks the ledger. Purge next.
 
     Args:
       store: the store.
-      ids: whole numbers.
+      ids: whole numbers, or names where the store has them.
       request_id: of the caller's choice; a request that is repeated is answered as it was; a random one if None.
+      groups: whose examples are deleted as well, all that are registered now.
 
     Returns:
-      if no id is one of the store's ok, false, and a verdict "nothing was deleted"; request, state, ids, already,
-      unknown, nodes_dropped, head (a receipt: `s3t.service.verify` finds it in the chain), and acknowledged_ms,
-      milliseconds from the call to the durable record.
+      if no id and no group is one of the store's ok, false, and a verdict "nothing was deleted"; request, state, ids,
+      already, unknown, nodes_dropped, head (a receipt: `s3t.service.verify` finds it in the chain), and acknowledged_ms,
+      milliseconds from the call to the durable record. If groups were asked for groups, those that are known, and
+      unknown_groups. If one of these examples has a name names, name -> id.
 
     Raises:
       ValueError: as `deletions.record_deletion`; nothing is changed.
     """
     began = perf_counter()
-    deletion = deletions.record_deletion(store.ledger, ids, os.urandom(8).hex() if request_id is None else request_id)
+    request_id, groups = os.urandom(8).hex() if request_id is None else request_id, tuple(groups)
+    deletion = deletions.record_deletion(store.ledger, ids, request_id, groups)
+    names = registry.names_of(store.ledger, [*deletion.ids, *deletion.already])
     nothing = {"ok": False, "verdict": "nothing was deleted"} if deletion.state == deletions.UNKNOWN else {}
     return {
         **nothing,
@@ -210,6 +230,8 @@ def delete(store: Store, ids: Iterable[int], request_id: str | None = None) -> d
         "ids": list(deletion.ids),
         "already": list(deletion.already),
         "unknown": list(deletion.unknown),
+        **({"groups": list(deletion.groups), "unknown_groups": list(deletion.unknown_groups)} if groups else {}),
+        **({"names": names} if names else {}),
         "nodes_dropped": len(deletion.dropped),
         "head": deletion.head,
         "acknowledged_ms": 1e3 * (perf_counter() - began),

@@ -24,6 +24,17 @@ from s3t.store.signatures import Sign
 
 RECEIPT, SERVING, PROOF = "s3t.receipt/1", "s3t.serving/1", "s3t.proof/1"
 MOST_BYTES = 1 << 28  # of a document's file
+ANSWER = (
+    "request",
+    "ids",
+    "already",
+    "unknown",
+    "groups",
+    "unknown_groups",
+    "names",
+    "nodes_dropped",
+    "head",
+)  # what a receipt repeats
 
 
 # --- Made by the operator ---------------------------------------------------------------------------------------------
@@ -38,7 +49,7 @@ def receipt(store: Store, answer: dict[str, Any], sign: Sign) -> Json:
       sign: from `signatures.signer`.
     """
     row, at = store.ledger.execute("SELECT seq, at FROM log WHERE digest = ?", (answer["head"],)).fetchone()
-    asked = {name: answer[name] for name in ("request", "ids", "already", "unknown", "nodes_dropped", "head")}
+    asked = {name: answer[name] for name in ANSWER if name in answer}
     return sign({"format": RECEIPT, "store": records.manifest_digest(store.ledger), "row": row, "at": at, **asked})
 
 

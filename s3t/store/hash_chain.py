@@ -7,11 +7,13 @@ that was kept: the `head` of an acknowledged deletion is such a receipt.
 Kinds of rows, with what their detail holds:
 
     created      manifest, the digest of the store's manifest
-    registered   count and digest of the examples that came in
+    registered   count and digest of the examples that came in; groups and names, digests, if they had some;
+                 retrain, true, if nodes of their slices are to be trained anew
     published    identity, shard, slices, as_of, certificate: a node and what it was trained on
+    replaced     nodes that no longer serve because more examples came; by, the node in the place of the first
     restored     identity of a node whose file was lost and is there again, byte for byte
-    received     ids as asked for
-    deactivated  ids deleted by this request, already and unknown ones, and the nodes that no longer serve
+    received     ids and groups as asked for
+    deactivated  ids deleted by this request, already and unknown ones, unknown groups, and the nodes that no longer serve
     purged       nodes of the request whose files are gone
     healed       nothing; what the request took away has been trained anew
 """
@@ -27,6 +29,8 @@ from s3t.store.certificates import digest
 START = "0" * 64  # what the first row follows
 
 LAST = (1 << 63) - 1  # no row has a larger number
+
+LABELS = ("groups", "names")  # kinds of labels of examples, see `s3t.store.registry`
 
 BEFORE = {"deactivated": "received", "purged": "deactivated", "healed": "purged"}  # a request's states, in order
 
@@ -57,6 +61,7 @@ class NodeHistory(NamedTuple):
     as_of: the row up to which the ledger was read when its ids were fixed.
     certificate: digest of its certificate.
     published, dropped, purged: rows; None if not so far.
+    replaced: whether it was dropped because more examples came: if they are deleted, it may come back.
     """
 
     place: tuple[int, tuple[int, ...]]
@@ -65,6 +70,7 @@ class NodeHistory(NamedTuple):
     published: int
     dropped: int | None = None
     purged: int | None = None
+    replaced: bool = False
 
 
 class History(NamedTuple):
@@ -75,6 +81,7 @@ class History(NamedTuple):
     deleted: id -> row of its deletion.
     requests: request -> (state, row of its deactivation).
     nodes: identity -> what the rows say of it.
+    labels: (row, kind) -> digest of the labels that a registration brought, see `s3t.store.registry`.
     """
 
     manifest: list[str]
@@ -82,6 +89,7 @@ class History(NamedTuple):
     deleted: dict[int, int]
     requests: dict[str, tuple[str, int]]
     nodes: dict[str, NodeHistory]
+    labels: dict[tuple[int, str], str]
 
 
 def link(before: str, seq: int, at: str, kind: str, request: str, detail: str) -> str:
@@ -106,7 +114,7 @@ class Chain(NamedTuple):
 
 def start() -> Chain:
     """A chain of which nothing was read."""
-    return Chain(0, START, History([], {}, {}, {}, {}))
+    return Chain(0, START, History([], {}, {}, {}, {}, {}))
 
 
 def read_on(chain: Chain, rows: Iterable[Row]) -> Chain:
@@ -147,8 +155,11 @@ def _apply(history: History, row: Row, detail: dict[str, Any]) -> str | None:
         history.manifest.append(_text(detail["manifest"]))
     elif row.kind == "registered":
         history.registered[row.seq] = (_whole(detail["count"]), _text(detail["digest"]))
+        history.labels.update({(row.seq, kind): _text(detail[kind]) for kind in LABELS if kind in detail})
     elif row.kind == "published":
         return _publish(history, row, detail)
+    elif row.kind == "replaced":
+        return _replace(history, row, detail)
     elif row.kind == "restored":
         if detail["identity"] not in history.nodes or history.nodes[detail["identity"]].dropped is not None:
             return f"node {detail['identity']} is restored but does not serve"
@@ -165,13 +176,29 @@ def _apply(history: History, row: Row, detail: dict[str, Any]) -> str | None:
 
 def _publish(history: History, row: Row, detail: dict[str, Any]) -> str | None:
     identity, place = _text(detail["identity"]), (_whole(detail["shard"]), tuple(map(_whole, detail["slices"])))
-    if identity in history.nodes:
+    earlier = history.nodes.get(identity)
+    if earlier is not None and not earlier.replaced:
         return f"node {identity} was published before"
     as_of = _whole(detail["as_of"])
     if as_of >= row.seq or not place[1]:
         return f"node {identity} is of row {as_of} and of slices {list(place[1])}"
+    history.nodes.pop(identity, None)  # so that nodes stand in the order of their publication
     history.nodes[identity] = NodeHistory(place, as_of, _text(detail["certificate"]), row.seq)
     return None
+
+
+def _replace(history: History, row: Row, detail: dict[str, Any]) -> str | None:
+    """Nodes of a place and below it are dropped for a node that saw more examples."""
+    by, names = history.nodes[_text(detail["by"])], list(map(_text, detail["nodes"]))
+    shard, slices = by.place
+    for name in names:
+        node = history.nodes[name]
+        below = node.place[0] == shard and node.place[1][: len(slices)] == slices
+        if not below or node.as_of >= by.as_of or by.dropped is not None:
+            return f"node {name} is not replaced by node {detail['by']}"
+    if (wrong := _mark(history, names, "dropped", row.seq)) is None:
+        history.nodes.update({name: history.nodes[name]._replace(replaced=True) for name in names})
+    return wrong
 
 
 def _advance(history: History, row: Row, detail: dict[str, Any]) -> str | None:

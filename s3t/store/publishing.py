@@ -55,7 +55,13 @@ def draft_node(store: Store, shard: int, slices: Iterable[int]) -> Draft:
 
 
 def publish(
-    store: Store, draft: Draft, tensors: Mapping[str, np.ndarray], stack: Mapping[str, Any], parent: str | None
+    store: Store,
+    draft: Draft,
+    tensors: Mapping[str, np.ndarray],
+    stack: Mapping[str, Any],
+    parent: str | None,
+    *,
+    replace: bool = False,
 ) -> Certificate:
     """Write a trained node's file and let the node serve, at once and durably; publishing it again changes nothing.
 
@@ -67,14 +73,16 @@ def publish(
       tensors: its slot and head, by name.
       stack: what its bytes depend on beside its identity, as in `Certificate`.
       parent: identity of its parent, None at depth 1.
+      replace: whether older nodes of its place, and what was trained below them, serve no more from then on.
 
     Raises:
-      Outdated: one of its ids was deleted since the draft, or its parent serves no more.
+      Outdated: one of its ids was deleted since the draft, its parent serves no more, or a later node takes its place.
       ValueError: no such parent; a node of this identity that serves with other bytes.
     """
     certificate, data = _sealed(store, draft, tensors, stack, parent)
     node = _node(draft, certificate)
-    records.record_node(store.ledger, node, parent, lambda: files.write(disk.file_of(store, node.identity), data))
+    path = disk.file_of(store, node.identity)
+    records.record_node(store.ledger, node, parent, lambda: files.write(path, data), replace)
     return certificate
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from s3t.store import hash_chain
+from s3t.store import hash_chain, registry
 from s3t.store.certificates import whole
 from s3t.store.database import Damaged, Head, Ledger, append, head, reading, writing
 
@@ -129,7 +129,7 @@ def held_by(
     ]
 
 
-def check_row(ledger: Ledger, seq: int, kind: str) -> dict[str, Any]:
+def check_row(ledger: Ledger, seq: int, *kinds: str) -> dict[str, Any]:
     """The detail of one row of the log, whose bonds to its neighbours are looked at; `audit` looks at all.
 
     Raises:
@@ -141,7 +141,7 @@ def check_row(ledger: Ledger, seq: int, kind: str) -> dict[str, Any]:
     chain = [hash_chain.Row(*row) for row in rows]
     at = [row.seq for row in chain].index(seq) if seq in [row.seq for row in chain] else 0
     bound = all(hash_chain.follows(before.digest, row) for before, row in pairwise(chain))
-    if not at or chain[at].kind != kind or not bound:
+    if not at or chain[at].kind not in kinds or not bound:
         raise altered(ledger, f"row {seq} is not what it was")
     detail: dict[str, Any] = json.loads(chain[at].detail)
     return detail
@@ -165,7 +165,7 @@ def check_gone(ledger: Ledger, identity: str) -> None:
         query = "SELECT 1 FROM log WHERE kind = 'published' AND instr(detail, ?)"
         gone = ledger.execute(query, (identity,)).fetchone() is None
     else:
-        gone = type(row[0]) is int and identity in check_row(ledger, row[0], "deactivated")["nodes"]
+        gone = type(row[0]) is int and identity in check_row(ledger, row[0], "deactivated", "replaced")["nodes"]
     if not gone:
         raise altered(ledger, f"no row says why node {identity} serves no more")
 
@@ -186,12 +186,21 @@ def count_published(ledger: Ledger) -> int:
 # --- Examples ---------------------------------------------------------------------------------------------------------
 
 
-def record_examples(ledger: Ledger, ids: Iterable[int], shards: Iterable[int], slices: Iterable[int]) -> Head:
+def record_examples(
+    ledger: Ledger,
+    ids: Iterable[int],
+    shards: Iterable[int],
+    slices: Iterable[int],
+    labels: registry.Labels | None = None,
+    retrain: bool = False,
+) -> Head:
     """Take in examples, all or none.
 
     Args:
       ids: distinct whole numbers of 64 bits, never registered before, deleted ones included.
       shards, slices: the place of each.
+      labels: what some of them, or of those registered before, are called, by kind.
+      retrain: whether nodes of their slices are to be trained anew, see `s3t.store.newcomers`.
 
     Raises:
       ValueError: a malformed id, an id twice, or one that is or was registered.
@@ -208,7 +217,9 @@ def record_examples(ledger: Ledger, ids: Iterable[int], shards: Iterable[int], s
             ledger.executemany("INSERT INTO examples VALUES (?, ?, ?, ?, NULL)", ((*row, seq) for row in rows))
         except sqlite3.IntegrityError:
             raise ValueError(f"id {_taken(ledger, rows, seq)} was registered before: nothing was registered") from None
-        return append(ledger, "registered", "", {"count": len(rows), "digest": examples_digest(rows)})
+        brought: dict[str, Any] = registry.record(ledger, seq, labels or {})
+        brought |= {"retrain": True} if retrain else {}
+        return append(ledger, "registered", "", {"count": len(rows), "digest": examples_digest(rows), **brought})
 
 
 def _taken(ledger: Ledger, rows: list[tuple[int, int, int]], seq: int) -> int:
@@ -228,19 +239,22 @@ def examples_digest(rows: Iterable[tuple[int, int, int]]) -> str:
 # --- Nodes ------------------------------------------------------------------------------------------------------------
 
 
-def record_node(ledger: Ledger, node: PublishedNode, parent: str | None, write_file: Callable[[], None]) -> bool:
+def record_node(
+    ledger: Ledger, node: PublishedNode, parent: str | None, write_file: Callable[[], None], replace: bool = False
+) -> bool:
     """Let a node serve, unless an id that it was trained on has been deleted since.
 
     Args:
       node: the node.
       parent: identity of its parent, None at depth 1.
       write_file: puts the node's file where it belongs; called while no other process can write, or not at all.
+      replace: whether older nodes of its place serve no more from then on, nor what was trained below them.
 
     Returns:
       whether it is new; False if the very same node serves already.
 
     Raises:
-      Outdated: an id of the node was deleted, or its parent serves no more: train it again.
+      Outdated: an id of the node was deleted, its parent serves no more, or a later node takes its place: train it again.
       ValueError: a node of this identity was published with another certificate, or dropped before; a parent that is not
         one.
     """
@@ -250,17 +264,37 @@ def record_node(ledger: Ledger, node: PublishedNode, parent: str | None, write_f
             return False
         if _deleted_since(ledger, node):
             raise Outdated(f"an id that node {node.identity} was trained on has been deleted: it is not published")
-        if earlier and earlier[1]:  # its name covers an id that is gone for ever, so nothing should have drafted it
+        replaced = bool(earlier) and earlier[1] is not None and _was_replaced(ledger, node.identity, earlier[1])
+        if earlier and earlier[1] and not replaced:  # its name covers an id that is gone for ever: nothing should draft it
             raise ValueError(f"the ledger was altered: node {node.identity} was dropped before; run python -m s3t verify")
-        if earlier:
+        if earlier and not replaced:
             raise ValueError(f"node {node.identity} serves already, with other bytes: training was not reproducible")
         _check_parent(ledger, node, parent)
+        older = _older(ledger, node) if replace else []
         write_file()
         detail = {**node._asdict(), "slices": list(node.slices)}
         seq = append(ledger, "published", "", detail).rows
         row = (node.identity, node.shard, text_of(node.slices), node.as_of, node.certificate, seq)
-        ledger.execute("INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)", row)
+        ledger.execute("INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)", row)
+        if older:
+            seq = append(ledger, "replaced", "", {"by": node.identity, "nodes": older}).rows
+            ledger.executemany("UPDATE nodes SET dropped = ? WHERE identity = ?", ((seq, name) for name in older))
         return True
+
+
+def _was_replaced(ledger: Ledger, identity: str, dropped: int) -> bool:
+    """Whether a node was dropped because more examples came: if they are gone, what it was trained on is right again."""
+    (kind,) = ledger.execute("SELECT kind FROM log WHERE seq = ?", (dropped,)).fetchone() or ("",)
+    return bool(kind == "replaced") and identity in check_row(ledger, dropped, "replaced")["nodes"]
+
+
+def _older(ledger: Ledger, node: PublishedNode) -> list[str]:
+    """Serving nodes of a node's place that saw an earlier ledger, and those trained below them."""
+    depth = len(node.slices)
+    family = [one for one in nodes(ledger) if one.shard == node.shard and one.slices[:depth] == node.slices]
+    if any(one.as_of > node.as_of and one.slices == node.slices for one in family):
+        raise Outdated(f"a later node than {node.identity} serves in its place: it is not published")
+    return sorted(one.identity for one in family if one.as_of < node.as_of)
 
 
 def record_restored(ledger: Ledger, node: PublishedNode, write_file: Callable[[], None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from s3t.store import database, deletions, disk, publishing, records
+from s3t.store import database, deletions, disk, newcomers, publishing, records, untrained
 from s3t.store.database import Ledger
 from s3t.store.disk import Store
 
@@ -26,9 +26,12 @@ def _status(store: Store) -> tuple[dict[str, Any], list[str]]:
     nodes = publishing.live(store)
     rows, head = database.head(store.ledger)
     depth = [max((len(node.slices) for node in nodes if node.shard == s), default=0) for s in range(store.manifest.shards)]
+    late = len(newcomers.behind(store))
+    notes = [f"{late} nodes have not seen examples that came since: heal the store"] if late else []
+    idle = untrained.untrained(store)
     lost = [node.identity for node in nodes if not disk.file_of(store, node.identity).is_file()]
     return {
-        "state": REBUILD if not any(depth) else "partial" if publishing.missing(store) else "complete",
+        "state": REBUILD if not any(depth) else "partial" if late or publishing.missing(store) else "complete",
         "depth": depth,
         "nodes": {
             "live": len(nodes),
@@ -36,6 +39,8 @@ def _status(store: Store) -> tuple[dict[str, Any], list[str]]:
             "leftovers": len(disk.leftovers(store, publishing.identities(nodes))),
         },
         **records.counts(store.ledger),
+        "untrained": sum(idle.values()),
+        "notes": [*notes, *untrained.note(store, idle)],
         "rows": rows,
         "head": head,
     }, lost

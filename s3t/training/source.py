@@ -60,6 +60,7 @@ class Source:
     split: name, such as "test" -> (ids, fetch) of examples to predict; a ValueError of one line for one that is not there.
     placing: how to place the examples, asked when a store is made.
     lane_bytes: device memory for all that a program's lanes take beyond the data and the backbone; 0 is no limit.
+    names: [examples] what people call each example beside its id, None for one that has no name; or None.
     """
 
     backbone: Backbone
@@ -75,15 +76,23 @@ class Source:
     split: Callable[[str], tuple[np.ndarray, Fetch]] = no_split
     placing: Callable[[], Placing] = Placing
     lane_bytes: int = 0
+    names: Sequence[str | None] | None = None
 
 
-def placed(source: Source, shards: int, slices: int, key: bytes) -> Places:
+def placed(source: Source, shards: int, slices: int, key: bytes, placing: Placing | None = None) -> Places:
     """Where a source's examples belong.
+
+    Args:
+      source: whose examples.
+      shards: m.
+      slices: L.
+      key: places examples.
+      placing: what `source.placing` gives, if it was asked before.
 
     Raises:
       ValueError: see `partition.assign`.
     """
-    return assign(source.ids, shards, slices, key, **source.placing()._asdict())
+    return assign(source.ids, shards, slices, key, **(placing or source.placing())._asdict())
 
 
 def to_tensors(trained: Trained) -> dict[str, np.ndarray]:

@@ -270,7 +270,32 @@ def test_a_store_is_made_of_a_folder_of_images(mine, stream):
     assert records.counts(store.ledger)["examples"] == len(made.ids) and store.manifest.hyper["source"] == made.hyper
     gone = int(made.ids[3])
     assert disk.delete(store, [gone], "one")["ids"] == [gone]
+    other = int(made.ids[4])
+    assert disk.delete(store, [named[other][0]], "two")["ids"] == [other]
     disk.close(store)
+
+
+def test_examples_keep_the_names_that_are_no_numbers(mine):
+    drawn = pictures(mine / "pics")
+    (mine / "people.csv").write_text("id,group\n" + "".join(f"{below},person {i % 4}\n" for i, below in enumerate(drawn)))
+    for dataset, name_of in (
+        (f"folder:{mine / 'pics'}", {ids.stored_id(below): below for below in drawn}),
+        (npz(mine / "named.npz", [f"p {i}" if i % 2 else str(i) for i in range(60)]), {
+            ids.stored_id(f"p {i}"): f"p {i}" for i in range(1, 60, 2)
+        }),
+    ):  # fmt: skip
+        made = make({"dataset": dataset, "model": "tiny"}, groups=str(mine / "people.csv"))
+        assert made.names == [name_of.get(id_) for id_ in made.ids.tolist()] and any(made.names)
+        if dataset.startswith("folder:"):  # lines may have names, those of examples of other splits too, or numbers
+            assert set(made.placing().groups) == {f"person {i}" for i in range(4)}
+            (mine / "people.csv").write_text(
+                "".join(f"{name},{name[0]}\n" for name in made.names[1:]) + f"{made.ids[0]},c\n"
+            )
+            assert made.placing().groups == ["c", *(name[0] for name in made.names[1:])]
+            (mine / "people.csv").write_text("a/nobody.png,a\n")
+            with pytest.raises(ValueError, match=r"line 1 of .*people.csv is 'a/nobody.png,a': give `id,group`"):
+                made.placing()
+    assert make({}).names is None and make({"dataset": npz(mine / "n.npz", np.arange(60)), "model": "tiny"}).names is None
 
 
 def test_ids_of_32_bits_stay_as_they_are(mine):

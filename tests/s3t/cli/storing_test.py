@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from experiments.benchmarks import s3t_ledger
-from s3t.cli import arguments, main
+from s3t.cli import called, main
 from s3t.service import verify
 from s3t.store import certificates, database, deletions, disk, state
 from tests.helpers import commands, stores
@@ -120,9 +120,9 @@ def test_a_file_of_ids_may_come_from_a_spreadsheet_and_must_end(opened, capsys, 
         (tmp_path / "odd").write_bytes(data)
         status, _, err = commands.run(capsys, "delete", "--store", opened.root, "--ids", f"@{tmp_path / 'odd'}")
         assert status == 2 and message in err
-    arguments.MOST_BYTES, before = 1000, arguments.MOST_BYTES
+    called.MOST_BYTES, before = 1000, called.MOST_BYTES
     try:
         status, _, err = commands.run(capsys, "delete", "--store", opened.root, "--ids", "@/dev/zero")
     finally:
-        arguments.MOST_BYTES = before
+        called.MOST_BYTES = before
     assert status == 2 and "has more than 1000 bytes" in err

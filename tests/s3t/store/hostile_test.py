@@ -167,12 +167,19 @@ def test_a_request_is_not_purged_or_healed_twice_whatever_the_table_says(opened)
     assert database.head(opened.ledger).rows == head.rows + 1
 
 
+KINDS = ["created", "registered", "published", "received", "deactivated", "purged", "restored", "replaced"]
+
+
 @pytest.mark.parametrize("detail", ["7", "[]", "{}", '"x"', '{"ids": 1}', "{", "[" * 5000, '{"nodes": [[]], "ids": ["x"]}'])
-@pytest.mark.parametrize("kind", ["created", "registered", "published", "received", "deactivated", "purged", "restored"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_row_with_other_json_is_a_problem_and_no_traceback(opened, capsys, kind, detail):
     """Forged with all digests from there on, as whoever can write the store can."""
     disk.delete(opened, [stores.ids_at(opened, 0, 0)[0]], "R")
     disk.purge(opened)
+    if kind == "replaced":
+        opened.ledger.execute("BEGIN")
+        database.append(opened.ledger, "replaced", "", {"by": publishing.live(opened)[0].identity, "nodes": []})
+        opened.ledger.execute("COMMIT")
     if kind == "restored":
         opened.ledger.execute("BEGIN")
         database.append(opened.ledger, "restored", "", {"identity": publishing.live(opened)[0].identity})

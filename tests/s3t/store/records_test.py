@@ -44,7 +44,7 @@ def states(made):
 
 def test_a_deletion_by_hand(opened):
     done = deletions.record_deletion(opened, [12], "r")  # shard 0, slice 0
-    assert done == ("r", "deactivated", (12,), (), (), ("a", "ab"), rows(opened)[-1].digest)
+    assert done == ("r", "deactivated", (12,), (), (), ("a", "ab"), rows(opened)[-1].digest, (), ())
     assert live(opened) == ["b", "c", "ca"]
     assert [(row.kind, row.request, json.loads(row.detail)) for row in rows(opened)[-2:]] == [
         ("received", "r", {"ids": [12]}),
