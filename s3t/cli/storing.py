@@ -1,4 +1,4 @@
-"""The commands about a store that exists: status, delete and verify.
+"""The commands about a store that exists: delete and verify.
 
 Libraries are imported where they are used: a process that only deletes must start at once, so it imports no jax.
 """
@@ -12,16 +12,6 @@ from collections.abc import Callable
 
 from s3t.cli import terminal
 from s3t.cli.texts import Result
-
-
-def status(args: argparse.Namespace) -> Result:
-    """What the store serves; nothing is changed."""
-    from s3t.store import disk, state  # bring safetensors, which planning can do without
-
-    store = disk.look(args.store, read_only=True)
-    result = state.status(store)
-    disk.close(store)
-    return result
 
 
 def delete(args: argparse.Namespace) -> Result:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
@@ -30,6 +31,7 @@ MANIFEST, LEDGER, NODES, SUFFIX = "manifest.json", "ledger.sqlite", "nodes", ".s
 IDENTITY = re.compile("[0-9a-f]{64}")
 OWN = re.compile(f"({IDENTITY.pattern})({re.escape(SUFFIX)}|{re.escape(files.TEMPORARY)})")  # files that a store makes
 PRIVATE = 0o700  # the ledger tells who lies where, and a node's parameters what they looked like
+OTHERS = 0o077  # what everybody but the owner may do
 
 
 class Store(NamedTuple):
@@ -157,6 +159,20 @@ def leftovers(store: Store, live: Iterable[str]) -> list[Path]:
     names = {identity + SUFFIX for identity in live}
     with files.folder(store.root / NODES) as directory:
         return sorted(store.root / NODES / name for name in os.listdir(directory) if name not in names)
+
+
+def paths(store: Store) -> list[Path]:
+    """The store's directory and all that lies in it; of what is gone meanwhile the name alone."""
+    return [store.root, *sorted(store.root.iterdir()), *leftovers(store, ())]
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Whether somebody beside its owner may read, write or enter what lies at a path, and no link's target."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:  # dropped meanwhile
+        return False
+    return not stat.S_ISLNK(mode) and bool(mode & OTHERS)
 
 
 def make_room(store: Store) -> None:
