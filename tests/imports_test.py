@@ -22,7 +22,7 @@ EXCEPTIONS = {  # longest prefix of the path -> what else its files may import: 
     "readiness/__init__.py": {"importlib"},
     "s3t/__init__.py": {"importlib"},
     "unlearn/metrics/": {"sklearn"},
-    "s3t/store/database.py": {"logging", "os", "pathlib", "sqlite3"},
+    "s3t/store/database.py": {"errno", "logging", "os", "pathlib", "sqlite3"},
     "s3t/store/events.py": {"logging", "pathlib", "sys", "time"},  # sys: a log that cannot be written is said once
     "s3t/store/copies.py": {"datetime", "os", "pathlib", "re", "shutil", "sqlite3"},  # when a backup was taken
     "s3t/store/salvage.py": {"pathlib", "sqlite3"},

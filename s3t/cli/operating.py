@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from s3t.cli import terminal, texts
 from s3t.cli.texts import Result
@@ -63,7 +63,7 @@ class Gauge(NamedTuple):
 
     name: str
     help: str
-    values: dict[object, float]
+    values: Mapping[Any, float]
     label: str = ""
 
 

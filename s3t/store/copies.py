@@ -71,13 +71,13 @@ def back_up(root: Path | str, destination: Path | str, version: str) -> Descript
             copy = temporary / STORE
             (copy / NODES).mkdir(PRIVATE, parents=True)
             copy.chmod(PRIVATE)
-            files.flush(copy / MANIFEST, disk.manifest_text(store.root))
+            files.write(copy / MANIFEST, disk.manifest_text(store.root))
             head = _copy(store, copy)
             paths = (path for path in sorted(copy.rglob("*")) if path.is_file())
             digests = {path.relative_to(copy).as_posix(): digest_of(path.read_bytes()) for path in paths}
             time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             description = Description(head.digest, head.rows, time, version, digests)
-            files.flush(temporary / DESCRIPTION, certificates.canonical(description._asdict()))
+            files.write(temporary / DESCRIPTION, certificates.canonical(description._asdict()))
             for directory in (copy / NODES, copy, temporary):
                 files.sync(directory)
             temporary.rename(destination)

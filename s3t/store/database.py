@@ -6,6 +6,7 @@ the file that it opened: if another file stands at its path, every look and ever
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -113,7 +114,7 @@ def open_ledger(path: Path, *, read_only: bool = False, any_thread: bool = False
     try:
         return _probed(path, "rw", any_thread)
     except sqlite3.DatabaseError as error:
-        if not read_only or code_of(error) not in UNWRITABLE or ahead.exists():
+        if not read_only or code_of(error) not in UNWRITABLE or (ahead.exists() and ahead.stat().st_size):
             raise explanation(path, error) from None
     with explained(path):
         return _probed(path, "ro&immutable=1", any_thread)
@@ -142,8 +143,20 @@ def explanation(path: Path, error: sqlite3.Error) -> ValueError:
             f"{used}: the disk of {path} is full, make room there and repeat the command; nothing was changed"
         )
     if code in UNWRITABLE:
-        return ValueError(f"{used}: check who may write in {path.parent}, and its disk")
+        return ValueError(f"{used}: {_obstacle(path)}")
     return ValueError(f"{used}: wait until no other process holds {path}, then repeat the command; nothing was changed")
+
+
+def _obstacle(path: Path) -> str:
+    """Why a ledger on a disk with room cannot be written, and what to do."""
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return f"too many files are open to open {path}, raise the limit (ulimit -n) and repeat the command"
+        if error.errno == errno.EROFS:
+            return f"the disk of {path} is read-only, mount it for writing and repeat the command; nothing was changed"
+    return f"check who may write in {path.parent}, and its disk"
 
 
 def _no_room(path: Path) -> bool:

@@ -81,7 +81,11 @@ def open(root: Path | str) -> Store:
       ValueError: there is no store.
     """
     store = look(root)
-    purge(store)
+    try:
+        purge(store)
+    except BaseException:
+        close(store)
+        raise
     return store
 
 
