@@ -144,6 +144,15 @@ def status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", action="store_true", help="print the numbers in the text format of Prometheus")
 
 
+def redact_arguments(parser: argparse.ArgumentParser) -> None:
+    """A store, and how long healed requests keep their ids."""
+    store_arguments(parser)
+    parser.add_argument(
+        "--older-than", type=days, default=0.0, metavar="DAYS", help="only of requests that were healed so long ago"
+    )
+    log_arguments(parser)
+
+
 def backup_arguments(parser: argparse.ArgumentParser) -> None:
     """A store, and where its copy goes."""
     store_arguments(parser)
@@ -246,13 +255,22 @@ def words_of(path: str, what: str = "whole number") -> list[str]:
 
 
 def seconds(text: str) -> float:
-    """A time that is not negative."""
+    """Seconds, not negative."""
+    return _time(text, "seconds")
+
+
+def days(text: str) -> float:
+    """Days, not negative."""
+    return _time(text, "days")
+
+
+def _time(text: str, unit: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected seconds, a number from 0 on, got {text!r:.80}")
+        raise argparse.ArgumentTypeError(f"expected {unit}, a number from 0 on, got {text!r:.80}")
     return value
 
 

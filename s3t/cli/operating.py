@@ -1,4 +1,4 @@
-"""The commands of an operator: status, in words or for a monitor, and purge."""
+"""The commands of an operator: status, in words or for a monitor, purge, and redact."""
 
 from __future__ import annotations
 
@@ -130,3 +130,30 @@ def purge_text(result: Result) -> str:
     """A purge in words."""
     which = ", ".join(result["purged"]) or "no request was waiting for it"
     return f"purged: {which}\nhead: {result['head']} after {result['rows']} rows"
+
+
+# --- redact -----------------------------------------------------------------------------------------------------------
+
+
+def redact(args: argparse.Namespace) -> Result:
+    """Forget the ids of requests that are done with."""
+    from s3t.store import disk, redaction
+
+    store = disk.look(args.store)
+    done = redaction.redact(store, args.older_than)
+    disk.close(store)
+    return {
+        "redacted": list(done.requests),
+        "examples": done.examples,
+        "kept": list(done.kept),
+        "rows": done.head.rows,
+        "head": done.head.digest,
+    }
+
+
+def redact_text(result: Result) -> str:
+    """A redaction in words."""
+    lines = [f"redacted: {len(result['redacted'])} requests, {result['examples']} examples forgotten"]
+    if result["kept"]:
+        lines += [f"kept: {len(result['kept'])} requests whose rows, or whose examples' rows, are from before 0.2"]
+    return "\n".join([*lines, f"head: {result['head']} after {result['rows']} rows"])

@@ -112,6 +112,12 @@ COMMANDS = {
         operating.purge,
         operating.purge_text,
     ),
+    "redact": Command(
+        "let the ids of deletions that are healed leave the ledger",
+        arguments.redact_arguments,
+        operating.redact,
+        operating.redact_text,
+    ),
     "backup": Command(
         "copy a store, in use or not, whole or not at all",
         arguments.backup_arguments,

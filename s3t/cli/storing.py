@@ -49,7 +49,7 @@ def acknowledge(args: argparse.Namespace, result: Result, text: str) -> None:
     if [type(error) for error in errors.values()] == [BrokenPipeError]:
         raise BrokenPipeError
     if errors:
-        done = "deleted" if result["ids"] else "nothing to delete"
+        done = "deleted" if result["ids"] or result.get("redacted") else "nothing to delete"
         reasons = "; ".join(f"{failure}: {error}" for failure, error in errors.items())
         raise ValueError(f"{done} (request {result['request']}), but {reasons}")
 

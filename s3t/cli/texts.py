@@ -60,6 +60,8 @@ def delete_text(result: Result) -> str:
     """A deletion in words."""
     if not result.get("ok", True):
         return f"nothing was deleted: the store has no example {', '.join(map(str, result['unknown']))}"
+    if result.get("redacted"):
+        return f"request {result['request']} was healed, and its ids are redacted since\nhead: {result['head']}"
     lines = [f"request {result['request']}: {len(result['ids'])} examples deleted, {result['nodes_dropped']} nodes dropped"]
     lines += [f"{what}: {', '.join(map(str, result[what]))}" for what in ("already", "unknown") if result[what]]
     return "\n".join([*lines, f"head: {result['head']} (acknowledged in {result['acknowledged_ms']:.2f} ms)"])

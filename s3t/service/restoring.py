@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3t.service import verify
-from s3t.store import copies, database, deletions, disk, events, files, manifests, salvage
+from s3t.store import copies, database, deletions, disk, events, files, manifests, marks, salvage
 from s3t.store.disk import Store
 from s3t.store.salvage import Past
 
@@ -140,12 +140,19 @@ def _check_same(root: Path, past: Past, store: Store) -> None:
 
 
 def _later(past: Past, store: Store) -> list[Later]:
-    """The deletions of the old ledger that have not come to pass in the restored one."""
+    """The deletions of the old ledger that have not come to pass in the restored one, those that it names first."""
+    key = manifests.key_of(store.manifest)
     deleted = dict(store.ledger.execute("SELECT id, deleted FROM examples"))  # id -> row, None if it is not
-    return [
+    done = marks.forgotten(store.ledger, key, {id_ for _, _, gone in past.deletions for id_ in gone} - deleted.keys())
+    named = [
         Later(request, asked, len(set(gone) - deleted.keys()))
         for request, asked, gone in past.deletions
-        if any(deleted.get(id_) is None for id_ in gone)
+        if any(deleted.get(id_) is None and id_ not in done for id_ in gone)
+    ]
+    ids = {marks.mark(key, id_): id_ for id_ in deleted} if past.forgotten else {}
+    found = {request: sorted(ids[mark] for mark in gone & ids.keys()) for request, gone in past.forgotten.items()}
+    return named + [
+        Later(request, tuple(again), 0) for request, again in found.items() if any(deleted[id_] is None for id_ in again)
     ]
 
 

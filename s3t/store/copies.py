@@ -128,7 +128,8 @@ def _copy(store: Store, root: Path) -> database.Head:
         try:
             with database.reading(copy.ledger):
                 made_with = manifests.digest_of(disk.manifest_text(root))
-                problems = audit.audit(copy.ledger, made_with) or audit.misplaced(copy.ledger, copy.manifest)
+                problems = audit.audit(copy.ledger, made_with, key=manifests.key_of(copy.manifest))
+                problems = problems or audit.misplaced(copy.ledger, copy.manifest)
                 head = database.head(copy.ledger)
             if problems:
                 raise database.Damaged(f"{store.root} is not worth a backup, {problems[0]}: restore it from an earlier one")

@@ -8,22 +8,27 @@ away was trained anew).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from s3t.store import hash_chain, marks
 from s3t.store.certificates import whole
 from s3t.store.database import Ledger, append, head, writing
 from s3t.store.records import altered, check_row, nodes
 
 REQUEST_LENGTH = 200
 DEACTIVATED, UNKNOWN = "deactivated", "unknown"  # states that are acknowledged
+HEALED = "healed"  # the state of a request whose ids were forgotten, all that is known of it
+SALT_BYTES = 16
 
 
 class Deletion(NamedTuple):
     """The answer to a request to delete.
 
     request: its id.
-    state: "deactivated", the state that was acknowledged; "unknown" if no id is one of the store's.
+    state: "deactivated", the state that was acknowledged; "unknown" if no id is one of the store's; "healed" of a request
+      that was redacted since: then no ids are told.
     ids: deleted by this request, in the order asked for.
     already: deleted before it.
     unknown: never registered.
@@ -40,7 +45,7 @@ class Deletion(NamedTuple):
     head: str
 
 
-def record_deletion(ledger: Ledger, ids: Iterable[int], request: str) -> Deletion:
+def record_deletion(ledger: Ledger, ids: Iterable[int], request: str, key: bytes | None = None) -> Deletion:
     """Delete examples in one transaction that is on disk when this returns.
 
     A request that was carried out before is answered as it was then. Unknown and already deleted ids are named and change
@@ -49,6 +54,7 @@ def record_deletion(ledger: Ledger, ids: Iterable[int], request: str) -> Deletio
     Args:
       ids: whole numbers; repeated ones count once.
       request: 1 to 200 characters of the caller's choice.
+      key: the store's secret; without it the ids of this request can never be forgotten (`s3t.store.redaction`).
 
     Raises:
       ValueError: no id, a malformed id, a malformed request, or a request that was made for other ids; nothing is changed.
@@ -61,8 +67,8 @@ def record_deletion(ledger: Ledger, ids: Iterable[int], request: str) -> Deletio
     with writing(ledger):
         earlier = answer(ledger, request)
         if earlier is None:
-            return _delete(ledger, asked, request)
-    if set(asked) != {*earlier.ids, *earlier.already, *earlier.unknown}:
+            return _delete(ledger, asked, request, key)
+    if earlier.state != HEALED and set(asked) != {*earlier.ids, *earlier.already, *earlier.unknown}:
         raise ValueError(f"request {request} was made before, for other ids: choose another request id")
     return earlier
 
@@ -78,12 +84,14 @@ def answer(ledger: Ledger, request: str) -> Deletion | None:
         raise altered(ledger, f"the answer to request {request:.80} is not what it was") from None
 
 
-def _deletion(request: str, detail: dict[str, list[Any]], digest: str) -> Deletion:
+def _deletion(request: str, detail: dict[str, Any], digest: str) -> Deletion:
+    if hash_chain.is_sealed(detail):
+        return Deletion(request, HEALED, (), (), (), tuple(detail["nodes"]), digest)
     ids, already, unknown, dropped = (tuple(detail[field]) for field in ("ids", "already", "unknown", "nodes"))
     return Deletion(request, DEACTIVATED if ids or already else UNKNOWN, ids, already, unknown, dropped, digest)
 
 
-def _delete(ledger: Ledger, asked: list[int], request: str) -> Deletion:
+def _delete(ledger: Ledger, asked: list[int], request: str, key: bytes | None) -> Deletion:
     """Carry out a new request inside a transaction."""
     rows = ledger.execute(
         "SELECT id, shard, slice, registered, deleted FROM examples WHERE id IN (SELECT value FROM json_each(?))",
@@ -93,16 +101,19 @@ def _delete(ledger: Ledger, asked: list[int], request: str) -> Deletion:
     if any(type(value) is not int for row in registered.values() for value in row if value is not None):
         raise altered(ledger, "an example's place is no number")
     present = [id_ for id_ in asked if id_ in registered and registered[id_][-1] is None]
-    detail: dict[str, list[Any]] = {
+    strange = [id_ for id_ in asked if id_ not in registered]
+    already = (set(asked) - set(present) - set(strange)) | (marks.forgotten(ledger, key, strange) if key else set())
+    detail: dict[str, Any] = {
         "ids": present,
-        "already": [id_ for id_ in asked if id_ in registered and registered[id_][-1] is not None],
-        "unknown": [id_ for id_ in asked if id_ not in registered],
+        "already": [id_ for id_ in asked if id_ in already],
+        "unknown": [id_ for id_ in strange if id_ not in already],
         "nodes": _nodes_with(ledger, [registered[id_][:-1] for id_ in present]),
     }
     if not present:
         return _deletion(request, detail, head(ledger).digest)
-    append(ledger, "received", request, {"ids": asked})
-    seq, digest = append(ledger, "deactivated", request, detail)
+    salt = {} if key is None else {"salt": os.urandom(SALT_BYTES).hex()}
+    append(ledger, "received", request, {"ids": asked, **salt})
+    seq, digest = append(ledger, "deactivated", request, {**detail, **salt})
     ledger.executemany("UPDATE examples SET deleted = ? WHERE id = ?", ((seq, id_) for id_ in present))
     ledger.executemany("UPDATE nodes SET dropped = ? WHERE identity = ?", ((seq, identity) for identity in detail["nodes"]))
     ledger.execute("INSERT INTO requests VALUES (?, 'deactivated', ?)", (request, seq))

@@ -201,7 +201,7 @@ def register(store: Store, ids: Iterable[int], shards: Iterable[int], slices: It
     for what, values, end in (("shard", shards, store.manifest.shards), ("slice", slices, store.manifest.slices)):
         if wrong := [value for value in values if not 0 <= value < end]:
             raise ValueError(f"a {what} of this store lies between 0 and {end - 1}, got {wrong[0]}")
-    return records.record_examples(store.ledger, ids, shards, slices).digest
+    return records.record_examples(store.ledger, ids, shards, slices, manifests.key_of(store.manifest)).digest
 
 
 def delete(store: Store, ids: Iterable[int], request_id: str | None = None) -> dict[str, Any]:
@@ -213,7 +213,8 @@ def delete(store: Store, ids: Iterable[int], request_id: str | None = None) -> d
       request_id: of the caller's choice; a request that is repeated is answered as it was; a random one if None.
 
     Returns:
-      if no id is one of the store's ok, false, and a verdict "nothing was deleted"; request, state, ids, already,
+      if no id is one of the store's ok, false, and a verdict "nothing was deleted"; redacted, true, if the request was
+      carried out before and its ids are forgotten since; request, state, ids, already,
       unknown, nodes_dropped, head (a receipt: `s3t.service.verify` finds it in the chain), and acknowledged_ms,
       milliseconds from the call to the durable record.
 
@@ -221,10 +222,13 @@ def delete(store: Store, ids: Iterable[int], request_id: str | None = None) -> d
       ValueError: as `deletions.record_deletion`; nothing is changed.
     """
     began = perf_counter()
-    deletion = deletions.record_deletion(store.ledger, ids, os.urandom(8).hex() if request_id is None else request_id)
+    request = os.urandom(8).hex() if request_id is None else request_id
+    deletion = deletions.record_deletion(store.ledger, ids, request, manifests.key_of(store.manifest))
     nothing = {"ok": False, "verdict": "nothing was deleted"} if deletion.state == deletions.UNKNOWN else {}
+    forgotten = {"redacted": True} if deletion.state == deletions.HEALED else {}
     return {
         **nothing,
+        **forgotten,
         "request": deletion.request,
         "state": deletion.state,
         "ids": list(deletion.ids),

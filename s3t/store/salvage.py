@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +16,14 @@ class Past(NamedTuple):
     """What could be read.
 
     manifest: digest of the manifest that the ledger was made with; empty if that is unknown.
-    deletions: (request, ids asked for, ids deleted) in the order of the ledger.
+    deletions: (request, ids asked for, ids deleted) in the order of the ledger, of those that still name their ids.
+    forgotten: request -> marks of the ids that it deleted (`s3t.store.marks`), of those that were redacted.
     problem: why that may not be all, in one line; empty if it is.
     """
 
     manifest: str = ""
     deletions: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
+    forgotten: Mapping[str, frozenset[str]] = {}
     problem: str = ""
 
 
@@ -61,16 +63,35 @@ def _read(connection: sqlite3.Connection, path: Path) -> Past:
             rows.append(hash_chain.Row(*row))
     except sqlite3.DatabaseError as error:
         problem = f"{path} can be read up to row {len(rows)} ({error})"
-    return _past(rows, problem or hash_chain.read_on(hash_chain.start(), rows).problem)
+    marked: dict[int, set[str]] = {}
+    try:
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'forgotten'").fetchone():
+            for deleted, mark in connection.execute("SELECT deleted, mark FROM forgotten"):
+                marked.setdefault(deleted, set()).add(mark)
+    except sqlite3.DatabaseError as error:
+        problem = problem or f"the marks in {path} of what was forgotten cannot all be read ({error})"
+    return _past(rows, marked, problem or hash_chain.read_on(hash_chain.start(), rows).problem)
 
 
-def _past(rows: Sequence[hash_chain.Row], problem: str) -> Past:
-    manifest, asked, deletions = "", {}, []
+def _past(rows: Sequence[hash_chain.Row], marked: Mapping[int, set[str]], problem: str) -> Past:
+    """What the rows say was deleted.
+
+    Args:
+      rows: as far as they could be read.
+      marked: row of a deactivation -> marks of the ids that were forgotten with it.
+      problem: why that may not be all.
+    """
+    manifest = ""
+    asked: dict[str, tuple[int, ...]] = {}
+    deletions: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+    forgotten: dict[str, frozenset[str]] = {}
     for row in rows:
         try:
             detail = json.loads(row.detail)
             if row.kind == "created":
                 manifest = str(detail["manifest"])
+            elif row.kind in hash_chain.SALTED and hash_chain.is_sealed(detail):
+                forgotten[row.request] = frozenset(marked.get(row.seq, ()))
             elif row.kind == "received":
                 asked[row.request] = tuple(map(int, detail["ids"]))
             elif row.kind == "deactivated":
@@ -78,4 +99,4 @@ def _past(rows: Sequence[hash_chain.Row], problem: str) -> Past:
                 deletions.append((row.request, asked.get(row.request, gone), gone))
         except (KeyError, TypeError, ValueError, RecursionError):
             problem = problem or f"row {row.seq} cannot be read"
-    return Past(manifest, tuple(deletions), problem)
+    return Past(manifest, tuple(deletions), forgotten, problem)

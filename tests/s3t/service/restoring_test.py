@@ -184,6 +184,26 @@ def test_an_altered_row_does_not_hide_later_deletions(opened, backup, capsys):
     assert any("not all that was deleted may be known" in warning for warning in result["warnings"])
 
 
+def test_a_damaged_page_ends_what_is_read_and_is_told(opened, backup, capsys):
+    """Deletions of the pages before it are made again."""
+    for number in range(40):
+        disk.register(opened, [2000 + number], [0], [0])
+        disk.delete(opened, [ids(opened)[0] if number < 3 else 2000 + number], f"{number}".rjust(200, "R"))
+    opened.ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    (size,) = opened.ledger.execute("PRAGMA page_size").fetchone()
+    disk.close(opened)
+    path = opened.root / "ledger.sqlite"
+    data = path.read_bytes()
+    last = max(at for at in range(0, len(data), size) if b"deactivated" in data[at : at + size] and data[at] == 13)
+    path.write_bytes(data[:last] + bytes(size) + data[last + size :])
+    with salvage.held(path) as past:
+        assert 4 <= len(past.deletions) < 41 and "can be read up to row" in past.problem
+    assert restore(capsys, backup, opened.root)[0] == 2
+    status, result, _ = restore(capsys, backup, opened.root, "--replay-deletions")
+    assert status == 0 and [done["ids"] for done in result["replayed"]] == [1, 1, 1]
+    assert any("can be read up to row" in warning for warning in result["warnings"])
+
+
 # refusals
 
 
