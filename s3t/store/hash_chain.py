@@ -103,7 +103,7 @@ def sealed(kind: str, detail: str) -> str:
 
     Example:
       >>> sealed("received", '{"ids":[12],"salt":"00"}')[:20], sealed("received", '{"ids":[12]}')
-      ('{"ids":["5a2e80ac32a', '{"ids":[12]}')
+      ('{"ids":["57aeafd3cd9', '{"ids":[12]}')
     """
     if kind not in SALTED or not isinstance(detail, str) or '"salt"' not in detail:
         return detail

@@ -75,7 +75,7 @@ def test_a_store_on_a_full_disk_is_read_and_changes_are_refused(store, tmp_path,
     fill(store.parent)
     readable(capsys, store, tmp_path / "backup")
     readable(capsys, store, tmp_path / "again")  # with what SQLite has left beside the ledger by then
-    for words in (("delete", "--ids", 1), ("purge",)):
+    for words in (("delete", "--ids", 1), ("purge",), ("redact",)):
         err = one_line(capsys, *words, "--store", store)
         assert f"the disk of {store / 'ledger.sqlite'} is full, make room there and repeat the command" in err
     (store.parent / "filling").unlink()
@@ -142,7 +142,7 @@ def test_a_file_that_may_not_grow_is_one_line(opened):
 def test_a_store_on_a_read_only_disk_is_read_and_changes_are_refused(store, tmp_path, capsys):
     mount("-o", "remount,ro", store.parent)
     readable(capsys, store, tmp_path / "backup")
-    for words in (("delete", "--ids", 1), ("purge",)):
+    for words in (("delete", "--ids", 1), ("purge",), ("redact",)):
         err = one_line(capsys, *words, "--store", store)
         assert f"the disk of {store / 'ledger.sqlite'} is read-only, mount it for writing and repeat the command" in err
     err = one_line(capsys, "backup", "--store", tmp_path / "backup" / "store", store.parent / "backup")
