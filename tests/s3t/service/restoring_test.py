@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from s3t.cli import main
 from s3t.service import restoring, verify
 from s3t.store import copies, database, deletions, disk, salvage, state
 from tests.helpers import commands, stores
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +258,24 @@ def test_a_restore_that_was_stopped_between_two_renames_forgets_nothing(opened, 
     status, _, err = restore(capsys, backup, opened.root)
     assert status == 2 and f"is missing beside {tmp_path / 'store.before-restore-1'}" in err
     assert restore(capsys, backup, opened.root, "--lose-deletions")[0] == 0
+
+
+@pytest.mark.parametrize("step", [1, 20, 38, -1])
+def test_a_restore_that_is_killed_leaves_a_whole_store(opened, backup, tmp_path, step):
+    """Before a step that others could see, -1 being the first after the renames; the same command goes on from there."""
+    disk.delete(opened, [ids(opened)[0]], "later")
+    code = "import sys; from tests.helpers import stores; from s3t.service import restoring\n"
+    code += "swap = restoring._swap\n"
+    code += (
+        "restoring._swap = lambda *paths: (stores.die_at(1), swap(*paths))\n" if step < 0 else f"stores.die_at({step})\n"
+    )
+    code += "restoring.restore(*sys.argv[1:], replay=True)"
+    words = [sys.executable, "-c", code, str(backup), str(opened.root)]
+    assert subprocess.run(words, cwd=ROOT, check=False, timeout=60).returncode == -9
+    assert (tmp_path / "store.before-restore-1").exists() == (step < 0)
+    assert verify.verify(opened.root)["ok"] and verify.verify(opened.root)["deleted"] == 2
+    assert restoring.restore(backup, opened.root, replay=True)["replayed"][0]["request"] == "later"
+    assert verify.verify(opened.root)["deleted"] == 2 and not (tmp_path / ".store.tmp").exists()
 
 
 def deleting(root, id_, answers):
