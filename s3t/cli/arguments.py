@@ -71,6 +71,13 @@ def source_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def log_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where to log what happens."""
+    parser.add_argument(
+        "--log", metavar="FILE", help="append a line with its time for each event: no ids of examples, none of it printed"
+    )
+
+
 def head_arguments(parser: argparse.ArgumentParser) -> None:
     """What was acknowledged before."""
     parser.add_argument(
@@ -97,6 +104,7 @@ class Heads(argparse.Action):
 def train_arguments(parser: argparse.ArgumentParser) -> None:
     """A store, and what to make it from if there is none."""
     store_arguments(parser)
+    log_arguments(parser)
     source_arguments(parser)
     planner_arguments(parser, required=False)
     parser.add_argument("--shards", type=int, metavar="m", help="models of the ensemble")
@@ -111,6 +119,7 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
 def heal_arguments(parser: argparse.ArgumentParser) -> None:
     """A store."""
     store_arguments(parser)
+    log_arguments(parser)
     source_arguments(parser)
 
 
@@ -126,6 +135,7 @@ def delete_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"groups whose examples to delete, all of them; may stand beside --ids; {FROM_FILE}; {called.QUOTED}",
     )
     parser.add_argument("--request-id", metavar="R", help="a request that is repeated under its id is carried out once")
+    log_arguments(parser)
     sign_arguments(parser)
 
 
@@ -155,6 +165,55 @@ def release_arguments(parser: argparse.ArgumentParser) -> None:
     source_arguments(parser)
 
 
+def purge_arguments(parser: argparse.ArgumentParser) -> None:
+    """A store."""
+    store_arguments(parser)
+    log_arguments(parser)
+
+
+def status_arguments(parser: argparse.ArgumentParser) -> None:
+    """A store, when to call it a problem, and how to say it."""
+    store_arguments(parser)
+    parser.add_argument(
+        "--max-age", type=seconds, metavar="SECONDS", help="a request that has waited longer to be healed is a problem"
+    )
+    parser.add_argument("--metrics", action="store_true", help="print the numbers in the text format of Prometheus")
+
+
+def redact_arguments(parser: argparse.ArgumentParser) -> None:
+    """A store, and how long healed requests keep their ids."""
+    store_arguments(parser)
+    parser.add_argument(
+        "--older-than", type=days, default=0.0, metavar="DAYS", help="only of requests that were healed so long ago"
+    )
+    log_arguments(parser)
+
+
+def backup_arguments(parser: argparse.ArgumentParser) -> None:
+    """A store, and where its copy goes."""
+    store_arguments(parser)
+    parser.add_argument("destination", metavar="DEST", help="directory of the backup, which is made")
+
+
+def restore_arguments(parser: argparse.ArgumentParser) -> None:
+    """A backup, where the store goes, and what becomes of later deletions."""
+    parser.add_argument("backup", metavar="BACKUP", help="directory of the backup")
+    store_arguments(parser)
+    head_arguments(parser)
+    later = parser.add_mutually_exclusive_group()
+    later.add_argument(
+        "--replay-deletions",
+        action="store_true",
+        help="delete again in the restored store what was deleted in DIR since the backup, as far as DIR can be read",
+    )
+    later.add_argument(
+        "--lose-deletions",
+        action="store_true",
+        help="restore although the backup lacks deletions of DIR, or may lack some",
+    )
+    log_arguments(parser)
+
+
 def verify_arguments(parser: argparse.ArgumentParser) -> None:
     """What to check the store against."""
     store_arguments(parser)
@@ -175,6 +234,7 @@ def verify_arguments(parser: argparse.ArgumentParser) -> None:
 def predict_arguments(parser: argparse.ArgumentParser) -> None:
     """Which examples, and how the shards' answers become one."""
     store_arguments(parser)
+    log_arguments(parser)
     source_arguments(parser)
     head_arguments(parser)
     asked = parser.add_mutually_exclusive_group(required=True)
@@ -226,6 +286,26 @@ def words_of(path: str, what: str = "whole number") -> list[str]:
     if not words:
         raise argparse.ArgumentTypeError(f"{path!r} holds no {what}: nothing was changed")
     return words
+
+
+def seconds(text: str) -> float:
+    """Seconds, not negative."""
+    return _time(text, "seconds")
+
+
+def days(text: str) -> float:
+    """Days, not negative."""
+    return _time(text, "days")
+
+
+def _time(text: str, unit: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected {unit}, a number from 0 on, got {text!r:.80}")
+    return value
 
 
 def seed(text: str) -> int:

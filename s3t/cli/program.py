@@ -15,8 +15,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from s3t.cli import arguments, checking, planning, predicting, releasing, storing, terminal, texts, training
+from s3t.cli import (
+    arguments,
+    checking,
+    copying,
+    operating,
+    planning,
+    predicting,
+    releasing,
+    storing,
+    terminal,
+    texts,
+    training,
+)
 from s3t.cli.texts import Result
+from s3t.store import events
 
 STATUS = {"nothing was proved": 3, "nothing was deleted": 4}  # of a verdict
 UNREAD = 128 + 13  # the exit status of a process stopped by SIGPIPE
@@ -87,9 +100,10 @@ COMMANDS = {
     ),
     "status": Command(
         "what a store serves, and what is deleted",
-        arguments.store_arguments,
-        storing.status,
-        texts.status_text,
+        arguments.status_arguments,
+        operating.status,
+        operating.status_text,
+        operating.print_status,
     ),
     "delete": Command(
         "delete examples durably, and purge what was trained on them",
@@ -103,6 +117,30 @@ COMMANDS = {
         arguments.verify_arguments,
         storing.verify,
         texts.verify_text,
+    ),
+    "purge": Command(
+        "remove what serves no more, and say which deletions are done with",
+        arguments.purge_arguments,
+        operating.purge,
+        operating.purge_text,
+    ),
+    "redact": Command(
+        "let the ids of deletions that are healed leave the ledger",
+        arguments.redact_arguments,
+        operating.redact,
+        operating.redact_text,
+    ),
+    "backup": Command(
+        "copy a store, in use or not, whole or not at all",
+        arguments.backup_arguments,
+        copying.backup,
+        copying.backup_text,
+    ),
+    "restore": Command(
+        "put a backup in a store's place, and lose no deletion on the way",
+        arguments.restore_arguments,
+        copying.restore,
+        copying.restore_text,
     ),
     "predict": Command(
         "labels and logits of the ensemble that survives",
@@ -163,9 +201,10 @@ def run(argv: Sequence[str] | None) -> int:
     args = make_parser().parse_args(argv)
     command = COMMANDS[args.command]
     try:
-        result = command.run(args)
-        text = json.dumps(result, allow_nan=False) if args.json else terminal.fitted(command.text(result))
-        command.answer(args, result, text)
+        with events.appending_to(operating.log_of(args)):
+            result = command.run(args)
+            text = json.dumps(result, allow_nan=False) if args.json else terminal.fitted(command.text(result))
+            command.answer(args, result, text)
     except BrokenPipeError:
         raise
     except sqlite3.Error as error:  # in the middle of a command

@@ -1,4 +1,4 @@
-"""The commands about a store that exists: status, delete and verify.
+"""The commands about a store that exists: delete and verify.
 
 Libraries are imported where they are used: a process that only deletes must start at once, so it imports no jax.
 """
@@ -17,16 +17,6 @@ from s3t.cli.texts import Result
 
 if TYPE_CHECKING:
     from s3t.store.signatures import Sign
-
-
-def status(args: argparse.Namespace) -> Result:
-    """What the store serves; nothing is changed."""
-    from s3t.store import disk, state  # bring safetensors, which planning can do without
-
-    store = disk.look(args.store, read_only=True)
-    result = state.status(store)
-    disk.close(store)
-    return result
 
 
 def delete(args: argparse.Namespace) -> Result:
@@ -76,7 +66,7 @@ def acknowledge(args: argparse.Namespace, result: Result, text: str) -> None:
     if [type(error) for error in errors.values()] == [BrokenPipeError]:
         raise BrokenPipeError
     if errors:
-        done = "deleted" if result["ids"] else "nothing to delete"
+        done = "deleted" if result["ids"] or result.get("redacted") else "nothing to delete"
         reasons = "; ".join(f"{failure}: {error}" for failure, error in errors.items())
         raise ValueError(f"{done} (request {result['request']}), but {reasons}")
 

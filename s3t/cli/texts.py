@@ -63,6 +63,8 @@ def delete_text(result: Result) -> str:
         asked = ("example", result["unknown"]), ("group", result.get("unknown_groups", []))
         lacking = " and ".join(f"no {what} {', '.join(map(str, names))}" for what, names in asked if names)
         return f"nothing was deleted: the store has {lacking}"
+    if result.get("redacted"):
+        return f"request {result['request']} was healed, and its ids are redacted since\nhead: {result['head']}"
     lines = [f"request {result['request']}: {len(result['ids'])} examples deleted, {result['nodes_dropped']} nodes dropped"]
     listed = ("names", "groups", "already", "unknown", "unknown_groups")
     lines += [f"{what.replace('_', ' ')}: {', '.join(map(str, result[what]))}" for what in listed if result.get(what)]

@@ -5,13 +5,13 @@ The shapes of its programs were fixed for the examples of the beginning, so ther
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from s3t.plans.partition import Places
 from s3t.service import creation, inputs
-from s3t.store import audit, disk, registry
+from s3t.store import audit, disk, manifests, marks, registry
 from s3t.store.disk import Store
 from s3t.training import arrangement
 from s3t.training.schedule import Setup
@@ -22,7 +22,8 @@ Registered = dict[int, tuple[int, int, bool]]  # id -> shard, slice, whether it 
 
 def newcomers_of(store: Store, source: Source) -> list[int]:
     """The ids of a source that a store does not know, ascending; those of deleted examples it knows."""
-    return sorted(set(source.ids.tolist()) - _registered(store).keys())
+    unknown = set(source.ids.tolist()) - _registered(store).keys()
+    return sorted(unknown - _forgotten(store, unknown))
 
 
 def append(store: Store, source: Source) -> int:
@@ -47,11 +48,12 @@ def append(store: Store, source: Source) -> int:
             f"the data lack example {lost[0]}, which the store has: put it back, or delete it; nothing was changed"
         )
     placing = source.placing()
-    labels = _unknown_labels(store, creation.labels_of(source, placing))
+    forgotten = _forgotten(store, there - known.keys())
+    labels = _unknown_labels(store, creation.labels_of(source, placing), forgotten)
     manifest = store.manifest
     places = placed(source, manifest.shards, manifest.slices, bytes.fromhex(manifest.partition_key), placing)
     groups = registry.labels_of(store.ledger, registry.GROUPS) | labels[registry.GROUPS]
-    new = np.flatnonzero(~np.isin(ids, list(known)))
+    new = np.flatnonzero(~np.isin(ids, [*known, *forgotten]))
     where = _beside_their_groups(ids[new], Places(places.shard[new], places.slice[new]), groups, known)
     _check_room(setup, known, where)
     if len(new) or any(labels.values()):
@@ -69,8 +71,13 @@ def _registered(store: Store) -> Registered:
     return {id_: (shard, slice_, bool(deleted)) for id_, shard, slice_, deleted in rows}
 
 
-def _unknown_labels(store: Store, labels: registry.Labels) -> dict[str, dict[int, str]]:
-    """What a store does not know of the labels that a source gives.
+def _forgotten(store: Store, ids: Iterable[int]) -> set[int]:
+    """Those of some ids that were deleted and redacted: they never come back."""
+    return marks.forgotten(store.ledger, manifests.key_of(store.manifest), ids)
+
+
+def _unknown_labels(store: Store, labels: registry.Labels, forgotten: set[int]) -> dict[str, dict[int, str]]:
+    """What a store does not know of the labels that a source gives, those of forgotten examples aside.
 
     Raises:
       ValueError: it knows another.
@@ -81,7 +88,7 @@ def _unknown_labels(store: Store, labels: registry.Labels) -> dict[str, dict[int
         if other := [id_ for id_, label in of_id.items() if kept.get(id_, label) != label]:
             what = f"{of_id[other[0]]!r:.80} among the {kind} of the data and {kept[other[0]]!r:.80} in the store"
             raise ValueError(f"example {other[0]} is {what}: give what it was registered with; nothing was changed")
-        unknown[kind] = {id_: label for id_, label in of_id.items() if id_ not in kept}
+        unknown[kind] = {id_: label for id_, label in of_id.items() if id_ not in kept and id_ not in forgotten}
     return unknown
 
 

@@ -22,7 +22,7 @@ from s3t.plans.structure import at_depth
 from s3t.service import ensemble
 from s3t.service.ensemble import Bank, Part, Table
 from s3t.service.inputs import setup_of
-from s3t.store import audit, database, disk, files, hash_chain, publishing, records, state
+from s3t.store import audit, database, disk, events, files, hash_chain, publishing, records, state
 from s3t.store.database import Head
 from s3t.store.disk import Store
 from s3t.store.files import Stamp
@@ -272,7 +272,8 @@ class Server:
         for copy in copies:  # what is in the bank can be overwritten; what is free in the heap cannot
             if copy.flags.writeable:
                 copy.fill(0)
-        self.view = View(head, seats, *self._table(seats), tuple(damaged), tuple(stamps))
+        before, self.view = self.view, View(head, seats, *self._table(seats), tuple(damaged), tuple(stamps))
+        _log(before, self.view)
 
     def _snapshot(self) -> tuple[Head, tuple[records.PublishedNode, ...]]:
         """The head and the nodes that may serve at one moment, by the rows of the chain and by the tables alike."""
@@ -315,6 +316,16 @@ class Server:
                 chains[seat.node.shard][seat.node.slices] = rows[seat.node.certificate]
         table = ensemble.make_table(self.plan, chains, self.aggregate)
         return table, tuple(max(map(len, family), default=0) for family in chains)
+
+
+def _log(before: View, now: View) -> None:
+    """Log what a server serves, where that has changed, and the files that it found damaged."""
+    if (before.depth, before.head) != (now.depth, now.head):
+        depth = ",".join(map(str, now.depth))
+        events.LOGGER.info("serving depth=%s row=%d head=%s", depth, now.head.rows, now.head.digest)
+    for problem in now.damaged:
+        if problem not in before.damaged:
+            events.LOGGER.warning("damaged %s", problem)
 
 
 def predict_from_store(

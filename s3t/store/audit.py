@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import groupby
 from typing import Any
 
-from s3t.store import hash_chain, records, registry
+from s3t.store import hash_chain, manifests, marks, records, registry
 from s3t.store.database import Damaged, Ledger, reading
 from s3t.store.disk import Store
 from s3t.store.manifests import Manifest
@@ -23,20 +23,23 @@ def check(store: Store) -> None:
       Damaged: it was.
     """
     with reading(store.ledger):
-        problems = audit(store.ledger, records.manifest_digest(store.ledger)) or misplaced(store.ledger, store.manifest)
+        made_with = records.manifest_digest(store.ledger)
+        problems = audit(store.ledger, made_with, key=manifests.key_of(store.manifest))
+        problems = problems or misplaced(store.ledger, store.manifest)
     if problems:
         raise Damaged(
             f"{store.root} cannot be trusted, {problems[0]}: restore it from a copy (python -m s3t verify tells more)"
         )
 
 
-def audit(ledger: Ledger, manifest: str, *expect_heads: str) -> list[str]:
+def audit(ledger: Ledger, manifest: str, *expect_heads: str, key: bytes = b"") -> list[str]:
     """Whether the chain is whole and the tables say what it says.
 
     Args:
       ledger: the ledger; inside a transaction, if other questions are to be answered from the same snapshot.
       manifest: digest of the store's manifest.
       expect_heads: heads that the ledger had at some time.
+      key: the secret of that manifest.
 
     Returns:
       what is wrong, one line each; it stops at the first row that is wrong.
@@ -47,14 +50,17 @@ def audit(ledger: Ledger, manifest: str, *expect_heads: str) -> list[str]:
         return [chain.problem]
     problems = lacking_heads(ledger, expect_heads)
     if history.manifest != [manifest]:
-        problems.append("the manifest is not the one that the ledger was created with")
+        return [*problems, "the manifest is not the one that the ledger was created with"]
+    if history.sealed:
+        problems.append(f"the ids of row {min(history.sealed)} are gone, but no row says that they were redacted")
     registered = {seq: found for seq, found in history.registered.items() if found[0]}  # others brought labels alone
     (held,) = ledger.execute("SELECT count(*) FROM examples").fetchone()
     if registry.most_forgotten(ledger) > sum(count for count, _ in history.registered.values()) - held:
         problems.append("labels of examples are gone that the ledger has not forgotten")
     tables: tuple[tuple[str, dict[Any, Any], dict[Any, Any]], ...] = (
-        ("the examples registered by row", _registered_rows(ledger), registered),
+        ("the examples registered by row", _registered_rows(ledger, history.leaved, key), registered),
         ("the labels registered by row", registry.digests(ledger), history.labels),
+        ("what was forgotten by row", _forgotten_rows(ledger), history.redacted),
         ("the deletion of id", dict(ledger.execute(DELETED)), history.deleted),
         ("request", {row[0]: row[1:] for row in ledger.execute("SELECT * FROM requests")}, history.requests),
         ("node", {row[0]: row[1:] for row in ledger.execute("SELECT * FROM nodes")}, _node_rows(history)),
@@ -93,11 +99,30 @@ def misplaced_nodes(nodes: Iterable[records.PublishedNode], manifest: Manifest) 
     return [f"node {name} lies where the store has no place" for name in strange[:SHOWN]]
 
 
-def _registered_rows(ledger: Ledger) -> dict[int, tuple[int, str]]:
-    """Row -> count and digest of the examples that the table says it registered."""
-    rows = ledger.execute("SELECT registered, id, shard, slice FROM examples ORDER BY registered, id")
-    batches = ((seq, [row[1:] for row in batch]) for seq, batch in groupby(rows, key=operator.itemgetter(0)))
-    return {seq: (len(batch), records.examples_digest(batch)) for seq, batch in batches}
+def _registered_rows(ledger: Ledger, leaved: Collection[int], key: bytes) -> dict[int, tuple[int, str]]:
+    """Row -> count and digest of the examples that the tables say it registered."""
+    held = _grouped(ledger.execute("SELECT registered, id, shard, slice FROM examples ORDER BY registered, id"))
+    query = "SELECT registered, mark, shard, slice FROM forgotten ORDER BY registered"
+    forgotten = _grouped(ledger.execute(query)) if marks.are_kept(ledger) else {}
+    found = {}
+    for seq in held.keys() | forgotten.keys():
+        rows, gone = held.get(seq, []), forgotten.get(seq, [])
+        digest = records.keyed_digest(key, rows, gone) if seq in leaved else records.examples_digest(rows)
+        found[seq] = (len(rows) + len(gone), digest)
+    return found
+
+
+def _forgotten_rows(ledger: Ledger) -> dict[int, tuple[int, str]]:
+    """Row -> count and digest of what the table says that it forgot."""
+    if not marks.are_kept(ledger):
+        return {}
+    query = "SELECT redacted, mark, shard, slice, registered, deleted FROM forgotten ORDER BY redacted"
+    return {seq: (len(rows), marks.forgotten_digest(rows)) for seq, rows in _grouped(ledger.execute(query)).items()}
+
+
+def _grouped(rows: Iterable[tuple[Any, ...]]) -> dict[int, list[Any]]:
+    """Rows in order of their first column, by that column, without it."""
+    return {seq: [row[1:] for row in batch] for seq, batch in groupby(rows, key=operator.itemgetter(0))}
 
 
 def _node_rows(history: hash_chain.History) -> dict[str, tuple[Any, ...]]:

@@ -6,6 +6,8 @@ the file that it opened: if another file stands at its path, every look and ever
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s3t.store import files, hash_chain
+from s3t.store import events, files, hash_chain
 from s3t.store.certificates import canonical
 
 WAIT_SECONDS = 30.0
@@ -48,11 +50,13 @@ class Ledger(sqlite3.Connection):
     path: of its file.
     frozen: it is read without locks and does not show what others append meanwhile: not for a server.
     file: what distinguishes the file from another one at its path; of a frozen ledger, from a changed one, too.
+    appended: rows that are to be logged once they are committed.
     """
 
     path: Path
     frozen: bool
     file: tuple[int, ...] | None
+    appended: list[hash_chain.Row]
 
 
 class Head(NamedTuple):
@@ -110,7 +114,7 @@ def open_ledger(path: Path, *, read_only: bool = False, any_thread: bool = False
     try:
         return _probed(path, "rw", any_thread)
     except sqlite3.DatabaseError as error:
-        if not read_only or _code(error) not in UNWRITABLE or ahead.exists():
+        if not read_only or code_of(error) not in UNWRITABLE or (ahead.exists() and ahead.stat().st_size):
             raise explanation(path, error) from None
     with explained(path):
         return _probed(path, "ro&immutable=1", any_thread)
@@ -131,7 +135,7 @@ def explained(path: Path) -> Iterator[None]:
 
 def explanation(path: Path, error: sqlite3.Error) -> ValueError:
     """What an error of SQLite's about the ledger at a path means, and what to do."""
-    code, used = _code(error), f"{path.parent}'s ledger cannot be used ({error})"
+    code, used = code_of(error), f"{path.parent}'s ledger cannot be used ({error})"
     if code in BROKEN:
         return Damaged(f"{path.parent}'s ledger is damaged ({error}): restore it from a copy")
     if code == sqlite3.SQLITE_FULL or (code in UNWRITABLE and _no_room(path)):
@@ -139,8 +143,20 @@ def explanation(path: Path, error: sqlite3.Error) -> ValueError:
             f"{used}: the disk of {path} is full, make room there and repeat the command; nothing was changed"
         )
     if code in UNWRITABLE:
-        return ValueError(f"{used}: check who may write in {path.parent}, and its disk")
+        return ValueError(f"{used}: {_obstacle(path)}")
     return ValueError(f"{used}: wait until no other process holds {path}, then repeat the command; nothing was changed")
+
+
+def _obstacle(path: Path) -> str:
+    """Why a ledger on a disk with room cannot be written, and what to do."""
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return f"too many files are open to open {path}, raise the limit (ulimit -n) and repeat the command"
+        if error.errno == errno.EROFS:
+            return f"the disk of {path} is read-only, mount it for writing and repeat the command; nothing was changed"
+    return f"check who may write in {path.parent}, and its disk"
 
 
 def _no_room(path: Path) -> bool:
@@ -151,7 +167,7 @@ def _no_room(path: Path) -> bool:
     return disk.f_bavail * disk.f_frsize < ROOM or (disk.f_files > 0 and disk.f_favail == 0)
 
 
-def _code(error: sqlite3.Error) -> int:
+def code_of(error: sqlite3.Error) -> int:
     """SQLite's primary result code; what the sqlite3 module itself finds wrong counts as SQLITE_ERROR."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
@@ -161,6 +177,7 @@ def _probed(path: Path, mode: str, any_thread: bool) -> Ledger:
     opened = _identity(path, frozen="immutable" in mode)
     ledger = _connect(path, mode, any_thread)
     ledger.path, ledger.frozen, ledger.file = path.absolute(), "immutable" in mode, opened
+    ledger.appended = []
     try:
         ledger.execute("PRAGMA synchronous = FULL")  # a commit returns when it is on disk, not when it is consistent
         ledger.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves it in the drive's cache
@@ -213,7 +230,7 @@ def reading(ledger: Ledger) -> Iterator[None]:
 
 @contextmanager
 def writing(ledger: Ledger) -> Iterator[None]:
-    """Take the one write lock; leaving commits, or takes everything back after an exception.
+    """Take the one write lock; leaving commits and logs, or takes everything back after an exception.
 
     Raises:
       Damaged, ValueError: as `open_ledger`, `check_file`; if a file took the ledger's place meanwhile, what was committed
@@ -223,8 +240,12 @@ def writing(ledger: Ledger) -> Iterator[None]:
         with ledger:
             ledger.execute("BEGIN IMMEDIATE")
             check_file(ledger)
+            ledger.appended.clear()  # of what was taken back
             yield
         check_file(ledger)
+    if events.LOGGER.isEnabledFor(logging.INFO):
+        for row in ledger.appended:
+            events.LOGGER.info(events.row_line(row.kind, row.request, row.detail, row.seq, row.digest))
 
 
 # --- The chain --------------------------------------------------------------------------------------------------------
@@ -249,5 +270,7 @@ def append(ledger: Ledger, kind: str, request: str, detail: dict[str, Any]) -> H
     seq, text = before.rows + 1, canonical(detail).decode()
     (at,) = ledger.execute("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')").fetchone()
     digest = hash_chain.link(before.digest, seq, at, kind, request, text)
-    ledger.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", (seq, at, kind, request, text, digest))
+    row = hash_chain.Row(seq, at, kind, request, text, digest)
+    ledger.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", row)
+    ledger.appended.append(row)
     return Head(seq, digest)

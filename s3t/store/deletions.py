@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from s3t.store import registry
+from s3t.store import hash_chain, marks, registry
 from s3t.store.database import Ledger, append, head, writing
 from s3t.store.records import altered, check_row, nodes
 
 REQUEST_LENGTH = 200
 DEACTIVATED, UNKNOWN = "deactivated", "unknown"  # states that are acknowledged
+HEALED = "healed"  # the state of a request whose ids were forgotten, all that is known of it
+SALT_BYTES = 16
 
 
 class Asked(NamedTuple):
@@ -31,7 +34,8 @@ class Deletion(NamedTuple):
     """The answer to a request to delete.
 
     request: its id.
-    state: "deactivated", the state that was acknowledged; "unknown" if no id and no group is one of the store's.
+    state: "deactivated", the state that was acknowledged; "unknown" if no id and no group is one of the store's; "healed"
+      of a request that was redacted since: then no ids are told.
     ids: deleted by this request, in the order asked for.
     already: deleted before it.
     unknown: never registered.
@@ -51,7 +55,9 @@ class Deletion(NamedTuple):
     unknown_groups: tuple[str, ...] = ()
 
 
-def record_deletion(ledger: Ledger, ids: Iterable[int | str], request: str, groups: Iterable[str] = ()) -> Deletion:
+def record_deletion(
+    ledger: Ledger, ids: Iterable[int | str], request: str, groups: Iterable[str] = (), key: bytes | None = None
+) -> Deletion:
     """Delete examples in one transaction that is on disk when this returns.
 
     A request that was carried out before is answered as it was then. Unknown and already deleted ids are named and change
@@ -61,6 +67,7 @@ def record_deletion(ledger: Ledger, ids: Iterable[int | str], request: str, grou
       ids: whole numbers, or names where the store has them; repeated ones count once.
       request: 1 to 200 characters of the caller's choice.
       groups: whose examples are deleted as well, all that are registered now.
+      key: the store's secret; without it the ids of this request can never be forgotten (`s3t.store.redaction`).
 
     Raises:
       ValueError: no id and no group, a malformed id, groups in a store without, a malformed request, or a request that was
@@ -75,8 +82,8 @@ def record_deletion(ledger: Ledger, ids: Iterable[int | str], request: str, grou
     with writing(ledger):
         earlier = answer(ledger, request)
         if earlier is None:
-            return _delete(ledger, asked, request)
-        if _earlier(ledger, request) != tuple(map(set, asked)):
+            return _delete(ledger, asked, request, key)
+        if earlier.state != HEALED and _earlier(ledger, request) != tuple(map(set, asked)):
             raise ValueError(f"request {request} was made before, for other ids: choose another request id")
         return earlier
 
@@ -104,13 +111,15 @@ def answer(ledger: Ledger, request: str) -> Deletion | None:
         raise altered(ledger, f"the answer to request {request:.80} is not what it was") from None
 
 
-def _deletion(request: str, detail: dict[str, list[Any]], digest: str) -> Deletion:
+def _deletion(request: str, detail: dict[str, Any], digest: str) -> Deletion:
+    if hash_chain.is_sealed(detail):
+        return Deletion(request, HEALED, (), (), (), tuple(detail["nodes"]), digest)
     ids, already, unknown, dropped = (tuple(detail[field]) for field in ("ids", "already", "unknown", "nodes"))
     groups = tuple(detail.get("groups", ())), tuple(detail.get("unknown_groups", ()))
     return Deletion(request, DEACTIVATED if ids or already else UNKNOWN, ids, already, unknown, dropped, digest, *groups)
 
 
-def _delete(ledger: Ledger, request_for: Asked, request: str) -> Deletion:
+def _delete(ledger: Ledger, request_for: Asked, request: str, key: bytes | None) -> Deletion:
     """Carry out a new request inside a transaction."""
     if request_for.groups and not registry.has(ledger, registry.GROUPS):
         raise ValueError("the store has no groups: ask for ids, or make a store of a source that gives groups")
@@ -124,10 +133,12 @@ def _delete(ledger: Ledger, request_for: Asked, request: str) -> Deletion:
     if any(type(value) is not int for row in registered.values() for value in row if value is not None):
         raise altered(ledger, "an example's place is no number")
     present = [id_ for id_ in asked if id_ in registered and registered[id_][-1] is None]
-    detail: dict[str, list[Any]] = {
+    strange = [id_ for id_ in asked if id_ not in registered]
+    already = (set(asked) - set(present) - set(strange)) | (_forgotten(ledger, key, strange) if key else set())
+    detail: dict[str, Any] = {
         "ids": present,
-        "already": [id_ for id_ in asked if id_ in registered and registered[id_][-1] is not None],
-        "unknown": [id_ for id_ in asked if id_ not in registered],
+        "already": [id_ for id_ in asked if id_ in already],
+        "unknown": [id_ for id_ in strange if id_ not in already],
         "nodes": _nodes_with(ledger, [registered[id_][:-1] for id_ in present]),
     }
     received: dict[str, list[Any]] = {"ids": list(request_for.ids)}
@@ -137,12 +148,18 @@ def _delete(ledger: Ledger, request_for: Asked, request: str) -> Deletion:
         received["groups"] = list(of_group)
     if not present:
         return _deletion(request, detail, head(ledger).digest)
-    append(ledger, "received", request, received)
-    seq, digest = append(ledger, "deactivated", request, detail)
+    salt = {} if key is None else {"salt": os.urandom(SALT_BYTES).hex()}
+    append(ledger, "received", request, {**received, **salt})
+    seq, digest = append(ledger, "deactivated", request, {**detail, **salt})
     ledger.executemany("UPDATE examples SET deleted = ? WHERE id = ?", ((seq, id_) for id_ in present))
     ledger.executemany("UPDATE nodes SET dropped = ? WHERE identity = ?", ((seq, identity) for identity in detail["nodes"]))
     ledger.execute("INSERT INTO requests VALUES (?, 'deactivated', ?)", (request, seq))
     return _deletion(request, detail, digest)
+
+
+def _forgotten(ledger: Ledger, key: bytes, asked: Iterable[int | str]) -> set[int | str]:
+    """Those that were deleted before and forgotten since; names are forgotten for good."""
+    return {*marks.forgotten(ledger, key, (id_ for id_ in asked if isinstance(id_, int)))}
 
 
 def _nodes_with(ledger: Ledger, hits: list[tuple[int, int, int]]) -> list[str]:

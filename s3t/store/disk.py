@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
@@ -30,6 +31,7 @@ MANIFEST, LEDGER, NODES, SUFFIX = "manifest.json", "ledger.sqlite", "nodes", ".s
 IDENTITY = re.compile("[0-9a-f]{64}")
 OWN = re.compile(f"({IDENTITY.pattern})({re.escape(SUFFIX)}|{re.escape(files.TEMPORARY)})")  # files that a store makes
 PRIVATE = 0o700  # the ledger tells who lies where, and a node's parameters what they looked like
+OTHERS = 0o077  # what everybody but the owner may do
 
 
 class Store(NamedTuple):
@@ -79,7 +81,11 @@ def open(root: Path | str) -> Store:
       ValueError: there is no store.
     """
     store = look(root)
-    purge(store)
+    try:
+        purge(store)
+    except BaseException:
+        close(store)
+        raise
     return store
 
 
@@ -159,6 +165,20 @@ def leftovers(store: Store, live: Iterable[str]) -> list[Path]:
         return sorted(store.root / NODES / name for name in os.listdir(directory) if name not in names)
 
 
+def paths(store: Store) -> list[Path]:
+    """The store's directory and all that lies in it; of what is gone meanwhile the name alone."""
+    return [store.root, *sorted(store.root.iterdir()), *leftovers(store, ())]
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Whether somebody beside its owner may read, write or enter what lies at a path, and no link's target."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:  # dropped meanwhile
+        return False
+    return not stat.S_ISLNK(mode) and bool(mode & OTHERS)
+
+
 def make_room(store: Store) -> None:
     """Make the directory of the nodes' files again if it was lost."""
     (store.root / NODES).mkdir(PRIVATE, exist_ok=True)
@@ -195,7 +215,8 @@ def register(
     for what, values, end in (("shard", shards, store.manifest.shards), ("slice", slices, store.manifest.slices)):
         if wrong := [value for value in values if not 0 <= value < end]:
             raise ValueError(f"a {what} of this store lies between 0 and {end - 1}, got {wrong[0]}")
-    return records.record_examples(store.ledger, ids, shards, slices, labels, retrain).digest
+    key = manifests.key_of(store.manifest)
+    return records.record_examples(store.ledger, ids, shards, slices, labels, retrain, key).digest
 
 
 def delete(
@@ -210,21 +231,24 @@ def delete(
       groups: whose examples are deleted as well, all that are registered now.
 
     Returns:
-      if no id and no group is one of the store's ok, false, and a verdict "nothing was deleted"; request, state, ids,
-      already, unknown, nodes_dropped, head (a receipt: `s3t.service.verify` finds it in the chain), and acknowledged_ms,
-      milliseconds from the call to the durable record. If groups were asked for groups, those that are known, and
-      unknown_groups. If one of these examples has a name names, name -> id.
+      if no id and no group is one of the store's ok, false, and a verdict "nothing was deleted"; redacted, true, if the
+      request was carried out before and its ids are forgotten since; request, state, ids, already, unknown, nodes_dropped,
+      head (a receipt: `s3t.service.verify` finds it in the chain), and acknowledged_ms, milliseconds from the call to the
+      durable record. If groups were asked for groups, those that are known, and unknown_groups. If one of these examples
+      has a name names, name -> id.
 
     Raises:
       ValueError: as `deletions.record_deletion`; nothing is changed.
     """
     began = perf_counter()
     request_id, groups = os.urandom(8).hex() if request_id is None else request_id, tuple(groups)
-    deletion = deletions.record_deletion(store.ledger, ids, request_id, groups)
+    deletion = deletions.record_deletion(store.ledger, ids, request_id, groups, manifests.key_of(store.manifest))
     names = registry.names_of(store.ledger, [*deletion.ids, *deletion.already])
     nothing = {"ok": False, "verdict": "nothing was deleted"} if deletion.state == deletions.UNKNOWN else {}
+    forgotten = {"redacted": True} if deletion.state == deletions.HEALED else {}
     return {
         **nothing,
+        **forgotten,
         "request": deletion.request,
         "state": deletion.state,
         "ids": list(deletion.ids),

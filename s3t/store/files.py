@@ -145,6 +145,18 @@ def read_text(path: Path, most: int) -> bytes:
     return data
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+      ValueError: what is no file.
+      OSError: it is missing or cannot be read.
+    """
+    check_regular(path)
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        return file.read()
+
+
 def read(path: Path, certificate: str) -> tuple[Certificate, dict[str, np.ndarray]]:
     """A node's file; no parameters are read before its certificate is known to be the one that was published.
 

@@ -16,21 +16,28 @@ Kinds of rows, with what their detail holds:
     deactivated  ids deleted by this request, already and unknown ones, unknown groups, and the nodes that no longer serve
     purged       nodes of the request whose files are gone
     healed       nothing; what the request took away has been trained anew
+    redacted     rows, those of the deactivations whose ids were forgotten; count and digest of what was
+
+The ids of a request are under a salt: the digest of its rows covers what `sealed` makes of them, so that a redaction can
+put that in their place. Rows before 0.2 have no salt; their digest covers the ids themselves.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from s3t.store.certificates import digest
+from s3t.store.certificates import canonical, digest
 
 START = "0" * 64  # what the first row follows
 
 LAST = (1 << 63) - 1  # no row has a larger number
 
 LABELS = ("groups", "names")  # kinds of labels of examples, see `s3t.store.registry`
+SALTED = ("received", "deactivated")  # kinds of rows that name ids
+NAMING = ("ids", "already", "unknown", "groups", "unknown_groups")  # fields of theirs that do, and that name people
 
 BEFORE = {"deactivated": "received", "purged": "deactivated", "healed": "purged"}  # a request's states, in order
 
@@ -78,10 +85,13 @@ class History(NamedTuple):
 
     manifest: digest of the store's manifest, one entry.
     registered: row -> (count, digest) of the examples it brought.
-    deleted: id -> row of its deletion.
+    deleted: id -> row of its deletion, of ids that are not forgotten.
     requests: request -> (state, row of its deactivation).
     nodes: identity -> what the rows say of it.
     labels: (row, kind) -> digest of the labels that a registration brought, see `s3t.store.registry`.
+    leaved: rows of registrations whose digest is one of leaves (`s3t.store.marks`).
+    sealed: rows of deactivations that no longer name their ids.
+    redacted: row -> (count, digest) of what a redaction forgot.
     """
 
     manifest: list[str]
@@ -90,11 +100,36 @@ class History(NamedTuple):
     requests: dict[str, tuple[str, int]]
     nodes: dict[str, NodeHistory]
     labels: dict[tuple[int, str], str]
+    leaved: set[int]
+    sealed: set[int]
+    redacted: dict[int, tuple[int, str]]
+
+
+def sealed(kind: str, detail: str) -> str:
+    """A row's detail without its salt, each id in it hidden; one without a salt as it is.
+
+    Example:
+      >>> sealed("received", '{"ids":[12],"salt":"00"}')[:20], sealed("received", '{"ids":[12]}')
+      ('{"ids":["57aeafd3cd9', '{"ids":[12]}')
+    """
+    if kind not in SALTED or not isinstance(detail, str) or '"salt"' not in detail:
+        return detail
+    try:
+        fields = json.loads(detail)
+        salt = fields.pop("salt")
+        hidden = {name: [_hidden(salt, id_) for id_ in fields[name]] for name in NAMING if name in fields}
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):  # no row that was ever written
+        return detail
+    return canonical({**fields, **hidden}).decode()
+
+
+def _hidden(salt: str, id_: Any) -> str:
+    return hashlib.sha256(f"s3t.id\n{salt}\n{id_!r}".encode()).hexdigest()
 
 
 def link(before: str, seq: int, at: str, kind: str, request: str, detail: str) -> str:
     """The digest of a row that follows the digest `before`."""
-    return digest("ledger", [before, seq, at, kind, request, detail])
+    return digest("ledger", [before, seq, at, kind, request, sealed(kind, detail)])
 
 
 class Chain(NamedTuple):
@@ -114,7 +149,7 @@ class Chain(NamedTuple):
 
 def start() -> Chain:
     """A chain of which nothing was read."""
-    return Chain(0, START, History([], {}, {}, {}, {}, {}))
+    return Chain(0, START, History([], {}, {}, {}, {}, {}, set(), set(), {}))
 
 
 def read_on(chain: Chain, rows: Iterable[Row]) -> Chain:
@@ -156,6 +191,7 @@ def _apply(history: History, row: Row, detail: dict[str, Any]) -> str | None:
     elif row.kind == "registered":
         history.registered[row.seq] = (_whole(detail["count"]), _text(detail["digest"]))
         history.labels.update({(row.seq, kind): _text(detail[kind]) for kind in LABELS if kind in detail})
+        history.leaved.update([row.seq] if "leaves" in detail else [])
     elif row.kind == "published":
         return _publish(history, row, detail)
     elif row.kind == "replaced":
@@ -169,6 +205,8 @@ def _apply(history: History, row: Row, detail: dict[str, Any]) -> str | None:
         history.requests[row.request] = ("received", row.seq)
     elif row.kind in BEFORE:
         return _advance(history, row, detail)
+    elif row.kind == "redacted":
+        return _forget(history, row, detail)
     else:
         return f"unknown kind {row.kind}"
     return None
@@ -207,6 +245,9 @@ def _advance(history: History, row: Row, detail: dict[str, Any]) -> str | None:
     if state != BEFORE[row.kind]:
         return f"request {row.request} becomes {row.kind} from {state}"
     history.requests[row.request] = (row.kind, row.seq if row.kind == "deactivated" else seq)
+    if row.kind == "deactivated" and is_sealed(detail):
+        history.sealed.add(row.seq)
+        return _mark(history, detail["nodes"], "dropped", row.seq)
     if row.kind == "deactivated":
         ids = list(map(_whole, detail["ids"]))
         if repeated := [id_ for id_ in ids if id_ in history.deleted]:
@@ -214,6 +255,24 @@ def _advance(history: History, row: Row, detail: dict[str, Any]) -> str | None:
         history.deleted.update(dict.fromkeys(ids, row.seq))
         return _mark(history, detail["nodes"], "dropped", row.seq)
     return _mark(history, detail["nodes"], "purged", row.seq) if row.kind == "purged" else None
+
+
+def is_sealed(detail: dict[str, Any]) -> bool:
+    """Whether a row that named ids was redacted: it names at least one otherwise."""
+    return "salt" not in detail and bool(detail["ids"]) and all(isinstance(id_, str) for id_ in detail["ids"])
+
+
+def _forget(history: History, row: Row, detail: dict[str, Any]) -> str | None:
+    """Ids leave the history as they have left the ledger, where it was read before they did."""
+    rows = set(map(_whole, detail["rows"]))
+    healed = {seq for state, seq in history.requests.values() if state == "healed"}
+    if not rows <= healed:
+        return f"row {min(rows - healed)} is redacted, but not that of a healed request"
+    history.redacted[row.seq] = (_whole(detail["count"]), _text(detail["digest"]))
+    for id_ in [id_ for id_, seq in history.deleted.items() if seq in rows]:
+        del history.deleted[id_]
+    history.sealed.difference_update(rows)
+    return None
 
 
 def _mark(history: History, identities: Iterable[str], field: str, seq: int) -> str | None:

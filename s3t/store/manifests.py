@@ -122,6 +122,11 @@ def plan_of(manifest: Manifest) -> Plan:
     return make_plan(manifest.slices, manifest.nodes)
 
 
+def key_of(manifest: Manifest) -> bytes:
+    """The store's secret: it places examples, and marks those that are forgotten."""
+    return bytes.fromhex(manifest.partition_key)
+
+
 def digest_of(text: bytes) -> str:
     """What the ledger's first row holds of the manifest's file."""
     return certificates.digest("manifest", text.decode(errors="surrogateescape"))  # a damaged one has a digest too

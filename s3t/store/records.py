@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from s3t.store import hash_chain, registry
+from s3t.store import hash_chain, marks, registry
 from s3t.store.certificates import whole
 from s3t.store.database import Damaged, Head, Ledger, append, head, reading, writing
 
@@ -171,11 +171,12 @@ def check_gone(ledger: Ledger, identity: str) -> None:
 
 
 def counts(ledger: Ledger) -> dict[str, Any]:
-    """Numbers of examples, deleted ones, and requests by state."""
+    """Numbers of examples, deleted ones, and requests by state; forgotten examples count, too."""
     (examples,) = ledger.execute("SELECT count(*) FROM examples").fetchone()
     (deleted,) = ledger.execute("SELECT count(*) FROM examples WHERE deleted IS NOT NULL").fetchone()
     requests = dict(ledger.execute("SELECT state, count(*) FROM requests GROUP BY state"))
-    return {"examples": examples, "deleted": deleted, "requests": requests}
+    (forgotten,) = ledger.execute("SELECT count(*) FROM forgotten").fetchone() if marks.are_kept(ledger) else (0,)
+    return {"examples": examples + forgotten, "deleted": deleted + forgotten, "requests": requests}
 
 
 def count_published(ledger: Ledger) -> int:
@@ -193,6 +194,7 @@ def record_examples(
     slices: Iterable[int],
     labels: registry.Labels | None = None,
     retrain: bool = False,
+    key: bytes | None = None,
 ) -> Head:
     """Take in examples, all or none.
 
@@ -201,6 +203,7 @@ def record_examples(
       shards, slices: the place of each.
       labels: what some of them, or of those registered before, are called, by kind.
       retrain: whether nodes of their slices are to be trained anew, see `s3t.store.newcomers`.
+      key: the store's secret; without it these ids can never be forgotten (`s3t.store.redaction`).
 
     Raises:
       ValueError: a malformed id, an id twice, or one that is or was registered.
@@ -213,13 +216,16 @@ def record_examples(
         raise ValueError(f"id {repeated[0]} is given twice: nothing was registered")
     with writing(ledger):
         seq = head(ledger).rows + 1
+        if key is not None and (known := marks.forgotten(ledger, key, columns[0])):
+            raise ValueError(f"id {min(known)} was registered before: nothing was registered")
         try:
             ledger.executemany("INSERT INTO examples VALUES (?, ?, ?, ?, NULL)", ((*row, seq) for row in rows))
         except sqlite3.IntegrityError:
             raise ValueError(f"id {_taken(ledger, rows, seq)} was registered before: nothing was registered") from None
         brought: dict[str, Any] = registry.record(ledger, seq, labels or {})
         brought |= {"retrain": True} if retrain else {}
-        return append(ledger, "registered", "", {"count": len(rows), "digest": examples_digest(rows), **brought})
+        how = {"digest": examples_digest(rows)} if key is None else {"digest": keyed_digest(key, rows), "leaves": 1}
+        return append(ledger, "registered", "", {"count": len(rows), **how, **brought})
 
 
 def _taken(ledger: Ledger, rows: list[tuple[int, int, int]], seq: int) -> int:
@@ -234,6 +240,18 @@ def examples_digest(rows: Iterable[tuple[int, int, int]]) -> str:
     for id_, shard, slice_ in rows:
         sha.update(f"{id_!r},{shard!r},{slice_!r}\n".encode())
     return sha.hexdigest()
+
+
+def keyed_digest(key: bytes, rows: Iterable[tuple[int, int, int]], forgotten: Iterable[tuple[str, int, int]] = ()) -> str:
+    """The digest of a registration that stays the same when some of its examples are forgotten.
+
+    Args:
+      key: the store's secret.
+      rows: (id, shard, slice) of examples.
+      forgotten: (mark, shard, slice) of those that are forgotten.
+    """
+    places = [*((marks.mark(key, id_), shard, slice_) for id_, shard, slice_ in rows), *forgotten]
+    return marks.leaves_digest(marks.leaf(*place) for place in places)
 
 
 # --- Nodes ------------------------------------------------------------------------------------------------------------
@@ -320,10 +338,11 @@ def record_restored(ledger: Ledger, node: PublishedNode, write_file: Callable[[]
 
 def _deleted_since(ledger: Ledger, node: PublishedNode) -> bool:
     """Whether an example of the node was deleted after the node's ids were fixed; by time, as there are few since."""
-    rows = ledger.execute(
-        "SELECT slice FROM examples INDEXED BY deletions WHERE deleted > ? AND shard = ? AND registered <= ?",
-        (node.as_of, node.shard, node.as_of),
-    )
+    since = "WHERE deleted > ? AND shard = ? AND registered <= ?"
+    query = f"SELECT slice FROM examples INDEXED BY deletions {since}"
+    rows = ledger.execute(query, (node.as_of, node.shard, node.as_of)).fetchall()
+    if marks.are_kept(ledger):  # healed and forgotten while the node was trained
+        rows += ledger.execute(f"SELECT slice FROM forgotten {since}", (node.as_of, node.shard, node.as_of)).fetchall()
     return any(slice_ in node.slices for (slice_,) in rows)
 
 

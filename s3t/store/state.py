@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from s3t.store import database, deletions, disk, newcomers, publishing, records, untrained
@@ -11,14 +12,46 @@ from s3t.store.disk import Store
 REBUILD = "needs rebuild"
 
 
-def status(store: Store) -> dict[str, Any]:
-    """What is served, deleted and still to be done; ok unless no shard has a model or a serving node's file is missing."""
+def status(store: Store, max_age: float | None = None) -> dict[str, Any]:
+    """What is served, deleted and still to be done.
+
+    Args:
+      store: the store.
+      max_age: seconds that a request may wait to be healed, None if that is no problem.
+
+    Returns:
+      ok, false if no shard has a model, a serving node's file is missing or a request has waited too long; problems, one
+      line each; what is served, deleted and to be done; oldest_open (request, and at as in `ages`) and last_heal;
+      warnings, one line each, which are no problems.
+    """
     with database.reading(store.ledger):  # one snapshot
         result, lost = _status(store)
+        waiting = ages(store.ledger)
     serving = set(publishing.identities(publishing.live(store)))  # a node that was dropped meanwhile may have lost its file
-    missing_files = [f"the file of node {name} is missing" for name in lost if name in serving]
-    problems = [*missing_files, *([] if any(result["depth"]) else [f"{REBUILD}: no shard has a model"])]
-    return {"ok": not problems, "problems": problems, **result}
+    problems = [f"the file of node {name} is missing" for name in lost if name in serving]
+    problems += [] if any(result["depth"]) else [f"{REBUILD}: no shard has a model"]
+    oldest = waiting["oldest_open"]
+    if oldest and max_age is not None and oldest["seconds"] > max_age:
+        problems += [
+            f"request {oldest['request']} has waited {oldest['seconds']:.0f} s to be healed, more than {max_age:g}: "
+            "heal the store"
+        ]
+    return {
+        "ok": not problems,
+        "problems": problems,
+        **result,
+        "oldest_open": oldest
+        and {"request": oldest["request"], "at": oldest["at"]},  # what stays the same when asked again
+        "last_heal": waiting["last_heal"],
+        "warnings": _open_to_others(store),
+    }
+
+
+def _open_to_others(store: Store) -> list[str]:
+    """One line if somebody else may look into the store, as into those that were made before 0.2."""
+    if any(map(disk.is_open_to_others, disk.paths(store))):
+        return [f"others may read {store.root} or files in it: chmod -R go= {shlex.quote(str(store.root))}"]
+    return []
 
 
 def _status(store: Store) -> tuple[dict[str, Any], list[str]]:

@@ -9,7 +9,7 @@ import pytest
 from s3t.cli import main
 from s3t.service import appending, creation, healing, replay, verify
 from s3t.service.serving import Server
-from s3t.store import audit, database, disk, newcomers, publishing, records, registry, state
+from s3t.store import audit, database, disk, manifests, newcomers, publishing, records, redaction, registry, state
 from s3t.training.source import Placing
 from tests.helpers import builds, commands, stores
 
@@ -55,7 +55,8 @@ def opened(tmp_path, before):
 
 
 def problems(store):
-    return audit.audit(store.ledger, records.manifest_digest(store.ledger))
+    key = manifests.key_of(store.manifest)
+    return audit.audit(store.ledger, records.manifest_digest(store.ledger), key=key)
 
 
 def test_a_store_that_took_in_examples_is_one_that_had_them_all(tmp_path, opened, template, newer):
@@ -229,3 +230,14 @@ def test_a_node_that_no_row_replaced_does_not_come_back(opened):
     with pytest.raises(database.Damaged, match="no row says why"):
         disk.purge(opened)
     assert disk.file_of(opened, name).exists()
+
+
+def test_a_forgotten_example_that_stays_in_the_data_is_not_new(opened, newer):
+    gone = stores.ids_at(opened, 0, 0)[0]
+    disk.delete(opened, [gone], "R")
+    healing.heal(opened, of(set(ALL) - set(newer)))
+    assert redaction.redact(opened).examples == 1
+    assert appending.newcomers_of(opened, of(set(ALL) - set(newer))) == []
+    assert appending.newcomers_of(opened, SOURCE) == sorted(newer)
+    assert appending.append(opened, SOURCE) == 3 and problems(opened) == []
+    assert gone not in stores.ids_at(opened, 0, 0)

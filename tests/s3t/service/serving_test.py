@@ -316,6 +316,22 @@ def test_a_damaged_file_is_not_served_and_survivors_answer_until_it_is_restored(
         assert anew.view.damaged == () and anew.view.depth == (4, 4) and verify.verify(opened.root)["ok"]
 
 
+def test_what_a_server_serves_and_finds_damaged_is_logged(opened, caplog):
+    with caplog.at_level("INFO", "s3t"), servers.server(opened) as server:
+        head = database.head(opened.ledger)
+        assert caplog.messages == [f"serving depth=4,4 row={head.rows} head={head.digest}"]
+        server.predict(servers.inputs())
+        assert len(caplog.messages) == 1
+        path = disk.file_of(opened, publishing.live(opened)[0].identity)
+        path.unlink()
+        disk.delete(opened, [servers.ids_at(opened, 1, 0)[0]], "R")
+        server.predict(servers.inputs())
+        assert caplog.messages[-1].startswith("serving depth=4,3 row=")
+    with caplog.at_level("INFO", "s3t"), servers.server(opened) as server:
+        assert caplog.records[-1].levelname == "WARNING"
+        assert caplog.messages[-1] == f"damaged the file {path} is missing"
+
+
 def test_a_file_that_is_put_back_is_served_without_a_word_of_the_ledger(opened):
     """Who restored it was killed before the ledger's row was committed."""
     node = next(node for node in publishing.live(opened) if node.slices == PLAN.nodes[0])

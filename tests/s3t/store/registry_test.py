@@ -4,7 +4,7 @@ import pytest
 
 from s3t.cli import main
 from s3t.service import verify
-from s3t.store import audit, database, disk, records, registry
+from s3t.store import audit, database, disk, manifests, records, redaction, registry, state
 from tests.helpers import commands, stores
 
 PERSONS = {id_: f"u{id_ % 7:03}" for id_ in range(50)}  # of 60 examples; ten are nobody's
@@ -32,7 +32,8 @@ def persons(named, tmp_path):
 
 
 def problems(store):
-    return audit.audit(store.ledger, records.manifest_digest(store.ledger))
+    key = manifests.key_of(store.manifest)
+    return audit.audit(store.ledger, records.manifest_digest(store.ledger), key=key)
 
 
 # groups
@@ -200,3 +201,20 @@ def test_one_name_is_of_one_example(persons):
     with pytest.raises(ValueError, match=r"names must match the ids one by one, got 1 for 2 ids"):
         registry.name_labels([1, 2], ["a"])
     assert database.head(persons.ledger) == head and problems(persons) == []
+
+
+def test_a_redaction_forgets_names_and_groups_with_their_examples(persons):
+    """No byte of a name stays, every digest fits, and the rest keeps what it is called."""
+    disk.delete(persons, ["alice.jpg"], "R", ["u003"])
+    disk.purge(persons)
+    stores.fill(persons)
+    assert state.mark_healed(persons) == ("R",)
+    left = {id_: name for id_, name in NAMES.items() if id_ not in (1, *ANN)}
+    assert redaction.redact(persons).requests == ("R",)
+    disk.close(persons)
+    again = disk.look(persons.root)
+    assert problems(again) == [] and verify.verify(again.root)["ok"]
+    assert registry.labels_of(again.ledger, registry.NAMES) == left
+    data = b"".join(path.read_bytes() for path in again.root.iterdir() if path.is_file())
+    assert b"alice.jpg" not in data and b"u003" not in data and b"u004" in data
+    assert disk.delete(again, [], "R2", ["u003"])["unknown_groups"] == ["u003"]
