@@ -57,7 +57,7 @@ class Tally:
             if "\n" in str(error).strip() and not getattr(error, "mistakes", ()):
                 self.bad("wrong", f"{what}: an error of several lines: {error}")
         except Exception:
-            self.bad("tracebacks", f"{what}: {traceback.format_exc(limit=-6)}")
+            self.bad("tracebacks", f"{what}: {traceback.format_exc(limit=-4)}")
         self.seen += self.faults == before
 
 
