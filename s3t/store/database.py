@@ -6,10 +6,11 @@ the file that it opened: if another file stands at its path, every look and ever
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -165,11 +166,35 @@ def _probed(path: Path, mode: str, any_thread: bool) -> Ledger:
         ledger.execute("PRAGMA synchronous = FULL")  # a commit returns when it is on disk, not when it is consistent
         ledger.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves it in the drive's cache
         ledger.execute("SELECT 1 FROM log, examples, requests, nodes LIMIT 0").fetchone()
+        _check_tables(ledger)
         check_file(ledger)
     except (sqlite3.DatabaseError, ValueError):
         ledger.close()
         raise
     return ledger
+
+
+def _check_tables(ledger: Ledger) -> None:
+    """Refuse what would run inside our statements, such as a trigger that takes back what is acknowledged.
+
+    Raises:
+      Damaged: a trigger, a view or a virtual table; a table of ours that was made otherwise.
+    """
+    for kind, name, sql in ledger.execute("SELECT type, name, sql FROM sqlite_master"):
+        made = str(sql)
+        virtual = made.upper().startswith("CREATE VIRTUAL")
+        if kind not in ("table", "index") or virtual or (kind == "table" and _tables().get(name, made) != made):
+            raise Damaged(
+                f"{ledger.path.parent}'s ledger was altered (the {kind} {name!r:.80} is none of a store's): restore it from a copy"
+            )
+
+
+@functools.cache
+def _tables() -> dict[str, str]:
+    """Name -> statement of each table that a ledger is made with, as SQLite keeps it."""
+    with closing(sqlite3.connect(":memory:")) as made:
+        made.executescript(SCHEMA)
+        return dict(made.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
 
 
 def _connect(path: Path, mode: str, any_thread: bool = False) -> Ledger:
@@ -244,8 +269,14 @@ def head(ledger: Ledger) -> Head:
 
 
 def append(ledger: Ledger, kind: str, request: str, detail: dict[str, Any]) -> Head:
-    """The next row of the chain."""
+    """The next row of the chain.
+
+    Raises:
+      Damaged: the last row has a number that nothing can follow.
+    """
     before = head(ledger)
+    if not 0 <= before.rows < hash_chain.LAST:
+        raise Damaged(f"{ledger.path.parent}'s ledger is damaged (its last row is {before.rows}): restore it from a copy")
     seq, text = before.rows + 1, canonical(detail).decode()
     (at,) = ledger.execute("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')").fetchone()
     digest = hash_chain.link(before.digest, seq, at, kind, request, text)

@@ -80,6 +80,8 @@ def answer(ledger: Ledger, request: str) -> Deletion | None:
 
 def _deletion(request: str, detail: dict[str, list[Any]], digest: str) -> Deletion:
     ids, already, unknown, dropped = (tuple(detail[field]) for field in ("ids", "already", "unknown", "nodes"))
+    if any(type(one) not in (int, str) for one in (*ids, *already, *unknown, *dropped)):
+        raise TypeError("what a deletion names are numbers and texts")
     return Deletion(request, DEACTIVATED if ids or already else UNKNOWN, ids, already, unknown, dropped, digest)
 
 
