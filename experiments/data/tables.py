@@ -8,8 +8,6 @@ another example, and two equal ones cannot be told apart, so they are refused. A
 from __future__ import annotations
 
 import csv
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.core.errors import DataError, line
+from experiments.core.files import UNREADABLE
 from experiments.data.ids import Array, content_id, distinct, ids_of
 from experiments.data.sources import Source, check_classes, held
 
@@ -209,7 +208,7 @@ def _arrays(path: Path) -> dict[str, Array]:
             arrays: dict[str, Any] = {name: file[name] for name in file.files}
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "no .npz file of numbers and text"
         raise DataError(f"cannot read {path} ({why}): give a file that np.savez(path, x=x, y=y) wrote") from error
     if missing := [name for name in KEYS[:2] if name not in arrays]:

@@ -146,11 +146,11 @@ def check_row(ledger: Ledger, seq: int, kind: str) -> dict[str, Any]:
     if not at or chain[at].kind != kind or not bound:
         raise altered(ledger, f"row {seq} is not what it was")
     try:
-        detail = json.loads(chain[at].detail)
-        nodes_of = detail["nodes"]
+        detail: dict[str, Any] = json.loads(chain[at].detail)
+        whole_names = isinstance(detail["nodes"], list) and all(isinstance(name, str) for name in detail["nodes"])
     except (KeyError, TypeError, ValueError, RecursionError):
-        nodes_of = None
-    if not isinstance(nodes_of, list) or not all(isinstance(name, str) for name in nodes_of):
+        whole_names = False
+    if not whole_names:
         raise altered(ledger, f"row {seq} does not say which nodes")
     return detail
 

@@ -54,14 +54,14 @@ def start(work, at_call=None, *, traced=False):
     file = tempfile.TemporaryFile("w+")  # a pipe would be inherited by children that start later
     pid = os.fork()
     if pid == 0:
-        _child(work, file.fileno(), at_call, traced)
+        child(work, file.fileno(), at_call, traced)
     return Child(pid, file)
 
 
-def end(child, at_call=None, *, traced=False):
+def end(started, at_call=None, *, traced=False):
     """Wait for a child; a traced one is killed before its n-th system call."""
-    calls, status = _followed(child.pid, at_call) if traced else (0, os.waitpid(child.pid, 0)[1])
-    with child.file as file:
+    calls, status = _followed(started.pid, at_call) if traced else (0, os.waitpid(started.pid, 0)[1])
+    with started.file as file:
         file.seek(0)
         said, _, error = file.read().partition("Traceback")
     return Ended(said.split(), os.WIFSIGNALED(status), calls, error and "Traceback" + error)
@@ -70,14 +70,14 @@ def end(child, at_call=None, *, traced=False):
 def run(work, *, at_call=None, after=None, count=False):
     """Run work(say) in a child; kill it before its n-th system call, or after so many seconds, or not at all."""
     traced = bool(at_call or count)
-    child = start(work, at_call, traced=traced)
+    started = start(work, at_call, traced=traced)
     if after is not None:
         time.sleep(after)
-        os.kill(child.pid, signal.SIGKILL)
-    return end(child, at_call, traced=traced)
+        os.kill(started.pid, signal.SIGKILL)
+    return end(started, at_call, traced=traced)
 
 
-def _child(work, writing, at_call, traced):
+def child(work, writing, at_call, traced):
     """The child: it never returns."""
     say = lambda line: os.write(writing, f"{line}\n".encode())  # noqa: E731
     try:

@@ -168,7 +168,7 @@ def _drawn(drafted, forms):
     return {name: (array * sign).astype(array.dtype) for name, array in forms[len(drafted.slices)].items()}
 
 
-class serving:  # noqa: N801  # a context
+class serving:  # a context
     """A real server beside the crowd, whose answers name no head that a deletion before the question outdated."""
 
     def __init__(self, root, tally):

@@ -5,9 +5,7 @@ and no proof of what is not so.
 """
 
 import argparse
-import io
 import json
-import zipfile
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +21,7 @@ from experiments.models import params, vits
 from s3t.cli import arguments
 from s3t.store import certificates, disk, files, hash_chain, manifests, publishing
 from tests.faults import odd, victims
+from tests.faults.arrays import ARRAYS, altered_arrays
 from tests.helpers import stores
 
 REFUSED = (ValueError,)  # UserError, DataError and WorkdirError are such
@@ -157,7 +156,9 @@ def of_header(path, recorded):
 
 
 def of_words(rng):
-    parse = rng.choice([arguments.whole_numbers, arguments.numbers, arguments.seed, arguments.json_object, arguments.which_nodes])
+    parse = rng.choice(
+        [arguments.whole_numbers, arguments.numbers, arguments.seed, arguments.json_object, arguments.which_nodes]
+    )
     text = odd.altered_text(rng, rng.choice(["12,17,19", "0.5,0.25", "7", '{"a": [1]}', "all", "@nowhere"]))
     parse(text if text != "@-" else "@")
 
@@ -173,15 +174,15 @@ def of_list(path):
 
 # --- Of data ----------------------------------------------------------------------------------------------------------
 
-ARRAYS = {"x": np.arange(12.0).reshape(6, 2), "y": np.array([0, 1, 0, 1, 0, 1]), "id": np.arange(6)}
-
 
 def of_placement(path):
     def knock(rng):
         what = rng.choice(["groups", "risks"])
         lines = [f"{one},{'a' if what == 'groups' else 0.25}" for one in range(8)]
         text = "\n".join(odd.altered_text(rng, line) if rng.random() < 0.3 else line for line in lines)
-        path.write_bytes(odd.altered_bytes(rng, text.encode(errors="replace")) if rng.random() < 0.4 else text.encode(errors="replace"))
+        path.write_bytes(
+            odd.altered_bytes(rng, text.encode(errors="replace")) if rng.random() < 0.4 else text.encode(errors="replace")
+        )
         groups, risks = (str(path), "") if what == "groups" else ("", str(path))
         placement.make(np.arange(8), groups, risks, (0.5,) if risks else (), (1, 1) if risks else ())
 
@@ -194,7 +195,9 @@ def of_table(path):
         text = "\n".join(odd.altered_text(rng, line) if rng.random() < 0.2 else line for line in lines)
         data = text.encode(errors="replace")
         path.write_bytes(odd.altered_bytes(rng, data) if rng.random() < 0.4 else data)
-        tables.read_csv(path, rng.choice(["label", "label", "", "a", "nowhere"]), rng.choice(["", "", "id", "b", "nowhere"]))
+        tables.read_csv(
+            path, rng.choice(["label", "label", "", "a", "nowhere"]), rng.choice(["", "", "id", "b", "nowhere"])
+        )
 
     return knock
 
@@ -205,40 +208,6 @@ def of_arrays(path, read, arrays):
         read(path)
 
     return knock
-
-
-def altered_arrays(rng, path, arrays):
-    """An .npz with an array lost or of another kind, or whose bytes are damaged, or that is none."""
-    arrays = dict(arrays)
-    name = rng.choice(sorted(arrays))
-    strange = [
-        np.zeros((0, 3)), np.array(7), np.array([None, {}], object), np.full(6, np.nan), np.full((6, 2), np.inf),
-        np.array(["a"] * 6), np.array([b"a"] * 6), np.zeros(6, np.complex64), np.zeros((6, 2), [("a", "i4")]),
-        np.zeros(6, "M8[s]"), np.zeros(6, np.float16), np.zeros((2, 2, 2, 2, 2)), np.full(6, 1 << 62), np.array([-1] * 6),
-    ]  # fmt: skip
-    how = rng.randrange(5)
-    if how == 0:
-        del arrays[name]
-    elif how == 1:
-        arrays[rng.choice(["z", "../x", "", "x/y", "states.x"])] = arrays[name]
-    elif how in (2, 3):
-        arrays[name] = rng.choice(strange)
-    np.savez(path, **{key or "none": value for key, value in arrays.items()})
-    if how == 4 and rng.random() < 0.3:
-        absurd_shape(path, name, rng.choice([1 << 33, 1 << 40, 1 << 62, 1 << 70, -1]))
-    elif how == 4 or rng.random() < 0.3:
-        path.write_bytes(odd.altered_bytes(rng, path.read_bytes()))
-    if rng.random() < 0.05:
-        with path.open("wb") as file:
-            np.save(file, rng.choice(strange))
-
-
-def absurd_shape(path, name, size):
-    """An array that says that it is larger than any memory."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (size, 2)})
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(f"{name}2.npy", header.getvalue() + bytes(64))
 
 
 def _statistics(path):
@@ -292,7 +261,9 @@ def of_log(path):
 
     def knock(rng):
         text = "\n".join(odd.altered_text(rng, line) if rng.random() < 0.4 else line for line in lines)
-        path.write_bytes(odd.altered_bytes(rng, text.encode(errors="replace")) if rng.random() < 0.5 else text.encode(errors="replace"))
+        path.write_bytes(
+            odd.altered_bytes(rng, text.encode(errors="replace")) if rng.random() < 0.5 else text.encode(errors="replace")
+        )
         list(workdirs.entries(path))
 
     return knock

@@ -38,16 +38,21 @@ def attack(name, limit, seed):
     return tally
 
 
-def apart(name, limit, seed):
-    """Run one attack in a process of its own; one that dies is a traceback."""
+def apart(function, *arguments):
+    """What a function gives in a process of its own."""
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        try:
-            return pool.submit(attack, name, limit, seed).result()
-        except Exception as error:
-            tally = Tally(name)
-            tally.bad("tracebacks", f"the attack itself ended: {error!r} {error.__cause__ or ''}")
-            return tally
+        return pool.submit(function, *arguments).result()
+
+
+def counted(name, limit, seed):
+    """Run one attack in a process of its own; one that dies is a traceback."""
+    try:
+        return apart(attack, name, limit, seed)
+    except Exception as error:
+        tally = Tally(name)
+        tally.bad("tracebacks", f"the attack itself ended: {error!r} {error.__cause__ or ''}")
+        return tally
 
 
 def table(tallies):
@@ -77,9 +82,8 @@ def main(argv=None):
     tallies = []
     for name in names:
         seconds = None if args.rounds else (args.seconds or SECONDS) * ATTACKS[name][1] / shares
-        tallies.append(apart(name, Limit(args.rounds, seconds), args.seed))
+        tallies.append(counted(name, Limit(args.rounds, seconds), args.seed))
         for note in tallies[-1].notes[:20]:
             print(note, file=sys.stderr)
     print(table(tallies))
     return int(any(tally.faults for tally in tallies))
-

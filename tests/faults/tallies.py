@@ -40,7 +40,11 @@ class Tally:
     def bad(self, kind, note):
         """Count something that may not happen."""
         setattr(self, kind, getattr(self, kind) + 1)
-        self.notes.append(f"{self.attack}: {kind}: {note[:1200]} ... {note[-1200:]}" if len(note) > 2400 else f"{self.attack}: {kind}: {note}")
+        self.notes.append(
+            f"{self.attack}: {kind}: {note[:1200]} ... {note[-1200:]}"
+            if len(note) > 2400
+            else f"{self.attack}: {kind}: {note}"
+        )
 
     @property
     def faults(self):

@@ -79,7 +79,10 @@ class Stream:
         """Do the rest in peace, and the same for a store of one request."""
         with_next = self.requests[: self.done + 1]  # the last one perhaps begun
         ends = []
-        for root, requests in ((self.root, with_next), (self.twin, [["all", [one for _, some in with_next for one in some]]])):
+        for root, requests in (
+            (self.root, with_next),
+            (self.twin, [["all", [one for _, some in with_next for one in some]]]),
+        ):
             opened = disk.open(root) if disk.exists(root) else builds.create(root)
             healing.heal(opened, builds.make({}))
             builds.carry_out(opened, requests)
@@ -91,7 +94,10 @@ class Stream:
 
 
 def worker(root, requests, *more):
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(Path(requests).parent / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(Path(requests).parent / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "tests.helpers.builds", str(root), str(requests), *map(str, more)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, **cache, "JAX_PLATFORMS": "cpu"},

@@ -55,7 +55,11 @@ def make(folder):
     shutil.copytree(template, before)
     opened, other = disk.look(template), disk.look(template)  # the second keeps the rows in the -wal
     files, outputs = {node.identity: publishing.load(opened, node)[0].output for node in publishing.live(opened)}, set()
-    asked = [("r0", stores.ids_at(opened, 0, 0)[:1]), ("r1", stores.ids_at(opened, 1, 1)[:2]), ("r2", stores.ids_at(opened, 0, 1)[:1])]
+    asked = [
+        ("r0", stores.ids_at(opened, 0, 0)[:1]),
+        ("r1", stores.ids_at(opened, 1, 1)[:2]),
+        ("r2", stores.ids_at(opened, 0, 1)[:1]),
+    ]
     heads = []
     for request, ids in asked:
         heads.append(disk.delete(opened, ids, request)["head"])
@@ -70,13 +74,17 @@ def make(folder):
     left = [one for (one,) in opened.ledger.execute("SELECT id FROM examples WHERE deleted IS NULL ORDER BY id")]
     disk.close(other)
     disk.close(opened)
-    return Victim(template, ahead, before, files.keys() - live, outputs, heads, [(name, list(ids)) for name, ids in asked], left)
+    return Victim(
+        template, ahead, before, files.keys() - live, outputs, heads, [(name, list(ids)) for name, ids in asked], left
+    )
 
 
 def prepare():
     """Settings of a process that attacks: bounded memory, and one compiled program for all servers."""
     ensemble.make_ensemble = functools.cache(ensemble.make_ensemble)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if os.path.exists("/proc") else ROOM
+    used = (
+        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if os.path.exists("/proc") else ROOM
+    )
     resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, resource.RLIM_INFINITY))
 
 
