@@ -184,9 +184,8 @@ def _check_tables(ledger: Ledger) -> None:
         made = str(sql)
         virtual = made.upper().startswith("CREATE VIRTUAL")
         if kind not in ("table", "index") or virtual or (kind == "table" and _tables().get(name, made) != made):
-            raise Damaged(
-                f"{ledger.path.parent}'s ledger was altered (the {kind} {name!r:.80} is none of a store's): restore it from a copy"
-            )
+            what = f"the {kind} {name!r:.80} is none of a store's"
+            raise Damaged(f"{ledger.path.parent}'s ledger was altered ({what}): restore it from a copy")
 
 
 @functools.cache

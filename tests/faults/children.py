@@ -51,7 +51,7 @@ class Child(NamedTuple):
 
 def start(work, at_call=None, *, traced=False):
     """A child that runs work(say); say(line) is written at once, as an acknowledgement is."""
-    file = tempfile.TemporaryFile("w+")  # a pipe would be inherited by children that start later
+    file = tempfile.TemporaryFile("w+")  # noqa: SIM115  # `end` closes it; children that start later would hold a pipe open
     pid = os.fork()
     if pid == 0:
         child(work, file.fileno(), at_call, traced)

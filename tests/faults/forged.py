@@ -1,7 +1,7 @@
 """Forgeries: ledgers and manifests written anew as whole chains by whoever gives a store away, and altered tables.
 
-Against heads that were kept a forged chain is noticed; without them it may claim what it likes, but every command still ends
-with one line, nothing outside is touched, and a table is not believed where the chain says otherwise.
+Against heads that were kept a forged chain is noticed. Without them it may claim what it likes, but every command ends with
+one line, nothing outside is touched, and a table is not believed where the chain says otherwise.
 """
 
 import json
@@ -18,8 +18,8 @@ COLUMNS = {
     "nodes": ("identity", "shard", "slices", "as_of", "certificate", "published", "dropped", "purged"),
 }
 KINDS = ["created", "registered", "published", "restored", "received", "deactivated", "purged", "healed", "other", ""]
-CELLS = [None, 0, 1, -1, 3, 1 << 40, (1 << 63) - 1, -(1 << 63), 0.5, 1e300, "", "x", ",0,", ",0,1,", "0" * 64, "é", "\x00", b"",
-         b"\xff\xfe", "9" * 5000, ",x,", "[]", "{}", "deactivated", "purged", "healed"]  # fmt: skip
+CELLS = [None, 0, 1, -1, 3, 1 << 40, (1 << 63) - 1, -(1 << 63), 0.5, 1e300, "", "x", ",0,", ",0,1,", "0" * 64, "é", "\x00",
+         b"", b"\xff\xfe", "9" * 5000, ",x,", "[]", "{}", "deactivated", "purged", "healed"]  # fmt: skip
 
 
 def attack(room, rng, limit, tally):
@@ -127,13 +127,14 @@ def tables(rng, ledger, root):
     column, value = rng.choice(COLUMNS[table]), rng.choice(CELLS)
     keys = [key for (key,) in ledger.execute(f"SELECT rowid FROM {table}")]
     key = rng.choice(keys) if keys else 0
+    row = [rng.choice(CELLS) for _ in COLUMNS[table]]
     statement, values = rng.choice([
         (f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (value, key)),
         (f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (value, key)),
         (f"UPDATE {table} SET {column} = ?", (value,)),
         (f"DELETE FROM {table} WHERE rowid = ?", (key,)),
         (f"DELETE FROM {table}", ()),
-        (f"INSERT INTO {table} VALUES ({', '.join('?' * len(COLUMNS[table]))})", [rng.choice(CELLS) for _ in COLUMNS[table]]),
+        (f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row),
         (f"DROP TABLE {table}", ()),
         ("DROP INDEX places", ()),
         (f"ALTER TABLE {table} ADD COLUMN more INTEGER", ()),

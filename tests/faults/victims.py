@@ -1,8 +1,8 @@
 """A trained store to be altered, and every command on what the alteration left, in this process.
 
-Each command ends with a status of 0 to 4 and at most one line on standard error; none answers by a node that holds a deleted
-example; what `verify` calls whole holds every acknowledged deletion; what `delete` acknowledges is in the ledger; and nothing
-beside the store is touched.
+Each command ends with a status of 0 to 4 and at most one line on standard error. None answers by a node that holds a
+deleted example. What `verify` calls whole holds every acknowledged deletion, and what `delete` acknowledges is in the
+ledger. Nothing beside the store is touched.
 """
 
 import contextlib
