@@ -68,15 +68,20 @@ def table(tallies):
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
 
 
-def main(argv=None):
-    """Run attacks and print the table; the exit status."""
+def make_parser():
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Attack stores, workdirs and parsers.")
     how_long = parser.add_mutually_exclusive_group()
     how_long.add_argument("--seconds", type=float, help=f"of all attacks together; {SECONDS:g} if nothing is given")
     how_long.add_argument("--rounds", type=int, help="of each attack")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", choices=ATTACKS, metavar="NAME", help=f"one of {', '.join(ATTACKS)}")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv=None):
+    """Run attacks and print the table; the exit status."""
+    args = make_parser().parse_args(argv)
     names = args.only or list(ATTACKS)
     shares = sum(ATTACKS[name][1] for name in names)
     tallies = []
