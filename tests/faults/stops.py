@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 from s3t.store import disk, records
-from tests.helpers import servers
+from tests.helpers import servers, stacks
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES_LEFT = 20  # when another store begins
+FILL_EVERY = 3  # stops, so that some shard always has a model
 
 
 def attack(room, rng, limit, tally):
@@ -29,7 +29,7 @@ def attack(room, rng, limit, tally):
             stream = Stream(room, rng, number)
         with tally.trial(f"stop {number}"):
             stream.stop_once(rng)
-        if len(stream.ids) <= EXAMPLES_LEFT:
+        if not stream.ids:
             stream.end(tally)
             stream = None
     if stream is not None:
@@ -42,7 +42,9 @@ class Stream:
     def __init__(self, room, rng, number):
         shutil.rmtree(room.store, ignore_errors=True)
         self.opened = servers.fill(servers.make(room.store))
-        self.ids = rng.sample(range(servers.EXAMPLES), servers.EXAMPLES)
+        slices = [servers.ids_at(self.opened, shard, s) for shard in range(stacks.SHARDS) for s in range(stacks.SLICES)]
+        self.ids = [one for ids in slices for one in ids[1:]]  # no slice runs empty
+        rng.shuffle(self.ids)
         self.number, self.acknowledged, self.answers = number, [], []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.helpers.servers", str(room.store)],
@@ -66,7 +68,7 @@ class Stream:
             disk.purge(self.opened)
         os.kill(self.process.pid, signal.SIGCONT)
         time.sleep(rng.uniform(0, 0.03))
-        if rng.random() < 0.3:
+        if len(self.ids) % FILL_EVERY == 0:
             disk.purge(self.opened)
             servers.fill(self.opened)
 

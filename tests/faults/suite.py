@@ -16,6 +16,7 @@ from tests.faults.tallies import BAD, GOOD, Limit, Room, Tally
 # The module of each attack, whose attack(room, rng, limit, tally) is it, and its share of the seconds.
 ATTACKS = {
     "kills": ("kills", 4),
+    "copies": ("copies", 1),
     "trainings": ("trainings", 1),
     "stops": ("stops", 1),
     "crowds": ("crowds", 1),
