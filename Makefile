@@ -57,8 +57,8 @@ test: $(stamp)  ## the tests, without the slow ones (of a folder: ROOM=s3t)
 slow: $(stamp)  ## the slow tests (of a folder: ROOM=s3t)
 	$(py) -m pytest -q -n 2 -m slow $(ARGS) $(room)
 
-faults: $(stamp)  ## kill processes that delete, purge, train and heal at hundreds of moments (about ten minutes)
-	$(py) -m pytest -q -m slow -k "kill_9 or may_die" tests
+faults: $(stamp)  ## attack stores, workdirs and parsers, and count (about twenty minutes; ARGS="--only kills --seconds 60")
+	$(py) -m tests.faults $(ARGS)
 
 lint: $(stamp)  ## style, types and who imports whom
 	$(py) -m ruff check .

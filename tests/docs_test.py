@@ -16,6 +16,7 @@ import pytest
 
 from experiments import main
 from s3t.cli import program
+from tests.faults import suite
 from tests.helpers import docs
 from tests.helpers.docs import PAGES, ROOT
 
@@ -100,6 +101,10 @@ def check_pooled(words, monkeypatch):
     assert callable(importlib.import_module(words[2]).main) and len(words) > 4
 
 
+def check_faults(words, monkeypatch):
+    suite.make_parser().parse_args(words[3:])
+
+
 def check_make(words, monkeypatch):
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     variables = [word.split("=")[0] for word in words[2:]]
@@ -121,6 +126,7 @@ CHECKS = {
     "python -m experiments.benchmarks.": check_benchmark,
     "python -m experiments.judge_exact.pooled ": check_pooled,
     "python -m s3t ": check_s3t,
+    "python -m tests.faults ": check_faults,
     "s3t ": check_s3t,
     "make ": check_make,
     "pip install ": check_pip,

@@ -32,7 +32,11 @@ Arrays = dict[str, np.ndarray]
 UNFINISHED = re.compile(r".+\.[0-9a-f]{32}\.tmp")  # the name of a temporary file
 
 # What NumPy and zipfile raise for a file that is no archive, is cut short, or has other bytes than were written.
-UNREADABLE = (OSError, TypeError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+# The last two are of an array that says it is larger than any memory.
+UNREADABLE = (
+    OSError, TypeError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error, MemoryError,
+    OverflowError,
+)  # fmt: skip
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------------

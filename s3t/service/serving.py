@@ -138,8 +138,9 @@ class Server:
             raise
 
     def close(self) -> None:
-        """Close the ledger's file; nothing is answered any more."""
-        self.store.ledger.close()
+        """Close the ledger's file once the answer that is being made is there; nothing is answered any more."""
+        with self._lock:
+            self.store.ledger.close()
 
     def __enter__(self) -> Server:
         """The server itself."""
@@ -277,13 +278,18 @@ class Server:
 
     def _snapshot(self) -> tuple[Head, tuple[records.PublishedNode, ...]]:
         """The head and the nodes that may serve at one moment, by the rows of the chain and by the tables alike."""
+        chain, self._chain = self._chain, hash_chain.start()  # reading adds to it, and may be interrupted
+        before = self.view.head
         with database.reading(self.store.ledger):
             head, nodes = database.head(self.store.ledger), publishing.live(self.store)
-            self._chain = records.read_rows(self._chain, self.store.ledger)
+            self._chain = records.read_rows(chain, self.store.ledger)
+            (goes_on,) = self.store.ledger.execute(
+                "SELECT ? OR EXISTS (SELECT 1 FROM log WHERE seq = ? AND digest = ?)", (not before.rows, *before)
+            ).fetchone()
         places = audit.misplaced_nodes(nodes, self.store.manifest)
         if self._chain.problem or places:
             raise database.Damaged(f"{self.store.root} must not serve, {self._chain.problem or places[0]}: {RESTORE}")
-        if head != (self._chain.rows, self._chain.digest):
+        if not goes_on or head != (self._chain.rows, self._chain.digest):
             raise database.Damaged(f"{self.store.root} must not serve, its ledger is older than it was: {RESTORE}")
         if set(nodes) != set(records.live_of(self._chain.history)):
             raise database.Damaged(f"{self.store.root} must not serve, its ledger's tables were altered: {RESTORE}")

@@ -28,7 +28,7 @@ def verify(root: Path | str, *expect_heads: str) -> dict[str, Any]:
     Raises:
       ValueError: there is no store, or its ledger is whole for all that is known but out of reach here or now.
     """
-    root = Path(root)
+    root = Path(root).absolute()
     text, path = disk.manifest_text(root), root / disk.LEDGER
     try:
         with closing(database.open_ledger(path, read_only=True)) as ledger:

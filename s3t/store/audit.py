@@ -44,6 +44,8 @@ def audit(ledger: Ledger, manifest: str, *expect_heads: str, key: bytes = b"") -
     Returns:
       what is wrong, one line each; it stops at the first row that is wrong.
     """
+    if damage := [text for (text,) in ledger.execute("PRAGMA integrity_check(1)") if text != "ok"]:
+        return [f"the ledger's file is damaged ({' '.join(str(damage[0]).split())})"]
     chain = records.read_rows(hash_chain.start(), ledger)
     history = chain.history
     if chain.problem:

@@ -7,11 +7,12 @@ the file that it opened: if another file stands at its path, every look and ever
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,12 +52,14 @@ class Ledger(sqlite3.Connection):
     frozen: it is read without locks and does not show what others append meanwhile: not for a server.
     file: what distinguishes the file from another one at its path; of a frozen ledger, from a changed one, too.
     appended: rows that are to be logged once they are committed.
+    schema: SQLite's number of the tables, as they were when they were looked at.
     """
 
     path: Path
     frozen: bool
     file: tuple[int, ...] | None
     appended: list[hash_chain.Row]
+    schema: int
 
 
 class Head(NamedTuple):
@@ -111,6 +114,7 @@ def open_ledger(path: Path, *, read_only: bool = False, any_thread: bool = False
     ahead = path.with_name(path.name + "-wal")  # rows that are not in the file yet
     for beside in (path, ahead, path.with_name(path.name + "-shm")):
         files.check_regular(beside)  # a link would lead writes and removals elsewhere
+    _check_journal(path)
     try:
         return _probed(path, "rw", any_thread)
     except sqlite3.DatabaseError as error:
@@ -118,6 +122,17 @@ def open_ledger(path: Path, *, read_only: bool = False, any_thread: bool = False
             raise explanation(path, error) from None
     with explained(path):
         return _probed(path, "ro&immutable=1", any_thread)
+
+
+def _check_journal(path: Path) -> None:
+    """Refuse a file by which SQLite would roll a ledger back: it may name any other file to remove.
+
+    Raises:
+      Damaged: there is such a file; a ledger keeps its changes in a -wal.
+    """
+    journal = path.with_name(path.name + "-journal")
+    if os.path.lexists(journal):
+        raise Damaged(f"{journal} is nothing that a store has: remove it if you know what it is, or restore the store")
 
 
 @contextmanager
@@ -136,6 +151,8 @@ def explained(path: Path) -> Iterator[None]:
 def explanation(path: Path, error: sqlite3.Error) -> ValueError:
     """What an error of SQLite's about the ledger at a path means, and what to do."""
     code, used = code_of(error), f"{path.parent}'s ledger cannot be used ({error})"
+    if isinstance(error, sqlite3.ProgrammingError):
+        return ValueError(f"{used}: it was closed, or is used in another thread than the one that opened it")
     if code in BROKEN:
         return Damaged(f"{path.parent}'s ledger is damaged ({error}): restore it from a copy")
     if code == sqlite3.SQLITE_FULL or (code in UNWRITABLE and _no_room(path)):
@@ -177,8 +194,12 @@ def _probed(path: Path, mode: str, any_thread: bool) -> Ledger:
     opened = _identity(path, frozen="immutable" in mode)
     ledger = _connect(path, mode, any_thread)
     ledger.path, ledger.frozen, ledger.file = path.absolute(), "immutable" in mode, opened
-    ledger.appended = []
+    ledger.appended, ledger.schema = [], -1
     try:
+        ledger.execute("PRAGMA trusted_schema = OFF")
+        _check_schema(ledger)
+        if mode == "rw" and ledger.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            ledger.execute("PRAGMA journal_mode = WAL")  # a copy that SQLite's VACUUM INTO made
         ledger.execute("PRAGMA synchronous = FULL")  # a commit returns when it is on disk, not when it is consistent
         ledger.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves it in the drive's cache
         ledger.execute("SELECT 1 FROM log, examples, requests, nodes LIMIT 0").fetchone()
@@ -187,6 +208,32 @@ def _probed(path: Path, mode: str, any_thread: bool) -> Ledger:
         ledger.close()
         raise
     return ledger
+
+
+def _check_schema(ledger: Ledger) -> None:
+    """Refuse what would run inside our statements, such as a trigger that takes back what is acknowledged.
+
+    Raises:
+      Damaged: a trigger, a view or a virtual table; a table or an index of ours that was made otherwise.
+    """
+    (version,) = ledger.execute("PRAGMA schema_version").fetchone()
+    if version == ledger.schema:
+        return
+    for kind, name, sql in ledger.execute("SELECT type, name, sql FROM sqlite_master"):
+        made = str(sql)
+        virtual = made.upper().startswith("CREATE VIRTUAL")
+        if kind not in ("table", "index") or virtual or _own().get(name, made) != made:
+            what = f"the {kind} {name!r:.80} is none of a store's"
+            raise Damaged(f"{ledger.path.parent}'s ledger was altered ({what}): restore it from a copy")
+    ledger.schema = version
+
+
+@functools.cache
+def _own() -> dict[str, str]:
+    """Name -> statement of each table and index that a ledger is made with, as SQLite keeps it."""
+    with closing(sqlite3.connect(":memory:")) as made:
+        made.executescript(SCHEMA)
+        return {name: str(sql) for name, sql in made.execute("SELECT name, sql FROM sqlite_master")}
 
 
 def _connect(path: Path, mode: str, any_thread: bool = False) -> Ledger:
@@ -225,6 +272,7 @@ def reading(ledger: Ledger) -> Iterator[None]:
     with explained(ledger.path), ledger:
         check_file(ledger)
         ledger.execute("BEGIN")
+        _check_schema(ledger)
         yield
 
 
@@ -240,6 +288,7 @@ def writing(ledger: Ledger) -> Iterator[None]:
         with ledger:
             ledger.execute("BEGIN IMMEDIATE")
             check_file(ledger)
+            _check_schema(ledger)
             ledger.appended.clear()  # of what was taken back
             yield
         check_file(ledger)
@@ -265,8 +314,14 @@ def head(ledger: Ledger) -> Head:
 
 
 def append(ledger: Ledger, kind: str, request: str, detail: dict[str, Any]) -> Head:
-    """The next row of the chain."""
+    """The next row of the chain.
+
+    Raises:
+      Damaged: the last row has a number that nothing can follow.
+    """
     before = head(ledger)
+    if not 0 <= before.rows < hash_chain.LAST:
+        raise Damaged(f"{ledger.path.parent}'s ledger is damaged (its last row is {before.rows}): restore it from a copy")
     seq, text = before.rows + 1, canonical(detail).decode()
     (at,) = ledger.execute("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')").fetchone()
     digest = hash_chain.link(before.digest, seq, at, kind, request, text)

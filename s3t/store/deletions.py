@@ -116,6 +116,9 @@ def _deletion(request: str, detail: dict[str, Any], digest: str) -> Deletion:
         return Deletion(request, HEALED, (), (), (), tuple(detail["nodes"]), digest)
     ids, already, unknown, dropped = (tuple(detail[field]) for field in ("ids", "already", "unknown", "nodes"))
     groups = tuple(detail.get("groups", ())), tuple(detail.get("unknown_groups", ()))
+    named = (*ids, *already, *unknown, *dropped, *groups[0], *groups[1])
+    if any(type(name) not in (int, str) for name in named):
+        raise TypeError("what a deletion names are numbers and texts")
     return Deletion(request, DEACTIVATED if ids or already else UNKNOWN, ids, already, unknown, dropped, digest, *groups)
 
 
@@ -133,6 +136,7 @@ def _delete(ledger: Ledger, request_for: Asked, request: str, key: bytes | None)
     if any(type(value) is not int for row in registered.values() for value in row if value is not None):
         raise altered(ledger, "an example's place is no number")
     present = [id_ for id_ in asked if id_ in registered and registered[id_][-1] is None]
+    _check_gone(ledger, {id_: row[-1] for id_, row in registered.items() if row[-1] is not None})
     strange = [id_ for id_ in asked if id_ not in registered]
     already = (set(asked) - set(present) - set(strange)) | (_forgotten(ledger, key, strange) if key else set())
     detail: dict[str, Any] = {
@@ -155,6 +159,14 @@ def _delete(ledger: Ledger, request_for: Asked, request: str, key: bytes | None)
     ledger.executemany("UPDATE nodes SET dropped = ? WHERE identity = ?", ((seq, identity) for identity in detail["nodes"]))
     ledger.execute("INSERT INTO requests VALUES (?, 'deactivated', ?)", (request, seq))
     return _deletion(request, detail, digest)
+
+
+def _check_gone(ledger: Ledger, deleted: dict[int, int]) -> None:
+    """Make sure by the chain that ids were deleted by the rows that the table names, before anybody is told so."""
+    for seq in set(deleted.values()):
+        names = check_row(ledger, seq, "deactivated")["ids"]
+        if wrong := [id_ for id_, row in deleted.items() if row == seq and id_ not in names]:
+            raise altered(ledger, f"no row says that id {wrong[0]} was deleted")
 
 
 def _forgotten(ledger: Ledger, key: bytes, asked: Iterable[int | str]) -> set[int | str]:
@@ -191,13 +203,16 @@ def record_purge(ledger: Ledger, remove: Callable[[set[str]], None]) -> tuple[st
       the requests that became purged.
     """
     with writing(ledger):
-        remove({node.identity for node in nodes(ledger)})
+        serving = {node.identity for node in nodes(ledger)}
+        remove(serving)
         waiting = ledger.execute(
             "SELECT request, deactivated FROM requests WHERE state = 'deactivated' ORDER BY deactivated"
         ).fetchall()
         for request, deactivated in waiting:
             names = check_row(ledger, deactivated, "deactivated")["nodes"]
             _check_new(ledger, "purged", request)
+            if served := serving.intersection(names):
+                raise altered(ledger, f"node {min(served)} serves, which request {request:.80} dropped")
             seq = append(ledger, "purged", request, {"nodes": names}).rows
             ledger.execute("UPDATE nodes SET purged = ? WHERE dropped = ?", (seq, deactivated))
             ledger.execute("UPDATE requests SET state = 'purged' WHERE request = ?", (request,))

@@ -52,7 +52,7 @@ def create(root: Path | str, manifest: Manifest) -> Store:
       ValueError: a directory that holds something else, or in which another process is making a store; a manifest that
         cannot be.
     """
-    root = Path(root)
+    root = Path(root).absolute()
     text = certificates.canonical(vars(manifests.checked(manifest)))
     root.parent.mkdir(parents=True, exist_ok=True)
     root.mkdir(PRIVATE, exist_ok=True)
@@ -105,7 +105,7 @@ def look(root: Path | str, *, read_only: bool = False) -> Store:
       ValueError: there is no store; its manifest is not the one that its ledger was created with, or cannot be; a ledger
         that cannot be read; a link in place of one of its files.
     """
-    root = Path(root)
+    root = Path(root).absolute()  # wherever the process goes meanwhile
     text = manifest_text(root)
     manifest = manifests.parse(text, root / MANIFEST)
     ledger = database.open_ledger(root / LEDGER, read_only=read_only)

@@ -180,7 +180,7 @@ def read(path: Path, certificate: str) -> tuple[Certificate, dict[str, np.ndarra
     except FileNotFoundError:
         raise ValueError(f"the file {path} is missing") from None
     except (SafetensorError, AttributeError, TypeError) as error:  # the latter two of types that numpy lacks
-        raise ValueError(f"the file {path} is damaged: {error}") from None
+        raise ValueError(f"the file {path} is damaged: {' '.join(str(error).split())}") from None
     except OSError as error:  # a directory in its place, a disk that fails
         raise ValueError(f"the file {path} cannot be read: {error}") from None
 

@@ -49,9 +49,9 @@ def checked(manifest: Manifest) -> Manifest:
     if wrong := [what for what, holds in _rules(manifest) if not holds]:
         raise ValueError(f"a manifest's {wrong[0]}")
     for shape in manifest.hyper.get("shapes", []):
-        if wrong := [name for name in SIZES if not _whole(shape.get(name), 1, 1 << 63)]:
+        if wrong := [name for name in SIZES if not _whole(shape.get(name), 1, 1 << 31)]:
             raise ValueError(
-                f"a program's {wrong[0]} is {shape.get(wrong[0])!r:.40}: give the source whole numbers above 0"
+                f"a program's {wrong[0]} is {shape.get(wrong[0])!r:.40}: give the source whole numbers from 1 to 2^31 - 1"
             )
     if plan_of(manifest).nodes != manifest.nodes:
         raise ValueError("the manifest's nodes are not those of a plan: give plan.nodes")

@@ -133,8 +133,10 @@ def check_row(ledger: Ledger, seq: int, *kinds: str) -> dict[str, Any]:
     """The detail of one row of the log, whose bonds to its neighbours are looked at; `audit` looks at all.
 
     Raises:
-      Damaged: no such row, or an altered one.
+      Damaged: no such row, or an altered one, or one without what its kind holds.
     """
+    if type(seq) is not int or not 0 < seq < hash_chain.LAST:
+        raise altered(ledger, f"a row is called {seq!r:.40}")
     rows = ledger.execute(
         "SELECT seq, at, kind, request, detail, digest FROM log WHERE seq BETWEEN ? AND ? ORDER BY seq", (seq - 1, seq + 1)
     ).fetchall()
@@ -143,7 +145,16 @@ def check_row(ledger: Ledger, seq: int, *kinds: str) -> dict[str, Any]:
     bound = all(hash_chain.follows(before.digest, row) for before, row in pairwise(chain))
     if not at or chain[at].kind not in kinds or not bound:
         raise altered(ledger, f"row {seq} is not what it was")
-    detail: dict[str, Any] = json.loads(chain[at].detail)
+    try:
+        detail: dict[str, Any] = json.loads(chain[at].detail)
+        lists = [detail[name] for name in ("ids", "nodes") if name in detail]
+        whole_names = all(
+            isinstance(named, list) and not any(isinstance(name, dict | list) for name in named) for named in lists
+        )
+    except (KeyError, TypeError, ValueError, RecursionError):
+        whole_names = False
+    if not whole_names or (chain[at].kind != "received" and "nodes" not in detail):
+        raise altered(ledger, f"row {seq} does not say what it should")
     return detail
 
 
@@ -175,6 +186,8 @@ def counts(ledger: Ledger) -> dict[str, Any]:
     (examples,) = ledger.execute("SELECT count(*) FROM examples").fetchone()
     (deleted,) = ledger.execute("SELECT count(*) FROM examples WHERE deleted IS NOT NULL").fetchone()
     requests = dict(ledger.execute("SELECT state, count(*) FROM requests GROUP BY state"))
+    if odd := [state for state in requests if not isinstance(state, str)]:
+        raise altered(ledger, f"a request's state is {odd[0]!r:.40}")
     (forgotten,) = ledger.execute("SELECT count(*) FROM forgotten").fetchone() if marks.are_kept(ledger) else (0,)
     return {"examples": examples + forgotten, "deleted": deleted + forgotten, "requests": requests}
 

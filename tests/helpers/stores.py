@@ -72,7 +72,7 @@ def tensors(identity):
     return {"slot/a": rng.normal(size=(64, 4)).astype(np.float32), "head": rng.normal(size=(10,))}
 
 
-def fill(opened):
+def fill(opened, tensors_of=lambda drafted: tensors(drafted.identity)):
     """Train whatever is missing, though others may delete and train meanwhile."""
     while True:
         serving = {(node.shard, node.slices): node.identity for node in publishing.live(opened)}
@@ -83,7 +83,7 @@ def fill(opened):
         for drafted in due:
             parent = serving.get((drafted.shard, drafted.slices[:-1]))
             try:
-                publishing.publish(opened, drafted, tensors(drafted.identity), {"lanes": 1}, parent)
+                publishing.publish(opened, drafted, tensors_of(drafted), {"lanes": 1}, parent)
             except records.Outdated:
                 break
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from s3t.service import factory, serving
-from s3t.store import certificates, database, disk, manifests
+from s3t.store import certificates, database, disk, hash_chain, manifests
 from tests.helpers import builds, commands, servers, stores
 from tests.s3t.service.serving_test import counted_compilations
 
@@ -218,3 +218,25 @@ def test_the_first_request_compiles_nothing(tmp_path):
     with counted_compilations() as compiled:
         server.predict(servers.inputs(3))
     assert compiled == [] and isinstance(server, serving.Server)
+
+
+def test_an_interrupted_look_spoils_no_server(tmp_path, monkeypatch):
+    opened = servers.fill(servers.make(tmp_path / "store"))
+    with servers.server(opened) as server:
+        disk.delete(opened, [servers.ids_at(opened, 0, 0)[0]], "r")
+        follows, calls = hash_chain.follows, []
+
+        def interrupted(before, row):
+            calls.append(row)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return follows(before, row)
+
+        monkeypatch.setattr(hash_chain, "follows", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            server.predict(servers.inputs(1))
+        assert server.predict(servers.inputs(1)).depth[0] < 4
+        rows = database.head(opened.ledger).rows
+        opened.ledger.execute("DELETE FROM log WHERE seq = ?", (rows,))
+        with pytest.raises(database.Damaged, match=r"its ledger is older than it was|tables were altered"):
+            server.predict(servers.inputs(1))

@@ -257,7 +257,7 @@ def test_a_damaged_page_is_found_when_it_is_read(opened):
     data = path.read_bytes()
     path.write_bytes(data[: (first - 1) * size] + b"\x00" * size + data[first * size :])
     result = verify.verify(opened.root)
-    assert not result["ok"] and "ledger is damaged (database disk image is malformed)" in result["problems"][0]
+    assert not result["ok"] and "the ledger's file is damaged (" in result["problems"][0]
 
 
 def test_a_directory_in_place_of_a_node_is_that_nodes_problem(opened):

@@ -2,12 +2,13 @@
 
 import json
 import os
+import sqlite3
 import stat
 
 import pytest
 
 from s3t.service import verify
-from s3t.store import certificates, database, deletions, disk, files, hash_chain, publishing, records, state
+from s3t.store import audit, certificates, database, deletions, disk, files, hash_chain, publishing, records, state
 from tests.helpers import commands, stores
 
 
@@ -280,3 +281,100 @@ def test_a_full_disk_is_named_with_the_ledger(opened):
     assert str(opened.root / "ledger.sqlite") in str(raised.value)
     assert database.head(opened.ledger) == head and verify.verify(opened.root)["ok"]
     assert state.status(opened)["deleted"] == number and number > 0
+
+
+# what SQLite itself would do
+
+
+def test_a_journal_beside_a_ledger_is_not_rolled_back(opened, capsys, tmp_path):
+    """A rollback journal may name another one, which SQLite removes: any file of the user's."""
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+    name = str(victim).encode()
+    tail = len(name).to_bytes(4, "big") + sum(name).to_bytes(4, "big") + bytes.fromhex("d9d505f920a163d7")
+    head = bytes.fromhex("d9d505f920a163d7") + bytes(4) + bytes(4) + (0).to_bytes(4, "big") + (512).to_bytes(4, "big")
+    head += (4096).to_bytes(4, "big")
+    journal = opened.root / "ledger.sqlite-journal"
+    journal.write_bytes(head.ljust(512, b"\0") + (0x40000001).to_bytes(4, "big") + name + tail)
+    for words in (("status",), ("verify",), ("delete", "--ids", "1"), ("heal",)):
+        status, _, err = commands.run(capsys, *words, "--store", opened.root)
+        assert status in (1, 2) and (words == ("verify",) or "is nothing that a store has" in err)
+    assert victim.exists() and journal.exists()
+
+
+def test_a_trigger_or_a_view_that_comes_while_the_store_is_open_is_refused(opened):
+    other = sqlite3.connect(opened.root / "ledger.sqlite", isolation_level=None)
+    before = database.head(opened.ledger)
+    for statement in (
+        "CREATE TRIGGER t BEFORE INSERT ON log BEGIN SELECT RAISE(IGNORE); END",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE TEMP TABLE fine (x)",
+    ):
+        other.execute(statement)
+        if "TEMP" in statement:
+            break
+        with pytest.raises(database.Damaged, match="is none of a store's"):
+            disk.delete(opened, [1])
+        with pytest.raises(database.Damaged, match="is none of a store's"):
+            stores.ids_at(opened, 0, 0)
+        other.execute(statement.split()[0].replace("CREATE", "DROP") + f" {statement.split()[1]} {statement.split()[2]}")
+    other.close()
+    assert database.head(opened.ledger) == before and disk.delete(opened, [1])["ids"] == [1]
+
+
+def test_an_index_that_hides_rows_is_found(opened):
+    """Its content and not its definition was altered: what is quick to ask is empty, and the table is whole."""
+    opened.ledger.execute("PRAGMA writable_schema = ON")
+    (page,) = opened.ledger.execute("SELECT rootpage FROM sqlite_master WHERE name = 'live'").fetchone()
+    (size,) = opened.ledger.execute("PRAGMA page_size").fetchone()
+    opened.ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path = opened.root / "ledger.sqlite"
+    disk.close(opened)
+    data = bytearray(path.read_bytes())
+    at = (page - 1) * size
+    data[at + 3 : at + 7] = bytes(2) + size.to_bytes(2, "big")  # no cell, and all room is free
+    path.write_bytes(data)
+    again = disk.look(opened.root)
+    with pytest.raises(database.Damaged, match="the ledger's file is damaged"):
+        audit.check(again)
+    assert not verify.verify(again.root)["ok"]
+
+
+def test_a_table_that_calls_an_example_deleted_earns_no_receipt(opened):
+    opened.ledger.execute("UPDATE examples SET deleted = 1 WHERE id = 12")
+    with pytest.raises(database.Damaged, match="row 1 is not what it was"):
+        disk.delete(opened, [12])
+    done = disk.delete(opened, [13])
+    (row,) = opened.ledger.execute("SELECT deleted FROM examples WHERE id = 13").fetchone()
+    opened.ledger.execute("UPDATE examples SET deleted = ? WHERE id = 12", (row,))
+    with pytest.raises(database.Damaged, match="no row says that id 12 was deleted"):
+        disk.delete(opened, [12])
+    assert disk.delete(opened, [13])["already"] == [13] and done["ids"] == [13]
+
+
+def test_a_node_that_a_table_has_serving_again_is_not_called_purged(opened):
+    disk.delete(opened, [stores.ids_at(opened, 0, 0)[0]], "R")
+    opened.ledger.execute("UPDATE nodes SET dropped = NULL")
+    with pytest.raises(database.Damaged, match="serves, which request R dropped"):
+        disk.purge(opened)
+    assert state.status(opened)["requests"] == {"deactivated": 1}
+
+
+def test_a_store_stays_where_it_was_opened(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        disk.close(stores.fill(stores.make(tmp_path / name / "store")))
+    monkeypatch.chdir(tmp_path / "a")
+    opened = disk.look("store")
+    disk.delete(opened, [stores.ids_at(opened, 0, 0)[0]], "R")
+    monkeypatch.chdir(tmp_path / "b")
+    assert disk.purge(opened) == ("R",)
+    assert verify.verify(tmp_path / "b" / "store")["nodes"] == 14 and verify.verify("store")["leftovers"] == 0
+    assert verify.verify(tmp_path / "a" / "store")["leftovers"] == 0
+
+
+def test_a_closed_store_is_not_called_damaged(opened):
+    disk.close(opened)
+    with pytest.raises(ValueError, match="it was closed, or is used in another thread") as raised:
+        disk.delete(opened, [1])
+    assert not isinstance(raised.value, database.Damaged)

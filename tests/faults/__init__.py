@@ -1,0 +1,1 @@
+"""Attacks on stores, workdirs and parsers, and what they count: `python -m tests.faults`."""
