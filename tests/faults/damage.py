@@ -25,7 +25,7 @@ def attack(room, rng, limit, tally):
         what = f"{number}: "
         for _ in range(rng.choice([1, 1, 1, 2])):
             what += alter(rng, root, victim, other) + ", "
-        victims.attacked(room, victim, tally, what + f"of {template.name}", rng, heal=number % HEAL_EVERY == 0)
+        victims.attacked(room, victim, tally, what + f"of {template.name}", rng, heal=number % HEAL_EVERY == HEAL_EVERY - 1)
 
 
 def alter(rng, root, victim, other):

@@ -36,7 +36,7 @@ def attack(room, rng, limit, tally):
             except sqlite3.Error as error:  # of a table that the first forgery dropped, or a constraint
                 what += f"{forge.__name__} in vain ({error}), "
         ledger.close()
-        victims.attacked(room, victim, tally, what, rng, heads=heads, heal=number % HEAL_EVERY == 0)
+        victims.attacked(room, victim, tally, what, rng, heads=heads, heal=number % HEAL_EVERY == HEAL_EVERY - 1)
 
 
 # --- Chains -----------------------------------------------------------------------------------------------------------
