@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from s3t.plans.structure import at_depth
@@ -176,11 +177,10 @@ class Server:
           x: a pytree of [examples, ...], at least one.
 
         Raises:
-          ValueError: no shard has a model; as `refresh`; logits that are not finite.
+          ValueError: no example, or inputs that do not fit the model or are not finite; no shard has a model; as `refresh`;
+            logits that are not finite.
         """
-        examples = len(jax.tree.leaves(x)[0])
-        if not examples:
-            raise ValueError("there is nothing to predict: give at least one example")
+        examples = _checked(x)
         with self._lock, database.explained(self.store.ledger.path):
             while True:
                 self.refresh()
@@ -225,7 +225,12 @@ class Server:
             return np.concatenate([leaf, np.repeat(leaf[-1:], self.batch_size - examples, axis=0)])
 
         full = jax.tree.map(filled, batch)
-        logits: np.ndarray = jax.device_get(self.ensemble(self.frozen, full, self.bank, self.view.table))
+        try:
+            logits: np.ndarray = jax.device_get(self.ensemble(self.frozen, full, self.bank, self.view.table))
+        except (TypeError, IndexError) as error:  # while the program is traced
+            shapes = ", ".join(str(np.shape(leaf)[1:]) for leaf in jax.tree.leaves(x))
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"inputs of shape {shapes} do not fit the model ({reason})") from error
         return logits[:examples]
 
     def _outdated(self) -> bool:
@@ -332,6 +337,26 @@ def _log(before: View, now: View) -> None:
     for problem in now.damaged:
         if problem not in before.damaged:
             events.LOGGER.warning("damaged %s", problem)
+
+
+def _checked(x: Tree) -> int:
+    """The number of examples in inputs.
+
+    Raises:
+      ValueError: none; leaves that are no arrays of as many examples; numbers that are not finite.
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(x)]
+    if not leaves or any(leaf.ndim < 1 or leaf.dtype == object for leaf in leaves):
+        raise ValueError("inputs are arrays of [examples, ...]: give at least one example")
+    if len({len(leaf) for leaf in leaves}) > 1:
+        raise ValueError(f"inputs have {', '.join(str(len(leaf)) for leaf in leaves)} examples: give as many of each")
+    if not len(leaves[0]):
+        raise ValueError("there is nothing to predict: give at least one example")
+    for leaf in leaves:
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+            bad = int(np.flatnonzero(~np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1))[0])
+            raise ValueError(f"example {bad} of the inputs is not finite: mend or leave it out")
+    return len(leaves[0])
 
 
 def predict_from_store(

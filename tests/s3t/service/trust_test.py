@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import sys
 
+import numpy as np
 import pytest
 
 from s3t.service import factory, serving
@@ -240,3 +241,26 @@ def test_an_interrupted_look_spoils_no_server(tmp_path, monkeypatch):
         opened.ledger.execute("DELETE FROM log WHERE seq = ?", (rows,))
         with pytest.raises(database.Damaged, match=r"its ledger is older than it was|tables were altered"):
             server.predict(servers.inputs(1))
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (None, "give at least one example"),
+        (np.float32(1), "give at least one example"),
+        ([], "give at least one example"),
+        (np.zeros((0, 5), np.float32), "there is nothing to predict"),
+        ("text", "give at least one example"),
+        (np.full((2, 5), np.nan, np.float32), "example 0 of the inputs is not finite"),
+        (np.zeros((2, 4), np.float32), r"inputs of shape \(4,\) do not fit the model"),
+        (np.zeros((2, 3, 3), np.float32), r"inputs of shape \(3, 3\) do not fit the model"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_inputs_that_do_not_fit_are_one_line_and_spoil_nothing(tmp_path, x, message):
+    opened = servers.fill(servers.make(tmp_path / "store"))
+    with servers.server(opened) as server:
+        with pytest.raises(ValueError, match=message) as raised:
+            server.predict(x)
+        assert "\n" not in str(raised.value)
+        assert server.predict(servers.inputs(1)).depth == (4, 4)
