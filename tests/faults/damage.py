@@ -48,7 +48,7 @@ def pages(rng, root, files, nodes, victim, other):
     """Whole pages of the ledger swapped or gone, as a disk loses them."""
     path = root / disk.LEDGER
     data = path.read_bytes()
-    parts = [data[at : at + 4096] for at in range(0, len(data), 4096)]
+    parts = [data[at : at + 4096] for at in range(0, len(data), 4096)] or [b""]
     one, two = rng.randrange(len(parts)), rng.randrange(len(parts))
     parts[one], parts[two] = (parts[two], parts[one]) if rng.random() < 0.5 else (bytes(4096), parts[two])
     path.write_bytes(b"".join(parts))
