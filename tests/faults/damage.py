@@ -24,7 +24,10 @@ def attack(room, rng, limit, tally):
         root = room.fresh(template)
         what = f"{number}: "
         for _ in range(rng.choice([1, 1, 1, 2])):
-            what += alter(rng, root, victim, other) + ", "
+            try:
+                what += alter(rng, root, victim, other) + ", "
+            except (OSError, IndexError) as error:  # of what the first alteration took away
+                what += f"in vain ({error}), "
         victims.attacked(room, victim, tally, what + f"of {template.name}", rng, heal=number % HEAL_EVERY == HEAL_EVERY - 1)
 
 
