@@ -53,6 +53,8 @@ def checked(manifest: Manifest) -> Manifest:
             raise ValueError(
                 f"a program's {wrong[0]} is {shape.get(wrong[0])!r:.40}: give the source whole numbers from 1 to 2^31 - 1"
             )
+        if not _whole(shape.get("depth", 1), 1, manifest.slices + 1):
+            raise ValueError(f"a program's depth is {shape['depth']!r:.40}: give one from 1 to the number of slices")
     if plan_of(manifest).nodes != manifest.nodes:
         raise ValueError("the manifest's nodes are not those of a plan: give plan.nodes")
     return manifest

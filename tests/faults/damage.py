@@ -24,7 +24,10 @@ def attack(room, rng, limit, tally):
         root = room.fresh(template)
         what = f"{number}: "
         for _ in range(rng.choice([1, 1, 1, 2])):
-            what += alter(rng, root, victim, other) + ", "
+            try:
+                what += alter(rng, root, victim, other) + ", "
+            except (OSError, IndexError) as error:  # of what the first alteration took away
+                what += f"in vain ({error}), "
         victims.attacked(room, victim, tally, what + f"of {template.name}", rng, heal=number % HEAL_EVERY == HEAL_EVERY - 1)
 
 
@@ -48,7 +51,7 @@ def pages(rng, root, files, nodes, victim, other):
     """Whole pages of the ledger swapped or gone, as a disk loses them."""
     path = root / disk.LEDGER
     data = path.read_bytes()
-    parts = [data[at : at + 4096] for at in range(0, len(data), 4096)]
+    parts = [data[at : at + 4096] for at in range(0, len(data), 4096)] or [b""]
     one, two = rng.randrange(len(parts)), rng.randrange(len(parts))
     parts[one], parts[two] = (parts[two], parts[one]) if rng.random() < 0.5 else (bytes(4096), parts[two])
     path.write_bytes(b"".join(parts))

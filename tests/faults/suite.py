@@ -2,6 +2,7 @@
 
 import argparse
 import concurrent.futures
+import contextlib
 import dataclasses
 import importlib
 import multiprocessing
@@ -33,7 +34,8 @@ def attack(name, limit, seed):
     """Run one attack in this process."""
     tally, began = Tally(name), time.monotonic()
     module = importlib.import_module(f"tests.faults.{ATTACKS[name][0]}")
-    with tempfile.TemporaryDirectory(prefix=f"faults-{name}-") as folder:
+    told = contextlib.redirect_stdout(sys.stderr)  # what libraries print while they are imported
+    with told, tempfile.TemporaryDirectory(prefix=f"faults-{name}-") as folder:
         module.attack(Room.make(Path(folder).resolve()), random.Random(f"{seed} {name}"), limit, tally)
     tally.seconds = time.monotonic() - began
     return tally

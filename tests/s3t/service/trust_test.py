@@ -87,13 +87,26 @@ def test_a_factory_that_fails_is_one_line(tmp_path, monkeypatch):
         factory.source_of("failing_module:make", {}, {})
 
 
+SIZES = dict.fromkeys(manifests.SIZES, 1)  # of a program
 WRONG = [
     {field: value}
     for field, values in {
         "factory": [1, None, "os", "a:b:c", ["os:system"]],
         "arguments": ["x", 1, None, []],
         "backbone": [1, None],
-        "hyper": ["x", 1, None, [], {"shapes": 1}, {"shapes": [1]}, {"shapes": [{}]}, {"source": "x"}],
+        "hyper": [
+            "x",
+            1,
+            None,
+            [],
+            {"shapes": 1},
+            {"shapes": [1]},
+            {"shapes": [{}]},
+            {"source": "x"},
+            {"shapes": [SIZES | {"depth": [{}]}]},
+            {"shapes": [SIZES | {"depth": 9}]},
+            {"shapes": [SIZES | {"steps": 1 << 31}]},
+        ],
         "root_key": ["x", -1, 1 << 32, 0.5, True, None],
         "shards": ["x", 0, -1, 1 << 40, 0.5, True, None],
         "slices": ["x", 0, -1, 1 << 40, 0.5, None],
