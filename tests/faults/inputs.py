@@ -183,7 +183,7 @@ def of_placement(path):
             odd.altered_bytes(rng, text.encode(errors="replace")) if rng.random() < 0.4 else text.encode(errors="replace")
         )
         groups, risks = (str(path), "") if what == "groups" else ("", str(path))
-        placement.make(np.arange(8), groups, risks, (0.5,) if risks else (), (1, 1) if risks else ())
+        placement.make(np.arange(8), np.arange(8), groups, risks, (0.5,) if risks else (), (1, 1) if risks else ())
 
     return knock
 
