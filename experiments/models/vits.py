@@ -305,7 +305,9 @@ def _check_positions(path: str | Path, count: int) -> None:
     if count < 2 or side * side != count - 1:
         raise ValueError(f"{path} has {count} positions: expected a class token and a square grid")
     if side > LARGEST_GRID:
-        raise ValueError(f"{path} has a grid of {side} x {side} positions: at most {LARGEST_GRID} x {LARGEST_GRID} are read")
+        raise ValueError(
+            f"{path} has a grid of {side} x {side} positions: at most {LARGEST_GRID} x {LARGEST_GRID} are read"
+        )
 
 
 def _resized(positions: np.ndarray, want: tuple[int, ...], grid: tuple[int, int]) -> np.ndarray:
