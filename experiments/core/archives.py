@@ -65,7 +65,7 @@ def read(path: Path, wanted: Callable[[Mapping[str, Header]], Collection[str]] |
 
     Args:
       path: of the file.
-      wanted: names of the arrays to unpack, out of those that the headers speak of; raises what it likes of them. None: all.
+      wanted: headers by name -> names of the arrays to unpack; may refuse by raising anything. None: all.
 
     Raises:
       OSError: the file cannot be opened.

@@ -220,8 +220,8 @@ def _builder(name: str, root: str) -> Any:
     prepare = f"run `tfds build {name} --file_format=array_record` where TensorFlow is installed"
     if not NAME.fullmatch(name):
         raise DataError(
-            f"unknown data set {name!r:.120}: use 'digits', a name of the TFDS catalogue as NAME/CONFIG:VERSION, or data of "
-            f"your own as {', '.join(f'{kind}:PATH' for kind in OWN)}"
+            f"unknown data set {name!r:.120}: use 'digits', a name of the TFDS catalogue as NAME/CONFIG:VERSION, or data "
+            f"of your own as {', '.join(f'{kind}:PATH' for kind in OWN)}"
         )
     if "://" in root:
         raise DataError(f"there is no folder {root} to read {name!r} from: data are read from disks alone, copy them first")

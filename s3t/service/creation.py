@@ -50,7 +50,8 @@ def make_store(
 
     Raises:
       ValueError: no example; ids that cannot be keys; a plan with more slices than the model has blocks, or of more nodes
-        than a store may have; a directory that holds something; a recipe or a seed that nothing can be trained with. Nothing is made then.
+        than a store may have; a directory that holds something; a recipe or a seed that nothing can be trained with.
+        Nothing is made then.
     """
     check_trainable(source, root_key(seed))
     manifests.check_places(shards, plan.nodes)

@@ -1,4 +1,4 @@
-"""Files of safetensors' layout, read through an open file: what the header says first, parameters in pieces or array by array.
+"""Files of safetensors' layout, read through an open file: the header first, then arrays, whole or in pieces.
 
 The library opens a file by its name and reads arrays whole. A store may come from somebody else: then the name may lead
 elsewhere meanwhile, and a file of some kilobytes on disk may hold more zeros than memory has room for.

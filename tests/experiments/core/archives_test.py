@@ -122,7 +122,7 @@ def test_a_header_of_absurd_length_is_not_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", header + bytes(1 << 26))
     tracemalloc.start()
-    with pytest.raises(archives.Unusable, match="it is no .npz, or damaged"):
+    with pytest.raises(archives.Unusable, match=r"it is no \.npz, or damaged"):
         archives.read(tmp_path / "a.npz")
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
