@@ -31,7 +31,7 @@ EXCEPTIONS = {  # longest prefix of the path -> what else its files may import: 
     "s3t/store/salvage.py": {"pathlib", "sqlite3"},
     "s3t/store/state.py": {"shlex"},
     "s3t/store/records.py": {"sqlite3"},
-    "s3t/store/files.py": {"fcntl", "os", "pathlib", "safetensors", "stat"},  # fcntl: one process makes a store
+    "s3t/store/files.py": {"fcntl", "os", "pathlib", "stat"},  # fcntl: one process makes a store
     "s3t/store/disk.py": {"os", "pathlib", "re", "stat", "time"},  # a deletion's answer says how long it took
     "s3t/service/verify.py": {"pathlib"},
     "s3t/service/restoring.py": {"os", "pathlib"},
@@ -40,6 +40,7 @@ EXCEPTIONS = {  # longest prefix of the path -> what else its files may import: 
     "s3t/service/environment.py": {"os", "pathlib", "platform"},  # what bytes depend on: processor, threads, flags
     "s3t/service/factory.py": {"importlib", "pathlib"},  # resolves the factory that a manifest names, and its paths
     "s3t/store/publishing.py": {"safetensors"},
+    "s3t/store/tensors.py": {"ml_dtypes"},
     "s3t/store/registry.py": {"os", "unicodedata"},  # salts are random
     "s3t/cli/": {"argparse", "csv", "datetime", "importlib", "os", "pathlib", "re", "shutil", "sqlite3", "sys", "textwrap"},
     "s3t/__main__.py": {"sys"},

@@ -6,12 +6,15 @@ unpickle it.
 
 from __future__ import annotations
 
+import io
 import lzma
 import math
 import os
 import zipfile
 import zlib
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +40,7 @@ DAMAGED = (  # what NumPy, zipfile and its decompressors raise for bytes that no
     zlib.error,
 )
 LONGEST = max(map(len, BEGINNINGS))
+LONGEST_HEADER = 1 << 16  # of an array; NumPy itself takes 10,000 bytes, after it has unpacked all that are spoken of
 SHORT_FLOATS = "|V1", "|V2"  # how NumPy keeps bfloat16 and its like, whose names it does not know
 
 
@@ -49,8 +53,19 @@ class Unusable(ValueError):
     """Why a file is no .npz to be used; without the name of the file, and with what to do where that is known."""
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz, by name.
+class Header(NamedTuple):
+    """What an array's header says of it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def read(path: Path, wanted: Callable[[Mapping[str, Header]], Collection[str]] | None = None) -> dict[str, np.ndarray]:
+    """Arrays of an .npz, by name.
+
+    Args:
+      path: of the file.
+      wanted: headers by name -> names of the arrays to unpack; may refuse by raising anything. None: all.
 
     Raises:
       OSError: the file cannot be opened.
@@ -62,31 +77,41 @@ def read(path: Path) -> dict[str, np.ndarray]:
         beginning = file.read(LONGEST)
         try:
             with zipfile.ZipFile(file) as archive:
-                members = archive.infolist()
-                _check_size(sum(member.file_size for member in members))
-                return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
+                members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+                _check_size(sum(member.file_size for member in members.values()))
+                headers = {name: _header(archive, name, member) for name, member in members.items()}
         except Unusable:
             raise
         except DAMAGED as error:
             raise Unusable(_told(beginning)) from error
+        names = headers if wanted is None else wanted(headers)
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return {name: _array(archive, members[name]) for name in names}
+        except DAMAGED as error:
+            raise Unusable(_told(beginning)) from error
+
+
+def _header(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> Header:
+    """An array's header, if the archive holds as many bytes as it speaks of."""
+    what = f"{name!r} in it"
+    with archive.open(member) as packed:
+        file = io.BytesIO(packed.read(LONGEST_HEADER))
+    if not file.getvalue().startswith(np.lib.format.MAGIC_PREFIX):
+        raise Unusable(f"{what} is no array: save arrays by np.savez")
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(file)
+    if dtype.hasobject:
+        raise Unusable(f"{what} holds Python objects, which are never loaded: save numbers or text")
+    if dtype.str in SHORT_FLOATS:
+        raise Unusable(f"{what} is of a type that NumPy cannot name, as bfloat16: save it by array.astype('float32')")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > member.file_size - file.tell():
+        raise Unusable(f"{what} is shorter than its header says ({dtype}{list(shape)}): fetch or write the file again")
+    return Header(shape, dtype)
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """One array, if the archive holds as many bytes as the array's header speaks of."""
-    what = f"{member.filename.removesuffix('.npy')!r} in it"
-    with archive.open(member) as file:
-        if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
-            raise Unusable(f"{what} is no array: save arrays by np.savez")
-    with archive.open(member) as file:  # opened anew: who seeks is given bytes unchecked
-        version = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = header(file)
-        if dtype.hasobject:
-            raise Unusable(f"{what} holds Python objects, which are never loaded: save numbers or text")
-        if dtype.str in SHORT_FLOATS:
-            raise Unusable(f"{what} is of a type that NumPy cannot name, as bfloat16: save it by array.astype('float32')")
-        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > member.file_size - file.tell():
-            raise Unusable(f"{what} is shorter than its header says ({dtype}{list(shape)}): fetch or write the file again")
     with archive.open(member) as file:
         array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
     return array

@@ -16,7 +16,7 @@ import re
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -56,10 +56,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     _write(path, lambda file: file.write(content))
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any], *, compressed: bool = False) -> None:
-    """Write named arrays as .npz, whole or not at all; raises as `write_text` does."""
+def write_arrays(path: Path, arrays: Mapping[str, Any], *, compressed: bool = False, mode: int = 0o666) -> None:
+    """Write named arrays as .npz, whole or not at all, with a mode as of `open`; raises as `write_text` does."""
     save = np.savez_compressed if compressed else np.savez
-    _write(path, lambda file: save(file, **arrays))  # type: ignore[arg-type]  # allow_pickle is none of the names
+    _write(path, lambda file: save(file, **arrays), mode)  # type: ignore[arg-type]  # allow_pickle is none of the names
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
@@ -67,12 +67,12 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     write_text(path, dumps(value, indent))
 
 
-def _write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+def _write(path: Path, fill: Callable[[IO[bytes]], Any], mode: int = 0o666) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # several processes and hosts may write at once
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                 fill(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -149,14 +149,16 @@ def read_json(path: Path, kind: type = object, mend: str = "") -> Any:
     return value
 
 
-def read_arrays(path: Path, mend: str = "") -> Arrays:
-    """All arrays of an .npz, by name.
+def read_arrays(
+    path: Path, mend: str = "", wanted: Callable[[Mapping[str, archives.Header]], Collection[str]] | None = None
+) -> Arrays:
+    """Arrays of an .npz, by name; `wanted` as in `archives.read`.
 
     Raises:
       WorkdirError: the file cannot be read.
     """
     try:
-        return archives.read(path)
+        return archives.read(path, wanted)
     except (OSError, archives.Unusable) as error:
         raise unreadable(path, error, mend) from error
 

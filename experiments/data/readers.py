@@ -12,7 +12,8 @@ import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from experiments.core.sections import MOST, OWN, Data
 from experiments.data import folders, tables
 from experiments.data.images import DECODE_AT_ONCE
 from experiments.data.sources import Array, Source, check_labels
+
+# A namespace before the name would have TFDS fetch code of others, arguments after it reach the builder's own.
+NAME = re.compile(r"[A-Za-z]\w*(/[\w-][\w.-]*)?(:(experimental_latest|[\d*]+\.[\d*]+\.[\d*]+))?", re.ASCII)
+OF_TFDS = "tensorflow_datasets."
 
 
 def open_source(config: Data) -> Source:
@@ -213,11 +218,21 @@ def _builder(name: str, root: str) -> Any:
     import tensorflow_datasets as tfds  # slow
 
     prepare = f"run `tfds build {name} --file_format=array_record` where TensorFlow is installed"
+    if not NAME.fullmatch(name):
+        raise DataError(
+            f"unknown data set {name!r:.120}: use 'digits', a name of the TFDS catalogue as NAME/CONFIG:VERSION, or data "
+            f"of your own as {', '.join(f'{kind}:PATH' for kind in OWN)}"
+        )
+    if "://" in root:
+        raise DataError(f"there is no folder {root} to read {name!r} from: data are read from disks alone, copy them first")
     seen = _seen(name, root)
     point = f"set --config.data.data_dir or TFDS_DATA_DIR to {seen or 'where it is prepared'}"
     try:
-        builder = tfds.builder(name, data_dir=root)
-        formats = builder.info.available_file_formats() if builder.is_prepared() else None
+        with _no_foreign_code(name):
+            builder = tfds.builder(name, data_dir=root)
+            formats = builder.info.available_file_formats() if builder.is_prepared() else None
+    except DataError:
+        raise
     except (ValueError, AssertionError) as error:
         near = difflib.get_close_matches(name, ["digits", *tfds.list_builders(with_community_datasets=False)], 1)
         hint = f" (did you mean {near[0]!r}?)" if near and near[0] != name else ""
@@ -239,6 +254,28 @@ def _builder(name: str, root: str) -> Any:
             f"--dataset_version_dir={builder.data_dir} --out_file_format=array_record` where TensorFlow is installed"
         )
     return builder
+
+
+@contextmanager
+def _no_foreign_code(name: str) -> Iterator[None]:
+    """TFDS imports whichever module a features.json names, wherever it lies: within this, none but its own."""
+    from tensorflow_datasets.core.features.feature import FeatureConnector
+
+    kept, resolve = FeatureConnector.__dict__["cls_from_name"], FeatureConnector.cls_from_name
+
+    def resolved(class_name: str) -> Any:
+        if not str(class_name).startswith(OF_TFDS):
+            raise DataError(
+                f"{name!r} has a feature of the class {class_name!r:.80}, whose code would run here: prepare it with "
+                "features of TFDS alone"
+            )
+        return resolve(class_name)
+
+    FeatureConnector.cls_from_name = staticmethod(resolved)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        FeatureConnector.cls_from_name = kept  # type: ignore[method-assign]
 
 
 def _seen(name: str, root: str) -> Path | None:
@@ -315,7 +352,7 @@ def _cache_file(cache_dir: str, name: str, root: str) -> Path | None:
 def _save(path: Path, **arrays: Any) -> None:
     """Write an .npz that is there whole or not at all."""
     try:
-        files.write_arrays(path, arrays)
+        files.write_arrays(path, arrays, mode=0o600)  # whoever may read the cache sees the images
     except WorkdirError as error:
         why = _line(error.__cause__ or error)
         raise DataError(f"cannot write the cache {path} ({why}): set --config.data.cache_dir elsewhere") from error

@@ -139,7 +139,8 @@ def make(
 
     Args:
       hyper: see HYPER and COLUMNS; what is left out has the value there.
-      data_dir, cache_dir: see `experiments.data.datasets.load`.
+      data_dir, cache_dir: see `experiments.data.datasets.load`. The cache is written: a store's manifest may hold a
+        cache_dir, but only one that the command itself gives has an effect.
       stream: leave the images on disk and decode those that are asked for.
       checkpoint: the backbone, an .npz file of the published layout (`experiments.pretrain.run` writes one); random if ''.
       groups, risks, edges, band_slices: how examples are placed when the store is made, see `placement.make`.

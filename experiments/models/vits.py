@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from scipy import ndimage
 
 from experiments.core import files, keys
+from experiments.core.archives import Header
 from s3t.training.adapters import Adapter, adapt
 from s3t.training.backbone import Backbone
 
@@ -39,6 +40,8 @@ VITS: dict[str, dict[str, Any]] = {
 }
 ATTENTION, MLP = "MultiHeadDotProductAttention_1", "MlpBlock_3"
 POSITIONS = "Transformer/posembed_input/pos_embedding"
+HEAD = "head/kernel", "head/bias"
+LARGEST_GRID, MOST_CLASSES = 128, 1 << 16  # of a checkpoint whose grid and classes may be others than the model's
 
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-12, use_fast_variance=False)
 
@@ -242,28 +245,16 @@ def load_npz(path: str | Path, module: VisionTransformer, image: tuple[int, ...]
       ValueError: a table; not a checkpoint of this module: the message names the file and what is wrong with it.
     """
     _check_image(image)
-    arrays = _read_npz(path)
-    want = _shapes(module, image)
-    head = {name.split("/")[1]: arrays.pop(name) for name in ("head/kernel", "head/bias") if name in arrays}
-    old = [name for name in arrays if name.startswith("pre_logits/")]
-    for name in old:
-        del arrays[name]
-    for missing in sorted(want.keys() - arrays.keys()):
-        raise ValueError(f"{path} is not a checkpoint of this ViT: it has no {missing}")
-    for more in sorted(arrays.keys() - want.keys()):
-        raise ValueError(f"{path} is not a checkpoint of this ViT: it has {more}, which the model does not")
-    arrays[POSITIONS] = _resized(
-        path, arrays[POSITIONS], want[POSITIONS], (image[0] // module.patch, image[1] // module.patch)
-    )
-    for name, shape in want.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"{path} is not a checkpoint of this ViT: {name} is {arrays[name].shape}, not {shape}")
+    want, grid = _shapes(module, image), (image[0] // module.patch, image[1] // module.patch)
+    arrays = _read_npz(path, lambda headers: _fitting(path, headers, want, module.width))
+    head = {name.split("/")[1]: arrays.pop(name) for name in HEAD if name in arrays}
+    arrays[POSITIONS] = _resized(arrays[POSITIONS], want[POSITIONS], grid)
     with np.errstate(over="ignore"):  # what is beyond single precision becomes infinite, and is refused
         frozen = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
     for name, array in frozen.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{path} is no checkpoint to begin with: {name} is not finite in single precision")
-    return flax.traverse_util.unflatten_dict(frozen, sep="/"), head if len(head) == 2 and not old else None
+    return flax.traverse_util.unflatten_dict(frozen, sep="/"), head or None
 
 
 def save_npz(path: str | Path, params: Tree) -> None:
@@ -272,8 +263,33 @@ def save_npz(path: str | Path, params: Tree) -> None:
     files.write_arrays(Path(path), arrays)
 
 
-def _read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    return files.read_arrays(Path(path), "give an .npz checkpoint of the published layout")
+def _read_npz(path: str | Path, wanted: Callable[[Mapping[str, Header]], Collection[str]]) -> dict[str, np.ndarray]:
+    return files.read_arrays(Path(path), "give an .npz checkpoint of the published layout", wanted)
+
+
+def _fitting(
+    path: str | Path, headers: Mapping[str, Header], want: Mapping[str, tuple[int, ...]], width: int
+) -> Collection[str]:
+    """Names of what is to be read of a checkpoint: parameters of the model, and its head if that is of use.
+
+    Nothing is read before: a small file may unpack to more than memory has room for.
+    """
+    of_old_head = {*HEAD, *(name for name in headers if name.startswith("pre_logits/"))}
+    for missing in sorted(want.keys() - headers.keys()):
+        raise ValueError(f"{path} is not a checkpoint of this ViT: it has no {missing}")
+    for more in sorted(headers.keys() - want.keys() - of_old_head):
+        raise ValueError(f"{path} is not a checkpoint of this ViT: it has {more}, which the model does not")
+    for name, shape in want.items():
+        header = headers[name]
+        if header.dtype.kind not in "biuf":
+            raise ValueError(f"{path} is not a checkpoint of this ViT: {name} is of {header.dtype!s:.40}, not of numbers")
+        if name == POSITIONS and len(header.shape) == 3 and header.shape[0] == 1 and header.shape[2] == width:
+            _check_positions(path, header.shape[1])
+        elif header.shape != shape:
+            raise ValueError(f"{path} is not a checkpoint of this ViT: {name} is {header.shape}, not {shape}")
+    kernel, bias = (headers[name].shape if name in headers else () for name in HEAD)
+    has_head = of_old_head == {*HEAD} and kernel == (width, *bias) and len(bias) == 1 and bias[0] <= MOST_CLASSES
+    return [*want, *(HEAD if has_head and all(headers[name].dtype.kind in "biuf" for name in HEAD) else ())]
 
 
 def _shapes(module: VisionTransformer, image: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -283,13 +299,22 @@ def _shapes(module: VisionTransformer, image: tuple[int, ...]) -> dict[str, tupl
     return {name: leaf.shape for name, leaf in frozen.items()}
 
 
-def _resized(path: str | Path, positions: np.ndarray, want: tuple[int, ...], grid: tuple[int, int]) -> np.ndarray:
-    """Position embeddings [1, 1 + tokens, width] for a grid; those of a wrong width are left for the check of shapes."""
-    if positions.shape == want or positions.ndim != 3 or positions.shape[2] != want[2]:
+def _check_positions(path: str | Path, count: int) -> None:
+    """Refuse position embeddings that are not of a class token and a square grid."""
+    side = math.isqrt(max(count - 1, 0))
+    if count < 2 or side * side != count - 1:
+        raise ValueError(f"{path} has {count} positions: expected a class token and a square grid")
+    if side > LARGEST_GRID:
+        raise ValueError(
+            f"{path} has a grid of {side} x {side} positions: at most {LARGEST_GRID} x {LARGEST_GRID} are read"
+        )
+
+
+def _resized(positions: np.ndarray, want: tuple[int, ...], grid: tuple[int, int]) -> np.ndarray:
+    """Position embeddings [1, 1 + tokens, width] for a grid."""
+    if positions.shape == want:
         return positions
     side = math.isqrt(positions.shape[1] - 1)
-    if side * side != positions.shape[1] - 1:
-        raise ValueError(f"{path} has {positions.shape[1]} positions: expected a class token and a square grid")
     old = positions[0, 1:].reshape(side, side, -1)
     new = ndimage.zoom(old, (grid[0] / side, grid[1] / side, 1), order=1)
     return np.concatenate([positions[:, :1], new.reshape(1, -1, positions.shape[2])], axis=1)

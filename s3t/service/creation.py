@@ -10,7 +10,7 @@ import numpy as np
 
 from s3t.plans.structure import Plan
 from s3t.service.inputs import root_key
-from s3t.store import disk, records, registry
+from s3t.store import disk, manifests, records, registry
 from s3t.store.disk import Store
 from s3t.store.manifests import Manifest
 from s3t.training import arrangement, schedule
@@ -49,10 +49,12 @@ def make_store(
       arguments: its keyword arguments.
 
     Raises:
-      ValueError: no example; ids that cannot be keys; a plan with more slices than the model has blocks; a directory that
-        holds something; a recipe or a seed that nothing can be trained with. Nothing is made then.
+      ValueError: no example; ids that cannot be keys; a plan with more slices than the model has blocks, or of more nodes
+        than a store may have; a directory that holds something; a recipe or a seed that nothing can be trained with.
+        Nothing is made then.
     """
     check_trainable(source, root_key(seed))
+    manifests.check_places(shards, plan.nodes)
     placing = source.placing()
     places = placed(source, shards, plan.slices, key, placing)
     labels_of(source, placing)  # refused before there is a store

@@ -19,6 +19,8 @@ from s3t.training.source import Source
 
 OURS = ("experiments.exact.factory:make", "experiments.s3t_factory:make")  # the second is 0.1's name of the first
 FUNCTION = "factory:"  # begins a text in hyper or arguments that names a function, which a factory may call
+LONGEST_NAME = 200  # of a function that a store may name
+WRITES = ("cache_dir",)  # arguments of our own factories that say where to write: a command may, a store may not
 FROM_STORE = "store:"  # begins an argument in a manifest that is a path from the store's directory
 
 
@@ -69,7 +71,8 @@ def source_for(store: Store, arguments: Mapping[str, Any], trusted: Collection[s
     """What the factory of a store makes; arguments given now come before those of the manifest.
 
     A text of the manifest that begins with "store:" is a path from the store's directory, such as
-    "store:../pretrain/vit.npz": what lies beside a store may be moved with it.
+    "store:../pretrain/vit.npz": what lies beside a store may be moved with it. What would say where to write is left out
+    of the manifest's arguments: no store leads to a file that is written outside of it.
 
     Args:
       store: the store.
@@ -82,12 +85,17 @@ def source_for(store: Store, arguments: Mapping[str, Any], trusted: Collection[s
     manifest = store.manifest
     hyper = source_hyper(manifest)
     for name in (manifest.factory, *_functions_in([hyper, manifest.arguments])):
+        if not is_factory(name) or len(name) > LONGEST_NAME:
+            raise ValueError(
+                f"the store names the function {name!r:.120}, which is no module:function: do not use the store"
+            )
         if name not in (*OURS, *trusted):
             raise ValueError(
-                f"the store names the function {name:.120}, which would run here: if you trust it and whoever gave you the "
-                f"store, repeat the command with --trust-factory {name:.120}"
+                f"the store names the function {name}, which would run here: if you trust it and whoever gave you the "
+                f"store, repeat the command with --trust-factory {name}"
             )
-    kept = {name: _from_store(store.root, value) for name, value in manifest.arguments.items()}
+    hidden = WRITES if manifest.factory in OURS else ()
+    kept = {name: _from_store(store.root, value) for name, value in manifest.arguments.items() if name not in hidden}
     return source_of(manifest.factory, hyper, {**kept, **arguments})
 
 

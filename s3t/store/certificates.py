@@ -154,12 +154,21 @@ def from_json(text: str) -> Certificate:
 
 def parameters_digest(tensors: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over names, types, shapes and bytes of named arrays, whatever their order; little-endian machines agree."""
+    return digest_of_parts((name, array.dtype.name, array.shape, [_bytes(array)]) for name, array in tensors.items())
+
+
+def digest_of_parts(parts: Iterable[tuple[str, str, tuple[int, ...], Iterable[bytes | memoryview]]]) -> str:
+    """`parameters_digest` of arrays as (name, type, shape, their bytes in pieces)."""
     sha = hashlib.sha256(b"s3t.parameters\n")
-    for name in sorted(tensors):
-        array = tensors[name]
-        sha.update(canonical([name, array.dtype.name, list(array.shape)]) + b"\n")
-        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # no copy, which would stay in memory
+    for name, dtype, shape, pieces in sorted(parts, key=operator.itemgetter(0)):
+        sha.update(canonical([name, dtype, list(shape)]) + b"\n")
+        for piece in pieces:
+            sha.update(piece)
     return sha.hexdigest()
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data  # no copy, which would stay in memory
 
 
 # --- Ids --------------------------------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ def _copy_node(store: Store, copy: Store, node: PublishedNode) -> bool:
         except FileNotFoundError:
             raise ValueError(f"the file of node {node.identity} is missing") from None
         files.write(path, data)
-        publishing.load(copy, node)
+        publishing.check(copy, node)
     except ValueError as error:
         if node.identity not in publishing.identities(publishing.live(store)):
             return False

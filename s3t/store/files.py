@@ -12,11 +12,11 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from s3t.store import certificates
+from s3t.store import certificates, tensors
 from s3t.store.certificates import Certificate
 
 Stamp = tuple[int, int, int]  # inode, size, time
@@ -137,8 +137,7 @@ def read_text(path: Path, most: int) -> bytes:
     Raises:
       ValueError: what is no file, or more than `most` bytes.
     """
-    check_regular(path)
-    with path.open("rb") as file:
+    with _opened(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise ValueError(f"{path} has more than {most} bytes, so that it is no file of a store: restore it from a copy")
@@ -152,9 +151,27 @@ def read_bytes(path: Path) -> bytes:
       ValueError: what is no file.
       OSError: it is missing or cannot be read.
     """
-    check_regular(path)
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+    with _opened(path) as file:
         return file.read()
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file, opened once: what is looked at is what is read.
+
+    Raises:
+      ValueError: what is no file.
+      OSError: it is missing or cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe without a writer has no end
+    except OSError:
+        check_regular(path)
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        check_regular(path)
+        raise ValueError(f"{path} is no file: put the store's own file in its place")
+    return os.fdopen(descriptor, "rb")
 
 
 def read(path: Path, certificate: str) -> tuple[Certificate, dict[str, np.ndarray]]:
@@ -167,35 +184,45 @@ def read(path: Path, certificate: str) -> tuple[Certificate, dict[str, np.ndarra
     Raises:
       ValueError: a file that is missing, damaged or cannot be read; another certificate, or parameters of another size.
     """
+    with _node(path, certificate) as (file, recorded, found):
+        return recorded, tensors.read(file, found)
+
+
+def digest(path: Path, certificate: str) -> tuple[Certificate, str]:
+    """A node's certificate and the digest of its parameters, of which little is in memory at once; as `read`."""
+    with _node(path, certificate) as (file, recorded, found):
+        return recorded, tensors.digest(file, found)
+
+
+@contextmanager
+def _node(path: Path, certificate: str) -> Iterator[tuple[BinaryIO, Certificate, dict[str, tensors.Tensor]]]:
+    """A node's open file, its certificate, and where its arrays lie."""
     if what := _instead_of_a_file(path):
         raise ValueError(f"the file {path} cannot be read: it is {what}")
     try:
-        with safe_open(path, framework="numpy") as file:
-            recorded = _certificate(path, (file.metadata() or {}).get("certificate", ""))
+        with _opened(path) as file:
+            try:
+                header = tensors.header(file, os.fstat(file.fileno()).st_size)
+            except ValueError as error:
+                raise ValueError(f"the file {path} is damaged: {error}") from None
+            recorded = _certificate(path, header.metadata.get("certificate", ""))
             if certificates.certificate_digest(recorded) != certificate:
                 raise ValueError(f"the certificate of node {path.stem} is not the one that was published")
-            if path.stat().st_size - _header_bytes(path) > recorded.stack.get("bytes", UNSTATED):
+            most = recorded.stack.get("bytes", UNSTATED)
+            if type(most) is not int or header.size > most:
                 raise ValueError(f"the file {path} is damaged: it is larger than what was published")
-            return recorded, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            yield file, recorded, header.tensors
     except FileNotFoundError:
         raise ValueError(f"the file {path} is missing") from None
-    except (SafetensorError, AttributeError, TypeError) as error:  # the latter two of types that numpy lacks
-        raise ValueError(f"the file {path} is damaged: {' '.join(str(error).split())}") from None
-    except OSError as error:  # a directory in its place, a disk that fails
+    except OSError as error:  # a disk that fails
         raise ValueError(f"the file {path} cannot be read: {error}") from None
 
 
-def _certificate(path: Path, text: str) -> Certificate:
+def _certificate(path: Path, text: Any) -> Certificate:
     try:
-        return certificates.from_json(text)
+        return certificates.from_json(text if isinstance(text, str) else "")
     except ValueError as error:
         raise ValueError(f"the file {path} is damaged: {error}") from None
-
-
-def _header_bytes(path: Path) -> int:
-    """Of safetensors' format: eight bytes that say how long a header follows, and the header."""
-    with path.open("rb") as file:
-        return 8 + int.from_bytes(file.read(8), "little")
 
 
 @contextmanager

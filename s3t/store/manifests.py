@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from s3t.plans.structure import Node, Plan, make_plan
@@ -11,6 +12,7 @@ from s3t.store import certificates
 
 MOST_BYTES = 1 << 24  # of a manifest's file
 MOST = 1 << 20  # shards, slices
+MOST_PLACES = 1 << 21  # nodes of all shards together; whoever lists what is missing holds them all
 SIZES = ("shards", "slices", "capacity", "steps", "lanes")  # of a program
 
 
@@ -55,9 +57,23 @@ def checked(manifest: Manifest) -> Manifest:
             )
         if not _whole(shape.get("depth", 1), 1, manifest.slices + 1):
             raise ValueError(f"a program's depth is {shape['depth']!r:.40}: give one from 1 to the number of slices")
+    check_places(manifest.shards, manifest.nodes)
     if plan_of(manifest).nodes != manifest.nodes:
         raise ValueError("the manifest's nodes are not those of a plan: give plan.nodes")
     return manifest
+
+
+def check_places(shards: int, nodes: Sequence[Node]) -> None:
+    """Refuse a store of more nodes than can be listed.
+
+    Raises:
+      ValueError: it has.
+    """
+    if shards * len(nodes) > MOST_PLACES:
+        raise ValueError(
+            f"a manifest's plan of {len(nodes)} nodes in {shards} shards has {shards * len(nodes)} places, the most are "
+            f"{MOST_PLACES}: give fewer shards or a smaller plan"
+        )
 
 
 def _rules(manifest: Manifest) -> list[tuple[str, bool]]:

@@ -152,9 +152,24 @@ def load(store: Store, node: records.PublishedNode) -> tuple[Certificate, dict[s
       ValueError: a file that is missing or is not what was published.
     """
     certificate, tensors = files.read(disk.file_of(store, node.identity), node.certificate)
-    if certificates.parameters_digest(tensors) != certificate.output:
-        raise ValueError(f"the parameters of node {node.identity} are not those that were published")
+    _check_output(node, certificate, certificates.parameters_digest(tensors))
     return certificate, tensors
+
+
+def check(store: Store, node: records.PublishedNode) -> Certificate:
+    """A serving node's certificate, once its parameters were held against it; they are never in memory as a whole.
+
+    Raises:
+      ValueError: as `load`.
+    """
+    certificate, output = files.digest(disk.file_of(store, node.identity), node.certificate)
+    _check_output(node, certificate, output)
+    return certificate
+
+
+def _check_output(node: records.PublishedNode, certificate: Certificate, output: str) -> None:
+    if output != certificate.output:
+        raise ValueError(f"the parameters of node {node.identity} are not those that were published")
 
 
 def damaged(store: Store) -> dict[records.PublishedNode, str]:
@@ -162,7 +177,7 @@ def damaged(store: Store) -> dict[records.PublishedNode, str]:
     problems = {}
     for node in live(store):
         try:
-            load(store, node)
+            check(store, node)
         except ValueError as error:
             problems[node] = str(error)
     serving = set(identities(live(store)))  # a node that was dropped meanwhile may have lost its file

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import tracemalloc
 import zipfile
 
 import jax
@@ -113,6 +114,53 @@ def test_a_checkpoint_that_is_not_finite_is_refused(tmp_path):
     vits.save_npz(tmp_path / "a.npz", {**tree, "cls": tree["cls"] * np.nan})
     with pytest.raises(ValueError, match=r"a\.npz is no checkpoint to begin with: cls is not finite"):
         vits.load_npz(tmp_path / "a.npz", module, (8, 8, 1))
+
+
+def test_a_header_of_absurd_length_is_not_unpacked(tmp_path):
+    """NumPy would hold all of it before it looks."""
+    header = np.lib.format.magic(2, 0) + (1 << 26).to_bytes(4, "little")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", header + bytes(1 << 26))
+    tracemalloc.start()
+    with pytest.raises(archives.Unusable, match=r"it is no \.npz, or damaged"):
+        archives.read(tmp_path / "a.npz")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+
+
+ZEROS = 1 << 24  # bytes that an array unpacks to
+BOMBS = {
+    "more": ({"more": np.zeros(ZEROS, "u1")}, "it has more, which the model does not"),
+    "shape": ({"cls": np.zeros(ZEROS, "u1")}, r"cls is \(16777216,\), not \(1, 1, 32\)"),
+    "text": ({"cls": np.zeros((1, 1, 32), "U131072")}, "cls is of <U131072, not of numbers"),
+    "grid": ({vits.POSITIONS: np.zeros((1, 1 + 362**2, 32), "f4")}, "has a grid of 362 x 362 positions: at most 128 x 128"),
+}
+LEFT_OUT = {
+    "old head": {"pre_logits/x": np.zeros(ZEROS, "u1")},
+    "wide head": {"head/kernel": np.zeros((32, 1 << 17), "f4"), "head/bias": np.zeros(1 << 17, "f4")},
+    "head of text": {"head/kernel": np.zeros((32, 2), "U65536"), "head/bias": np.zeros(2)},
+}
+
+
+@pytest.mark.parametrize("name", [*BOMBS, *LEFT_OUT])
+def test_a_checkpoint_is_held_against_the_model_before_it_is_unpacked(tmp_path, monkeypatch, name):
+    module = vits.vit("mini", 10)
+    frozen, _ = vits.split_head(vits.init(module, jax.random.key(0), np.zeros((1, 8, 8, 1))))
+    vits.save_npz(tmp_path / "a.npz", frozen)
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    more, message = BOMBS[name] if name in BOMBS else (LEFT_OUT[name], "")
+    np.savez_compressed(tmp_path / "a.npz", **{**arrays, **more})
+    unpacked, read = [], np.lib.format.read_array
+    monkeypatch.setattr(np.lib.format, "read_array", lambda *a, **k: unpacked.append(read(*a, **k)) or unpacked[-1])
+    if name in LEFT_OUT:
+        found, head = vits.load_npz(tmp_path / "a.npz", module, (8, 8, 1))
+        assert head is None and jax.tree.all(jax.tree.map(np.array_equal, found, frozen))
+        assert sum(array.nbytes for array in unpacked) < 1 << 20
+    else:
+        with pytest.raises(ValueError, match=message):
+            vits.load_npz(tmp_path / "a.npz", module, (8, 8, 1))
+        assert not unpacked
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import shutil
+import sys
 
 import hypothesis
 import numpy as np
@@ -563,6 +564,64 @@ def test_a_folder_a_level_off_is_answered_with_the_one_that_was_meant(own_root, 
     shutil.copytree(own_root / "tiny", own_root / "in" / "all" / "tiny")
     message = refused("unknown data set 'tiny'", datasets.load, config("tiny", data_dir=str(own_root / "in" / off)))
     assert message.endswith(f"or set --config.data.data_dir or TFDS_DATA_DIR to {own_root / 'in' / 'all'}")
+
+
+@pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", "type"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_feature_whose_class_is_not_of_tfds_is_not_imported(own_root, tmp_path, monkeypatch, key, deep):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "features_of_a_stranger.py").write_text("open('ran', 'w')")
+    monkeypatch.chdir(tmp_path)
+    path = own_root / "tiny/1.0.0/features.json"
+    foreign = {key: "features_of_a_stranger.Feature", "content": {}}
+    if key != "type":
+        foreign["featuresDict"] = foreign.pop("content")
+    whole = json.loads(path.read_text())
+    if deep:
+        whole["featuresDict"]["features"]["image"] = foreign
+    if deep and key == "type":
+        whole = {"type": "tensorflow_datasets.core.features.features_dict.FeaturesDict", "content": {"image": foreign}}
+    path.write_text(json.dumps(whole if deep else foreign))
+    settings = config("tiny", data_dir=str(own_root))
+    refused("a feature of the class 'features_of_a_stranger.Feature', whose code would run here", datasets.load, settings)
+    assert "features_of_a_stranger" not in sys.modules and not (tmp_path / "ran").exists()
+
+
+def test_a_default_config_that_leads_elsewhere_imports_nothing(own_root):
+    """TFDS would follow it out of the folder of the data set."""
+    (own_root / "elsewhere").mkdir()
+    shutil.move(own_root / "tiny/1.0.0", own_root / "elsewhere/1.0.0")
+    (own_root / "elsewhere/1.0.0/features.json").write_text('{"pythonClassName": "this.Feature"}')
+    (own_root / "tiny/.config").mkdir()
+    (own_root / "tiny/.config/metadata.json").write_text('{"default_config_name": "../elsewhere"}')
+    refused("'this.Feature', whose code would run here", datasets.load, config("tiny", data_dir=str(own_root)))
+
+
+@pytest.mark.parametrize(
+    "name", ["kaggle:tiny", "huggingface:tiny/x", "tiny/try_gcs=True", "tiny/../elsewhere", "../tiny", "tiny:1.0", "gs://x"]
+)
+def test_a_name_that_reaches_beyond_the_catalogue_is_refused(root, monkeypatch, name):
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds, "builder", None)
+    refused("unknown data set '.*': use .* as NAME/CONFIG:VERSION", datasets.load, config(name, data_dir=str(root)))
+
+
+def test_data_are_read_from_disks_alone(monkeypatch):
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds, "builder", None)
+    refused("there is no folder gs://bucket", datasets.load, config("tiny", data_dir="gs://bucket"))
+
+
+def test_a_version_is_part_of_a_name(root):
+    for name in ("tiny:1.0.0", "Tiny:1.*.*"):
+        assert len(datasets.load(config(name, data_dir=str(root))).test.y) == 15
+
+
+def test_the_cache_is_for_its_owner_alone(cached):
+    (path,) = cache_files(cached[0])
+    assert os.stat(path).st_mode & 0o777 == 0o600
 
 
 def test_a_name_in_capitals_has_the_same_cache(cached, monkeypatch):

@@ -48,6 +48,35 @@ def test_no_command_calls_or_imports_what_a_store_names(tmp_path, monkeypatch, c
     assert "hyper.source is a JSON object" in err or "repeat the command with --trust-factory" in err
 
 
+@pytest.mark.parametrize("name", ["os:system; curl x|sh #\x1b[8m", "os", "", "a:b:c", f"{'m' * 300}:f", "os:system\n"])
+def test_what_is_no_function_stands_in_no_advice(tmp_path, capsys, name):
+    """The line is copied into a shell."""
+    source = {"dataset": f"factory:{name}"}
+    root = forged(tmp_path / "store", factory="experiments.exact.factory:make", hyper={"source": source})
+    status, _, err = commands.run(capsys, "heal", "--store", root)
+    assert status == 2 and "which is no module:function" in err
+    assert "--trust-factory" not in err and "\x1b" not in err and err.count("\n") == 1
+
+
+def test_a_store_does_not_say_where_to_write(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(factory, "source_of", lambda name, hyper, arguments: seen.append(arguments))
+    kept = {"cache_dir": str(tmp_path / "x"), "data_dir": "store:data"}
+    root = forged(tmp_path / "store", factory="experiments.exact.factory:make", hyper={"source": {}}, arguments=kept)
+    opened = disk.open(root)
+    factory.source_for(opened, {})
+    factory.source_for(opened, {"cache_dir": "here"})
+    data = {"data_dir": str(root / "data")}
+    assert seen == [data, data | {"cache_dir": "here"}]
+
+
+@pytest.mark.parametrize("command", [("status",), ("verify",), ("heal",), ("delete", "--ids", "1")])
+def test_a_store_of_more_nodes_than_can_be_listed_is_one_line(tmp_path, capsys, command):
+    root = forged(tmp_path / "store", shards=1 << 20)
+    status, _, err = commands.run(capsys, *command, "--store", root)
+    assert status == 2 and "places, the most are 2097152: give fewer shards or a smaller plan" in err
+
+
 def test_a_function_that_is_named_may_run(tmp_path, template, capsys):
     with stores.copied(template, tmp_path / "store") as opened:
         words = ("predict", "--ids", opened.ledger.execute("SELECT min(id) FROM examples").fetchone()[0])
