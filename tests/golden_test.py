@@ -111,6 +111,12 @@ def s3t(store, capsys):
     return ask
 
 
+def says_as_before(answer):
+    """Whether a status says all that the old version said; later ones say more."""
+    status, result = answer
+    return (status, {name: result[name] for name in STORE["status"]}) == (0, STORE["status"])
+
+
 def expect_heads():
     return [f"--expect-head={head}" for head in STORE["heads"]]
 
@@ -120,7 +126,7 @@ def expect_heads():
 
 def test_a_store_says_of_itself_what_it_said(s3t, store):
     before = files_of(store)
-    assert s3t("status") == (0, STORE["status"])
+    assert says_as_before(s3t("status"))
     assert STORE["status"]["state"] == "partial" and STORE["status"]["requests"] == {"healed": 1, "purged": 1}
     assert files_of(store) == before
 
@@ -164,13 +170,13 @@ def test_a_request_that_was_answered_is_answered_again_and_changes_nothing(s3t):
     status, again = s3t("delete", f"--ids={','.join(map(str, FIRST['ids']))}", "--request-id=first")
     assert status == 0
     assert {**again, "acknowledged_ms": 0} == {**FIRST, "acknowledged_ms": 0}
-    assert s3t("status") == (0, STORE["status"])
+    assert says_as_before(s3t("status"))
 
 
 def test_a_request_id_of_other_examples_is_refused(s3t):
     status, message = s3t("delete", f"--ids={STORE['living'][0]}", "--request-id=first")
     assert status == 2 and message.startswith("error: ") and message.count("\n") == 1
-    assert s3t("status") == (0, STORE["status"])
+    assert says_as_before(s3t("status"))
 
 
 def test_a_new_deletion_goes_on_with_the_ledger(s3t, store):
@@ -235,7 +241,7 @@ def test_a_store_made_otherwise_than_asked_for_is_refused(s3t):
     for words in (["--shards=3"], ["--seed=8"], ['--hyper={"rank": 3}'], ["--planner=chains", "--slices=3"]):
         status, message = s3t("train", *words)
         assert status == 2 and message.startswith("error: ") and "made" in message, words
-    assert s3t("status") == (0, STORE["status"])
+    assert says_as_before(s3t("status"))
 
 
 @pytest.mark.slow
