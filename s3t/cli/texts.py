@@ -68,7 +68,7 @@ def delete_lines(result: Result) -> list[str]:
         return [f"nothing was deleted: the store has {lacking}"]
     if result.get("redacted"):
         told = [f"request {result['request']} was healed, and its ids are redacted since", f"head: {result['head']}"]
-        return told + [f"no receipt: {result['no_receipt']}"] * ("no_receipt" in result)
+        return told + ([f"no receipt: {result['no_receipt']}"] if "no_receipt" in result else [])
     lines = [f"request {result['request']}: {len(result['ids'])} examples deleted, {result['nodes_dropped']} nodes dropped"]
     listed = ("names", "groups", "already", "unknown", "unknown_groups")
     lines += [f"{what.replace('_', ' ')}: {', '.join(map(str, result[what]))}" for what in listed if result.get(what)]
@@ -78,8 +78,13 @@ def delete_lines(result: Result) -> list[str]:
 def verify_lines(result: Result) -> list[str]:
     """A proof in words."""
     lines = [f"problem: {problem}" for problem in result["problems"]]
+    replayed = result.get("replay")
     if result.get("verdict") == "nothing was proved":
-        lines += ["nothing was proved by replay: no node could be judged here"]
+        unjudged = (
+            f"{replayed['asked'] - replayed['proved']} of {replayed['asked']} nodes" if replayed["proved"] else "no node"
+        )
+        judged = "could not be judged here" if replayed["proved"] else "could be judged here"
+        lines += [f"nothing was proved by replay: {unjudged} {judged}"]
     if not result["problems"]:
         judged = "ok" if result["ok"] else "by the record"
         lines += [
@@ -89,7 +94,8 @@ def verify_lines(result: Result) -> list[str]:
     for proof in result.get("proofs", ()):
         holders = sum(node["holds"] for node in proof["nodes"])
         lines += [f"id {proof['id']}: {holders} of {len(proof['nodes'])} serving nodes hold it (--json prints the proofs)"]
-    if replayed := result.get("replay"):
+    if replayed:
+        lines += [f"asked for: {replayed['asked']} of {replayed['serving']} nodes"]
         kinds = ("identical", "differs", "damaged", "not replayable here")
         lines += ["replayed: " + ", ".join(f"{len(replayed[kind])} {kind}" for kind in kinds)]
         lines += [f"not replayable here: {reason}" for reason in replayed["reasons"]]

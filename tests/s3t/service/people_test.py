@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from s3t.store import audit, disk, records, registry
+from s3t.store import audit, disk, registry
 from s3t.training.source import Placing
 from tests.helpers import builds
 
