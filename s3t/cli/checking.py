@@ -10,10 +10,12 @@ from s3t.cli.texts import Result
 
 def check(args: argparse.Namespace) -> Result:
     """What receipts and proofs show; nothing but these files is read."""
-    from s3t.store import claims, documents, signatures
+    from s3t.store import claims, documents, given, signatures
 
     key = signatures.public_key(Path(args.key)) if args.key else None
-    found = [document for path in args.document for document in documents.read(Path(path))]
+    limits = documents.MOST_BYTES, documents.GIVE, documents.FEWER
+    texts = [given.read(Path(path), *limits) for path in args.document]
+    found = [document for text in texts for document in documents.documents_in(text)]
     each = [claim for document in found for claim in documents.check(document, key)]
     return claims.judged(each + documents.compare(found))
 

@@ -203,9 +203,7 @@ def run(argv: Sequence[str] | None) -> int:
     try:
         with events.appending_to(operating.log_of(args)):
             result = command.run(args)
-            text = (
-                json.dumps(result, allow_nan=False) if args.json else terminal.fitted(terminal.shown(command.lines(result)))
-            )
+            text = json.dumps(result, allow_nan=False) if args.json else terminal.in_words(command.lines(result))
             command.answer(args, result, text)
     except BrokenPipeError:
         raise

@@ -37,6 +37,11 @@ def shown(lines: Iterable[str]) -> str:
     return "\n".join(map(printable, lines))
 
 
+def in_words(lines: Iterable[str]) -> str:
+    """An answer for people."""
+    return fitted(shown(lines))
+
+
 def fitted(text: str) -> str:
     """A text for people, folded to the terminal's width; a file or a pipe gets whole lines."""
     return folded(text, shutil.get_terminal_size().columns) if sys.stdout.isatty() else text

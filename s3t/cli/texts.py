@@ -78,13 +78,11 @@ def delete_lines(result: Result) -> list[str]:
 def verify_lines(result: Result) -> list[str]:
     """A proof in words."""
     lines = [f"problem: {problem}" for problem in result["problems"]]
-    replayed = result.get("replay")
+    replayed = result.get("replay", {})
     if result.get("verdict") == "nothing was proved":
-        unjudged = (
-            f"{replayed['asked'] - replayed['proved']} of {replayed['asked']} nodes" if replayed["proved"] else "no node"
-        )
-        judged = "could not be judged here" if replayed["proved"] else "could be judged here"
-        lines += [f"nothing was proved by replay: {unjudged} {judged}"]
+        asked, proved = replayed["asked"], replayed["proved"]
+        why = f"{asked - proved} of {asked} nodes could not" if proved else "no node could"
+        lines += [f"nothing was proved by replay: {why} be judged here"]
     if not result["problems"]:
         judged = "ok" if result["ok"] else "by the record"
         lines += [

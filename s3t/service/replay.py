@@ -3,15 +3,16 @@
 `s3t.service.verify` shows that ledger, certificates and files agree with each other; parameters that were forged along with
 all of them show here. Training is handed the examples that the ledger has for the node, no deleted one among them, and the
 node's ancestors as published. Bytes are a function of the stack too, so a node of another stack is not judged. A forger may
-claim one: if one node that was asked for cannot be judged, nothing is proved, which is never ok. Nor may a forger know which
-nodes are asked for, so a number of them is drawn from the system's randomness.
+claim one: if one node that was asked for cannot be judged, nothing is proved, which is never ok. Nor may a forger know
+which nodes are asked for, so a number of them is drawn from the system's randomness.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from s3t.service import environment, inputs
 from s3t.service.retraining import Retrained, retrain
@@ -90,7 +91,7 @@ def chosen(store: Store, which: str | int) -> list[PublishedNode]:
     if isinstance(which, int):
         if which < 1:
             raise ValueError(f"{which} nodes trained once more prove nothing: give 1 or more, or all")
-        drawn = random.SystemRandom().sample(range(len(nodes)), min(which, len(nodes)))
+        drawn = np.random.default_rng().permutation(len(nodes))[:which]  # not by a hash of the store, which a forger knows
         return [nodes[at] for at in sorted(drawn)]
     matches = [node for node in nodes if node.identity == which]
     if not matches:

@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
-from s3t.store import certificates, database, given, publishing, records, signatures
+from s3t.store import certificates, database, publishing, records, signatures
 from s3t.store.certificates import INT64, Json
 from s3t.store.claims import NOTHING, PROVED, REFUTED, Claim
 from s3t.store.disk import Store
@@ -28,6 +27,7 @@ from s3t.store.signatures import Sign
 RECEIPT, SERVING, PROOF = "s3t.receipt/1", "s3t.serving/1", "s3t.proof/1"
 MOST_BYTES = 1 << 25  # of a document's file; JSON of empty lists takes 36 times as much memory
 SNAPSHOTS = 100  # that are taken at most
+FEWER = "check it in parts, and ask verify --prove for fewer ids at once"  # of a larger one
 GIVE = "give what python -m s3t delete --key or verify --prove printed with --json"
 ANSWER = (
     "request",
@@ -124,16 +124,6 @@ def _trees(store: Store, nodes: Iterable[records.PublishedNode]) -> Iterator[cer
 
 
 # --- Checked by an auditor --------------------------------------------------------------------------------------------
-
-
-def read(path: Path) -> list[Json]:
-    """The receipts and proofs of a file, as `documents_in`.
-
-    Raises:
-      ValueError: no file, one that is too large, or one without any.
-    """
-    fewer = "check it in parts, and ask verify --prove for fewer ids at once"
-    return documents_in(given.read(path, MOST_BYTES, GIVE, fewer))
 
 
 def documents_in(text: bytes) -> list[Json]:

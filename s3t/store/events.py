@@ -50,7 +50,7 @@ def row_line(kind: str, request: str, detail: str, seq: int, head: str) -> str:
 class _Lines(logging.Formatter):
     """One line for each event, its time in UTC before it."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""

@@ -168,9 +168,7 @@ def test_some_nodes_are_chosen(opened):
     assert [node.identity for node in replay.chosen(opened, "all")] == names
     some = [node.identity for node in replay.chosen(opened, 2)]
     assert len(some) == 2 and set(some) < set(names) and some == sorted(some, key=names.index)
-    assert len({node for _ in range(99) for node in replay.chosen(opened, 2)}) > 2, (
-        "whoever has the ledger cannot know them"
-    )
+    assert len({node for _ in range(99) for node in replay.chosen(opened, 2)}) > 2, "nobody knows them before"
     assert [node.identity for node in replay.chosen(opened, 99)] == names
     assert [node.identity for node in replay.chosen(opened, names[3])] == [names[3]]
     with pytest.raises(ValueError, match="no serving node is called x: "):

@@ -187,7 +187,7 @@ def test_the_signed_statement_of_a_proof_may_be_given_alone(answers, key, capsys
 
 
 def test_receipts_and_proofs_are_held_against_each_other(answers, key, capsys, tmp_path, opened):
-    gone, there, receipt, proof = answers
+    _, there, receipt, proof = answers
     words = ("--key", f"{key}.pub")
     status, result, _ = commands.run(capsys, "check", receipt, proof, *words)
     assert status == 0 and "(1 of 1 deleted ids have a proof)" in result["claims"][-1]["claim"]
