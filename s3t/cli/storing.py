@@ -79,6 +79,8 @@ def verify(args: argparse.Namespace) -> Result:
     from s3t.service.verify import verify
     from s3t.store import claims, disk, documents, registry
 
+    if args.key and not args.prove:
+        raise ValueError("--key signs proofs: give --prove, too, or leave it out")
     sign = signer(args)
     result = verify(args.store, *args.expect_head)
     if args.prove and result["ok"]:  # certificates that are not those that were published prove nothing

@@ -56,12 +56,16 @@ def _processor() -> dict[str, Any]:
     return {
         "processor": fields.get("model name") or platform.processor() or platform.machine(),
         "features": digest("features", sorted((fields.get("flags") or fields.get("Features") or "").split())),
-        "threads": _threads(),
+        "threads": threads(),
     }
 
 
-def _threads() -> int:
-    """Threads of XLA, which asks NPROC first."""
+def threads() -> int:
+    """Threads of XLA on a CPU, which asks NPROC first.
+
+    Raises:
+      ValueError: NPROC in the environment is no number of threads.
+    """
     asked = os.environ.get("NPROC")
     if not asked:
         return _cores()

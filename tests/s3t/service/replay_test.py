@@ -132,6 +132,9 @@ def test_threads_that_are_no_number_are_one_line(opened, monkeypatch, capsys):
         if environment.jax.default_backend() == "cpu":
             status, out, err = commands.run(capsys, "verify", "--store", opened.root, "--replay", 1)
             assert (status, out) == (2, None) and "make it a number of threads from 1 on, or unset it" in err
+            root = opened.root.parent / "new"
+            words = ("--planner", "stumps", "--slices", 2, "--shards", 2, "--factory", builds.FACTORY, "--store", root)
+            assert commands.run(capsys, "train", *words)[0] == 2 and not root.exists()
 
 
 def test_a_damaged_file_is_named(opened, capsys):

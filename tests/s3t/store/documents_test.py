@@ -254,6 +254,11 @@ def test_what_is_no_file_to_check_is_one_line_that_says_what_to_give(tmp_path, c
     assert status == 2 and f"{tmp_path} is no file: give the file of a key, which python -m s3t key makes" in err
 
 
+def test_a_key_that_would_sign_nothing_is_refused(opened, key, capsys):
+    status, _, err = commands.run(capsys, "verify", "--store", opened.root, "--key", key)
+    assert status == 2 and "--key signs proofs: give --prove, too" in err
+
+
 # keys
 
 
