@@ -262,7 +262,7 @@ def test_a_store_heals_and_what_served_goes_on_byte_for_byte(words, s3t, store):
 def test_nodes_trained_once_more_are_those_that_were_published(s3t):
     status, answer = s3t("verify", "--replay=all")
     replay, nodes = answer["replay"], STORE["status"]["nodes"]["live"]
-    assert (status, replay["differs"], replay["damaged"]) == (0, [], [])
+    assert (status, replay["differs"], replay["damaged"]) == (0 if replay["proved"] == nodes else 3, [], [])
     assert len(replay["identical"]) + len(replay["not replayable here"]) == nodes
     if is_same_stack():  # elsewhere, and by another program, bytes may be others and are not judged
         assert replay["proved"] == nodes or "program was" in " ".join(replay["reasons"]), replay["reasons"]

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import Any
 
 from s3t.cli import called
+from s3t.plans import budgets
 from s3t.plans.planners import PLANNERS
 
 IDS = "12,alice.jpg,...|@FILE"
+MOST_SHARDS = 1 << 20  # manifests.MOST, which brings safetensors
+MOST_STREAMS, MOST_BURST = 1_000_000, 1_000  # simulate's, which brings scipy
+MOST_REQUESTS = 10**15  # that a float counts
+MOST_DAYS = 1_000 * 365.25  # more is a mistake and not an age
+LARGEST = 1e9  # of a measured quality
+IDENTITY_LENGTH = 64  # of a node
 FROM_FILE = "@FILE reads them from a file, @- from standard input, between commas or white space"
 
 
 def planner_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Arguments of every command that makes a plan."""
     parser.add_argument("--planner", required=required, choices=PLANNERS, help="how to choose what is trained")
-    parser.add_argument("--slices", required=required, type=int, metavar="L", help="slices of a shard")
+    parser.add_argument("--slices", required=required, type=slices, metavar="L", help="slices of a shard")
     parser.add_argument(
         "--budget",
-        type=float,
+        type=number,
         metavar="B",
         help="sequences; for greedy FLOPs; of no use to a planner with plans of one size",
     )
@@ -31,8 +39,8 @@ def planner_arguments(parser: argparse.ArgumentParser, required: bool = True) ->
 def simulate_arguments(parser: argparse.ArgumentParser) -> None:
     """A plan, and streams of deletions against it."""
     planner_arguments(parser)
-    parser.add_argument("--shards", required=True, type=int, metavar="m", help="models of the ensemble")
-    parser.add_argument("--streams", type=int, default=10_000, metavar="N", help="independent streams of deletions")
+    parser.add_argument("--shards", required=True, type=shards, metavar="m", help="models of the ensemble")
+    parser.add_argument("--streams", type=streams, default=10_000, metavar="N", help="independent streams of deletions")
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the streams")
     parser.add_argument(
         "--stream",
@@ -40,13 +48,13 @@ def simulate_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("independent", "bursts", "adaptive"),  # simulate.STREAMS, which brings scipy
         help="requests independent of each other (default), in bursts on one shard, or those that do the most harm",
     )
-    parser.add_argument("--burst", type=int, default=1, metavar="K", help="requests of a burst")
+    parser.add_argument("--burst", type=burst, default=1, metavar="K", help="requests of a burst")
     parser.add_argument(
-        "--after", type=whole_numbers, default=[], metavar="k1,k2,...", help="tell the depth served after so many requests"
+        "--after", type=requests, default=[], metavar="k1,k2,...", help="tell the depth served after so many requests"
     )
     parser.add_argument(
         "--quality",
-        type=numbers,
+        type=qualities,
         metavar="F0,...,FL",
         help="what a shard is worth at each depth from 0 to L, as measured: tell its mean, too",
     )
@@ -107,7 +115,7 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
     log_arguments(parser)
     source_arguments(parser)
     planner_arguments(parser, required=False)
-    parser.add_argument("--shards", type=int, metavar="m", help="models of the ensemble")
+    parser.add_argument("--shards", type=shards, metavar="m", help="models of the ensemble")
     parser.add_argument("--factory", metavar="MODULE:FUNCTION", help="makes model and data")
     parser.add_argument("--hyper", type=json_object, metavar="JSON", help="what the factory calls its hyper-parameters")
     parser.add_argument(
@@ -151,7 +159,12 @@ def key_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_arguments(parser: argparse.ArgumentParser) -> None:
     """What an auditor was given."""
-    parser.add_argument("document", metavar="PROOF", help="a file with what delete --key or verify --prove printed")
+    parser.add_argument(
+        "document",
+        metavar="PROOF",
+        nargs="+",
+        help="a file with what delete --key or verify --prove printed; a receipt and a proof are held against each other",
+    )
     parser.add_argument("--key", metavar="FILE", help="the operator's public key, from a hand that you trust")
 
 
@@ -261,12 +274,73 @@ def version() -> str:
 # --- Values -----------------------------------------------------------------------------------------------------------
 
 
+def number(text: str) -> float:
+    """A finite number."""
+    if not (_is_float(text) and math.isfinite(float(text))):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r:.80}")
+    return float(text)
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def numbers(text: str) -> list[float]:
     """Numbers between commas."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers between commas, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"expected numbers between commas, got {text!r:.80}") from None
+
+
+def qualities(text: str) -> list[float]:
+    """Measured qualities between commas."""
+    values = numbers(text)
+    if wrong := [value for value in values if not abs(value) <= LARGEST]:
+        raise argparse.ArgumentTypeError(
+            f"a quality curve is finite numbers from -{LARGEST:g} to {LARGEST:g}, got {wrong[0]:g}"
+        )
+    return values
+
+
+def slices(text: str) -> int:
+    """Slices of a shard."""
+    return _count(text, f"1 to {budgets.MOST} slices", 1, budgets.MOST)
+
+
+def shards(text: str) -> int:
+    """Shards of an ensemble."""
+    return _count(text, f"1 to {MOST_SHARDS} shards", 1, MOST_SHARDS)
+
+
+def streams(text: str) -> int:
+    """Streams of deletions, two for an interval."""
+    return _count(text, f"2 to {MOST_STREAMS} streams", 2, MOST_STREAMS)
+
+
+def burst(text: str) -> int:
+    """Requests of a burst."""
+    return _count(text, f"at least 1 request and at most {MOST_BURST}", 1, MOST_BURST)
+
+
+def requests(text: str) -> list[int]:
+    """Numbers of requests between commas."""
+    values = whole_numbers(text)
+    if wrong := [value for value in values if not 0 <= value <= MOST_REQUESTS]:
+        raise argparse.ArgumentTypeError(f"expected requests, 0 or more and at most {MOST_REQUESTS}, got {wrong[0]}")
+    return values
+
+
+def _count(text: str, range_: str, least: int, most: int) -> int:
+    """A whole number in a range, which is also given in words."""
+    value = int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else -1  # int takes 1_2 for 12
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"expected {range_}, got {text!r:.80}")
+    return value
 
 
 def whole_numbers(text: str) -> list[int]:
@@ -289,22 +363,19 @@ def words_of(path: str, what: str = "whole number") -> list[str]:
 
 
 def seconds(text: str) -> float:
-    """Seconds, not negative."""
-    return _time(text, "seconds")
+    """Seconds, from none to a thousand years."""
+    return _time(text, "seconds", MOST_DAYS * 86400)
 
 
 def days(text: str) -> float:
-    """Days, not negative."""
-    return _time(text, "days")
+    """Days, from none to a thousand years."""
+    return _time(text, "days", MOST_DAYS)
 
 
-def _time(text: str, unit: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected {unit}, a number from 0 on, got {text!r:.80}")
+def _time(text: str, unit: str, most: float) -> float:
+    value = float(text) if _is_float(text) else -1.0
+    if not 0 <= value <= most:
+        raise argparse.ArgumentTypeError(f"expected {unit}, a number from 0 on and at most {most:.0f}, got {text!r:.80}")
     return value
 
 
@@ -317,7 +388,11 @@ def seed(text: str) -> int:
 
 def which_nodes(text: str) -> str | int:
     """All nodes, a number of them, or one by its identity."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else text
+    if text.isascii() and text.isdecimal() and len(text) < 10:
+        return int(text)
+    if len(text) != IDENTITY_LENGTH and _is_float(text):
+        raise argparse.ArgumentTypeError(f"expected all, a number of nodes from 1 on, or an identity, got {text!r:.80}")
+    return text
 
 
 def json_object(text: str) -> dict[str, Any]:

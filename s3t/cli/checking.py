@@ -9,15 +9,15 @@ from s3t.cli.texts import Result
 
 
 def check(args: argparse.Namespace) -> Result:
-    """What receipts and proofs show; nothing but the two files is read."""
-    from s3t.store import claims, documents, files, signatures
+    """What receipts and proofs show; nothing but these files is read."""
+    from s3t.store import claims, documents, given, signatures
 
     key = signatures.public_key(Path(args.key)) if args.key else None
-    path = Path(args.document)
-    if not path.exists():
-        raise ValueError(f"there is no file {path}: give what s3t delete --key or s3t verify --prove printed with --json")
-    found = documents.documents_in(files.read_text(path, documents.MOST_BYTES))
-    return claims.judged(claim for document in found for claim in documents.check(document, key))
+    limits = documents.MOST_BYTES, documents.GIVE, documents.FEWER
+    texts = [given.read(Path(path), *limits) for path in args.document]
+    found = [document for text in texts for document in documents.documents_in(text)]
+    each = [claim for document in found for claim in documents.check(document, key)]
+    return claims.judged(each + documents.compare(found))
 
 
 def key(args: argparse.Namespace) -> Result:

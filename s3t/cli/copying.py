@@ -16,14 +16,14 @@ def backup(args: argparse.Namespace) -> Result:
     return {**made._asdict(), "files": len(made.files), "backup": args.destination}
 
 
-def backup_text(result: Result) -> str:
+def backup_lines(result: Result) -> list[str]:
     """A backup in words."""
     lines = [
         f"backup {result['backup']}: {result['files']} files of {result['time']}",
         f"head: {result['head']} after {result['rows']} rows",
         "it holds all who were not deleted before this head: after the next deletion take a new one and destroy this one",
     ]
-    return "\n".join(lines)
+    return lines
 
 
 def restore(args: argparse.Namespace) -> Result:
@@ -34,11 +34,11 @@ def restore(args: argparse.Namespace) -> Result:
     return restoring.restore(args.backup, args.store, args.expect_head, **chosen)
 
 
-def restore_text(result: Result) -> str:
+def restore_lines(result: Result) -> list[str]:
     """A restoration in words."""
     lines = [f"restored the backup of {result['taken']}"]
     lines += [f"moved what was there to {result['moved']}"] if result["moved"] else []
     for done in result["replayed"]:
         lines += [f"request {done['request']}: {done['ids']} examples deleted again, head {done['head']}"]
     lines += [f"head: {result['head']} after {result['rows']} rows"]
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in result["warnings"])])
+    return [*lines, *(f"warning: {warning}" for warning in result["warnings"])]

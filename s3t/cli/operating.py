@@ -41,11 +41,11 @@ def status(args: argparse.Namespace) -> Result:
     return result
 
 
-def status_text(result: Result) -> str:
+def status_lines(result: Result) -> list[str]:
     """A store in a few lines, and what is not as it should be."""
     oldest = result["oldest_open"]
     lines = [f"oldest request to be healed: {oldest['request']} of {oldest['at']}"] if oldest else []
-    return "\n".join([texts.status_text(result), *lines, *(f"warning: {warning}" for warning in result["warnings"])])
+    return [*texts.status_lines(result), *lines, *(f"warning: {warning}" for warning in result["warnings"])]
 
 
 def print_status(args: argparse.Namespace, result: Result, text: str) -> None:
@@ -126,10 +126,10 @@ def purge(args: argparse.Namespace) -> Result:
     return {"purged": list(purged), "rows": head.rows, "head": head.digest}
 
 
-def purge_text(result: Result) -> str:
+def purge_lines(result: Result) -> list[str]:
     """A purge in words."""
     which = ", ".join(result["purged"]) or "no request was waiting for it"
-    return f"purged: {which}\nhead: {result['head']} after {result['rows']} rows"
+    return [f"purged: {which}", f"head: {result['head']} after {result['rows']} rows"]
 
 
 # --- redact -----------------------------------------------------------------------------------------------------------
@@ -151,9 +151,9 @@ def redact(args: argparse.Namespace) -> Result:
     }
 
 
-def redact_text(result: Result) -> str:
+def redact_lines(result: Result) -> list[str]:
     """A redaction in words."""
     lines = [f"redacted: {len(result['redacted'])} requests, {result['examples']} examples forgotten"]
     if result["kept"]:
         lines += [f"kept: {len(result['kept'])} requests whose rows, or whose examples' rows, are from before 0.2"]
-    return "\n".join([*lines, f"head: {result['head']} after {result['rows']} rows"])
+    return [*lines, f"head: {result['head']} after {result['rows']} rows"]

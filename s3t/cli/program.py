@@ -41,14 +41,14 @@ class Command(NamedTuple):
     help: what --help says.
     arguments: adds its arguments to a parser.
     run: what it does. A result whose "ok" is false ends with the STATUS of its "verdict", or 1.
-    text: its result in words.
+    lines: its result in words, as lines that may hold what others wrote.
     answer: prints the answer.
     """
 
     help: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Result]
-    text: Callable[[Result], str]
+    lines: Callable[[Result], Sequence[str]]
     answer: Callable[[argparse.Namespace, Result, str], None] = lambda args, result, text: terminal.write(text)
 
 
@@ -78,93 +78,93 @@ COMMANDS = {
         "what would be trained, what it costs, and how deep it serves",
         arguments.planner_arguments,
         planning.plan,
-        texts.plan_text,
+        texts.plan_lines,
     ),
     "simulate": Command(
         "how many deletions a plan survives",
         arguments.simulate_arguments,
         planning.simulate,
-        texts.simulate_text,
+        texts.simulate_lines,
     ),
     "train": Command(
         "make a store and train its nodes, or go on with one",
         arguments.train_arguments,
         training.train,
-        texts.trained_text,
+        texts.trained_lines,
     ),
     "heal": Command(
         "train anew what deletions took away, and restore files that were lost or damaged",
         arguments.heal_arguments,
         training.heal,
-        texts.trained_text,
+        texts.trained_lines,
     ),
     "status": Command(
         "what a store serves, and what is deleted",
         arguments.status_arguments,
         operating.status,
-        operating.status_text,
+        operating.status_lines,
         operating.print_status,
     ),
     "delete": Command(
         "delete examples durably, and purge what was trained on them",
         arguments.delete_arguments,
         storing.delete,
-        texts.delete_text,
+        texts.delete_lines,
         storing.acknowledge,
     ),
     "verify": Command(
         "prove that nothing served was trained on a deleted example, and that the record is whole",
         arguments.verify_arguments,
         storing.verify,
-        texts.verify_text,
+        texts.verify_lines,
     ),
     "purge": Command(
         "remove what serves no more, and say which deletions are done with",
         arguments.purge_arguments,
         operating.purge,
-        operating.purge_text,
+        operating.purge_lines,
     ),
     "redact": Command(
         "let the ids of deletions that are healed leave the ledger",
         arguments.redact_arguments,
         operating.redact,
-        operating.redact_text,
+        operating.redact_lines,
     ),
     "backup": Command(
         "copy a store, in use or not, whole or not at all",
         arguments.backup_arguments,
         copying.backup,
-        copying.backup_text,
+        copying.backup_lines,
     ),
     "restore": Command(
         "put a backup in a store's place, and lose no deletion on the way",
         arguments.restore_arguments,
         copying.restore,
-        copying.restore_text,
+        copying.restore_lines,
     ),
     "predict": Command(
         "labels and logits of the ensemble that survives",
         arguments.predict_arguments,
         predicting.predict,
-        texts.predict_text,
+        texts.predict_lines,
     ),
     "release": Command(
         "verify, train some nodes once more, and say of each claim about a store whether it is proved",
         arguments.release_arguments,
         releasing.release,
-        texts.claims_text,
+        texts.claims_lines,
     ),
     "check": Command(
         "what a receipt or a proof shows, without store, data or jax",
         arguments.check_arguments,
         checking.check,
-        texts.claims_text,
+        texts.claims_lines,
     ),
     "key": Command(
         "make the key that signs receipts and proofs",
         arguments.key_arguments,
         checking.key,
-        texts.key_text,
+        texts.key_lines,
     ),
 }
 
@@ -203,7 +203,7 @@ def run(argv: Sequence[str] | None) -> int:
     try:
         with events.appending_to(operating.log_of(args)):
             result = command.run(args)
-            text = json.dumps(result, allow_nan=False) if args.json else terminal.fitted(command.text(result))
+            text = json.dumps(result, allow_nan=False) if args.json else terminal.in_words(command.lines(result))
             command.answer(args, result, text)
     except BrokenPipeError:
         raise

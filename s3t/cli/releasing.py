@@ -15,7 +15,7 @@ def release(args: argparse.Namespace) -> Result:
     from s3t.store import disk
 
     check_device()
-    store = disk.look(args.store)
+    store = disk.look(args.store, read_only=True)
     result = release(store, factory.source_for(store, args.arguments, args.trust_factory), args.replay, args.expect_head)
     disk.close(store)
     return result

@@ -28,7 +28,9 @@ def delete(args: argparse.Namespace) -> Result:
     sign = signer(args)  # first: what cannot be signed should not be done
     store = disk.look(args.store)  # the purge of earlier deletions must not keep this one waiting
     result = disk.delete(store, registry.typed(store.ledger, args.ids), args.request_id, args.groups)
-    if sign and result.get("ok", True):
+    if sign and result.get("redacted"):  # what a receipt would say of no ids is not what was done
+        result["no_receipt"] = "its ids are redacted, so that the receipt of the deletion itself is the one to keep"
+    elif sign and result.get("ok", True):
         result["receipt"] = documents.receipt(store, result, sign)
     disk.close(store)
     return result
@@ -68,7 +70,8 @@ def acknowledge(args: argparse.Namespace, result: Result, text: str) -> None:
     if errors:
         done = "deleted" if result["ids"] or result.get("redacted") else "nothing to delete"
         reasons = "; ".join(f"{failure}: {error}" for failure, error in errors.items())
-        raise ValueError(f"{done} (request {result['request']}), but {reasons}")
+        later = f"; then run python -m s3t purge --store {args.store}" * ("the purge is still to be done" in errors)
+        raise ValueError(f"{done} (request {result['request']}), but {reasons}{later}")
 
 
 def verify(args: argparse.Namespace) -> Result:
@@ -76,6 +79,8 @@ def verify(args: argparse.Namespace) -> Result:
     from s3t.service.verify import verify
     from s3t.store import claims, disk, documents, registry
 
+    if args.key and not args.prove:
+        raise ValueError("--key signs proofs: give --prove, too, or leave it out")
     sign = signer(args)
     result = verify(args.store, *args.expect_head)
     if args.prove and result["ok"]:  # certificates that are not those that were published prove nothing
@@ -97,7 +102,7 @@ def _replay(args: argparse.Namespace) -> Result:
     from s3t.store import disk
 
     check_device()
-    store = disk.look(args.store)
+    store = disk.look(args.store, read_only=True)
     result = replay.replay(store, factory.source_for(store, args.arguments, args.trust_factory), args.replay)
     disk.close(store)
     return result

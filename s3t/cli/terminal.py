@@ -1,4 +1,4 @@
-"""Printing: answers that are written at once, lines that fit the terminal, and errors of one line."""
+"""Printing: answers written at once, lines that fit the terminal and nobody forges, and errors of one line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterable
+
+from s3t.store.events import printable
 
 TREE = ("│", "├", "└", " ")  # lines of a drawn plan: a fold would take them apart
 
@@ -21,6 +24,22 @@ def write(text: str) -> None:
     except OSError:
         drop_output()
         raise
+
+
+def shown(lines: Iterable[str]) -> str:
+    r"""Lines for people; what others wrote into one of them adds none and moves no cursor.
+
+    Example:
+      >>> print(shown(["request R\nok", "not ok: refuted"]))
+      request R\nok
+      not ok: refuted
+    """
+    return "\n".join(map(printable, lines))
+
+
+def in_words(lines: Iterable[str]) -> str:
+    """An answer for people."""
+    return fitted(shown(lines))
 
 
 def fitted(text: str) -> str:
@@ -54,5 +73,5 @@ def drop_output() -> None:
 
 def fail(error: object) -> int:
     """Say what is wrong in one line; exit status 2."""
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    print("error: " + printable(" ".join(str(error).split())), file=sys.stderr)
     return 2

@@ -20,6 +20,11 @@ from s3t.plans.structure import Node, Plan, as_prior, at_depth, depth_served, pa
 BLOCK = 10_000  # streams drawn from one key
 CHUNK = 1 << 23  # deaths of nodes held at once
 
+MOST_STREAMS, MOST_BURST = 1_000_000, 1_000
+MOST_WORK = 10**9  # first hits that are drawn, of all streams, times the requests of a burst
+MOST_PLACES = {"independent": 4096, "bursts": 256, "adaptive": 256}  # slices of all shards; others go request by request
+MOST_AFTER = 100  # numbers of requests after which something is told of each stream
+
 
 class Estimate(NamedTuple):
     """A mean over independent streams with its 95% t-interval; floats, or arrays of one shape."""
@@ -236,11 +241,12 @@ def summary(
 
     Raises:
       ValueError: no shard, too few streams, a malformed prior, one that spares the only node of depth 1 left, or a prior,
-        burst or curve that the stream has no use for.
+        burst or curve that the stream has no use for; more of anything than can be drawn in minutes.
     """
     if shards < 1 or streams < 2:
         raise ValueError(f"a simulation needs at least 1 shard and 2 streams, got {shards} and {streams}")
     _check_stream(stream, prior, burst, after, curve)
+    _check_work(stream, shards * plan.slices, streams, burst, after)
     p = np.tile(as_prior(plan.slices, prior) / shards, (shards, 1))
     draws_of: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
         "independent": lambda rng: by_prior(rng, BLOCK, p),
@@ -284,6 +290,23 @@ def _check_stream(
         raise ValueError(f"a quality curve is finite numbers, got {', '.join(f'{value:g}' for value in curve)}")
     if curve and not after:
         raise ValueError("a quality curve is looked up after some requests: say after how many")
+
+
+def _check_work(stream: str, places: int, streams: int, burst: int, after: Sequence[int]) -> None:
+    """Refuse what would run for hours or does not fit the memory."""
+    if places > MOST_PLACES[stream]:
+        raise ValueError(
+            f"{stream} requests are simulated for at most {MOST_PLACES[stream]} slices of all shards, got {places}: "
+            "use fewer shards or slices"
+        )
+    if burst > MOST_BURST or BLOCK * places * burst > MOST_WORK:
+        most = min(MOST_BURST, MOST_WORK // BLOCK // places)
+        raise ValueError(f"bursts are of at most {most} requests on {places} slices of all shards, got {burst}")
+    if streams > MOST_STREAMS or streams * places * burst > MOST_WORK:
+        most = min(MOST_STREAMS, MOST_WORK // places // burst)
+        raise ValueError(f"at most {most} streams are simulated for {places} slices of all shards, got {streams}")
+    if len(after) > MOST_AFTER:
+        raise ValueError(f"at most {MOST_AFTER} numbers of requests are looked at, got {len(after)}")
 
 
 def _measures(lost: np.ndarray, after: Sequence[int], curve: Sequence[float] | None) -> dict[str, np.ndarray]:

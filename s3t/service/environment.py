@@ -26,6 +26,9 @@ def here() -> dict[str, Any]:
     Returns:
       jax, jaxlib, platform, runtime, device, devices, flags (of XLA, and settings of JAX that are like them), and on a
       CPU processor, features and threads.
+
+    Raises:
+      ValueError: NPROC in the environment is no number of threads.
     """
     device = jax.devices()[0]
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(IRRELEVANT)]
@@ -53,8 +56,22 @@ def _processor() -> dict[str, Any]:
     return {
         "processor": fields.get("model name") or platform.processor() or platform.machine(),
         "features": digest("features", sorted((fields.get("flags") or fields.get("Features") or "").split())),
-        "threads": int(os.environ.get("NPROC") or _cores()),  # XLA asks NPROC first
+        "threads": threads(),
     }
+
+
+def threads() -> int:
+    """Threads of XLA on a CPU, which asks NPROC first.
+
+    Raises:
+      ValueError: NPROC in the environment is no number of threads.
+    """
+    asked = os.environ.get("NPROC")
+    if not asked:
+        return _cores()
+    if not (asked.isascii() and asked.isdecimal() and len(asked) < 10 and int(asked)):
+        raise ValueError(f"NPROC in the environment is {asked!r:.40}: make it a number of threads from 1 on, or unset it")
+    return int(asked)
 
 
 def _cores() -> int:

@@ -114,7 +114,7 @@ def digests_of(slices: Slices, count: int) -> Callable[[int, Node], str]:
         for leaf in (slices.id, *jax.tree.leaves((slices.x, slices.y))):
             rows = np.ascontiguousarray(leaf[at, : int(np.asarray(slices.used)[at])])
             sha.update(canonical([rows.dtype.name, list(rows.shape)]) + b"\n")
-            sha.update(rows.data if rows.size else b"")
+            sha.update(rows.reshape(-1).view(np.uint8).data)  # a buffer of bfloat16 or of dates cannot be had otherwise
         return sha.hexdigest()
 
     return lambda shard, node: digest("inputs", [of_compartment(shard * count + s) for s in sorted(node)])

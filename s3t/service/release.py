@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ def release(store: Store, source: Source, which: str | int, expect_heads: Sequen
     return {**claims.judged(found), "head": head}
 
 
-REPLAYED = "nodes that are trained once more come out byte for byte"
+REPLAYED = "the nodes that were asked for come out byte for byte when they are trained once more"
 
 
 def _record(record: Mapping[str, Any]) -> Claim:
@@ -51,11 +52,22 @@ def _record(record: Mapping[str, Any]) -> Claim:
 
 
 def _heads(store: Store, heads: Sequence[str]) -> Claim:
-    claim = "this is no copy from before an acknowledged deletion"
+    """A copy from before a head lacks it; one from after the newest head that was kept cannot be told."""
+    claim = f"the ledger holds the {len(heads)} heads that were given"
     if not heads:
         return Claim(claim, NOTHING, "give --expect-head, the last head that was acknowledged")
-    lacking = audit.lacking_heads(store.ledger, heads)
-    return Claim(claim, REFUTED, lacking[0]) if lacking else Claim(claim, PROVED, f"{len(heads)} heads are in the ledger")
+    if lacking := audit.lacking_heads(store.ledger, heads):
+        return Claim(claim, REFUTED, lacking[0])
+    query = "SELECT max(seq) FROM log WHERE digest IN (SELECT value FROM json_each(?))"
+    (newest,) = store.ledger.execute(query, (json.dumps(list(heads)),)).fetchone()
+    query = "SELECT total(seq <= ?), total(seq > ?) FROM log WHERE kind = 'deactivated'"
+    before, after = store.ledger.execute(query, (newest, newest)).fetchone()
+    return Claim(
+        claim,
+        PROVED,
+        f"the newest is of row {newest}: {before:.0f} deletions stand up to it, {after:.0f} after it; "
+        "a copy from before that row is excluded, one from after it is not",
+    )
 
 
 def _state(store: Store) -> list[Claim]:
@@ -66,7 +78,7 @@ def _state(store: Store) -> list[Claim]:
     open_, left = now["requests"].get("deactivated", 0), now["nodes"]["leftovers"]
     empty = [shard for shard, depth in enumerate(now["depth"]) if not depth]
     purged, serves = "what was trained on deleted examples is gone from the disk", "every shard has a model"
-    lies = f"{open_} requests are not purged, {left} files are left: purge the store" if open_ or left else ""
+    lies = f"{open_} requests are not purged, {left} files are left: run python -m s3t purge" if open_ or left else ""
     lacks = f"shard {empty[0]} has none: heal the store" if empty else ""
     return [Claim(claim, REFUTED if why else PROVED, why) for claim, why in ((purged, lies), (serves, lacks))]
 
@@ -76,5 +88,6 @@ def _replayed(result: Mapping[str, Any]) -> Claim:
         return Claim(REPLAYED, REFUTED, result["problems"][0])
     unjudged = len(result[replay.ELSEWHERE])
     if unjudged or not result["proved"]:
-        return Claim(REPLAYED, NOTHING, f"{unjudged} nodes cannot be judged here: {'; '.join(result['reasons'])}")
-    return Claim(REPLAYED, PROVED, f"{result['proved']} nodes")
+        why = "; ".join(result["reasons"])
+        return Claim(REPLAYED, NOTHING, f"{unjudged} of {result['asked']} nodes cannot be judged here: {why}")
+    return Claim(REPLAYED, PROVED, f"{result['proved']} of {result['serving']} nodes")

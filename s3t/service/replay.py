@@ -2,8 +2,9 @@
 
 `s3t.service.verify` shows that ledger, certificates and files agree with each other; parameters that were forged along with
 all of them show here. Training is handed the examples that the ledger has for the node, no deleted one among them, and the
-node's ancestors as published. Bytes are a function of the stack too, so a node of another stack is not judged: a forger may
-claim one, so a proof rests on how many nodes were "proved". If none was, nothing is proved, which is never ok.
+node's ancestors as published. Bytes are a function of the stack too, so a node of another stack is not judged. A forger may
+claim one: if one node that was asked for cannot be judged, nothing is proved, which is never ok. Nor may a forger know
+which nodes are asked for, so a number of them is drawn from the system's randomness.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from s3t.service import environment, inputs
 from s3t.service.retraining import Retrained, retrain
-from s3t.store import database, publishing
-from s3t.store.certificates import Certificate, digest, parameters_digest
+from s3t.store import publishing
+from s3t.store.certificates import Certificate, parameters_digest
 from s3t.store.claims import NOTHING, PROVED, REFUTED
 from s3t.store.disk import Store
 from s3t.store.publishing import SINCE
@@ -47,13 +50,14 @@ def replay(store: Store, source: Source, which: str | int = "all") -> dict[str, 
     Args:
       store: the store.
       source: what its factory makes.
-      which: "all", the identity of a serving node, or a number: so many, drawn by a hash of the ledger's head.
+      which: "all", the identity of a serving node, or a number: so many, drawn anew each time.
 
     Returns:
-      ok, whether the verdict is "proved"; verdict: "proved", at least one node is identical and none differs or is damaged,
-      "refuted", or "nothing was proved"; problems, one line each; proved, how many nodes are identical; the
-      identities of the nodes that are "identical", of those that "differs", "damaged" and "not replayable here" apply to;
-      reasons, of the last.
+      ok, whether the verdict is "proved"; verdict: "proved", every node that was asked for is identical, and there is one;
+      "refuted", one differs or is damaged; or "nothing was proved"; problems, one line each; proved, how many nodes are
+      identical; asked, how many of the nodes that were asked for still serve, and serving, how many serve; the identities
+      of the nodes that are "identical", of those that "differs", "damaged" and "not replayable here" apply to; reasons, of
+      the last.
 
     Raises:
       ValueError: no such node, or a source that is not the store's.
@@ -65,12 +69,15 @@ def replay(store: Store, source: Source, which: str | int = "all") -> dict[str, 
     by_outcome = {outcome: [verdict.node for verdict in verdicts if verdict.outcome == outcome] for outcome in OUTCOMES}
     problems = [f"node {verdict.node}: {verdict.reason}" for verdict in verdicts if verdict.outcome in (DIFFERS, DAMAGED)]
     reasons = sorted({verdict.reason for verdict in verdicts if verdict.outcome == ELSEWHERE})
-    verdict = REFUTED if problems else PROVED if by_outcome[IDENTICAL] else NOTHING
+    proved = len(by_outcome[IDENTICAL])
+    verdict = REFUTED if problems else PROVED if proved == len(verdicts) > 0 else NOTHING
     return {
         "ok": verdict == PROVED,
         "verdict": verdict,
         "problems": problems,
-        "proved": len(by_outcome[IDENTICAL]),
+        "proved": proved,
+        "asked": len(verdicts),
+        "serving": len(serving),
         **by_outcome,
         "reasons": reasons,
     }
@@ -84,9 +91,8 @@ def chosen(store: Store, which: str | int) -> list[PublishedNode]:
     if isinstance(which, int):
         if which < 1:
             raise ValueError(f"{which} nodes trained once more prove nothing: give 1 or more, or all")
-        head = database.head(store.ledger).digest
-        drawn = sorted(nodes, key=lambda node: digest("sample", [head, node.identity]))[:which]
-        return [node for node in nodes if node in drawn]
+        drawn = np.random.default_rng().permutation(len(nodes))[:which]  # not by a hash of the store, which a forger knows
+        return [nodes[at] for at in sorted(drawn)]
     matches = [node for node in nodes if node.identity == which]
     if not matches:
         raise ValueError(f"no serving node is called {which:.80}: give one of them, a number or all")

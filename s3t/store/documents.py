@@ -8,6 +8,8 @@ proof's certificates must be those, one for one, so that a node that is left out
 What a proof cannot show by itself: that the statement names all nodes (the operator's word, to be held against the ledger),
 and that the leaves of a tree are sorted, on which exclusion rests (whoever can read the ledger rebuilds the tree). A proof
 names up to two other ids for each node, the neighbours of the id in question.
+
+A receipt and a proof of one store are held against each other: what was deleted is in nothing that serves later.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from s3t.store import certificates, database, publishing, records, signatures
-from s3t.store.certificates import Json
+from s3t.store.certificates import INT64, Json
 from s3t.store.claims import NOTHING, PROVED, REFUTED, Claim
 from s3t.store.disk import Store
 from s3t.store.signatures import Sign
 
 RECEIPT, SERVING, PROOF = "s3t.receipt/1", "s3t.serving/1", "s3t.proof/1"
-MOST_BYTES = 1 << 28  # of a document's file
+MOST_BYTES = 1 << 25  # of a document's file; JSON of empty lists takes 36 times as much memory
+SNAPSHOTS = 100  # that are taken at most
+FEWER = "check it in parts, and ask verify --prove for fewer ids at once"  # of a larger one
+GIVE = "give what python -m s3t delete --key or verify --prove printed with --json"
 ANSWER = (
     "request",
     "ids",
@@ -47,7 +52,12 @@ def receipt(store: Store, answer: dict[str, Any], sign: Sign) -> Json:
       store: the store.
       answer: from `disk.delete`, of a deletion that the ledger holds.
       sign: from `signatures.signer`.
+
+    Raises:
+      ValueError: the ids of the request were redacted since, so that a receipt would say that it deleted none.
     """
+    if answer.get("redacted"):
+        raise ValueError(f"the ids of request {answer['request']} were redacted: the receipt that it was given then holds")
     row, at = store.ledger.execute("SELECT seq, at FROM log WHERE digest = ?", (answer["head"],)).fetchone()
     asked = {name: answer[name] for name in ANSWER if name in answer}
     return sign({"format": RECEIPT, "store": records.manifest_digest(store.ledger), "row": row, "at": at, **asked})
@@ -64,20 +74,40 @@ def prove(store: Store, ids: Iterable[int], sign: Sign | None = None) -> list[Js
     Returns:
       objects of format PROOF: id, head, serving, and nodes, of each its certificate (as `certificates.to_json`), holds, and
       proof, which `certificates.check_inclusion` or `check_exclusion` checks against the certificate's ids_root.
+
+    Raises:
+      ValueError: the file of a serving node is missing or damaged; nodes are dropped faster than they can be read.
     """
-    with database.reading(store.ledger):  # the nodes of the head that is signed
-        rows, head = database.head(store.ledger)
-        nodes = publishing.live(store)
-        (at,) = store.ledger.execute("SELECT at FROM log WHERE seq = ?", (rows,)).fetchone()
-        trees = list(_trees(store, nodes))
+    for _ in range(SNAPSHOTS):
+        with database.reading(store.ledger):  # the nodes of the head that is signed
+            rows, head = database.head(store.ledger)
+            nodes = publishing.live(store)
+            (at,) = store.ledger.execute("SELECT at FROM log WHERE seq = ?", (rows,)).fetchone()
+            trees = list(_trees(store, nodes))
+        if (texts := _texts(store, nodes)) is not None:
+            break
+    else:
+        raise ValueError(f"{store.root} lost nodes faster than they could be read: repeat the command")
     digests = sorted(node.certificate for node in nodes)
     manifest = records.manifest_digest(store.ledger)
     statement = {"format": SERVING, "store": manifest, "head": head, "rows": rows, "at": at, "certificates": digests}
     serving = sign(statement) if sign else {"statement": statement}
-    texts = [certificates.to_json(publishing.load(store, node)[0]) for node in nodes]
     return [
         {"format": PROOF, "id": id_, "head": head, "serving": serving, "nodes": _of_nodes(id_, texts, trees)} for id_ in ids
     ]
+
+
+def _texts(store: Store, nodes: Iterable[records.PublishedNode]) -> list[str] | None:
+    """The certificate of each node; None if one that was dropped meanwhile has lost its file."""
+    texts = []
+    for node in nodes:
+        try:
+            texts.append(certificates.to_json(publishing.load(store, node)[0]))
+        except ValueError:
+            if node in publishing.live(store):
+                raise
+            return None
+    return texts
 
 
 def _of_nodes(id_: int, texts: list[str], trees: list[certificates.MerkleTree]) -> list[Json]:
@@ -105,10 +135,10 @@ def documents_in(text: bytes) -> list[Json]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError("this is no JSON: give what python -m s3t delete or verify --prove printed with --json") from None
+        raise ValueError(f"this is no JSON: {GIVE}") from None
     found = list(_documents(value))
     if not found:
-        raise ValueError("there is no receipt and no proof in it: give what s3t delete --key or verify --prove printed")
+        raise ValueError(f"there is no receipt and no proof in it: {GIVE}")
     return found
 
 
@@ -125,7 +155,7 @@ def _documents(value: Json) -> Iterator[Json]:
 
 
 def check(document: Json, key: str | None) -> list[Claim]:
-    """What a receipt or a proof shows.
+    """What a receipt, a proof, or the signed statement of a proof alone shows.
 
     Args:
       document: one of `documents_in`.
@@ -133,7 +163,8 @@ def check(document: Json, key: str | None) -> list[Claim]:
     """
     if document.get("format") == PROOF:
         return [_fits(document), _complete(document), _signed(document.get("serving"), SERVING, key)]
-    return [_signed(document, RECEIPT, key)]
+    alone = document["statement"].get("format") == SERVING
+    return [_signed(document, SERVING if alone else RECEIPT, key)]
 
 
 def _signed(signed: Json, kind: str, key: str | None) -> Claim:
@@ -163,17 +194,22 @@ def _length(value: Json) -> int:
 
 def _fits(document: Json) -> Claim:
     """Whether each node's proof fits the tree of its certificate."""
-    claim = f"id {document.get('id')!s:.40}: "
+    id_ = document.get("id")
+    if type(id_) is not int or id_ not in INT64:  # true and 12.0 are like numbers, and are none that was ever registered
+        return Claim("the proof of an id can be read", REFUTED, "its id is no whole number of 64 bits")
+    claim = f"id {id_}: "
     try:
         wrong, holders = 0, 0
         for node in document["nodes"]:
             root = certificates.from_json(node["certificate"]).ids_root
             test = {True: certificates.check_inclusion, False: certificates.check_exclusion}[node["holds"]]
-            wrong += type(node["holds"]) is not bool or not test(root, document["id"], node["proof"])
+            wrong += type(node["holds"]) is not bool or not test(root, id_, node["proof"])
             holders += node["holds"]
         count = len(document["nodes"])
     except (AttributeError, LookupError, TypeError, ValueError):
         return Claim(f"{claim}its proof can be read", REFUTED, "it is malformed")
+    if not count:
+        return Claim(f"{claim}no node that serves was trained on it", NOTHING, "the proof is of no node")
     said = (
         f"{claim}{holders} of {count} nodes were trained on it"
         if holders
@@ -193,3 +229,52 @@ def _complete(document: Json) -> Claim:
     except (AttributeError, LookupError, TypeError, ValueError):
         return Claim(claim, REFUTED, "it is malformed")
     return Claim(claim, PROVED) if whole else Claim(claim, REFUTED, "they are others")
+
+
+# --- Receipts and proofs held against each other ----------------------------------------------------------------------
+
+
+def compare(documents: Iterable[Json]) -> list[Claim]:
+    """Whether receipts and proofs that were given together agree, by what they say; no claim without both.
+
+    Args:
+      documents: from `documents_in`, of one file or several; whether each holds is for `check`.
+    """
+    documents = list(documents)
+    proofs = [document for document in documents if document.get("format") == PROOF]
+    statements = [_statement(document) for document in documents if document.get("format") != PROOF]
+    receipts = [statement for statement in statements if statement.get("format") == RECEIPT]
+    serving = [statement for statement in statements if statement.get("format") == SERVING]
+    serving += [_statement(proof.get("serving")) for proof in proofs]
+    if not receipts or not serving:
+        return []
+    try:
+        return [_agree(receipts, serving, proofs)]
+    except (LookupError, TypeError):
+        return [Claim("receipts and proofs agree", REFUTED, "one of them is malformed")]
+
+
+def _statement(signed: Json) -> dict[str, Any]:
+    statement = signed.get("statement") if isinstance(signed, dict) else None
+    return statement if isinstance(statement, dict) else {}
+
+
+def _agree(receipts: list[Json], serving: list[Json], proofs: list[Json]) -> Claim:
+    deleted = {id_ for receipt in receipts for id_ in (*receipt["ids"], *receipt["already"])}
+    proved = [proof for proof in proofs if proof["id"] in deleted]
+    held = {proof["id"] for proof in proved if any(node["holds"] for node in proof["nodes"])}
+    claim = (
+        "receipts and proofs are of one store, no proof is from before a receipt, and what was deleted is in no node "
+        f"({len({proof['id'] for proof in proved})} of {len(deleted)} deleted ids have a proof)"
+    )
+    latest, earliest = max(receipt["row"] for receipt in receipts), min(statement["rows"] for statement in serving)
+    if len({statement["store"] for statement in (*receipts, *serving)}) > 1:
+        return Claim(claim, REFUTED, "they are of several stores: give those of one")
+    if earliest < latest:
+        why = f"a proof is of row {earliest}, a receipt of row {latest}: ask for a proof from after the deletion"
+        return Claim(claim, REFUTED, why)
+    if held:
+        return Claim(claim, REFUTED, f"a node that serves holds id {min(held)}, which was deleted")
+    if not proved:
+        return Claim(claim, NOTHING, "give proofs of the deleted ids, too")
+    return Claim(claim, PROVED)

@@ -1,7 +1,8 @@
 """What happens to a store, as lines of the logger "s3t": one for each row of its ledger, once that row is committed.
 
 A line holds kinds, names of requests and of nodes, counts and heads, and never the id of an example. Nothing is printed
-unless the program that uses this package gives the logger a handler, or a command is given --log.
+unless the program that uses this package gives the logger a handler, or a command is given --log. Each event is one line,
+whatever the names in it hold.
 """
 
 from __future__ import annotations
@@ -20,6 +21,16 @@ LOGGER.addHandler(logging.NullHandler())  # else Python prints warnings of a log
 TOLD = ("count", "identity", "shard")  # of a row's detail; of what is a list only its length
 
 
+def printable(text: object) -> str:
+    r"""A text in which all that is no printable character is written as in a Python string, so that it stays one line.
+
+    Example:
+      >>> print(printable("R\nok\x1b[8m"), printable("Zoë"))
+      R\nok\x1b[8m Zoë
+    """
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
+
+
 def row_line(kind: str, request: str, detail: str, seq: int, head: str) -> str:
     """A row of the ledger in one line, without the id of any example.
 
@@ -36,6 +47,16 @@ def row_line(kind: str, request: str, detail: str, seq: int, head: str) -> str:
     return " ".join([kind, *(f"{name}={value}" for name, value in {**facts, "row": seq, "head": head}.items())])
 
 
+class _Lines(logging.Formatter):
+    """One line for each event, its time in UTC before it."""
+
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return printable(super().format(record))
+
+
 class LogFile(logging.FileHandler):
     """A file to which lines are appended; one that cannot be written is named once, and stops nothing."""
 
@@ -47,16 +68,15 @@ class LogFile(logging.FileHandler):
         """
         Path(path).touch(0o600)
         super().__init__(path, encoding="utf-8")
-        formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(message)s", "%Y-%m-%dT%H:%M:%S")
-        formatter.converter = time.gmtime
-        self.setFormatter(formatter)
+        self.setFormatter(_Lines("%(asctime)s.%(msecs)03dZ %(message)s", "%Y-%m-%dT%H:%M:%S"))
         self.failed = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # logging's name
         """Say so once: what was logged is done already."""
         if not self.failed:
             self.failed = True
-            print(f"warning: the log {self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+            why = f"warning: the log {self.baseFilename} cannot be written: {sys.exc_info()[1]}"
+            print(printable(why), file=sys.stderr)
 
     def close(self) -> None:
         """Close the file, with what it still held back."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from s3t.store import files
+from s3t.store import files, given
 from s3t.store.certificates import canonical
 
 Signed = dict[str, Any]
@@ -21,6 +21,7 @@ Sign = Callable[[dict[str, Any]], Signed]
 
 PREFIX = b"s3t.signed\n"
 MOST_BYTES = 1 << 14  # of a key's file
+MAKE = "give the file of a key, which python -m s3t key makes"
 PUBLIC = ".pub"  # what the name of the public half ends with
 
 
@@ -52,7 +53,7 @@ def signer(path: Path) -> Sign:
       ValueError: no such file, no private Ed25519 key without a password, a file that others may read; no library.
     """
     ed25519, serialization = _library()
-    data = _read(path)
+    data = given.read(path, MOST_BYTES, MAKE)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ValueError(f"others may read the private key {path}: chmod 600 it, or make another key")
     try:
@@ -76,7 +77,7 @@ def public_key(path: Path) -> str:
       ValueError: no such file, or no public Ed25519 key; the library is missing.
     """
     ed25519, serialization = _library()
-    data = _read(path)
+    data = given.read(path, MOST_BYTES, MAKE)
     try:
         key = serialization.load_pem_public_key(data)
     except (TypeError, ValueError):
@@ -101,13 +102,6 @@ def holds(signed: Any, key: str) -> bool:
 
 def _hex(key: Any) -> str:
     return str(key.public_bytes_raw().hex())
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return files.read_text(path, MOST_BYTES)
-    except OSError as error:
-        raise ValueError(f"the key {path} cannot be read ({error.strerror}): python -m s3t key makes one") from None
 
 
 def _library() -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from s3t.cli import main, operating
-from s3t.store import database, disk, state
+from s3t.store import database, disk, events, state
 from tests.helpers import commands, stores
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -110,6 +110,12 @@ def test_the_metrics_are_what_the_status_says(opened, capsys):
     assert main(["status", "--store", str(opened.root), "--metrics"]) == 0
     samples = parsed(capsys.readouterr().out)
     assert samples["s3t_last_heal_timestamp_seconds"] > before and samples["s3t_oldest_open_request_seconds"] == 0
+
+
+def test_a_line_of_the_log_is_one_line_whatever_is_in_it(tmp_path):
+    with events.appending_to(str(tmp_path / "log")):
+        events.LOGGER.warning("damaged %s", "a\nserving depth=3\x1b[8m")
+    assert (tmp_path / "log").read_text().endswith("Z damaged a\\nserving depth=3\\x1b[8m\n")
 
 
 def test_metrics_of_a_store_with_a_problem_end_with_1(opened, capsys):

@@ -293,7 +293,7 @@ def test_plan_in_words(capsys):
         ("plna", "invalid choice: 'plna'"),
         ("plan --slices 4", "--planner"),
         ("plan --planner best --slices 4", "invalid choice: 'best'"),
-        ("plan --planner sisa --slices four", "invalid int value: 'four'"),
+        ("plan --planner sisa --slices four", "expected 1 to 256 slices, got 'four'"),
         ("plan --planner sisa --slices 0", "1 to 256 slices"),
         ("plan --planner cyclic --slices 3 --budget 7", "only 6 sequences"),
         ("plan --planner cyclic --slices 3 --budget 0", "positive"),

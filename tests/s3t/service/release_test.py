@@ -1,5 +1,7 @@
 """The gate: it opens only if every claim is proved."""
 
+import sqlite3
+
 import pytest
 
 from s3t.service import environment, release
@@ -24,6 +26,8 @@ def test_a_sound_store_passes_and_only_with_a_head_that_was_kept(opened, capsys)
     head = database.head(opened.ledger).digest
     assert asked(opened, head) == (True, "proved", ["proved"] * 5)
     assert asked(opened) == (False, "nothing was proved", ["proved", "nothing was proved", "proved", "proved", "proved"])
+    said = release.release(opened, SOURCE, 2, [head])["claims"][-1]
+    assert (said["verdict"], said["reason"]) == ("proved", "2 of 6 nodes")
     assert asked(opened, "0" * 64)[1:] == ("refuted", ["proved", "refuted", "proved", "proved", "proved"])
     words = ("release", "--store", opened.root, "--replay", "1")
     assert commands.run(capsys, *words)[0] == 3
@@ -54,3 +58,43 @@ def test_a_damaged_node_is_refuted_and_nothing_is_trained_for_it(opened):
         "refuted",
         ["refuted", "proved", "proved", "proved", "nothing was proved"],
     )
+
+
+def test_what_heads_show_is_said_and_no_more(opened):
+    """A head from before every deletion is in every copy."""
+    first = opened.ledger.execute("SELECT digest FROM log WHERE seq = 1").fetchone()[0]
+    ids = stores.ids_at(opened, 0, 1)
+    middle = disk.delete(opened, ids[:1])["head"]
+    disk.delete(opened, ids[1:2])
+    found = release._heads(opened, [first])
+    assert found.verdict == "proved" and found.claim == "the ledger holds the 1 heads that were given"
+    assert found.reason == (
+        "the newest is of row 1: 0 deletions stand up to it, 2 after it; "
+        "a copy from before that row is excluded, one from after it is not"
+    )
+    assert "1 deletions stand up to it, 1 after it" in release._heads(opened, [middle, first]).reason
+    assert release._heads(opened, []).verdict == "nothing was proved"
+
+
+def test_a_store_on_a_disk_that_is_read_only_is_verified_and_released(opened, capsys, monkeypatch):
+    """SQLite makes files beside the ledger otherwise, even to read it."""
+    head = database.head(opened.ledger).digest
+    disk.close(opened)
+    probed, modes = database._probed, []
+
+    def read_only(path, mode, any_thread):
+        modes.append(mode)
+        if mode == "rw":
+            error = sqlite3.OperationalError("unable to open database file")
+            error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            raise error
+        return probed(path, mode, any_thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "_probed", read_only)
+        name = stores.at(opened_again := disk.look(opened.root, read_only=True), 0, (0,)).identity
+        disk.close(opened_again)
+        for words in (("verify", "--replay", name), ("release", "--replay", name, "--expect-head", head)):
+            status, result, err = commands.run(capsys, *words, "--store", opened.root)
+            assert (status, err, result["ok"]) == (0, "", True)
+    assert "ro&immutable=1" in modes

@@ -82,7 +82,7 @@ def test_what_the_stack_records(monkeypatch):
         assert environment.here()["threads"] == 7
 
 
-def forge(root, opened):
+def forge(root, opened, **stack):
     """A store in which files, certificates and ledger agree, but one node's parameters were altered before."""
     forged = disk.create(root, opened.manifest)
     creation.ensure_examples(forged, SOURCE)
@@ -91,10 +91,9 @@ def forge(root, opened):
         certificate, tensors = publishing.load(opened, node)
         if node.identity == name:
             tensors["head/b"] = tensors["head/b"] + np.float32(1e-7)
+        stated = certificate.stack | (stack if node.identity == name else {})
         parent = builds.at(opened, node.shard, node.slices[:-1]).identity if len(node.slices) > 1 else None
-        publishing.publish(
-            forged, publishing.draft_node(forged, node.shard, node.slices), tensors, certificate.stack, parent
-        )
+        publishing.publish(forged, publishing.draft_node(forged, node.shard, node.slices), tensors, stated, parent)
     return forged, name
 
 
@@ -106,6 +105,36 @@ def test_a_forged_node_differs(tmp_path, opened, capsys):
     assert found["problems"] == [f"node {name}: training gives other bytes than were published"]
     status, result, _ = commands.run(capsys, "verify", "--store", forged.root, "--replay", name)
     assert (status, result["ok"], result["problems"]) == (1, False, found["problems"])
+
+
+@pytest.mark.parametrize("which", ["all", 6, "forged"])
+def test_a_forged_node_that_claims_another_stack_proves_nothing(tmp_path, opened, capsys, which):
+    """Whatever else comes out alike: every node that was asked for must be judged."""
+    forged, name = forge(tmp_path / "forged", opened, threads=999)
+    assert verify.verify(forged.root)["ok"]
+    status, result, _ = commands.run(
+        capsys, "verify", "--store", forged.root, "--replay", name if which == "forged" else which
+    )
+    proved = 0 if which == "forged" else 5
+    assert (status, result["ok"], result["verdict"]) == (3, False, "nothing was proved")
+    told = result["replay"]
+    assert (told["proved"], told["asked"], told["serving"], told["not replayable here"]) == (proved, proved + 1, 6, [name])
+    if which == 6:
+        assert main(["verify", "--store", str(forged.root), "--replay", "6"]) == 3
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "nothing was proved by replay: 1 of 6 nodes could not be judged here"
+        assert "asked for: 6 of 6 nodes" in lines
+
+
+def test_threads_that_are_no_number_are_one_line(opened, monkeypatch, capsys):
+    for text in ("abc", "0", "-1", "1_0", "9" * 5000):
+        monkeypatch.setenv("NPROC", text)
+        if environment.jax.default_backend() == "cpu":
+            status, out, err = commands.run(capsys, "verify", "--store", opened.root, "--replay", 1)
+            assert (status, out) == (2, None) and "make it a number of threads from 1 on, or unset it" in err
+            root = opened.root.parent / "new"
+            words = ("--planner", "stumps", "--slices", 2, "--shards", 2, "--factory", builds.FACTORY, "--store", root)
+            assert commands.run(capsys, "train", *words)[0] == 2 and not root.exists()
 
 
 def test_a_damaged_file_is_named(opened, capsys):
@@ -141,7 +170,9 @@ def test_some_nodes_are_chosen(opened):
     names = [node.identity for node in publishing.live(opened)]
     assert [node.identity for node in replay.chosen(opened, "all")] == names
     some = [node.identity for node in replay.chosen(opened, 2)]
-    assert len(some) == 2 and set(some) < set(names) and some == [node.identity for node in replay.chosen(opened, 2)]
+    assert len(some) == 2 and set(some) < set(names) and some == sorted(some, key=names.index)
+    assert len({node for _ in range(99) for node in replay.chosen(opened, 2)}) > 2, "nobody knows them before"
+    assert [node.identity for node in replay.chosen(opened, 99)] == names
     assert [node.identity for node in replay.chosen(opened, names[3])] == [names[3]]
     with pytest.raises(ValueError, match="no serving node is called x: "):
         replay.chosen(opened, "x")

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from s3t.cli import main
+from s3t.plans import simulate
 from s3t.service import verify
 from s3t.store import database, deletions, disk, publishing, records, state
 from tests.helpers import stores
@@ -296,12 +298,13 @@ def test_a_file_that_no_library_can_read_is_that_nodes_problem(opened, kind, met
     assert [problem.startswith(f"node {node.identity}: ") for problem in result["problems"]] == [True] and not result["ok"]
 
 
-def test_json_too_deep_and_memory_that_is_not_there_are_one_line(opened, capsys):
+def test_json_too_deep_and_memory_that_is_not_there_are_one_line(opened, capsys, monkeypatch):
     with pytest.raises(SystemExit) as left:
         main(["train", "--store", "no", "--hyper", "[" * 100_000])
     assert left.value.code == 2 and "expected a JSON object, got '[[[" in capsys.readouterr().err
-    huge = ("simulate", "--planner", "sisa", "--slices", "2", "--shards", str(10**13))
-    assert run(capsys, *huge)[2].startswith("error: out of memory (Unable to allocate ")
+    monkeypatch.setattr(simulate, "falls", lambda *_: np.empty(1 << 50))
+    words = ("simulate", "--planner", "sisa", "--slices", "2", "--shards", "1")
+    assert run(capsys, *words)[2].startswith("error: out of memory (Unable to allocate ")
     (opened.root / "manifest.json").write_text("[" * 200_000)
     assert "is not a manifest of a store: restore it from a copy" in run(capsys, "status", "--store", opened.root)[2]
 

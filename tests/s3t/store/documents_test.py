@@ -1,5 +1,6 @@
 """Receipts and proofs that leave the house, and what an auditor makes of them, with the store gone."""
 
+import contextlib
 import copy
 import json
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from s3t.cli import main
 from s3t.store import certificates, claims, disk, documents, publishing, signatures
 from tests.helpers import commands, stores
 
@@ -154,6 +156,107 @@ def test_what_is_signed_is_written_down(opened, key):
         "format": "s3t.receipt/1", "store": "", "row": 0, "at": "", "request": "R", "ids": [1], "already": [],
         "unknown": [], "nodes_dropped": answer["nodes_dropped"], "head": answer["head"],
     }  # fmt: skip
+
+
+def test_an_id_that_is_edited_and_a_proof_of_no_node_prove_nothing(tmp_path, key):
+    """An empty store's statement is genuine; the id beside it is anybody's."""
+    public, bare = signatures.public_key(Path(f"{key}.pub")), stores.make(tmp_path / "bare")
+    (proof,) = documents.prove(bare, [12], signatures.signer(key))
+    assert claims.judged(documents.check(proof, public))["verdict"] == "nothing was proved"
+    assert documents.check(proof, public)[0].reason == "the proof is of no node"
+    for id_ in ("12: none of 14 nodes was trained on it\nok", 12.0, True, float("inf"), 2**63, None, [12]):
+        found = documents.check(proof | {"id": id_}, public)[0]
+        assert (found.verdict, found.claim) == ("refuted", "the proof of an id can be read")
+
+
+def test_what_others_wrote_into_a_document_is_one_line_for_people(tmp_path, capsys):
+    text = {"statement": {"format": documents.RECEIPT, "request": "R\nok\x1b[8m\u2028"}, "signature": ""}
+    (tmp_path / "forged.json").write_text(json.dumps(text))
+    assert main(["check", str(tmp_path / "forged.json")]) == 3
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2 and "request R\\nok\\x1b[8m\\u2028 deleted" in told[0] and told[1] == "not ok: nothing was proved"
+    claim = commands.run(capsys, "check", tmp_path / "forged.json")[1]["claims"][0]["claim"]
+    assert "R\nok\x1b[8m\u2028" in claim, "JSON says what it is"
+
+
+def test_the_signed_statement_of_a_proof_may_be_given_alone(answers, key, capsys, tmp_path):
+    statement = json.loads(answers[3].read_text())["proofs"][0]["serving"]
+    (tmp_path / "alone.json").write_text(json.dumps(statement))
+    status, found, _ = checked(capsys, tmp_path / "alone.json", "--key", f"{key}.pub")
+    assert status == 0 and found[0][1].startswith("the operator says that these 14 nodes are all that served at head ")
+
+
+def test_receipts_and_proofs_are_held_against_each_other(answers, key, capsys, tmp_path, opened):
+    _, there, receipt, proof = answers
+    words = ("--key", f"{key}.pub")
+    status, result, _ = commands.run(capsys, "check", receipt, proof, *words)
+    assert status == 0 and "(1 of 1 deleted ids have a proof)" in result["claims"][-1]["claim"]
+
+    def against(*documents_):
+        (tmp_path / "both.json").write_text(json.dumps(documents_))
+        status, result, _ = commands.run(capsys, "check", tmp_path / "both.json", *words)
+        return status, result["claims"][-1]["verdict"], result["claims"][-1]["reason"]
+
+    sign, proofs = signatures.signer(key), json.loads(proof.read_text())["proofs"]
+    later = documents.receipt(opened, disk.delete(opened, [there], "S"), sign)
+    status, verdict, reason = against(later, *proofs)
+    assert (status, verdict) == (1, "refuted") and reason.endswith("ask for a proof from after the deletion")
+    before = sign(later["statement"] | {"row": 1})
+    assert against(before, *proofs)[1:] == ("refuted", f"a node that serves holds id {there}, which was deleted")
+    assert against(before, proofs[0])[:2] == (3, "nothing was proved")
+    elsewhere = sign(later["statement"] | {"row": 1, "store": "0" * 64})
+    assert against(elsewhere, *proofs)[1:] == ("refuted", "they are of several stores: give those of one")
+    assert against(sign(later["statement"] | {"row": "x"}), *proofs)[1:] == ("refuted", "one of them is malformed")
+
+
+def test_a_node_that_is_dropped_while_proofs_are_made_is_left_out(opened, monkeypatch):
+    """It is deleted and purged between the snapshot and the reading of its file."""
+    gone, load = stores.ids_at(opened, 0, 1)[0], publishing.load
+
+    def dropping(store, node):
+        monkeypatch.setattr(publishing, "load", load)
+        with disk_of(opened) as other:
+            disk.delete(other, [gone])
+            disk.purge(other)
+        return load(store, node)
+
+    monkeypatch.setattr(publishing, "load", dropping)
+    (proof,) = documents.prove(opened, [gone])
+    assert len(proof["nodes"]) == len(publishing.live(opened)) < 14
+    assert not any(node["holds"] for node in proof["nodes"])
+    assert claims.judged(documents.check(proof, None))["verdict"] == "nothing was proved"  # unsigned, and whole
+    disk.file_of(opened, publishing.live(opened)[0].identity).unlink()
+    with pytest.raises(ValueError, match="is missing"):
+        documents.prove(opened, [gone])
+
+
+@contextlib.contextmanager
+def disk_of(opened):
+    other = disk.look(opened.root)
+    yield other
+    disk.close(other)
+
+
+def test_what_is_no_file_to_check_is_one_line_that_says_what_to_give(tmp_path, capsys, monkeypatch, key):
+    monkeypatch.setattr(documents, "MOST_BYTES", 10)
+    (tmp_path / "large").write_text("[" * 11)
+    give = "give what python -m s3t delete --key or verify --prove printed with --json"
+    for path, message in (
+        (tmp_path, f"{tmp_path} is no file: {give}"),
+        (tmp_path / "no", f"cannot be read (No such file or directory): {give}"),
+        (tmp_path / "large", "has more than 10 bytes: check it in parts, and ask verify --prove for fewer ids at once"),
+    ):
+        status, _, err = commands.run(capsys, "check", path)
+        assert status == 2 and message in err
+    (tmp_path / "link").symlink_to(f"{key}.pub")
+    assert signatures.public_key(tmp_path / "link")
+    status, _, err = commands.run(capsys, "check", tmp_path / "large", "--key", tmp_path)
+    assert status == 2 and f"{tmp_path} is no file: give the file of a key, which python -m s3t key makes" in err
+
+
+def test_a_key_that_would_sign_nothing_is_refused(opened, key, capsys):
+    status, _, err = commands.run(capsys, "verify", "--store", opened.root, "--key", key)
+    assert status == 2 and "--key signs proofs: give --prove, too" in err
 
 
 # keys

@@ -8,7 +8,21 @@ import pytest
 
 from s3t.cli import main
 from s3t.service import restoring, verify
-from s3t.store import copies, database, deletions, disk, hash_chain, manifests, marks, publishing, records, redaction, state
+from s3t.store import (
+    copies,
+    database,
+    deletions,
+    disk,
+    documents,
+    hash_chain,
+    manifests,
+    marks,
+    publishing,
+    records,
+    redaction,
+    signatures,
+    state,
+)
 from tests.helpers import commands, stores
 
 BIG = 7_234_567_890_123_456_789  # an id that nothing else looks like
@@ -103,7 +117,7 @@ def test_only_what_is_healed_long_enough_is_redacted(opened, capsys):
         assert commands.run(capsys, "redact", "--store", opened.root, f"--older-than={text}")[0] == 2
 
 
-def test_what_is_forgotten_is_known_again(opened, capsys):
+def test_what_is_forgotten_is_known_again(opened, capsys, tmp_path):
     """A redacted id is not registered a second time, and a repeated request has a state and no ids."""
     before = healed(opened, [BIG, 3], "R")
     redaction.redact(opened)
@@ -116,6 +130,13 @@ def test_what_is_forgotten_is_known_again(opened, capsys):
     assert (again["head"], again["nodes_dropped"]) == (before["head"], before["nodes_dropped"])
     assert main(["delete", "--store", str(opened.root), "--ids", "1", "--request-id", "R"]) == 0
     assert "request R was healed, and its ids are redacted since" in capsys.readouterr().out
+    signatures.make_key(tmp_path / "k")
+    words = ("delete", "--store", opened.root, "--ids", "1", "--request-id", "R", "--key", tmp_path / "k")
+    status, signed, _ = commands.run(capsys, *words)  # a receipt of no ids would say that none was deleted
+    assert status == 0 and "receipt" not in signed and "its ids are redacted" in signed["no_receipt"]
+    assert main(list(map(str, words))) == 0 and "\nno receipt: its ids are redacted" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="the ids of request R were redacted: the receipt that it was given then holds"):
+        documents.receipt(opened, signed, signatures.signer(tmp_path / "k"))
     stores.fill(opened)
     state.mark_healed(opened)
     assert redaction.redact(opened).requests == ("S",)  # which names a forgotten id
