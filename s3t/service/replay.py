@@ -104,7 +104,7 @@ def _judged(store: Store, setup: Setup, nodes: Sequence[PublishedNode]) -> list[
     verdicts, todo = [], dict[PublishedNode, Certificate]()
     for node in nodes:
         try:
-            certificate, _ = publishing.load(store, node)
+            certificate = publishing.check(store, node)
         except ValueError as error:
             verdicts.append(Verdict(node.identity, DAMAGED, str(error)))
             continue

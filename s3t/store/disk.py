@@ -288,7 +288,7 @@ def purge(store: Store) -> tuple[str, ...]:
         if strange := sorted(left - own.keys()):
             raise ValueError(
                 f"{store.root / NODES / strange[0]} is nothing that the store made, perhaps a copy of a node: remove it, "
-                "then purge again"
+                "then run python -m s3t purge"
             )
 
     return deletions.record_purge(store.ledger, remove)

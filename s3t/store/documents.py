@@ -102,7 +102,7 @@ def _texts(store: Store, nodes: Iterable[records.PublishedNode]) -> list[str] | 
     texts = []
     for node in nodes:
         try:
-            texts.append(certificates.to_json(publishing.load(store, node)[0]))
+            texts.append(certificates.to_json(publishing.check(store, node)))
         except ValueError:
             if node in publishing.live(store):
                 raise

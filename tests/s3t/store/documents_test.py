@@ -211,16 +211,16 @@ def test_receipts_and_proofs_are_held_against_each_other(answers, key, capsys, t
 
 def test_a_node_that_is_dropped_while_proofs_are_made_is_left_out(opened, monkeypatch):
     """It is deleted and purged between the snapshot and the reading of its file."""
-    gone, load = stores.ids_at(opened, 0, 1)[0], publishing.load
+    gone, check = stores.ids_at(opened, 0, 1)[0], publishing.check
 
     def dropping(store, node):
-        monkeypatch.setattr(publishing, "load", load)
+        monkeypatch.setattr(publishing, "check", check)
         with disk_of(opened) as other:
             disk.delete(other, [gone])
             disk.purge(other)
-        return load(store, node)
+        return check(store, node)
 
-    monkeypatch.setattr(publishing, "load", dropping)
+    monkeypatch.setattr(publishing, "check", dropping)
     (proof,) = documents.prove(opened, [gone])
     assert len(proof["nodes"]) == len(publishing.live(opened)) < 14
     assert not any(node["holds"] for node in proof["nodes"])
