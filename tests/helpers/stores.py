@@ -18,7 +18,7 @@ import numpy as np
 
 from s3t.plans.partition import assign
 from s3t.plans.structure import make_plan
-from s3t.store import disk, publishing, records, state
+from s3t.store import audit, disk, manifests, publishing, records, state
 from s3t.store.manifests import Manifest
 
 KEY = b"a key for tests"
@@ -59,6 +59,12 @@ def copied(template, root):
     opened = disk.open(root)
     yield opened
     disk.close(opened)
+
+
+def problems(opened):
+    """What an audit finds wrong with the ledger."""
+    key = manifests.key_of(opened.manifest)
+    return audit.audit(opened.ledger, records.manifest_digest(opened.ledger), key=key)
 
 
 def ids_at(opened, shard, slice_):

@@ -3,19 +3,10 @@
 import jax
 import pytest
 
-from experiments.comparison import run as comparison
-from experiments.configs import judge as judge_configs
-from experiments.configs import judge_exact as judge_exact_configs
-from experiments.configs import pretrain as pretrain_configs
-from experiments.configs import readiness as comparison_configs
-from experiments.configs import s3t as s3t_configs
 from experiments.core import switches
 from experiments.core.errors import UserError
 from experiments.exact import factory
-from experiments.exact import run as exact
-from experiments.judge import run as judge
-from experiments.judge_exact import run as judge_exact
-from experiments.pretrain import run as pretrain
+from tests.helpers.runners import RUNNERS
 
 OTHER = {
     "jax_enable_x64": True,
@@ -26,13 +17,6 @@ OTHER = {
     "jax_numpy_dtype_promotion": "strict",
     "jax_debug_key_reuse": True,
     **{name: "disallow" for name in switches.TAKEN if "guard" in name},
-}
-RUNNERS = {
-    "comparison": (comparison, comparison_configs),
-    "judge": (judge, judge_configs),
-    "pretrain": (pretrain, pretrain_configs),
-    "exact": (exact, s3t_configs),
-    "judge_exact": (judge_exact, judge_exact_configs),
 }
 
 

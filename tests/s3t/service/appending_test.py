@@ -9,7 +9,7 @@ import pytest
 from s3t.cli import main
 from s3t.service import appending, creation, healing, replay, verify
 from s3t.service.serving import Server
-from s3t.store import audit, database, disk, manifests, newcomers, publishing, records, redaction, registry, state
+from s3t.store import database, disk, newcomers, publishing, records, redaction, registry, state
 from s3t.training.source import Placing
 from tests.helpers import builds, commands, stores
 
@@ -54,18 +54,13 @@ def opened(tmp_path, before):
         yield store
 
 
-def problems(store):
-    key = manifests.key_of(store.manifest)
-    return audit.audit(store.ledger, records.manifest_digest(store.ledger), key=key)
-
-
 def test_a_store_that_took_in_examples_is_one_that_had_them_all(tmp_path, opened, template, newer):
     """And one that they are deleted from is one that never had them: its nodes bear the names that they bore before."""
     first = stores.content(opened)
     server = Server(opened, SOURCE.backbone, SOURCE.frozen, SOURCE.recipe.lora, batch_size=8)
     x, _ = SOURCE.fetch(SOURCE.ids[:8])
     answers = [server.predict(x)]
-    assert appending.append(opened, SOURCE) == 3 and problems(opened) == []
+    assert appending.append(opened, SOURCE) == 3 and stores.problems(opened) == []
     assert server.predict(x).logits.tobytes() == answers[0].logits.tobytes(), "the old nodes serve until others are there"
     late = {(node.shard, node.slices) for node in newcomers.behind(opened)}
     assert late == builds.hit(opened, (0, 0), (1, 1)) and state.status(opened)["state"] == "partial"
@@ -86,7 +81,7 @@ def test_a_store_that_took_in_examples_is_one_that_had_them_all(tmp_path, opened
     disk.delete(opened, newer, "back")
     done = healing.heal(opened, SOURCE)
     assert (done["trained"], done["healed"]) == (4, ["back"])
-    assert stores.content(opened)[:2] == first[:2] and problems(opened) == [] and verify.verify(opened.root)["ok"]
+    assert stores.content(opened)[:2] == first[:2] and stores.problems(opened) == [] and verify.verify(opened.root)["ok"]
     assert server.predict(x).logits.tobytes() == answers[0].logits.tobytes() != answers[1].logits.tobytes()
     assert appending.newcomers_of(opened, SOURCE) == [] and appending.append(opened, SOURCE) == 0, "deleted, so not new"
     assert healing.heal(opened, SOURCE)["trained"] == 0
@@ -180,13 +175,16 @@ def test_an_example_of_a_known_group_lands_in_its_slice(tmp_path, opened, newer)
     assert appending.append(opened, people(ALL, **groups)) == 3
     where = dict(opened.ledger.execute("SELECT id, shard * 10 + slice FROM examples"))
     assert where[newer[0]] == where[old] == 1
-    assert registry.ids_with(opened.ledger, registry.GROUPS, "ann") == sorted([old, newer[0]]) and problems(opened) == []
+    assert (
+        registry.ids_with(opened.ledger, registry.GROUPS, "ann") == sorted([old, newer[0]])
+        and stores.problems(opened) == []
+    )
     refused(
         opened,
         people(ALL, **groups | {f"_{old}": "bob"}),
         f"example {old} is 'bob' among the groups of the data and 'ann' in",
     )
-    assert appending.append(opened, people(ALL, **groups | {f"_{other}": "bob"})) == 0 and problems(opened) == []
+    assert appending.append(opened, people(ALL, **groups | {f"_{other}": "bob"})) == 0 and stores.problems(opened) == []
     assert sorted(disk.delete(opened, [], None, ["bob"])["ids"]) == sorted([other, newer[2]])
 
 
@@ -199,7 +197,7 @@ def test_two_at_once_take_the_examples_in_once(opened, monkeypatch):
         return register(store, *columns, **more)
 
     monkeypatch.setattr(disk, "register", quicker)
-    assert appending.append(opened, SOURCE) == 0 and problems(opened) == []
+    assert appending.append(opened, SOURCE) == 0 and stores.problems(opened) == []
     assert records.counts(opened.ledger)["examples"] == len(ALL)
 
 
@@ -214,9 +212,9 @@ def test_two_at_once_take_the_examples_in_once(opened, monkeypatch):
 def test_altered_rows_of_replaced_nodes_are_noticed(opened, statement):
     appending.append(opened, SOURCE)
     healing.heal(opened, SOURCE)
-    assert problems(opened) == []
+    assert stores.problems(opened) == []
     opened.ledger.execute(statement)
-    assert problems(opened)
+    assert stores.problems(opened)
 
 
 def test_a_node_that_no_row_replaced_does_not_come_back(opened):
@@ -239,5 +237,5 @@ def test_a_forgotten_example_that_stays_in_the_data_is_not_new(opened, newer):
     assert redaction.redact(opened).examples == 1
     assert appending.newcomers_of(opened, of(set(ALL) - set(newer))) == []
     assert appending.newcomers_of(opened, SOURCE) == sorted(newer)
-    assert appending.append(opened, SOURCE) == 3 and problems(opened) == []
+    assert appending.append(opened, SOURCE) == 3 and stores.problems(opened) == []
     assert gone not in stores.ids_at(opened, 0, 0)

@@ -4,7 +4,7 @@ import pytest
 
 from s3t.cli import main
 from s3t.service import verify
-from s3t.store import audit, database, disk, manifests, records, redaction, registry, state
+from s3t.store import database, disk, records, redaction, registry, state
 from tests.helpers import commands, stores
 
 PERSONS = {id_: f"u{id_ % 7:03}" for id_ in range(50)}  # of 60 examples; ten are nobody's
@@ -31,11 +31,6 @@ def persons(named, tmp_path):
         yield store
 
 
-def problems(store):
-    key = manifests.key_of(store.manifest)
-    return audit.audit(store.ledger, records.manifest_digest(store.ledger), key=key)
-
-
 # groups
 
 
@@ -44,7 +39,7 @@ def test_all_examples_of_a_group_are_deleted_and_answered_as_ids(persons, capsys
     status, done, err = commands.run(capsys, *words)
     assert (status, err) == (0, "") and done["ids"] == ANN and done["nodes_dropped"] > 0
     assert (done["groups"], done["unknown_groups"], done["unknown"]) == (["u003"], ["nobody"], [])
-    assert problems(persons) == [] and verify.verify(persons.root)["ok"]
+    assert stores.problems(persons) == [] and verify.verify(persons.root)["ok"]
     again = commands.run(capsys, *words)[1]
     assert {**again, "acknowledged_ms": 0} == {**done, "acknowledged_ms": 0}
     later = commands.run(capsys, "delete", "--store", persons.root, "--groups", "u003")
@@ -55,7 +50,7 @@ def test_a_repeated_request_is_answered_as_before_though_its_group_grew(persons)
     done = disk.delete(persons, [55], "R", ["u003"])
     disk.register(persons, [100], [0], [0], {registry.GROUPS: {100: "u003"}})
     assert {**disk.delete(persons, [55], "R", ["u003"]), "acknowledged_ms": 0} == {**done, "acknowledged_ms": 0}
-    assert disk.delete(persons, [], None, ["u003"])["ids"] == [100] and problems(persons) == []
+    assert disk.delete(persons, [], None, ["u003"])["ids"] == [100] and stores.problems(persons) == []
     for ids, groups in (([55], []), ([55], ["u003", "u004"]), ([], ["u003"]), ([*ANN, 55], [])):
         with pytest.raises(ValueError, match="request R was made before, for other ids"):
             disk.delete(persons, ids, "R", groups)
@@ -92,7 +87,7 @@ def test_a_store_without_groups_refuses_them(tmp_path, capsys):
     assert not store.ledger.execute("SELECT 1 FROM sqlite_master WHERE name = 'labels'").fetchall()
     status, _, err = commands.run(capsys, "delete", "--store", store.root, "--groups", "u003", "--ids", "1")
     assert status == 2 and "the store has no groups: ask for ids" in err
-    assert records.counts(store.ledger)["deleted"] == 0 and problems(store) == []
+    assert records.counts(store.ledger)["deleted"] == 0 and stores.problems(store) == []
 
 
 @pytest.mark.parametrize(
@@ -112,17 +107,17 @@ def test_a_store_without_groups_refuses_them(tmp_path, capsys):
 )
 def test_altered_groups_are_noticed(persons, statement):
     persons.ledger.execute(statement)
-    assert any("the labels registered by row" in problem for problem in problems(persons))
+    assert any("the labels registered by row" in problem for problem in stores.problems(persons))
 
 
 def test_labels_of_forgotten_examples_leave_no_trace_but_the_digest(persons):
     """While the example is there, its labels must be."""
     persons.ledger.execute("BEGIN")
     registry.forget(persons.ledger, [3])
-    assert problems(persons) == ["labels of examples are gone that the ledger has not forgotten"]
+    assert stores.problems(persons) == ["labels of examples are gone that the ledger has not forgotten"]
     kept = registry.digests(persons.ledger)
     persons.ledger.execute("ROLLBACK")
-    assert kept == registry.digests(persons.ledger) and problems(persons) == []
+    assert kept == registry.digests(persons.ledger) and stores.problems(persons) == []
     with database.writing(persons.ledger):
         registry.forget(persons.ledger, ANN)
     assert registry.ids_with(persons.ledger, registry.GROUPS, "u003") == []
@@ -155,7 +150,7 @@ def test_examples_are_deleted_by_name_and_the_answer_shows_the_names(persons, ca
     assert (status, err) == (0, "") and done["ids"] == [1, 2, 7, 3, 5], (
         "a number in digits is one, whoever has it as a name"
     )
-    assert done["unknown"] == ["nobody.jpg"] and problems(persons) == []
+    assert done["unknown"] == ["nobody.jpg"] and stores.problems(persons) == []
     assert done["names"] == {"alice.jpg": 1, "017": 2, "Jos\u00e9": 3, "a b, c.png": 5}
     again = commands.run(capsys, *words)[1]
     assert {**again, "acknowledged_ms": 0} == {**done, "acknowledged_ms": 0}
@@ -200,7 +195,7 @@ def test_one_name_is_of_one_example(persons):
         disk.register(persons, [100], [0], [0], {registry.NAMES: {1: "other.jpg"}})
     with pytest.raises(ValueError, match=r"names must match the ids one by one, got 1 for 2 ids"):
         registry.name_labels([1, 2], ["a"])
-    assert database.head(persons.ledger) == head and problems(persons) == []
+    assert database.head(persons.ledger) == head and stores.problems(persons) == []
 
 
 def test_a_redaction_forgets_names_and_groups_with_their_examples(persons):
@@ -213,7 +208,7 @@ def test_a_redaction_forgets_names_and_groups_with_their_examples(persons):
     assert redaction.redact(persons).requests == ("R",)
     disk.close(persons)
     again = disk.look(persons.root)
-    assert problems(again) == [] and verify.verify(again.root)["ok"]
+    assert stores.problems(again) == [] and verify.verify(again.root)["ok"]
     assert registry.labels_of(again.ledger, registry.NAMES) == left
     data = b"".join(path.read_bytes() for path in again.root.iterdir() if path.is_file())
     assert b"alice.jpg" not in data and b"u003" not in data and b"u004" in data
