@@ -4,8 +4,8 @@ A reconstruction after Duan et al. (2505.10845): the paper's equations were not 
 
 Example, three classes of points on a plane; class 0 may be asked for one day. Every fourth step rehearses that:
 
-  >>> import math, jax, jax.numpy as jnp, numpy as np, optax
-  >>> from unlearn import Request, ascent, classifier, normalised, unlearn
+  >>> import jax, jax.numpy as jnp, numpy as np, optax
+  >>> from unlearn import Request, classifier, level, unlearn
   >>> y = np.arange(60) % 3
   >>> x = np.array([[2.0, 0.0], [-1.0, 2.0], [-1.0, -2.0]])[y] + np.random.default_rng(0).normal(size=(60, 2)) / 2
   >>> data = dict(x=jnp.asarray(x, jnp.float32), y=jnp.asarray(y), id=jnp.arange(60), weight=jnp.ones(60))
@@ -34,7 +34,7 @@ The request, by the same algorithm: one step of the rehearsed length after anoth
 
 from importlib import metadata
 
-from readiness.objective import MetaBatch, Readiness, Rehearsal, Terms, make_readiness
+from readiness.objective import MetaBatch, Readiness, Rehearsal, Terms, make_readiness, paper_terms
 from readiness.requests import (
     Draw,
     Pools,
@@ -48,7 +48,8 @@ from readiness.step import Step, StepInfo, TrainState, init_state, make_step
 
 __all__ = [
     "Draw", "MetaBatch", "Pools", "Readiness", "Rehearsal", "Step", "StepInfo", "Terms", "TrainState", "draw_meta_batch",
-    "init_state", "make_pools", "make_readiness", "make_step", "nearest_classes", "nearest_examples", "take",
+    "init_state", "make_pools", "make_readiness", "make_step", "nearest_classes", "nearest_examples", "paper_terms",
+    "take",
 ]  # fmt: skip
 
 try:

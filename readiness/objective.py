@@ -2,14 +2,18 @@
 
 With theta' the parameters after K inner steps of an unlearning algorithm on a simulated request, the readiness loss is
 
-    R(theta) = - l1 gain(theta, theta') + l2 L(theta'; B_s) + l3 L(theta'; B_rec) - l4 min(L(theta''; B_f'), c)
+    R(theta) = l1 E(theta, theta') + l2 L(theta'; B_s) + l3 L(theta'; B_rec) - l4 min(L(theta''; B_f'), c)
 
-    gain form:  gain = min(L(theta'; B_f'), c) - L(theta; B_f')      rewards the increase under ascent
-    raw form:   gain = min(L(theta'; B_f'), c)                       the literal sign of the term, bounded by the cap
+    level form:  E = huber(mean margin(theta'; B_f') - T)          the forgotten end where unseen examples lie
+    gain form:   E = L(theta; B_f') - min(L(theta'; B_f'), c)      rewards the increase under ascent
+    raw form:    E = -min(L(theta'; B_f'), c)                      the literal sign of the term, bounded by the cap
 
-where theta'' continues from theta' with a few simulated relearning steps. The cap c is log(classes): beyond it a model
-knows less than nothing, and without it the term has no lower bound and training diverges. The minimum is taken of each
-example's loss, so that one forgotten far beyond the cap does not stand in for one still known; or of their mean.
+where theta'' continues from theta' with a few simulated relearning steps. T is the level of unseen examples (see
+`unlearn.levels`): that of each example if the data have one, else what the model itself says of stable examples of other
+classes, a constant of every derivative. Gain and raw are the reconstruction of the paper. Their cap c is log(classes):
+beyond it a model knows less than nothing, and without it the term has no lower bound and training diverges. In the level
+form c is the loss at the level. The minimum is taken of each example's loss, so that one forgotten far beyond the cap does
+not stand in for one still known; or of their mean.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unlearn import tree
+from unlearn import levels, tree
 from unlearn.base import (
     Array,
     Batch,
@@ -37,32 +41,47 @@ from unlearn.base import (
     roll_out,
 )
 from unlearn.checking import check_number
-from unlearn.losses import weighted_mean
+from unlearn.losses import huber, weighted_mean
+
+FORMS = ("level", "gain", "raw")
 
 
 class Terms(NamedTuple):
     """Weights and switches of the readiness loss; by default those that are shipped, for a class to be forgotten.
 
-    cap: c, usually log(classes), which nobody but you knows. None takes the cap away, and then the loss has no lower bound
-      and training diverges: for ablations only.
-    efficiency, retention, resistance, relearning: l1, l2, l3, l4; a term of weight 0 is not computed. Retention is 8 for a
-      class, which lies apart from what stays; for random examples give 1.
+    efficiency, retention, resistance, relearning: l1, l2, l3, l4; a term of weight 0 is not computed.
+    form: "level", "gain" or "raw".
+    width: nats around the level in which the pull of the level form grows from 0 to full.
+    cap: c. "level" is the loss at the level, and of the level form alone; a number is that loss. None takes the cap away, and
+      then the loss has no lower bound and training diverges: for ablations only.
     capped: what the cap holds down, "each" example's loss or their "mean".
-    form: "gain" or "raw".
 
     Example:
+      >>> Terms().retention
+      1.0
       >>> import math
-      >>> Terms(cap=math.log(10)).retention
-      8.0
+      >>> paper_terms(math.log(10)).form
+      'gain'
     """
 
-    cap: float | None
-    efficiency: float = 0.5
-    retention: float = 8.0
+    efficiency: float = 0.02
+    retention: float = 1.0
     resistance: float = 0.0
     relearning: float = 0.0
+    form: str = "level"
+    width: float = 2.0
+    cap: float | str | None = "level"
     capped: str = "each"
-    form: str = "gain"
+
+
+def paper_terms(cap: float | None, **others: Any) -> Terms:
+    """The reconstruction of the paper's terms, at the weights that suit a class; for random examples give retention=1.
+
+    Args:
+      cap: usually log(classes), which nobody but you knows.
+      **others: of `Terms`.
+    """
+    return Terms(**({"efficiency": 0.5, "retention": 8.0, "form": "gain", "cap": cap} | others))
 
 
 class MetaBatch(NamedTuple):
@@ -82,13 +101,17 @@ class MetaBatch(NamedTuple):
 
 
 class Rehearsal(NamedTuple):
-    """What the readiness loss was made of; every field a scalar."""
+    """What the readiness loss was made of; every field a scalar, NaN where the term is not computed.
+
+    margin_after: of the level form, how far from the level the mean margin is after the rehearsed request.
+    """
 
     forget_before: Array
     forget_after: Array
     stable_after: Array
     recovery_after: Array
     forget_relearned: Array
+    margin_after: Array
 
 
 Readiness = Callable[[Params, MetaBatch, Array, Array], tuple[Array, Rehearsal]]
@@ -134,12 +157,18 @@ def make_readiness(
     def readiness(params: Params, batch: MetaBatch, step_size: Array, key: Array) -> tuple[Array, Rehearsal]:
         loss = lambda at, data: mean_loss(model, at, data, key, mean)  # noqa: E731
         forgotten = lambda at: _forgotten(model, at, batch.forget, key, mean, terms)  # noqa: E731
-        before = forget = stable = recovery = relearned = jnp.full((), jnp.nan)
+        before = forget = stable = recovery = relearned = away = jnp.full((), jnp.nan)
         if not _count(batch.requests):  # nothing is rehearsed: ordinary training, not training with more stable data
-            return jnp.zeros(()), Rehearsal(before, forget, stable, recovery, relearned)
+            return jnp.zeros(()), Rehearsal(before, forget, stable, recovery, relearned, away)
+        if terms.form == "level":
+            batch = _with_levels(model, params, batch, mean)
         after = steps_from(params, rehearsed(step_size), batch.requests, jax.random.fold_in(key, 0))
         total = jnp.zeros(())
-        if terms.efficiency:
+        if terms.efficiency and terms.form == "level":
+            margins = model.margin(model.apply(after, batch.forget["x"], key), batch.forget)
+            away = mean(margins - batch.forget["level"], batch.forget["weight"])
+            total += terms.efficiency * huber(away, terms.width)
+        elif terms.efficiency:
             gained, forget = forgotten(after)
             total -= terms.efficiency * gained
             if terms.form == "gain":
@@ -156,9 +185,19 @@ def make_readiness(
             requests = _given(batch.relearn, "relearning", "relearn")
             lasting, relearned = forgotten(steps_from(after, relearner, requests, jax.random.fold_in(key, 1)))
             total -= terms.relearning * lasting
-        return total, tree.stop_gradient(Rehearsal(before, forget, stable, recovery, relearned))
+        return total, tree.stop_gradient(Rehearsal(before, forget, stable, recovery, relearned, away))
 
     return readiness
+
+
+def _with_levels(model: Model, params: Params, batch: MetaBatch, mean: Mean) -> MetaBatch:
+    """The meta-batch with a level for each forget example: those that the data have, else what the model says now."""
+    if "level" in batch.forget:
+        return batch
+    known = tree.stop_gradient(levels.of_classes(model, tree.stop_gradient(params), batch.stable, mean))
+    given = lambda forget: dict(forget, level=known[forget["y"]])  # noqa: E731
+    asked = batch.requests._replace(forget=given(batch.requests.forget))
+    return batch._replace(requests=asked, forget=given(batch.forget))
 
 
 def _count(requests: Request) -> int:
@@ -171,17 +210,25 @@ def _forgotten(model: Model, params: Params, batch: Batch, key: Array, mean: Mea
     loss = mean(losses, batch["weight"])
     if terms.cap is None:
         return loss, loss
+    if terms.cap == "level":
+        caps = jax.nn.softplus(-batch["level"])
+        cap = mean(caps, batch["weight"])
+    else:
+        caps = cap = jnp.asarray(terms.cap)
     if terms.capped == "mean":
-        return jnp.minimum(loss, terms.cap), loss
-    return mean(jnp.minimum(losses, terms.cap), batch["weight"]), loss
+        return jnp.minimum(loss, cap), loss
+    return mean(jnp.minimum(losses, caps), batch["weight"]), loss
 
 
 def _check(algorithm: UnlearnAlgorithm, terms: Terms, relearner: UnlearnAlgorithm | None) -> None:
-    if terms.form not in ("gain", "raw"):
-        raise ValueError(f"readiness form {terms.form!r} is unknown; choose 'gain' or 'raw'")
+    if terms.form not in FORMS:
+        raise ValueError(f"readiness form {terms.form!r} is unknown; choose {', '.join(map(repr, FORMS))}")
     if terms.capped not in ("each", "mean"):
         raise ValueError(f"readiness caps {terms.capped!r}, which is unknown; choose 'each' or 'mean'")
+    if isinstance(terms.cap, str) and (terms.cap, terms.form) != ("level", "level"):
+        raise ValueError(f"cap {terms.cap!r} is unknown in form {terms.form!r}; give a number, as log(classes)")
     check_number(terms.cap, "cap", above=True)
+    check_number(terms.width, "width", above=True)
     for name in ("efficiency", "retention", "resistance", "relearning"):
         check_number(getattr(terms, name), name)
     if terms.relearning and relearner is None:

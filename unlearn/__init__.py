@@ -18,6 +18,7 @@ Example, a linear classifier that forgets one of three examples by name:
 
 from importlib import metadata
 
+from unlearn import levels
 from unlearn.algorithms import (
     ALGORITHMS,
     ascent,
@@ -25,6 +26,7 @@ from unlearn.algorithms import (
     find_algorithm,
     finetune,
     graddiff,
+    level,
     neggrad_plus,
     npo,
     random_label,
@@ -52,8 +54,8 @@ from unlearn.until import STOPS, Outcome, Recorded, unlearn_until
 __all__ = [
     "ALGORITHMS", "KINDS", "STOPS", "Batch", "Model", "Outcome", "Recorded", "Request", "Traits", "UnlearnAlgorithm",
     "UnlearnInfo", "UnlearnState", "ascent", "ascent_kl", "classifier", "declare", "find_algorithm", "finetune",
-    "first_order", "from_objective", "graddiff", "neggrad_plus", "normalised", "npo", "random_label", "second_order",
-    "sequence_model", "traits_of", "unlearn", "unlearn_until", "weighted_mean",
+    "first_order", "from_objective", "graddiff", "level", "levels", "neggrad_plus", "normalised", "npo", "random_label",
+    "second_order", "sequence_model", "traits_of", "unlearn", "unlearn_until", "weighted_mean",
 ]  # fmt: skip
 
 try:

@@ -68,6 +68,12 @@ def margin(logits: Array, labels: Array) -> Array:
     return own - jax.nn.logsumexp(jnp.where(_is(labels, wide), -jnp.inf, wide), axis=-1)
 
 
+def huber(distance: Array, width: float) -> Array:
+    """d^2 / 2w within `width` w of 0, and |d| - w / 2 beyond: slope 1 at most."""
+    far = jnp.abs(distance)
+    return jnp.where(far < width, distance**2 / (2 * width), far - width / 2)
+
+
 def kl_divergence(reference_logits: Array, logits: Array) -> Array:
     """KL(p_reference || p) for two arrays of logits [..., classes]: zero where they agree, never negative."""
     if jnp.shape(reference_logits) != jnp.shape(logits):

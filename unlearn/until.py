@@ -30,6 +30,7 @@ class Outcome(NamedTuple):
     stop: REACHED, DIVERGED or BUDGET; `STOPS[stop]` is its name.
     curve: what `observe` returned before the first update and after each one, [max_steps + 1, ...]; NaN past the end.
     recorded: one `Recorded` for each of `record`.
+    undone: how many of the updates were undone, int32.
     """
 
     state: UnlearnState
@@ -37,15 +38,34 @@ class Outcome(NamedTuple):
     stop: Array
     curve: Any
     recorded: tuple[Recorded, ...] = ()
+    undone: Array | int = 0
 
 
-Carry = tuple[UnlearnState, Array, Array, Any]  # state, number of updates, how it ended (below 0: not yet), curve
+class _Carry(NamedTuple):
+    """What goes round the loop.
+
+    stop: how it ended, below 0: not yet.
+    scale: of an update, and undone: how many were; both () where none can be.
+    """
+
+    state: UnlearnState
+    steps: Array
+    stop: Array
+    curve: Any
+    scale: Any = ()
+    undone: Any = ()
+
+
 Whole = Callable[[Any], Request]
 Draw = Callable[[Any, Array, Array], Request]
-Observe = Callable[[Params, Any], dict[str, Array]]
+Seen = dict[str, Array]
+Observe = Callable[[Params, Any], Seen]
+Criterion = Callable[[Seen, Any], Array]
+Undo = Callable[[Seen, Seen, Any], Array]
+SHRINK = 0.5  # of the next update, when one was undone
 
 
-def never(seen: dict[str, Array], data: Any) -> Array:
+def never(seen: Seen, data: Any) -> Array:
     """The criterion of a run that uses up its budget."""
     return jnp.zeros((), bool)
 
@@ -55,9 +75,10 @@ def unlearn_until(
     whole: Whole,
     draw: Draw,
     observe: Observe,
-    criterion: Callable[[dict[str, Array], Any], Array],
+    criterion: Criterion,
     max_steps: int,
     *,
+    undo: Undo | None = None,
     record: tuple[int, ...] = (),
     unroll: bool = False,
 ) -> Callable[[Params, Any, Array], Outcome]:
@@ -73,6 +94,9 @@ def unlearn_until(
         every one.
       criterion: (observation, data) -> bool, True once the request is fulfilled; `never` to use up the budget.
       max_steps: budget of updates.
+      undo: (observation after an update, that before it, data) -> bool, True if the update should not have been made. It
+        is taken back, and from then on updates go half as far as they would; one that is not finite is taken back, too.
+        One that was taken back counts as an update, and the curve stays where it was.
       record: increasing numbers of updates, max_steps at most, after each of which the parameters are kept; one more
         `while_loop` for each.
       unroll: a Python loop around a compiled update instead; for convolutions on a CPU, which are slow inside loops.
@@ -109,40 +133,48 @@ def unlearn_until(
             f"record is {record}: give increasing numbers of updates from 0 to max_steps, which is {max_steps}"
         )
 
-    def look(params: Params, data: Any) -> dict[str, Array]:
-        seen: dict[str, Array] = jax.tree.map(jnp.asarray, observe(params, data))
+    def look(params: Params, data: Any) -> Seen:
+        seen: Seen = jax.tree.map(jnp.asarray, observe(params, data))
         return seen
 
-    def code(params: Params, seen: dict[str, Array], step: Array, data: Any) -> Array:
-        finite = tree.all_finite(params) & tree.all_finite(seen)
+    def code(params: Params, seen: Seen, step: Array, data: Any) -> Array:
         going_on = jnp.where(step >= max_steps, BUDGET, -1)
-        return jnp.where(finite, jnp.where(criterion(seen, data), REACHED, going_on), DIVERGED)
+        return jnp.where(_finite(params, seen), jnp.where(criterion(seen, data), REACHED, going_on), DIVERGED)
 
-    def start(params: Params, data: Any, keys: Array) -> Carry:
+    def start(params: Params, data: Any, keys: Array) -> _Carry:
         step = jnp.zeros((), jnp.int32)
         state = begin(algorithm, params, whole(data), keys[0])
         seen = look(state.params, data)
         curve = jax.tree.map(lambda leaf: jnp.full((max_steps + 1, *leaf.shape), jnp.nan, leaf.dtype).at[0].set(leaf), seen)
-        return state, step, code(state.params, seen, step, data), curve
+        carry = _Carry(state, step, code(state.params, seen, step, data), curve)
+        return carry if undo is None else carry._replace(scale=jnp.ones(()), undone=step)
 
-    def advance(carry: Carry, data: Any, keys: Array) -> Carry:
-        state, step, _, curve = carry
-        request = draw(data, keys[1], step)
-        state, _ = algorithm.update(state, request, jax.random.fold_in(keys[2], step))
-        seen = look(state.params, data)
-        step = step + 1
-        curve = jax.tree.map(lambda rows, leaf: rows.at[step].set(leaf), curve, seen)
-        return state, step, code(state.params, seen, step, data), curve
+    def advance(carry: _Carry, data: Any, keys: Array) -> _Carry:
+        request = draw(data, keys[1], carry.steps)
+        state, _ = algorithm.update(carry.state, request, jax.random.fold_in(keys[2], carry.steps))
+        scale, undone = carry.scale, carry.undone
+        if undo is None:
+            seen = look(state.params, data)
+        else:
+            state = state._replace(params=_part_of_the_way(carry.state.params, state.params, scale))
+            after, before = look(state.params, data), jax.tree.map(lambda rows: rows[carry.steps], carry.curve)
+            bad = undo(after, before, data) | ~_finite(state, after)
+            state, seen = jax.tree.map(lambda old, new: jnp.where(bad, old, new), (carry.state, before), (state, after))
+            scale, undone = jnp.where(bad, SHRINK * scale, scale), undone + bad
+        step = carry.steps + 1
+        curve = jax.tree.map(lambda rows, leaf: rows.at[step].set(leaf), carry.curve, seen)
+        return _Carry(state, step, code(state.params, seen, step, data), curve, scale, undone)
 
     compiled_start, compiled_advance = jax.jit(start), jax.jit(advance)
 
-    def until(carry: Carry, stop: int, data: Any, keys: Array) -> Carry:
+    def until(carry: _Carry, stop: int, data: Any, keys: Array) -> _Carry:
         """On to `stop` updates, or to the run's end."""
         if unroll:
-            while int(carry[2]) < 0 and int(carry[1]) < stop:
+            while int(carry.stop) < 0 and int(carry.steps) < stop:
                 carry = compiled_advance(carry, data, keys)
             return carry
-        return jax.lax.while_loop(lambda c: (c[2] < 0) & (c[1] < stop), lambda c: advance(c, data, keys), carry)
+        going_on = lambda c: (c.stop < 0) & (c.steps < stop)  # noqa: E731
+        return jax.lax.while_loop(going_on, lambda c: advance(c, data, keys), carry)
 
     def run(params: Params, data: Any, key: Array) -> Outcome:
         keys = jax.random.split(key, 3)  # one for each of: memory, batches, dropout
@@ -150,10 +182,21 @@ def unlearn_until(
         recorded = []
         for stop in record:
             carry = until(carry, stop, data, keys)
-            recorded.append(Recorded(carry[0].params, carry[1]))
+            recorded.append(Recorded(carry.state.params, carry.steps))
         if max_steps not in record:
             carry = until(carry, max_steps, data, keys)
-        state, step, stop_code, curve = carry
-        return Outcome(state, step, stop_code, curve, tuple(recorded))
+        undone = 0 if undo is None else carry.undone
+        return Outcome(carry.state, carry.steps, carry.stop, carry.curve, tuple(recorded), undone)
 
     return run
+
+
+def _finite(*trees: Any) -> Array:
+    """Whether every number of the trees is finite; keys and whole numbers are."""
+    floats = [leaf for leaf in jax.tree.leaves(trees) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    return tree.all_finite(floats)
+
+
+def _part_of_the_way(old: Params, new: Params, scale: Array) -> Params:
+    """From old parameters on to new ones; all the way, to the bit, at scale 1."""
+    return jax.tree.map(lambda o, n: jnp.where(scale == 1, n, (o + scale * (n - o)).astype(n.dtype)), old, new)

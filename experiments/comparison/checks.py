@@ -48,13 +48,14 @@ def check_options(request: sections.Unlearners, readiness: Mapping[str, sections
     algorithms.check_names(request.unlearners)
     told: list[tuple[Loc, str]] = []
     for name in request.unlearners:
-        if name in request.options and not algorithms.is_own(name):
-            told.append((("request", "options", name), _refusal(name, request.options[name])))
+        base = algorithms.base(name)
+        if base in request.options and not algorithms.is_own(name):
+            told.append((("request", "options", base), _refusal(base, request.options[base])))
     for variant, section in readiness.items():
-        algorithms.algorithm(section.algorithm, key(_rehearsed_at(variant)))
-        if not algorithms.is_own(section.algorithm):
+        algorithms.algorithm(section.rehearsed, key(_rehearsed_at(variant)))
+        if not algorithms.is_own(section.rehearsed):
             at = (*_section_at(variant), "algorithm_options")
-            told.append((at, _refusal(section.algorithm, section.algorithm_options)))
+            told.append((at, _refusal(section.rehearsed, section.algorithm_options)))
     if lines := [f"{key(at)} cannot be used ({said}): set others" for at, said in told if said]:
         raise ConfigError(lines)
 
@@ -89,7 +90,7 @@ def check_own(
         if algorithms.is_own(name)
     ]
     for variant, section in readiness.items():
-        at, name = _rehearsed_at(variant), section.algorithm
+        at, name = _rehearsed_at(variant), section.rehearsed
         if algorithms.is_own(name):
             needs_retain = traits_of(algorithms.algorithm(name)).needs_retain
             given = trial if needs_retain else Trial(*trial[:2], Request(trial.whole.forget), Request(trial.batch.forget))

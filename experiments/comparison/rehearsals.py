@@ -22,16 +22,30 @@ from unlearn import ALGORITHMS, normalised, traits_of
 from unlearn.base import Model
 
 
+class Prepared(NamedTuple):
+    """A request as it was rehearsed, and so will be carried out.
+
+    levels: where unseen examples lie, "own" or "proxy".
+    """
+
+    algorithm: str
+    learning_rate: float
+    options: dict[str, float]
+    levels: str
+
+
 class Rehearsal(NamedTuple):
     """A readiness variant before it is trained.
 
     way: as it trains.  counted: the same with unrolled inner steps, for XLA's counts.  pools: who is rehearsed.
+    prepared: the request to a level that it rehearses; None of one that only goes some way.
     """
 
     variant: str
     way: loop.Way
     counted: loop.Way
     pools: Pools
+    prepared: Prepared | None = None
 
 
 def rehearsal(variant: str, section: sections.Readiness, trainer: Trainer, problem: Problem) -> Rehearsal:
@@ -50,7 +64,13 @@ def rehearsal(variant: str, section: sections.Readiness, trainer: Trainer, probl
 
     alone = execution.one_device()  # counted outside any pmap
     ways = rehearsing(trainer.devices, trainer.devices.loops), rehearsing(alone, True)
-    return Rehearsal(variant, *ways, pools(section, problem))
+    return Rehearsal(variant, *ways, pools(section, problem), _prepared(section, high))
+
+
+def _prepared(section: sections.Readiness, rate: float) -> Prepared | None:
+    if section.form != "level" or section.normalise or not section.inner_steps:
+        return None
+    return Prepared(section.rehearsed, rate, dict(section.algorithm_options), section.levels)
 
 
 def _ends(section: sections.Readiness) -> tuple[float, float]:
@@ -65,15 +85,24 @@ def _objective(
 ) -> Readiness:
     """What a meta-step differentiates."""
     order = devices.inner_grad(section.order)
-    assert section.retention is not None  # resolved at the door
-    weights = section.efficiency, section.retention, section.resistance, section.relearning
-    terms = Terms(_cap(section.cap, classes), *weights, capped=section.capped, form=section.form)
+    # resolved at the door
+    assert section.form is not None and section.efficiency is not None and section.retention is not None
+    terms = Terms(
+        efficiency=section.efficiency,
+        retention=section.retention,
+        resistance=section.resistance,
+        relearning=section.relearning,
+        form=section.form,
+        width=section.width,
+        cap="level" if section.form == "level" else _cap(section.cap, classes),
+        capped=section.capped,
+    )
 
     def rehearsed(step_size: jax.Array) -> Any:
         optimizer = optax.sgd(step_size)
         if section.normalise:
             optimizer = optax.chain(normalised(), optimizer)
-        return algorithms.algorithm(section.algorithm)(
+        return algorithms.algorithm(section.rehearsed)(
             model, optimizer, mean=devices.mean, grad=order, **section.algorithm_options
         )
 
@@ -97,7 +126,7 @@ def draw(section: sections.Readiness, batch_size: int, forgotten: int) -> Draw:
         size=max(1, round(section.fraction * batch_size)),
         inner_steps=section.inner_steps,
         fresh=section.fresh,
-        retain=traits_of(algorithms.algorithm(section.algorithm)).needs_retain,
+        retain=traits_of(algorithms.algorithm(section.rehearsed)).needs_retain,
         recovery=bool(section.resistance),
         relearn_steps=section.relearn_steps if section.relearning else 0,
         anew=min(forgotten, 256) if section.requests == "random" else 0,

@@ -15,7 +15,7 @@ from experiments.data.sets import subsample
 from experiments.scoring import algorithms, relearning
 from experiments.scoring.relearning import relearn
 from experiments.scoring.requests import Setting
-from experiments.scoring.serving import Requests, Served
+from experiments.scoring.serving import Requests, Served, Teachers
 from experiments.training import loop
 from unlearn import STOPS
 from unlearn.metrics import gaps
@@ -26,44 +26,70 @@ Scores = list[dict[str, float]]  # of each lane
 
 def work(requests: Requests, attack: sections.Relearn, ways: int) -> float:
     """What judging so many ways of training is expected to take, in steps of one model."""
-    section, names = requests.section, len(requests.section.unlearners)
-    settings = len(section.clips) * len(section.learning_rates)
-    return names * settings * requests.work + ways * names * _row_work(requests, attack)
+    names, total = requests.section.unlearners, 0.0
+    for name in names:
+        sweeps = ways if algorithms.ends_at_level(name) else 1
+        total += sweeps * requests.settings(name) * requests.work(name) + ways * _row_work(requests, attack, name)
+    return total
 
 
-def _row_work(requests: Requests, attack: sections.Relearn) -> float:
+def _row_work(requests: Requests, attack: sections.Relearn, name: str) -> float:
     """A request, and attacks that are watched at each step: one pass forward, and training costs three."""
-    return requests.work + relearning.work(attack, len(requests.seeds))
+    return requests.work(name) + relearning.work(attack, len(requests.seeds))
 
 
-def judge(requests: Requests, attack: sections.Relearn, fleets: Sequence[Fleet]) -> list[Row]:
-    """An oracle's own scores, and one row per unlearner and seed for every other way."""
+def judge(requests: Requests, attack: sections.Relearn, fleets: Sequence[Fleet], proxy: Any = None) -> list[Row]:
+    """An oracle's own scores, and one row per unlearner and seed for every other way.
+
+    Args:
+      proxy: parameters of proxies of the oracle, if some were trained.
+    """
     workdir, oracle = requests.workdir, find(fleets, "oracle").trained.params
-    settings = requests.choose(find(fleets, "vanilla").trained.params, oracle)
+    teachers = Teachers(oracle, proxy)
+    settings = requests.choose(find(fleets, "vanilla").trained.params, teachers)
     progress.stage("score the oracle")
     kept = workdir.stage("oracle", lambda: requests.scorer.score(requests.met(oracle)))
     beside = [{name: float("nan") if value is None else value for name, value in lane.items()} for lane in kept]
     rows: list[Row] = []
     for one in fleets:
         for name in ("none",) if one.training in ORACLES else requests.section.unlearners:
+            asked = None if name == "none" else _asked(requests, one, teachers, name, settings.get(name))
 
-            def compute(one: Fleet = one, name: str = name) -> list[Row]:
-                return _rows(
-                    one, name, _measured(requests, attack, one, oracle, name, settings.get(name)), requests, beside
-                )
+            def compute(one: Fleet = one, name: str = name, asked: Asked | None = asked) -> list[Row]:
+                return _rows(one, name, _measured(requests, attack, one, teachers, name, asked), requests, beside)
 
             stage = f"rows-{one.training}-{one.variant}-{name}"
-            progress.stage(f"judge {one.training} {one.variant}, {name}", _row_work(requests, attack))
+            progress.stage(f"judge {one.training} {one.variant}, {name}", _row_work(requests, attack, name))
             if workdir.has(stage):
                 progress.skip()
             rows += rows_from(workdir.stage(stage, compute))
     return rows
 
 
+class Asked(NamedTuple):
+    """How a way's request is carried out.
+
+    levels: of unseen examples, if not where the config says.
+    """
+
+    setting: Setting
+    levels: str | None = None
+
+
+def _asked(requests: Requests, one: Fleet, teachers: Teachers, name: str, chosen: Setting | None) -> Asked:
+    """How a way's request is carried out: as was chosen for vanilla, as was rehearsed, or as serves this way best."""
+    if chosen:
+        return Asked(chosen)
+    prepared = one.prepared
+    if prepared and prepared.algorithm == algorithms.base(name):
+        return Asked(requests.setting(name, prepared.learning_rate, **prepared.options), prepared.levels)
+    return Asked(requests.choose_to_level(f"{one.training}-{one.variant}", one.trained.params, teachers, name))
+
+
 class Measured(NamedTuple):
     """What one way and unlearner led to, of all lanes.
 
-    setting, served: None where nothing was asked.
+    asked, served: None where nothing was asked.
     seconds: of the request.  flops: of an update.
     curves: of relearning.  diagnosis: of the gradients before.
     digests: of the parameters before and after.
@@ -71,7 +97,7 @@ class Measured(NamedTuple):
 
     before: Scores
     after: Scores
-    setting: Setting | None
+    asked: Asked | None
     served: Served | None
     seconds: float
     flops: float
@@ -81,23 +107,23 @@ class Measured(NamedTuple):
 
 
 def _measured(
-    requests: Requests, attack: sections.Relearn, one: Fleet, oracle: Any, name: str, setting: Setting | None
+    requests: Requests, attack: sections.Relearn, one: Fleet, teachers: Teachers, name: str, asked: Asked | None
 ) -> Measured:
     """Carry out the request, if there is one, and look at what it left."""
     scorer, problem = requests.scorer, requests.problem
     met = params = requests.met(one.trained.params)
     before = after = scorer.score(met)
     served, seconds, flops = None, 0.0, 0.0
-    if setting:
-        served, seconds = requests.carry_out(met, oracle, name, setting)
+    if asked:
+        served, seconds = requests.carry_out(met, teachers, name, asked.setting, asked.levels)
         params = served.params
         after = scorer.score(params)
-        flops = requests.update_flops(met, name, setting)
+        flops = requests.update_flops(met, name, asked.setting)
     curves = relearn(scorer, attack, problem, params, requests.keys(Purpose.ATTACK))
     forget, stable = (subsample(batch, DIAGNOSED, Hash.DIAGNOSE) for batch in (problem.sets.forget, problem.sets.retain))
     diagnosis = scorer.diagnose(met, forget, stable)
     digests = loop.digests(met), loop.digests(params)
-    return Measured(before, after, setting, served, seconds, flops, curves, diagnosis, digests)
+    return Measured(before, after, asked, served, seconds, flops, curves, diagnosis, digests)
 
 
 def _rows(one: Fleet, name: str, measured: Measured, requests: Requests, oracle: Scores) -> list[Row]:
@@ -114,11 +140,13 @@ def _rows(one: Fleet, name: str, measured: Measured, requests: Requests, oracle:
             "relearning": {which: curve[i] for which, curve in measured.curves.items()},
             "curve": _curve(served, i) if served else {},
             "diagnostics": {which: float(values[i]) for which, values in measured.diagnosis.items()},
-            "setting": measured.setting._asdict() if measured.setting else None,
+            "setting": _told(measured.asked.setting) if measured.asked else None,
             "step_flops": one.cost["step_flops"],
             "meta_step_flops": one.cost["meta_step_flops"],
             "params_sha256": dict(zip(("before", "after"), (lanes[i] for lanes in measured.digests), strict=True)),
         }
+        if served and isinstance(served.level, np.ndarray):
+            extra["level"] = {"aim": float(served.level[i]), "undone": int(np.asarray(served.undone)[i])}
         row = Row(
             training=one.training,
             variant=one.variant,
@@ -140,6 +168,12 @@ def _rows(one: Fleet, name: str, measured: Measured, requests: Requests, oracle:
         )
         rows.append(row)
     return rows
+
+
+def _told(setting: Setting) -> dict[str, Any]:
+    """A setting in a row."""
+    values = setting._asdict()
+    return {name: value for name, value in values.items() if name != "options"} | dict(setting.options)
 
 
 def _curve(served: Served, lane: int) -> dict[str, np.ndarray]:

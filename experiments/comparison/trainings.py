@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.comparison.rehearsals import Rehearsal
+from experiments.comparison.rehearsals import Prepared, Rehearsal
 from experiments.core import fleet, sections
 from experiments.core.keys import Purpose
 from experiments.data.problem import Problem
@@ -24,14 +24,18 @@ Key = tuple[str, str]  # (training, variant)
 
 
 class Fleet(NamedTuple):
-    """One way's trained lanes, one per seed; `facts` are those of `results.Row`."""
+    """One way's trained lanes, one per seed; `facts` are those of `results.Row`.
+
+    lanes: of the program that trained it.  prepared: the request that it has rehearsed, if it has.
+    """
 
     training: str
     variant: str
     trained: loop.Trained
-    lanes: int  # of the program that trained it
+    lanes: int
     cost: dict[str, float]
     facts: dict[str, Any]
+    prepared: Prepared | None = None
 
 
 class Plan(NamedTuple):
@@ -159,7 +163,7 @@ def train_readiness(trainer: Trainer, rehearsal: Rehearsal, lanes: loop.Lane, st
     name = f"readiness-{rehearsal.variant}"
     trained = trainer.fleet(rehearsal.way, lanes, name, rehearsal.pools)
     spent = trainer.rehearsing_cost(rehearsal.counted, rehearsal.pools, step_flops, name)
-    return Fleet("readiness", rehearsal.variant, trained, fleet.lane_count(lanes), spent, {})
+    return Fleet("readiness", rehearsal.variant, trained, fleet.lane_count(lanes), spent, {}, rehearsal.prepared)
 
 
 def _mark_matched(scorer: Scorer, plain: list[Fleet], ready: Fleet) -> list[Fleet]:

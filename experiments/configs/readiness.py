@@ -13,7 +13,7 @@ are dicts, given as a whole: `--config.model.options='{"widths": (64,)}'`, `--co
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import ml_collections
 import pydantic
@@ -34,6 +34,27 @@ def _has_needed(trainings: tuple[Training, ...]) -> tuple[Training, ...]:
         raise ValueError("give each once")
     return trainings
 
+
+# Named settings of readiness. `LEVEL` is shipped for a class: a request that ends where unseen examples lie is rehearsed as it
+# will be carried out. `PAPER` is the reconstruction of the paper's objective. `RESIST` are overrides of `LEVEL` by which what
+# was forgotten does not come back soon, at a price in likeness to an oracle.
+LEVEL: dict[str, Any] = {
+    "form": "level",
+    "efficiency": 0.02,
+    "retention": 1.0,
+    "algorithm": "level",
+    "normalise": False,
+    "step_size": (0.1, 0.1),
+}
+PAPER: dict[str, Any] = {
+    "form": "gain",
+    "efficiency": 0.5,
+    "retention": 8.0,
+    "algorithm": "ascent",
+    "normalise": True,
+    "step_size": (0.4, 0.4),
+}
+RESIST: dict[str, Any] = {"relearning": 0.05, "relearn_steps": 4, "relearn_rate": 0.05, "relearn_order": 2, "levels": "proxy"}
 
 Overrides = Annotated[dict[str, sections.Option], Says("a dict of overrides of readiness")]
 
@@ -60,8 +81,8 @@ class Comparison(Section):
     # far from here, can no longer be made to forget it.
     suited: dict[Literal["class", "random"], sections.Suited] = Field(
         {
-            "class": sections.Suited(retention=8.0, step_size=(0.4, 0.4)),
-            "random": sections.Suited(retention=1.0, step_size=(0.1, 0.1)),
+            "class": sections.Suited(**LEVEL),
+            "random": sections.Suited(**PAPER | {"retention": 1.0, "step_size": (0.1, 0.1)}),
         },
         description="What readiness leaves unset, by forget.setting.",
     )

@@ -82,6 +82,8 @@ def _entry(value: Any, info: FieldInfo) -> Any:
         return config
     if value is None:
         kind = _bare(info.annotation)[0]
+        if get_origin(kind) is Literal:
+            return ml_collections.config_dict.placeholder(type(get_args(kind)[0]))
         return ml_collections.config_dict.placeholder(get_origin(kind) or kind)
     return value
 

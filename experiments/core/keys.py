@@ -77,6 +77,7 @@ class Hash(enum.StrEnum):
     WATCH = "watch"
     RELEARN = "relearn"
     JUDGE = "judge"
+    LEVEL = "level"
     FEATURES = "features"
     DELETIONS = "deletions"
     CAST = "cast"

@@ -18,7 +18,8 @@ LEAST_SCORED = 5  # the folds of the membership attack; a test holds them equal
 LONGEST_NAME = 100  # of what is part of file names, in bytes
 OWN = ("folder", "npz", "csv")  # what a data set's name may begin with, before a colon and a path
 
-SHELF = ("ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")  # a test holds them equal
+SHELF = ("level", "ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")  # a test holds them equal
+AT = "@"  # between an algorithm and where its requests end
 Backbone = str  # of experiments.models.vits.VITS, which refuses others when the data are looked at
 
 Seed = Annotated[int, Field(ge=0, le=SEEDS - 1)]
@@ -60,6 +61,14 @@ def _algorithm(name: str) -> str:
     if name not in SHELF and ":" not in name:
         raise ValueError
     return name
+
+
+def _unlearner(name: str) -> str:
+    """An algorithm, or NAME@level; `level` itself goes nowhere else."""
+    base, _, aim = name.partition(AT)
+    if aim not in ("", "level") or (aim and base == "level"):
+        raise ValueError
+    return name if _algorithm(base) else ""
 
 
 def short(name: str) -> str:
@@ -129,6 +138,11 @@ StepSizes = Annotated[
 ]
 Cap = Annotated[str, AfterValidator(_cap), Says("log_classes, a text with a number above 0 and up to 1000000, or nothing")]
 Algorithm = Annotated[str, AfterValidator(_algorithm), Says(f"{either((*SHELF, 'module:function of your own'))}")]
+Unlearner = Annotated[
+    str,
+    AfterValidator(_unlearner),
+    Says(f"{either((*SHELF, 'module:function of your own'))}; NAME@level goes on to the level of unseen examples"),
+]
 Option = Annotated[Any, AfterValidator(sound)]
 AlgorithmOptions = dict[str, Weight]
 Classes = Annotated[tuple[Annotated[int, Field(ge=0, le=MOST)], ...], AfterValidator(each_once)]
@@ -283,31 +297,46 @@ class Forget(ForgetSeed):
         return self
 
 
+Form = Literal["level", "gain", "raw"]
+
+
 class Suited(Section):
     """What readiness leaves unset, for one kind of request."""
 
+    form: Form | None = Field(None, description="What a rehearsal is judged by.")
+    efficiency: Weight | None = Field(None, description="Lambda 1.")
     retention: Weight | None = Field(None, description="Lambda 2.")
+    algorithm: Algorithm | None = Field(None, description="The algorithm that is rehearsed.")
+    normalise: bool | None = Field(None, description="Inner steps of a set length instead of a set rate.")
     step_size: StepSizes | None = Field(None, description="How far the inner steps go together, lowest and highest.")
 
 
 class Readiness(Section):
-    """What is rehearsed at training time, and how."""
+    """What is rehearsed at training time, and how; what is unset is as `suited` has it."""
 
-    efficiency: Weight = Field(0.5, description="Lambda 1: how much a rehearsed request should forget.")
-    retention: Weight | None = Field(None, description="Lambda 2: how much it should keep; if unset, as in `suited`.")
+    form: Form | None = Field(
+        None, description="level: end where unseen examples lie. gain, raw: the paper's, a gain in loss or the loss itself."
+    )
+    efficiency: Weight | None = Field(None, description="Lambda 1: how much a rehearsed request should forget.")
+    retention: Weight | None = Field(None, description="Lambda 2: how much it should keep.")
     resistance: Weight = Field(0.0, description="Lambda 3: the forgotten should not be learnt again from what is near.")
     relearning: Weight = Field(0.0, description="Lambda 4: the forget loss should stay high after simulated relearning.")
-    cap: Cap = Field("log_classes", description="Of the forget loss: its value at chance, a number, or nothing for none.")
+    levels: Literal["own", "proxy"] = Field(
+        "own",
+        description="Where unseen examples lie: by the model's own answers on other classes, or by a proxy of the oracle, "
+        "trained beforehand for a quarter of the steps.",
+    )
+    width: float = Field(2.0, gt=0, le=1000, description="Nats around the level in which the pull grows.")
+    cap: Cap = Field(
+        "log_classes", description="Of the forget loss: its value at chance, a number, or nothing; of form level the level's."
+    )
     capped: Literal["each", "mean"] = Field("each", description="Cap the loss of each example, or their mean.")
-    form: Literal["gain", "raw"] = Field("gain", description="Reward the gain in loss, or the loss itself.")
     order: Literal[1, 2] = Field(2, description="Of the derivative through the inner steps.")
     inner_steps: int = Field(1, ge=0, le=1000, description="Steps of the rehearsed request.")
-    algorithm: Algorithm = Field("ascent", description="The algorithm that is rehearsed.")
+    algorithm: Algorithm | None = Field(None, description="The algorithm that is rehearsed.")
     algorithm_options: AlgorithmOptions = Field({}, description="Its options, as in {'gamma': 0.5}.")
-    normalise: bool = Field(True, description="Inner steps of a set length instead of a set rate.")
-    step_size: StepSizes | None = Field(
-        None, description="How far the inner steps go together, lowest and highest; if unset, as in `suited`."
-    )
+    normalise: bool | None = Field(None, description="Inner steps of a set length instead of a set rate.")
+    step_size: StepSizes | None = Field(None, description="How far the inner steps go together, lowest and highest.")
     start: int = Field(0, ge=0, le=10**8, description="The first step that rehearses.")
     every: Steps = Field(4, description="Rehearse on every so many steps.")
     fraction: float = Field(0.25, gt=0, le=1, description="Share of the training batch that is rehearsed on.")
@@ -323,6 +352,12 @@ class Readiness(Section):
     relearn_rate: Rate = Field(0.05, description="Learning rate of simulated relearning.")
     relearn_order: Literal[1, 2] = Field(1, description="Of the derivative through simulated relearning.")
 
+    @property
+    def rehearsed(self) -> str:
+        """The name of the algorithm that is rehearsed, which is resolved at the door."""
+        assert self.algorithm is not None
+        return self.algorithm
+
     @model_validator(mode="after")
     def _relearning_has_steps(self) -> Readiness:
         if self.relearning and not self.relearn_steps:
@@ -333,18 +368,39 @@ class Readiness(Section):
 class Unlearners(Section):
     """By what requests are carried out."""
 
-    unlearners: Annotated[tuple[Algorithm, ...], AfterValidator(each_once)] = Field(
-        ("ascent",), min_length=1, description="Algorithms, each on its own: of the shelf, or module:function."
+    unlearners: Annotated[tuple[Unlearner, ...], AfterValidator(each_once)] = Field(
+        ("ascent",),
+        min_length=1,
+        description="Algorithms, each on its own: of the shelf, or module:function; with @level, to the level of the unseen.",
     )
     options: dict[str, AlgorithmOptions] = Field({}, description="By algorithm, as in {'npo': {'beta': 0.2}}.")
 
     @model_validator(mode="after")
     def _options_are_of_unlearners(self) -> Unlearners:
-        unused = [name for name in self.options if name not in map(short, self.unlearners)]
+        served = [short(name.partition(AT)[0]) for name in self.unlearners]
+        unused = [name for name in self.options if name not in served]
         if unused:
             sentence = f"has {either(unused)}, which serves no request: add it to --config.request.unlearners"
             raise Wrong((("options",), sentence))
         return self
+
+
+class ToLevel(Section):
+    """How requests to the level of unseen examples are carried out: those of `level`, and of algorithms named NAME@level."""
+
+    levels: Literal["own", "proxy", "oracle"] = Field(
+        "own",
+        description="Where it is: by a model's own answers on other classes or held-out examples, by a proxy of the oracle, "
+        "or, for study, by the oracle.",
+    )
+    learning_rates: Annotated[tuple[Rate, ...], AfterValidator(each_once)] = Field(
+        (0.03, 0.1, 0.3), min_length=1, description="Of the grid of `level`; one is chosen for each way to train."
+    )
+    betas: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], AfterValidator(each_once)] = Field(
+        (0.5, 0.95), min_length=1, description="Of the grid of `level`: the share of what stays."
+    )
+    max_steps: int = Field(100, ge=1, le=100_000, description="Give up after so many updates, those undone among them.")
+    retained: int = Field(256, ge=1, le=MOST, description="Retained training examples that are watched at every step.")
 
 
 class Request(Unlearners):
@@ -370,6 +426,7 @@ class Request(Unlearners):
         0, ge=0, le=10**6, description="Fine-tune between training and request, on half of the validation data."
     )
     tune_rate: Rate = Field(0.01, description="Learning rate of that fine-tuning.")
+    to_level: ToLevel = ToLevel()
 
 
 class Relearn(Section):

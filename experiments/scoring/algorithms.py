@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from experiments.core.errors import UserError
 from experiments.core.references import resolve
-from experiments.core.sections import Unlearners
+from experiments.core.sections import AT, Unlearners
 from experiments.core.sections import short as short
 from unlearn import ALGORITHMS, UnlearnAlgorithm
 
@@ -29,6 +29,7 @@ def algorithm(name: str, key: str = KEY) -> Callable[..., UnlearnAlgorithm]:
     Raises:
       UserError: no such algorithm, module or function; one line that says what to do.
     """
+    name = base(name)
     if not is_own(name):
         if name not in ALGORITHMS:
             raise UserError(f"{name!r} is unknown in {key}; choose from {', '.join(ALGORITHMS)}, or give module:function")
@@ -39,6 +40,16 @@ def algorithm(name: str, key: str = KEY) -> Callable[..., UnlearnAlgorithm]:
     except (TypeError, ValueError) as error:
         raise UserError(f"{name!r} in {key} is not called as {short(name)}(model, optimizer): give it these two") from error
     return factory
+
+
+def base(name: str) -> str:
+    """The algorithm's name without where its requests end."""
+    return name.partition(AT)[0]
+
+
+def ends_at_level(name: str) -> bool:
+    """Whether requests by that name end at the level of unseen examples: those of `level`, and of NAME@level."""
+    return name == "level" or name.endswith(f"{AT}level")
 
 
 def is_own(name: str) -> bool:
@@ -61,4 +72,4 @@ def check_names(names: Sequence[str]) -> None:
 
 def options(section: Unlearners, name: str) -> dict[str, float]:
     """What the config sets of an algorithm's options."""
-    return dict(section.options.get(short(name), {}))
+    return dict(section.options.get(short(base(name)), {}))

@@ -15,37 +15,45 @@ from experiments.core.execution import Execution
 from experiments.core.keys import Hash
 from experiments.data.ids import hash_uniform
 from experiments.scoring import algorithms
-from unlearn import Outcome, Request, unlearn_until
+from unlearn import Outcome, Request, levels, unlearn_until
 from unlearn.base import Array, Batch, Model
 from unlearn.losses import correct, cross_entropy, weighted_mean
 
 
 class Setting(NamedTuple):
-    """How a request is carried out: learning rate, clipping by the global norm (0: none), budget, batch size (0: full)."""
+    """How a request is carried out: learning rate, clipping by the global norm (0: none), budget, batch size (0: full).
+
+    options: of the algorithm, (name, value), beside those that the config gives for every way.
+    """
 
     learning_rate: float
     clip: float
     max_steps: int
     batch_size: int
+    options: tuple[tuple[str, float], ...] = ()
 
 
 class RequestData(NamedTuple):
     """What one request needs; the program's arguments, shared by all lanes.
 
     forget, retain: training examples.  watch: held-out examples that should stay, for the curve.
+    retained: training examples that a request to a level watches; None where it ends at an accuracy.
     """
 
     forget: Batch
     retain: Batch
     watch: Batch
+    retained: Batch | None = None
 
 
 def make_request(model: Model, name: str, setting: Setting, options: dict[str, Any], devices: Execution) -> Callable:
-    """`((params, raw key, target) of all lanes, data) -> Outcome` of all lanes, with one compilation per setting's shape.
+    """`((params, raw key, end) of all lanes, data) -> Outcome` of all lanes, with one compilation per setting's shape.
 
-    A lane stops once its forget accuracy is at or below its target: 0 for a class, the oracle's accuracy for random data.
+    A lane stops once its forget accuracy is at or below its end: 0 for a class, the oracle's accuracy for random data. Of a
+    request to a level, `end` is `aims.Levels`: it stops once it has settled there, and updates that overshoot are undone.
     """
-    run = _runner(model, name, setting.clip, setting.max_steps, setting.batch_size, tuple(sorted(options.items())), devices)
+    every = tuple(sorted((options | dict(setting.options)).items()))
+    run = _runner(model, name, setting.clip, setting.max_steps, setting.batch_size, every, devices)
     return functools.partial(run, setting.learning_rate)
 
 
@@ -53,20 +61,24 @@ def make_request(model: Model, name: str, setting: Setting, options: dict[str, A
 def _runner(
     model: Model, name: str, clip: float, max_steps: int, batch_size: int, options: tuple, devices: Execution
 ) -> Callable:
+    by_level = algorithms.ends_at_level(name)
 
     def rate(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(clip), optimizer) if clip else optimizer
 
+    def forgotten(data: tuple) -> Batch:
+        request, end = data
+        return dict(request.forget, level=end.each) if by_level else request.forget
+
     def whole(data: tuple) -> Request:
-        request, _ = data
-        return Request(request.forget, request.retain)
+        return Request(forgotten(data), data[0].retain)
 
     def draw(data: tuple, key: Array, step: Array) -> Request:
-        request, _ = data
+        forget, retain = whole(data)
         forget_key, retain_key = jax.random.split(key)
         part = lambda k, batch, count: _rows(jax.random.fold_in(k, step), batch, count)  # noqa: E731
-        retained = batch_size or request.forget["weight"].shape[0]
-        return Request(part(forget_key, request.forget, batch_size), part(retain_key, request.retain, retained))
+        shown = batch_size or forget["weight"].shape[0]
+        return Request(part(forget_key, forget, batch_size), part(retain_key, retain, shown))
 
     def observe(params: Any, data: tuple) -> dict[str, Array]:
         request, _ = data
@@ -76,18 +88,36 @@ def _runner(
             logits = model.apply(params, batch["x"], None)
             seen[f"{which}_accuracy"] = weighted_mean(correct(logits, batch["y"]), batch["weight"])
             seen[f"{which}_loss"] = weighted_mean(cross_entropy(logits, batch["y"]), batch["weight"])
+            if by_level and which == "forget":
+                seen["forget_margin"] = weighted_mean(model.margin(logits, batch), batch["weight"])
+        if by_level:
+            right = correct(model.apply(params, request.retained["x"], None), request.retained["y"])
+            seen["retained_accuracy"] = weighted_mean(right, request.retained["weight"])
         return seen
 
     def criterion(seen: dict[str, Array], data: tuple) -> Array:
-        return seen["forget_accuracy"] <= data[1]
+        _, end = data
+        return levels.settled(seen, end.aim) if by_level else seen["forget_accuracy"] <= end
+
+    def undo(after: dict[str, Array], before: dict[str, Array], data: tuple) -> Array:
+        return levels.overshoots(after, before, data[1].aim)
 
     def until(learning_rate: Any) -> Callable:
         algorithm = algorithms.algorithm(name)(model, rate(optax.sgd(learning_rate)), **dict(options))
-        return unlearn_until(algorithm, whole, draw, observe, criterion, max_steps, unroll=devices.loops)
+        return unlearn_until(
+            algorithm,
+            whole,
+            draw,
+            observe,
+            criterion,
+            max_steps,
+            undo=undo if by_level else None,
+            unroll=devices.loops,
+        )
 
     def single(lane: tuple, data: RequestData, run: Callable) -> Outcome:
-        params, raw, target = lane
-        return run(params, (data, target), jax.random.wrap_key_data(raw))
+        params, raw, end = lane
+        return run(params, (data, end), jax.random.wrap_key_data(raw))
 
     return over_lanes(until, single, devices)
 

@@ -12,20 +12,33 @@ from experiments.core import environment, fleet, keys, progress, sections, workd
 from experiments.core.keys import Hash, Purpose
 from experiments.data.problem import Problem
 from experiments.data.sets import subsample
-from experiments.scoring import algorithms, cost, evaluation, requests
+from experiments.scoring import aims, algorithms, cost, evaluation, requests
 from experiments.scoring.requests import Setting
 from experiments.scoring.scorer import Scorer
 from experiments.training.fleets import PER_STEP
+from unlearn.base import Batch
 from unlearn.until import DIVERGED, REACHED
 
 
 class Served(NamedTuple):
-    """How the lanes came out of a request, or of several in a row: a stop is the worst of them, steps are their sum."""
+    """How the lanes came out of a request, or of several in a row: a stop is the worst of them, steps are their sum.
+
+    undone: of the steps, how many were taken back.  level: at which the last request of a level ended; NaN without one.
+    """
 
     params: Any
     steps: np.ndarray
     stop: np.ndarray
     curve: dict[str, np.ndarray]
+    undone: np.ndarray | int = 0
+    level: np.ndarray | float = float("nan")
+
+
+class Teachers(NamedTuple):
+    """Models that never saw what is asked for, of all lanes: oracles, and proxies if some were trained."""
+
+    oracle: Any
+    proxy: Any = None
 
 
 class Requests(NamedTuple):
@@ -46,10 +59,13 @@ class Requests(NamedTuple):
         """Raw keys of the lanes for what happens after training, the same for all ways of training."""
         return keys.raw(self.seeds, purpose)
 
-    @property
-    def work(self) -> float:
-        """What a request is expected to take, in steps of one model."""
-        return self.section.parts * self.section.max_steps * (len(self.seeds) + PER_STEP)
+    def work(self, name: str) -> float:
+        """What a request by an algorithm is expected to take, in steps of one model."""
+        return self.section.parts * self._most(name) * (len(self.seeds) + PER_STEP)
+
+    def _most(self, name: str) -> int:
+        section = self.section
+        return section.to_level.max_steps if algorithms.ends_at_level(name) else section.max_steps
 
     def met(self, trained: Any) -> Any:
         """The parameters that meet a request: as trained, or after fine-tuning on new data in between."""
@@ -60,15 +76,23 @@ class Requests(NamedTuple):
         fresh = jax.tree.map(jnp.asarray, self.problem.sets.fresh)
         return tune((trained, self.keys(Purpose.FINE_TUNING)), fresh, fresh)[0]
 
-    def data(self) -> list[requests.RequestData]:
-        """What is asked for, in order: all at once, or in parts that share `overlap` of the part before."""
+    def data(self, name: str) -> list[requests.RequestData]:
+        """What an algorithm is asked for, in order: all at once, or in parts that share `overlap` of the part before."""
         section, problem = self.section, self.problem
         watch = subsample(problem.sets.test_retain, section.observe, Hash.OBSERVE)
-        parts = []
-        for asked in requests.parts(problem.asked["id"], section.parts, section.overlap, problem.seed):
-            forget = {name: leaf[asked] for name, leaf in problem.asked.items()}
-            parts.append(requests.RequestData(*jax.tree.map(jnp.asarray, (forget, problem.sets.retain, watch))))
+        retained, parts = None, []
+        if algorithms.ends_at_level(name):
+            retained = jax.tree.map(jnp.asarray, aims.retained(section.to_level, problem))
+        for forget in self._asked():
+            sides = jax.tree.map(jnp.asarray, (forget, problem.sets.retain, watch))
+            parts.append(requests.RequestData(*sides, retained))
         return parts
+
+    def _asked(self) -> list[Batch]:
+        """Who is asked for, part by part, on the host."""
+        section, problem = self.section, self.problem
+        asked = requests.parts(problem.asked["id"], section.parts, section.overlap, problem.seed)
+        return [{name: leaf[part] for name, leaf in problem.asked.items()} for part in asked]
 
     def targets(self, oracle: Any) -> jax.Array:
         """Forget accuracy at which a request is fulfilled, for each lane: 0 for a class, the oracle's for random data.
@@ -81,76 +105,121 @@ class Requests(NamedTuple):
         right, _ = self.scorer.measure(self.met(oracle), self.problem.asked)
         return jnp.asarray(right.mean(axis=1), jnp.float32)
 
-    def setting(self, learning_rate: float, clip: float) -> Setting:
-        """A point of the grid."""
-        return Setting(learning_rate, clip, self.section.max_steps, self.section.batch_size)
+    def levels(self, params: Any, teachers: Teachers, asked: Batch, levels: str | None = None) -> aims.Levels:
+        """The end of a request to levels, for each lane.
 
-    def carry_out(self, params: Any, oracle: Any, name: str, setting: Setting) -> tuple[Served, float]:
+        Args:
+          params: that meet the request.
+          levels: where these are, if not where the config says.
+        """
+        where = levels or self.section.to_level.levels
+        if where == "proxy" and teachers.proxy is None:
+            raise ValueError("levels of a proxy are asked for, and none was trained")
+        teacher = {"own": None, "proxy": teachers.proxy, "oracle": teachers.oracle}[where]
+        return aims.to_levels(self.scorer, self.section.to_level, self.problem, params, teacher, asked)
+
+    def setting(self, name: str, learning_rate: float, clip: float = 0.0, **options: float) -> Setting:
+        """A point of the grid."""
+        return Setting(learning_rate, clip, self._most(name), self.section.batch_size, tuple(sorted(options.items())))
+
+    def carry_out(
+        self, params: Any, teachers: Teachers, name: str, setting: Setting, levels: str | None = None
+    ) -> tuple[Served, float]:
         """Carry out the request, part after part, on all lanes.
 
         Args:
           params: that meet the request.
-          oracle: parameters as trained, for `targets`.
+          teachers: as trained, for where requests end.
           name: of the algorithm.
+          levels: of unseen examples, if not as the config says.
 
         Returns:
           the outcome, and the program's seconds without compiling.
         """
         options = algorithms.options(self.section, name)
         run = requests.make_request(self.scorer.model, name, setting, options, self.scorer.devices)
-        raw, targets = self.keys(Purpose.REQUEST), self.targets(oracle)
-        steps, stop, curves, seconds = np.zeros(len(self.seeds), int), np.zeros(len(self.seeds), int), [], 0.0
-        for part in self.data():
+        raw, ends = self.keys(Purpose.REQUEST), self._ends(params, teachers, name, levels)
+        steps, stop, curves, seconds, undone = np.zeros(len(self.seeds), int), np.zeros(len(self.seeds), int), [], 0.0, 0
+        for part, end in zip(self.data(name), ends, strict=True):
             with environment.stopwatch() as stopwatch:
-                outcome = jax.block_until_ready(run((params, raw, targets), part))
+                outcome = jax.block_until_ready(run((params, raw, end), part))
             params, seconds = outcome.state.params, seconds + stopwatch()
             steps, stop = steps + np.asarray(outcome.steps), _worst(stop, np.asarray(outcome.stop))
+            undone = undone + np.asarray(outcome.undone)
             curves.append(outcome.curve)
         joined = {which: np.concatenate([np.asarray(curve[which]) for curve in curves], axis=1) for which in curves[0]}
-        return Served(params, steps, stop, joined), seconds
+        level = np.asarray(ends[-1].aim.level) if isinstance(ends[-1], aims.Levels) else float("nan")
+        return Served(params, steps, stop, joined, undone, level), seconds
+
+    def _ends(self, params: Any, teachers: Teachers, name: str, levels: str | None) -> list[Any]:
+        """Where each part of a request ends. Levels are those of the parameters that meet the first."""
+        every = self._asked()
+        if algorithms.ends_at_level(name):
+            return [self.levels(params, teachers, asked, levels) for asked in every]
+        return [self.targets(teachers.oracle)] * len(every)
 
     def update_flops(self, params: Any, name: str, setting: Setting) -> float:
         """FLOPs of one update on one of the lanes, counted once."""
 
         def count() -> float:
-            options, one = algorithms.options(self.section, name), fleet.lane(params, 0)
-            return cost.of_update(self.scorer.model, name, options, one, self.data()[0], setting)
+            options, one = algorithms.options(self.section, name) | dict(setting.options), fleet.lane(params, 0)
+            return cost.of_update(self.scorer.model, name, options, one, self.data(name)[0], setting)
 
         return self.workdir.stage(f"flops-{name}", count)
 
-    def choose(self, vanilla: Any, oracle: Any) -> dict[str, Setting]:
-        """For each unlearner, the learning rate and clipping that serve vanilla best on validation data, by a kept sweep.
+    def choose(self, vanilla: Any, teachers: Teachers) -> dict[str, Setting]:
+        """For each unlearner whose requests end at an accuracy, the learning rate and clipping that serve vanilla best.
 
         Best is the highest mean accuracy on the validation examples that stay, among the settings that fulfil the request
         in every lane; failing that, among those that fulfil it in the most lanes.
 
         Args:
-          vanilla, oracle: parameters as trained.
+          vanilla, teachers: parameters as trained.
         """
-        settings, grid = {}, [(rate, clip) for clip in self.section.clips for rate in self.section.learning_rates]
-        for name in self.section.unlearners:
+        names = [name for name in self.section.unlearners if not algorithms.ends_at_level(name)]
+        return {name: self._chosen(f"sweep-{name}", "vanilla", vanilla, teachers, name) for name in names}
 
-            def sweep(name: str = name) -> list[dict[str, Any]]:
-                return [self._trial(vanilla, oracle, name, *point) for point in grid]
+    def choose_to_level(self, way: str, trained: Any, teachers: Teachers, name: str) -> Setting:
+        """The setting of requests to a level that serves a way of training best; every way has as many trials.
 
-            progress.stage(f"try {len(grid)} settings of {name}", len(grid) * self.work)
-            if self.workdir.has(f"sweep-{name}"):
-                progress.skip()
-            trials = self.workdir.stage(f"sweep-{name}", sweep)
-            best = max(trials, key=lambda t: (t["reached"], t["validation_retain_accuracy"]))
-            chosen = {which: best[which] for which in ("learning_rate", "clip")}
-            settings[name] = self.setting(**chosen)
-            short = algorithms.short(name)
-            self.workdir.log("sweep", unlearner=short, trials=trials, chosen=chosen, selected_for="vanilla")
-        return settings
+        Args:
+          way: what it is called.
+          trained, teachers: parameters as trained.
+        """
+        return self._chosen(f"sweep-{way}-{name}", way, trained, teachers, name)
 
-    def _trial(self, vanilla: Any, oracle: Any, name: str, learning_rate: float, clip: float) -> dict[str, Any]:
-        served, _ = self.carry_out(self.met(vanilla), oracle, name, self.setting(learning_rate, clip))
+    def _grid(self, name: str) -> list[dict[str, float]]:
+        section = self.section
+        if name == "level":
+            rates, betas = section.to_level.learning_rates, section.to_level.betas
+            return [{"learning_rate": rate, "beta": beta} for beta in betas for rate in rates]
+        return [{"learning_rate": rate, "clip": clip} for clip in section.clips for rate in section.learning_rates]
+
+    def settings(self, name: str) -> int:
+        """How many settings of an algorithm are tried."""
+        return len(self._grid(name))
+
+    def _chosen(self, stage: str, way: str, trained: Any, teachers: Teachers, name: str) -> Setting:
+        """The best point of the grid for a way of training, by a kept sweep."""
+        grid = self._grid(name)
+
+        def sweep() -> list[dict[str, Any]]:
+            return [self._trial(trained, teachers, name, point) for point in grid]
+
+        progress.stage(f"try {len(grid)} settings of {name}", len(grid) * self.work(name))
+        if self.workdir.has(stage):
+            progress.skip()
+        trials = self.workdir.stage(stage, sweep)
+        best = max(trials, key=lambda t: (t["reached"], t["validation_retain_accuracy"]))
+        chosen = {which: best[which] for which in grid[0]}
+        self.workdir.log("sweep", unlearner=algorithms.short(name), trials=trials, chosen=chosen, selected_for=way)
+        return self.setting(name, **chosen)
+
+    def _trial(self, trained: Any, teachers: Teachers, name: str, point: dict[str, float]) -> dict[str, Any]:
+        served, _ = self.carry_out(self.met(trained), teachers, name, self.setting(name, **point))
         right, _ = self.scorer.measure(served.params, self.problem.sets.validation_retain)
-        progress.advance(self.work)
-        return {
-            "learning_rate": learning_rate,
-            "clip": clip,
+        progress.advance(self.work(name))
+        return point | {
             "reached": int((served.stop == REACHED).sum()),
             "steps": served.steps,
             "validation_retain_accuracy": np.nan_to_num(right).mean(),

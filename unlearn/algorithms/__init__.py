@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 from unlearn.algorithms.ascending import ascent, ascent_kl, graddiff, neggrad_plus
 from unlearn.algorithms.finetuning import finetune
+from unlearn.algorithms.levelling import level
 from unlearn.algorithms.preference import npo
 from unlearn.algorithms.relabelling import random_label
 from unlearn.base import UnlearnAlgorithm
 
 ALGORITHMS: dict[str, Callable[..., UnlearnAlgorithm]] = {
+    "level": level,
     "ascent": ascent,
     "graddiff": graddiff,
     "neggrad_plus": neggrad_plus,
@@ -49,6 +51,7 @@ __all__ = [
     "find_algorithm",
     "finetune",
     "graddiff",
+    "level",
     "neggrad_plus",
     "npo",
     "random_label",
