@@ -21,7 +21,7 @@ TOLERANCE = 0.1  # of a level, as a share of it
 LEAST_TOLERANCE = 0.5  # nats
 SLACK = 0.005  # of retained accuracy that a settled model may have lost
 CLASSES = 64  # whose levels are computed side by side
-PRICE = 0.01  # of retained accuracy that no single update may take below the model's own
+PRICE = 0.01  # of retained accuracy that a single update may take
 
 
 class Aim(NamedTuple):
@@ -66,15 +66,14 @@ def settled(seen: dict[str, Array], aim: Aim) -> Array:
 def overshoots(after: dict[str, Array], before: dict[str, Array], aim: Aim) -> Array:
     """Whether an update should be undone: it led away from the level, out of its tolerance, or cost too much.
 
-    |margin - level| beyond both the distance before and the tolerance, or retained accuracy below that before the request
-    less PRICE.
+    |margin - level| beyond both the distance before and the tolerance, or more than PRICE of retained accuracy lost at once.
 
     Args:
       after, before: as `seen` of `settled`, on either side of the update.
     """
     distance, had = (jnp.abs(seen["forget_margin"] - aim.level) for seen in (after, before))
     away = distance > jnp.maximum(had, aim.tolerance)
-    return away | (after["retained_accuracy"] < aim.retained - PRICE)
+    return away | (after["retained_accuracy"] < before["retained_accuracy"] - PRICE)
 
 
 def look_alikes(

@@ -62,7 +62,7 @@ Seen = dict[str, Array]
 Observe = Callable[[Params, Any], Seen]
 Criterion = Callable[[Seen, Any], Array]
 Undo = Callable[[Seen, Seen, Any], Array]
-SHRINK = 0.5  # of the next update, when one was undone
+SHRINK, GROW = 0.5, 1.5  # of the next update, when one was undone and when one was kept
 
 
 def never(seen: Seen, data: Any) -> Array:
@@ -160,7 +160,7 @@ def unlearn_until(
             after, before = look(state.params, data), jax.tree.map(lambda rows: rows[carry.steps], carry.curve)
             bad = undo(after, before, data) | ~_finite(state, after)
             state, seen = jax.tree.map(lambda old, new: jnp.where(bad, old, new), (carry.state, before), (state, after))
-            scale, undone = jnp.where(bad, SHRINK * scale, scale), undone + bad
+            scale, undone = jnp.where(bad, SHRINK * scale, jnp.minimum(GROW * scale, 1.0)), undone + bad
         step = carry.steps + 1
         curve = jax.tree.map(lambda rows, leaf: rows.at[step].set(leaf), carry.curve, seen)
         return _Carry(state, step, code(state.params, seen, step, data), curve, scale, undone)
