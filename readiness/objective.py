@@ -52,8 +52,9 @@ class Terms(NamedTuple):
     efficiency, retention, resistance, relearning: l1, l2, l3, l4; a term of weight 0 is not computed.
     form: "level", "gain" or "raw".
     width: nats around the level in which the pull of the level form grows from 0 to full.
-    cap: c. "level" is the loss at the level, and of the level form alone; a number is that loss. None takes the cap away, and
-      then the loss has no lower bound and training diverges: for ablations only.
+    each: of the level form, bring each example to its level and not their mean.
+    cap: c. "level", of the level form alone, is the loss at the level. None takes the cap away, and then the loss has no
+      lower bound and training diverges: for ablations only.
     capped: what the cap holds down, "each" example's loss or their "mean".
 
     Example:
@@ -70,6 +71,7 @@ class Terms(NamedTuple):
     relearning: float = 0.0
     form: str = "level"
     width: float = 2.0
+    each: bool = False
     cap: float | str | None = "level"
     capped: str = "each"
 
@@ -81,7 +83,7 @@ def paper_terms(cap: float | None, **others: Any) -> Terms:
       cap: usually log(classes), which nobody but you knows.
       **others: of `Terms`.
     """
-    return Terms(**({"efficiency": 0.5, "retention": 8.0, "form": "gain", "cap": cap} | others))
+    return Terms(efficiency=0.5, retention=8.0, form="gain", cap=cap)._replace(**others)
 
 
 class MetaBatch(NamedTuple):
@@ -165,9 +167,8 @@ def make_readiness(
         after = steps_from(params, rehearsed(step_size), batch.requests, jax.random.fold_in(key, 0))
         total = jnp.zeros(())
         if terms.efficiency and terms.form == "level":
-            margins = model.margin(model.apply(after, batch.forget["x"], key), batch.forget)
-            away = mean(margins - batch.forget["level"], batch.forget["weight"])
-            total += terms.efficiency * huber(away, terms.width)
+            away, pull = _away(model, after, batch.forget, key, mean, terms)
+            total += terms.efficiency * pull
         elif terms.efficiency:
             gained, forget = forgotten(after)
             total -= terms.efficiency * gained
@@ -202,6 +203,13 @@ def _with_levels(model: Model, params: Params, batch: MetaBatch, mean: Mean) -> 
 
 def _count(requests: Request) -> int:
     return int(jax.tree.leaves(requests)[0].shape[0])
+
+
+def _away(model: Model, params: Params, batch: Batch, key: Array, mean: Mean, terms: Terms) -> tuple[Array, Array]:
+    """How far the mean margin is from the level, and the pull back."""
+    distance, weight = model.margin(model.apply(params, batch["x"], key), batch) - batch["level"], batch["weight"]
+    away = mean(distance, weight)
+    return away, mean(huber(distance, terms.width), weight) if terms.each else huber(away, terms.width)
 
 
 def _forgotten(model: Model, params: Params, batch: Batch, key: Array, mean: Mean, terms: Terms) -> tuple[Array, Array]:

@@ -66,7 +66,7 @@ def settled(seen: dict[str, Array], aim: Aim) -> Array:
 def overshoots(after: dict[str, Array], before: dict[str, Array], aim: Aim) -> Array:
     """Whether an update should be undone: it led away from the level, out of its tolerance, or cost too much.
 
-    |margin - level| beyond both the distance before and the tolerance, or more than PRICE of retained accuracy lost at once.
+    |margin - level| beyond both the distance before and the tolerance, or over PRICE of retained accuracy lost at once.
 
     Args:
       after, before: as `seen` of `settled`, on either side of the update.
@@ -106,9 +106,7 @@ def look_alikes(
     return of_classes(model, params, retain, mean)[labels]
 
 
-def of_classes(
-    model: Model, params: Params, retain: Batch, mean: Callable[[Array, Array], Array] = weighted_mean
-) -> Array:
+def of_classes(model: Model, params: Params, retain: Batch, mean: Callable[[Array, Array], Array] = weighted_mean) -> Array:
     """`look_alikes` of every class, [classes]."""
     logits, labels = model.apply(params, retain["x"], None), retain["y"]
     if not isinstance(logits, jax.Array) or logits.ndim != 2 or jnp.ndim(labels) != 1:

@@ -70,7 +70,13 @@ def rehearsal(variant: str, section: sections.Readiness, trainer: Trainer, probl
 def _prepared(section: sections.Readiness, rate: float) -> Prepared | None:
     if section.form != "level" or section.normalise or not section.inner_steps:
         return None
-    return Prepared(section.rehearsed, rate, dict(section.algorithm_options), section.levels)
+    return Prepared(section.rehearsed, rate, options(section), section.levels)
+
+
+def options(section: sections.Readiness) -> dict[str, float]:
+    """Options of the rehearsed algorithm."""
+    alone = {"each": 1.0} if section.each and section.rehearsed == "level" else {}
+    return alone | section.algorithm_options
 
 
 def _ends(section: sections.Readiness) -> tuple[float, float]:
@@ -94,6 +100,7 @@ def _objective(
         relearning=section.relearning,
         form=section.form,
         width=section.width,
+        each=section.each,
         cap="level" if section.form == "level" else _cap(section.cap, classes),
         capped=section.capped,
     )
@@ -102,9 +109,7 @@ def _objective(
         optimizer = optax.sgd(step_size)
         if section.normalise:
             optimizer = optax.chain(normalised(), optimizer)
-        return algorithms.algorithm(section.rehearsed)(
-            model, optimizer, mean=devices.mean, grad=order, **section.algorithm_options
-        )
+        return algorithms.algorithm(section.rehearsed)(model, optimizer, mean=devices.mean, grad=order, **options(section))
 
     relearner = None
     if section.relearning:

@@ -69,6 +69,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             config.dpsgd,
             config.equal_flops,
             [rehearsal(name, config.variant(name).readiness, trainer, asked) for name in names],
+            config.request.to_level.levels == "proxy",
         )
         scorer = Scorer(models.as_model(model), devices, asked.sets)
         requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
@@ -78,5 +79,6 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
     with folder.claimed(config.model_dump(), inputs), progress.Progress(work, "readiness"):
         sizes = {name: len(getattr(dataset, name).id) for name in ("train", "validation", "test")}
         folder.log("data", name=dataset.name, classes=dataset.classes, **sizes, ids=ids.naming(config.data.model_dump()))
-        trained = trainings.train_all(trainer, scorer, asked, plan)
-        return folder.finish(command, rows.judge(requests, config.relearn, trained))
+        proxies = trainings.train_proxies(trainer, scorer, asked, plan) if plan.wants_proxies else None
+        trained = trainings.train_all(trainer, scorer, asked, plan, proxies)
+        return folder.finish(command, rows.judge(requests, config.relearn, trained, proxies and proxies.params))

@@ -7,15 +7,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.comparison.rehearsals import Prepared, Rehearsal
 from experiments.core import fleet, sections
 from experiments.core.keys import Purpose
+from experiments.data import datasets
 from experiments.data.problem import Problem
+from experiments.scoring import aims
 from experiments.scoring.scorer import Scorer
 from experiments.training import loop
-from experiments.training.fleets import PER_STEP, PRIVATE, READY, Trainer
+from experiments.training.fleets import PER_STEP, PRIVATE, READY, Trainer, proxy_steps
 
 LONGER = 1.4  # steps of equal FLOPs, per step
 
@@ -46,6 +49,7 @@ class Plan(NamedTuple):
     told: positions in the training split that re-weighting is told may be forgotten.
     equal_flops: whether vanilla and re-weighting also train for as many FLOPs as readiness used.
     rehearsals: the default readiness, if it is trained, and its variants.
+    proxies: whether requests ask proxies of the oracle for levels; rehearsals may, too.
     """
 
     names: Sequence[str]
@@ -55,12 +59,22 @@ class Plan(NamedTuple):
     dpsgd: sections.DPSGD
     equal_flops: bool
     rehearsals: Sequence[Rehearsal]
+    proxies: bool = False
+
+    @property
+    def wants_proxies(self) -> bool:
+        """Whether anybody asks a proxy of the oracle."""
+        return self.proxies or any(_asks_proxy(one) for one in self.rehearsals)
 
     @property
     def weights(self) -> dict[str, float]:
         """The weight of what may be forgotten, by the variant of re-weighting."""
         others = {f"weight={weight:g}": weight for weight in self.reweight.others}
         return {"default": self.reweight.weight, **others} if "reweight" in self.names else {}
+
+
+def _asks_proxy(rehearsal: Rehearsal) -> bool:
+    return rehearsal.prepared is not None and rehearsal.prepared.levels == "proxy"
 
 
 def find(fleets: Sequence[Fleet], name: str) -> Fleet:
@@ -79,6 +93,7 @@ def work(plan: Plan, steps: int) -> float:
     made = steps * (_together(plan) * seeds + PER_STEP) + rehearsals * READY * steps * (seeds + PER_STEP)
     if plan.equal_flops and rehearsals:
         made += LONGER * steps * (2 * seeds + PER_STEP)
+    made += plan.wants_proxies * proxy_steps(steps) * (seeds + PER_STEP)
     return made + ("dpsgd" in plan.names) * PRIVATE * steps * (seeds + PER_STEP)
 
 
@@ -88,13 +103,40 @@ def count(plan: Plan) -> int:
     return _together(plan) + longer + ("dpsgd" in plan.names) + len(plan.rehearsals)
 
 
-def train_all(trainer: Trainer, scorer: Scorer, problem: Problem, plan: Plan) -> list[Fleet]:
+class Proxies(NamedTuple):
+    """Models that never saw what may be forgotten, trained for a part of the steps, and what they say of levels.
+
+    params: of all lanes.  level: [lanes, examples].  flops: of one.
+    """
+
+    params: Any
+    level: np.ndarray
+    flops: float
+
+
+def train_proxies(trainer: Trainer, scorer: Scorer, problem: Problem, plan: Plan) -> Proxies:
+    """Proxies of the oracle, one for each seed, and the level of each example that may be forgotten."""
+    told = plan.told
+    member = np.ones(len(problem.dataset.train.id), bool)
+    member[told] = False
+    way = trainer.way(proxy_steps(trainer.section.steps))
+    lanes = loop.make_lanes(plan.seeds, member, np.ones(len(member)), purpose=Purpose.PROXY)
+    params = trainer.fleet(way, lanes, "proxy").params
+    each = aims.taught(scorer.statistics, problem.by_class, params, datasets.batch(problem.dataset.train, told))[0]
+    level = np.zeros((len(plan.seeds), len(member)), np.float32)
+    level[:, told] = each
+    return Proxies(params, level, trainer.cost(way, "proxy")["train_flops"])
+
+
+def train_all(
+    trainer: Trainer, scorer: Scorer, problem: Problem, plan: Plan, proxies: Proxies | None = None
+) -> list[Fleet]:
     """Every way of the plan: ordinary ones as lanes of one program, readiness variants and DP-SGD on their own."""
     ways = plain_ways(plan, problem)
     weights = {("reweight", variant): {"weight": weight} for variant, weight in plan.weights.items()}
     plain = train_plain(trainer, "plain", trainer.section.steps, ways, weights)
     lanes, flops = ways["vanilla", "default"], plain[0].cost["step_flops"]
-    ready = [train_readiness(trainer, rehearsal, lanes, flops) for rehearsal in plan.rehearsals]
+    ready = [train_readiness(trainer, rehearsal, lanes, flops, proxies) for rehearsal in plan.rehearsals]
     if ready:
         plain = _mark_matched(scorer, plain, ready[0])
     longer = _longer(trainer, plan, plain, ready[0], ways) if plan.equal_flops and ready else []
@@ -158,11 +200,18 @@ def train_private(trainer: Trainer, dpsgd: sections.DPSGD, lanes: loop.Lane) -> 
     return Fleet("dpsgd", "default", trained, fleet.lane_count(lanes), trainer.cost(way, name), facts)
 
 
-def train_readiness(trainer: Trainer, rehearsal: Rehearsal, lanes: loop.Lane, step_flops: float) -> Fleet:
-    """One variant of readiness; `step_flops` is what its ordinary steps cost."""
+def train_readiness(
+    trainer: Trainer, rehearsal: Rehearsal, lanes: loop.Lane, step_flops: float, proxies: Proxies | None = None
+) -> Fleet:
+    """One variant of readiness; `step_flops` is what its ordinary steps cost. Proxies that it asks are part of its cost."""
     name = f"readiness-{rehearsal.variant}"
+    asked = proxies if _asks_proxy(rehearsal) else None
+    if asked:
+        lanes = lanes._replace(level=jnp.asarray(asked.level))
     trained = trainer.fleet(rehearsal.way, lanes, name, rehearsal.pools)
     spent = trainer.rehearsing_cost(rehearsal.counted, rehearsal.pools, step_flops, name)
+    if asked:
+        spent = {**spent, "train_flops": spent["train_flops"] + asked.flops}
     return Fleet("readiness", rehearsal.variant, trained, fleet.lane_count(lanes), spent, {}, rehearsal.prepared)
 
 

@@ -29,7 +29,7 @@ import pydantic
 from pydantic import AfterValidator, Field, model_validator
 
 from experiments.configs import readiness
-from experiments.configs.readiness import Comparison, Training
+from experiments.configs.readiness import Comparison, Overrides, Training
 from experiments.core import sections
 from experiments.core.config import Section, Wrong, as_config, mistakes
 
@@ -139,7 +139,6 @@ class Judge(Section):
     # What version 0.1 wrote into config.json beside these keys; no other values were taken.
     retired: ClassVar[Mapping[str, Any]] = {
         "equal_flops": False,
-        "variants": {},
         "parallel": "jit",
         "data.stream": False,
         "reweight.others": [],
@@ -167,6 +166,9 @@ class Judge(Section):
     train: sections.Train = sections.Train()
     forget: sections.ForgetSeed = sections.ForgetSeed()
     readiness: sections.Readiness = sections.Readiness()
+    variants: dict[str, Overrides] = Field(
+        {}, description="Overrides of readiness by name, each judged beside the default, as in {'slow': {'every': 8}}."
+    )
     suited: dict[Literal["class", "random"], sections.Suited] = Field(
         Comparison().suited, description="What readiness leaves unset, by the kind of forget set."
     )
@@ -225,7 +227,10 @@ class Judge(Section):
     def shared(self) -> Shared:
         """What every forget set is judged by."""
         seeds = range(self.seed, self.seed + self.seeds)
-        return Shared(self.trainings, seeds, self.reweight, self.dpsgd, self.request, self.relearn, self.judge)
+        variants = [variant_of_readiness(name) for name in self.variants] if "readiness" in self.trainings else []
+        return Shared(
+            (*self.trainings, *variants), seeds, self.reweight, self.dpsgd, self.request, self.relearn, self.judge
+        )
 
     def asked(self) -> list[Asked]:
         """Every forget set, resolved.
@@ -236,14 +241,20 @@ class Judge(Section):
         found = []
         for name, wanted in self.judge.sets.items():
             compared = self.of_set(name).resolved()
-            found.append(Asked(name, wanted, compared.forget, compared.readiness, self.data.score_examples))
+            readiness = {variant_of_readiness(name): section for name, section in compared.by_variant().items()}
+            found.append(Asked(name, wanted, compared.forget, readiness, self.data.score_examples))
         return found
+
+
+def variant_of_readiness(name: str) -> str:
+    """What a variant of readiness is called among the trainings; the default one has no name."""
+    return f"readiness {name}" if name else "readiness"
 
 
 class Shared(NamedTuple):
     """What every forget set of a judgement is judged by.
 
-    trainings: the ways to train.
+    trainings: the ways to train, variants of readiness as `variant_of_readiness` calls them.
     seeds: of the lanes that are also attacked as a population and by relearning; the first is every fleet's.
     reweight, dpsgd: how to train in those ways.
     request, relearn, judgement: by what is asked and attacked, and how much of it.
@@ -262,14 +273,14 @@ class Asked(NamedTuple):
     """A forget set, as the comparison would ask for it.
 
     forget: of the comparison.
-    readiness: with what suits the kind of request.
+    readiness: by training, with what suits the kind of request.
     score_examples: of each kind that are scored; 0 are all.
     """
 
     name: str
     wanted: ForgetSet
     forget: sections.Forget
-    readiness: sections.Readiness
+    readiness: dict[str, sections.Readiness]
     score_examples: int
 
 

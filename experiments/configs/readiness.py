@@ -35,9 +35,9 @@ def _has_needed(trainings: tuple[Training, ...]) -> tuple[Training, ...]:
     return trainings
 
 
-# Named settings of readiness. `LEVEL` is shipped for a class: a request that ends where unseen examples lie is rehearsed as it
-# will be carried out. `PAPER` is the reconstruction of the paper's objective. `RESIST` are overrides of `LEVEL` by which what
-# was forgotten does not come back soon, at a price in likeness to an oracle.
+# Named settings of readiness. `LEVEL` is shipped for a class: a request that ends where unseen examples lie, rehearsed as it
+# will be carried out. `PAPER` is the reconstruction of the paper's objective. `RESIST` are overrides of `LEVEL` by which
+# what was forgotten does not come back soon, at a price in likeness to an oracle.
 LEVEL: dict[str, Any] = {
     "form": "level",
     "efficiency": 0.02,
@@ -54,7 +54,13 @@ PAPER: dict[str, Any] = {
     "normalise": True,
     "step_size": (0.4, 0.4),
 }
-RESIST: dict[str, Any] = {"relearning": 0.05, "relearn_steps": 4, "relearn_rate": 0.05, "relearn_order": 2, "levels": "proxy"}
+RESIST: dict[str, Any] = {
+    "relearning": 0.05,
+    "relearn_steps": 4,
+    "relearn_rate": 0.05,
+    "relearn_order": 2,
+    "levels": "proxy",
+}
 
 Overrides = Annotated[dict[str, sections.Option], Says("a dict of overrides of readiness")]
 

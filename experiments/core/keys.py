@@ -24,6 +24,7 @@ class Purpose(enum.Enum):
 
     TRAINING = "model", 0
     HELDOUT_TRAINING = "model", 1
+    PROXY = "model", 12  # of the oracle, for levels
 
     REQUEST = "comparison", 2
     FINE_TUNING = "comparison", 3  # between training and request

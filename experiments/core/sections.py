@@ -18,7 +18,16 @@ LEAST_SCORED = 5  # the folds of the membership attack; a test holds them equal
 LONGEST_NAME = 100  # of what is part of file names, in bytes
 OWN = ("folder", "npz", "csv")  # what a data set's name may begin with, before a colon and a path
 
-SHELF = ("level", "ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")  # a test holds them equal
+SHELF = (
+    "level",
+    "ascent",
+    "graddiff",
+    "neggrad_plus",
+    "ascent_kl",
+    "npo",
+    "finetune",
+    "random_label",
+)  # a test holds them equal
 AT = "@"  # between an algorithm and where its requests end
 Backbone = str  # of experiments.models.vits.VITS, which refuses others when the data are looked at
 
@@ -327,8 +336,10 @@ class Readiness(Section):
         "trained beforehand for a quarter of the steps.",
     )
     width: float = Field(2.0, gt=0, le=1000, description="Nats around the level in which the pull grows.")
+    each: bool = Field(False, description="Bring each example to its level, and not their mean.")
     cap: Cap = Field(
-        "log_classes", description="Of the forget loss: its value at chance, a number, or nothing; of form level the level's."
+        "log_classes",
+        description="Of the forget loss: its value at chance, a number, or nothing; of form level the level's.",
     )
     capped: Literal["each", "mean"] = Field("each", description="Cap the loss of each example, or their mean.")
     order: Literal[1, 2] = Field(2, description="Of the derivative through the inner steps.")
@@ -365,33 +376,13 @@ class Readiness(Section):
         return self
 
 
-class Unlearners(Section):
-    """By what requests are carried out."""
-
-    unlearners: Annotated[tuple[Unlearner, ...], AfterValidator(each_once)] = Field(
-        ("ascent",),
-        min_length=1,
-        description="Algorithms, each on its own: of the shelf, or module:function; with @level, to the level of the unseen.",
-    )
-    options: dict[str, AlgorithmOptions] = Field({}, description="By algorithm, as in {'npo': {'beta': 0.2}}.")
-
-    @model_validator(mode="after")
-    def _options_are_of_unlearners(self) -> Unlearners:
-        served = [short(name.partition(AT)[0]) for name in self.unlearners]
-        unused = [name for name in self.options if name not in served]
-        if unused:
-            sentence = f"has {either(unused)}, which serves no request: add it to --config.request.unlearners"
-            raise Wrong((("options",), sentence))
-        return self
-
-
 class ToLevel(Section):
-    """How requests to the level of unseen examples are carried out: those of `level`, and of algorithms named NAME@level."""
+    """How requests to the level of unseen examples are carried out: those of `level` and of NAME@level."""
 
     levels: Literal["own", "proxy", "oracle"] = Field(
         "own",
-        description="Where it is: by a model's own answers on other classes or held-out examples, by a proxy of the oracle, "
-        "or, for study, by the oracle.",
+        description="Where it is: by a model's own answers on other classes or held-out examples, by a proxy of the "
+        "oracle, or, for study, by the oracle.",
     )
     learning_rates: Annotated[tuple[Rate, ...], AfterValidator(each_once)] = Field(
         (0.03, 0.1, 0.3), min_length=1, description="Of the grid of `level`; one is chosen for each way to train."
@@ -401,6 +392,27 @@ class ToLevel(Section):
     )
     max_steps: int = Field(100, ge=1, le=100_000, description="Give up after so many updates, those undone among them.")
     retained: int = Field(256, ge=1, le=MOST, description="Retained training examples that are watched at every step.")
+
+
+class Unlearners(Section):
+    """By what requests are carried out."""
+
+    unlearners: Annotated[tuple[Unlearner, ...], AfterValidator(each_once)] = Field(
+        ("ascent",),
+        min_length=1,
+        description="Algorithms, each on its own: of the shelf, or module:function. NAME@level ends at that level.",
+    )
+    options: dict[str, AlgorithmOptions] = Field({}, description="By algorithm, as in {'npo': {'beta': 0.2}}.")
+    to_level: ToLevel = ToLevel()
+
+    @model_validator(mode="after")
+    def _options_are_of_unlearners(self) -> Unlearners:
+        served = [short(name.partition(AT)[0]) for name in self.unlearners]
+        unused = [name for name in self.options if name not in served]
+        if unused:
+            sentence = f"has {either(unused)}, which serves no request: add it to --config.request.unlearners"
+            raise Wrong((("options",), sentence))
+        return self
 
 
 class Request(Unlearners):
@@ -426,7 +438,6 @@ class Request(Unlearners):
         0, ge=0, le=10**6, description="Fine-tune between training and request, on half of the validation data."
     )
     tune_rate: Rate = Field(0.01, description="Learning rate of that fine-tuning.")
-    to_level: ToLevel = ToLevel()
 
 
 class Relearn(Section):

@@ -100,9 +100,9 @@ def training_costs(case: Case) -> dict[str, dict[str, float]]:
     trainer, costs = case.trainer, {}
     step = trainer.cost(trainer.way(), "plain")
     for name in case.shared.trainings:
-        if name == "readiness":
-            _, _, counted, pools = rehearsed(case)
-            costs[name] = trainer.rehearsing_cost(counted, pools, step["step_flops"], name)
+        if name in case.readiness:
+            rehearsal = rehearsed(case, name)
+            costs[name] = trainer.rehearsing_cost(rehearsal.counted, rehearsal.pools, step["step_flops"], name)
         elif name == "dpsgd":
             section = case.shared.dpsgd
             costs[name] = trainer.cost(trainer.private_way(section), trainer.private_name(section))

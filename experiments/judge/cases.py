@@ -20,7 +20,7 @@ class Case(NamedTuple):
     """One forget set F, and what it is judged by.
 
     problem: knows F.  pool: positions of P in the training split.
-    readiness: how models are made ready for F.
+    readiness: how models are made ready for F, by training.
     trainer: on one copy of the data for all forget sets; so is what is `shared`.
     """
 
@@ -28,7 +28,7 @@ class Case(NamedTuple):
     problem: Problem
     pool: np.ndarray
     scorer: Scorer
-    readiness: sections.Readiness
+    readiness: dict[str, sections.Readiness]
     trainer: Trainer
     shared: Shared
 
@@ -59,6 +59,6 @@ def told_of_pool(case: Case) -> Case:
     return case._replace(problem=case.problem._replace(forget=case.pool, revocable=ids[case.pool]))
 
 
-def rehearsed(case: Case) -> Rehearsal:
-    """Readiness for what a case is told."""
-    return rehearsal("default", case.readiness, case.trainer, case.problem)
+def rehearsed(case: Case, training: str) -> Rehearsal:
+    """Readiness for what a case is told, by the name of a training."""
+    return rehearsal("default", case.readiness[training], case.trainer, case.problem)

@@ -24,13 +24,15 @@ from experiments.configs.judge import ORACLES
 from experiments.core import fleet, keys
 from experiments.core.execution import Execution
 from experiments.core.keys import Hash, Purpose
+from experiments.data import datasets
 from experiments.judge import capacity
 from experiments.judge.cases import Case, rehearsed, told_of_pool
 from experiments.judge.ulira import memberships
-from experiments.scoring import algorithms, requests
+from experiments.scoring import aims, algorithms, requests
 from experiments.training import loop
+from experiments.training.fleets import proxy_steps
 from readiness.requests import take
-from unlearn import Recorded, Request, unlearn_until
+from unlearn import Recorded, Request, levels, unlearn_until
 from unlearn.base import Array, Batch, Model
 from unlearn.losses import correct
 
@@ -101,7 +103,7 @@ def _lanes(case: Case, training_: str, role: str) -> loop.Lane:
     member = members(case, training_, role)
     weight = np.ones(member.shape, np.float32)
     if training_ == "reweight":
-        weight[:, _told(case, role).problem.told(case.readiness.noise)] = case.shared.reweight.weight
+        weight[:, _told(case, role).problem.told(case.readiness[REHEARSED].noise)] = case.shared.reweight.weight
     plain = loop.make_lanes(seeds, member[0], weight[0], purpose=purpose)
     return plain._replace(member=jnp.asarray(member), weight=jnp.asarray(weight))
 
@@ -116,10 +118,12 @@ class Fleets(NamedTuple):
 
     params: (training, role) -> parameters of all lanes, on the host.
     cost: training -> FLOPs and seconds of one model's training, and peak bytes.
+    proxies: role -> parameters of proxies of the oracle, if anybody asks them for levels.
     """
 
     params: dict[tuple[str, str], Any]
     cost: dict[str, dict[str, float]]
+    proxies: dict[str, Any]
 
 
 def train(case: Case) -> Fleets:
@@ -128,27 +132,67 @@ def train(case: Case) -> Fleets:
     pairs = [(name, role) for name in case.shared.trainings for role in ROLES if (name, role) != (ORACLES[1], TUNING)]
     costs, params = capacity.training_costs(case), dict[tuple[str, str], Any]()
 
-    def together(label: str, mine: Sequence[tuple[str, str]], way: loop.Way, pools: Any = None) -> float:
+    def together(
+        label: str, mine: Sequence[tuple[str, str]], way: loop.Way, pools: Any = None, levels: Any = None
+    ) -> float:
         lanes = [_lanes(case, *key) for key in mine]
+        if levels:
+            lanes = [lane._replace(level=jnp.asarray(levels[role])) for lane, (_, role) in zip(lanes, mine, strict=True)]
         trained = capacity.train(case, way, fleet.concatenate(lanes), f"{case.name}-{label}", pools)
         start = 0
         for key, part in zip(mine, lanes, strict=True):
             params[key] = fleet.lane(trained.params, slice(start, start := start + fleet.lane_count(part)))
         return trained.seconds
 
+    ready = [name for name in case.shared.trainings if name in case.readiness]
     private = [key for key in pairs if key[0] == PRIVATE]
-    plain = [key for key in pairs if key[0] not in (PRIVATE, REHEARSED)]
+    plain = [key for key in pairs if key[0] not in (PRIVATE, *ready)]
     seconds = dict.fromkeys((name for name, _ in plain), together("plain", plain, trainer.way()))
     if private:
         section = case.shared.dpsgd
         seconds[PRIVATE] = together(trainer.private_name(section), private, trainer.private_way(section))
-    if REHEARSED in case.shared.trainings:
+    proxies, levels = _proxies(case) if any(asks_proxies(case, name) for name in ready) else ({}, {})
+    for name in ready:
         spent = []
         for roles in told_alike(case):
-            rehearsal, mine = rehearsed(_told(case, roles[0])), [(REHEARSED, role) for role in roles]
-            spent.append(together(f"{REHEARSED}-{'-'.join(roles)}", mine, rehearsal.way, rehearsal.pools))
-        seconds[REHEARSED] = float(np.mean(spent))
-    return Fleets(params, {name: costs[name] | {"train_seconds": each} for name, each in seconds.items()})
+            rehearsal, mine = rehearsed(_told(case, roles[0]), name), [(name, role) for role in roles]
+            given = levels if asks_proxies(case, name) else {}
+            spent.append(together(f"{name}-{'-'.join(roles)}", mine, rehearsal.way, rehearsal.pools, given))
+        seconds[name] = float(np.mean(spent))
+        if asks_proxies(case, name):
+            extra = trainer.cost(trainer.way(proxy_steps(trainer.section.steps)), "proxy")["train_flops"]
+            costs[name] = costs[name] | {"train_flops": costs[name]["train_flops"] + extra}
+    return Fleets(params, {name: costs[name] | {"train_seconds": each} for name, each in seconds.items()}, proxies)
+
+
+def asks_proxies(case: Case, training_: str) -> bool:
+    """Whether a readiness has its levels from proxies of the oracle."""
+    return training_ in case.readiness and case.readiness[training_].levels == "proxy"
+
+
+def _proxies(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Proxies of the oracle of each role, and the level of each training example that the role's models are told of."""
+    params, levels, train = {}, {}, case.problem.dataset.train
+    way = case.trainer.way(proxy_steps(case.trainer.section.steps))
+    for role in ROLES:
+        told = _told(case, role).problem.told()
+        member = np.ones(len(train.id), bool)
+        member[told] = False
+        seeds = case.seed + np.arange(count(case, REHEARSED, role))
+        lanes = loop.make_lanes(seeds, member, np.ones(len(member)), purpose=Purpose.PROXY)
+        params[role] = capacity.train(case, way, lanes, f"{case.name}-proxy-{role}").params
+        each, _ = aims.taught(_statistics(case), case.problem.by_class, params[role], datasets.batch(train, told))
+        levels[role] = np.zeros((len(seeds), len(member)), np.float32)
+        levels[role][:, told] = each
+    return params, levels
+
+
+def teacher(case: Case, trained: Fleets, training_: str, role: str) -> Any:
+    """The models that levels are those of: proxies or oracles; None if a model's own answers tell."""
+    where = case.readiness[training_].levels if training_ in case.readiness else case.shared.request.to_level.levels
+    if where == "oracle":
+        return trained.params[ORACLES[0], role]
+    return trained.proxies[role] if where == "proxy" else None
 
 
 def guarantee(case: Case, training_: str) -> dict[str, Any]:
@@ -167,10 +211,14 @@ def told_alike(case: Case) -> list[tuple[str, ...]]:
 
 
 class Setting(NamedTuple):
-    """How a request is carried out: so many updates at most, all at one rate."""
+    """How a request is carried out: so many updates at most, all at one rate.
+
+    options: of the algorithm, (name, value), beside the config's.
+    """
 
     learning_rate: float
     steps: int
+    options: tuple[tuple[str, float], ...] = ()
 
 
 class Ended(NamedTuple):
@@ -189,32 +237,54 @@ def forget(
     rate: float,
     stops: tuple[int, ...],
     enough: float = -1.0,
+    *,
+    options: tuple[tuple[str, float], ...] = (),
+    teacher: Any = None,
 ) -> list[Ended]:
     """Carry out the request of every lane by the algorithm `name`.
 
     A lane rests as soon as no more than a share `enough` of what it is asked to forget is told right: ascent does not end
-    by itself, and what is enough for one model is ruin for another.
+    by itself, and what is enough for one model is ruin for another. A lane whose request ends at a level rests there.
 
     Args:
       params: of all lanes of this training and role.
       rate: learning rate.
       stops: numbers of updates, increasing; what a lane is after each is wanted.
       enough: share of the examples; below 0 no lane rests.
+      options: of the algorithm, beside the config's.
+      teacher: models of all lanes that levels are those of; None: a lane's own.
 
     Returns:
       Lanes after each of `stops`; those that are asked for nothing stay as they are.
     """
     model, devices, data = case.scorer.model, case.scorer.devices, case.trainer.data
-    options = tuple(sorted(algorithms.options(case.shared.request, name).items()))
-    run = _forgetter(model, name, options, case.shared.judgement.batch_size, stops, devices)
+    every = tuple(sorted((algorithms.options(case.shared.request, name) | dict(options)).items()))
+    run = _forgetter(model, name, every, case.shared.judgement.batch_size, stops, devices)
     wanted = asked(case, training_, role)
     kept = members(case, training_, role)
     kept[:, case.pool] &= ~wanted
-    seeds = case.seed + np.arange(len(wanted))
-    raw = keys.raw(seeds, REQUESTS[role])
+    raw = keys.raw(case.seed + np.arange(len(wanted)), REQUESTS[role])
     pool = jax.tree.map(lambda leaf: leaf[case.pool], data)
-    found = capacity.over(case, lambda lanes: run(rate, lanes, pool, data, enough), (params, raw, wanted, kept))
+    end: Any = jnp.full(len(wanted), enough)
+    watched = None
+    if algorithms.ends_at_level(name):
+        ground = _ground(case)
+        watched = jax.tree.map(jnp.asarray, ground.retained)
+        end = aims.to_levels(ground, params, teacher, datasets.batch(case.problem.dataset.train, case.pool), wanted)
+    found = capacity.over(case, lambda lanes: run(rate, lanes, pool, data, watched), (params, raw, wanted, kept, end))
     return [Ended(*one) for one in found]
+
+
+def _ground(case: Case) -> aims.Ground:
+    """What levels are read off: examples outside the pool, and validation data."""
+    train = case.problem.dataset.train
+    outside = np.setdiff1d(np.arange(len(train.id)), case.pool)
+    retained = aims.watched(datasets.batch(train, outside), case.shared.request.to_level.retained)
+    return aims.Ground(_statistics(case), case.problem.by_class, retained, case.scorer.sets.validation)
+
+
+def _statistics(case: Case) -> Any:
+    return functools.partial(capacity.statistics, case)
 
 
 class Asked(NamedTuple):
@@ -243,38 +313,62 @@ def _asked(key: Array, wanted: Array, kept: Array, pool: Batch, train: Batch) ->
 def _forgetter(
     model: Model, name: str, options: tuple, batch_size: int, stops: tuple[int, ...], devices: Execution
 ) -> Callable[..., tuple[Recorded, ...]]:
-    """`(rate, (params, raw key, wanted, kept) of all lanes, pool, train, enough) -> recorded` after each of `stops`."""
+    """`(rate, (params, raw key, wanted, kept, end) of all lanes, pool, train, watched) -> recorded` after each of `stops`.
 
-    def whole(data: tuple[Asked, Array]) -> Request:
-        return data[0].request
+    The end is a share of the examples, or `aims.Levels`, of whose retained examples are `watched`.
+    """
 
-    def draw(data: tuple[Asked, Array], key: Array, step: Array) -> Request:
-        asked, _ = data
+    by_level = algorithms.ends_at_level(name)
+
+    def whole(data: tuple) -> Request:
+        asked, end, _ = data
+        request = asked.request
+        return request._replace(forget=dict(request.forget, level=end.each)) if by_level else request
+
+    def draw(data: tuple, key: Array, step: Array) -> Request:
+        asked, _, _ = data
 
         def rows(part: Any, order: Array, count: Array, key: Array) -> Batch:
             return take(part, order[jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, count)])
 
-        return Request(*map(rows, asked.request, asked.orders, asked.counts, asked.keys))
+        return Request(*map(rows, whole(data), asked.orders, asked.counts, asked.keys))
 
-    def observe(params: Any, data: tuple[Asked, Array]) -> dict[str, Array]:
-        asked, _ = data
+    def observe(params: Any, data: tuple) -> dict[str, Array]:
+        asked, _, watched = data
         pool = asked.request.forget
-        right = correct(model.apply(params, pool["x"], None), pool["y"])
-        return {"known": jnp.sum(jnp.where(pool["weight"] > 0, right, 0)) / jnp.maximum(asked.counts[0], 1)}
+        logits = model.apply(params, pool["x"], None)
+        over_asked = lambda each: jnp.sum(jnp.where(pool["weight"] > 0, each, 0)) / jnp.maximum(asked.counts[0], 1)  # noqa: E731
+        seen = {"forget_accuracy": over_asked(correct(logits, pool["y"]))}
+        if by_level:
+            right = correct(model.apply(params, watched["x"], None), watched["y"])
+            seen["forget_margin"], seen["retained_accuracy"] = over_asked(model.margin(logits, pool)), jnp.mean(right)
+        return seen
 
-    def rests(seen: dict[str, Array], data: tuple[Asked, Array]) -> Array:
-        asked, enough = data
-        return (asked.counts[0] == 0) | (seen["known"] <= enough)  # a draw from nobody would be a stranger
+    def rests(seen: dict[str, Array], data: tuple) -> Array:
+        asked, end, _ = data
+        enough = levels.settled(seen, end.aim) if by_level else seen["forget_accuracy"] <= end
+        return (asked.counts[0] == 0) | enough  # a draw from nobody would be a stranger
+
+    def undo(after: dict[str, Array], before: dict[str, Array], data: tuple) -> Array:
+        return levels.overshoots(after, before, data[1].aim)
 
     def until(rate: Any) -> Callable:
         algorithm = algorithms.algorithm(name)(model, optax.sgd(rate), **dict(options))
-        return unlearn_until(algorithm, whole, draw, observe, rests, stops[-1], record=stops, unroll=devices.loops)
+        return unlearn_until(
+            algorithm,
+            whole,
+            draw,
+            observe,
+            rests,
+            stops[-1],
+            undo=undo if by_level else None,
+            record=stops,
+            unroll=devices.loops,
+        )
 
-    def single(
-        lane: tuple[Any, Array, Array, Array], pool: Batch, train: Batch, enough: Array, run: Callable
-    ) -> tuple[Recorded, ...]:
-        params, raw, wanted, kept = lane
+    def single(lane: tuple, pool: Batch, train: Batch, watched: Batch | None, run: Callable) -> tuple[Recorded, ...]:
+        params, raw, wanted, kept, end = lane
         key = jax.random.wrap_key_data(raw)
-        return run(params, (_asked(key, wanted, kept, pool, train), enough), key).recorded
+        return run(params, (_asked(key, wanted, kept, pool, train), end, watched), key).recorded
 
     return requests.over_lanes(until, single, devices)

@@ -64,8 +64,8 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
     forgotten = after["forget_accuracy"]
     stop = "reached" if (forgotten <= entry.enough).all() else "budget"
     return Row(
-        training=entry.training,
-        variant="default",
+        training=entry.training.partition(" ")[0],
+        variant=entry.training.partition(" ")[2] or "default",
         unlearner=algorithms.short(entry.unlearner),
         setting=case.name,
         dataset=case.problem.dataset.name,

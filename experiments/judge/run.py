@@ -25,8 +25,9 @@ from experiments.core.results import Row, Run, revived
 from experiments.data import datasets, digests, forget_sets, problem
 from experiments.data.sets import subsample
 from experiments.judge import calibration, capacity, fleets, memorisation, metrics, old_logits, population, rows, work
-from experiments.judge.cases import Case, pool_of
+from experiments.judge.cases import Case, pool_of, rehearsed
 from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Fleets, Setting
+from experiments.scoring import algorithms
 from experiments.scoring.relearning import relearn
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.statistics import Statistics
@@ -85,7 +86,7 @@ def make_case(
     Raises:
       UserError: a set that cannot be judged; one line that says what to do.
     """
-    readiness = {"": asked.readiness}
+    readiness = {name.partition(" ")[2]: section for name, section in asked.readiness.items()}  # by variant
     checks.check_options(shared.request, readiness)
     chosen = _chosen(asked, dataset.train, scores)
     forgotten = problem.make(
@@ -94,7 +95,7 @@ def make_case(
         dataset.train.id[chosen.forget] if chosen else None,
         score_examples=asked.score_examples,
     )
-    checks.check_problem(forgotten, asked.readiness.noise)
+    checks.check_problem(forgotten, max(section.noise for section in readiness.values()))
     checks.check_own(shared.request, readiness, trainer.model, forgotten, shared.judgement.batch_size)
     case = Case(
         asked.name,
@@ -161,11 +162,67 @@ def judge(case: Case) -> list[Row]:
     trained = fleets.train(case)
     found = []
     for name, unlearner in entries(case):
-        trials = [] if unlearner == "none" else tried(case, trained, name, unlearner)
-        done = carried_out(case, trained, name, unlearner, chosen(trials) if trials else None)
+        setting, trials = settled_on(case, trained, name, unlearner)
+        done = carried_out(case, trained, name, unlearner, setting)
         judged, spent = _judged(case, name, unlearner), _cost(case, trained, name, unlearner, done)
         found.append(rows.Entry(name, unlearner, done, judged, trials, spent, aim(case, trained)[0]))
     return rows.rows(case, found)
+
+
+def settled_on(case: Case, trained: Fleets, name: str, unlearner: str) -> tuple[Setting | None, list[dict[str, Any]]]:
+    """How a request is carried out, and the trials that it was chosen by: none if it is as was rehearsed."""
+    if unlearner == "none":
+        return None, []
+    prepared = rehearsed(case, name).prepared if name in case.readiness else None
+    if prepared and prepared.algorithm == algorithms.base(unlearner):
+        steps = max(case.shared.judgement.tuning.steps)
+        return Setting(prepared.learning_rate, steps, tuple(sorted(prepared.options.items()))), []
+    if algorithms.ends_at_level(unlearner):
+        trials = tried_to_level(case, trained, name, unlearner)
+        best = max(trials, key=lambda trial: (trial["reached"], -1.0 if trial["kept"] is None else trial["kept"]))
+        options = (("beta", best["beta"]),) if "beta" in best else ()
+        return Setting(best["learning_rate"], best["steps"], options), trials
+    trials = tried(case, trained, name, unlearner)
+    return chosen(trials), trials
+
+
+def tried_to_level(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[str, Any]]:
+    """The trials of one way whose request ends at a level: each setting, how many models settled, and what they kept.
+
+    As many for every way, on models that nothing is reported of. No oracle is asked: what is kept is on validation data.
+    """
+    tuning, section = case.shared.judgement.tuning, case.shared.request.to_level
+    settings: list[dict[str, float]] = [{"learning_rate": rate} for rate in tuning.learning_rates]
+    if unlearner == "level":
+        settings = [{"learning_rate": rate, "beta": beta} for beta in section.betas for rate in section.learning_rates]
+    most = max(tuning.steps)
+
+    def trials() -> list[dict[str, Any]]:
+        found = []
+        for setting in settings:
+            options = tuple((key, value) for key, value in setting.items() if key != "learning_rate")
+            (ended,) = fleets.forget(
+                case,
+                trained.params[name, TUNING],
+                name,
+                TUNING,
+                unlearner,
+                setting["learning_rate"],
+                (most,),
+                options=options,
+                teacher=fleets.teacher(case, trained, name, TUNING),
+            )
+            forget, kept = _accuracies(case, ended.params)
+            reached = int((ended.updates < most).sum())
+            found.append(setting | {"steps": most, "reached": reached, "forget": forget, "kept": kept})
+            progress.advance(work.trials(case, name) / len(settings))
+        return found
+
+    stage = f"trials-{case.name}-{name}-{unlearner}"
+    work.begin(case, stage, f"tune {name}, {unlearner}", work.trials(case, name))
+    kept: list[dict[str, Any]] = case.workdir.stage(stage, trials)
+    case.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept)
+    return kept
 
 
 def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[str, Any]]:
@@ -233,7 +290,18 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
             rate, stops, (enough, _) = setting.learning_rate, (setting.steps,), aim(case, trained)
             for role, params in ended.items():
                 with environment.stopwatch() as stopwatch:
-                    (after,) = fleets.forget(case, params, name, role, unlearner, rate, stops, enough)
+                    (after,) = fleets.forget(
+                        case,
+                        params,
+                        name,
+                        role,
+                        unlearner,
+                        rate,
+                        stops,
+                        enough,
+                        options=setting.options,
+                        teacher=fleets.teacher(case, trained, name, role),
+                    )
                 ended[role], seconds = after.params, seconds + stopwatch()
                 progress.advance(work.updates(case, name, role, setting.steps))
                 updates = float(after.updates.mean()) if role == REPEATS else updates
@@ -246,13 +314,18 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
             "before": case.scorer.score(before),
             "after": case.scorer.score(after),
             "relearning": relearn(case.scorer, case.shared.relearn, case.problem, after, raw),
-            "setting": setting._asdict() if setting else None,
+            "setting": _told(setting) if setting else None,
             "updates": updates,
             "seconds": seconds / (2 * fleets.count(case, name, REPEATS)),
         }
 
     work.begin(case, stage, f"requests of {name}, {unlearner}", work.carrying(case, name, unlearner))
     return case.workdir.stage(stage, compute, beside=file)
+
+
+def _told(setting: Setting) -> dict[str, float]:
+    """A setting in a row."""
+    return {"learning_rate": setting.learning_rate, "steps": setting.steps, **dict(setting.options)}
 
 
 def _file(case: Case, name: str, unlearner: str) -> Path:

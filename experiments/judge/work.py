@@ -34,14 +34,14 @@ def _training(case: Case) -> float:
     """Of every fleet, as `fleets.train` divides them among programs."""
     models = {name: sum(fleets.count(case, name, role) for role in ROLES) for name in case.shared.trainings}
     plain = (
-        sum(count for name, count in models.items() if name not in (fleets.PRIVATE, fleets.REHEARSED))
+        sum(count for name, count in models.items() if name != fleets.PRIVATE and name not in case.readiness)
         - case.shared.judgement.tuning.lanes
     )
     steps = float(plain + PER_STEP)
     if fleets.PRIVATE in models:
         steps += PRIVATE * (models[fleets.PRIVATE] + PER_STEP)
-    if fleets.REHEARSED in models:
-        steps += READY * (models[fleets.REHEARSED] + len(fleets.told_alike(case)) * PER_STEP)
+    for name in models.keys() & case.readiness.keys():
+        steps += READY * (models[name] + len(fleets.told_alike(case)) * PER_STEP)
     return case.trainer.section.steps * steps
 
 

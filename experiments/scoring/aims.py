@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core import sections
 from experiments.core.keys import Hash
-from experiments.data.problem import Problem
 from experiments.data.sets import subsample
-from experiments.scoring.scorer import Scorer
+from experiments.scoring.statistics import Reduction
 from unlearn import levels
 from unlearn.base import Array, Batch
 from unlearn.levels import Aim
@@ -24,64 +22,82 @@ from unlearn.levels import Aim
 class Levels(NamedTuple):
     """The end of a request to levels, of every lane.
 
-    aim: where it ends, [lanes] each.  each: the level of each example that is asked for, [lanes, examples].
+    aim: where it ends, [lanes] each.  each: the level of each example that may be asked for, [lanes, examples].
     """
 
     aim: Aim
     each: Array
 
 
-def retained(section: sections.ToLevel, problem: Problem) -> Batch:
+class Ground(NamedTuple):
+    """What levels are read off.
+
+    retained: training examples that stay.  held_out: examples that were never trained on, like random ones.
+    """
+
+    statistics: Reduction
+    by_class: bool
+    retained: Batch
+    held_out: Batch
+
+
+def watched(retain: Batch, most: int) -> Batch:
     """Retained training examples that a request to a level watches, and that levels of classes are read off."""
-    return subsample(problem.sets.retain, section.retained, Hash.LEVEL)
+    return subsample(retain, most, Hash.LEVEL)
 
 
-def to_levels(
-    scorer: Scorer, section: sections.ToLevel, problem: Problem, params: Any, teacher: Any, forget: Batch
-) -> Levels:
+def to_levels(ground: Ground, params: Any, teacher: Any, forget: Batch, asked: np.ndarray | None = None) -> Levels:
     """The end of a request to levels.
 
     Args:
       params: of all lanes, that meet the request.
       teacher: of all lanes, models that never saw what is asked for: proxies or oracles; None: levels are a lane's own.
-      forget: what is asked for.
+      forget: what may be asked for.
+      asked: [lanes, examples] bool, what is; None: all.
     """
-    watched = retained(section, problem)
-    accuracy = scorer.measure(params, watched)[0].mean(axis=1)
-    if teacher is not None:
-        each, known = _taught(scorer, problem, teacher, forget)
+    accuracy = ground.statistics(params, ground.retained).correct.mean(axis=1)
+    if teacher is None:
+        each, known = own(ground, params, forget)
     else:
-        each, known = _own(scorer, problem, params, watched, forget)
-    # A model that failed has no level; its request diverges at once.
-    aim = levels.aim_at(jnp.asarray(each.mean(axis=1), jnp.float32), known=_single(known), retained=_single(accuracy))
-    return Levels(aim, _single(each))
+        each, known = taught(ground.statistics, ground.by_class, teacher, forget)
+    wanted = np.ones(each.shape) if asked is None else asked
+    level = (each * wanted).sum(axis=1) / np.maximum(wanted.sum(axis=1), 1)
+    # A model that failed has no level, and its request diverges at once.
+    return Levels(levels.aim_at(_single(level), known=_single(known), retained=_single(accuracy)), _single(each))
 
 
-def _own(
-    scorer: Scorer, problem: Problem, params: Any, watched: Batch, forget: Batch
-) -> tuple[np.ndarray, np.ndarray]:
+def own(ground: Ground, params: Any, forget: Batch) -> tuple[np.ndarray, np.ndarray]:
     """A lane's own levels, and how many of the forgotten it may still tell right.
 
-    Of a class: as retained examples of other classes are seen with regard to it, and none. Of random examples: those of
+    Of a class: as retained examples of other classes are seen with regard to it, and none. Of random examples: that of
     held-out examples, and as many as of these.
+
+    Returns:
+      [lanes, examples] float32 and [lanes] float.
     """
-    lanes = len(scorer.measure(params, watched)[0])
-    if not problem.by_class:
-        held_out = scorer.statistics(params, problem.sets.validation)
-        level, known = held_out.margin.mean(axis=1), held_out.correct.mean(axis=1)
-        return np.broadcast_to(level[:, None], (lanes, len(forget["id"]))), known
-    each = np.zeros((lanes, len(forget["id"])), np.float32)
+    if not ground.by_class:
+        seen = ground.statistics(params, ground.held_out)
+        level = seen.margin.mean(axis=1)
+        return np.repeat(level[:, None], len(forget["id"]), axis=1), seen.correct.mean(axis=1)
+    labels = ground.retained["y"]
+    columns = {}
     for label in np.unique(forget["y"]):
-        others = watched["y"] != label
-        margins = scorer.statistics(params, dict(watched, y=np.full_like(watched["y"], label))).margin
-        each[:, forget["y"] == label] = margins[:, others].mean(axis=1)[:, None]
-    return each, np.zeros(lanes)
+        margins = ground.statistics(params, dict(ground.retained, y=np.full_like(labels, label))).margin
+        columns[label] = margins[:, labels != label].mean(axis=1)
+    each = np.stack([columns[label] for label in forget["y"]], axis=1)
+    return each, np.zeros(len(each))
 
 
-def _taught(scorer: Scorer, problem: Problem, teacher: Any, forget: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """The levels of models that never saw the forgotten: of a class its mean, of random examples each its own."""
-    seen = scorer.statistics(teacher, forget)
-    if not problem.by_class:
+def taught(statistics: Reduction, by_class: bool, teacher: Any, forget: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """The levels of models that never saw the forgotten, and how many of them they tell right.
+
+    The level of a class is its mean, and none may be told right; random examples have each its own.
+
+    Returns:
+      [lanes, examples] float32 and [lanes] float.
+    """
+    seen = statistics(teacher, forget)
+    if not by_class:
         return seen.margin, seen.correct.mean(axis=1)
     each = np.zeros_like(seen.margin)
     for label in np.unique(forget["y"]):

@@ -82,10 +82,10 @@ class Requests(NamedTuple):
         watch = subsample(problem.sets.test_retain, section.observe, Hash.OBSERVE)
         retained, parts = None, []
         if algorithms.ends_at_level(name):
-            retained = jax.tree.map(jnp.asarray, aims.retained(section.to_level, problem))
+            retained = jax.tree.map(jnp.asarray, self._watched())
         for forget in self._asked():
-            sides = jax.tree.map(jnp.asarray, (forget, problem.sets.retain, watch))
-            parts.append(requests.RequestData(*sides, retained))
+            asked, retain, watched = jax.tree.map(jnp.asarray, (forget, problem.sets.retain, watch))
+            parts.append(requests.RequestData(asked, retain, watched, retained))
         return parts
 
     def _asked(self) -> list[Batch]:
@@ -116,7 +116,12 @@ class Requests(NamedTuple):
         if where == "proxy" and teachers.proxy is None:
             raise ValueError("levels of a proxy are asked for, and none was trained")
         teacher = {"own": None, "proxy": teachers.proxy, "oracle": teachers.oracle}[where]
-        return aims.to_levels(self.scorer, self.section.to_level, self.problem, params, teacher, asked)
+        sets = self.problem.sets
+        ground = aims.Ground(self.scorer.statistics, self.problem.by_class, self._watched(), sets.validation)
+        return aims.to_levels(ground, params, teacher, asked)
+
+    def _watched(self) -> Batch:
+        return aims.watched(self.problem.sets.retain, self.section.to_level.retained)
 
     def setting(self, name: str, learning_rate: float, clip: float = 0.0, **options: float) -> Setting:
         """A point of the grid."""
@@ -139,7 +144,8 @@ class Requests(NamedTuple):
         options = algorithms.options(self.section, name)
         run = requests.make_request(self.scorer.model, name, setting, options, self.scorer.devices)
         raw, ends = self.keys(Purpose.REQUEST), self._ends(params, teachers, name, levels)
-        steps, stop, curves, seconds, undone = np.zeros(len(self.seeds), int), np.zeros(len(self.seeds), int), [], 0.0, 0
+        steps, stop, undone = (np.zeros(len(self.seeds), int) for _ in range(3))
+        curves, seconds = [], 0.0
         for part, end in zip(self.data(name), ends, strict=True):
             with environment.stopwatch() as stopwatch:
                 outcome = jax.block_until_ready(run((params, raw, end), part))

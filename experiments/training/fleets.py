@@ -23,6 +23,14 @@ SHUFFLED, POISSON = "dpsgd", "dpsgd-poisson"
 READY, PRIVATE = 1.5, 4.0  # a step of readiness (a quarter batch rehearsed on every fourth) and of DP-SGD, in plain ones
 
 
+PROXY = 4  # a proxy of the oracle trains for one step in so many
+
+
+def proxy_steps(steps: int) -> int:
+    """Of a proxy of the oracle, where others train for so many."""
+    return max(1, steps // PROXY)
+
+
 class Trainer(NamedTuple):
     """Who trains.
 

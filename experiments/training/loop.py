@@ -35,11 +35,13 @@ class Lane(NamedTuple):
     """What sets one model of a fleet apart.
 
     key: the seed's key.  member: [examples] bool, who is trained on.  weight: [examples] float, loss weights.
+    level: [examples] float, where unseen examples lie, of those that are rehearsed; None: as the model itself says.
     """
 
     key: Array
     member: Array
     weight: Array
+    level: Array | None = None
 
 
 class Rehearsing(NamedTuple):
@@ -158,6 +160,8 @@ def draw(way: Way, lane: Lane, data: Batch, pools: Pools | None, row: Array, ind
         return Drawn(batch, key, None, None)
     draw_key, size_key = jax.random.split(keys.fold(root, Purpose.META, index))
     members = dict(data, weight=data["weight"] * lane.member)  # nobody rehearses forgetting what was never trained on
+    if lane.level is not None:
+        members["level"] = lane.level
     meta = draw_meta_batch(draw_key, members, cast(Pools, pools), due.draw)
     low, high = jnp.log(jnp.asarray(due.step_size))
     return Drawn(batch, key, meta, jnp.exp(jax.random.uniform(size_key, (), minval=low, maxval=high)))
