@@ -334,6 +334,17 @@ def digits_full(config: ml_collections.ConfigDict) -> None:
     config.judge.sets = ml_collections.ConfigDict(sets)
 
 
+def levels(config: ml_collections.ConfigDict) -> None:
+    """Digits classes that nothing was tuned on, 32 models of each kind: what ends where unseen examples lie, and what not."""
+    config.trainings = (*ORACLES, "vanilla", "reweight", "readiness")
+    config.variants = ml_collections.ConfigDict({"paper": readiness.PAPER, "resist": readiness.RESIST})
+    config.request.unlearners = ("neggrad_plus", "level")
+    config.seed = 3000
+    config.judge.lanes = 32
+    sets = {f"class_{target}": {"setting": "class", "target": target} for target in (6, 9)}
+    config.judge.sets = ml_collections.ConfigDict(sets)
+
+
 def cifar10(config: ml_collections.ConfigDict) -> None:
     """cifar10, 20,000 training images, by the quick recipe; a random tenth and a class. For an accelerator."""
     quick = readiness.get_config("cifar10_quick")
@@ -341,4 +352,4 @@ def cifar10(config: ml_collections.ConfigDict) -> None:
         config[part].update({name: value for name, value in quick[part].items() if name in config[part]})
 
 
-EXPERIMENTS = {one.__name__: one for one in (quick, digits, digits_full, cifar10)}
+EXPERIMENTS = {one.__name__: one for one in (quick, digits, digits_full, levels, cifar10)}

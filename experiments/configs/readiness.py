@@ -35,8 +35,8 @@ def _has_needed(trainings: tuple[Training, ...]) -> tuple[Training, ...]:
     return trainings
 
 
-# Named settings of readiness. `LEVEL` is shipped for a class: a request that ends where unseen examples lie, rehearsed as it
-# will be carried out. `PAPER` is the reconstruction of the paper's objective. `RESIST` are overrides of `LEVEL` by which
+# Named settings of readiness. `LEVEL` is shipped for a class: a request that ends where unseen examples lie, rehearsed as
+# it will be carried out. `PAPER` is the reconstruction of the paper's objective. `RESIST` are overrides of `LEVEL` by which
 # what was forgotten does not come back soon, at a price in likeness to an oracle.
 LEVEL: dict[str, Any] = {
     "form": "level",

@@ -58,6 +58,7 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
         "cost": cost_of_life(entry, retraining),
         "setting": found["setting"],
         "trials": entry.trials,
+        "updates": _updates(found.get("updates_of_each")),
         "models": {role: fleets.count(case, entry.training, role) for role in (REPEATS, SHADOWS, TUNING)},
         "intervals": {key: metrics.over_lanes(after[key].tolist()) for key in ("forget_accuracy", "test_retain_accuracy")},
     }
@@ -130,6 +131,11 @@ def relearned(curves: dict[str, Any], oracle: dict[str, Any], original: float) -
         steps = [relearning.steps_to_recover(lane, level) for lane in sound] if original > theirs[0] else []
         attacks[attack] = {"area": metrics.over_lanes(area), "steps": metrics.over_lanes(steps)}
     return {"estimate": attacks["part"]["area"], "curves": curves, "attacks": attacks}
+
+
+def _updates(each: list[int] | None) -> dict[str, float] | None:
+    """Median and most updates over the models; None where an older version kept their mean alone."""
+    return {"median": float(np.median(each)), "most": max(each)} if each else None
 
 
 def _accuracy(found: dict[str, Any]) -> float:

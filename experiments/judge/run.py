@@ -285,7 +285,7 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
     old_logits.convert(case, case.workdir.path / "logits" / file.name, file, points_of(case))
 
     def compute() -> dict[str, Any]:
-        ended, seconds, updates = {role: trained.params[name, role] for role in (REPEATS, SHADOWS)}, 0.0, 0.0
+        ended, seconds, updates = {role: trained.params[name, role] for role in (REPEATS, SHADOWS)}, 0.0, np.zeros(1)
         if setting:
             rate, stops, (enough, _) = setting.learning_rate, (setting.steps,), aim(case, trained)
             for role, params in ended.items():
@@ -304,7 +304,7 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
                     )
                 ended[role], seconds = after.params, seconds + stopwatch()
                 progress.advance(work.updates(case, name, role, setting.steps))
-                updates = float(after.updates.mean()) if role == REPEATS else updates
+                updates = after.updates if role == REPEATS else updates
         few = slice(0, len(case.shared.seeds))
         before, after = (fleet.lane(params, few) for params in (trained.params[name, REPEATS], ended[REPEATS]))
         raw = keys.raw(case.shared.seeds, Purpose.RELEARNING)
@@ -315,7 +315,8 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
             "after": case.scorer.score(after),
             "relearning": relearn(case.scorer, case.shared.relearn, case.problem, after, raw),
             "setting": _told(setting) if setting else None,
-            "updates": updates,
+            "updates": float(updates.mean()),
+            "updates_of_each": updates.tolist(),
             "seconds": seconds / (2 * fleets.count(case, name, REPEATS)),
         }
 
