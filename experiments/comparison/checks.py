@@ -12,7 +12,7 @@ import ml_collections
 import optax
 from absl import logging
 
-from experiments.configs.readiness import Comparison
+from experiments.configs.readiness import Comparison, as_begun, shipped
 from experiments.core import keys, sections
 from experiments.core.config import Loc, key, validated
 from experiments.core.errors import ConfigError, UserError, kind, line
@@ -25,13 +25,19 @@ from unlearn.losses import weighted_mean
 from unlearn.metrics.membership import FOLDS
 
 
-def resolved(config: ml_collections.ConfigDict | Comparison) -> Comparison:
+def resolved(
+    config: ml_collections.ConfigDict | Comparison, begun: Callable[[], dict[str, Any] | None] = lambda: None
+) -> Comparison:
     """The validated config, with what readiness leaves unset filled in as suits the kind of request.
+
+    Args:
+      begun: reads the config.json of the run's folder, if there is one.
 
     Raises:
       ConfigError: one line for each mistake.
     """
-    made = validated(Comparison, config).resolved()
+    made = validated(Comparison, config)
+    made = as_begun(made, shipped(made), begun()).resolved()
     check_options(made.request, made.by_variant())
     return made
 

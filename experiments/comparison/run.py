@@ -32,8 +32,8 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
       UserError (WorkdirError and DataError among them): a config that cannot be run; one line that says what to do.
     """
     with blame_user():
-        config = checks.resolved(config)
-        folder = workdirs.Workdir(workdir)
+        folder = workdirs.Workdir(workdir, defaults=Comparison().model_dump())
+        config = checks.resolved(config, folder.begun)
         if found := folder.finished(config.model_dump()):
             return found
         switches.check()

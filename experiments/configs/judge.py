@@ -31,7 +31,7 @@ from pydantic import AfterValidator, Field, model_validator
 from experiments.configs import readiness
 from experiments.configs.readiness import Comparison, Overrides, Training
 from experiments.core import sections
-from experiments.core.config import Section, Wrong, as_config, mistakes
+from experiments.core.config import Section, Wrong, as_config, mistakes, validated
 
 ORACLES = ("oracle", "heldout_oracle")
 WAYS = ("vanilla", "reweight", "readiness", "dpsgd")
@@ -174,9 +174,7 @@ class Judge(Section):
     )
     reweight: sections.Reweight = sections.Reweight()
     dpsgd: sections.DPSGD = sections.DPSGD()
-    request: sections.Unlearners = sections.Unlearners(
-        unlearners=("ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")
-    )
+    request: sections.Unlearners = sections.Unlearners(unlearners=sections.SHELF)
     relearn: sections.Relearn = sections.Relearn()
     judge: Judgement = Judgement()
 
@@ -293,6 +291,11 @@ class Judged(Comparison):
     judge: Judgement
 
 
+def shipped(config: Judge) -> Judge:
+    """The judgement of that name as it is shipped; of a config of a user's own, the defaults."""
+    return validated(Judge, get_config(config.name) if config.name in EXPERIMENTS else defaults())
+
+
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
     """The config of one judgement, by name."""
     if arg not in EXPERIMENTS:
@@ -310,12 +313,13 @@ def defaults() -> ml_collections.ConfigDict:
 
 def digits(config: ml_collections.ConfigDict) -> None:
     """scikit-learn's digits: a random tenth and a class; every algorithm on vanilla, re-weighted, ready, private models."""
+    config.variants = ml_collections.ConfigDict({"paper": readiness.PAPER_VARIANT})
 
 
 def quick(config: ml_collections.ConfigDict) -> None:
-    """Digits, a class; ascent on vanilla and ready models, after 1440 steps of training. A look, no result: few models."""
+    """Digits, a class; level requests to vanilla and ready models. A look, no result: few models, 1440 training steps."""
     config.trainings = (*ORACLES, "vanilla", "readiness")
-    config.request.unlearners = ("ascent",)
+    config.request.unlearners = ("level",)
     # Most of the time goes into compiling, so shapes are few: whole epochs, and as many models to tune on as in a fleet.
     config.seeds, config.train.steps = 5, 1440
     config.judge.update(lanes=QUICK, private_lanes=QUICK)
@@ -335,9 +339,9 @@ def digits_full(config: ml_collections.ConfigDict) -> None:
 
 
 def levels(config: ml_collections.ConfigDict) -> None:
-    """Digits classes that nothing was tuned on, 32 models of each kind: what ends where unseen examples lie, and what not."""
+    """Digits classes that nothing was tuned on, 32 models of each kind: what ends where unseen examples lie."""
     config.trainings = (*ORACLES, "vanilla", "reweight", "readiness")
-    config.variants = ml_collections.ConfigDict({"paper": readiness.PAPER, "resist": readiness.RESIST})
+    config.variants = ml_collections.ConfigDict({"paper": readiness.PAPER_VARIANT, "resist": readiness.RESIST})
     config.request.unlearners = ("neggrad_plus", "level")
     config.seed = 3000
     config.judge.lanes = 32

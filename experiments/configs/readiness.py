@@ -13,6 +13,7 @@ are dicts, given as a whole: `--config.model.options='{"widths": (64,)}'`, `--co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 import ml_collections
@@ -20,7 +21,7 @@ import pydantic
 from pydantic import AfterValidator, Field, model_validator
 
 from experiments.core import sections
-from experiments.core.config import Loc, Says, Section, Wrong, as_config, mistakes
+from experiments.core.config import Loc, Says, Section, SectionT, Wrong, as_config, mistakes, validated
 from experiments.core.errors import ConfigError
 
 Training = Literal["oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness"]
@@ -54,6 +55,7 @@ PAPER: dict[str, Any] = {
     "normalise": True,
     "step_size": (0.4, 0.4),
 }
+PAPER_VARIANT = PAPER | {"algorithm_options": {}}  # beside another algorithm, whose options these are not
 RESIST: dict[str, Any] = {
     "relearning": 0.05,
     "relearn_steps": 4,
@@ -109,6 +111,7 @@ class Comparison(Section):
     def _rehearsals_can_be_trained(self) -> Comparison:
         told: list[tuple[Loc, str]] = []
         self._check_rehearsal(self.readiness, ("readiness",), told)
+        told_of_all = {loc[-1] for loc, _ in told}
         for name, overrides in self.variants.items():
             at: Loc = ("variants", name)
             try:
@@ -118,7 +121,9 @@ class Comparison(Section):
                 continue
             values = self.readiness.model_dump() | overrides
             try:
-                self._check_rehearsal(sections.Readiness.model_validate(values), at, told)
+                mine: list[tuple[Loc, str]] = []
+                self._check_rehearsal(sections.Readiness.model_validate(values), at, mine)
+                told += [(loc, said) for loc, said in mine if loc[-1] in overrides or loc[-1] not in told_of_all]
             except pydantic.ValidationError as error:
                 told += mistakes(error, sections.Readiness, values, at)
         if told:
@@ -130,12 +135,29 @@ class Comparison(Section):
         if "readiness" in self.trainings and readiness.start >= self.train.steps:
             sentence = f"is {readiness.start}, but training ends after {self.train.steps} steps: start sooner"
             told.append(((*at, "start"), sentence))
+        told += [((*at, key), sentence) for key, sentence in self._of_levels(readiness)]
         if readiness.resistance and readiness.recovery != "stable" and self.data.stream:
             sentence = (
                 f"is {readiness.recovery!r}, which compares all images, and data.stream leaves them on disk: "
                 "set --config.readiness.recovery=stable"
             )
             told.append(((*at, "recovery"), sentence))
+
+    def _of_levels(self, readiness: sections.Readiness) -> list[tuple[str, str]]:
+        """(key, sentence) of what levels do not go together with."""
+        form = readiness.form or self.suited.get(self.forget.setting, sections.Suited()).form
+        if readiness.levels == "proxy" and readiness.requests in ("classes", "random"):
+            sentence = (
+                f"is {readiness.requests!r}, and a proxy has never seen one known set: set --config.readiness.levels=own"
+            )
+            return [("requests", sentence)]
+        if form == "level" and readiness.levels == "own" and self.forget.setting == "random":
+            sentence = (
+                "is 'own', which reads levels off other classes, but random examples are forgotten: set "
+                "--config.readiness.levels=proxy"
+            )
+            return [("levels", sentence)]
+        return []
 
     def resolved(self) -> Self:
         """The config with what readiness leaves unset filled in, as suits the kind of request.
@@ -166,6 +188,43 @@ class Comparison(Section):
         return self.model_copy(update={"readiness": sections.Readiness.model_validate(values)})
 
 
+# Keys whose defaults are others since version 0.1. A folder that was begun with it keeps the values that it has.
+CHANGED = (
+    *(("readiness", name) for name in sections.Suited.model_fields),
+    ("suited",),
+    ("variants",),
+    ("request", "unlearners"),
+)
+
+
+def as_begun(config: SectionT, shipped: Section, old: dict[str, Any] | None) -> SectionT:
+    """A config with values as an older version began with them, where nobody asks for others than are shipped now.
+
+    Args:
+      shipped: the config of that name as it is shipped now.
+      old: the config.json of the folder; None if it is new.
+    """
+    if old is None or "levels" in old.get("readiness", {}):
+        return config
+    values, now = config.model_dump(), shipped.model_dump()
+    for *at, name in CHANGED:
+        mine, usual, before = (_section(tree, at) for tree in (values, now, old))
+        if name in before and mine[name] == usual[name]:
+            mine[name] = before[name]
+    return validated(type(config), values)
+
+
+def _section(values: dict[str, Any], at: Sequence[str]) -> dict[str, Any]:
+    for part in at:
+        values = values.get(part, {})
+    return values
+
+
+def shipped(config: Comparison) -> Comparison:
+    """The comparison of that name as it is shipped; of a config of a user's own, the defaults."""
+    return validated(Comparison, get_config(config.name) if config.name in EXPERIMENTS else defaults())
+
+
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
     """The config of one experiment, by name."""
     if arg not in EXPERIMENTS:
@@ -182,29 +241,34 @@ def defaults() -> ml_collections.ConfigDict:
 
 
 def digits(config: ml_collections.ConfigDict) -> None:
-    """scikit-learn's digits, one class forgotten, MLP, 10 seeds: the demo."""
+    """scikit-learn's digits, one class forgotten, MLP, 10 seeds: the demo. Requests end at a level, and at accuracy 0."""
+    _to_level(config, "ascent")
 
 
 def digits_clipped(config: ml_collections.ConfigDict) -> None:
     """Digits against the stronger baseline: a request may clip its gradients, if that serves vanilla better."""
+    _paper(config)
     config.request.clips = (0.0, 1.0)
 
 
 def digits_random(config: ml_collections.ConfigDict) -> None:
     """A random tenth of the digits forgotten; fulfilled at the oracle's accuracy on it. Sizes: --config.forget.fraction."""
     config.forget.setting = "random"
+    config.request.unlearners, config.variants = ("ascent",), {}
 
 
 def digits_unlearners(config: ml_collections.ConfigDict) -> None:
     """Requests served by another algorithm than the rehearsed one: all of the shelf, each with a rate of its own."""
-    config.request.unlearners = ("ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")
+    others = ("ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")
+    _to_level(config, *others, "neggrad_plus@level", "npo@level")
     config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness")
     config.equal_flops = False
 
 
 def digits_ablation(config: ml_collections.ConfigDict) -> None:
-    """Terms x order x K, then one change at a time: cap and form, what else is rewarded, and how steps are rehearsed."""
+    """The paper's objective: terms x order x K, then one change at a time: cap, form, rewards, how steps are rehearsed."""
     _few_rivals(config)
+    _paper(config)
     terms = {"": {}, "efficiency only, ": {"retention": 0.0}, "retention only, ": {"efficiency": 0.0}}
     crossed = {
         f"{name}order {order}, K={steps}": {**weights, "order": order, "inner_steps": steps}
@@ -234,15 +298,50 @@ def digits_ablation(config: ml_collections.ConfigDict) -> None:
 
 
 def digits_weights(config: ml_collections.ConfigDict) -> None:
-    """Sensitivity to the terms' weights."""
+    """The paper's objective: sensitivity to the terms' weights."""
     _few_rivals(config)
+    _paper(config)
     grid = [(e, r) for e in (0.1, 0.5, 2.5) for r in (1.6, 8.0, 40.0)]
     config.variants = _named({f"efficiency {e:g}, retention {r:g}": {"efficiency": e, "retention": r} for e, r in grid})
+
+
+def digits_levels(config: ml_collections.ConfigDict) -> None:
+    """One change at a time to what is shipped: order, K, weights, rate, schedule, whose levels, and resistance."""
+    _few_rivals(config)
+    _to_level(config)
+    config.variants = _named(
+        {
+            "paper": PAPER_VARIANT,
+            "order 1": {"order": 1},
+            "K=2": {"inner_steps": 2, "step_size": (0.2, 0.2)},
+            "K=4": {"inner_steps": 4, "step_size": (0.4, 0.4)},
+            "level weight 0.005": {"efficiency": 0.005},
+            "level weight 0.08": {"efficiency": 0.08},
+            "retention 4": {"retention": 4.0},
+            "rate 0.03": {"step_size": (0.03, 0.03)},
+            "rate 0.3": {"step_size": (0.3, 0.3)},
+            "every 8th step": {"every": 8},
+            "each example": {"each": True},
+            "proxy": {"levels": "proxy"},
+            "resist": RESIST,
+            "resist, order 1": RESIST | {"relearn_order": 1},
+            "resist, weight 0.01": RESIST | {"relearning": 0.01},
+        }
+    )
+
+
+def digits_resist(config: ml_collections.ConfigDict) -> None:
+    """Digits, one class: what resists relearning, by an attack five times as strong and two and a half as long."""
+    _few_rivals(config)
+    _to_level(config, "neggrad_plus")
+    config.variants = _named({"resist": RESIST, "resist, order 1": RESIST | {"relearn_order": 1}, "paper": PAPER_VARIANT})
+    config.relearn.learning_rate, config.relearn.steps = 0.05, 100
 
 
 def digits_split(config: ml_collections.ConfigDict) -> None:
     """The split is wrong or unknown: noise, groups, every class, random pseudo-requests."""
     _few_rivals(config)
+    _to_level(config)
     config.variants = _named(
         {
             "noise 10%": {"noise": 0.1},
@@ -258,6 +357,7 @@ def digits_split(config: ml_collections.ConfigDict) -> None:
 def digits_outside(config: ml_collections.ConfigDict) -> None:
     """The request lies wholly outside the revocable set: class 3 is forgotten, class 5 was rehearsed."""
     _few_rivals(config)
+    _to_level(config)
     config.forget.revocable = 5
 
 
@@ -272,6 +372,7 @@ def digits_sequence(config: ml_collections.ConfigDict) -> None:
 def digits_tuned(config: ml_collections.ConfigDict) -> None:
     """Fine-tuning on new data comes between training and request."""
     _few_rivals(config)
+    _to_level(config)
     config.request.tune_steps = 100
 
 
@@ -282,7 +383,8 @@ def fashion_mnist(config: ml_collections.ConfigDict) -> None:
     config.model.options.widths = (256, 256)
     config.train.steps = 1560
     config.train.batch_size = 128
-    config.suited["class"].step_size = (0.2, 1.0)
+    _to_level(config, "neggrad_plus")
+    config.variants = _named({"paper": PAPER_VARIANT | {"step_size": (0.2, 1.0)}})
     config.reweight.others = (0.8, 0.5)
     config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness")
 
@@ -291,6 +393,7 @@ def fashion_mnist_random(config: ml_collections.ConfigDict) -> None:
     """A random tenth of fashion_mnist forgotten, MLP."""
     fashion_mnist(config)
     config.forget.setting = "random"
+    config.request.unlearners, config.variants = ("ascent",), {}
 
 
 def fashion_mnist_cnn(config: ml_collections.ConfigDict) -> None:
@@ -323,6 +426,7 @@ def cifar10_quick(config: ml_collections.ConfigDict) -> None:
 def cifar10_random(config: ml_collections.ConfigDict) -> None:
     """A random tenth of cifar10 forgotten, 10,000 training images, strided CNN, ten epochs."""
     cifar10(config)
+    config.request.unlearners, config.variants = ("ascent",), {}
     config.forget.setting = "random"
     config.data.train_size = 10_000
     config.train.steps = 620
@@ -353,6 +457,18 @@ def _few_rivals(config: ml_collections.ConfigDict) -> None:
     config.equal_flops = False
 
 
+def _to_level(config: ml_collections.ConfigDict, *others: str) -> None:
+    """Requests end at the level of unseen examples; beside them those of other algorithms, and readiness of the paper."""
+    config.request.unlearners = ("level", *others)
+    config.variants = _named({"paper": PAPER_VARIANT})
+
+
+def _paper(config: ml_collections.ConfigDict) -> None:
+    """The paper's objective is the default one, and requests end at accuracy 0."""
+    config.suited["class"].update(PAPER)
+    config.request.unlearners = ("ascent",)
+
+
 def _named(variants: dict[str, dict]) -> ml_collections.ConfigDict:
     """Variants as a ConfigDict; their names may hold dots, which its constructor would not take apart."""
     config = ml_collections.ConfigDict()
@@ -370,6 +486,8 @@ EXPERIMENTS = {
         digits_unlearners,
         digits_ablation,
         digits_weights,
+        digits_levels,
+        digits_resist,
         digits_split,
         digits_outside,
         digits_sequence,

@@ -390,7 +390,7 @@ class ToLevel(Section):
     betas: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], AfterValidator(each_once)] = Field(
         (0.5, 0.95), min_length=1, description="Of the grid of `level`: the share of what stays."
     )
-    max_steps: int = Field(100, ge=1, le=100_000, description="Give up after so many updates, those undone among them.")
+    max_steps: int = Field(60, ge=1, le=100_000, description="Give up after so many updates, those undone among them.")
     retained: int = Field(256, ge=1, le=MOST, description="Retained training examples that are watched at every step.")
 
 
@@ -398,7 +398,7 @@ class Unlearners(Section):
     """By what requests are carried out."""
 
     unlearners: Annotated[tuple[Unlearner, ...], AfterValidator(each_once)] = Field(
-        ("ascent",),
+        ("level",),
         min_length=1,
         description="Algorithms, each on its own: of the shelf, or module:function. NAME@level ends at that level.",
     )

@@ -30,14 +30,31 @@ OTHER = "put a copy of config.json back, or use an empty --workdir"
 class Workdir:
     """A folder that belongs to one owner, the values of a config; all its files are written whole or not at all."""
 
-    def __init__(self, path: str | os.PathLike[str], retired: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        retired: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         """The folder at a path.
 
         Args:
           retired: what the config.json of an older version may have beside the keys of the config, by dotted key.
+          defaults: of the config, by section: keys that are new since an older version do not count while they have these.
         """
-        self.path = Path(path)
+        self.path, self.defaults = Path(path), json.loads(dumps(dict(defaults or {})))
         self.retired = {f"config.{key}": value for key, value in (retired or {}).items()}
+
+    def begun(self) -> dict[str, Any] | None:
+        """The config.json of the run that was begun here, of whatever version; None if there is none.
+
+        Raises:
+          WorkdirError: it is damaged.
+        """
+        self._check_name()
+        file = self.path / "config.json"
+        found: dict[str, Any] | None = read_json(file, dict, OTHER) if file.exists() else None
+        return found
 
     def finished(self, owner: dict[str, Any]) -> Run | None:
         """results.json if the run of this owner has finished: what it recorded then, whatever became of its data since.
@@ -95,7 +112,8 @@ class Workdir:
                 raise WorkdirError(f"{self.path} has {left[0]} but no config.json to tell of which run: {OTHER}")
             return False
         old, new = read_json(file, dict, OTHER), json.loads(dumps(owner))
-        differing = [key for key in sorted(differences(old, new)) if not self._is_retired(key, old, new)]
+        changed = sorted(differences(old, new, defaults=self.defaults))
+        differing = [key for key in changed if not self._is_retired(key, old, new)]
         if differing:
             names = ", ".join(differing[:3])
             raise WorkdirError(f"{self.path} holds a run with another config ({names} differ): use an empty --workdir")
@@ -235,16 +253,18 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
         yield entry
 
 
-def differences(old: Any, new: Any, prefix: str = "config") -> Iterator[str]:
+def differences(old: Any, new: Any, prefix: str = "config", defaults: Any = None) -> Iterator[str]:
     """The names of the keys in which two configs differ, with `prefix.` before each unless it is empty.
 
-    Keys that are new and empty do not count: a later version has them, and nothing has changed.
+    Keys that are new and empty, or as in `defaults`, do not count: a later version has them, and nothing has changed.
     """
     if isinstance(old, dict) and isinstance(new, dict):
+        usual = defaults if isinstance(defaults, dict) else {}
         for name in old.keys() | new.keys():
-            if name not in old and not new[name]:
+            if name not in old and (not new[name] or (name in usual and new[name] == usual[name])):
                 continue
-            yield from differences(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name)
+            key = f"{prefix}.{name}" if prefix else name
+            yield from differences(old.get(name), new.get(name), key, usual.get(name))
     elif old != new:
         yield prefix
 

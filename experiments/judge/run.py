@@ -16,7 +16,8 @@ import numpy as np
 
 from experiments import models
 from experiments.comparison import checks
-from experiments.configs.judge import Asked, ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates, Shared
+from experiments.configs.judge import Asked, ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates, Shared, shipped
+from experiments.configs.readiness import as_begun
 from experiments.core import environment, execution, files, fleet, keys, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
@@ -49,7 +50,8 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
     """
     with blame_user():
         config = validated(Judge, config)
-        folder = workdirs.Workdir(workdir, config.retired)
+        folder = workdirs.Workdir(workdir, config.retired, Judge().model_dump())
+        config = as_begun(config, shipped(config), folder.begun())
         if found := folder.finished(config.model_dump()):
             return found
         switches.check()

@@ -36,6 +36,8 @@ ORACLE = Style(INK, "7 3", "")
 # (training, variant) of the comparison and the judge. Longer: trained for as many FLOPs as readiness used.
 METHODS = {
     ("readiness", "default"): Method("Readiness", OURS, ours=True),
+    ("readiness", "paper"): Method("Readiness, paper", Style("#e69f00", "3 1 1 1", "v")),
+    ("readiness", "resist"): Method("Readiness, resist", Style("#44aa99", "10 3", "<")),
     ("oracle", "default"): Method("Oracle", ORACLE),
     ("heldout_oracle", "default"): Method("Held-out oracle", Style("#8a949e", "2 2", "x")),
     ("vanilla", "default"): Method("Vanilla", Style("#d55e00", "8 2 2 2", "s")),
@@ -50,6 +52,7 @@ TRAININGS = {"readiness": "Readiness", "vanilla": "Vanilla", "reweight": "Re-wei
 
 ALGORITHMS = {
     "none": "as trained",
+    "level": "Level",
     "ascent": "Ascent",
     "graddiff": "GradDiff",
     "neggrad_plus": "NegGrad+",
@@ -121,8 +124,9 @@ def plan(name: str) -> Method:
 
 
 def algorithm(name: str) -> str:
-    """What an unlearning algorithm is called."""
-    return ALGORITHMS.get(name, name)
+    """What an unlearning algorithm is called, and where its requests end if not where they usually do."""
+    base, _, end = name.partition("@")
+    return ALGORITHMS.get(base, base) + (f" to the {end}" if end else "")
 
 
 def _spare(key: str) -> Style:

@@ -7,6 +7,7 @@ from ml_collections import config_flags
 
 from experiments.configs import readiness as configs
 from experiments.configs.readiness import Comparison
+from experiments.core import sections
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError, UserError
 from tests.helpers.configs import with_keys
@@ -35,7 +36,9 @@ def refused(changes, name="digits"):
         ("data.score_examples", 4, "is 4: give 0 for all, or a whole number from 5 to 2147483647"),
         ("request.learning_rates", (0.1, NAN), "is (0.1, nan): give one or more numbers above 0 and up to 1000"),
         ("request.unlearners", ("ascent", "ascent"), "is ('ascent', 'ascent'): give each once"),
-        ("request.unlearners", ("scrub2",), "finetune, random_label or module:function of your own"),
+        ("request.unlearners", ("scrub2",), "module:function of your own; NAME@level goes on to the level of unseen examples"),
+        ("request.unlearners", ("ascent@loss",), "NAME@level goes on to the level of unseen examples"),
+        ("request.unlearners", ("level@level",), "NAME@level goes on to the level of unseen examples"),
         ("trainings", ("oracle",), "is ('oracle',): every comparison needs vanilla, add it"),
         ("readiness.cap", "nan", "give log_classes, a text with a number above 0 and up to 1000000, or nothing"),
         ("readiness.step_size", (0.5, 0.3), "give (lowest, highest), numbers above 0 and up to 1000, as in (0.3, 0.5)"),
@@ -49,7 +52,7 @@ def refused(changes, name="digits"):
         ("request.options", D({"odd": {}}), "has odd, which serves no request: add it to --config.request.unlearners"),
         ("request.options", D({"ascent": {"cap": "a"}}), "is 'a': give a number from 0 to 1000000"),
         ("suited", D({"odd": {}}), "has no such name: choose class or random"),
-        ("suited", D({"class": 3}), "is 3: give a dict of retention, step_size"),
+        ("suited", D({"class": 3}), "is 3: give a dict of form, efficiency, retention, algorithm, normalise, step_size"),
         ("suited", D({"class": {"order": 1}}), "is no key of this config: did you mean config.readiness.order?"),
         ("variants", D({"x": {"ordr": 1}}), "is no key of this config: did you mean config.variants.x.order?"),
         ("variants", D({"x": {"order": 3}}), "is 3: choose 1 or 2"),
@@ -90,27 +93,51 @@ def test_keys_that_do_not_go_together_are_refused():
     assert line.endswith("set --config.readiness.recovery=stable")
     line = refused({"variants": D({"x": {"resistance": 1.0}}), "data.stream": True})
     assert line.startswith("config.variants.x.recovery is 'nearest_classes'")
+    line = refused({"readiness.form": "level"}, "digits_random")
+    assert line.startswith("config.readiness.levels is 'own', which reads levels off other classes, but random examples")
+    line = refused({"readiness.levels": "proxy", "readiness.requests": "classes"})
+    assert line.startswith("config.readiness.requests is 'classes', but a proxy stands for one known set")
 
 
 def test_what_readiness_leaves_unset_is_as_suits_the_kind_of_request():
-    for name, retention, sizes in (("digits", 8.0, (0.4, 0.4)), ("digits_random", 1.0, (0.1, 0.1))):
-        made = validated(Comparison, configs.get_config(name)).resolved()
-        assert made.readiness.retention == retention and made.readiness.step_size == sizes
+    for name, form, retention, sizes in (
+        ("digits", "level", 1.0, (0.1, 0.1)),
+        ("digits_random", "gain", 1.0, (0.1, 0.1)),
+        ("digits_weights", "gain", 8.0, (0.4, 0.4)),
+    ):
+        made = validated(Comparison, configs.get_config(name)).resolved().readiness
+        assert (made.form, made.retention, made.step_size) == (form, retention, sizes)
     config = configs.get_config()
     config.readiness.retention = 2.0
     made = validated(Comparison, config).resolved()
-    assert made.readiness.retention == 2.0 and made.readiness.step_size == (0.4, 0.4)
+    assert made.readiness.retention == 2.0 and made.readiness.step_size == (0.1, 0.1)
     assert made.resolved() == made
+
+
+def test_the_paper_s_objective_beside_another_is_whole():
+    """Whatever the default one has, a variant that is the paper's is what `digits_weights` rehearses."""
+    config = with_keys(configs.get_config(), {"readiness.algorithm_options": D({"beta": 0.9})})
+    paper = validated(Comparison, configs.get_config("digits_weights")).resolved().readiness
+    assert validated(Comparison, config).resolved().variant("paper").readiness == paper
+
+
+def test_a_folder_of_an_older_version_keeps_what_was_shipped_then_and_nothing_else():
+    made, old = validated(Comparison, configs.get_config()), {"readiness": {"form": "gain", "order": 1}, "seed": 3}
+    begun = configs.as_begun(made, made, old)
+    assert (begun.readiness.form, begun.readiness.order, begun.seed) == ("gain", 2, 0)
+    asked = validated(Comparison, with_keys(configs.get_config(), {"readiness.form": "raw"}))
+    assert configs.as_begun(asked, made, old).readiness.form == "raw"
+    assert configs.as_begun(made, made, None) == configs.as_begun(made, made, made.model_dump()) == made
 
 
 def test_a_setting_for_which_nothing_is_suited_must_be_given_it():
     told = refusals(with_keys(configs.get_config(), {"suited": D()}))
-    assert (
-        told[0] == "config.readiness.retention is unset, and suited has none for 'class': set --config.readiness.retention"
+    assert told[2] == (
+        "config.readiness.retention is unset, and suited has none for 'class': set --config.readiness.retention"
     )
-    assert len(told) == 2
-    config = with_keys(configs.get_config(), {"suited": D({"random": {"retention": 1.0}})})
-    config.readiness.retention, config.readiness.step_size = 8.0, (0.4, 0.4)
+    assert len(told) == len(sections.Suited.model_fields)
+    config = with_keys(configs.get_config(), {"suited": D({"random": {"retention": 1.0}}), "variants": {}})
+    config.readiness.update(configs.PAPER)
     assert validated(Comparison, config).resolved().readiness.retention == 8.0
 
 
