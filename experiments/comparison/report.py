@@ -388,17 +388,14 @@ def _sweep(swept: Sequence[dict[str, Any]]) -> list[Block]:
         "Requests that end at an accuracy: for vanilla, and all methods then use them. Requests that end at a level: for "
         f"each method on its own, with as many trials; one that has rehearsed its request makes it as rehearsed.{edges}"
     )
-    headers = [
-        "algorithm",
-        "chosen for",
-        "learning rate",
-        "",
-        "reached",
-        "steps\nmed / max",
-        "validation-retain\naccuracy",
-        "",
-    ]
-    return [Heading("Learning rate"), Text(note), Table(headers, rows, left=2, name="learning-rate")]
+    headers = ["algorithm", "chosen for", "learning rate", "", "reached", "steps\nmed / max", "validation-retain\naccuracy"]
+    return [Heading("Learning rate"), Text(note), Table([*headers, ""], rows, left=2, name="learning-rate")]
+
+
+def _called(way: str) -> str:
+    """What people call a way of training that is TRAINING-VARIANT, or a training alone."""
+    training, _, variant = way.partition("-")
+    return names.method(training, variant or "default").name
 
 
 ENDS = {"diverged": "diverged", "budget": "out of budget"}
