@@ -98,6 +98,7 @@ def compose(found: Run, seeds: int, judgement: Mapping[str, Any]) -> list[Block]
             _relearning(rows, prefix),
             Text(WITNESSED),
             _witnesses(rows, prefix),
+            *_published(rows, prefix),
             _costs(rows, prefix),
         ]
     return [*blocks, *_calibration(found), *_trials(found), *_failures(found)]
@@ -334,6 +335,31 @@ def _witnesses(rows: Sequence[Row], prefix: str) -> Table:
         [_name(row), *(cell(at(row.extra, path), brief=True) for path in WITNESSES.values())] for row in rows
     ]
     return Table(["weaker tests", *WITNESSES], lines, name=f"{prefix}-weaker-tests", ours=_ours(rows))
+
+
+PUBLISHED = {
+    **{f"KLoM\n{kind}": (("klom", kind, "published"), 2) for kind in KINDS},
+    **{f"its P95\n{kind}": (("klom", kind, "published", "p95"), 2) for kind in KINDS},
+    "epsilon": (("epsilon", "published"), 2),
+    "F": (("epsilon", "published", "forgetting_quality"), 3),
+    "F, ours": (("epsilon", "forgetting_quality"), 3),
+}
+AS_PUBLISHED = (
+    "KLoM and epsilon as published code computes them, to compare with the tables of others: KLoM loses the largest margin "
+    "of every example, and epsilon's attacks lie on a grid (see unlearn.metrics). F is the forgetting quality of the "
+    "NeurIPS 2023 competition, 1 at best. They have no intervals there."
+)
+
+
+def _published(rows: Sequence[Row], prefix: str) -> list[Block]:
+    """Nothing for a judgement of a version that had none."""
+    if not any(at(row.extra, path).value is not None for row in rows for path, _ in list(PUBLISHED.values())[:-1]):
+        return []
+    picked = PUBLISHED.values()
+    lines: list[list[Cell]] = [
+        [_name(row), *(cell(at(row.extra, path), digits, brief=True) for path, digits in picked)] for row in rows
+    ]
+    return [Text(AS_PUBLISHED), Table(["as published", *PUBLISHED], lines, name=f"{prefix}-published", ours=_ours(rows))]
 
 
 def _costs(rows: Sequence[Row], prefix: str) -> Table:

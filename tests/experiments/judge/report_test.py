@@ -21,6 +21,11 @@ def valued(value, **rest):
     return {"value": value, "interval": [value - 0.02, value + 0.02], **rest}
 
 
+def bare(value):
+    """An Estimate without an interval, as results.json has it."""
+    return files.plain(results.Estimate(value, n=64))
+
+
 def row_of(training, unlearner, case="class", leak=0.0, seed=0, **extra):
     """A row whose shadows are found by `leak`."""
     rng = np.random.default_rng(seed)
@@ -176,6 +181,19 @@ def test_an_interval_is_shown_as_far_as_its_quantity_goes():
     assert str(cell(wide, 1, scale=100, ends=SHARE)) == "90.0 [0.0, 100.0]"
     assert str(cell(wide, 1, ends=DISTANCE)) == "0.9 [0.0, 1.3]"
     assert str(cell(wide, 1)) == "0.9 [-0.2, 1.3]"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_published_code_computes_stands_beside_if_there_is_any(tmp_path):
+    assert "as published" not in written(tmp_path, every_row())[0]
+    every = every_row()
+    for row in every:
+        row["extra"]["klom"]["forget"] |= {"published": {"estimate": bare(4.25), "p95": bare(6.5)}}
+        row["extra"]["epsilon"] |= {"published": {"estimate": bare(2.75), "forgetting_quality": bare(0.125)}}
+    text, _ = written(tmp_path, every)
+    table = text[text.index("| as published |") :]
+    line = next(line for line in table.splitlines() if line.startswith("| Vanilla, Ascent |"))
+    assert [word.strip() for word in line.split("|")[2:-1]] == ["4.25", "–", "–", "6.50", "–", "–", "2.75", "0.125", "–"]
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -290,6 +290,8 @@ def test_fleets_are_told_apart_by_what_they_know():
     assert found["klom"]["forget"]["estimate"].value > none["klom"]["forget"]["estimate"].high
     assert found["klom"]["retain"]["estimate"].value == pytest.approx(none["klom"]["retain"]["estimate"].value, abs=0.3)
     assert found["epsilon"]["estimate"].value > none["epsilon"]["estimate"].value
+    for metric in (lambda one: one["klom"]["forget"], lambda one: one["epsilon"]):
+        assert at(metric(found), ("published",)).value > at(metric(none), ("published",)).value > 0
 
 
 TINY = {
