@@ -52,6 +52,16 @@ class Workdir:
             return None
         return read_results(file)
 
+    def lacks(self, key: str) -> bool:
+        """Whether a version that did not know a dotted key of the config began a run here.
+
+        Raises:
+          WorkdirError: config.json cannot be read.
+        """
+        self._check_name()
+        file = self.path / "config.json"
+        return file.exists() and _at(f"config.{key}", read_json(file, dict, OTHER)) is None
+
     def _check_name(self) -> None:
         """Refuse a path that the system cannot hold, or may not look at."""
         try:

@@ -96,6 +96,7 @@ def compose(found: Run, seeds: int, judgement: Mapping[str, Any]) -> list[Block]
             *([Text(_how_to_read(found, seeds, judgement))] if i == 0 else []),
             *figures.pictures(prefix, rows, _name),
             _relearning(rows, prefix),
+            *_strong(rows, prefix),
             Text(WITNESSED),
             _witnesses(rows, prefix),
             *_published(rows, prefix),
@@ -315,6 +316,40 @@ def _relearning(rows: Sequence[Row], prefix: str) -> Table:
         lines.append([_name(row), *cells])
     headers = [f"{attack}\n{what}" for attack in ATTACKS for what in ("area", "steps to recover")]
     return Table(["relearning", *headers], lines, name=f"{prefix}-relearning", ours=_ours(rows))
+
+
+STRONGER = (
+    "The strong relearning attack has the rate and steps at which models of a row lie furthest from oracles, in standard "
+    "deviations of the oracles' accuracy. They were chosen for every row, on models that relearning reports nothing of. "
+    "The table is of others, beside held-out oracles under the same attack. Up to the strength 'unlike from' models look "
+    "like oracles: it is the weakest, by rate x steps, at which their mean accuracy lies more than two such deviations "
+    "away. What the held-out oracle's row has there is chance. Area above: accuracy above the oracles', mean over all "
+    "steps, in points."
+)
+
+
+def _strong(rows: Sequence[Row], prefix: str) -> list[Block]:
+    """Nothing for a judgement without the strong attack."""
+    if not all(row.extra.get("relearn_strong") for row in rows):
+        return []
+    blocks: list[Block] = [Text(STRONGER)]
+    for attack in figures.STRONG:
+        lines: list[list[Cell]] = []
+        for row in rows:
+            told = row.extra["relearn_strong"][attack]
+            there, theirs = (cell(told[name], 1, scale=100, brief=True) for name in ("accuracy", "oracle"))
+            areas = [cell(area, 1, scale=100, brief=True) for area in told["areas"].values()]
+            apart = cell(told["estimate"], 1)
+            lines.append([_name(row), _strength(told), there, theirs, apart, _strength(told["unlike"]), *areas])
+        rates = [f"area above,\n{rate}" for rate in rows[0].extra["relearn_strong"][attack]["areas"]]
+        headers = ["rate x steps", "accuracy", "oracles'", "deviations\napart", "unlike\nfrom", *rates]
+        table = Table([f"strong relearning, {attack}", *headers], lines, name=f"{prefix}-strong-{attack}", ours=_ours(rows))
+        blocks.append(table)
+    return blocks
+
+
+def _strength(told: Mapping[str, Any] | None) -> str:
+    return f"{told['rate']:g} x {told['step']}" if told else "never"
 
 
 WITNESSED = (

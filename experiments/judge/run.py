@@ -24,7 +24,18 @@ from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Row, Run, revived
 from experiments.data import datasets, digests, forget_sets, problem
 from experiments.data.sets import subsample
-from experiments.judge import calibration, capacity, fleets, memorisation, metrics, old_logits, population, rows, work
+from experiments.judge import (
+    calibration,
+    capacity,
+    fleets,
+    memorisation,
+    metrics,
+    old_logits,
+    population,
+    rows,
+    strength,
+    work,
+)
 from experiments.judge.cases import Case, pool_of
 from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Fleets, Setting
 from experiments.scoring.relearning import relearn
@@ -49,6 +60,7 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
     with blame_user():
         config = validated(Judge, config)
         folder = workdirs.Workdir(workdir, config.retired)
+        config = as_begun(config, folder)
         if found := folder.finished(config.model_dump()):
             return found
         switches.check()
@@ -72,6 +84,13 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         progress.stage("calibration")
         facts = {"calibration": calibrated(cases), "sets": {case.name: rows.forget_set(case) for case in cases}}
         return folder.finish(command, judged, facts)
+
+
+def as_begun(config: Judge, folder: workdirs.Workdir) -> Judge:
+    """The config, without the strong attack if a version that had none began the folder: it goes on as it began."""
+    if not folder.lacks("relearn.rates"):
+        return config
+    return config.model_copy(update={"relearn": config.relearn.model_copy(update={"rates": (), "strong_steps": 0})})
 
 
 def make_case(
@@ -246,6 +265,7 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
             "before": case.scorer.score(before),
             "after": case.scorer.score(after),
             "relearning": relearn(case.scorer, case.shared.relearn, case.problem, after, raw),
+            "strong": strength.attacked(case, ended[REPEATS]),
             "setting": setting._asdict() if setting else None,
             "updates": updates,
             "seconds": seconds / (2 * fleets.count(case, name, REPEATS)),

@@ -16,6 +16,7 @@ from experiments.core import execution, files, sections, workdirs
 from experiments.core.config import Section, as_config, describe, expected, fields, key, limits, shown, validated
 from experiments.core.errors import ConfigError
 from experiments.data import forget_sets
+from experiments.judge.run import as_begun
 from s3t.plans import planners
 from unlearn import ALGORITHMS
 from unlearn.metrics.membership import FOLDS
@@ -212,6 +213,7 @@ def test_a_workdir_of_version_0_1_is_still_the_run_s(name, tmp_path):
     made = made.resolved() if hasattr(made, "resolved") else made
     files.write_json(tmp_path / "config.json", OLD[name])
     folder = workdirs.Workdir(tmp_path, getattr(made, "retired", None))
+    made = as_begun(made, folder) if file == "judge" else made
     assert folder.finished(made.model_dump()) is None
     with folder.claimed(made.model_dump()):
         pass
