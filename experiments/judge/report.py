@@ -10,7 +10,7 @@ from typing import Any
 from experiments.comparison.figures import ATTACKS
 from experiments.core import workdirs
 from experiments.core.results import Estimate, Row, Run
-from experiments.judge import figures
+from experiments.judge import details, figures
 from experiments.judge.metrics import KINDS
 from experiments.judge.ulira import BAND, told
 from experiments.reporting import drawing, names, pages, terminal
@@ -96,10 +96,10 @@ def compose(found: Run, seeds: int, judgement: Mapping[str, Any]) -> list[Block]
             *([Text(_how_to_read(found, seeds, judgement))] if i == 0 else []),
             *figures.pictures(prefix, rows, _name),
             _relearning(rows, prefix),
-            *_strong(rows, prefix),
+            *details.strong(rows, [_name(row) for row in rows], _ours(rows), prefix),
             Text(WITNESSED),
             _witnesses(rows, prefix),
-            *_published(rows, prefix),
+            *details.published(rows, [_name(row) for row in rows], _ours(rows), prefix),
             _costs(rows, prefix),
         ]
     return [*blocks, *_calibration(found), *_trials(found), *_failures(found)]
@@ -318,40 +318,6 @@ def _relearning(rows: Sequence[Row], prefix: str) -> Table:
     return Table(["relearning", *headers], lines, name=f"{prefix}-relearning", ours=_ours(rows))
 
 
-STRONGER = (
-    "The strong relearning attack has the rate and steps at which models of a row lie furthest from oracles, in standard "
-    "deviations of the oracles' accuracy. They were chosen for every row, on models that relearning reports nothing of. "
-    "The table is of others, beside held-out oracles under the same attack. Up to the strength 'unlike from' models look "
-    "like oracles: it is the weakest, by rate x steps, at which their mean accuracy lies more than two such deviations "
-    "away. What the held-out oracle's row has there is chance. Area above: accuracy above the oracles', mean over all "
-    "steps, in points."
-)
-
-
-def _strong(rows: Sequence[Row], prefix: str) -> list[Block]:
-    """Nothing for a judgement without the strong attack."""
-    if not all(row.extra.get("relearn_strong") for row in rows):
-        return []
-    blocks: list[Block] = [Text(STRONGER)]
-    for attack in figures.STRONG:
-        lines: list[list[Cell]] = []
-        for row in rows:
-            told = row.extra["relearn_strong"][attack]
-            there, theirs = (cell(told[name], 1, scale=100, brief=True) for name in ("accuracy", "oracle"))
-            areas = [cell(area, 1, scale=100, brief=True) for area in told["areas"].values()]
-            apart = cell(told["estimate"], 1)
-            lines.append([_name(row), _strength(told), there, theirs, apart, _strength(told["unlike"]), *areas])
-        rates = [f"area above,\n{rate}" for rate in rows[0].extra["relearn_strong"][attack]["areas"]]
-        headers = ["rate x steps", "accuracy", "oracles'", "deviations\napart", "unlike\nfrom", *rates]
-        table = Table([f"strong relearning, {attack}", *headers], lines, name=f"{prefix}-strong-{attack}", ours=_ours(rows))
-        blocks.append(table)
-    return blocks
-
-
-def _strength(told: Mapping[str, Any] | None) -> str:
-    return f"{told['rate']:g} x {told['step']}" if told else "never"
-
-
 WITNESSED = (
     "Weaker tests miss or overstate much. Read them beside the oracles only. They are a classifier over examples (AUC and "
     "cross-validated balanced accuracy), resemblance to untrained models (ZRF), and resemblance to the oracles in the "
@@ -370,31 +336,6 @@ def _witnesses(rows: Sequence[Row], prefix: str) -> Table:
         [_name(row), *(cell(at(row.extra, path), brief=True) for path in WITNESSES.values())] for row in rows
     ]
     return Table(["weaker tests", *WITNESSES], lines, name=f"{prefix}-weaker-tests", ours=_ours(rows))
-
-
-PUBLISHED = {
-    **{f"KLoM\n{kind}": (("klom", kind, "published"), 2) for kind in KINDS},
-    **{f"its P95\n{kind}": (("klom", kind, "published", "p95"), 2) for kind in KINDS},
-    "epsilon": (("epsilon", "published"), 2),
-    "F": (("epsilon", "published", "forgetting_quality"), 3),
-    "F, ours": (("epsilon", "forgetting_quality"), 3),
-}
-AS_PUBLISHED = (
-    "KLoM and epsilon as published code computes them, to compare with the tables of others: KLoM loses the largest margin "
-    "of every example, and epsilon's attacks lie on a grid (see unlearn.metrics). F is the forgetting quality of the "
-    "NeurIPS 2023 competition, 1 at best. They have no intervals there."
-)
-
-
-def _published(rows: Sequence[Row], prefix: str) -> list[Block]:
-    """Nothing for a judgement of a version that had none."""
-    if not any(at(row.extra, path).value is not None for row in rows for path, _ in list(PUBLISHED.values())[:-1]):
-        return []
-    picked = PUBLISHED.values()
-    lines: list[list[Cell]] = [
-        [_name(row), *(cell(at(row.extra, path), digits, brief=True) for path, digits in picked)] for row in rows
-    ]
-    return [Text(AS_PUBLISHED), Table(["as published", *PUBLISHED], lines, name=f"{prefix}-published", ours=_ours(rows))]
 
 
 def _costs(rows: Sequence[Row], prefix: str) -> Table:
