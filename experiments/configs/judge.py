@@ -175,7 +175,7 @@ class Judge(Section):
     request: sections.Unlearners = sections.Unlearners(
         unlearners=("ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")
     )
-    relearn: sections.Relearn = sections.Relearn(rates=(0.01, 0.03, 0.1, 0.3), strong_steps=100)
+    relearn: sections.StrongRelearn = sections.StrongRelearn()
     judge: Judgement = Judgement()
 
     @model_validator(mode="after")
@@ -266,7 +266,7 @@ class Shared(NamedTuple):
     reweight: sections.Reweight
     dpsgd: sections.DPSGD
     request: sections.Unlearners
-    relearn: sections.Relearn
+    relearn: sections.StrongRelearn
     judgement: Judgement
 
 

@@ -58,7 +58,7 @@ class Strong(NamedTuple):
 
 
 def relearn_strongly(
-    scorer: Scorer, section: sections.Relearn, problem: Problem, params: Any, keys: jax.Array
+    scorer: Scorer, section: sections.StrongRelearn, problem: Problem, params: Any, keys: jax.Array
 ) -> dict[str, Strong]:
     """Relearning of STRONG sets at every rate of the grid, each step of it watched.
 
@@ -85,7 +85,7 @@ def work(section: sections.Relearn, lanes: int) -> float:
     return ATTACKS * section.steps * watched * (lanes + PER_STEP)
 
 
-def strong_work(section: sections.Relearn, lanes: int) -> float:
+def strong_work(section: sections.StrongRelearn, lanes: int) -> float:
     """The same of the strong attack."""
     watched = 1 + WATCHED / (3 * section.batch_size)
     return len(STRONG) * len(section.rates) * section.strong_steps * watched * (lanes + PER_STEP)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.configs import judge as configs
+from experiments.configs import readiness
 from experiments.core import files, keys, sections, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError
@@ -19,6 +20,7 @@ from tests.helpers.configs import changed, with_keys
 from unlearn.metrics.relearning import LIMIT
 
 RATES = (0.1, 0.3)
+NONE = sections.StrongRelearn(rates=(), strong_steps=0)
 
 
 def attack(*lanes):
@@ -28,7 +30,7 @@ def attack(*lanes):
 
 
 def test_the_weak_attack_is_the_strong_one_at_its_rate():
-    section = sections.Relearn(steps=3, rates=(0.01,), strong_steps=3)
+    section = sections.StrongRelearn(steps=3, rates=(0.01,), strong_steps=3)
     config = changed(configs.Judge(), {"judge.lanes": 3, "seeds": 2, "train.steps": 20, "relearn": section})
     case = judgements.case(config, "class", workdirs.Workdir("nowhere"), tiny.digits())
     params = loop.init_lanes(case.trainer.way(1), fleets._lanes(case, "vanilla", REPEATS)).params
@@ -38,7 +40,7 @@ def test_the_weak_attack_is_the_strong_one_at_its_rate():
     for name, one in found.items():
         assert one["curves"].shape == (1, 3, 4), "the third model is tuned on"
         np.testing.assert_allclose(one["curves"][0], weak[name], atol=1e-5)
-    assert strength.attacked(case._replace(shared=case.shared._replace(relearn=sections.Relearn())), params) == {}
+    assert strength.attacked(case._replace(shared=case.shared._replace(relearn=NONE)), params) == {}
 
 
 def test_the_strength_is_chosen_on_some_models_and_told_of_others():
@@ -77,6 +79,11 @@ def test_a_strong_attack_that_cannot_be_made_is_refused(keys_, says):
     assert [line for line in caught.value.mistakes if line.startswith(says)], caught.value.mistakes
 
 
+def test_a_comparison_has_no_strong_attack_to_ask_for():
+    with pytest.raises(ConfigError, match=r"config\.relearn\.rates is no key of this config"):
+        validated(readiness.Comparison, with_keys(readiness.get_config(), {"relearn.rates": RATES}))
+
+
 def test_a_judgement_that_an_older_version_began_goes_on_without_it(tmp_path):
     config = validated(configs.Judge, configs.get_config())
     old = config.model_dump()
@@ -84,7 +91,7 @@ def test_a_judgement_that_an_older_version_began_goes_on_without_it(tmp_path):
     files.write_json(tmp_path / "config.json", old)
     folder = workdirs.Workdir(tmp_path)
     begun = run.as_begun(config, folder)
-    assert begun.relearn == sections.Relearn() and folder.finished(begun.model_dump()) is None
+    assert begun.relearn == NONE and folder.finished(begun.model_dump()) is None
     with pytest.raises(workdirs.WorkdirError, match=r"config\.relearn\.rates"):
         folder.finished(config.model_dump())
     files.write_json(tmp_path / "config.json", config.model_dump())
