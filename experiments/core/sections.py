@@ -5,6 +5,7 @@ Every number is bounded on both sides. Where nothing but sense bounds it, the bo
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Annotated, Any, Literal
 
@@ -449,3 +450,25 @@ class Relearn(Section):
     batch_size: BatchSize = Field(64, description="Examples in a step.")
     size: int = Field(500, ge=2, le=10**6, description="Examples in the attack set.")
     share: float = Field(0.1, gt=0, le=1, description="Of the attack set that is forgotten examples, if any are.")
+
+
+def _rising(rates: tuple[float, ...]) -> tuple[float, ...]:
+    if any(a >= b for a, b in itertools.pairwise(rates)):
+        raise ValueError("give rates that increase")
+    return rates
+
+
+class StrongRelearn(Relearn):
+    """The relearning attack, and a strong one whose rate and steps suit each row best."""
+
+    rates: Annotated[tuple[Rate, ...], AfterValidator(_rising)] = Field(
+        (0.01, 0.03, 0.1, 0.3), description="The strong attack's grid, increasing; none: there is no strong attack."
+    )
+    # 0 without rates, as in workdirs of versions that had no strong attack: what is new and empty changes nothing.
+    strong_steps: int = Field(100, ge=0, le=100_000, description="Of the strong attack at each rate.")
+
+    @model_validator(mode="after")
+    def _strong_attacks_have_steps(self) -> StrongRelearn:
+        if self.rates and not self.strong_steps:
+            raise Wrong((("strong_steps",), "is 0, but relearn.rates has rates: set 1 or more, or no rates"))
+        return self

@@ -20,6 +20,7 @@ from experiments.reporting.estimates import at, more
 from experiments.reporting.names import Style
 
 BINS = np.linspace(0, 11.5, 24)  # of KLoM, whose floor lets it be that large
+STRONG = {"part": "with a part of the forgotten", "all": "with all of the forgotten"}  # attack sets of the strong attack
 DONE_NOTHING = Style("#7a5195", "1 2", "*")  # vanilla as it was trained
 
 
@@ -42,6 +43,10 @@ def pictures(case: str, rows: Sequence[Row], name: Callable[[Row], str]) -> list
         *(panel(f"klom-{kind}", f"KLoM of {kind} examples", _klom, kind) for kind in KINDS),
         *(panel(f"relearning-{attack}", f"Relearning: {words}", _relearning, attack) for attack, words in ATTACKS.items()),
     ]
+    if all(row.extra.get("relearn_strong") for row in drawn):
+        panels += [
+            panel(f"strong-{attack}", f"Strong relearning {words}", _strong, attack) for attack, words in STRONG.items()
+        ]
     oracle, floor = (next((row for row in rows if row.training == training), None) for training in ORACLES)
     scattered = []
     for row, mine in zip(drawn, styles, strict=True):
@@ -54,6 +59,11 @@ def pictures(case: str, rows: Sequence[Row], name: Callable[[Row], str]) -> list
         "all examples. In the scatters every dot is an example of the pool. To the right: the mean margin of oracles, "
         "which never saw it. Upwards: the AUC of its shadows' margins. Grey dots are the held-out oracle's."
     )
+    if any(one.name == f"{case}-strong-part" for one in panels):
+        note += (
+            " Strong relearning is drawn as accuracy above the oracles', at the rate that was chosen for each row. A dot "
+            "marks the chosen step."
+        )
     return [Figures(legend, panels), *([Figures([], scattered)] if scattered else []), Text(note)]
 
 
@@ -134,6 +144,19 @@ def _relearning(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], attack
             longest = max(longest, len(mean) - 1)
     drawing.percent(axes, means)
     axes.set(xlabel="step", ylabel="accuracy, %", xlim=(0, longest))
+
+
+def _strong(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], attack: str) -> None:
+    """Rates differ from row to row, so that what can be compared is the distance from oracles at the same rate."""
+    longest = 1
+    for i, (row, mine) in enumerate(zip(rows, styles, strict=True)):
+        told = row.extra["relearn_strong"][attack]
+        mean, oracles = (np.array(told[name][f"{told['rate']:g}"], float) for name in ("curves", "oracles"))
+        above, longest = 100 * (mean - oracles), max(longest, len(mean) - 1)
+        drawing.line(axes, np.arange(len(above)), above, mine, offset=i / len(rows))
+        axes.plot(told["step"], above[told["step"]], "o", color=mine.colour, markersize=6, clip_on=False)
+    axes.axhline(0, color=RULE, linewidth=0.8)
+    axes.set(xlabel="step", ylabel="accuracy above oracles', points", xlim=(0, longest))
 
 
 def _scatter(axes: Axes, row: Row, mine: Style, oracle: Row, floor: Row | None) -> None:

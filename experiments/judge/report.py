@@ -10,7 +10,7 @@ from typing import Any
 from experiments.comparison.figures import ATTACKS
 from experiments.core import workdirs
 from experiments.core.results import Estimate, Row, Run
-from experiments.judge import figures
+from experiments.judge import details, figures
 from experiments.judge.metrics import KINDS
 from experiments.judge.ulira import BAND, told
 from experiments.reporting import drawing, names, pages, terminal
@@ -96,8 +96,10 @@ def compose(found: Run, seeds: int, judgement: Mapping[str, Any]) -> list[Block]
             *([Text(_how_to_read(found, seeds, judgement))] if i == 0 else []),
             *figures.pictures(prefix, rows, _name),
             _relearning(rows, prefix),
+            *details.strong(rows, [_name(row) for row in rows], _ours(rows), prefix),
             Text(WITNESSED),
             _witnesses(rows, prefix),
+            *details.published(rows, [_name(row) for row in rows], _ours(rows), prefix),
             _costs(rows, prefix),
         ]
     return [*blocks, *_calibration(found), *_trials(found), *_failures(found)]

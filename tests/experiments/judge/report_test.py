@@ -4,11 +4,13 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from experiments.configs import judge as configs
 from experiments.core import files, results
-from experiments.judge import figures, report, rows
+from experiments.judge import figures, report, rows, strength
 from experiments.judge.metrics import EDGES, KINDS
+from experiments.reporting import names
 from experiments.reporting.estimates import DISTANCE, SHARE, cell
 from tests.helpers.pictures import undrawn  # noqa: F401
 from unlearn.metrics.membership import SCORES
@@ -19,6 +21,11 @@ NOTHING = {"value": None, "interval": [None, None]}  # as version 0.1 wrote it
 
 def valued(value, **rest):
     return {"value": value, "interval": [value - 0.02, value + 0.02], **rest}
+
+
+def bare(value):
+    """An Estimate without an interval, as results.json has it."""
+    return files.plain(results.Estimate(value, n=64))
 
 
 def row_of(training, unlearner, case="class", leak=0.0, seed=0, **extra):
@@ -176,6 +183,43 @@ def test_an_interval_is_shown_as_far_as_its_quantity_goes():
     assert str(cell(wide, 1, scale=100, ends=SHARE)) == "90.0 [0.0, 100.0]"
     assert str(cell(wide, 1, ends=DISTANCE)) == "0.9 [0.0, 1.3]"
     assert str(cell(wide, 1)) == "0.9 [-0.2, 1.3]"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_strong_relearning_has_tables_and_figures_if_it_was_made(tmp_path):
+    assert "strong relearning" not in written(tmp_path, every_row())[0].lower()
+    every, rng = every_row(), np.random.default_rng(0)
+    oracles = {name: {"curves": rng.uniform(0.4, 0.6, (2, 6, 5)), "watched": 50} for name in figures.STRONG}
+    for row in every:
+        above = 0 if row["training"] in results.ORACLES else 0.3
+        mine = {name: one | {"curves": one["curves"] + above} for name, one in oracles.items()}
+        row["extra"]["relearn_strong"] = files.plain(strength.judged(mine, oracles, (0.1, 0.3), 3))
+    text, html = written(tmp_path, every)
+    for attack in figures.STRONG:
+        table, _, _ = text[text.index(f"| strong relearning, {attack} |") :].partition("\n\n")
+        (line,) = [line for line in table.splitlines() if line.startswith("| Vanilla, Ascent |")]
+        assert line.endswith("| 30.0 | 30.0 |"), "areas, at both rates"
+        (floor,) = [line for line in table.splitlines() if line.startswith("| Held-out oracle |")]
+        assert "| never |" in floor and "| never |" not in line
+        assert f"Strong relearning {figures.STRONG[attack]}" in html
+    axes = Figure().add_subplot()
+    row = found(every[-1:]).rows[0]
+    figures._strong(axes, [row], [names.ORACLE], "part")
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), 30)
+    assert axes.lines[1].get_xdata()[0] == row.extra["relearn_strong"]["part"]["step"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_published_code_computes_stands_beside_if_there_is_any(tmp_path):
+    assert "as published" not in written(tmp_path, every_row())[0]
+    every = every_row()
+    for row in every:
+        row["extra"]["klom"]["forget"] |= {"published": {"estimate": bare(4.25), "p95": bare(6.5)}}
+        row["extra"]["epsilon"] |= {"published": {"estimate": bare(2.75), "forgetting_quality": bare(0.125)}}
+    text, _ = written(tmp_path, every)
+    table = text[text.index("| as published |") :]
+    line = next(line for line in table.splitlines() if line.startswith("| Vanilla, Ascent |"))
+    assert [word.strip() for word in line.split("|")[2:-1]] == ["4.25", "–", "–", "6.50", "–", "–", "2.75", "0.125", "–"]
 
 
 @pytest.mark.usefixtures("undrawn")
