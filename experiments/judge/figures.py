@@ -52,7 +52,8 @@ def pictures(case: str, rows: Sequence[Row], name: Callable[[Row], str]) -> list
     for row, mine in zip(drawn, styles, strict=True):
         if not row.is_oracle and oracle:
             draw = functools.partial(_scatter, row=row, mine=mine, oracle=oracle, floor=floor)
-            file = f"{case}-examples-{row.training}-{row.unlearner}"
+            way = row.training if row.variant == "default" else f"{row.training}-{row.variant}"
+            file = f"{case}-examples-{way}-{row.unlearner}"
             scattered.append(drawing.panel(file, f"U-LiRA of each example: {name(row)}", draw))
     note = (
         "Of each method the algorithm with the highest tug of war is drawn. Histograms are shares of all margins and of "
@@ -71,15 +72,15 @@ def style(row: Row) -> Style:
     """A method's own style; of one that was trained as usual and not asked to forget, one of its own."""
     if (row.training, row.unlearner) == ("vanilla", "none"):
         return DONE_NOTHING
-    return names.method(row.training).style
+    return names.method(row.training, row.variant).style
 
 
 def chosen(rows: Sequence[Row]) -> list[Row]:
     """The rows that are drawn."""
     drawn = [row for row in rows if row.is_oracle]
     drawn += [row for row in rows if (row.training, row.unlearner) == ("vanilla", "none")]
-    for training in dict.fromkeys(row.training for row in rows if row.unlearner != "none"):
-        mine = [row for row in rows if row.training == training and row.unlearner != "none"]
+    for way in dict.fromkeys((row.training, row.variant) for row in rows if row.unlearner != "none"):
+        mine = [row for row in rows if (row.training, row.variant) == way and row.unlearner != "none"]
         drawn.append(max(mine, key=lambda row: at(row.extra, ("tow",)).value or -math.inf))
     return drawn
 
