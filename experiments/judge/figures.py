@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from experiments.comparison.figures import ATTACKS
 from experiments.core.results import ORACLES, Row
-from experiments.judge.metrics import EDGES, KINDS
+from experiments.judge.metrics import BIN, KINDS
 from experiments.reporting import drawing, names
 from experiments.reporting.document import Block, Figures, Key, Panel, Text
 from experiments.reporting.drawing import RULE, look
@@ -96,28 +96,29 @@ def roc(axes: Axes, rows: Sequence[Row], styles: Sequence[Style]) -> None:
 
 def _margins(axes: Axes, rows: Sequence[Row], styles: Sequence[Style]) -> None:
     """Histograms between the outermost bins that hold something; what was clipped is said on the axis."""
-    least, most, clipped, total = len(EDGES), 0, 0, 0
+    ends, clipped, total, widest = [], 0, 0, 0.0
     for row, mine in zip(rows, styles, strict=True):
         margins = row.extra.get("margins")
         if margins and (shares := more(margins, "forget")):
-            axes.stairs(100 * np.array(shares), EDGES, **look(mine))
+            edges = (np.arange(len(shares) + 1) - len(shares) / 2) * BIN  # those of older rows end at 20 nats
+            axes.stairs(100 * np.array(shares), edges, **look(mine))
             (held,) = np.nonzero(shares)
-            least, most = min(least, *held), max(most, *held)
+            ends += [edges[held[0]], edges[held[-1] + 1]]
+            widest = max(widest, float(edges[-1]))
             clipped, total = clipped + margins.get("clipped", 0), total + margins.get("count", 0)
-    if most >= least:
-        axes.set_xlim(EDGES[max(least - 1, 0)], EDGES[min(most + 2, len(EDGES) - 1)])
-    axes.set(xlabel=clipping("margin", least, most, clipped, total), ylabel="share, %")
+    if ends:
+        axes.set_xlim(max(min(ends) - BIN, -widest), min(max(ends) + BIN, widest))
+    at_an_end = bool(ends) and max(map(abs, ends)) == widest
+    axes.set(xlabel=clipping("margin", widest, at_an_end, clipped, total), ylabel="share, %")
     axes.set_ylim(bottom=0)
 
 
-def clipping(what: str, least: int, most: int, clipped: int, total: int) -> str:
+def clipping(what: str, widest: float, at_an_end: bool, clipped: int, total: int) -> str:
     """The label of an axis whose outermost bins may hold clipped values: how many, or, of old rows, that they may."""
-    end = f"±{EDGES[-1]:g}"
+    end = f"±{widest:g}"
     if clipped:
         return f"{what} ({clipped:,} of {total:,} clipped at {end})"
-    if not total and (least == 0 or most == len(EDGES) - 2):
-        return f"{what} (clipped at {end})"
-    return what
+    return f"{what} (clipped at {end})" if not total and at_an_end else what
 
 
 def _klom(axes: Axes, rows: Sequence[Row], styles: Sequence[Style], kind: str) -> None:

@@ -24,7 +24,8 @@ from unlearn.metrics.intervals import jackknife, t_interval
 KINDS = ("forget", "retain", "validation")
 SETS = ("pool", "retain", "validation", "test")  # what repeats are looked at on
 REFERENCES = 4  # oracles that RMIA may ask
-EDGES = np.linspace(-20, 20, 81)  # of a histogram of margins; what lies beyond counts at its ends
+BIN = 0.5  # nats, of a histogram of margins
+EDGES = np.arange(-80, 81) * BIN  # of one; what lies beyond counts at its ends
 
 
 class Kept(NamedTuple):

@@ -1,6 +1,7 @@
 """The judge's page, from rows made up by hand: what is said of calibration, trials, failures, and fewer models."""
 
 import re
+import types
 
 import numpy as np
 import pytest
@@ -248,14 +249,25 @@ def test_what_comes_first_are_the_verdicts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("least", "most", "clipped", "total", "label"),
+    ("widest", "at_an_end", "clipped", "total", "label"),
     [
-        (10, 60, 0, 0, "margin"), (0, 60, 0, 0, "margin (clipped at ±20)"), (0, 79, 0, 1500, "margin"),
-        (0, 79, 3, 1500, "margin (3 of 1,500 clipped at ±20)"),
+        (20.0, False, 0, 0, "margin"), (20.0, True, 0, 0, "margin (clipped at ±20)"), (40.0, True, 0, 1500, "margin"),
+        (40.0, True, 3, 1500, "margin (3 of 1,500 clipped at ±40)"),
     ],
 )  # fmt: skip
-def test_clipped_margins_are_told_on_the_axis(least, most, clipped, total, label):
-    assert figures.clipping("margin", least, most, clipped, total) == label
+def test_clipped_margins_are_told_on_the_axis(widest, at_an_end, clipped, total, label):
+    assert figures.clipping("margin", widest, at_an_end, clipped, total) == label
+
+
+@pytest.mark.parametrize("bins", [80, 160])
+def test_margins_are_drawn_where_they_are_whatever_bins_a_version_counted_in(bins):
+    """All of them between 3 and 3.5 nats."""
+    shares = np.zeros(bins)
+    shares[bins // 2 + 6] = 1.0
+    axes = Figure().subplots()
+    row = types.SimpleNamespace(extra={"margins": {"forget": shares.tolist(), "clipped": 0, "count": 9}})
+    figures._margins(axes, [row], [names.OURS])
+    assert axes.get_xlim() == (2.5, 4.0) and axes.get_xlabel() == "margin"
 
 
 @pytest.mark.parametrize("name, marked", [("quick", True), ("digits", False)])
