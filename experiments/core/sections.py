@@ -97,6 +97,18 @@ def _cap(cap: str) -> str:
     return cap
 
 
+def _levels_of(where: str) -> str:
+    """A level is a number as a text, so that a flag may give a name as well."""
+    if where not in ("own", "proxy", "oracle") and not -1000 <= float(where) <= 1000:
+        raise ValueError
+    return where
+
+
+def level_number(where: str) -> float | None:
+    """The level that `ToLevel.levels` gives as a number; None if models tell it."""
+    return None if where in ("own", "proxy", "oracle") else float(where)
+
+
 def sound(value: Any) -> Any:
     """A value of any kind in which no number is nan, infinite or beyond 32 bits.
 
@@ -152,6 +164,9 @@ Unlearner = Annotated[
     str,
     AfterValidator(_unlearner),
     Says(f"{either((*SHELF, 'module:function of your own'))}; NAME@level goes on to the level of unseen examples"),
+]
+LevelsOf = Annotated[
+    str, AfterValidator(_levels_of), Says("own, proxy, oracle, or a text with a number of nats from -1000 to 1000")
 ]
 Option = Annotated[Any, AfterValidator(sound)]
 AlgorithmOptions = dict[str, Weight]
@@ -380,10 +395,10 @@ class Readiness(Section):
 class ToLevel(Section):
     """How requests to the level of unseen examples are carried out: those of `level` and of NAME@level."""
 
-    levels: Literal["own", "proxy", "oracle"] = Field(
+    levels: LevelsOf = Field(
         "own",
         description="Where it is: by a model's own answers on other classes or held-out examples, by a proxy of the "
-        "oracle, or, for study, by the oracle.",
+        "oracle, or, for study, by the oracle; or a number.",
     )
     learning_rates: Annotated[tuple[Rate, ...], AfterValidator(each_once)] = Field(
         (0.03, 0.1, 0.3), min_length=1, description="Of the grid of `level`; one is chosen for each way to train."
