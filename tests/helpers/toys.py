@@ -44,8 +44,8 @@ def mlp_apply(params, x, key):
 
 
 def dropout_apply(params, x, key):
-    """As `mlp_apply`, with inputs dropped at random: shows whether keys are passed on."""
-    return mlp_apply(params, x * jax.random.bernoulli(key, 0.7, x.shape), key)
+    """As `mlp_apply`, with inputs dropped at random: shows whether keys are passed on. Without a key, a prediction."""
+    return mlp_apply(params, x if key is None else x * jax.random.bernoulli(key, 0.7, x.shape), key)
 
 
 def loss_per_example(logits, batch):
@@ -242,8 +242,9 @@ def class_levels(model, params, retain):
 
 
 def options(name, model):
-    """What an algorithm must be told of a model beside its defaults."""
-    return {"target": LEVEL} if name == "level" and model not in (MLP, DROPOUT_MLP) else {}
+    """What an algorithm must be told of a model beside its defaults: `level` a target, where no other classes tell it."""
+    told = [model for kind in ("sequence", "pytree") for model in (KINDS[kind].model, KINDS[kind].dropout)]
+    return {"target": LEVEL} if name == "level" and model in told else {}
 
 
 def literal_objective(name, model, params, start, request, key, wrong=None, kind=None, levels=None):
@@ -252,7 +253,7 @@ def literal_objective(name, model, params, start, request, key, wrong=None, kind
     Args:
       start: the reference parameters of ascent_kl and npo.
       wrong: the labels of random_label.
-      levels: of the classes, that level aims at; LEVEL of all if None.
+      levels: of the classes, that level aims at where the data do not tell; LEVEL of all if None.
       kind: of the model; a classifier if None.
     """
     forget, retain = request
@@ -262,8 +263,8 @@ def literal_objective(name, model, params, start, request, key, wrong=None, kind
         return -loss(forget)
     if name == "level":
         p = jnp.exp(-kind.nll(model, params, forget, key, None))
-        margins, goals = jnp.log(p) - jnp.log(1 - p), LEVEL if levels is None else levels[forget["y"]]
-        away = average(margins - goals, forget["weight"])
+        goals = LEVEL if levels is None else forget["level"] if "level" in forget else levels[forget["y"]]
+        away = average(jnp.log(p) - jnp.log(1 - p) - goals, forget["weight"])
         return 0.5 * loss(retain) + 0.5 * jnp.where(jnp.abs(away) < 2, away**2 / 4, jnp.abs(away) - 1)
     if name == "graddiff":
         return -loss(forget) + loss(retain)

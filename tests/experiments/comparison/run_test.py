@@ -31,6 +31,7 @@ def shrink(config):
             overrides.start = 10
     config.request.learning_rates = (0.01, 0.1)
     config.request.max_steps = 3
+    config.request.to_level.update(max_steps=3, learning_rates=(0.1,), betas=(0.5, 0.95))
     config.request.observe = 50
     config.relearn.steps = 2
     config.relearn.size = 40
@@ -97,13 +98,20 @@ def test_a_finished_workdir_is_read_back_and_another_config_is_refused(tmp_path,
         ("readiness.step_size", (0.3,), "lowest"),
         ("readiness.step_size", (0.3, 0.1), "lowest"),
         ("readiness.fraction", 0.0, "readiness.fraction"),
-        ("readiness.form", "odd", "form is 'odd': choose gain or raw"),
+        ("readiness.form", "odd", "form is 'odd': choose level, gain or raw"),
         ("readiness.order", 3, "order is 3: choose 1 or 2"),
         ("readiness.requests", "odd", "requests is 'odd': choose known"),
         ("readiness.recovery", "odd", "recovery is 'odd': choose nearest_classes"),
-        ("readiness.algorithm", "odd", "algorithm is 'odd': give ascent, .* or module:function"),
+        ("readiness.algorithm", "odd", "algorithm is 'odd': give level, ascent, .* or module:function"),
         ("readiness.cap", "odd", "cap"),
-        ("request.unlearners", ("odd",), "give one or more of ascent, .* or module:function"),
+        ("request.unlearners", ("odd",), "give one or more of level, ascent, .* or module:function .*; NAME@level goes on"),
+        ("request.unlearners", ("npo@levels",), "give one or more of level, .*; NAME@level goes on to the level"),
+        ("request.unlearners", ("odd@level",), "give one or more of level, .*; NAME@level goes on to the level"),
+        ("request.unlearners", ("level@level",), "give one or more of level, .*; NAME@level goes on to the level"),
+        ("request.to_level.betas", (0.5, 1.0), "betas is \\(0.5, 1.0\\): give"),
+        ("request.to_level.learning_rates", (), "to_level.learning_rates is \\(\\): give one or more"),
+        ("request.to_level.levels", "odd", "levels is 'odd': choose own, proxy or oracle"),
+        ("readiness.levels", "oracle", "levels is 'oracle': choose own or proxy"),
         ("request.learning_rates", (), "learning_rates is \\(\\): give one or more"),
         ("request.clips", (), "clips is \\(\\): give one or more"),
         ("request.learning_rates", (float("nan"),), "give one or more numbers above 0"),
@@ -192,9 +200,9 @@ def test_parts_of_a_request_cover_the_forget_set_and_overlap_as_asked():
     config = shrink(configs.get_config("digits_sequence"))
     dataset = datasets.load(config.data)
     requests = comparisons.parts(config, dataset).requests
-    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in requests.data()]
+    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in requests.data("ascent")]
     assert set.union(*parts) == set(requests.problem.sets.forget["id"].tolist())
     assert all(a & b for a, b in itertools.pairwise(parts))
     apart = requests._replace(section=requests.section.model_copy(update={"overlap": 0.0}))
-    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in apart.data()]
+    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in apart.data("ascent")]
     assert sum(map(len, alone)) == len(requests.problem.sets.forget["id"])

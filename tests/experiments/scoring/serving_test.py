@@ -34,14 +34,14 @@ def sweep(tmp_path, monkeypatch):
         return np.array(right)[:, None], None
 
     def run(outcomes):
-        def carry_out(requests, params, oracle, name, setting):
+        def carry_out(requests, params, teachers, name, setting):
             assert params == "vanilla", "the setting is chosen for the rival of readiness"
             reached, *kept = outcomes[setting.learning_rate]
             stop = np.where(np.arange(2) < reached, REACHED, BUDGET)
             return serving.Served(kept, np.array([3, 3]), stop, {}), 0.0
 
         monkeypatch.setattr(serving.Requests, "carry_out", carry_out)
-        section = sections.Request(learning_rates=tuple(outcomes))
+        section = sections.Request(unlearners=("ascent",), learning_rates=tuple(outcomes))
         scorer, problem = types.SimpleNamespace(measure=measure), types.SimpleNamespace(sets=names)
         requests = serving.Requests(scorer, problem, section, range(2), 64, workdirs.Workdir(tmp_path))
         return requests.choose("vanilla", "oracle")["ascent"]
