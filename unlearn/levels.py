@@ -118,7 +118,7 @@ def of_classes(model: Model, params: Params, retain: Batch, mean: Callable[[Arra
 
     def of_class(label: Array) -> Array:
         margins = model.margin(logits, dict(retain, y=jnp.full_like(labels, label)))
-        return mean(margins, retain["weight"] * (labels != label))
+        return mean(margins, jnp.where(labels == label, 0.0, retain["weight"]))
 
     levels: Array = jax.lax.map(of_class, jnp.arange(logits.shape[-1]), batch_size=CLASSES)
     return levels

@@ -84,7 +84,7 @@ def test_oracles_that_diverged_are_no_aim(tmp_path):
     one = one._replace(trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
     one.workdir.stage("aim-class", lambda: [float("nan"), 0.9])
     with pytest.raises(UserError, match="oracles of set 'class' have logits that are not finite"):
-        run.aim(one, fleets.Fleets({}, {}))
+        run.aim(one, fleets.Fleets({}, {}, {}))
 
 
 def test_models_are_compared_with_oracles_of_other_keys():
@@ -232,7 +232,7 @@ def carried_out(tmp_path, monkeypatch):
     one = one._replace(trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
     lanes = fleets._lanes(one, "vanilla", REPEATS)
     params = loop.init_lanes(one.trainer.way(1), lanes).params
-    trained = fleets.Fleets({("vanilla", role): params for role in (REPEATS, SHADOWS)}, {})
+    trained = fleets.Fleets({("vanilla", role): params for role in (REPEATS, SHADOWS)}, {}, {})
     monkeypatch.setattr(run, "relearn", lambda *_: {})
     run.carried_out(one, trained, "vanilla", "none", None)
     return one, params, run._file(one, "vanilla", "none")
