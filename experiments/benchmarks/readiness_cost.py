@@ -29,7 +29,7 @@ from experiments.configs import readiness as configs
 from experiments.core import environment, execution, workdirs
 from experiments.data import datasets, problem
 from experiments.training import cost, epochs, fleets, loop
-from readiness import MetaBatch, Terms, make_readiness, make_step
+from readiness import MetaBatch, Terms, make_readiness, make_step, paper_terms
 from readiness.step import init_state
 from unlearn import ALGORITHMS, Request
 from unlearn.gradient import first_order, second_order
@@ -56,7 +56,7 @@ class Variant(NamedTuple):
 
     name: str
     bound: float
-    terms: Terms = Terms(cap=CAP, form="raw")
+    terms: Terms = paper_terms(CAP, form="raw")
     order: int = 2
     inner_steps: int = 1
     ordinary: bool = False
@@ -67,8 +67,8 @@ class Variant(NamedTuple):
 VARIANTS = (
     Variant("forget + stable", 5.2),
     Variant("+ ordinary loss", 6.3, ordinary=True),
-    Variant("+ gain on a fresh batch", 7.3, Terms(cap=CAP), ordinary=True),
-    Variant("+ recovery", 8.3, Terms(cap=CAP, resistance=1.0), ordinary=True),
+    Variant("+ gain on a fresh batch", 7.3, paper_terms(CAP), ordinary=True),
+    Variant("+ recovery", 8.3, paper_terms(CAP, resistance=1.0), ordinary=True),
     Variant("forget + stable, first order", 3.2, order=1),
     Variant("forget + stable, K = 2", 2 + 2 * 11 / 3 + 0.2, inner_steps=2),
     Variant("forget + stable, K = 4", 2 + 4 * 11 / 3 + 0.2, inner_steps=4),

@@ -93,9 +93,7 @@ def test_meta_gradient_is_the_finite_difference_with_the_models_own_levels_held(
     params, batch = toys.mlp_params(), asked(steps, told=False)
     levels = np.asarray(toys.class_levels(toys.MLP, params, batch.stable))
     told = lambda part: dict(part, level=levels[part["y"]])  # noqa: E731
-    held = batch._replace(
-        requests=Request(told(batch.requests.forget), batch.requests.retain), forget=told(batch.forget)
-    )
+    held = batch._replace(requests=Request(told(batch.requests.forget), batch.requests.retain), forget=told(batch.forget))
     value = toys.quick_jit(lambda p: made()(p, held, ALPHA, KEY)[0])
     slope = compiled(steps, False, False, "level")(params)[1]
     assert toys.relative_error(slope, toys.central_differences(value, params)) <= 1e-5
@@ -158,7 +156,9 @@ def test_a_model_of_sequences_must_be_told_its_levels():
     batch = meta_batch(1)._replace(requests=kind.requests(0, 1), forget=part(1), stable=part(2))
     rehearsed = lambda rate: ALGORITHMS["level"](kind.model, optax.sgd(rate))  # noqa: E731
     readiness = make_readiness(kind.model, rehearsed, Terms())
-    with pytest.raises(ValueError, match="^only a classifier's levels can be read off other classes: give the forget batch"):
+    with pytest.raises(
+        ValueError, match="^only a classifier's levels can be read off other classes: give the forget batch"
+    ):
         jax.eval_shape(readiness, kind.params(), batch, ALPHA, KEY)
     told = lambda part: dict(part, level=np.full(part["weight"].shape, -2.0))  # noqa: E731
     asked = Request(told(batch.requests.forget), batch.requests.retain)

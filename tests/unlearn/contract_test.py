@@ -391,7 +391,11 @@ LOW, HIGH = np.log(4 / 3), np.log(4)  # the losses of labels 0 and 1
         ("ascent_kl", {"gamma": 3.0}, -HIGH + 1.5 * LOW),
         ("npo", {"beta": 1.0}, 2 * np.log(3 / 2)),  # p / p_start = 1/2, sigmoid(log 2) = 2/3
         ("npo", {"beta": 2.0}, np.log(5 / 4)),  # sigmoid(2 log 2) = 4/5
-        ("level", {}, LOW / 2 + np.log(3) ** 2 / 8),  # -log 3, where retained examples of label 0 gave label 1 a margin of 0
+        (
+            "level",
+            {},
+            LOW / 2 + np.log(3) ** 2 / 8,
+        ),  # -log 3, where retained examples of label 0 gave label 1 a margin of 0
         ("level", {"width": 1.0}, LOW / 2 + (np.log(3) - 0.5) / 2),
         ("level", {"target": -6.0, "beta": 0.2}, 0.2 * LOW + 0.8 * (5 - np.log(3))),
         ("finetune", {}, LOW),

@@ -86,7 +86,9 @@ def test_a_level_is_that_of_the_start_however_far_the_model_has_moved():
     assert float(algorithm.update(state, request, KEY)[1].objective) == pytest.approx(7 - LOG3 - 1)
 
 
-@pytest.mark.parametrize("model", [sequence_model(toys.token_apply), toys.KINDS["pytree"].model], ids=["sequence", "pytree"])
+@pytest.mark.parametrize(
+    "model", [sequence_model(toys.token_apply), toys.KINDS["pytree"].model], ids=["sequence", "pytree"]
+)
 def test_a_model_that_is_no_classifier_must_be_told_its_level(model):
     kind = toys.KINDS["sequence" if model == toys.KINDS["sequence"].model else "pytree"]
     request, params = toys.first(kind.requests()), kind.params()

@@ -340,9 +340,7 @@ def test_who_is_not_finite_at_the_start_is_not_mended_by_undoing():
 @pytest.mark.parametrize("unroll", [False, True])
 def test_where_nothing_is_undone_nothing_is_changed(name, unroll):
     """To the bit: parameters, the optimiser's momentum and what the algorithm remembers, a key among it."""
-    plain, undoing = (
-        run(make(name), unroll=unroll, **options) for options in ({}, {"undo": lambda *_: jnp.array(False)})
-    )
+    plain, undoing = (run(make(name), unroll=unroll, **options) for options in ({}, {"undo": lambda *_: jnp.array(False)}))
     assert int(plain.undone) == 0 == int(undoing.undone)
     assert tree.bits_equal(undoing._replace(undone=0), plain._replace(undone=0))
 
@@ -381,7 +379,9 @@ def test_undoing_is_that_of_the_hand_loop_in_every_lane(rising, unroll):
         found = [until(toys.mlp_params(), lane, jax.random.key(3)) for lane in lanes]
     else:
         axes = (None, {"pool": None, "target": None, "most": 0}, None)
-        together = toys.quick_jit(jax.vmap(until, in_axes=axes))(toys.mlp_params(), dict(DATA, most=most), jax.random.key(3))
+        together = toys.quick_jit(jax.vmap(until, in_axes=axes))(
+            toys.mlp_params(), dict(DATA, most=most), jax.random.key(3)
+        )
         found = [toys.lane(together, i) for i in range(3)]
     for outcome, lane in zip(found, lanes, strict=True):
         state, seen, undone = by_hand_undoing(lane)

@@ -3,6 +3,7 @@
 import itertools
 
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from experiments.scoring.statistics import make_statistics
 from tests.helpers import comparisons, kills
 from unlearn import classifier
 
+D = ml_collections.ConfigDict
 QUICK = ("digits",)  # every way; lanes by loops and random data have tests of their own
 
 
@@ -69,6 +71,37 @@ def test_every_config_runs_to_the_end(name, tmp_path):
         assert set(row.extra["relearning"]) == {"stable", "similar", "part", "all"}
         assert row.train_flops > 0 and row.peak_bytes > 0
     assert workdirs.read_results(tmp_path / "results.json") == outcome
+
+
+@pytest.mark.slow
+def test_requests_end_at_levels_of_models_and_of_proxies(tmp_path):
+    """What was rehearsed is asked for without a trial, and every way has as many of what was not."""
+    config = shrink(configs.get_config("digits"))
+    config.update({"trainings": ("oracle", "vanilla", "readiness"), "equal_flops": False})
+    config.variants, config.train.steps = D(), 8
+    config.readiness.update(configs.RESIST)
+    config.request.unlearners, config.request.learning_rates = ("level", "ascent@level"), (0.1,)
+    config.request.to_level.betas = (0.5,)
+    rows = run.run(config, str(tmp_path), "test").rows
+    chosen = {(entry["selected_for"], entry["unlearner"]): len(entry["trials"]) for entry in log(tmp_path, "sweep")}
+    of_both = {(way, "ascent@level"): 1 for way in ("vanilla-default", "readiness-default")}
+    assert chosen == {("vanilla-default", "level"): 1} | of_both
+    proxy, ready = (workdirs.Workdir(tmp_path).stage(f"cost-{name}", None) for name in ("proxy", "readiness-default"))
+    (cost,) = {row.train_flops for row in rows if row.training == "readiness"}
+    assert cost == proxy["train_flops"] + ready["train_flops"] and proxy["train_flops"] > 0
+    for row in rows:
+        if row.training == "oracle":
+            continue
+        assert {"forget_margin", "retained_accuracy"} < set(row.extra["curve"]) and row.steps <= 3
+        assert 0 <= row.extra["level"]["undone"] <= row.steps and np.isfinite(row.extra["level"]["aim"])
+        rehearsed = row.training == "readiness" and row.unlearner == "level"
+        assert not rehearsed or row.extra["setting"]["learning_rate"] == 0.1
+    aims = {row.unlearner: row.extra["level"]["aim"] for row in rows if row.training == "readiness"}
+    assert aims["level"] != aims["ascent@level"], "a proxy's and its own"
+
+
+def log(folder, event):
+    return [entry for entry in workdirs.entries(folder / "metrics.jsonl") if entry["event"] == event]
 
 
 def test_oracles_are_not_unlearned_and_forget_nothing_they_saw(tmp_path):
@@ -175,6 +208,7 @@ config.train.steps = 400
 config.checkpoint_seconds = 0.0
 config.trainings = ("oracle", "vanilla", "readiness")
 config.equal_flops = False
+config.variants.resist = configs.RESIST
 run.run(config, sys.argv[1], "test")
 """
 DURING_A_SAVE = "checkpoints/plain/*orbax-checkpoint-tmp*"

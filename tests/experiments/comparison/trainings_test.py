@@ -88,7 +88,9 @@ def proxied(monkeypatch):
     section = parts.requests.section
     config = checks.resolved(configs.get_config("digits"))
     resist = config.model_copy(update={"variants": {"resist": configs.RESIST}}).variant("resist").readiness
-    rehearsals = [trainings_rehearsal(name, one, parts) for name, one in (("default", config.readiness), ("resist", resist))]
+    rehearsals = [
+        trainings_rehearsal(name, one, parts) for name, one in (("default", config.readiness), ("resist", resist))
+    ]
     return parts._replace(plan=parts.plan._replace(rehearsals=rehearsals)), asked, section
 
 
