@@ -156,9 +156,7 @@ def test_a_model_of_sequences_must_be_told_its_levels():
     batch = meta_batch(1)._replace(requests=kind.requests(0, 1), forget=part(1), stable=part(2))
     rehearsed = lambda rate: ALGORITHMS["level"](kind.model, optax.sgd(rate))  # noqa: E731
     readiness = make_readiness(kind.model, rehearsed, Terms())
-    with pytest.raises(
-        ValueError, match="^only a classifier's levels can be read off other classes: give the forget batch"
-    ):
+    with pytest.raises(ValueError, match=r"^only a classifier's levels .*: give the forget batch"):
         jax.eval_shape(readiness, kind.params(), batch, ALPHA, KEY)
     told = lambda part: dict(part, level=np.full(part["weight"].shape, -2.0))  # noqa: E731
     asked = Request(told(batch.requests.forget), batch.requests.retain)

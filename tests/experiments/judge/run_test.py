@@ -215,7 +215,7 @@ def test_proxies_never_see_what_their_role_is_told_of(name, monkeypatch):
 
     monkeypatch.setattr(fleets.capacity, "train", train)
     monkeypatch.setattr(fleets.capacity, "statistics", lambda case, params, batch: case.scorer.statistics(params, batch))
-    params, levels = fleets._proxies(one)
+    _, levels = fleets._proxies(one)
     section = one.readiness["readiness"].model_copy(update={"levels": "proxy"})
     asking = one._replace(readiness={"readiness": section})
     for role in ROLES:

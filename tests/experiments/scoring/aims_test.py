@@ -121,6 +121,6 @@ def test_a_request_rests_at_the_level_or_has_diverged_and_costs_no_traceback(nam
 
 
 def test_an_update_that_overshoots_is_undone_and_counted():
-    outcome, end = carried_out("level", np.zeros((1, 3), np.float32), 30.0, (("beta", 0.0),))
+    outcome, _ = carried_out("level", np.zeros((1, 3), np.float32), 30.0, (("beta", 0.0),))
     margin = np.asarray(outcome.curve["forget_margin"][0])
     assert outcome.undone[0] >= 1 and margin[1] == margin[0], "the first one went too far"
