@@ -87,7 +87,9 @@ def test_scan_is_the_python_loop(name, kind):
         run = toys.quick_jit(lambda params: unlearn(algorithm, params, merged(batches), batches, key, unroll=unroll))  # noqa: B023
         ended, seen = run(kind.params())
         toys.assert_close((ended, seen), (state, toys.stack(infos)), 1e-12)
-        assert tree.bits_equal(ended.memory, begun.memory)
+        # Levels are computed, and may round otherwise within a program than outside; what is only copied may not.
+        assert name == "level" or tree.bits_equal(ended.memory, begun.memory)
+    assert tree.bits_equal(state.memory, begun.memory)
 
 
 @every_algorithm
