@@ -60,6 +60,7 @@ class Variant(NamedTuple):
     order: int = 2
     inner_steps: int = 1
     ordinary: bool = False
+    algorithm: str = "ascent"
 
 
 # One forward and backward pass each: the inner gradient, its Hessian product (2), every outer term, the ordinary loss.
@@ -72,8 +73,10 @@ VARIANTS = (
     Variant("forget + stable, first order", 3.2, order=1),
     Variant("forget + stable, K = 2", 2 + 2 * 11 / 3 + 0.2, inner_steps=2),
     Variant("forget + stable, K = 4", 2 + 4 * 11 / 3 + 0.2, inner_steps=4),
+    # The inner step sees retain data, too; the level is a pass forward.
+    Variant("level + stable + ordinary loss", 6 + 3 + 0.5, Terms(), ordinary=True, algorithm="level"),
 )
-SHIPPED = VARIANTS[2]
+PAPER, SHIPPED = VARIANTS[2], VARIANTS[-1]
 
 
 class Program(NamedTuple):
@@ -94,10 +97,10 @@ def meta_step(name: str, variant: Variant, size: int, unroll: bool) -> Program:
     """A training step of a variant on meta-batches of the same size."""
     model, optimizer = models.as_model(models.of_module(MODULES[name], SHAPES[name])), optax.sgd(RATE)
     order = first_order if variant.order == 1 else second_order
-    rehearsed = lambda rate: ALGORITHMS["ascent"](model, optax.sgd(rate), grad=order)  # noqa: E731
+    rehearsed = lambda rate: ALGORITHMS[variant.algorithm](model, optax.sgd(rate), grad=order)  # noqa: E731
     readiness = make_readiness(model, rehearsed, variant.terms, unroll=unroll)
     state, key = init_state(parameters(name), optimizer), jax.random.key(0)
-    meta = meta_batch(name, variant.inner_steps, size)
+    meta = meta_batch(name, variant.inner_steps, size, retain=variant.algorithm == "level")
     if variant.ordinary:
         return Program(
             make_step(model, optimizer, readiness=readiness), (state, batch(name, 0, size), key, meta, STEP_SIZE)
@@ -127,10 +130,11 @@ def batch(name: str, seed: int, size: int, *lead: int) -> dict[str, jax.Array]:
     return jax.tree.map(jnp.asarray, arrays)
 
 
-def meta_batch(name: str, inner_steps: int, size: int) -> MetaBatch:
+def meta_batch(name: str, inner_steps: int, size: int, retain: bool = False) -> MetaBatch:
     """All parts of one size, each drawn on its own."""
     forget, stable, recovery = (batch(name, seed, size) for seed in (2, 3, 4))
-    return MetaBatch(Request(batch(name, 1, size, inner_steps)), forget, stable, recovery)
+    kept = batch(name, 5, size, inner_steps) if retain else None
+    return MetaBatch(Request(batch(name, 1, size, inner_steps), kept), forget, stable, recovery)
 
 
 def compiled(program: Program, **options: Any) -> Any:
@@ -241,10 +245,10 @@ def peers(size: int, seconds: float) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     print(f"\ntorch.func {readiness_torch.version(cores)} on {cores} cores, batch {size}: in turn, medians")
     for name in ("mlp", "cnn"):
-        programs = plain_step(name, size), meta_step(name, SHIPPED, size, unroll=True)
+        programs = plain_step(name, size), meta_step(name, PAPER, size, unroll=True)
         for kind, program in zip(("plain", "meta"), programs, strict=True):
             ours, state = compiled(program), program.args[0]
-            rival = readiness_torch.step(name, kind, RATE, float(STEP_SIZE), CAP, SHIPPED.terms, program.args)
+            rival = readiness_torch.step(name, kind, RATE, float(STEP_SIZE), CAP, PAPER.terms, program.args)
             error = readiness_torch.difference(name, rival(), ours(*program.args)[0].params, state.params)
             times = in_turn([lambda: ours(*program.args), rival], seconds)  # noqa: B023
             print(

@@ -40,6 +40,12 @@ def unlearning(every: Sequence[Way]) -> list[Block]:
             caption = f"Accuracy on {where}, by step of {names.algorithm(name)}"
             curve = lambda row, what=what: methods.curve(row, f"{what}_accuracy")  # noqa: E731
             panels.append(panel(f"unlearning-{what}-{name}", caption, drawn, curve, target))
+        if any(methods.curve(row, "forget_margin") for way in drawn for row in way.rows):
+            caption = f"Mean margin of the forget set in nats, by step of {names.algorithm(name)}"
+            margin = lambda row: methods.curve(row, "forget_margin")  # noqa: E731
+            # An oracle's margin is close to minus its loss, where it is wrong about all of them.
+            target = -methods.average(oracle, "after", "forget_loss") if oracle else math.nan
+            panels.append(panel(f"unlearning-margin-{name}", caption, drawn, margin, target, unit="nats"))
         blocks += _figures(every, [*([oracle] if oracle else []), *drawn], panels) if drawn else []
     note = (
         "Lines are means over seeds. Bands are 95% t-intervals. Each seed stops at its own step and holds its last value "
@@ -97,26 +103,33 @@ def held(curves: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def panel(
-    name: str, caption: str, drawn: Sequence[Way], curve: Callable[[Row], list[float]], target: float = math.nan
+    name: str,
+    caption: str,
+    drawn: Sequence[Way],
+    curve: Callable[[Row], list[float]],
+    target: float = math.nan,
+    unit: str = "accuracy, %",
 ) -> Panel:
-    """Mean accuracy by step with 95% t-intervals over lanes, and the oracle's as a horizontal line."""
+    """Means by step with 95% t-intervals over lanes, and the oracle's as a horizontal line; accuracies in percent."""
+    scale = 100 if "%" in unit else 1
     lanes = [held([curve(row) for row in way.rows]) for way in drawn]
     longest = max((part.shape[-1] for part in lanes), default=0)
 
     def draw(axes: Axes) -> None:
         if math.isfinite(target):
-            axes.axhline(100 * target, **drawing.look(names.ORACLE))
+            axes.axhline(scale * target, **drawing.look(names.ORACLE))
         for i, (style, part) in enumerate(zip(styles(drawn), lanes, strict=True)):
-            _draw(axes, style, part, longest, i / len(drawn))
-        drawing.percent(axes, [100 * target, *(100 * value for part in lanes for value in part.ravel())])
-        axes.set(xlabel="step", ylabel="accuracy, %", xlim=(0, max(longest - 1, 1)))
+            _draw(axes, style, scale * part, longest, i / len(drawn))
+        if scale == 100:
+            drawing.percent(axes, [scale * target, *(scale * value for part in lanes for value in part.ravel())])
+        axes.set(xlabel="step", ylabel=unit, xlim=(0, max(longest - 1, 1)))
 
     return drawing.panel(name, caption, draw)
 
 
 def _draw(axes: Axes, style: Style, lanes: np.ndarray, longest: int, offset: float) -> None:
     """A way's mean and band, held to the end of the longest way; a dot where its own last lane stopped."""
-    bands = np.array([t_interval(100 * column) for column in lanes.T]).reshape(-1, 4)
+    bands = np.array([t_interval(column) for column in lanes.T]).reshape(-1, 4)
     own = len(bands)
     if 0 < own < longest:
         axes.plot(own - 1, bands[-1, 0], "o", color=style.colour, markersize=6, clip_on=False)

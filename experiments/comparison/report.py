@@ -53,11 +53,12 @@ def write(workdir: str | Path) -> Path:
     return write_page(workdir, f"Forethought: {found.rows[0].dataset}, {asked}", blocks)
 
 
-TRIAL = {"learning_rate", "clip", "reached", "steps", "validation_retain_accuracy"}
+TRIAL = {"learning_rate", "reached", "steps", "validation_retain_accuracy"}
+SECOND = ("clip", "beta")  # what is chosen beside the learning rate: of requests to an accuracy, and of `level`
 
 
 def sweeps(file: Path) -> list[dict[str, Any]]:
-    """The last learning-rate sweep of each unlearner.
+    """The last sweep of each unlearner, and of each way of training whose requests to a level were tuned on their own.
 
     Raises:
       WorkdirError: a sweep that no run wrote.
@@ -65,7 +66,12 @@ def sweeps(file: Path) -> list[dict[str, Any]]:
     swept = [entry for entry in workdirs.entries(file) if entry.get("event") == "sweep"]
     if not all(map(_is_sweep, swept)):
         raise WorkdirError(f"{file} has a sweep that no run wrote: {workdirs.LOG_AGAIN}")
-    return list({entry["unlearner"]: entry for entry in swept}.values())
+    return list({(entry["unlearner"], _tuned(entry)): entry for entry in swept}.values())
+
+
+def _tuned(sweep: dict[str, Any]) -> str:
+    """The way of training that a sweep is of, as TRAINING-VARIANT; those of 0.1 are vanilla's."""
+    return str(sweep.get("selected_for", "vanilla"))
 
 
 def _is_sweep(entry: dict[str, Any]) -> bool:
@@ -73,15 +79,22 @@ def _is_sweep(entry: dict[str, Any]) -> bool:
     chosen, trials = entry.get("chosen"), entry.get("trials")
     if not (isinstance(entry.get("unlearner"), str) and isinstance(chosen, dict) and isinstance(trials, list) and trials):
         return False
-    return all(map(_is_trial, trials)) and all(files.is_number(chosen.get(name)) for name in ("learning_rate", "clip"))
+    return all(map(_is_trial, trials)) and files.is_number(chosen.get("learning_rate")) and _second(chosen) is not None
+
+
+def _second(values: dict[str, Any]) -> str | None:
+    """What stands beside the learning rate, if it is a number."""
+    return next((name for name in SECOND if files.is_number(values.get(name))), None)
 
 
 def _is_trial(trial: Any) -> bool:
     """Whether one setting of a sweep has the numbers that are read of it."""
     if not isinstance(trial, dict) or not trial.keys() >= TRIAL or not isinstance(trial["steps"], list):
         return False
+    if _second(trial) is None:
+        return False
     kept = trial["validation_retain_accuracy"]
-    numbers = (trial["learning_rate"], trial["clip"], trial["reached"], 0 if kept is None else kept, *trial["steps"])
+    numbers = (trial["learning_rate"], trial["reached"], 0 if kept is None else kept, *trial["steps"])
     return bool(trial["steps"]) and all(map(files.is_number, numbers))
 
 
@@ -246,7 +259,7 @@ def _paired(every: Sequence[Way]) -> list[Block]:
     headers += [" ".join(measure.label.split()) + "\n(less is better)" for measure in (SOON, last)]
     note = (
         "Differences seed by seed, in points and steps, with 95% t-intervals and p-values of paired t-tests. The p-values "
-        "are not corrected for their number. The learning rate was chosen for vanilla. Requests that ran out of budget "
+        "are not corrected for their number. Requests that ran out of budget "
         "count with the steps they had. Pairs without two finite values are left out, and the others counted (n/N)."
     )
     left = ["comparison", "algorithm"] if _several(every) else ["comparison"]
@@ -356,24 +369,33 @@ def _request_cost(every: Sequence[Way], way: Way) -> list[Cell]:
 def _sweep(swept: Sequence[dict[str, Any]]) -> list[Block]:
     rows, edges = [], ""
     for event in swept:
+        algorithm, way = names.algorithm(event["unlearner"]), _called(_tuned(event))
         rates = [trial["learning_rate"] for trial in event["trials"]]
         if event["chosen"]["learning_rate"] in (min(rates), max(rates)):
-            edges += f" The rate chosen for {names.algorithm(event['unlearner'])} lies at the edge of its grid."
+            edges += f" The rate chosen for {algorithm} and {way} lies at the edge of its grid."
         for trial in event["trials"]:
-            clip = f"{trial['clip']:g}" if trial["clip"] else "none"
+            second = _second(trial) or "clip"
+            beside = f"{second} {trial[second]:g}" if trial[second] or second == "beta" else "no clip"
             taken = [f"{trial['reached']}/{len(trial['steps'])}", f"{np.median(trial['steps']):g} / {max(trial['steps'])}"]
             kept = trial["validation_retain_accuracy"]
             accuracy = methods.plain(math.nan if kept is None else kept, KEPT)
             mark = "chosen" if event["chosen"].items() <= trial.items() else ""
-            rows.append([names.algorithm(event["unlearner"]), f"{trial['learning_rate']:g}", clip, *taken, accuracy, mark])
+            rows.append([algorithm, way, f"{trial['learning_rate']:g}", beside, *taken, accuracy, mark])
     if not rows:
         return []
     note = (
-        "Each algorithm's learning rate and clipping were chosen for vanilla on validation data: most requests reached, "
-        f"then highest validation accuracy on what stays. All methods then use them.{edges}"
+        "Settings are chosen on validation data: most requests reached, then highest validation accuracy on what stays. "
+        "Requests that end at an accuracy: for vanilla, and all methods then use them. Requests that end at a level: for "
+        f"each method on its own, with as many trials; one that has rehearsed its request makes it as rehearsed.{edges}"
     )
-    headers = ["algorithm", "learning rate", "clip", "reached", "steps\nmed / max", "validation-retain\naccuracy", ""]
-    return [Heading("Learning rate"), Text(note), Table(headers, rows, name="learning-rate")]
+    headers = ["algorithm", "chosen for", "learning rate", "", "reached", "steps\nmed / max", "validation-retain\naccuracy"]
+    return [Heading("Learning rate"), Text(note), Table([*headers, ""], rows, left=2, name="learning-rate")]
+
+
+def _called(way: str) -> str:
+    """What people call a way of training that is TRAINING-VARIANT, or a training alone."""
+    training, _, variant = way.partition("-")
+    return names.method(training, variant or "default").name
 
 
 ENDS = {"diverged": "diverged", "budget": "out of budget"}
@@ -392,9 +414,7 @@ def _failures(every: Sequence[Way]) -> list[Block]:
             Heading("Failures"),
             Text(f"No failures: {count(lanes, 'lane')} reached their aim, with finite scores."),
         ]
-    note = (
-        f"{len(rows)} of {count(lanes, 'lane')} diverged, or ran out of budget before the forget accuracy was low enough."
-    )
+    note = f"{len(rows)} of {count(lanes, 'lane')} diverged, or ran out of budget before they reached their aim."
     headers = ["method", "algorithm", "seed", "ended", "steps", "trained", "forget after", "test-retain after"]
     return [Heading("Failures"), Text(note), Table(headers, rows, left=2, name="failures")]
 

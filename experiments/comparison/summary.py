@@ -50,7 +50,7 @@ def _brief(swept: Sequence[dict[str, Any]], ready: Way, vanilla: Way) -> list[st
 
 def _how(ready: Way, swept: Sequence[dict[str, Any]]) -> str:
     chosen = next((event["chosen"] for event in swept if event["unlearner"] == ready.unlearner), None)
-    if chosen is None:
+    if chosen is None or "clip" not in chosen:  # none, or one for each way
         return ready.algorithm
     clipped = f", gradients clipped to norm {chosen['clip']:g}," if chosen["clip"] else ""
     return f"{ready.algorithm} at learning rate {chosen['learning_rate']:g}{clipped}"

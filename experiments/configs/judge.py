@@ -175,7 +175,7 @@ class Judge(Section):
     reweight: sections.Reweight = sections.Reweight()
     dpsgd: sections.DPSGD = sections.DPSGD()
     request: sections.Unlearners = sections.Unlearners(unlearners=sections.SHELF)
-    relearn: sections.Relearn = sections.Relearn()
+    relearn: sections.StrongRelearn = sections.StrongRelearn()
     judge: Judgement = Judgement()
 
     @model_validator(mode="after")
@@ -188,12 +188,24 @@ class Judge(Section):
             raise Wrong((("trainings",), sentence))
         return self
 
+    @property
+    def fewest(self) -> int:
+        """Models of the smallest fleet."""
+        return min(self.judge.lanes, self.judge.private_lanes if "dpsgd" in self.trainings else self.judge.lanes)
+
     @model_validator(mode="after")
     def _seeds_are_of_models(self) -> Judge:
-        fewest = min(self.judge.lanes, self.judge.private_lanes if "dpsgd" in self.trainings else self.judge.lanes)
-        if self.seeds > fewest:
-            raise Wrong((("seeds",), f"is {self.seeds}: give one from 1 to {fewest}, the models of the smallest fleet"))
+        if self.seeds > self.fewest:
+            sentence = f"is {self.seeds}: give one from 1 to {self.fewest}, the models of the smallest fleet"
+            raise Wrong((("seeds",), sentence))
         sections.check_seeds(self.seed, max(self.judge.lanes, self.judge.private_lanes, self.judge.memorisation_lanes))
+        return self
+
+    @model_validator(mode="after")
+    def _strong_attacks_have_models(self) -> Judge:
+        if self.relearn.rates and self.seeds + 2 > self.fewest:
+            sentence = f"is {self.seeds} of {self.fewest} models, and the strong relearning attack is tuned on two others"
+            raise Wrong((("seeds",), f"{sentence}: lower it, or set --config.relearn.rates='()'"))
         return self
 
     @model_validator(mode="after")
@@ -263,7 +275,7 @@ class Shared(NamedTuple):
     reweight: sections.Reweight
     dpsgd: sections.DPSGD
     request: sections.Unlearners
-    relearn: sections.Relearn
+    relearn: sections.StrongRelearn
     judgement: Judgement
 
 

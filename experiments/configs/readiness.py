@@ -191,6 +191,7 @@ CHANGED = (
     *(("readiness", name) for name in sections.Suited.model_fields),
     ("suited",),
     ("variants",),
+    ("reweight", "others"),
     ("request", "unlearners"),
 )
 
@@ -207,7 +208,7 @@ def as_begun(config: SectionT, shipped: Section, old: dict[str, Any] | None) -> 
     values, now = config.model_dump(), shipped.model_dump()
     for *at, name in CHANGED:
         mine, usual, before = (_section(tree, at) for tree in (values, now, old))
-        if name in before and mine[name] == usual[name]:
+        if name in before and name in mine and mine[name] == usual[name]:
             mine[name] = before[name]
     return validated(type(config), values)
 
@@ -241,6 +242,7 @@ def defaults() -> ml_collections.ConfigDict:
 def digits(config: ml_collections.ConfigDict) -> None:
     """scikit-learn's digits, one class forgotten, MLP, 10 seeds: the demo. Requests end at a level, and at accuracy 0."""
     _to_level(config, "ascent")
+    config.reweight.others = ()
 
 
 def digits_clipped(config: ml_collections.ConfigDict) -> None:

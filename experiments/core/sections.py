@@ -5,6 +5,7 @@ Every number is bounded on both sides. Where nothing but sense bounds it, the bo
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Annotated, Any, Literal
 
@@ -96,6 +97,18 @@ def _cap(cap: str) -> str:
     return cap
 
 
+def _levels_of(where: str) -> str:
+    """A level is a number as a text, so that a flag may give a name as well."""
+    if where not in ("own", "proxy", "oracle") and not -1000 <= float(where) <= 1000:
+        raise ValueError
+    return where
+
+
+def level_number(where: str) -> float | None:
+    """The level that `ToLevel.levels` gives as a number; None if models tell it."""
+    return None if where in ("own", "proxy", "oracle") else float(where)
+
+
 def sound(value: Any) -> Any:
     """A value of any kind in which no number is nan, infinite or beyond 32 bits.
 
@@ -151,6 +164,9 @@ Unlearner = Annotated[
     str,
     AfterValidator(_unlearner),
     Says(f"{either((*SHELF, 'module:function of your own'))}; NAME@level goes on to the level of unseen examples"),
+]
+LevelsOf = Annotated[
+    str, AfterValidator(_levels_of), Says("own, proxy, oracle, or a text with a number of nats from -1000 to 1000")
 ]
 Option = Annotated[Any, AfterValidator(sound)]
 AlgorithmOptions = dict[str, Weight]
@@ -379,10 +395,10 @@ class Readiness(Section):
 class ToLevel(Section):
     """How requests to the level of unseen examples are carried out: those of `level` and of NAME@level."""
 
-    levels: Literal["own", "proxy", "oracle"] = Field(
+    levels: LevelsOf = Field(
         "own",
         description="Where it is: by a model's own answers on other classes or held-out examples, by a proxy of the "
-        "oracle, or, for study, by the oracle.",
+        "oracle, or, for study, by the oracle; or a number.",
     )
     learning_rates: Annotated[tuple[Rate, ...], AfterValidator(each_once)] = Field(
         (0.03, 0.1, 0.3), min_length=1, description="Of the grid of `level`; one is chosen for each way to train."
@@ -449,3 +465,25 @@ class Relearn(Section):
     batch_size: BatchSize = Field(64, description="Examples in a step.")
     size: int = Field(500, ge=2, le=10**6, description="Examples in the attack set.")
     share: float = Field(0.1, gt=0, le=1, description="Of the attack set that is forgotten examples, if any are.")
+
+
+def _rising(rates: tuple[float, ...]) -> tuple[float, ...]:
+    if any(a >= b for a, b in itertools.pairwise(rates)):
+        raise ValueError("give rates that increase")
+    return rates
+
+
+class StrongRelearn(Relearn):
+    """The relearning attack, and a strong one whose rate and steps suit each row best."""
+
+    rates: Annotated[tuple[Rate, ...], AfterValidator(_rising)] = Field(
+        (0.01, 0.03, 0.1, 0.3), description="The strong attack's grid, increasing; none: there is no strong attack."
+    )
+    # 0 without rates, as in workdirs of versions that had no strong attack: what is new and empty changes nothing.
+    strong_steps: int = Field(100, ge=0, le=100_000, description="Of the strong attack at each rate.")
+
+    @model_validator(mode="after")
+    def _strong_attacks_have_steps(self) -> StrongRelearn:
+        if self.rates and not self.strong_steps:
+            raise Wrong((("strong_steps",), "is 0, but relearn.rates has rates: set 1 or more, or no rates"))
+        return self

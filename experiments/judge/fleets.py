@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from experiments.configs.judge import ORACLES
-from experiments.core import fleet, keys
+from experiments.core import fleet, keys, sections
 from experiments.core.execution import Execution
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
@@ -151,7 +151,8 @@ def train(case: Case) -> Fleets:
     if private:
         section = case.shared.dpsgd
         seconds[PRIVATE] = together(trainer.private_name(section), private, trainer.private_way(section))
-    proxies, levels = _proxies(case) if any(asks_proxies(case, name) for name in ready) else ({}, {})
+    wanted = any(asks_proxies(case, name) for name in ready) or case.shared.request.to_level.levels == "proxy"
+    proxies, levels = _proxies(case) if wanted else ({}, {})
     for name in ready:
         spent = []
         for roles in told_alike(case):
@@ -187,9 +188,15 @@ def _proxies(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return params, levels
 
 
+def levels_of(case: Case, training_: str) -> str:
+    """Where the levels of a way's requests are: as it has rehearsed, else as the config says."""
+    prepared = rehearsed(case, training_).prepared if training_ in case.readiness else None
+    return prepared.levels if prepared else case.shared.request.to_level.levels
+
+
 def teacher(case: Case, trained: Fleets, training_: str, role: str) -> Any:
     """The models that levels are those of: proxies or oracles; None if a model's own answers tell."""
-    where = case.readiness[training_].levels if training_ in case.readiness else case.shared.request.to_level.levels
+    where = levels_of(case, training_)
     if where == "oracle":
         return trained.params[ORACLES[0], role]
     return trained.proxies[role] if where == "proxy" else None
@@ -270,7 +277,9 @@ def forget(
     if algorithms.ends_at_level(name):
         ground = _ground(case)
         watched = jax.tree.map(jnp.asarray, ground.retained)
-        end = aims.to_levels(ground, params, teacher, datasets.batch(case.problem.dataset.train, case.pool), wanted)
+        asked_for = datasets.batch(case.problem.dataset.train, case.pool)
+        number = sections.level_number(levels_of(case, training_))
+        end = aims.to_levels(ground, params, teacher, asked_for, wanted, number)
     found = capacity.over(case, lambda lanes: run(rate, lanes, pool, data, watched), (params, raw, wanted, kept, end))
     return [Ended(*one) for one in found]
 

@@ -24,7 +24,8 @@ from unlearn.metrics.intervals import jackknife, t_interval
 KINDS = ("forget", "retain", "validation")
 SETS = ("pool", "retain", "validation", "test")  # what repeats are looked at on
 REFERENCES = 4  # oracles that RMIA may ask
-EDGES = np.linspace(-20, 20, 81)  # of a histogram of margins; what lies beyond counts at its ends
+BIN = 0.5  # nats, of a histogram of margins
+EDGES = np.arange(-80, 81) * BIN  # of one; what lies beyond counts at its ends
 
 
 class Kept(NamedTuple):
@@ -197,15 +198,22 @@ def _margins(kept: Kept, masks: Masks) -> dict[str, Any]:
 
 
 def _klom(kept: Kept, oracle: Kept, masks: Masks, kind: str) -> dict[str, Any]:
-    """Mean and 95th percentile over examples."""
+    """Mean and 95th percentile over examples, and the same as published code counts them."""
     unlearned, reference = (margins_of(one, masks, kind) for one in (kept, oracle))
     mean, p95 = klom.summary(unlearned=unlearned, oracle=reference)
     examples = klom.klom(unlearned=unlearned, oracle=reference)
-    return {"estimate": Estimate.of(mean), "p95": Estimate.of(p95), "examples": examples}
+    theirs = klom.klom_published(unlearned=unlearned, oracle=reference)
+    published = {"estimate": _bare(theirs.mean(), unlearned), "p95": _bare(np.percentile(theirs, 95), unlearned)}
+    return {"estimate": Estimate.of(mean), "p95": Estimate.of(p95), "examples": examples, "published": published}
+
+
+def _bare(value: float, unlearned: np.ndarray) -> Estimate:
+    """A number of published code, which knows no intervals."""
+    return Estimate.of((value, np.nan, np.nan, len(unlearned)))
 
 
 def _epsilon(kept: Kept, oracle: Kept, masks: Masks) -> dict[str, Any]:
-    """Mean per-example epsilon and forgetting quality on the forget set."""
+    """Mean per-example epsilon and forgetting quality on the forget set, and both as published code searches them."""
     unlearned, reference = (margins_of(one, masks, "forget") for one in (kept, oracle))
 
     def statistic(rows: np.ndarray, oracle_rows: np.ndarray) -> np.ndarray:
@@ -214,7 +222,11 @@ def _epsilon(kept: Kept, oracle: Kept, masks: Masks) -> dict[str, Any]:
 
     mean, quality = jackknife(statistic, (len(unlearned), len(reference))).intervals()
     each = epsilon.epsilon(unlearned=unlearned, oracle=reference)
-    return {"estimate": Estimate.of(mean), "forgetting_quality": Estimate.of(quality), "examples": each}
+    theirs = epsilon.epsilon_published(unlearned=unlearned, oracle=reference)
+    points = epsilon.forgetting_quality(theirs, min(len(unlearned), len(reference)))
+    published = {"estimate": _bare(theirs.mean(), unlearned), "forgetting_quality": _bare(points, unlearned)}
+    found = {"estimate": Estimate.of(mean), "forgetting_quality": Estimate.of(quality)}
+    return found | {"examples": each, "published": published}
 
 
 def _rmia(kept: Kept, oracle: Kept, masks: Masks) -> Estimate:

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.comparison.figures import ATTACKS
 from experiments.core import workdirs
 from experiments.core.results import Estimate, Row, Run
-from experiments.judge import figures
+from experiments.judge import details, figures
 from experiments.judge.metrics import KINDS
 from experiments.judge.ulira import BAND, told
 from experiments.reporting import drawing, names, pages, terminal
@@ -96,8 +96,10 @@ def compose(found: Run, seeds: int, judgement: Mapping[str, Any]) -> list[Block]
             *([Text(_how_to_read(found, seeds, judgement))] if i == 0 else []),
             *figures.pictures(prefix, rows, _name),
             _relearning(rows, prefix),
+            *details.strong(rows, [_name(row) for row in rows], _ours(rows), prefix),
             Text(WITNESSED),
             _witnesses(rows, prefix),
+            *details.published(rows, [_name(row) for row in rows], _ours(rows), prefix),
             _costs(rows, prefix),
         ]
     return [*blocks, *_calibration(found), *_trials(found), *_failures(found)]
@@ -214,14 +216,14 @@ def _rows(found: Run) -> list[Row]:
 
 
 def _name(row: Row) -> str:
-    name = names.method(row.training).name
+    name = names.method(row.training, row.variant).name
     if row.is_oracle:
         return name
     return f"{name}{FEWER if row.facts['few'] else ''}, {names.algorithm(row.unlearner)}"
 
 
 def _ours(rows: Sequence[Row]) -> list[int]:
-    return [i for i, row in enumerate(rows) if names.method(row.training).ours]
+    return [i for i, row in enumerate(rows) if names.method(row.training, row.variant).ours]
 
 
 def _forgotten(one: Mapping[str, Any]) -> str:
@@ -241,7 +243,7 @@ def _table(rows: Sequence[Row], name: str, columns: Sequence[str] = tuple(COLUMN
     ours = []
     for row in rows:
         failed = row.extra["failed"]
-        if names.method(row.training).ours:
+        if names.method(row.training, row.variant).ours:
             ours.append(len(lines))
         lines.append([_name(row), *_cells(row.extra, columns), f"{failed['repeats']} + {failed['shadows']}"])
         if fewer := row.extra.get("fewer"):
@@ -362,30 +364,45 @@ def _trials(found: Run) -> list[Block]:
     blocks: list[Block] = []
     for case, rows in _cases(found).items():
         tuned = [row for row in rows if row.extra.get("trials")]
-        if tuned:
-            heads = [f"{one['learning_rate']:g}\nx {one['steps']}" for one in tuned[0].extra["trials"]]
-            lines: list[list[Cell]] = [[_name(row), *_gaps(row), str(len(row.extra["trials"]))] for row in tuned]
-            table = Table(["rate x steps", *heads, "trials"], lines, name=f"{slug(case)}-tuning", ours=_ours(tuned))
-            blocks += [Text(f"{case}:"), table]
+        for file, head, mine in (
+            ("tuning", "rate x steps", [row for row in tuned if "gap" in row.extra["trials"][0]]),
+            ("tuning-level", "rate, beta", [row for row in tuned if "reached" in row.extra["trials"][0]]),
+        ):
+            if mine:
+                heads = [_trial(one) for one in mine[0].extra["trials"]]
+                lines: list[list[Cell]] = [[_name(row), *_tried(row), str(len(row.extra["trials"]))] for row in mine]
+                table = Table([head, *heads, "trials"], lines, name=f"{slug(case)}-{file}", ours=_ours(mine))
+                blocks += [Text(f"{case}:"), table]
     note = (
         "The gap of every trial, in points: the mean distance to the oracles in accuracy on forget data and on validation "
-        "data that stay. It is measured on models that nothing else is reported of. The smallest, marked *, was chosen."
+        "data that stay. It is measured on models that nothing else is reported of. The smallest, marked *, was chosen. "
+        "Of requests to a level: how many models settled, and their accuracy on validation data that stay; no oracle takes "
+        "part. A readiness that has rehearsed its request has no trials."
     )
     return [Heading("Tuning"), Text(note), *blocks] if blocks else []
 
 
-def _gaps(row: Row) -> Iterator[str]:
+def _trial(trial: Mapping[str, Any]) -> str:
+    second = f"{trial['beta']:g}" if "beta" in trial else f"x {trial['steps']}"
+    return f"{trial['learning_rate']:g}\n{second}"
+
+
+def _tried(row: Row) -> Iterator[str]:
     setting = row.extra["setting"]
     for trial in row.extra["trials"]:
-        gap = NONE if trial["gap"] is None else f"{100 * trial['gap']:.1f}"
-        yield f"{gap}*" if setting and setting.items() <= trial.items() else gap
+        if "reached" in trial:
+            kept = NONE if trial["kept"] is None else f"{100 * trial['kept']:.1f}"
+            text = f"{trial['reached']}: {kept}"
+        else:
+            text = NONE if trial["gap"] is None else f"{100 * trial['gap']:.1f}"
+        yield f"{text}*" if setting and setting.items() <= trial.items() else text
 
 
 def _failures(found: Run) -> list[Block]:
     lines: list[list[Cell]] = []
     for row in _rows(found):
         failed, reasons = row.extra["failed"], list(_refused(row))
-        diverged = sum(trial["gap"] is None for trial in row.extra.get("trials", ()))
+        diverged = sum(trial.get("gap", trial.get("kept")) is None for trial in row.extra.get("trials", ()))
         if reasons or diverged or any(failed.values()):
             counts = [str(failed["repeats"]), str(failed["shadows"]), str(diverged)]
             lines.append([row.setting, _name(row), *counts, "; ".join(reasons) or NONE])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.core.results import Estimate, Row
-from experiments.judge import fleets, memorisation, metrics
+from experiments.judge import fleets, memorisation, metrics, strength
 from experiments.judge.cases import Case
 from experiments.judge.fleets import REPEATS, SHADOWS, TUNING
 from experiments.reporting.estimates import at
@@ -20,7 +20,7 @@ REQUESTS = (1, 10, 100)  # in a model's life, that its preparation is spread ove
 class Entry(NamedTuple):
     """One way and algorithm.
 
-    found: scores of the first lanes before and after the request, relearning curves, the setting, seconds.
+    found: scores of the first lanes before and after the request, relearning curves, weak and strong, the setting, seconds.
     judged: metrics of the kept statistics.  trials: of the tuning.  cost: FLOPs, seconds and bytes of one model.
     enough: forget accuracy at which a request rests.
     """
@@ -39,10 +39,24 @@ def rows(case: Case, entries: list[Entry]) -> list[Row]:
     find = lambda *key: next(one.found for one in entries if (one.training, one.unlearner) == key)  # noqa: E731
     oracle, original = find("oracle", "none"), find("vanilla", "none")
     retraining = next(one.cost["train_flops"] for one in entries if one.training == "oracle")
-    return [_row(case, entry, oracle, original, retraining) for entry in entries]
+    seeds, rates = len(case.shared.seeds), case.shared.relearn.rates
+
+    def strong(entry: Entry) -> dict[str, Any]:
+        """Nothing where there was no strong attack."""
+        theirs = find(strength.reference(entry.training), "none").get("strong", {})
+        return strength.judged(entry.found.get("strong", {}), theirs, rates, seeds)
+
+    return [_row(case, entry, oracle, original, retraining, strong(entry)) for entry in entries]
 
 
-def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, Any], retraining: float) -> Row:
+def _row(
+    case: Case,
+    entry: Entry,
+    oracle: dict[str, Any],
+    original: dict[str, Any],
+    retraining: float,
+    strong: dict[str, Any],
+) -> Row:
     found, spent = entry.found, entry.cost
     before, after, beside = (metrics.numbers(lanes) for lanes in (found["before"], found["after"], oracle["after"]))
     reference = {key: float(np.nanmean(values)) for key, values in beside.items()}
@@ -54,6 +68,7 @@ def _row(case: Case, entry: Entry, oracle: dict[str, Any], original: dict[str, A
         "average_gap": over_lanes(lambda lane: gaps.average_gap(lane, reference)),
         "mia": over_lanes(lambda lane: lane["mia_auc"]),
         "relearn": relearned(found["relearning"], oracle["relearning"], _accuracy(original)),
+        "relearn_strong": strong,
         "klom": {"estimate": at(entry.judged["klom"], ("forget",)), **entry.judged["klom"]},
         "cost": cost_of_life(entry, retraining),
         "setting": found["setting"],

@@ -25,7 +25,18 @@ from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Row, Run, revived
 from experiments.data import datasets, digests, forget_sets, problem
 from experiments.data.sets import subsample
-from experiments.judge import calibration, capacity, fleets, memorisation, metrics, old_logits, population, rows, work
+from experiments.judge import (
+    calibration,
+    capacity,
+    fleets,
+    memorisation,
+    metrics,
+    old_logits,
+    population,
+    rows,
+    strength,
+    work,
+)
 from experiments.judge.cases import Case, pool_of, rehearsed
 from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Fleets, Setting
 from experiments.scoring import algorithms
@@ -51,7 +62,7 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
     with blame_user():
         config = validated(Judge, config)
         folder = workdirs.Workdir(workdir, config.retired, Judge().model_dump())
-        config = as_begun(config, shipped(config), folder.begun())
+        config = attacked_as_begun(as_begun(config, shipped(config), folder.begun()), folder.begun())
         if found := folder.finished(config.model_dump()):
             return found
         switches.check()
@@ -75,6 +86,17 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         progress.stage("calibration")
         facts = {"calibration": calibrated(cases), "sets": {case.name: rows.forget_set(case) for case in cases}}
         return folder.finish(command, judged, facts)
+
+
+def attacked_as_begun(config: Judge, begun: dict[str, Any] | None) -> Judge:
+    """The config, without the strong attack if a version that had none began the folder: it goes on as it began.
+
+    Args:
+      begun: the folder's config.json, if there is one.
+    """
+    if begun is None or "rates" in begun.get("relearn", {}):
+        return config
+    return config.model_copy(update={"relearn": config.relearn.model_copy(update={"rates": (), "strong_steps": 0})})
 
 
 def make_case(
@@ -316,6 +338,7 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
             "before": case.scorer.score(before),
             "after": case.scorer.score(after),
             "relearning": relearn(case.scorer, case.shared.relearn, case.problem, after, raw),
+            "strong": strength.attacked(case, ended[REPEATS]),
             "setting": _told(setting) if setting else None,
             "updates": float(updates.mean()),
             "updates_of_each": updates.tolist(),

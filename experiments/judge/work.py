@@ -66,7 +66,9 @@ def carrying(case: Case, training: str, unlearner: str) -> float:
     """A request of repeats and of shadows, if there is one, as long as the longest trial, and the relearning attacks."""
     steps = max(case.shared.judgement.tuning.steps) if unlearner != "none" else 0
     request = sum(updates(case, training, role, steps) for role in (REPEATS, SHADOWS))
-    return request + relearning.work(case.shared.relearn, len(case.shared.seeds))
+    attack, few = case.shared.relearn, len(case.shared.seeds)
+    strong = relearning.strong_work(attack, min(2 * few, fleets.count(case, training, REPEATS)))
+    return request + relearning.work(attack, few) + strong
 
 
 def metrics(case: Case, training: str) -> float:

@@ -46,7 +46,14 @@ def watched(retain: Batch, most: int) -> Batch:
     return subsample(retain, most, Hash.LEVEL)
 
 
-def to_levels(ground: Ground, params: Any, teacher: Any, forget: Batch, asked: np.ndarray | None = None) -> Levels:
+def to_levels(
+    ground: Ground,
+    params: Any,
+    teacher: Any,
+    forget: Batch,
+    asked: np.ndarray | None = None,
+    number: float | None = None,
+) -> Levels:
     """The end of a request to levels.
 
     Args:
@@ -54,12 +61,14 @@ def to_levels(ground: Ground, params: Any, teacher: Any, forget: Batch, asked: n
       teacher: of all lanes, models that never saw what is asked for: proxies or oracles; None: levels are a lane's own.
       forget: what may be asked for.
       asked: [lanes, examples] bool, what is; None: all.
+      number: the level of every example, instead of a model's.
     """
     accuracy = ground.statistics(params, ground.retained).correct.mean(axis=1)
     if teacher is None:
         each, known = own(ground, params, forget)
     else:
         each, known = taught(ground.statistics, ground.by_class, teacher, forget)
+    each = each if number is None else np.full_like(each, number)
     wanted = np.ones(each.shape) if asked is None else asked
     level = (each * wanted).sum(axis=1) / np.maximum(wanted.sum(axis=1), 1)
     # A model that failed has no level, and its request diverges at once.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from unlearn.base import Batch
 
 WATCHED = 500  # forget examples that relearning is measured on
 ATTACKS = 4  # by so many sets of examples
+STRONG = ("part", "all")  # sets of the strong attack: those that hold what was forgotten
+DIGITS = 5  # that accuracies of the strong attack are kept with: on 500 examples they are exact
 
 
 def relearn(
@@ -44,10 +46,49 @@ def relearn(
     return curves
 
 
+class Strong(NamedTuple):
+    """Curves of the strong attack on one attack set.
+
+    curves: [rates, lanes, steps + 1] accuracy on what is watched.
+    watched: examples that it is watched on.
+    """
+
+    curves: np.ndarray
+    watched: int
+
+
+def relearn_strongly(
+    scorer: Scorer, section: sections.StrongRelearn, problem: Problem, params: Any, keys: jax.Array
+) -> dict[str, Strong]:
+    """Relearning of STRONG sets at every rate of the grid, each step of it watched.
+
+    Args:
+      params, keys: as for `relearn`.
+    """
+    pairs, found = attacks(section, problem), {}
+    for name in STRONG:
+        attack, watch = pairs[name]
+        watch = subsample(watch, WATCHED, Hash.WATCH)
+        sets = jax.tree.map(jnp.asarray, (attack, watch))
+        curves = []
+        for rate in section.rates:
+            steps, size = section.strong_steps, section.batch_size
+            attack_by = evaluation.make_relearn(scorer.model, rate, steps, size, scorer.devices)
+            curves.append(np.asarray(attack_by((params, keys), *sets)[1]))
+        found[name] = Strong(np.stack(curves).astype(np.float64).round(DIGITS), len(watch["id"]))
+    return found
+
+
 def work(section: sections.Relearn, lanes: int) -> float:
     """What the attacks on so many lanes are expected to take, in steps of one model; a look is one pass forward."""
     watched = 1 + WATCHED / (3 * section.batch_size)
     return ATTACKS * section.steps * watched * (lanes + PER_STEP)
+
+
+def strong_work(section: sections.StrongRelearn, lanes: int) -> float:
+    """The same of the strong attack."""
+    watched = 1 + WATCHED / (3 * section.batch_size)
+    return len(STRONG) * len(section.rates) * section.strong_steps * watched * (lanes + PER_STEP)
 
 
 def attacks(section: sections.Relearn, problem: Problem) -> dict[str, tuple[Batch, Batch]]:

@@ -115,10 +115,10 @@ class Requests(NamedTuple):
         where = levels or self.section.to_level.levels
         if where == "proxy" and teachers.proxy is None:
             raise ValueError("levels of a proxy are asked for, and none was trained")
-        teacher = {"own": None, "proxy": teachers.proxy, "oracle": teachers.oracle}[where]
+        teacher = {"proxy": teachers.proxy, "oracle": teachers.oracle}.get(where)
         sets = self.problem.sets
         ground = aims.Ground(self.scorer.statistics, self.problem.by_class, self._watched(), sets.validation)
-        return aims.to_levels(ground, params, teacher, asked)
+        return aims.to_levels(ground, params, teacher, asked, number=sections.level_number(where))
 
     def _watched(self) -> Batch:
         return aims.watched(self.problem.sets.retain, self.section.to_level.retained)

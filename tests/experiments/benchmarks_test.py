@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import experiments.benchmarks
-from experiments.benchmarks import smoke
+from experiments.benchmarks import judge_power, smoke
 
 ROOT = Path(experiments.benchmarks.__file__).resolve().parents[2]
 PARTS = {"smoke", "readiness_torch", "s3t_peft"}  # no benchmarks of their own
@@ -59,6 +60,21 @@ def test_smoke_gives_way_to_what_is_named(monkeypatch):
     steps, folder = parsed("--smoke")
     assert steps == 2 and folder.is_dir() and not list(folder.iterdir())
     assert parsed("--smoke", "--steps=7")[0] == 7
+
+
+def test_models_of_known_truth_are_drawn_once_each_and_ranked_by_what_they_saw():
+    included = judge_power.paired_halves(8, 5, 0)
+    assert (included[::2] != included[1::2]).all(), "of each pair one model holds an example"
+    rng = np.random.default_rng(0)
+    mine, theirs = judge_power.pick(8, 4, 8, True, rng)
+    assert sorted([*mine, *theirs]) == list(range(8)), "of one fleet, two parts that share no model"
+    mine, theirs = judge_power.pick(4, 4, 9, False, rng)
+    assert sorted(mine) == list(range(4)) and len(set(theirs)) == 4 and max(theirs) < 9
+    null = [float(i) for i in range(101)]
+    assert judge_power.power(null, [95.0, 95.5, 96.0, 0.0]) == 0.5
+    means = {"held-out": 0.1, "other recipe": 0.2, "copies": 9.0, "half": 0.5, "saw": 1.0}
+    assert judge_power.ranks_right(means)
+    assert not judge_power.ranks_right(means | {"other recipe": 0.6}) and not judge_power.ranks_right(means | {"saw": 0.4})
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ epsilon of up to about log N can be seen, and noise alone gives about 1.6, so th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,11 @@ DELTA = 1e-5
 CAP = 50.0  # of two kinds that a threshold separates: infinity, but finite in tables
 WIDTH = 0.5
 
+# Of the competition's code
+PER_UNIT = 100  # thresholds
+BUFFER = 2.0  # beyond either end of the narrower kind
+PEAK = 0.01  # a kind whose range is a smaller share of the other's is called a peak
+
 
 def epsilon(*, unlearned: np.ndarray, oracle: np.ndarray, delta: float = DELTA) -> np.ndarray:
     """The epsilon of each example: the least for which (epsilon, delta) would allow every attack seen.
@@ -27,9 +33,9 @@ def epsilon(*, unlearned: np.ndarray, oracle: np.ndarray, delta: float = DELTA) 
     Attacks call a score unlearned (or retrained: both directions) if it is at or above any of the scores seen, or if it
     lies within the k-th smallest and k-th largest score of either kind for any k, which catches a peak inside a wide
     distribution. One with FPR = FNR = 0 gives 50 for infinity; one with a single rate of 0 has too few models to say and is
-    left out. The competition's code searches the two-sided attacks, and thresholds, on a grid; where a fleet has a peak
-    off the middle of the other, its windows may find more than these, whose two ends lie at equal ranks (4.08 against 3.80
-    was seen), so compare values of one code alone.
+    left out. The competition's code searches the two-sided attacks, and thresholds, on a grid (`epsilon_published`). Where
+    a fleet has a peak off the middle of the other, its windows may find more than these, whose two ends lie at equal
+    ranks (4.08 against 3.80 was seen), so compare values of one code alone.
 
     Args:
       unlearned, oracle: [models, examples] `scores.margin` of the forget set, as many models of each kind or not.
@@ -41,12 +47,34 @@ def epsilon(*, unlearned: np.ndarray, oracle: np.ndarray, delta: float = DELTA) 
     Raises:
       ValueError: scores not finite, fewer than 10 models of a kind, other examples, or oracles that are copies.
     """
-    unlearned, oracle = checks.two_fleets(unlearned, oracle, "scores")
-    if not 0 <= delta < 1:
-        raise ValueError(f"delta must be at least 0 and below 1, got {delta}")
+    unlearned, oracle = _checked(unlearned, oracle, delta)
     hit, alarm = _shares(unlearned, oracle)
     called_unlearned, called_retrained = _of_rates(alarm, 1 - hit, delta), _of_rates(1 - alarm, hit, delta)
     return np.clip(np.maximum(called_unlearned, called_retrained).max(axis=1), 0.0, CAP)
+
+
+def epsilon_published(*, unlearned: np.ndarray, oracle: np.ndarray, delta: float = DELTA) -> np.ndarray:
+    """The epsilon of each example as the competition's code searches it (google-deepmind/unlearning_evaluation).
+
+    What an attack proves is as in `epsilon`; the attacks are others. Thresholds lie on a grid of 100 to the unit of the
+    joint range instead of at the scores, and the kind of the larger median alone is called above them. Windows have ends
+    on grids of 400: the upper within 2 of the narrower kind's largest score, the lower within 2 of as far below as its
+    range is wide, so that they need not lie at equal ranks; the narrower kind alone is called inside. Where one kind's
+    range is below 1% of the other's, the value is 50 at once. It knows no intervals. That code (`metric.py`) refuses more
+    than one threshold that is left (it asserts on an array) and compares in float32; here are doubles, and 0 where no
+    attack has two rates above 0.
+
+    Args:
+      unlearned, oracle, delta: as for `epsilon`; the scores' unit matters here.
+
+    Returns:
+      [examples] float64 in [0, 50]; also 50 where neither kind varies.
+
+    Raises:
+      ValueError: see `epsilon`.
+    """
+    unlearned, oracle = _checked(unlearned, oracle, delta)
+    return np.array([_searched(*pair, delta) for pair in zip(unlearned.T, oracle.T, strict=True)])
 
 
 def points(values: np.ndarray, models: int) -> np.ndarray:
@@ -80,6 +108,51 @@ def final_score(quality: float, *, retain: float, oracle_retain: float, test: fl
     if oracle_retain <= 0 or oracle_test <= 0:
         raise ValueError(f"oracle accuracies must be above 0, got {oracle_retain:g} and {oracle_test:g}")
     return quality * (retain / oracle_retain) * (test / oracle_test)
+
+
+def _checked(unlearned: np.ndarray, oracle: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
+    if not 0 <= delta < 1:
+        raise ValueError(f"delta must be at least 0 and below 1, got {delta}")
+    return checks.two_fleets(unlearned, oracle, "scores")
+
+
+def _searched(unlearned: np.ndarray, oracle: np.ndarray, delta: float) -> float:
+    """The published search for one example, [models] each."""
+    ranges = np.ptp(unlearned), np.ptp(oracle)
+    if min(ranges) < PEAK * max(ranges) or not max(ranges):
+        return CAP
+    unlearned, oracle = np.sort(unlearned), np.sort(oracle)
+    lower, upper = sorted((unlearned, oracle), key=np.median)
+    narrow, wide = (oracle, unlearned) if ranges[0] >= ranges[1] else (unlearned, oracle)
+    found = _proved(upper, lower, _above, delta), _proved(narrow, wide, _inside, delta)
+    return float(np.clip(max(found), 0.0, CAP))
+
+
+def _proved(
+    called: np.ndarray, other: np.ndarray, family: Callable[[np.ndarray, np.ndarray], list[np.ndarray]], delta: float
+) -> float:
+    """The most that a family of attacks proves, where models of the sorted `called` are hits and others false alarms."""
+    hits, alarms = family(called, other)
+    pairs = np.flatnonzero(np.bincount((hits * (len(other) + 1) + alarms).ravel()))  # each once
+    hit, alarm = np.divmod(pairs, len(other) + 1)
+    return float(_of_rates(alarm / len(other), 1 - hit / len(called), delta).max())
+
+
+def _above(upper: np.ndarray, lower: np.ndarray) -> list[np.ndarray]:
+    """How many of both sorted kinds lie at or above each threshold."""
+    low, high = min(upper[0], lower[0]), max(upper[-1], lower[-1])
+    grid = np.linspace(low, high, int(np.ceil((high - low) * PER_UNIT)))
+    return [len(kind) - np.searchsorted(kind, grid, "left") for kind in (upper, lower)]
+
+
+def _inside(narrow: np.ndarray, wide: np.ndarray) -> list[np.ndarray]:
+    """How many of both sorted kinds lie in each window: [uppers, lowers]. Sums of two equal grids have few values."""
+    size = int(2 * BUFFER * PER_UNIT)
+    highs = narrow[-1] + np.linspace(-BUFFER, BUFFER, size)
+    lows = narrow[0] + np.linspace(-2 * BUFFER, 2 * BUFFER, 2 * size - 1)
+    low_of = np.arange(size)[:, None] + np.arange(size)
+    ends = [(np.searchsorted(kind, highs, "right"), np.searchsorted(kind, lows, "left")) for kind in (narrow, wide)]
+    return [np.maximum(up_to[:, None] - below[low_of], 0) for up_to, below in ends]
 
 
 def _shares(unlearned: np.ndarray, oracle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -43,6 +43,26 @@ def klom(*, unlearned: np.ndarray, oracle: np.ndarray) -> np.ndarray:
     return _klom(*checks.two_fleets(unlearned, oracle, "margins"))
 
 
+def klom_published(*, unlearned: np.ndarray, oracle: np.ndarray) -> np.ndarray:
+    """KLoM as the code of its paper counts it (RoyRin/data-unlearning-bench, `src/eval.py`), to compare with its tables.
+
+    It is `klom` but for one thing: the margin at the upper end of the joint range, that is the largest, is in no bin. So
+    the kind that holds it (and any model that was clipped at 100) counts fewer models, and shares are of those that are
+    counted. Arguments have the order of that file, KL(unlearned || oracle); others of the same code swap them, and an older
+    one has 19 bins.
+
+    Args:
+      unlearned, oracle: [models, examples], as for `klom`.
+
+    Returns:
+      [examples] float64; NaN, as there, where every unlearned margin is the largest and none is counted.
+
+    Raises:
+      ValueError: see `klom`.
+    """
+    return _klom(*checks.two_fleets(unlearned, oracle, "margins"), largest=False)
+
+
 def summary(*, unlearned: np.ndarray, oracle: np.ndarray, level: float = 0.95) -> Summary:
     """Mean and 95th percentile of `klom` over the examples of one set (forget, retain, validation), with intervals.
 
@@ -65,20 +85,25 @@ def summary(*, unlearned: np.ndarray, oracle: np.ndarray, level: float = 0.95) -
     return Summary(*jackknife(statistic, (len(unlearned), len(oracle))).intervals(level))
 
 
-def _klom(unlearned: np.ndarray, oracle: np.ndarray) -> np.ndarray:
+def _klom(unlearned: np.ndarray, oracle: np.ndarray, largest: bool = True) -> np.ndarray:
+    """KLoM of each example; without `largest`, margins at the upper end of the joint range count for nothing."""
     unlearned, oracle = np.clip(unlearned, -CLIP, CLIP), np.clip(oracle, -CLIP, CLIP)
     low = np.minimum(unlearned.min(axis=0), oracle.min(axis=0))
-    width = np.maximum(unlearned.max(axis=0), oracle.max(axis=0)) - low
+    high = np.maximum(unlearned.max(axis=0), oracle.max(axis=0))
+    width = high - low
     scale = BINS / np.where(width > 0, width, 1.0)
-    p, q = _histogram((unlearned - low) * scale), _histogram((oracle - low) * scale)
+    p, q = (_histogram((kind - low) * scale, largest | (kind < high) | (width == 0)) for kind in (unlearned, oracle))
     q = np.where(p > 0, np.maximum(q, FLOOR), q)
     q /= q.sum(axis=1, keepdims=True)
     log_ratio = np.log(np.where(p > 0, p, 1.0)) - np.log(np.where(p > 0, q, 1.0))
-    return np.maximum(np.sum(p * log_ratio, axis=1), 0.0)  # rounding
+    found = np.maximum(np.sum(p * log_ratio, axis=1), 0.0)  # rounding
+    return np.where(p.any(axis=1), found, np.nan)
 
 
-def _histogram(position: np.ndarray) -> np.ndarray:
-    """Shares [examples, bins] of positions [models, examples] in [0, bins]."""
-    models, examples = position.shape
+def _histogram(position: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Shares [examples, bins] of the counted positions, [models, examples] in [0, bins]; zeros where none is counted."""
+    examples = position.shape[1]
     index = np.minimum(position.astype(np.intp), BINS - 1) + BINS * np.arange(examples)
-    return np.bincount(index.ravel(), minlength=BINS * examples).reshape(examples, BINS) / models
+    counts = np.bincount(index[counted], minlength=BINS * examples).reshape(examples, BINS)
+    shares: np.ndarray = counts / np.maximum(counted.sum(axis=0), 1)[:, None]
+    return shares

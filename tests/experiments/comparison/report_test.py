@@ -378,8 +378,8 @@ def test_failures_are_listed(written):
 def test_the_last_sweep_counts(written):
     text = (written / "report.md").read_text()
     assert (
-        "| Ascent | 1 | none | 0/3 | 8 / 9 | 50.0 |  |" in text
-        and "| Ascent | 2 | none | 3/3 | 8 / 9 | 50.0 | chosen |" in text
+        "| Ascent | Vanilla | 1 | no clip | 0/3 | 8 / 9 | 50.0 |  |" in text
+        and "| Ascent | Vanilla | 2 | no clip | 3/3 | 8 / 9 | 50.0 | chosen |" in text
     )
     assert "lies at the edge of its grid" in text and "learning rate 2 on 3 seeds" in text
 

@@ -16,6 +16,7 @@ from experiments.core import execution, files, sections, workdirs
 from experiments.core.config import Section, as_config, describe, expected, fields, key, limits, shown, validated
 from experiments.core.errors import ConfigError
 from experiments.data import forget_sets
+from experiments.judge.run import attacked_as_begun
 from s3t.plans import planners
 from unlearn import ALGORITHMS
 from unlearn.metrics.membership import FOLDS
@@ -214,6 +215,7 @@ def test_a_workdir_of_version_0_1_is_still_the_run_s(name, tmp_path):
     if file in ("readiness", "judge"):  # what is shipped is another objective since
         made = readiness.as_begun(made, made, folder.begun())
         assert readiness.as_begun(made, made, folder.begun()) == made
+    made = attacked_as_begun(made, folder.begun()) if file == "judge" else made
     made = made.resolved() if hasattr(made, "resolved") else made
     assert folder.finished(made.model_dump()) is None
     with folder.claimed(made.model_dump()):

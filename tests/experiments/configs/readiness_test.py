@@ -36,7 +36,7 @@ def refused(changes, name="digits"):
         ("data.score_examples", 4, "is 4: give 0 for all, or a whole number from 5 to 2147483647"),
         ("request.learning_rates", (0.1, NAN), "is (0.1, nan): give one or more numbers above 0 and up to 1000"),
         ("request.unlearners", ("ascent", "ascent"), "is ('ascent', 'ascent'): give each once"),
-        ("request.unlearners", ("scrub2",), "or module:function of your own; NAME@level goes on to the level of unseen"),
+        ("request.unlearners", ("scrub2",), "of your own; NAME@level goes on to the level of unseen examples"),
         ("request.unlearners", ("ascent@loss",), "NAME@level goes on to the level of unseen examples"),
         ("request.unlearners", ("level@level",), "NAME@level goes on to the level of unseen examples"),
         ("trainings", ("oracle",), "is ('oracle',): every comparison needs vanilla, add it"),

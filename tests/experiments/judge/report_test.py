@@ -1,14 +1,17 @@
 """The judge's page, from rows made up by hand: what is said of calibration, trials, failures, and fewer models."""
 
 import re
+import types
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from experiments.configs import judge as configs
 from experiments.core import files, results
-from experiments.judge import figures, report, rows
+from experiments.judge import figures, report, rows, strength
 from experiments.judge.metrics import EDGES, KINDS
+from experiments.reporting import names
 from experiments.reporting.estimates import DISTANCE, SHARE, cell
 from tests.helpers.pictures import undrawn  # noqa: F401
 from unlearn.metrics.membership import SCORES
@@ -19,6 +22,11 @@ NOTHING = {"value": None, "interval": [None, None]}  # as version 0.1 wrote it
 
 def valued(value, **rest):
     return {"value": value, "interval": [value - 0.02, value + 0.02], **rest}
+
+
+def bare(value):
+    """An Estimate without an interval, as results.json has it."""
+    return files.plain(results.Estimate(value, n=64))
 
 
 def row_of(training, unlearner, case="class", leak=0.0, seed=0, **extra):
@@ -179,6 +187,43 @@ def test_an_interval_is_shown_as_far_as_its_quantity_goes():
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_strong_relearning_has_tables_and_figures_if_it_was_made(tmp_path):
+    assert "strong relearning" not in written(tmp_path, every_row())[0].lower()
+    every, rng = every_row(), np.random.default_rng(0)
+    oracles = {name: {"curves": rng.uniform(0.4, 0.6, (2, 6, 5)), "watched": 50} for name in figures.STRONG}
+    for row in every:
+        above = 0 if row["training"] in results.ORACLES else 0.3
+        mine = {name: one | {"curves": one["curves"] + above} for name, one in oracles.items()}
+        row["extra"]["relearn_strong"] = files.plain(strength.judged(mine, oracles, (0.1, 0.3), 3))
+    text, html = written(tmp_path, every)
+    for attack in figures.STRONG:
+        table, _, _ = text[text.index(f"| strong relearning, {attack} |") :].partition("\n\n")
+        (line,) = [line for line in table.splitlines() if line.startswith("| Vanilla, Ascent |")]
+        assert line.endswith("| 30.0 | 30.0 |"), "areas, at both rates"
+        (floor,) = [line for line in table.splitlines() if line.startswith("| Held-out oracle |")]
+        assert "| never |" in floor and "| never |" not in line
+        assert f"Strong relearning {figures.STRONG[attack]}" in html
+    axes = Figure().add_subplot()
+    row = found(every[-1:]).rows[0]
+    figures._strong(axes, [row], [names.ORACLE], "part")
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), 30)
+    assert axes.lines[1].get_xdata()[0] == row.extra["relearn_strong"]["part"]["step"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_published_code_computes_stands_beside_if_there_is_any(tmp_path):
+    assert "as published" not in written(tmp_path, every_row())[0]
+    every = every_row()
+    for row in every:
+        row["extra"]["klom"]["forget"] |= {"published": {"estimate": bare(4.25), "p95": bare(6.5)}}
+        row["extra"]["epsilon"] |= {"published": {"estimate": bare(2.75), "forgetting_quality": bare(0.125)}}
+    text, _ = written(tmp_path, every)
+    table = text[text.index("| as published |") :]
+    line = next(line for line in table.splitlines() if line.startswith("| Vanilla, Ascent |"))
+    assert [word.strip() for word in line.split("|")[2:-1]] == ["4.25", "–", "–", "6.50", "–", "–", "2.75", "0.125", "–"]
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_judgement_of_too_few_models_says_so_first(tmp_path):
     text, html = written(tmp_path, every_row())
     assert "Too few" not in text, "64 models and an interval that fits the band"
@@ -204,14 +249,25 @@ def test_what_comes_first_are_the_verdicts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("least", "most", "clipped", "total", "label"),
+    ("widest", "at_an_end", "clipped", "total", "label"),
     [
-        (10, 60, 0, 0, "margin"), (0, 60, 0, 0, "margin (clipped at ±20)"), (0, 79, 0, 1500, "margin"),
-        (0, 79, 3, 1500, "margin (3 of 1,500 clipped at ±20)"),
+        (20.0, False, 0, 0, "margin"), (20.0, True, 0, 0, "margin (clipped at ±20)"), (40.0, True, 0, 1500, "margin"),
+        (40.0, True, 3, 1500, "margin (3 of 1,500 clipped at ±40)"),
     ],
 )  # fmt: skip
-def test_clipped_margins_are_told_on_the_axis(least, most, clipped, total, label):
-    assert figures.clipping("margin", least, most, clipped, total) == label
+def test_clipped_margins_are_told_on_the_axis(widest, at_an_end, clipped, total, label):
+    assert figures.clipping("margin", widest, at_an_end, clipped, total) == label
+
+
+@pytest.mark.parametrize("bins", [80, 160])
+def test_margins_are_drawn_where_they_are_whatever_bins_a_version_counted_in(bins):
+    """All of them between 3 and 3.5 nats."""
+    shares = np.zeros(bins)
+    shares[bins // 2 + 6] = 1.0
+    axes = Figure().subplots()
+    row = types.SimpleNamespace(extra={"margins": {"forget": shares.tolist(), "clipped": 0, "count": 9}})
+    figures._margins(axes, [row], [names.OURS])
+    assert axes.get_xlim() == (2.5, 4.0) and axes.get_xlabel() == "margin"
 
 
 @pytest.mark.parametrize("name, marked", [("quick", True), ("digits", False)])

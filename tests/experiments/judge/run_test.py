@@ -24,10 +24,11 @@ from unlearn import ALGORITHMS
 from unlearn.base import UnlearnAlgorithm, UnlearnInfo, UnlearnState
 
 LANES = 8
+NONE = {"relearn.rates": (), "relearn.strong_steps": 0}  # no strong attack
 
 
 def config_of(**overrides):
-    return changed(configs.Judge(), {"judge.lanes": LANES, "judge.tuning.lanes": 2, "train.steps": 20, **overrides})
+    return changed(configs.Judge(), {"judge.lanes": LANES, "judge.tuning.lanes": 2, "train.steps": 20, **NONE, **overrides})
 
 
 @functools.cache
@@ -350,6 +351,8 @@ def test_fleets_are_told_apart_by_what_they_know():
     assert found["klom"]["forget"]["estimate"].value > none["klom"]["forget"]["estimate"].high
     assert found["klom"]["retain"]["estimate"].value == pytest.approx(none["klom"]["retain"]["estimate"].value, abs=0.3)
     assert found["epsilon"]["estimate"].value > none["epsilon"]["estimate"].value
+    for metric in (lambda one: one["klom"]["forget"], lambda one: one["epsilon"]):
+        assert at(metric(found), ("published",)).value > at(metric(none), ("published",)).value > 0
 
 
 TINY = {
@@ -362,6 +365,8 @@ TINY = {
     "seeds": 2,
     "train.steps": 20,
     "relearn.steps": 3,
+    "relearn.rates": (0.01, 0.1),
+    "relearn.strong_steps": 2,
     "request.unlearners": ("ascent", "level"),
     "request.to_level.learning_rates": (0.1,),
     "model.options.widths": (16,),
@@ -389,6 +394,8 @@ def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
         for name in ("tow", "mia", "ulira", "klom", "relearn", "cost", "attacks", "zrf", "cka"):
             assert at(row.extra, (name,)).value is not None or at(row.extra, (name,)).reason
         assert row.extra["klom"].keys() >= set(metrics.KINDS)
+        strong = row.extra["relearn_strong"]
+        assert strong.keys() == {"part", "all"} and all(len(one["curves"]["0.01"]) == 3 for one in strong.values())
         rehearsed = (row.setting, row.training, row.variant, row.unlearner) == ("class", "readiness", "default", "level")
         assert len(row.extra["trials"]) == (0 if row.unlearner == "none" or rehearsed else 2)
     floor = next(row for row in found.rows if row.training == "heldout_oracle")

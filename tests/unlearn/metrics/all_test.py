@@ -5,7 +5,7 @@ import pytest
 
 from unlearn.metrics.gaps import average_gap, tow, tow_mia
 from unlearn.metrics.membership import loss_attack
-from unlearn.metrics.relearning import normalised_area, steps_to_recover
+from unlearn.metrics.relearning import Strength, normalised_area, separation, steps_to_recover, strongest, weakest
 
 ORACLE = {"forget_accuracy": 0.2, "retain_accuracy": 1.0, "test_accuracy": 0.5, "test_retain_accuracy": 0.1}
 SCORES = {"forget_accuracy": 0.3, "retain_accuracy": 0.8, "test_accuracy": 0.9, "test_retain_accuracy": 0.9}
@@ -90,3 +90,38 @@ def test_recovery_is_the_first_step_at_the_level():
 def test_recovery_of_no_curve_is_refused(curve, level, says):
     with pytest.raises(ValueError, match=says):
         steps_to_recover(curve, level)
+
+
+def test_separation_is_in_spreads_of_the_oracles_and_never_in_less_than_an_example():
+    """Oracles at 0 and 0, then at .4 and .6 (mean .5, deviation .1 sqrt 2); models at .05 and then at .6 and 1."""
+    oracle, curves = np.array([[[0, 0.4], [0, 0.6]]]), np.array([[[0.05, 0.6], [0.05, 1.0]]])
+    np.testing.assert_allclose(separation(curves, oracle, 0.01), [[5, 0.3 / np.sqrt(0.02)]])
+    np.testing.assert_allclose(separation(curves, oracle, 1.0), [[0.05, 0.3]])
+    np.testing.assert_array_equal(separation(oracle, oracle, 0.01), [[0, 0]])
+
+
+def test_strengths_are_ordered_by_rate_times_steps():
+    """The third step at .1 is as strong as the first at .3, and of a lower rate; the fourth is stronger than both."""
+    apart = np.zeros((2, 5))
+    apart[0, 3] = apart[1, 1] = apart[0, 4] = 2.5
+    assert strongest(apart, (0.1, 0.3)) == Strength(0.1, 3) == weakest(apart, (0.1, 0.3))
+    apart[1, 4] = 3
+    assert strongest(apart, (0.1, 0.3)) == Strength(0.3, 4) and weakest(apart, (0.1, 0.3), 2.6) == Strength(0.3, 4)
+    assert weakest(apart, (0.1, 0.3), 3) is None
+    apart[:, 0] = 9  # before any attack
+    assert strongest(apart, (0.1, 0.3)) == Strength(0.1, 0)
+
+
+@pytest.mark.parametrize(
+    "curves, oracle, grain, says",
+    [
+        (np.zeros((1, 2, 3)), np.zeros((1, 2, 4)), 0.1, "of the same strengths"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), 0.1, "must be .rates, lanes, steps"),
+        (np.zeros((1, 2, 3)), np.zeros((1, 1, 3)), 0.1, "needs 2 oracles"),
+        (np.zeros((1, 2, 3)), np.zeros((1, 2, 3)), 0.0, "a grain above 0"),
+        (np.full((1, 2, 3), np.nan), np.zeros((1, 2, 3)), 0.1, "not finite"),
+    ],
+)
+def test_separation_refuses(curves, oracle, grain, says):
+    with pytest.raises(ValueError, match=says):
+        separation(curves, oracle, grain)

@@ -10,7 +10,7 @@ from scipy import stats
 from unlearn.metrics import epsilon as eps
 from unlearn.metrics.cka import linear_cka
 from unlearn.metrics.cost import amortised, break_even
-from unlearn.metrics.klom import klom, summary
+from unlearn.metrics.klom import klom, klom_published, summary
 
 RNG = np.random.default_rng(0)
 START = RNG.bit_generator.state
@@ -67,6 +67,34 @@ def test_klom_agrees_with_a_histogram_of_each_example():
     unlearned, oracle = RNG.normal(1, 2, (60, 50)), RNG.normal(0, 1, (45, 50))
     unlearned[:, 7] *= 1000
     np.testing.assert_allclose(klom(unlearned=unlearned, oracle=oracle), slow_klom(unlearned, oracle), rtol=1e-9)
+
+
+def test_published_klom_loses_the_largest_margin():
+    """Bins of width 1 from 0 to 20. Without the margins of 20, unlearned models are 5, all in the first bin, and oracles
+    2 + 8: log(1 / .2). With the last bin closed both kinds have all of theirs."""
+    unlearned, oracle = column(*[0.5] * 5, *[20] * 5), column(0, 0.9, *[18.5] * 8, 20)
+    np.testing.assert_allclose(klom_published(unlearned=unlearned, oracle=oracle), [math.log(5)])
+    full = 0.5 * math.log(0.5 / (2 / 11)) + 0.5 * math.log(0.5 / (1 / 11))
+    np.testing.assert_allclose(klom(unlearned=unlearned, oracle=oracle), [full])
+
+
+def test_published_klom_agrees_with_edges_that_no_margin_may_touch_from_above():
+    unlearned, oracle = RNG.normal(1, 2, (60, 50)), RNG.normal(0, 1, (45, 50))
+    unlearned[:, 7] *= 1000
+    expected = []
+    for u, o in zip(np.clip(unlearned, -100, 100).T, np.clip(oracle, -100, 100).T, strict=True):
+        edges = np.linspace(min(u.min(), o.min()), max(u.max(), o.max()), 21)
+        p, q = (np.array([np.sum(np.digitize(kind, edges) == i) for i in range(1, 21)]) for kind in (u, o))
+        p, q = p / p.sum(), q / q.sum()
+        expected.append(stats.entropy(p, np.where(p > 0, np.maximum(q, 1e-5), q)))
+    np.testing.assert_allclose(klom_published(unlearned=unlearned, oracle=oracle), expected, rtol=1e-9)
+
+
+def test_published_klom_has_no_value_where_it_counts_no_unlearned_model():
+    two = np.hstack([column(*[3] * 10), column(*range(10))])
+    found = klom_published(unlearned=two, oracle=np.hstack([column(*[2] * 10), column(*range(10))]))
+    np.testing.assert_array_equal(np.isnan(found), [True, False])
+    assert klom_published(unlearned=two, oracle=two)[0] == 0, "a range of no width loses nothing"
 
 
 def test_klom_of_gaussians():
@@ -170,6 +198,47 @@ def test_epsilon_agrees_with_every_attack_counted():
         np.testing.assert_array_equal(eps.epsilon(unlearned=oracle, oracle=unlearned, delta=0.01), found)
         mirrored = eps.epsilon(unlearned=-RNG.permutation(unlearned), oracle=-oracle, delta=0.01)
         np.testing.assert_allclose(mirrored, found, atol=0.7)
+
+
+def published_epsilon(u, o, delta):
+    """One example, every threshold and window of the published grid one by one."""
+    pos, neg = (o, u) if np.median(o) > np.median(u) else (u, o)
+    grid = np.linspace(min(*u, *o), max(*u, *o), math.ceil(100 * (max(*u, *o) - min(*u, *o))))
+    attacks = [(pos, neg, t, math.inf) for t in grid]
+    narrow, wide = (o, u) if np.ptp(u) >= np.ptp(o) else (u, o)
+    for right in np.linspace(narrow.max() - 2, narrow.max() + 2, 400)[::10]:
+        attacks += [(narrow, wide, right - np.ptp(narrow) + off, right) for off in np.linspace(-2, 2, 400)[::10]]
+    best = 0.0
+    for called, other, low, high in attacks:
+        fnr, fpr = np.mean((called < low) | (called > high)), np.mean((other >= low) & (other <= high))
+        if fpr == fnr == 0:
+            return 50.0
+        if fpr and fnr:
+            for a, b in ((fpr, fnr), (fnr, fpr)):
+                if 1 - delta - a > 0:
+                    best = max(best, math.log(1 - delta - a) - math.log(b))
+    return best
+
+
+def test_published_epsilon_agrees_with_its_grid():
+    """The slow twin looks at every 100th window: it may miss some, and finds none that is not there."""
+    for shift, scale in ((0, 1), (1, 2), (0.3, 0.2), (9, 1)):
+        unlearned, oracle = RNG.normal(shift, scale, (20, 6)), RNG.normal(0, 1, (16, 6))
+        found = eps.epsilon_published(unlearned=unlearned, oracle=oracle, delta=0.01)
+        slow = np.array([published_epsilon(u, o, 0.01) for u, o in zip(unlearned.T, oracle.T, strict=True)])
+        assert (found >= slow - 1e-12).all() and (found - slow).max() < 0.8 and np.mean(found - slow) < 0.2
+    assert (found == 50).all()
+
+
+def test_published_epsilon_of_a_narrow_kind_off_the_middle_is_found_by_a_window():
+    """Ten scores from .5 to .59 among -1, 0, ... 8: a window holds all of the narrow kind and no other: 50. Ours, whose
+    windows have their ends at scores, finds it too."""
+    narrow, wide = column(*np.linspace(0.5, 0.59, 10)), column(*range(-1, 9))
+    assert eps.epsilon_published(unlearned=narrow, oracle=wide) == [50] == eps.epsilon(unlearned=narrow, oracle=wide)
+    half = column(*[0] * 5, *[1] * 5)
+    assert eps.epsilon_published(unlearned=half, oracle=half) == [0]
+    one = np.hstack([half, column(*[7] * 10)])
+    assert eps.epsilon_published(unlearned=one, oracle=one).tolist() == [0, 50], "a peak beside a peak"
 
 
 def test_separated_fleets_have_no_points_and_equal_ones_have_all():
