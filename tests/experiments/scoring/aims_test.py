@@ -80,6 +80,8 @@ def test_the_aim_is_the_mean_over_who_is_asked_for():
     np.testing.assert_allclose(end.each, each, rtol=1e-6)
     right = [((RETAINED["x"] + params).argmax(axis=1) == RETAINED["y"]).mean() for params in LANES]
     np.testing.assert_allclose(end.aim.retained, right, rtol=1e-6)
+    number = aims.to_levels(ground(), LANES, None, FORGET, asked, -7.0)
+    assert number.aim.level.tolist() == [-7.0, 0.0] and np.all(number.each == -7.0)
     every = aims.to_levels(ground(), LANES, None, FORGET)
     np.testing.assert_allclose(every.aim.level, aims.own(ground(), LANES, FORGET)[0].mean(axis=1), rtol=1e-5)
 
