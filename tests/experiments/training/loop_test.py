@@ -17,7 +17,7 @@ from tests.helpers import comparisons
 def digits(**overrides):
     """The parts of a comparison of the digits, of three seeds from 4 on."""
     config = configs.get_config("digits")
-    config.seed, config.seeds = 4, 3
+    config.seed, config.seeds, config.reweight.others = 4, 3, (0.1, 0.02)
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in overrides.items()})
     return comparisons.parts(checks.resolved(config))
 
