@@ -188,6 +188,7 @@ def test_a_lane_rests_when_enough_is_forgotten(tmp_path):
         assert known(before, lane) > 0.3
 
 
+@pytest.mark.slow
 def test_a_lane_rests_at_its_own_level(tmp_path):
     """As its own answers on other classes have it, within a tenth; the models have seen the data once."""
     one = case("class")
