@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from unlearn.losses import weighted_mean
 from unlearn.model import Array, Batch, Model, Params
@@ -109,7 +110,7 @@ def look_alikes(
 def of_classes(model: Model, params: Params, retain: Batch, mean: Callable[[Array, Array], Array] = weighted_mean) -> Array:
     """`look_alikes` of every class, [classes]."""
     logits, labels = model.apply(params, retain["x"], None), retain["y"]
-    if not isinstance(logits, jax.Array) or logits.ndim != 2 or jnp.ndim(labels) != 1:
+    if not isinstance(logits, jax.Array | np.ndarray) or logits.ndim != 2 or jnp.ndim(labels) != 1:
         raise ValueError(
             "only a classifier's levels can be read off other classes: give the forget batch a `level`, one for each "
             "example, or the algorithm a target"
@@ -117,7 +118,7 @@ def of_classes(model: Model, params: Params, retain: Batch, mean: Callable[[Arra
 
     def of_class(label: Array) -> Array:
         margins = model.margin(logits, dict(retain, y=jnp.full_like(labels, label)))
-        return mean(margins, retain["weight"] * (labels != label))
+        return mean(margins, jnp.where(labels == label, 0.0, retain["weight"]))
 
     levels: Array = jax.lax.map(of_class, jnp.arange(logits.shape[-1]), batch_size=CLASSES)
     return levels

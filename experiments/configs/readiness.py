@@ -147,9 +147,7 @@ class Comparison(Section):
         """(key, sentence) of what levels do not go together with."""
         form = readiness.form or self.suited.get(self.forget.setting, sections.Suited()).form
         if readiness.levels == "proxy" and readiness.requests in ("classes", "random"):
-            sentence = (
-                f"is {readiness.requests!r}, and a proxy has never seen one known set: set --config.readiness.levels=own"
-            )
+            sentence = f"is {readiness.requests!r}, but a proxy stands for one known set: set --config.readiness.levels=own"
             return [("requests", sentence)]
         if form == "level" and readiness.levels == "own" and self.forget.setting == "random":
             sentence = (

@@ -235,7 +235,7 @@ def test_a_value_that_a_runner_refuses_leaves_the_workdir_as_it_was(tmp_path):
     done = command(CONFIG, "--config.readiness.form=odd", f"--workdir={used}")
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ") and "config.readiness.form is 'odd': choose gain or raw" in line
+    assert line.startswith("error: ") and "config.readiness.form is 'odd': choose level, gain or raw" in line
     assert [file.name for file in used.iterdir()] == ["config.json"] and (used / "config.json").read_text() == "{}"
 
 

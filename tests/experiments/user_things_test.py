@@ -137,7 +137,7 @@ def settings(**data):
     config.data.update(data)
     config.seeds = 2
     config.trainings = ("oracle", "vanilla", "readiness")
-    config.equal_flops = False
+    config.equal_flops, config.variants = False, ml_collections.ConfigDict()
     config.model.options.widths = (4,)
     config.train.update({"steps": 8, "batch_size": 16})
     config.forget.target = 1
@@ -169,8 +169,10 @@ def table(path, count=120):
 def test_a_folder_of_images_and_an_algorithm_of_a_users_own(mine):
     config = settings(name=f"folder:{pictures(mine / 'pets')}")
     config.request.options = {"halve": {"factor": 0.25}}
+    config.request.unlearners = ("mine:halve", "mine:halve@level")
+    config.request.to_level.max_steps = 3
     results = run.run(config, str(mine / "run"), "test")
-    assert {row.unlearner for row in results.rows} == {"none", "halve"}
+    assert {row.unlearner for row in results.rows} == {"none", "halve", "halve@level"}
     assert {row.dataset for row in results.rows} == {config.data.name}
     report.present(str(mine / "run"), results)
     assert "halve" in (mine / "run" / "report.md").read_text() and (mine / "run" / "report.html").exists()
@@ -246,7 +248,10 @@ def test_a_table_is_judged_with_a_model_and_an_algorithm_of_a_users_own(mine):
         ("mine:leaves", "^config.request.unlearners 'mine:leaves' fails on .* .SystemExit: 3.: mend it"),
         ("os:environ", "is a _Environ: name a function"),
         ("mine:", "give module:function"),
-        ("ascend", "give one or more of ascent, .* or module:function"),
+        ("ascend", "give one or more of level, ascent, .* or module:function"),
+        ("mine:absent@level", "mine has no absent"),
+        ("mine:bare@level", "'mine:bare@level' has an init that gives a dict"),
+        ("mine:halve@levels", "give one or more of level, .*; NAME@level goes on"),
     ],
 )
 def test_an_algorithm_that_is_none_is_refused_in_one_line(mine, name, message):

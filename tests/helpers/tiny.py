@@ -13,7 +13,7 @@ from experiments.core import execution
 from experiments.core.sections import StreamedData
 from experiments.data.datasets import Images, Moments, load
 from experiments.training import epochs, loop
-from readiness import Terms, make_readiness
+from readiness import make_readiness, paper_terms
 from readiness.requests import Draw, make_pools
 from unlearn import ALGORITHMS
 from unlearn.gradient import normalised
@@ -74,7 +74,7 @@ def rehearsing(ops):
         return ALGORITHMS["graddiff"](model, optimizer, mean=ops.mean, grad=ops.inner_grad(2))
 
     relearner = ALGORITHMS["finetune"](model, optax.sgd(0.1), mean=ops.mean, grad=ops.inner_grad(1))
-    terms = Terms(efficiency=0.5, retention=1.0, resistance=0.5, relearning=0.2, cap=1.1)
+    terms = paper_terms(1.1, retention=1.0, resistance=0.5, relearning=0.2)
     readiness = make_readiness(model, rehearsed, terms, relearner=relearner, mean=ops.mean)
     draw = Draw(size=3, inner_steps=2, retain=True, recovery=True, relearn_steps=1)
     return loop.Rehearsing(readiness, draw, every=2, start=1, step_size=(0.1, 0.4))

@@ -16,6 +16,7 @@ import optax
 from unlearn import Model, Request, classifier, sequence_model
 
 CLASSES, FEATURES, HIDDEN = 3, 2, 3
+LEVEL = -1.5  # the target of `level` where no other classes tell: of sequences and mappings
 LENGTH = 4  # of a document, and so many of them are asked for at once: the trap of means over the wrong axis
 
 
@@ -43,8 +44,8 @@ def mlp_apply(params, x, key):
 
 
 def dropout_apply(params, x, key):
-    """As `mlp_apply`, with inputs dropped at random: shows whether keys are passed on."""
-    return mlp_apply(params, x * jax.random.bernoulli(key, 0.7, x.shape), key)
+    """As `mlp_apply`, with inputs dropped at random: shows whether keys are passed on. Without a key, a prediction."""
+    return mlp_apply(params, x if key is None else x * jax.random.bernoulli(key, 0.7, x.shape), key)
 
 
 def loss_per_example(logits, batch):
@@ -221,12 +222,38 @@ def pytree_requests(seed=0, steps=3):
     return Request(*map(as_pytree, requests(seed, steps)))
 
 
-def literal_objective(name, model, params, start, request, key, wrong=None, kind=None):
-    """The objective of each algorithm at its default options, from the formula.
+def class_margin(logits, label):
+    """log p - log(1 - p) of a label, one example."""
+    p = jnp.exp(log_p(logits))[label]
+    return jnp.log(p) - jnp.log(1 - p)
+
+
+def class_levels(model, params, retain):
+    """[classes]: the mean margin that retained examples of other classes give to a class, example by example."""
+    logits, found = model.apply(params, retain["x"], None), []
+    for label in range(logits.shape[-1]):
+        total = weight = 0.0
+        for row in np.flatnonzero(retain["weight"]):
+            if int(retain["y"][row]) != label:
+                total += retain["weight"][row] * class_margin(logits[row], label)
+                weight += retain["weight"][row]
+        found.append(total / weight if weight else 0.0)
+    return jnp.stack([jnp.asarray(level) for level in found])
+
+
+def options(name, model):
+    """What an algorithm must be told of a model beside its defaults: `level` a target, where no other classes tell it."""
+    told = [model for kind in ("sequence", "pytree") for model in (KINDS[kind].model, KINDS[kind].dropout)]
+    return {"target": LEVEL} if name == "level" and model in told else {}
+
+
+def literal_objective(name, model, params, start, request, key, wrong=None, kind=None, levels=None):
+    """The objective of each algorithm at its default options and `options`, from the formula.
 
     Args:
       start: the reference parameters of ascent_kl and npo.
       wrong: the labels of random_label.
+      levels: of the classes, that level aims at where the data do not tell; LEVEL of all if None.
       kind: of the model; a classifier if None.
     """
     forget, retain = request
@@ -234,6 +261,11 @@ def literal_objective(name, model, params, start, request, key, wrong=None, kind
     loss = lambda data, labels=None: average(kind.nll(model, params, data, key, labels), data["weight"])  # noqa: E731
     if name == "ascent":
         return -loss(forget)
+    if name == "level":
+        p = jnp.exp(-kind.nll(model, params, forget, key, None))
+        goals = LEVEL if levels is None else forget["level"] if "level" in forget else levels[forget["y"]]
+        away = average(jnp.log(p) - jnp.log(1 - p) - goals, forget["weight"])
+        return 0.5 * loss(retain) + 0.5 * jnp.where(jnp.abs(away) < 2, away**2 / 4, jnp.abs(away) - 1)
     if name == "graddiff":
         return -loss(forget) + loss(retain)
     if name == "neggrad_plus":

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from experiments.configs import readiness as configs
-from readiness import Draw, MetaBatch, Terms, init_state, make_readiness, make_step
+from readiness import Draw, MetaBatch, Terms, init_state, make_readiness, make_step, paper_terms
 from tests.helpers import toys
 from unlearn import ALGORITHMS, Request, tree
 from unlearn.algorithms.relabelling import other_labels
@@ -19,8 +19,8 @@ from unlearn.gradient import first_order, second_order
 ALPHA, RELEARN_RATE = 0.4, 0.25
 WEIGHTS = {"efficiency": 0.5, "retention": 1.0, "resistance": 0.7, "relearning": 0.3}
 CAPS = {"active": 1e-2, "part": 1.0, "inactive": 50.0}  # below every forget loss, some of them, none
-UNCAPPED = Terms(cap=None, retention=1.0)
-ALL = Terms(**WEIGHTS, cap=CAPS["inactive"])
+UNCAPPED = paper_terms(None, retention=1.0)
+ALL = paper_terms(CAPS["inactive"], **WEIGHTS)
 KEY = np.array([0, 7], np.uint32)  # a raw key
 
 every_algorithm = pytest.mark.parametrize("name", sorted(ALGORITHMS))
@@ -87,7 +87,7 @@ def naive(name, params, batch, cap, capped, form, memory, *, stop=lambda tree: t
         wrong = None
         if name == "random_label":
             wrong = other_labels(memory, request.forget["id"], request.forget["y"], toys.CLASSES)
-        return toys.literal_objective(name, toys.MLP, at, memory, request, None, wrong)
+        return toys.literal_objective(name, toys.MLP, at, memory, request, None, wrong, levels=memory)
 
     after = params
     for i in range(count(batch.requests)):
@@ -134,7 +134,8 @@ def test_meta_gradient_is_the_finite_difference(name, steps, form, capped, cap, 
 @pytest.mark.parametrize("form, capped", [("gain", "each"), ("raw", "mean")])
 def test_meta_gradient_is_that_of_nested_grad(name, form, capped, float64):
     params, batch = toys.mlp_params(), meta_batch(2, relearn_steps=1)
-    memory = jax.random.key(5) if name == "random_label" else params
+    remembered = toys.first(toys.requests()).retain
+    memory = {"random_label": jax.random.key(5), "level": toys.class_levels(toys.MLP, params, remembered)}.get(name, params)
     twin = toys.quick_jit(jax.value_and_grad(lambda p, cap: naive(name, p, batch, cap, capped, form, memory)))
     for cap in CAPS.values():
         toys.assert_close(compiled(name, 2, form, capped)(params, cap, params), twin(params, cap), 1e-10)
@@ -172,7 +173,8 @@ def test_order_one_is_the_stop_gradient_twin(name, float64):
 def test_closed_form_of_one_inner_step(form, cap, float64):
     """grad J = grad L(B) + v + alpha H_f v (+ l1 grad L(B_f') in the gain form), v the outer gradient at theta'."""
     params, batch, key = toys.mlp_params(), meta_batch(1), jax.random.key(7)
-    terms, train = Terms(efficiency=0.5, retention=1.0, resistance=0.7, cap=CAPS[cap], form=form), toys.batch(30, 6)
+    terms = Terms(efficiency=0.5, retention=1.0, resistance=0.7, cap=CAPS[cap], form=form)
+    train = toys.batch(30, 6)
     theta, shape = jax.flatten_util.ravel_pytree(params)
     on = lambda data: lambda flat: toys.label_loss(toys.MLP, shape(flat), data, None)  # noqa: E731
     asked = toys.lane(batch.requests, 0).forget
@@ -196,7 +198,7 @@ def test_closed_form_of_one_inner_step(form, cap, float64):
 
 
 def test_no_weights_no_gradient(float64):
-    nothing = Terms(cap=None, efficiency=0.0, retention=0.0)
+    nothing = paper_terms(None, efficiency=0.0, retention=0.0)
     value, slope = jax.value_and_grad(loss("ascent", nothing))(toys.mlp_params(), meta_batch(), ALPHA, jax.random.key(0))
     assert float(value) == 0 and float(tree.norm(slope)) == 0
 
@@ -216,7 +218,7 @@ def test_nothing_relearned_is_measured_where_the_request_ended(float64):
 def test_a_step_of_length_zero_gains_nothing(cap, float64):
     """Below the cap the gain is L - L, at every theta; above it only the loss before the request is left."""
     params, batch = toys.mlp_params(), meta_batch(1)
-    terms = Terms(efficiency=0.5, retention=0.0, cap=CAPS[cap])
+    terms = paper_terms(CAPS[cap], retention=0.0)
     slope = toys.quick_jit(jax.grad(loss("ascent", terms)))(params, batch, 0.0, jax.random.key(0))
     if cap == "inactive":
         assert float(tree.norm(slope)) == pytest.approx(0, abs=1e-15)
@@ -260,7 +262,7 @@ def plain_sgd(params, batch, rate):
 @pytest.mark.parametrize("case", ["no readiness", "no meta-batch", "no weights", "no steps"])
 def test_without_readiness_training_is_ordinary_bit_for_bit(case):
     batch, key, optimizer = toys.batch(1, 6, padded=1), jax.random.key(0), optax.sgd(0.1)
-    terms = Terms(cap=1.0, efficiency=0.0, retention=0.0) if case == "no weights" else Terms(cap=1.0)
+    terms = paper_terms(1.0, efficiency=0.0, retention=0.0) if case == "no weights" else paper_terms(1.0)
     readiness = make_readiness(toys.MLP, lambda rate: algorithm("ascent", rate), terms)
     step = jax.jit(make_step(toys.MLP, optimizer, readiness=None if case == "no readiness" else readiness))
     meta = {"no weights": (meta_batch(2), ALPHA), "no steps": (meta_batch(0), ALPHA)}.get(case, ())
@@ -327,22 +329,24 @@ def test_rehearsal_tells_what_the_loss_is_made_of(float64):
     assert float(seen.forget_before) == pytest.approx(float(toys.label_loss(toys.MLP, params, batch.forget, None)))
     assert seen.forget_after > seen.forget_before
     _, seen = toys.quick_jit(build(UNCAPPED._replace(form="raw")))(params, batch, ALPHA, key)
-    assert [bool(jnp.isnan(leaf)) for leaf in seen] == [True, False, False, True, True]
+    assert [bool(jnp.isnan(leaf)) for leaf in seen] == [True, False, False, True, True, True]
 
 
 # defaults, and what a rehearsal hands to the algorithm
 
 
 def test_the_defaults_are_the_shipped_settings():
-    """Those of a class to be forgotten; the cap depends on the number of classes, so it must be given."""
+    """Those of a class to be forgotten; the paper's cap depends on the number of classes, so it must be given."""
     config = configs.Comparison()
-    shipped = {name: getattr(config.readiness, name) for name in Terms._fields if name not in ("cap", "retention")}
-    assert Terms(cap=1.0)._asdict() == {"cap": 1.0, "retention": config.suited["class"].retention, **shipped}
-    assert config.readiness.cap == "log_classes"
+    resolved = config.resolved().readiness
+    shipped = {name: getattr(resolved, name) for name in Terms._fields if name != "cap"}
+    assert Terms()._asdict() == {"cap": "level", **shipped}
+    paper = {name: configs.PAPER[name] for name in ("form", "efficiency", "retention")}
+    assert paper_terms(1.0) == Terms(cap=1.0)._replace(**paper) and config.readiness.cap == "log_classes"
     shape = {name: getattr(config.readiness, name) for name in ("inner_steps", "fresh")}
     assert {name: getattr(Draw(size=1), name) for name in shape} == shape
     with pytest.raises(TypeError, match="cap"):
-        Terms()
+        paper_terms()
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -386,7 +390,7 @@ def test_an_algorithm_without_a_derivative_is_refused():
 
 
 def test_an_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="'gains' is unknown; choose 'gain' or 'raw'"):
+    with pytest.raises(ValueError, match="'gains' is unknown; choose 'level', 'gain', 'raw'"):
         build(UNCAPPED._replace(form="gains"))
 
 

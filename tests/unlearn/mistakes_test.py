@@ -134,6 +134,9 @@ def test_a_divergence_is_of_the_same_examples():
         ("ascent_kl", "gamma", float("inf"), "a number of 0 or more"),
         ("random_label", "gamma", -1, "a number of 0 or more"),
         ("neggrad_plus", "beta", 1.5, "a number from 0 to 1"),
+        ("level", "beta", -0.5, "a number from 0 to 1"),
+        ("level", "target", float("nan"), r"a number from -1e\+06 to 1e\+06"),
+        ("level", "width", 0, "a number above 0"),
     ],
 )
 def test_an_option_out_of_range_is_refused(name, option, value, wanted):
@@ -142,7 +145,9 @@ def test_an_option_out_of_range_is_refused(name, option, value, wanted):
     made(jnp.float32(value))  # an array may be a lane of a sweep
 
 
-@pytest.mark.parametrize("field, value", [("cap", -1.0), ("cap", 0), ("retention", -1), ("efficiency", float("nan"))])
+@pytest.mark.parametrize(
+    "field, value", [("cap", -1.0), ("cap", 0), ("retention", -1), ("efficiency", float("nan")), ("width", 0.0)]
+)
 def test_a_term_out_of_range_is_refused(field, value):
     rehearsed = lambda size: ascent(toys.MLP, optax.sgd(size))  # noqa: E731
     terms = Terms(cap=1.0)._replace(**{field: value})
@@ -153,7 +158,7 @@ def test_an_unknown_algorithm_is_answered_with_the_nearest_names():
     refused(
         ValueError, "^algorithm 'negrad_plus' is unknown: did you mean neggrad_plus", lambda: find_algorithm("negrad_plus")
     )
-    refused(ValueError, "^algorithm 'zzz' is unknown: choose one of ascent, graddiff", lambda: find_algorithm("zzz"))
+    refused(ValueError, "^algorithm 'zzz' is unknown: choose one of level, ascent", lambda: find_algorithm("zzz"))
 
 
 @pytest.mark.parametrize("model", [MODULE, toys.mlp_apply], ids=["module", "function"])

@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from tests.helpers import toys
-from unlearn import ALGORITHMS, STOPS, Request, tree, unlearn_until
+from unlearn import ALGORITHMS, STOPS, Request, from_objective, tree, unlearn_until
 from unlearn.base import UnlearnAlgorithm, UnlearnInfo, UnlearnState
-from unlearn.until import BUDGET, DIVERGED, REACHED
+from unlearn.until import BUDGET, DIVERGED, REACHED, never
 
 BUDGET_STEPS = 6
 DATA = {"pool": toys.batch(0, 8), "target": np.float32(3.0)}
@@ -272,3 +272,120 @@ def test_observations_may_be_numbers_of_python(unroll):
     )
     outcome = until(toys.mlp_params(), DATA, jax.random.key(0))
     assert outcome.curve["half"].tolist() == [0.5, 0.5, 0.5] and int(outcome.stop) == BUDGET
+
+
+# updates that are taken back
+
+
+def quadratic(rate):
+    """Gradient descent on (params - 3)^2 / 2."""
+    return from_objective(lambda params, *_: (params - 3.0) ** 2 / 2, optax.sgd(rate))
+
+
+def descend(rate, max_steps, undo, done=lambda seen, data: seen["away"] < 0.2, **options):
+    until = unlearn_until(
+        quadratic(rate),
+        Request,
+        lambda data, key, step: Request(data),
+        lambda params, data: {"at": params, "away": jnp.abs(params - 3)},
+        done,
+        max_steps,
+        undo=undo,
+        **options,
+    )
+    return jit_unless(options.get("unroll"), until)(jnp.float32(0.0), DATA["pool"], jax.random.key(0))
+
+
+def farther(after, before, data):
+    return after["away"] > before["away"]
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_an_update_too_far_is_taken_back_and_halved_and_grows_again(unroll):
+    """Rate 3 from 0: to 9, back; half of it to 4.5; 3/4 of it to 1.125, back; 3/8 of it to 2.8125, which is near enough."""
+    outcome = descend(3.0, 9, farther, record=(1, 3), unroll=unroll)
+    np.testing.assert_array_equal(outcome.curve["at"], [0, 0, 4.5, 4.5, 2.8125, *[np.nan] * 5])
+    assert (int(outcome.steps), int(outcome.undone), STOPS[int(outcome.stop)]) == (4, 2, "reached")
+    assert float(outcome.state.params) == 2.8125 and [float(each.params) for each in outcome.recorded] == [0, 4.5]
+
+
+def test_what_was_halved_grows_by_half_again_up_to_a_whole_update():
+    """Rate 1/2, the first update undone, from 0: then 1/2, 3/4, 1 and 1 of an update, each half of the way to 3."""
+    outcome = descend(0.5, 5, lambda after, before, data: after["at"] == 1.5, never)
+    kept = 3 * np.cumprod([1 - 1 / 4, 1 - 3 / 8, 1 / 2, 1 / 2])
+    np.testing.assert_allclose(outcome.curve["away"], [3, 3, *kept], rtol=1e-6)
+    assert (int(outcome.undone), STOPS[int(outcome.stop)]) == (1, "budget")
+
+
+def test_updates_that_are_undone_use_up_the_budget():
+    outcome = descend(3.0, 4, lambda *_: jnp.array(True))
+    assert (int(outcome.steps), int(outcome.undone), STOPS[int(outcome.stop)]) == (4, 4, "budget")
+    assert outcome.curve["at"].tolist() == [0.0] * 5 and float(outcome.state.params) == 0
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_an_update_that_is_not_finite_is_taken_back_whoever_asks(unroll):
+    """2^129 times the distance overflows, a quarter of it does not: it is as far as a float goes, and no nearer."""
+    outcome = descend(2.0**127, 3, lambda *_: jnp.array(False), never, unroll=unroll)
+    assert int(outcome.undone) >= 1 and np.isfinite(outcome.curve["at"]).all() and np.isfinite(outcome.state.params)
+
+
+def test_who_is_not_finite_at_the_start_is_not_mended_by_undoing():
+    params = jax.tree.map(lambda leaf: leaf * np.nan, toys.mlp_params())
+    outcome = run(make(), params=params, undo=lambda *_: jnp.array(True))
+    assert (int(outcome.steps), STOPS[int(outcome.stop)]) == (0, "diverged")
+
+
+@pytest.mark.parametrize("name", ["ascent", "random_label"])
+@pytest.mark.parametrize("unroll", [False, True])
+def test_where_nothing_is_undone_nothing_is_changed(name, unroll):
+    """To the bit: parameters, the optimiser's momentum and what the algorithm remembers, a key among it."""
+    plain, undoing = (run(make(name), unroll=unroll, **options) for options in ({}, {"undo": lambda *_: jnp.array(False)}))
+    assert int(plain.undone) == 0 == int(undoing.undone)
+    assert tree.bits_equal(undoing._replace(undone=0), plain._replace(undone=0))
+
+
+def jumpy(after, before, data):
+    """Whether the loss rose by more than a lane allows."""
+    return after["loss"] - before["loss"] > data["most"]
+
+
+def by_hand_undoing(data):
+    """A plain loop of ascent that takes back, counts, halves and grows: state, what was seen, how many were undone."""
+    memory_key, draw_key, step_key = jax.random.split(jax.random.key(3), 3)
+    state = make().init(toys.mlp_params(), whole(data), memory_key)
+    seen, scale, undone = [look()(state.params, data)], 1.0, 0
+    for step in range(BUDGET_STEPS):
+        new, _ = update()(state, draw(data, draw_key, step), jax.random.fold_in(step_key, step))
+        new = new._replace(params=jax.tree.map(lambda o, n: o + scale * (n - o), state.params, new.params))  # noqa: B023
+        after = look()(new.params, data)
+        if jumpy(after, seen[-1], data):
+            scale, undone = scale / 2, undone + 1
+            seen.append(seen[-1])
+        else:
+            state, scale = new, min(1.5 * scale, 1.0)
+            seen.append(after)
+    return state, seen, undone
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_undoing_is_that_of_the_hand_loop_in_every_lane(rising, unroll):
+    """Lanes that allow any rise, one as large as the middle one of an ascent, and none."""
+    rises = np.diff(rising)
+    most = np.array([1e9, np.median(rises), -1.0], np.float32)
+    until = unlearn_until(make(), whole, draw, observe, never, BUDGET_STEPS, undo=jumpy, unroll=unroll)
+    lanes = [dict(DATA, most=each) for each in most]
+    if unroll:
+        found = [until(toys.mlp_params(), lane, jax.random.key(3)) for lane in lanes]
+    else:
+        axes = (None, {"pool": None, "target": None, "most": 0}, None)
+        together = toys.quick_jit(jax.vmap(until, in_axes=axes))(
+            toys.mlp_params(), dict(DATA, most=most), jax.random.key(3)
+        )
+        found = [toys.lane(together, i) for i in range(3)]
+    for outcome, lane in zip(found, lanes, strict=True):
+        state, seen, undone = by_hand_undoing(lane)
+        assert int(outcome.undone) == undone and int(outcome.steps) == BUDGET_STEPS
+        toys.assert_close(outcome.state, state, 2e-5)
+        np.testing.assert_allclose(outcome.curve["loss"], [float(each["loss"]) for each in seen], rtol=2e-5)
+    assert [int(outcome.undone) for outcome in found][::2] == [0, BUDGET_STEPS] and 0 < int(found[1].undone) < BUDGET_STEPS

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.comparison import rows as comparison_rows
+from experiments.comparison.rehearsals import Prepared
 from experiments.comparison.trainings import Fleet
 from experiments.core import sections, workdirs
 from experiments.scoring import serving
@@ -33,7 +34,7 @@ def rows(tmp_path, monkeypatch):
     for name, fake in {
         "carry_out": lambda *_: (served, 9.0),
         "update_flops": lambda *_: 7.0,
-        "choose": lambda requests, *_: {"ascent": requests.setting(0.1, 0.0)},
+        "choose": lambda requests, *_: {"ascent": requests.setting("ascent", 0.1)},
     }.items():
         monkeypatch.setattr(serving.Requests, name, fake)
     monkeypatch.setattr(comparison_rows, "relearn", lambda *_: {})
@@ -42,7 +43,9 @@ def rows(tmp_path, monkeypatch):
         dataset=types.SimpleNamespace(name="digits"), setting="class", sets=types.SimpleNamespace(forget=few, retain=few)
     )
     scorer = types.SimpleNamespace(score=score, diagnose=lambda *_: {})
-    requests = serving.Requests(scorer, problem, sections.Request(), range(4, 6), 64, workdirs.Workdir(tmp_path))
+    requests = serving.Requests(
+        scorer, problem, sections.Request(unlearners=("ascent",)), range(4, 6), 64, workdirs.Workdir(tmp_path)
+    )
     cost = {"step_flops": 1.0, "meta_step_flops": 0.0, "train_flops": 90.0, "peak_bytes": 8}
     trained = {name: types.SimpleNamespace(seconds=1.5, params=params[name]) for name in ("oracle", "vanilla")}
     fleets = [Fleet(name, "default", trained[name], 4, cost, {}) for name in trained]
@@ -73,3 +76,42 @@ def test_a_row_holds_what_one_lane_took(rows):
         share = row.seed - 3  # 1 and 2
         for state, scores in zip(states, (row.before, row.after), strict=True):
             assert list(scores.values()) == pytest.approx([value / share for value in MODELS[state]])
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """`asked(name, prepared)` is how a way's request is carried out, where trials would choose a rate of 0.7."""
+    section = sections.Request(unlearners=("ascent", "level", "npo@level"))
+    requests = serving.Requests(None, None, section, range(2), 64, workdirs.Workdir(tmp_path))
+    trials = []
+
+    def choose_to_level(requests, way, trained, teachers, name):
+        trials.append((way, trained, name))
+        return requests.setting(name, 0.7)
+
+    monkeypatch.setattr(serving.Requests, "choose_to_level", choose_to_level)
+
+    def run(name, prepared=None):
+        one = Fleet("readiness", "x", types.SimpleNamespace(params="x's"), 2, {}, {}, prepared)
+        chosen = requests.setting(name, 0.3) if name == "ascent" else None
+        return comparison_rows._asked(requests, one, serving.Teachers("oracle"), name, chosen), trials
+
+    return run
+
+
+def test_what_was_rehearsed_is_carried_out_so_without_a_trial(asked):
+    prepared = Prepared("level", 0.1, {"beta": 0.25, "each": 1.0}, "proxy")
+    (setting, levels), trials = asked("level", prepared)
+    assert (setting.learning_rate, setting.options, levels) == (0.1, (("beta", 0.25), ("each", 1.0)), "proxy")
+    assert setting.max_steps == sections.ToLevel().max_steps and not trials
+
+
+@pytest.mark.parametrize("name, prepared", [("level", None), ("npo@level", Prepared("level", 0.1, {}, "own"))])
+def test_what_was_not_rehearsed_is_chosen_for_each_way_by_trials_of_its_own(asked, name, prepared):
+    (setting, levels), trials = asked(name, prepared)
+    assert setting.learning_rate == 0.7 and levels is None and trials == [("readiness-x", "x's", name)]
+
+
+def test_a_request_to_an_accuracy_is_as_was_chosen_for_vanilla(asked):
+    (setting, levels), trials = asked("ascent", Prepared("level", 0.1, {}, "own"))
+    assert (setting.learning_rate, setting.options, levels) == (0.3, (), None) and not trials

@@ -3,6 +3,7 @@
 import itertools
 
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from experiments.scoring.statistics import make_statistics
 from tests.helpers import comparisons, kills
 from unlearn import classifier
 
+D = ml_collections.ConfigDict
 QUICK = ("digits",)  # every way; lanes by loops and random data have tests of their own
 
 
@@ -31,6 +33,7 @@ def shrink(config):
             overrides.start = 10
     config.request.learning_rates = (0.01, 0.1)
     config.request.max_steps = 3
+    config.request.to_level.update(max_steps=3, learning_rates=(0.1,), betas=(0.5, 0.95))
     config.request.observe = 50
     config.relearn.steps = 2
     config.relearn.size = 40
@@ -70,6 +73,37 @@ def test_every_config_runs_to_the_end(name, tmp_path):
     assert workdirs.read_results(tmp_path / "results.json") == outcome
 
 
+@pytest.mark.slow
+def test_requests_end_at_levels_of_models_and_of_proxies(tmp_path):
+    """What was rehearsed is asked for without a trial, and every way has as many of what was not."""
+    config = shrink(configs.get_config("digits"))
+    config.update({"trainings": ("oracle", "vanilla", "readiness"), "equal_flops": False})
+    config.variants, config.train.steps = D(), 8
+    config.readiness.update(configs.RESIST)
+    config.request.unlearners, config.request.learning_rates = ("level", "ascent@level"), (0.1,)
+    config.request.to_level.betas = (0.5,)
+    rows = run.run(config, str(tmp_path), "test").rows
+    chosen = {(entry["selected_for"], entry["unlearner"]): len(entry["trials"]) for entry in log(tmp_path, "sweep")}
+    of_both = {(way, "ascent@level"): 1 for way in ("vanilla-default", "readiness-default")}
+    assert chosen == {("vanilla-default", "level"): 1} | of_both
+    proxy, ready = (workdirs.Workdir(tmp_path).stage(f"cost-{name}", None) for name in ("proxy", "readiness-default"))
+    (cost,) = {row.train_flops for row in rows if row.training == "readiness"}
+    assert cost == proxy["train_flops"] + ready["train_flops"] and proxy["train_flops"] > 0
+    for row in rows:
+        if row.training == "oracle":
+            continue
+        assert {"forget_margin", "retained_accuracy"} < set(row.extra["curve"]) and row.steps <= 3
+        assert 0 <= row.extra["level"]["undone"] <= row.steps and np.isfinite(row.extra["level"]["aim"])
+        rehearsed = row.training == "readiness" and row.unlearner == "level"
+        assert not rehearsed or row.extra["setting"]["learning_rate"] == 0.1
+    aims = {row.unlearner: row.extra["level"]["aim"] for row in rows if row.training == "readiness"}
+    assert aims["level"] != aims["ascent@level"], "a proxy's and its own"
+
+
+def log(folder, event):
+    return [entry for entry in workdirs.entries(folder / "metrics.jsonl") if entry["event"] == event]
+
+
 def test_oracles_are_not_unlearned_and_forget_nothing_they_saw(tmp_path):
     _, outcome = run_config("digits", tmp_path, trainings=("oracle", "heldout_oracle", "vanilla"))
     oracles = [row for row in outcome.rows if row.is_oracle]
@@ -97,13 +131,20 @@ def test_a_finished_workdir_is_read_back_and_another_config_is_refused(tmp_path,
         ("readiness.step_size", (0.3,), "lowest"),
         ("readiness.step_size", (0.3, 0.1), "lowest"),
         ("readiness.fraction", 0.0, "readiness.fraction"),
-        ("readiness.form", "odd", "form is 'odd': choose gain or raw"),
+        ("readiness.form", "odd", "form is 'odd': choose level, gain or raw"),
         ("readiness.order", 3, "order is 3: choose 1 or 2"),
         ("readiness.requests", "odd", "requests is 'odd': choose known"),
         ("readiness.recovery", "odd", "recovery is 'odd': choose nearest_classes"),
-        ("readiness.algorithm", "odd", "algorithm is 'odd': give ascent, .* or module:function"),
+        ("readiness.algorithm", "odd", "algorithm is 'odd': give level, ascent, .* or module:function"),
         ("readiness.cap", "odd", "cap"),
-        ("request.unlearners", ("odd",), "give one or more of ascent, .* or module:function"),
+        ("request.unlearners", ("odd",), "give one or more of level, ascent, .* or module:function .*; NAME@level goes on"),
+        ("request.unlearners", ("npo@levels",), "give one or more of level, .*; NAME@level goes on to the level"),
+        ("request.unlearners", ("odd@level",), "give one or more of level, .*; NAME@level goes on to the level"),
+        ("request.unlearners", ("level@level",), "give one or more of level, .*; NAME@level goes on to the level"),
+        ("request.to_level.betas", (0.5, 1.0), "betas is \\(0.5, 1.0\\): give"),
+        ("request.to_level.learning_rates", (), "to_level.learning_rates is \\(\\): give one or more"),
+        ("request.to_level.levels", "odd", "levels is 'odd': give own, proxy, oracle, or a text with a number"),
+        ("readiness.levels", "oracle", "levels is 'oracle': choose own or proxy"),
         ("request.learning_rates", (), "learning_rates is \\(\\): give one or more"),
         ("request.clips", (), "clips is \\(\\): give one or more"),
         ("request.learning_rates", (float("nan"),), "give one or more numbers above 0"),
@@ -167,6 +208,7 @@ config.train.steps = 400
 config.checkpoint_seconds = 0.0
 config.trainings = ("oracle", "vanilla", "readiness")
 config.equal_flops = False
+config.variants.resist = configs.RESIST
 run.run(config, sys.argv[1], "test")
 """
 DURING_A_SAVE = "checkpoints/plain/*orbax-checkpoint-tmp*"
@@ -192,9 +234,9 @@ def test_parts_of_a_request_cover_the_forget_set_and_overlap_as_asked():
     config = shrink(configs.get_config("digits_sequence"))
     dataset = datasets.load(config.data)
     requests = comparisons.parts(config, dataset).requests
-    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in requests.data()]
+    parts = [set(np.asarray(part.forget["id"]).tolist()) for part in requests.data("ascent")]
     assert set.union(*parts) == set(requests.problem.sets.forget["id"].tolist())
     assert all(a & b for a, b in itertools.pairwise(parts))
     apart = requests._replace(section=requests.section.model_copy(update={"overlap": 0.0}))
-    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in apart.data()]
+    alone = [set(np.asarray(part.forget["id"]).tolist()) for part in apart.data("ascent")]
     assert sum(map(len, alone)) == len(requests.problem.sets.forget["id"])

@@ -19,7 +19,7 @@ import pytest
 
 from experiments.core import execution
 from experiments.training import epochs, loop
-from readiness import MetaBatch, Terms, make_readiness, make_step
+from readiness import MetaBatch, make_readiness, make_step, paper_terms
 from readiness.step import init_state
 from tests.helpers import tiny, toys
 from unlearn import ALGORITHMS, Request, unlearn
@@ -27,7 +27,7 @@ from unlearn import ALGORITHMS, Request, unlearn
 ROOT = Path(__file__).resolve().parents[3]
 DEVICES, RATE, FAR = 4, 0.4, 50.0
 NEAR = 0.02  # how far (relative) caps lie from the mean over all devices, where that matters
-TERMS = Terms(cap=None, efficiency=0.5, retention=1.0, resistance=0.7, relearning=0.3, capped="mean")
+TERMS = paper_terms(None, retention=1.0, resistance=0.7, relearning=0.3, capped="mean")
 
 
 # In the child: steps

@@ -373,6 +373,23 @@ def test_a_key_of_a_later_version_that_is_empty_changes_nothing():
     assert list(workdirs.differences(new, old)) and list(workdirs.differences({"a": None}, {"a": 0})) == ["config.a"]
 
 
+def test_a_key_of_a_later_version_that_is_as_usual_changes_nothing():
+    """And one that an older version had counts, whatever is usual now."""
+    usual = {"data": {"share": 0.5, "size": 3}}
+    differ = lambda old, new: list(workdirs.differences(old, new, defaults=usual))  # noqa: E731
+    assert not differ({"data": {}}, {"data": {"share": 0.5}}) and not differ({}, usual)
+    assert differ({"data": {}}, {"data": {"share": 0.6}}) == ["config.data.share"]
+    assert differ({"data": {"share": 0.4}}, {"data": {"share": 0.5}}) == ["config.data.share"]
+    assert differ({"data": {"share": 0.5}}, {"data": {}}) == ["config.data.share"]
+    assert differ({}, {"others": {"share": 0.5}}) == ["config.others"]
+
+
+def test_what_a_folder_was_begun_with_is_read_as_it_is(tmp_path):
+    assert Workdir(tmp_path / "new").begun() is None
+    (tmp_path / "config.json").write_text('{"of": "an older version"}')
+    assert Workdir(tmp_path).begun() == {"of": "an older version"}
+
+
 # What a run is made of.
 
 

@@ -34,8 +34,15 @@ def test_every_shipped_judgement_can_be_set_up(name):
 def test_a_set_is_forgotten_as_the_comparison_would():
     config = validated(configs.Judge, configs.get_config("digits_full"))
     by_class, tier = config.of_set("class_5").resolved(), config.of_set("memorised_low").resolved()
-    assert (by_class.forget.setting, by_class.forget.target, by_class.readiness.retention) == ("class", 5, 8.0)
-    assert (tier.forget.setting, tier.forget.fraction, tier.readiness.retention) == ("random", 0.05, 1.0)
+    assert (by_class.forget.setting, by_class.forget.target, tier.forget.setting, tier.forget.fraction) == (
+        "class",
+        5,
+        "random",
+        0.05,
+    )
+    suits = [(one.readiness.form, one.readiness.algorithm, one.readiness.step_size) for one in (by_class, tier)]
+    assert suits == [("level", "level", (0.1, 0.1)), ("gain", "ascent", (0.1, 0.1))]
+    assert (by_class.readiness.retention, tier.readiness.retention) == (1.0, 1.0)
     assert by_class.judge == config.judge and by_class.request.unlearners == config.request.unlearners
 
 

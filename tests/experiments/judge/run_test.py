@@ -11,10 +11,11 @@ import pytest
 from experiments.configs import judge as configs
 from experiments.core import fleet, workdirs
 from experiments.core.errors import UserError
+from experiments.core.sections import ToLevel
 from experiments.judge import fleets, metrics, old_logits, population, report, rows, run
 from experiments.judge.fleets import REPEATS, ROLES, SHADOWS
 from experiments.reporting.estimates import at
-from experiments.scoring import evaluation
+from experiments.scoring import aims, evaluation
 from experiments.training import epochs, loop
 from tests.helpers import fleets as made
 from tests.helpers import judgements, kills, tiny
@@ -85,7 +86,7 @@ def test_oracles_that_diverged_are_no_aim(tmp_path):
     one = one._replace(trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
     one.workdir.stage("aim-class", lambda: [float("nan"), 0.9])
     with pytest.raises(UserError, match="oracles of set 'class' have logits that are not finite"):
-        run.aim(one, fleets.Fleets({}, {}))
+        run.aim(one, fleets.Fleets({}, {}, {}))
 
 
 def test_models_are_compared_with_oracles_of_other_keys():
@@ -187,6 +188,67 @@ def test_a_lane_rests_when_enough_is_forgotten(tmp_path):
         assert known(before, lane) > 0.3
 
 
+@pytest.mark.slow
+def test_a_lane_rests_at_its_own_level(tmp_path):
+    """As its own answers on other classes have it, within a tenth; the models have seen the data once."""
+    one = case("class")
+    one = one._replace(trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
+    way, lanes = one.trainer.way(60), fleets._lanes(one, "vanilla", REPEATS)
+    epoch = epochs.make(way, one.trainer.devices)
+    params = epoch(loop.init_lanes(way, lanes), lanes, one.trainer.data, None, 0, way.per_epoch)[0].params
+    beta = {"options": (("beta", 0.5),)}
+    (ended,) = fleets.forget(one, params, "vanilla", REPEATS, "level", 0.3, (40,), **beta)
+    pool = run.points_of(one)["pool"]
+    aim = aims.to_levels(fleets._ground(one), params, None, pool).aim
+    away = np.abs(one.scorer.statistics(ended.params, pool).margin.mean(axis=1) - aim.level)
+    rests = ended.updates < 40
+    assert rests.any() and ended.updates.min() > 0 and (away[rests] <= aim.tolerance[rests] + 1e-3).all()
+    assert not np.isin(fleets._ground(one).retained["id"], one.problem.dataset.train.id[one.pool]).any()
+
+
+@every_case
+def test_proxies_never_see_what_their_role_is_told_of(name, monkeypatch):
+    """That is F, and P of shadows' ones, of which each knows a half; they are trained for a quarter."""
+    trained, one = {}, case(name)
+
+    def train(case, way, lanes, label, pools=None):
+        trained[label] = way, lanes
+        return loop.Trained(loop.init_lanes(case.trainer.way(1), lanes).params, 1.0, np.zeros((1, LANES)))
+
+    monkeypatch.setattr(fleets.capacity, "train", train)
+    monkeypatch.setattr(fleets.capacity, "statistics", lambda case, params, batch: case.scorer.statistics(params, batch))
+    _, levels = fleets._proxies(one)
+    section = one.readiness["readiness"].model_copy(update={"levels": "proxy"})
+    asking = one._replace(readiness={"readiness": section})
+    for role in ROLES:
+        way, lanes = trained[f"{name}-proxy-{role}"]
+        told = np.isin(np.arange(len(tiny.digits().train.id)), one.pool if role == SHADOWS else one.problem.forget)
+        assert way.steps == 5 and (lanes.member == ~told).all()
+        assert levels[role].shape == lanes.member.shape and not levels[role][:, ~told].any() and levels[role][:, told].all()
+        of = lambda where: fleets.Fleets({("oracle", role): "oracles"}, {}, {role: where})  # noqa: B023, E731
+        prepared = name == "class"  # of random examples the paper's objective is rehearsed, which has no level
+        assert fleets.teacher(asking, of("proxies"), "readiness", role) == ("proxies" if prepared else None)
+        assert fleets.teacher(asking, of("proxies"), "vanilla", role) is None
+        shared = one.shared._replace(request=one.shared.request.model_copy(update={"to_level": ToLevel(levels="oracle")}))
+        assert fleets.teacher(asking._replace(shared=shared), of("proxies"), "vanilla", role) == "oracles"
+    assert fleets.asks_proxies(asking, "readiness") and not fleets.asks_proxies(one, "readiness")
+
+
+def test_what_was_rehearsed_is_asked_for_so_and_other_requests_are_tried(monkeypatch):
+    """Of trials the one in which most models settled, and of those what keeps most; who has no accuracy keeps nothing."""
+    kept = {0.1: (2, 0.7), 0.2: (2, None), 0.3: (1, 0.9), 0.4: (2, 0.8)}
+    trials = [
+        {"learning_rate": rate, "beta": 0.95, "steps": 80, "reached": reached, "kept": share}
+        for rate, (reached, share) in kept.items()
+    ]
+    monkeypatch.setattr(run, "tried_to_level", lambda *_: trials)
+    settled_on = functools.partial(run.settled_on, case("class"), None)
+    assert settled_on("readiness", "level") == (fleets.Setting(0.1, 80, ()), [])
+    assert settled_on("vanilla", "level") == (fleets.Setting(0.4, 80, (("beta", 0.95),)), trials)
+    assert settled_on("readiness", "npo@level")[1] == trials == settled_on("vanilla", "npo@level")[1]
+    assert settled_on("vanilla", "none") == (None, [])
+
+
 def test_of_fewer_models_alike_klom_and_epsilon_are_larger():
     """Why DP-SGD's rows have a floor of their own."""
     rng = np.random.default_rng(0)
@@ -233,7 +295,7 @@ def carried_out(tmp_path, monkeypatch):
     one = one._replace(trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
     lanes = fleets._lanes(one, "vanilla", REPEATS)
     params = loop.init_lanes(one.trainer.way(1), lanes).params
-    trained = fleets.Fleets({("vanilla", role): params for role in (REPEATS, SHADOWS)}, {})
+    trained = fleets.Fleets({("vanilla", role): params for role in (REPEATS, SHADOWS)}, {}, {})
     monkeypatch.setattr(run, "relearn", lambda *_: {})
     run.carried_out(one, trained, "vanilla", "none", None)
     return one, params, run._file(one, "vanilla", "none")
@@ -307,7 +369,8 @@ TINY = {
     "relearn.steps": 3,
     "relearn.rates": (0.01, 0.1),
     "relearn.strong_steps": 2,
-    "request.unlearners": ("ascent",),
+    "request.unlearners": ("ascent", "level"),
+    "request.to_level.learning_rates": (0.1,),
     "model.options.widths": (16,),
 }
 SETS = {
@@ -327,15 +390,16 @@ def tiny_config(trainings, sets):
 def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
     config = tiny_config(("vanilla", "reweight", "readiness", "dpsgd"), SETS)
     found = run.run(config, str(tmp_path))
-    entries = [(row.setting, row.training, row.unlearner) for row in found.rows]
-    assert len(entries) == len(set(entries)) == 2 * (2 + 4 * 2)
+    entries = [(row.setting, row.training, row.variant, row.unlearner) for row in found.rows]
+    assert len(entries) == len(set(entries)) == 2 * (2 + 5 * 3)
     for row in found.rows:
         for name in ("tow", "mia", "ulira", "klom", "relearn", "cost", "attacks", "zrf", "cka"):
             assert at(row.extra, (name,)).value is not None or at(row.extra, (name,)).reason
         assert row.extra["klom"].keys() >= set(metrics.KINDS)
         strong = row.extra["relearn_strong"]
         assert strong.keys() == {"part", "all"} and all(len(one["curves"]["0.01"]) == 3 for one in strong.values())
-        assert len(row.extra["trials"]) == (0 if row.unlearner == "none" else 2)
+        rehearsed = (row.setting, row.training, row.variant, row.unlearner) == ("class", "readiness", "default", "level")
+        assert len(row.extra["trials"]) == (0 if row.unlearner == "none" or rehearsed else 2)
     floor = next(row for row in found.rows if row.training == "heldout_oracle")
     assert at(floor.extra, ("klom", "forget")).value > 0
     assert set(found.facts["calibration"]["shadows"]) == {*SETS, "pooled"}

@@ -34,14 +34,14 @@ def sweep(tmp_path, monkeypatch):
         return np.array(right)[:, None], None
 
     def run(outcomes):
-        def carry_out(requests, params, oracle, name, setting):
+        def carry_out(requests, params, teachers, name, setting):
             assert params == "vanilla", "the setting is chosen for the rival of readiness"
             reached, *kept = outcomes[setting.learning_rate]
             stop = np.where(np.arange(2) < reached, REACHED, BUDGET)
             return serving.Served(kept, np.array([3, 3]), stop, {}), 0.0
 
         monkeypatch.setattr(serving.Requests, "carry_out", carry_out)
-        section = sections.Request(learning_rates=tuple(outcomes))
+        section = sections.Request(unlearners=("ascent",), learning_rates=tuple(outcomes))
         scorer, problem = types.SimpleNamespace(measure=measure), types.SimpleNamespace(sets=names)
         requests = serving.Requests(scorer, problem, section, range(2), 64, workdirs.Workdir(tmp_path))
         return requests.choose("vanilla", "oracle")["ascent"]
@@ -55,3 +55,58 @@ def test_the_setting_fulfils_all_requests_and_then_keeps_most_of_the_validation_
 
 def test_if_no_setting_fulfils_all_requests_that_which_fulfils_most_is_chosen(sweep):
     assert sweep(NEVER_ALL).learning_rate == 0.3
+
+
+# requests to a level
+
+WAYS = {"vanilla": 0.1, "reweight-default": 0.3}  # and the rate that serves it best
+
+
+@pytest.fixture
+def tried(tmp_path, monkeypatch):
+    """`tried(way, name)` chooses a setting for a way, where each is served best at a rate and a beta of its own."""
+    trials = []
+
+    def carry_out(requests, params, teachers, name, setting):
+        trials.append((params, name, setting.learning_rate, *setting.options))
+        return serving.Served((params, setting), np.array([3, 3]), np.array([REACHED, REACHED]), {}), 0.0
+
+    def measure(kept, batch):
+        assert batch == "validation_retain"
+        way, setting = kept
+        beta = dict(setting.options).get("beta", 0.5)
+        return np.full((2, 1), 1 - abs(setting.learning_rate - WAYS[way]) - abs(beta - 0.5)), None
+
+    monkeypatch.setattr(serving.Requests, "carry_out", carry_out)
+    to_level = sections.ToLevel(learning_rates=(0.1, 0.3), betas=(0.5, 0.95), max_steps=7)
+    section = sections.Request(
+        unlearners=("ascent", "level", "npo@level"), learning_rates=(0.1, 0.3, 0.5), clips=(0.0, 1.0), to_level=to_level
+    )
+    scorer = types.SimpleNamespace(measure=measure)
+    requests = serving.Requests(
+        scorer, types.SimpleNamespace(sets=Sets(*Sets._fields)), section, range(2), 64, workdirs.Workdir(tmp_path)
+    )
+    return lambda way, name: (requests.choose_to_level(way, way, serving.Teachers("oracle"), name), trials)
+
+
+def test_every_way_is_given_the_request_that_serves_it_best_by_as_many_trials(tried):
+    grids = {}
+    for name in ("level", "npo@level"):
+        for way, best in WAYS.items():
+            chosen, trials = tried(way, name)
+            assert chosen.learning_rate == best
+            grids[way, name] = [trial[2:] for trial in trials if trial[:2] == (way, name)]
+            assert tried(way, name)[0] == chosen and len(trials) == sum(map(len, grids.values())), "a kept sweep"
+        assert grids["vanilla", name] == grids["reweight-default", name]
+    assert len(grids["vanilla", "level"]) == 4 and len(grids["vanilla", "npo@level"]) == 6
+    assert set(grids["vanilla", "level"]) == {(rate, ("beta", beta)) for rate in (0.1, 0.3) for beta in (0.5, 0.95)}
+    level, other = (tried("vanilla", name)[0] for name in ("level", "npo@level"))
+    assert (level.options, level.clip, level.max_steps) == ((("beta", 0.5),), 0.0, 7)
+    assert (other.options, other.clip, other.max_steps) == ((), 0.0, 7)
+
+
+def test_levels_of_a_proxy_that_was_not_trained_are_no_level(tried):
+    section = sections.Request(to_level=sections.ToLevel(levels="proxy"))
+    requests = serving.Requests(None, None, section, range(2), 64, None)
+    with pytest.raises(ValueError, match="levels of a proxy are asked for, and none was trained"):
+        requests.levels("params", serving.Teachers("oracle"), {})

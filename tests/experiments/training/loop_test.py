@@ -17,7 +17,7 @@ from tests.helpers import comparisons
 def digits(**overrides):
     """The parts of a comparison of the digits, of three seeds from 4 on."""
     config = configs.get_config("digits")
-    config.seed, config.seeds = 4, 3
+    config.seed, config.seeds, config.reweight.others = 4, 3, (0.1, 0.02)
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in overrides.items()})
     return comparisons.parts(checks.resolved(config))
 
@@ -86,7 +86,8 @@ def test_the_inner_steps_share_the_length_of_a_rehearsal(steps, share):
 def test_a_rehearsal_draws_as_the_config_says(fresh):
     drawn = lambda **overrides: digits(**overrides).plan.rehearsals[0].way.rehearsing.draw  # noqa: E731
     draw = drawn(readiness__fresh=fresh, readiness__fraction=0.125)
-    assert (draw.fresh, draw.size, draw.anew, draw.retain, draw.recovery) == (fresh, 8, 0, False, False)
+    assert (draw.fresh, draw.size, draw.anew, draw.retain, draw.recovery) == (fresh, 8, 0, True, False)
+    assert not drawn(readiness__algorithm="ascent").retain
     draw = drawn(readiness__requests="random", readiness__resistance=1.0)
     assert (draw.anew, draw.recovery) == (np.sum(np.asarray(digits().trainer.data["y"]) == 3), True)
 

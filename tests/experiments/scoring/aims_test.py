@@ -1,0 +1,128 @@
+"""Where requests to a level end, by hand, and requests that go there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.core import execution, keys
+from experiments.core.keys import Purpose
+from experiments.scoring import aims, requests
+from experiments.scoring.statistics import make_statistics
+from unlearn import classifier, levels
+from unlearn.until import DIVERGED, REACHED
+
+MODEL = classifier(lambda params, x, key: x + params)  # logits are given, and lanes are shifted
+STATISTICS = make_statistics(MODEL, execution.one_device())
+LANES = np.array([[0.0, 0.0, 0.0], [0.0, 2.0, 0.0]], np.float32)
+
+
+def batch(labels, seed=0, first_id=0):
+    count = len(labels)
+    x = np.random.default_rng(seed).normal(size=(count, 3)).astype(np.float32)
+    ids = first_id + np.arange(count, dtype=np.int32)
+    return {"x": x, "y": np.array(labels, np.int32), "id": ids, "weight": np.ones(count, np.float32)}
+
+
+FORGET, RETAINED, HELD_OUT = batch([0, 2, 0, 0], 1), batch([1, 2, 1, 0, 1], 2, 100), batch([0, 1, 2], 3, 200)
+
+
+def ground(by_class=True, retained=RETAINED):
+    return aims.Ground(STATISTICS, by_class, retained, HELD_OUT)
+
+
+def margins(params, one, labels=None):
+    """log p - log(1 - p), [examples], by hand."""
+    p = np.exp(one["x"] + params)
+    p = (p / p.sum(axis=1, keepdims=True))[np.arange(len(p)), one["y"] if labels is None else labels]
+    return np.log(p / (1 - p))
+
+
+def test_own_levels_of_classes_are_those_of_retained_look_alikes():
+    """Of two classes at once, each example its class's, in each lane; nothing of them may be told right."""
+    each, known = aims.own(ground(), LANES, FORGET)
+    assert each.shape == (2, 4) and known.tolist() == [0, 0]
+    for lane, params in enumerate(LANES):
+        for column, label in enumerate(FORGET["y"]):
+            others = RETAINED["y"] != label
+            expected = margins(params, RETAINED, label)[others].mean()
+            assert each[lane, column] == pytest.approx(expected, rel=1e-5)
+        alike = levels.look_alikes(MODEL, params, FORGET["y"], jax.tree.map(jnp.asarray, RETAINED))
+        np.testing.assert_allclose(each[lane], alike, rtol=1e-5)
+
+
+def test_own_levels_of_random_examples_are_those_of_held_out_ones():
+    each, known = aims.own(ground(by_class=False), LANES, FORGET)
+    for lane, params in enumerate(LANES):
+        np.testing.assert_allclose(each[lane], margins(params, HELD_OUT).mean(), rtol=1e-5, atol=1e-6)
+        right = (HELD_OUT["x"] + params).argmax(axis=1) == HELD_OUT["y"]
+        assert known[lane] == pytest.approx(right.mean())
+
+
+def test_a_teacher_tells_the_level_of_a_class_and_of_each_random_example():
+    for lane, params in enumerate(LANES):
+        mine = margins(params, FORGET)
+        by_class, none_known = aims.taught(STATISTICS, True, LANES, FORGET)
+        means = {label: mine[FORGET["y"] == label].mean() for label in (0, 2)}
+        np.testing.assert_allclose(by_class[lane], [means[label] for label in FORGET["y"]], rtol=1e-5)
+        each, known = aims.taught(STATISTICS, False, LANES, FORGET)
+        np.testing.assert_allclose(each[lane], mine, rtol=1e-5)
+        right = (FORGET["x"] + params).argmax(axis=1) == FORGET["y"]
+        assert known[lane] == pytest.approx(right.mean()) and none_known[lane] == 0
+
+
+def test_the_aim_is_the_mean_over_who_is_asked_for():
+    """Of the judge's lanes each is asked for examples of its own; one that is asked for none has no level to miss."""
+    asked = np.array([[True, True, False, False], [False] * 4])
+    end = aims.to_levels(ground(), LANES, LANES, FORGET, asked)
+    each, _ = aims.taught(STATISTICS, True, LANES, FORGET)
+    np.testing.assert_allclose(end.aim.level, [each[0, :2].mean(), 0.0], rtol=1e-5)
+    np.testing.assert_allclose(end.each, each, rtol=1e-6)
+    right = [((RETAINED["x"] + params).argmax(axis=1) == RETAINED["y"]).mean() for params in LANES]
+    np.testing.assert_allclose(end.aim.retained, right, rtol=1e-6)
+    number = aims.to_levels(ground(), LANES, None, FORGET, asked, -7.0)
+    assert number.aim.level.tolist() == [-7.0, 0.0] and np.all(number.each == -7.0)
+    every = aims.to_levels(ground(), LANES, None, FORGET)
+    np.testing.assert_allclose(every.aim.level, aims.own(ground(), LANES, FORGET)[0].mean(axis=1), rtol=1e-5)
+
+
+def test_one_retained_example_tells_a_level_of_every_other_class():
+    """And a class that no retained example has is seen by all of them."""
+    one = ground(retained=batch([1], 2))
+    each, _ = aims.own(one, LANES[:1], batch([0, 2], 1))
+    np.testing.assert_allclose(each[0], [margins(LANES[0], one.retained, label)[0] for label in (0, 2)], rtol=1e-5)
+
+
+# requests
+
+
+KNOWN = {**batch([0] * 6, 4), "x": np.tile(np.array([[4.0, 0.0, 0.0]], np.float32), (6, 1))}
+STAYS = batch([1, 2] * 8, 5, 50)
+STAYS["x"] = 4 * np.eye(3, dtype=np.float32)[STAYS["y"]]
+
+
+def carried_out(name, lanes, rate, options=(), most=60):
+    end = aims.to_levels(ground(retained=STAYS), lanes, None, KNOWN)
+    data = jax.tree.map(jnp.asarray, requests.RequestData(KNOWN, STAYS, STAYS, STAYS))
+    setting = requests.Setting(rate, 0.0, most, 0, options)
+    run = requests.make_request(MODEL, name, setting, {}, execution.one_device())
+    return run((jnp.asarray(lanes), keys.raw(range(len(lanes)), Purpose.REQUEST), end), data), end
+
+
+@pytest.mark.parametrize("name, rate, options", [("level", 0.3, (("beta", 0.5),)), ("graddiff@level", 1.0, ())])
+def test_a_request_rests_at_the_level_or_has_diverged_and_costs_no_traceback(name, rate, options):
+    """What goes is known by a logit of 4; a lane of NaN diverges at once, whatever the other does."""
+    outcome, end = carried_out(name, np.array([[0.0] * 3, [np.nan] * 3], np.float32), rate, options)
+    assert outcome.stop[1] == DIVERGED and outcome.steps[1] == 0
+    margin = np.asarray(outcome.curve["forget_margin"][0])
+    assert margin[0] == pytest.approx(4 - np.log(2), rel=1e-4) and outcome.steps[0] > 1
+    away = np.abs(margin[: int(outcome.steps[0]) + 1] - end.aim.level[0])
+    assert (away[1:] <= np.maximum(away[:-1], end.aim.tolerance[0]) + 1e-5).all()
+    assert outcome.stop[0] == REACHED and away[-1] <= end.aim.tolerance[0] < away[-2]
+    assert outcome.curve["forget_accuracy"][0][int(outcome.steps[0])] == 0
+
+
+def test_an_update_that_overshoots_is_undone_and_counted():
+    outcome, _ = carried_out("level", np.zeros((1, 3), np.float32), 30.0, (("beta", 0.0),))
+    margin = np.asarray(outcome.curve["forget_margin"][0])
+    assert outcome.undone[0] >= 1 and margin[1] == margin[0], "the first one went too far"
