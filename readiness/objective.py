@@ -193,7 +193,10 @@ def make_readiness(
 
 def _with_levels(model: Model, params: Params, batch: MetaBatch, mean: Mean) -> MetaBatch:
     """The meta-batch with a level for each forget example: those that the data have, else what the model says now."""
-    if "level" in batch.forget:
+    told = ["level" in forget for forget in (batch.forget, batch.requests.forget)]
+    if any(told) and not all(told):
+        raise ValueError("a part of the meta-batch has a level and another none: give every forget batch one, or none")
+    if all(told):
         return batch
     known = tree.stop_gradient(levels.of_classes(model, tree.stop_gradient(params), batch.stable, mean))
     given = lambda forget: dict(forget, level=known[forget["y"]])  # noqa: E731

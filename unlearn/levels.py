@@ -20,9 +20,9 @@ from unlearn.model import Array, Batch, Model, Params
 
 TOLERANCE = 0.1  # of a level, as a share of it
 LEAST_TOLERANCE = 0.5  # nats
-SLACK = 0.005  # of retained accuracy that a settled model may have lost
-CLASSES = 64  # whose levels are computed side by side
-PRICE = 0.01  # of retained accuracy that a single update may take
+LOST_IN_ALL = 0.005  # of retained accuracy, by a settled model
+TOGETHER = 64  # classes whose levels are computed side by side
+LOST_AT_ONCE = 0.01  # of retained accuracy, by an update
 
 
 class Aim(NamedTuple):
@@ -54,27 +54,27 @@ def aim_at(level: Array, *, known: Array | float, retained: Array) -> Aim:
 def settled(seen: dict[str, Array], aim: Aim) -> Array:
     """Whether the forgotten lie where unseen examples do, and what stays is still known.
 
-    |margin - level| <= tolerance, forget accuracy <= known, and retained accuracy >= that before less SLACK.
+    |margin - level| <= tolerance, forget accuracy <= known, and retained accuracy >= that before less LOST_IN_ALL.
 
     Args:
       seen: `forget_margin`, `forget_accuracy` and `retained_accuracy`, means.
     """
     near = jnp.abs(seen["forget_margin"] - aim.level) <= aim.tolerance
     forgotten = seen["forget_accuracy"] <= aim.known
-    return near & forgotten & (seen["retained_accuracy"] >= aim.retained - SLACK)
+    return near & forgotten & (seen["retained_accuracy"] >= aim.retained - LOST_IN_ALL)
 
 
 def overshoots(after: dict[str, Array], before: dict[str, Array], aim: Aim) -> Array:
     """Whether an update should be undone: it led away from the level, out of its tolerance, or cost too much.
 
-    |margin - level| beyond both the distance before and the tolerance, or over PRICE of retained accuracy lost at once.
+    |margin - level| beyond both the distance before and the tolerance, or over LOST_AT_ONCE of retained accuracy lost.
 
     Args:
       after, before: as `seen` of `settled`, on either side of the update.
     """
     distance, had = (jnp.abs(seen["forget_margin"] - aim.level) for seen in (after, before))
     away = distance > jnp.maximum(had, aim.tolerance)
-    return away | (after["retained_accuracy"] < before["retained_accuracy"] - PRICE)
+    return away | (after["retained_accuracy"] < before["retained_accuracy"] - LOST_AT_ONCE)
 
 
 def look_alikes(
@@ -120,5 +120,5 @@ def of_classes(model: Model, params: Params, retain: Batch, mean: Callable[[Arra
         margins = model.margin(logits, dict(retain, y=jnp.full_like(labels, label)))
         return mean(margins, jnp.where(labels == label, 0.0, retain["weight"]))
 
-    levels: Array = jax.lax.map(of_class, jnp.arange(logits.shape[-1]), batch_size=CLASSES)
+    levels: Array = jax.lax.map(of_class, jnp.arange(logits.shape[-1]), batch_size=TOGETHER)
     return levels

@@ -39,6 +39,7 @@ class Rehearsal(NamedTuple):
 
     way: as it trains.  counted: the same with unrolled inner steps, for XLA's counts.  pools: who is rehearsed.
     prepared: the request to a level that it rehearses; None of one that only goes some way.
+    proxies: whether its levels are those of proxies.
     """
 
     variant: str
@@ -46,6 +47,7 @@ class Rehearsal(NamedTuple):
     counted: loop.Way
     pools: Pools
     prepared: Prepared | None = None
+    proxies: bool = False
 
 
 def rehearsal(variant: str, section: sections.Readiness, trainer: Trainer, problem: Problem) -> Rehearsal:
@@ -64,7 +66,7 @@ def rehearsal(variant: str, section: sections.Readiness, trainer: Trainer, probl
 
     alone = execution.one_device()  # counted outside any pmap
     ways = rehearsing(trainer.devices, trainer.devices.loops), rehearsing(alone, True)
-    return Rehearsal(variant, *ways, pools(section, problem), _prepared(section, high))
+    return Rehearsal(variant, *ways, pools(section, problem), _prepared(section, high), section.asks_proxies)
 
 
 def _prepared(section: sections.Readiness, rate: float) -> Prepared | None:

@@ -64,17 +64,13 @@ class Plan(NamedTuple):
     @property
     def wants_proxies(self) -> bool:
         """Whether anybody asks a proxy of the oracle."""
-        return self.proxies or any(_asks_proxy(one) for one in self.rehearsals)
+        return self.proxies or any(one.proxies for one in self.rehearsals)
 
     @property
     def weights(self) -> dict[str, float]:
         """The weight of what may be forgotten, by the variant of re-weighting."""
         others = {f"weight={weight:g}": weight for weight in self.reweight.others}
         return {"default": self.reweight.weight, **others} if "reweight" in self.names else {}
-
-
-def _asks_proxy(rehearsal: Rehearsal) -> bool:
-    return rehearsal.prepared is not None and rehearsal.prepared.levels == "proxy"
 
 
 def find(fleets: Sequence[Fleet], name: str) -> Fleet:
@@ -205,7 +201,7 @@ def train_readiness(
 ) -> Fleet:
     """One variant of readiness; `step_flops` is what its ordinary steps cost. Proxies that it asks are part of its cost."""
     name = f"readiness-{rehearsal.variant}"
-    asked = proxies if _asks_proxy(rehearsal) else None
+    asked = proxies if rehearsal.proxies else None
     if asked:
         lanes = lanes._replace(level=jnp.asarray(asked.level))
     trained = trainer.fleet(rehearsal.way, lanes, name, rehearsal.pools)

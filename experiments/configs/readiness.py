@@ -55,7 +55,8 @@ PAPER: dict[str, Any] = {
     "normalise": True,
     "step_size": (0.4, 0.4),
 }
-PAPER_VARIANT = PAPER | {"algorithm_options": {}}  # beside another algorithm, whose options these are not
+# Beside another algorithm, whose options and levels are not these.
+PAPER_VARIANT = PAPER | {"algorithm_options": {}, "levels": "own", "each": False}
 RESIST: dict[str, Any] = {
     "relearning": 0.05,
     "relearn_steps": 4,
@@ -149,6 +150,8 @@ class Comparison(Section):
         if readiness.levels == "proxy" and readiness.requests in ("classes", "random"):
             sentence = f"is {readiness.requests!r}, but a proxy stands for one known set: set --config.readiness.levels=own"
             return [("requests", sentence)]
+        if form != "level" and readiness.levels == "proxy":
+            return [("levels", f"is 'proxy', but form {form} has no levels: set --config.readiness.levels=own")]
         if form == "level" and readiness.levels == "own" and self.forget.setting == "random":
             sentence = (
                 "is 'own', which reads levels off other classes, but random examples are forgotten: set "

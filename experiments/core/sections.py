@@ -380,6 +380,11 @@ class Readiness(Section):
     relearn_order: Literal[1, 2] = Field(1, description="Of the derivative through simulated relearning.")
 
     @property
+    def asks_proxies(self) -> bool:
+        """Whether levels are those of proxies; no other form has levels."""
+        return self.form == "level" and self.levels == "proxy"
+
+    @property
     def rehearsed(self) -> str:
         """The name of the algorithm that is rehearsed, which is resolved at the door."""
         assert self.algorithm is not None

@@ -32,7 +32,7 @@ from experiments.scoring import aims, algorithms, requests
 from experiments.training import loop
 from experiments.training.fleets import proxy_steps
 from readiness.requests import take
-from unlearn import Recorded, Request, levels, unlearn_until
+from unlearn import Request, levels, unlearn_until
 from unlearn.base import Array, Batch, Model
 from unlearn.losses import correct
 
@@ -168,7 +168,7 @@ def train(case: Case) -> Fleets:
 
 def asks_proxies(case: Case, training_: str) -> bool:
     """Whether a readiness has its levels from proxies of the oracle."""
-    return training_ in case.readiness and case.readiness[training_].levels == "proxy"
+    return training_ in case.readiness and case.readiness[training_].asks_proxies
 
 
 def _proxies(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -229,10 +229,11 @@ class Setting(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Lanes after a request: parameters, and how many updates each was given, [lanes] int."""
+    """Lanes after a request: parameters, how many updates each was given, and how its request ended, [lanes] int."""
 
     params: Any
     updates: np.ndarray
+    stop: np.ndarray
 
 
 def forget(
@@ -321,8 +322,8 @@ def _asked(key: Array, wanted: Array, kept: Array, pool: Batch, train: Batch) ->
 @functools.lru_cache(maxsize=64)
 def _forgetter(
     model: Model, name: str, options: tuple, batch_size: int, stops: tuple[int, ...], devices: Execution
-) -> Callable[..., tuple[Recorded, ...]]:
-    """`(rate, (params, raw key, wanted, kept, end) of all lanes, pool, train, watched) -> recorded` after each of `stops`.
+) -> Callable[..., tuple[Ended, ...]]:
+    """`(rate, (params, raw key, wanted, kept, end) of all lanes, pool, train, watched) -> Ended` after each of `stops`.
 
     The end is a share of the examples, or `aims.Levels`, of whose retained examples are `watched`.
     """
@@ -375,9 +376,10 @@ def _forgetter(
             unroll=devices.loops,
         )
 
-    def single(lane: tuple, pool: Batch, train: Batch, watched: Batch | None, run: Callable) -> tuple[Recorded, ...]:
+    def single(lane: tuple, pool: Batch, train: Batch, watched: Batch | None, run: Callable) -> tuple[Ended, ...]:
         params, raw, wanted, kept, end = lane
         key = jax.random.wrap_key_data(raw)
-        return run(params, (_asked(key, wanted, kept, pool, train), end, watched), key).recorded
+        outcome = run(params, (_asked(key, wanted, kept, pool, train), end, watched), key)
+        return tuple(Ended(recorded.params, recorded.steps, outcome.stop) for recorded in outcome.recorded)
 
     return requests.over_lanes(until, single, devices)

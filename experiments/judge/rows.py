@@ -78,7 +78,10 @@ def _row(
         "intervals": {key: metrics.over_lanes(after[key].tolist()) for key in ("forget_accuracy", "test_retain_accuracy")},
     }
     forgotten = after["forget_accuracy"]
-    stop = "reached" if (forgotten <= entry.enough).all() else "budget"
+    enough = (forgotten <= entry.enough).all()
+    if algorithms.ends_at_level(entry.unlearner):
+        enough = found["reached"] == fleets.count(case, entry.training, REPEATS)
+    stop = "reached" if enough else "budget"
     return Row(
         training=entry.training.partition(" ")[0],
         variant=entry.training.partition(" ")[2] or "default",

@@ -48,6 +48,7 @@ from experiments.training import privacy
 from experiments.training.fleets import Trainer
 from unlearn.base import Batch
 from unlearn.metrics.membership import FOLDS
+from unlearn.until import REACHED
 
 
 def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = "") -> Run:
@@ -237,7 +238,7 @@ def tried_to_level(case: Case, trained: Fleets, name: str, unlearner: str) -> li
                 teacher=fleets.teacher(case, trained, name, TUNING),
             )
             forget, kept = _accuracies(case, ended.params)
-            reached = int((ended.updates < most).sum())
+            reached = int((ended.stop == REACHED).sum())
             found.append(setting | {"steps": most, "reached": reached, "forget": forget, "kept": kept})
             progress.advance(work.trials(case, name) / len(settings))
         return found
@@ -309,7 +310,8 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
     old_logits.convert(case, case.workdir.path / "logits" / file.name, file, points_of(case))
 
     def compute() -> dict[str, Any]:
-        ended, seconds, updates = {role: trained.params[name, role] for role in (REPEATS, SHADOWS)}, 0.0, np.zeros(1)
+        ended, seconds = {role: trained.params[name, role] for role in (REPEATS, SHADOWS)}, 0.0
+        updates, reached = np.zeros(1), None
         if setting:
             rate, stops, (enough, _) = setting.learning_rate, (setting.steps,), aim(case, trained)
             for role, params in ended.items():
@@ -328,7 +330,8 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
                     )
                 ended[role], seconds = after.params, seconds + stopwatch()
                 progress.advance(work.updates(case, name, role, setting.steps))
-                updates = after.updates if role == REPEATS else updates
+                if role == REPEATS:
+                    updates, reached = after.updates, int((after.stop == REACHED).sum())
         few = slice(0, len(case.shared.seeds))
         before, after = (fleet.lane(params, few) for params in (trained.params[name, REPEATS], ended[REPEATS]))
         raw = keys.raw(case.shared.seeds, Purpose.RELEARNING)
@@ -342,6 +345,7 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
             "setting": _told(setting) if setting else None,
             "updates": float(updates.mean()),
             "updates_of_each": updates.tolist(),
+            "reached": reached,
             "seconds": seconds / (2 * fleets.count(case, name, REPEATS)),
         }
 

@@ -19,11 +19,9 @@ from unlearn.base import Batch
 
 # Expected time, in steps of one model: seen with the digits MLP on two CPU cores.
 PER_STEP = 40  # what a step of a fleet takes beside its models
-SHUFFLED, POISSON = "dpsgd", "dpsgd-poisson"
 READY, PRIVATE = 1.5, 4.0  # a step of readiness (a quarter batch rehearsed on every fourth) and of DP-SGD, in plain ones
-
-
 PROXY = 4  # a proxy of the oracle trains for one step in so many
+SHUFFLED, POISSON = "dpsgd", "dpsgd-poisson"
 
 
 def proxy_steps(steps: int) -> int:

@@ -104,7 +104,7 @@ def test_a_model_that_is_no_classifier_must_be_told_its_level(kind):
 
 def test_look_alikes_are_those_of_a_loop_over_classes_and_examples():
     """More classes than are computed side by side, unequal weights, and padding that may hold anything."""
-    classes, examples = levels.CLASSES + 3, 9
+    classes, examples = levels.TOGETHER + 3, 9
     rng = np.random.default_rng(0)
     retain = batch(rng.normal(size=(examples, classes)), rng.integers(0, 4, examples), [*rng.uniform(0.5, 2, 8), 0.0])
     model, params = LOGITS, rng.normal(size=classes)

@@ -109,7 +109,7 @@ def test_what_was_rehearsed_is_carried_out_so_without_a_trial(asked):
 @pytest.mark.parametrize("name, prepared", [("level", None), ("npo@level", Prepared("level", 0.1, {}, "own"))])
 def test_what_was_not_rehearsed_is_chosen_for_each_way_by_trials_of_its_own(asked, name, prepared):
     (setting, levels), trials = asked(name, prepared)
-    assert setting.learning_rate == 0.7 and levels is None and trials == [("readiness-x", "x's", name)]
+    assert setting.learning_rate == 0.7 and levels == (prepared and "own") and trials == [("readiness-x", "x's", name)]
 
 
 def test_a_request_to_an_accuracy_is_as_was_chosen_for_vanilla(asked):
