@@ -20,9 +20,8 @@ from unlearn.model import Array, Batch, Model, Params
 
 TOLERANCE = 0.1  # of a level, as a share of it
 LEAST_TOLERANCE = 0.5  # nats
-LOST_IN_ALL = 0.005  # of retained accuracy, by a settled model
+LOST = 0.01  # of retained accuracy: by a settled model in all, by an update at once
 TOGETHER = 64  # classes whose levels are computed side by side
-LOST_AT_ONCE = 0.01  # of retained accuracy, by an update
 
 
 class Aim(NamedTuple):
@@ -54,27 +53,27 @@ def aim_at(level: Array, *, known: Array | float, retained: Array) -> Aim:
 def settled(seen: dict[str, Array], aim: Aim) -> Array:
     """Whether the forgotten lie where unseen examples do, and what stays is still known.
 
-    |margin - level| <= tolerance, forget accuracy <= known, and retained accuracy >= that before less LOST_IN_ALL.
+    |margin - level| <= tolerance, forget accuracy <= known, and retained accuracy >= that before less LOST.
 
     Args:
       seen: `forget_margin`, `forget_accuracy` and `retained_accuracy`, means.
     """
     near = jnp.abs(seen["forget_margin"] - aim.level) <= aim.tolerance
     forgotten = seen["forget_accuracy"] <= aim.known
-    return near & forgotten & (seen["retained_accuracy"] >= aim.retained - LOST_IN_ALL)
+    return near & forgotten & (seen["retained_accuracy"] >= aim.retained - LOST)
 
 
 def overshoots(after: dict[str, Array], before: dict[str, Array], aim: Aim) -> Array:
     """Whether an update should be undone: it led away from the level, out of its tolerance, or cost too much.
 
-    |margin - level| beyond both the distance before and the tolerance, or over LOST_AT_ONCE of retained accuracy lost.
+    |margin - level| beyond both the distance before and the tolerance, or over LOST of retained accuracy lost.
 
     Args:
       after, before: as `seen` of `settled`, on either side of the update.
     """
     distance, had = (jnp.abs(seen["forget_margin"] - aim.level) for seen in (after, before))
     away = distance > jnp.maximum(had, aim.tolerance)
-    return away | (after["retained_accuracy"] < before["retained_accuracy"] - LOST_AT_ONCE)
+    return away | (after["retained_accuracy"] < before["retained_accuracy"] - LOST)
 
 
 def look_alikes(

@@ -412,7 +412,7 @@ class ToLevel(Section):
         (0.5, 0.95), min_length=1, description="Of the grid of `level`: the share of what stays."
     )
     max_steps: int = Field(60, ge=1, le=100_000, description="Give up after so many updates, those undone among them.")
-    retained: int = Field(256, ge=1, le=MOST, description="Retained training examples that are watched at every step.")
+    retained: int = Field(1024, ge=1, le=MOST, description="Retained training examples that are watched at every step.")
 
 
 class Unlearners(Section):
