@@ -153,7 +153,7 @@ def seen(margin, known=0.0, retained=1.0):
         (seen(-18.01), False),
         (seen(-13.99), False),
         (seen(-16.0, known=0.26), False),
-        (seen(-16.0, retained=0.994), False),
+        (seen(-16.0, retained=0.9899), False),
         (seen(np.nan), False),
     ],
 )
