@@ -33,7 +33,7 @@ def _full(every: Sequence[Way], swept: Sequence[dict[str, Any]], ready: Way, van
     return [
         f"Requests were carried out by {_how(ready, swept)} on {count(ready.rows, 'seed')}. In brackets: {ready.name} "
         "minus the other, paired by seed, with its 95% t-interval and p-value.",
-        _line("Test accuracy on what stays", ready, [*fair, *hard], KEPT),
+        _kept("Test accuracy on what stays", ready, [*fair, *hard]),
         _who(ready, matched, hard),
         _line("Steps", ready, fair, STEPS, higher=False),
         _fulfilled(ready, vanilla),
@@ -45,7 +45,15 @@ def _full(every: Sequence[Way], swept: Sequence[dict[str, Any]], ready: Way, van
 
 def _brief(swept: Sequence[dict[str, Any]], ready: Way, vanilla: Way) -> list[str]:
     start = f"By {_how(ready, swept)}: test accuracy on what stays"
-    return [_line(start, ready, [vanilla], KEPT), _fulfilled(ready, vanilla)]
+    return [_kept(start, ready, [vanilla]), _fulfilled(ready, vanilla)]
+
+
+def _kept(what: str, ready: Way, others: Sequence[Way]) -> str:
+    """What was kept. A way most of whose requests ran out of budget is compared with none: who does nothing keeps all."""
+    if 2 * sum(methods.end(row) == "budget" for row in ready.rows) <= len(ready.rows):
+        return _line(what, ready, others, KEPT)
+    shown = ", ".join(f"{way.name} {_shown(way, KEPT)}" for way in others)
+    return f"{what}: {ready.name} {_shown(ready, KEPT)}, {shown}. {ready.name} has not forgotten, so this compares nothing."
 
 
 def _how(ready: Way, swept: Sequence[dict[str, Any]]) -> str:

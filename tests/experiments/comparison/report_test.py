@@ -242,6 +242,10 @@ def test_the_summary_counts_failures():
     text = told(rows)
     assert "Readiness is better on 3 of 4 seeds" in text
     assert "Aim reached: Readiness 3/4 (1 out of budget), Vanilla 3/4 (1 diverged)." in text
+    for row in rows[-3:]:
+        row["stop"] = "budget"
+    text = told(rows)
+    assert "Readiness has not forgotten, so this compares nothing." in text and "Readiness is better on" not in text
     every = [fail(make(t, s)) for t in ("vanilla", "readiness") for s in range(2)]
     assert "Readiness –, Vanilla – (no seed has both)" in told(every)
 
