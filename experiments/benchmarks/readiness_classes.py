@@ -24,7 +24,7 @@ from experiments.core.results import Row
 from unlearn.metrics.intervals import paired
 
 UNTUNED = (1, 2, 4, 6, 7, 9)
-TRAININGS = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness")
+TRAININGS = ("oracle", "heldout_oracle", "vanilla", "readiness")
 UNLEARNERS = ("level", "neggrad_plus")
 OURS = "readiness, level"
 COMPARED = (("kept", "kept"), ("test before", "test"), ("ToW", "tow"), ("area", "area"), ("steps", "steps"))
