@@ -1,6 +1,6 @@
 """The headline of README, and a judge that is fair, on a class and seeds that no setting was chosen on and no table shows.
 
-Settings were chosen on classes 0, 3, 5 and 8; the tables have seeds 0-9 and 1000-1009.
+Settings were chosen on classes 0, 3, 5 and 8; the tables have seeds 0-9, 1000-1009 and 3000-3031.
 """
 
 import numpy as np
@@ -25,19 +25,33 @@ def rows(tmp_path_factory):
     config.seed, config.seeds = FIRST_SEED, SEEDS
     config.forget.target = CLASS
     config.trainings = ("oracle", "vanilla", "readiness")
-    config.equal_flops = False
+    config.equal_flops, config.variants, config.request.unlearners = False, {}, ("level",)
     outcome = run.run(config, str(tmp_path_factory.mktemp("headline")), "test")
-    requests = [row for row in outcome.rows if row.unlearner != "none"]
-    return {name: [row for row in requests if row.training == name] for name in ("vanilla", "readiness")}
+    return {name: [row for row in outcome.rows if row.training == name] for name in ("oracle", "vanilla", "readiness")}
 
 
-def test_readiness_keeps_five_points_more_in_half_of_the_steps(rows):
-    kept = {name: np.mean([methods.number(row, "after", "test_retain_accuracy") for row in rows[name]]) for name in rows}
-    steps = {name: np.median([methods.spent(row, "steps") for row in rows[name]]) for name in rows}
-    print(f"class {CLASS}, seeds {FIRST_SEED}-{FIRST_SEED + SEEDS - 1}: test-retain after {kept}, median steps {steps}")
-    assert {name: len(rows[name]) for name in rows} == {"vanilla": SEEDS, "readiness": SEEDS}
-    assert kept["readiness"] >= kept["vanilla"] + 0.05
-    assert steps["readiness"] <= steps["vanilla"] / 2
+def mean(rows, *path):
+    return np.mean([methods.number(row, *path) for row in rows])
+
+
+def test_readiness_keeps_what_the_oracle_keeps_in_two_updates(rows):
+    kept = {name: mean(rows[name], "after", "test_retain_accuracy") for name in rows}
+    steps = {name: [row.steps for row in rows[name]] for name in rows}
+    print(f"class {CLASS}, seeds {FIRST_SEED}-{FIRST_SEED + SEEDS - 1}: test-retain after {kept}, updates {steps}")
+    assert {name: len(rows[name]) for name in rows} == dict.fromkeys(rows, SEEDS)
+    assert kept["readiness"] >= kept["oracle"] - 0.005 and kept["readiness"] >= kept["vanilla"] + 0.005
+    assert np.median(steps["readiness"]) <= 2 and max(steps["readiness"]) <= 10
+    assert mean(rows["readiness"], "extra", "tow") >= 0.99
+
+
+def test_readiness_knows_before_what_vanilla_knows(rows):
+    for name in ("test_accuracy", "forget_accuracy"):
+        assert abs(mean(rows["readiness"], "before", name) - mean(rows["vanilla"], "before", name)) <= 0.005
+
+
+def test_what_readiness_forgot_comes_back_no_sooner_than_to_the_oracle(rows):
+    oracle = methods.Way("oracle", "default", "none", rows["oracle"])
+    assert np.mean([methods.relearned_area(row, oracle, "part") for row in rows["readiness"]]) <= 0.05
 
 
 def test_every_request_of_readiness_is_fulfilled(rows):

@@ -99,7 +99,7 @@ def summary(rows: Sequence[Row], oracle: methods.Way) -> Summary:
 def table(rows: list[Row], classes: Sequence[int]) -> str:
     """Per class and over all of them: what the ways keep, how near they come to the oracle, and their steps."""
     lines = [f"{'class':>5}  {'way':<32}  test    forget  kept    ToW    area   last   steps, median (max)  failed"]
-    found = chosen(rows)
+    found = by_way(rows)
     by_class: dict[str, list[Summary]] = {}
     for name, mine in found.items():
         of = {c: [row for row in mine if row.facts["class"] == c] for c in classes}
@@ -132,15 +132,13 @@ def _pooled(summaries: Sequence[Summary], rows: Sequence[Row]) -> Summary:
     return Summary(**means | counts | {"failed": sum(one.failed for one in summaries)})  # type: ignore[arg-type]
 
 
-def chosen(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each way that the table shows. The matched re-weighting is another weight in each class."""
-    shown: dict[str, list[Row]] = {}
+def by_way(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each way and unlearner."""
+    ways: dict[str, list[Row]] = {}
     for row in rows:
-        if row.training != "reweight" or row.facts.get("matched"):
-            name = "matched reweight" if row.training == "reweight" else row.training
-            name += "" if row.variant == "default" or row.training == "reweight" else f" {row.variant}"
-            shown.setdefault(name if row.is_oracle else f"{name}, {row.unlearner}", []).append(row)
-    return shown
+        name = row.training if row.variant == "default" else f"{row.training} {row.variant}"
+        ways.setdefault(name if row.is_oracle else f"{name}, {row.unlearner}", []).append(row)
+    return ways
 
 
 def _line(target: str, name: str, one: Summary) -> str:
