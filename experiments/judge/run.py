@@ -199,10 +199,11 @@ def settled_on(case: Case, trained: Fleets, name: str, unlearner: str) -> tuple[
     if unlearner == "none":
         return None, []
     prepared = rehearsed(case, name).prepared if name in case.readiness else None
-    if prepared and prepared.algorithm == algorithms.base(unlearner):
+    by_level = algorithms.ends_at_level(unlearner)
+    if prepared and by_level and prepared.algorithm == algorithms.base(unlearner):
         steps = max(case.shared.judgement.tuning.steps)
         return Setting(prepared.learning_rate, steps, tuple(sorted(prepared.options.items()))), []
-    if algorithms.ends_at_level(unlearner):
+    if by_level:
         trials = tried_to_level(case, trained, name, unlearner)
         best = max(trials, key=lambda trial: (trial["reached"], -1.0 if trial["kept"] is None else trial["kept"]))
         options = (("beta", best["beta"]),) if "beta" in best else ()
