@@ -225,19 +225,20 @@ def as_begun(config: SectionT, shipped: Section, old: dict[str, Any] | None) -> 
       shipped: the config of that name as it is shipped now.
       old: the config.json of the folder; None if it is new.
     """
-    if old is None or "levels" in old.get("readiness", {}):
+    if old is None or "levels" in section_of(old, ["readiness"]):
         return config
     values, now = config.model_dump(), shipped.model_dump()
     for *at, name in CHANGED:
-        mine, usual, before = (_section(tree, at) for tree in (values, now, old))
+        mine, usual, before = (section_of(tree, at) for tree in (values, now, old))
         if name in before and name in mine and mine[name] == usual[name]:
             mine[name] = before[name]
     return validated(type(config), values)
 
 
-def _section(values: dict[str, Any], at: Sequence[str]) -> dict[str, Any]:
+def section_of(values: dict[str, Any], at: Sequence[str]) -> dict[str, Any]:
+    """A section of a config that was read; empty where there is none, or something else in its place."""
     for part in at:
-        values = values.get(part, {})
+        values = found if isinstance(found := values.get(part), dict) else {}
     return values
 
 

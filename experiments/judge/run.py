@@ -17,7 +17,7 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs.judge import Asked, ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates, Shared, shipped
-from experiments.configs.readiness import as_begun
+from experiments.configs.readiness import as_begun, section_of
 from experiments.core import environment, execution, files, fleet, keys, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
@@ -95,7 +95,7 @@ def attacked_as_begun(config: Judge, begun: dict[str, Any] | None) -> Judge:
     Args:
       begun: the folder's config.json, if there is one.
     """
-    if begun is None or "rates" in begun.get("relearn", {}):
+    if begun is None or "rates" in section_of(begun, ["relearn"]):
         return config
     return config.model_copy(update={"relearn": config.relearn.model_copy(update={"rates": (), "strong_steps": 0})})
 

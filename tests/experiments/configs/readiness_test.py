@@ -156,6 +156,7 @@ def test_a_folder_of_an_older_version_keeps_what_was_shipped_then_and_nothing_el
     assert (begun.readiness.form, begun.readiness.order, begun.seed) == ("gain", 2, 0)
     asked = validated(Comparison, with_keys(configs.get_config(), {"readiness.form": "raw"}))
     assert configs.as_begun(asked, made, old).readiness.form == "raw"
+    assert configs.as_begun(made, made, {"readiness": 3, "request": None}) == made, "refused later, as another config"
     assert configs.as_begun(made, made, None) == configs.as_begun(made, made, made.model_dump()) == made
 
 
