@@ -83,8 +83,8 @@ def _asked(requests: Requests, one: Fleet, teachers: Teachers, name: str, chosen
     prepared = one.prepared
     if prepared and prepared.algorithm == algorithms.base(name):
         return Asked(requests.setting(name, prepared.learning_rate, **prepared.options), prepared.levels)
-    chosen = requests.choose_to_level(f"{one.training}-{one.variant}", one.trained.params, teachers, name)
-    return Asked(chosen, prepared.levels if prepared else None)
+    way, levels = f"{one.training}-{one.variant}", prepared.levels if prepared else None
+    return Asked(requests.choose_to_level(way, one.trained.params, teachers, name, levels), levels)
 
 
 class Measured(NamedTuple):

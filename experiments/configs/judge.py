@@ -211,7 +211,8 @@ class Judge(Section):
     @model_validator(mode="after")
     def _can_be_compared(self) -> Judge:
         try:
-            self.of_set(next(iter(self.judge.sets)))
+            for name in self.judge.sets:
+                self.of_set(name)
         except pydantic.ValidationError as error:  # of rules that the comparison has: their keys are these keys
             raise Wrong(*mistakes(error, Judged, {})) from error
         return self

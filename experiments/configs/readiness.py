@@ -109,6 +109,21 @@ class Comparison(Section):
         return self
 
     @model_validator(mode="after")
+    def _proxies_never_saw_whom_is_asked_for(self) -> Comparison:
+        asking = [self.readiness.levels, *(one.get("levels") for one in self.variants.values())]
+        if "proxy" not in (*asking, self.request.to_level.levels):
+            return self
+        if self.forget.revocable not in (-1, self.forget.target):
+            sentence = f"is {self.forget.revocable}, but a proxy saw class {self.forget.target}: set levels=own, or -1 here"
+            raise Wrong((("forget", "revocable"), sentence))
+        if self.request.to_level.levels == "proxy" and self.readiness.noise:
+            sentence = (
+                f"is {self.readiness.noise:g}, but a proxy saw whom nobody told of: set --config.request.to_level.levels"
+            )
+            raise Wrong((("readiness", "noise"), f"{sentence}=own"))
+        return self
+
+    @model_validator(mode="after")
     def _rehearsals_can_be_trained(self) -> Comparison:
         told: list[tuple[Loc, str]] = []
         self._check_rehearsal(self.readiness, ("readiness",), told)
@@ -150,9 +165,12 @@ class Comparison(Section):
         if readiness.levels == "proxy" and readiness.requests in ("classes", "random"):
             sentence = f"is {readiness.requests!r}, but a proxy stands for one known set: set --config.readiness.levels=own"
             return [("requests", sentence)]
+        if readiness.levels == "proxy" and (noise := readiness.noise or self.readiness.noise):
+            sentence = f"is {noise:g}, but a proxy saw whom nobody told of: set --config.readiness.levels=own"
+            return [("noise", sentence)]
         if form != "level" and readiness.levels == "proxy":
             return [("levels", f"is 'proxy', but form {form} has no levels: set --config.readiness.levels=own")]
-        if form == "level" and readiness.levels == "own" and self.forget.setting == "random":
+        if (form, readiness.levels, self.forget.setting) == ("level", "own", "random") and readiness.requests != "classes":
             sentence = (
                 "is 'own', which reads levels off other classes, but random examples are forgotten: set "
                 "--config.readiness.levels=proxy"
@@ -185,7 +203,8 @@ class Comparison(Section):
 
     def variant(self, name: str) -> Self:
         """The config with readiness as a variant of it has it; `default` changes nothing."""
-        values = self.readiness.model_dump() | self.variants.get(name, {})
+        given = {key: value for key, value in self.variants.get(name, {}).items() if value is not None}
+        values = self.readiness.model_dump() | given
         return self.model_copy(update={"readiness": sections.Readiness.model_validate(values)})
 
 
@@ -206,19 +225,20 @@ def as_begun(config: SectionT, shipped: Section, old: dict[str, Any] | None) -> 
       shipped: the config of that name as it is shipped now.
       old: the config.json of the folder; None if it is new.
     """
-    if old is None or "levels" in old.get("readiness", {}):
+    if old is None or "levels" in section_of(old, ["readiness"]):
         return config
     values, now = config.model_dump(), shipped.model_dump()
     for *at, name in CHANGED:
-        mine, usual, before = (_section(tree, at) for tree in (values, now, old))
+        mine, usual, before = (section_of(tree, at) for tree in (values, now, old))
         if name in before and name in mine and mine[name] == usual[name]:
             mine[name] = before[name]
     return validated(type(config), values)
 
 
-def _section(values: dict[str, Any], at: Sequence[str]) -> dict[str, Any]:
+def section_of(values: dict[str, Any], at: Sequence[str]) -> dict[str, Any]:
+    """A section of a config that was read; empty where there is none, or something else in its place."""
     for part in at:
-        values = values.get(part, {})
+        values = found if isinstance(found := values.get(part), dict) else {}
     return values
 
 

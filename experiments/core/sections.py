@@ -75,10 +75,11 @@ def _algorithm(name: str) -> str:
 
 def _unlearner(name: str) -> str:
     """An algorithm, or NAME@level; `level` itself goes nowhere else."""
-    base, _, aim = name.partition(AT)
-    if aim not in ("", "level") or (aim and base == "level"):
+    base, at, aim = name.partition(AT)
+    if at and (aim != "level" or base == "level"):
         raise ValueError
-    return name if _algorithm(base) else ""
+    _algorithm(base)
+    return name
 
 
 def short(name: str) -> str:
@@ -433,6 +434,14 @@ class Unlearners(Section):
         if unused:
             sentence = f"has {either(unused)}, which serves no request: add it to --config.request.unlearners"
             raise Wrong((("options",), sentence))
+        return self
+
+    @model_validator(mode="after")
+    def _options_of_level_are_not_chosen_elsewhere(self) -> Unlearners:
+        for option, key in (("beta", "betas"), ("target", "levels")):
+            if option in self.options.get("level", {}):
+                sentence = f"has {option} of level, which is no option of requests: set --config.request.to_level.{key}"
+                raise Wrong((("options",), sentence))
         return self
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs.judge import Asked, ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates, Shared, shipped
-from experiments.configs.readiness import as_begun
+from experiments.configs.readiness import as_begun, section_of
 from experiments.core import environment, execution, files, fleet, keys, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
@@ -95,7 +95,7 @@ def attacked_as_begun(config: Judge, begun: dict[str, Any] | None) -> Judge:
     Args:
       begun: the folder's config.json, if there is one.
     """
-    if begun is None or "rates" in begun.get("relearn", {}):
+    if begun is None or "rates" in section_of(begun, ["relearn"]):
         return config
     return config.model_copy(update={"relearn": config.relearn.model_copy(update={"rates": (), "strong_steps": 0})})
 
@@ -199,10 +199,11 @@ def settled_on(case: Case, trained: Fleets, name: str, unlearner: str) -> tuple[
     if unlearner == "none":
         return None, []
     prepared = rehearsed(case, name).prepared if name in case.readiness else None
-    if prepared and prepared.algorithm == algorithms.base(unlearner):
+    by_level = algorithms.ends_at_level(unlearner)
+    if prepared and by_level and prepared.algorithm == algorithms.base(unlearner):
         steps = max(case.shared.judgement.tuning.steps)
         return Setting(prepared.learning_rate, steps, tuple(sorted(prepared.options.items()))), []
-    if algorithms.ends_at_level(unlearner):
+    if by_level:
         trials = tried_to_level(case, trained, name, unlearner)
         best = max(trials, key=lambda trial: (trial["reached"], -1.0 if trial["kept"] is None else trial["kept"]))
         options = (("beta", best["beta"]),) if "beta" in best else ()

@@ -116,6 +116,7 @@ class Requests(NamedTuple):
         if where == "proxy" and teachers.proxy is None:
             raise ValueError("levels of a proxy are asked for, and none was trained")
         teacher = {"proxy": teachers.proxy, "oracle": teachers.oracle}.get(where)
+        teacher = None if teacher is None else self.met(teacher)  # fine-tuned if those that meet the request are
         sets = self.problem.sets
         ground = aims.Ground(self.scorer.statistics, self.problem.by_class, self._watched(), sets.validation)
         return aims.to_levels(ground, params, teacher, asked, number=sections.level_number(where))
@@ -185,14 +186,15 @@ class Requests(NamedTuple):
         names = [name for name in self.section.unlearners if not algorithms.ends_at_level(name)]
         return {name: self._chosen(f"sweep-{name}", "vanilla", vanilla, teachers, name) for name in names}
 
-    def choose_to_level(self, way: str, trained: Any, teachers: Teachers, name: str) -> Setting:
+    def choose_to_level(self, way: str, trained: Any, teachers: Teachers, name: str, levels: str | None = None) -> Setting:
         """The setting of requests to a level that serves a way of training best; every way has as many trials.
 
         Args:
           way: what it is called.
           trained, teachers: parameters as trained.
+          levels: of unseen examples, if not as the config says.
         """
-        return self._chosen(f"sweep-{way}-{name}", way, trained, teachers, name)
+        return self._chosen(f"sweep-{way}-{name}", way, trained, teachers, name, levels)
 
     def _grid(self, name: str) -> list[dict[str, float]]:
         section = self.section
@@ -205,12 +207,14 @@ class Requests(NamedTuple):
         """How many settings of an algorithm are tried."""
         return len(self._grid(name))
 
-    def _chosen(self, stage: str, way: str, trained: Any, teachers: Teachers, name: str) -> Setting:
+    def _chosen(
+        self, stage: str, way: str, trained: Any, teachers: Teachers, name: str, levels: str | None = None
+    ) -> Setting:
         """The best point of the grid for a way of training, by a kept sweep."""
         grid = self._grid(name)
 
         def sweep() -> list[dict[str, Any]]:
-            return [self._trial(trained, teachers, name, point) for point in grid]
+            return [self._trial(trained, teachers, name, point, levels) for point in grid]
 
         progress.stage(f"try {len(grid)} settings of {name}", len(grid) * self.work(name))
         if self.workdir.has(stage):
@@ -221,8 +225,10 @@ class Requests(NamedTuple):
         self.workdir.log("sweep", unlearner=algorithms.short(name), trials=trials, chosen=chosen, selected_for=way)
         return self.setting(name, **chosen)
 
-    def _trial(self, trained: Any, teachers: Teachers, name: str, point: dict[str, float]) -> dict[str, Any]:
-        served, _ = self.carry_out(self.met(trained), teachers, name, self.setting(name, **point))
+    def _trial(
+        self, trained: Any, teachers: Teachers, name: str, point: dict[str, float], levels: str | None
+    ) -> dict[str, Any]:
+        served, _ = self.carry_out(self.met(trained), teachers, name, self.setting(name, **point), levels)
         right, _ = self.scorer.measure(served.params, self.problem.sets.validation_retain)
         progress.advance(self.work(name))
         return point | {

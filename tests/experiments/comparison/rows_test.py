@@ -85,8 +85,8 @@ def asked(tmp_path, monkeypatch):
     requests = serving.Requests(None, None, section, range(2), 64, workdirs.Workdir(tmp_path))
     trials = []
 
-    def choose_to_level(requests, way, trained, teachers, name):
-        trials.append((way, trained, name))
+    def choose_to_level(requests, way, trained, teachers, name, levels):
+        trials.append((way, trained, name, levels))
         return requests.setting(name, 0.7)
 
     monkeypatch.setattr(serving.Requests, "choose_to_level", choose_to_level)
@@ -109,7 +109,8 @@ def test_what_was_rehearsed_is_carried_out_so_without_a_trial(asked):
 @pytest.mark.parametrize("name, prepared", [("level", None), ("npo@level", Prepared("level", 0.1, {}, "own"))])
 def test_what_was_not_rehearsed_is_chosen_for_each_way_by_trials_of_its_own(asked, name, prepared):
     (setting, levels), trials = asked(name, prepared)
-    assert setting.learning_rate == 0.7 and levels == (prepared and "own") and trials == [("readiness-x", "x's", name)]
+    own = prepared and "own"
+    assert setting.learning_rate == 0.7 and levels == own and trials == [("readiness-x", "x's", name, own)]
 
 
 def test_a_request_to_an_accuracy_is_as_was_chosen_for_vanilla(asked):

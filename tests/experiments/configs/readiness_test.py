@@ -97,6 +97,35 @@ def test_keys_that_do_not_go_together_are_refused():
     assert line.startswith("config.readiness.levels is 'own', which reads levels off other classes, but random examples")
     line = refused({"readiness.levels": "proxy", "readiness.requests": "classes"})
     assert line.startswith("config.readiness.requests is 'classes', but a proxy stands for one known set")
+    line = refused({"readiness.levels": "proxy", "readiness.noise": 0.1, "variants": D()})
+    assert line.startswith("config.readiness.noise is 0.1, but a proxy saw whom nobody told of")
+    line = refused({"request.to_level.levels": "proxy", "readiness.noise": 0.1})
+    assert line.endswith("nobody told of: set --config.request.to_level.levels=own")
+    line = refused({"request.to_level.levels": "proxy", "forget.revocable": 5})
+    assert line == "config.forget.revocable is 5, but a proxy saw class 3: set levels=own, or -1 here"
+
+
+def test_levels_read_off_other_classes_suit_classes_that_are_rehearsed_whatever_is_forgotten():
+    config = with_keys(configs.get_config("digits_random"), {"readiness.form": "level", "readiness.requests": "classes"})
+    assert validated(Comparison, config).resolved().readiness.levels == "own"
+
+
+@pytest.mark.parametrize("name", ["level@level", "ascent@", "@level", "ascent@accuracy"])
+def test_requests_end_at_an_accuracy_or_at_a_level(name):
+    assert refused({"request.unlearners": (name,)}).endswith("NAME@level goes on to the level of unseen examples")
+
+
+@pytest.mark.parametrize("option, key", [("beta", "betas"), ("target", "levels")])
+def test_what_requests_to_a_level_have_keys_for_is_no_option(option, key):
+    line = refused({"request.options": D({"level": {option: 0.5}})})
+    assert line == (
+        f"config.request.options has {option} of level, which is no option of requests: set --config.request.to_level.{key}"
+    )
+
+
+def test_an_override_that_is_unset_is_as_the_default_one():
+    config = with_keys(configs.get_config(), {"variants": D({"x": {"efficiency": None}})})
+    assert validated(Comparison, config).resolved().variant("x").readiness.efficiency == configs.LEVEL["efficiency"]
 
 
 def test_what_readiness_leaves_unset_is_as_suits_the_kind_of_request():
@@ -127,6 +156,7 @@ def test_a_folder_of_an_older_version_keeps_what_was_shipped_then_and_nothing_el
     assert (begun.readiness.form, begun.readiness.order, begun.seed) == ("gain", 2, 0)
     asked = validated(Comparison, with_keys(configs.get_config(), {"readiness.form": "raw"}))
     assert configs.as_begun(asked, made, old).readiness.form == "raw"
+    assert configs.as_begun(made, made, {"readiness": 3, "request": None}) == made, "refused later, as another config"
     assert configs.as_begun(made, made, None) == configs.as_begun(made, made, made.model_dump()) == made
 
 

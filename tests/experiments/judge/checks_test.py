@@ -59,6 +59,11 @@ def test_a_set_is_forgotten_as_the_comparison_would():
         ({"seeds": 65}, "config.seeds is 65: give one from 1 to 16, the models of the smallest fleet"),
         ({"seed": 2**32 - 10}, "config.seed is 4294967286: give one from 0 to 4294967232"),
         ({"readiness.start": 1500}, "config.readiness.start is 1500, but training ends after 1500 steps: start sooner"),
+        (
+            sets(a=D({"setting": "class", "target": 3}), b=D({"setting": "random", "fraction": 0.1}))
+            | {"readiness.levels": "proxy"},
+            "config.readiness.levels is 'proxy', but form gain has no levels",  # of the second set alone
+        ),
         # Keys that would change nothing here.
         ({"parallel": "pmap"}, "config.parallel is no key of this config"),
         ({"request.max_steps": 50}, "config.request.max_steps is no key of this config"),

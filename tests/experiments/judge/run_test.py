@@ -1,6 +1,7 @@
 """The judge: who is a member of which model, who is asked for, what is kept of them, and one small run."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from experiments.comparison.rehearsals import Prepared
 from experiments.configs import judge as configs
 from experiments.core import fleet, workdirs
 from experiments.core.errors import UserError
@@ -247,6 +249,11 @@ def test_what_was_rehearsed_is_asked_for_so_and_other_requests_are_tried(monkeyp
     assert settled_on("vanilla", "level") == (fleets.Setting(0.4, 80, (("beta", 0.95),)), trials)
     assert settled_on("readiness", "npo@level")[1] == trials == settled_on("vanilla", "npo@level")[1]
     assert settled_on("vanilla", "none") == (None, [])
+    prepared = types.SimpleNamespace(prepared=Prepared("neggrad_plus", 0.1, {}, "own"))
+    monkeypatch.setattr(run, "rehearsed", lambda *_: prepared)
+    monkeypatch.setattr(run, "tried", lambda *_: [{"learning_rate": 0.2, "steps": 5, "gap": 0.0}])
+    assert settled_on("readiness", "neggrad_plus@level") == (fleets.Setting(0.1, 80, ()), [])
+    assert settled_on("readiness", "neggrad_plus")[0].learning_rate == 0.2, "to an accuracy is not what was rehearsed"
 
 
 def test_of_fewer_models_alike_klom_and_epsilon_are_larger():

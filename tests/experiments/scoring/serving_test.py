@@ -34,7 +34,8 @@ def sweep(tmp_path, monkeypatch):
         return np.array(right)[:, None], None
 
     def run(outcomes):
-        def carry_out(requests, params, teachers, name, setting):
+        def carry_out(requests, params, teachers, name, setting, levels):
+            assert levels is None
             assert params == "vanilla", "the setting is chosen for the rival of readiness"
             reached, *kept = outcomes[setting.learning_rate]
             stop = np.where(np.arange(2) < reached, REACHED, BUDGET)
@@ -67,7 +68,8 @@ def tried(tmp_path, monkeypatch):
     """`tried(way, name)` chooses a setting for a way, where each is served best at a rate and a beta of its own."""
     trials = []
 
-    def carry_out(requests, params, teachers, name, setting):
+    def carry_out(requests, params, teachers, name, setting, levels):
+        assert levels == "proxy"
         trials.append((params, name, setting.learning_rate, *setting.options))
         return serving.Served((params, setting), np.array([3, 3]), np.array([REACHED, REACHED]), {}), 0.0
 
@@ -86,7 +88,7 @@ def tried(tmp_path, monkeypatch):
     requests = serving.Requests(
         scorer, types.SimpleNamespace(sets=Sets(*Sets._fields)), section, range(2), 64, workdirs.Workdir(tmp_path)
     )
-    return lambda way, name: (requests.choose_to_level(way, way, serving.Teachers("oracle"), name), trials)
+    return lambda way, name: (requests.choose_to_level(way, way, serving.Teachers("oracle"), name, "proxy"), trials)
 
 
 def test_every_way_is_given_the_request_that_serves_it_best_by_as_many_trials(tried):
@@ -110,3 +112,13 @@ def test_levels_of_a_proxy_that_was_not_trained_are_no_level(tried):
     requests = serving.Requests(None, None, section, range(2), 64, None)
     with pytest.raises(ValueError, match="levels of a proxy are asked for, and none was trained"):
         requests.levels("params", serving.Teachers("oracle"), {})
+
+
+def test_who_tells_levels_is_fine_tuned_as_those_are_that_meet_the_request(monkeypatch):
+    monkeypatch.setattr(serving.Requests, "met", lambda requests, params: f"tuned {params}")
+    monkeypatch.setattr(serving.Requests, "_watched", lambda requests: {})
+    monkeypatch.setattr(serving.aims, "to_levels", lambda ground, params, teacher, *_, **__: (params, teacher))
+    problem = types.SimpleNamespace(sets=Sets(*Sets._fields), by_class=True)
+    requests = serving.Requests(types.SimpleNamespace(statistics=None), problem, sections.Request(), range(2), 64, None)
+    for where, teacher in (("oracle", "tuned oracle"), ("proxy", "tuned proxy"), ("own", None)):
+        assert requests.levels("params", serving.Teachers("oracle", "proxy"), {}, where) == ("params", teacher)
