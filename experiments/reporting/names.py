@@ -36,7 +36,7 @@ ORACLE = Style(INK, "7 3", "")
 # (training, variant) of the comparison and the judge. Longer: trained for as many FLOPs as readiness used.
 METHODS = {
     ("readiness", "default"): Method("Readiness", OURS, ours=True),
-    ("readiness", "paper"): Method("Readiness, paper", Style("#e69f00", "3 1 1 1", "v")),
+    ("readiness", "paper"): Method("Readiness, paper", Style("#e69f00", "6 1 1 1 1 1", "p")),
     ("readiness", "resist"): Method("Readiness, resist", Style("#44aa99", "10 3", "<")),
     ("oracle", "default"): Method("Oracle", ORACLE),
     ("heldout_oracle", "default"): Method("Held-out oracle", Style("#8a949e", "2 2", "x")),

@@ -153,7 +153,7 @@ def test_a_shadow_that_holds_none_of_the_pool_has_nothing_to_forget(tmp_path):
     one = one._replace(pool=one.pool[:1], trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
     lanes = fleets._lanes(one, "vanilla", SHADOWS)
     params = loop.init_lanes(one.trainer.way(1), lanes).params
-    ((after, updates),) = fleets.forget(one, params, "vanilla", SHADOWS, "ascent", 0.05, (2,))
+    ((after, updates, _),) = fleets.forget(one, params, "vanilla", SHADOWS, "ascent", 0.05, (2,))
     same = [
         np.asarray(a == b).reshape(LANES, -1).all(axis=1)
         for a, b in zip(*map(jax.tree.leaves, (after, params)), strict=True)
@@ -220,7 +220,7 @@ def test_proxies_never_see_what_their_role_is_told_of(name, monkeypatch):
     monkeypatch.setattr(fleets.capacity, "train", train)
     monkeypatch.setattr(fleets.capacity, "statistics", lambda case, params, batch: case.scorer.statistics(params, batch))
     _, levels = fleets._proxies(one)
-    section = one.readiness["readiness"].model_copy(update={"levels": "proxy"})
+    section = one.readiness["readiness"].model_copy(update={"form": "level", "levels": "proxy"})
     asking = one._replace(readiness={"readiness": section})
     for role in ROLES:
         way, lanes = trained[f"{name}-proxy-{role}"]
