@@ -12,5 +12,5 @@ def run(capsys, *words):
     except SystemExit as left:
         status = left.code
     out, err = capsys.readouterr()
-    assert out.count("\n") == (1 if out else 0) and err.count("\n") == (1 if err else 0)
+    assert out.count("\n") == (1 if out else 0) and err.count("\n") == (1 if err else 0), (out, err)
     return status, json.loads(out) if out else None, err
