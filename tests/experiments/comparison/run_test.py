@@ -33,7 +33,7 @@ def shrink(config):
             overrides.start = 10
     config.request.learning_rates = (0.01, 0.1)
     config.request.max_steps = 3
-    config.request.to_level.update(max_steps=3, learning_rates=(0.1,), betas=(0.5, 0.95))
+    config.request.to_level.update(max_steps=3, learning_rates=(0.1,), betas=(0.5,))
     config.request.observe = 50
     config.relearn.steps = 2
     config.relearn.size = 40
