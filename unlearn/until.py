@@ -152,18 +152,14 @@ def unlearn_until(
     def advance(carry: _Carry, data: Any, keys: Array) -> _Carry:
         request = draw(data, keys[1], carry.steps)
         state, _ = algorithm.update(carry.state, request, jax.random.fold_in(keys[2], carry.steps))
-        scale, undone = carry.scale, carry.undone
-        if undo is None:
-            seen = look(state.params, data)
-        else:
-            state = state._replace(params=_part_of_the_way(carry.state.params, state.params, scale))
-            after, before = look(state.params, data), jax.tree.map(lambda rows: rows[carry.steps], carry.curve)
-            bad = undo(after, before, data) | ~_finite(state, after)
-            state, seen = jax.tree.map(lambda old, new: jnp.where(bad, old, new), (carry.state, before), (state, after))
-            scale, undone = jnp.where(bad, SHRINK * scale, jnp.minimum(GROW * scale, 1.0)), undone + bad
+        if undo is not None:
+            state = state._replace(params=_part_of_the_way(carry.state.params, state.params, carry.scale))
+        seen = look(state.params, data)
+        if undo is not None:
+            carry, state, seen = _unless_undone(undo, carry, state, seen, data)
         step = carry.steps + 1
         curve = jax.tree.map(lambda rows, leaf: rows.at[step].set(leaf), carry.curve, seen)
-        return _Carry(state, step, code(state.params, seen, step, data), curve, scale, undone)
+        return carry._replace(state=state, steps=step, stop=code(state.params, seen, step, data), curve=curve)
 
     compiled_start, compiled_advance = jax.jit(start), jax.jit(advance)
 
@@ -189,6 +185,17 @@ def unlearn_until(
         return Outcome(carry.state, carry.steps, carry.stop, carry.curve, tuple(recorded), undone)
 
     return run
+
+
+def _unless_undone(
+    undo: Undo, carry: _Carry, state: UnlearnState, after: Seen, data: Any
+) -> tuple[_Carry, UnlearnState, Seen]:
+    """The state after an update and what is seen of it, or those before it; the carry knows how far the next may go."""
+    before = jax.tree.map(lambda rows: rows[carry.steps], carry.curve)
+    bad = undo(after, before, data) | ~_finite(state, after)
+    state, seen = jax.tree.map(lambda old, new: jnp.where(bad, old, new), (carry.state, before), (state, after))
+    scale = jnp.where(bad, SHRINK * carry.scale, jnp.minimum(GROW * carry.scale, 1.0))
+    return carry._replace(scale=scale, undone=carry.undone + bad), state, seen
 
 
 def _finite(*trees: Any) -> Array:

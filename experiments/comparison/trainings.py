@@ -13,7 +13,6 @@ import numpy as np
 from experiments.comparison.rehearsals import Prepared, Rehearsal
 from experiments.core import fleet, sections
 from experiments.core.keys import Purpose
-from experiments.data import datasets
 from experiments.data.problem import Problem
 from experiments.scoring import aims
 from experiments.scoring.scorer import Scorer
@@ -118,9 +117,7 @@ def train_proxies(trainer: Trainer, scorer: Scorer, problem: Problem, plan: Plan
     way = trainer.way(proxy_steps(trainer.section.steps))
     lanes = loop.make_lanes(plan.seeds, member, np.ones(len(member)), purpose=Purpose.PROXY)
     params = trainer.fleet(way, lanes, "proxy").params
-    each = aims.taught(scorer.statistics, problem.by_class, params, datasets.batch(problem.dataset.train, told))[0]
-    level = np.zeros((len(plan.seeds), len(member)), np.float32)
-    level[:, told] = each
+    level = aims.column(scorer.statistics, problem, params, told)
     return Proxies(params, level, trainer.cost(way, "proxy")["train_flops"])
 
 

@@ -182,9 +182,7 @@ def _proxies(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         seeds = case.seed + np.arange(count(case, REHEARSED, role))
         lanes = loop.make_lanes(seeds, member, np.ones(len(member)), purpose=Purpose.PROXY)
         params[role] = capacity.train(case, way, lanes, f"{case.name}-proxy-{role}").params
-        each, _ = aims.taught(_statistics(case), case.problem.by_class, params[role], datasets.batch(train, told))
-        levels[role] = np.zeros((len(seeds), len(member)), np.float32)
-        levels[role][:, told] = each
+        levels[role] = aims.column(_statistics(case), case.problem, params[role], told)
     return params, levels
 
 

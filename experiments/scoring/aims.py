@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.core.keys import Hash
+from experiments.data import datasets
+from experiments.data.problem import Problem
 from experiments.data.sets import subsample
 from experiments.scoring.statistics import Reduction
 from unlearn import levels
@@ -113,6 +115,19 @@ def taught(statistics: Reduction, by_class: bool, teacher: Any, forget: Batch) -
         rows = forget["y"] == label
         each[:, rows] = seen.margin[:, rows].mean(axis=1)[:, None]
     return each, np.zeros(len(each))
+
+
+def column(statistics: Reduction, problem: Problem, teacher: Any, told: np.ndarray) -> np.ndarray:
+    """[lanes, training examples] float32: the levels of models that never saw whom training is told of, and 0 elsewhere.
+
+    Args:
+      told: positions in the training split.
+    """
+    train = problem.dataset.train
+    each, _ = taught(statistics, problem.by_class, teacher, datasets.batch(train, told))
+    levels_of_all = np.zeros((len(each), len(train.id)), np.float32)
+    levels_of_all[:, told] = each
+    return levels_of_all
 
 
 def _single(values: np.ndarray) -> Array:

@@ -169,6 +169,14 @@ def test_epsilon_of_gaussians_is_that_of_their_tails():
     assert eps.epsilon(unlearned=quantiles + d, oracle=quantiles)[0] <= math.log(n)
 
 
+def of_rates(fpr, fnr, delta):
+    """The epsilon that one attack's error rates show, from the definition; 50 where it makes no error."""
+    if fpr == fnr == 0:
+        return 50.0
+    pairs = ((fpr, fnr), (fnr, fpr)) if fpr and fnr else ()
+    return max((math.log(1 - delta - a) - math.log(b) for a, b in pairs if 1 - delta - a > 0), default=0.0)
+
+
 def slow_epsilon(unlearned, oracle, delta):
     """One example: every attack as a set of scores, its rates counted."""
     attacks = [(t, math.inf) for t in [*unlearned, *oracle]]
@@ -178,13 +186,7 @@ def slow_epsilon(unlearned, oracle, delta):
     for low, high in attacks:
         hit = np.mean([low <= x <= high for x in unlearned])
         alarm = np.mean([low <= x <= high for x in oracle])
-        for fpr, fnr in ((alarm, 1 - hit), (1 - alarm, hit)):
-            if fpr == fnr == 0:
-                return 50.0
-            if fpr and fnr:
-                for a, b in ((fpr, fnr), (fnr, fpr)):
-                    if 1 - delta - a > 0:
-                        best = max(best, math.log(1 - delta - a) - math.log(b))
+        best = max(best, of_rates(alarm, 1 - hit, delta), of_rates(1 - alarm, hit, delta))
     return best
 
 
@@ -211,12 +213,7 @@ def published_epsilon(u, o, delta):
     best = 0.0
     for called, other, low, high in attacks:
         fnr, fpr = np.mean((called < low) | (called > high)), np.mean((other >= low) & (other <= high))
-        if fpr == fnr == 0:
-            return 50.0
-        if fpr and fnr:
-            for a, b in ((fpr, fnr), (fnr, fpr)):
-                if 1 - delta - a > 0:
-                    best = max(best, math.log(1 - delta - a) - math.log(b))
+        best = max(best, of_rates(fpr, fnr, delta))
     return best
 
 
