@@ -12,7 +12,8 @@ import ml_collections
 import optax
 from absl import logging
 
-from experiments.configs.readiness import Comparison, as_begun, shipped
+from experiments.configs.begun import as_begun
+from experiments.configs.readiness import Comparison, shipped
 from experiments.core import keys, sections
 from experiments.core.config import Loc, key, validated
 from experiments.core.errors import ConfigError, UserError, kind, line

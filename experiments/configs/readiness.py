@@ -13,7 +13,6 @@ are dicts, given as a whole: `--config.model.options='{"widths": (64,)}'`, `--co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 import ml_collections
@@ -21,7 +20,7 @@ import pydantic
 from pydantic import AfterValidator, Field, model_validator
 
 from experiments.core import sections
-from experiments.core.config import Loc, Says, Section, SectionT, Wrong, as_config, mistakes, validated
+from experiments.core.config import Loc, Says, Section, Wrong, as_config, mistakes, validated
 from experiments.core.errors import ConfigError
 
 Training = Literal["oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness"]
@@ -206,40 +205,6 @@ class Comparison(Section):
         given = {key: value for key, value in self.variants.get(name, {}).items() if value is not None}
         values = self.readiness.model_dump() | given
         return self.model_copy(update={"readiness": sections.Readiness.model_validate(values)})
-
-
-# Keys whose defaults are others since version 0.1. A folder that was begun with it keeps the values that it has.
-CHANGED = (
-    *(("readiness", name) for name in sections.Suited.model_fields),
-    ("suited",),
-    ("variants",),
-    ("reweight", "others"),
-    ("request", "unlearners"),
-)
-
-
-def as_begun(config: SectionT, shipped: Section, old: dict[str, Any] | None) -> SectionT:
-    """A config with values as an older version began with them, where nobody asks for others than are shipped now.
-
-    Args:
-      shipped: the config of that name as it is shipped now.
-      old: the config.json of the folder; None if it is new.
-    """
-    if old is None or "levels" in section_of(old, ["readiness"]):
-        return config
-    values, now = config.model_dump(), shipped.model_dump()
-    for *at, name in CHANGED:
-        mine, usual, before = (section_of(tree, at) for tree in (values, now, old))
-        if name in before and name in mine and mine[name] == usual[name]:
-            mine[name] = before[name]
-    return validated(type(config), values)
-
-
-def section_of(values: dict[str, Any], at: Sequence[str]) -> dict[str, Any]:
-    """A section of a config that was read; empty where there is none, or something else in its place."""
-    for part in at:
-        values = found if isinstance(found := values.get(part), dict) else {}
-    return values
 
 
 def shipped(config: Comparison) -> Comparison:

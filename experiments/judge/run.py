@@ -16,8 +16,8 @@ import numpy as np
 
 from experiments import models
 from experiments.comparison import checks
+from experiments.configs.begun import as_begun, section_of
 from experiments.configs.judge import Asked, ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates, Shared, shipped
-from experiments.configs.readiness import as_begun, section_of
 from experiments.core import environment, execution, files, fleet, keys, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user

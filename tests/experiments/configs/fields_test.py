@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from experiments import models
-from experiments.configs import judge, judge_exact, pretrain, readiness, s3t
+from experiments.configs import begun, judge, judge_exact, pretrain, readiness, s3t
 from experiments.core import execution, files, sections, workdirs
 from experiments.core.config import Section, as_config, describe, expected, fields, key, limits, shown, validated
 from experiments.core.errors import ConfigError
@@ -213,8 +213,8 @@ def test_a_workdir_of_version_0_1_is_still_the_run_s(name, tmp_path):
     files.write_json(tmp_path / "config.json", OLD[name])
     folder = workdirs.Workdir(tmp_path, getattr(made, "retired", None), DEFAULTS[run])
     if file in ("readiness", "judge"):  # what is shipped is another objective since
-        made = readiness.as_begun(made, made, folder.begun())
-        assert readiness.as_begun(made, made, folder.begun()) == made
+        made = begun.as_begun(made, made, folder.begun())
+        assert begun.as_begun(made, made, folder.begun()) == made
     made = attacked_as_begun(made, folder.begun()) if file == "judge" else made
     made = made.resolved() if hasattr(made, "resolved") else made
     assert folder.finished(made.model_dump()) is None

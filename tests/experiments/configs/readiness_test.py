@@ -6,6 +6,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments.configs import readiness as configs
+from experiments.configs.begun import as_begun
 from experiments.configs.readiness import Comparison
 from experiments.core import sections
 from experiments.core.config import validated
@@ -152,12 +153,12 @@ def test_the_paper_s_objective_beside_another_is_whole():
 
 def test_a_folder_of_an_older_version_keeps_what_was_shipped_then_and_nothing_else():
     made, old = validated(Comparison, configs.get_config()), {"readiness": {"form": "gain", "order": 1}, "seed": 3}
-    begun = configs.as_begun(made, made, old)
-    assert (begun.readiness.form, begun.readiness.order, begun.seed) == ("gain", 2, 0)
+    kept = as_begun(made, made, old)
+    assert (kept.readiness.form, kept.readiness.order, kept.seed) == ("gain", 2, 0)
     asked = validated(Comparison, with_keys(configs.get_config(), {"readiness.form": "raw"}))
-    assert configs.as_begun(asked, made, old).readiness.form == "raw"
-    assert configs.as_begun(made, made, {"readiness": 3, "request": None}) == made, "refused later, as another config"
-    assert configs.as_begun(made, made, None) == configs.as_begun(made, made, made.model_dump()) == made
+    assert as_begun(asked, made, old).readiness.form == "raw"
+    assert as_begun(made, made, {"readiness": 3, "request": None}) == made, "refused later, as another config"
+    assert as_begun(made, made, None) == as_begun(made, made, made.model_dump()) == made
 
 
 def test_a_setting_for_which_nothing_is_suited_must_be_given_it():
