@@ -246,7 +246,12 @@ def check_problem(problem: Problem, noise: float, parts: int = 1, overlap: float
     ):
         if len(batch["id"]) < least:
             raise UserError(f"there are {len(batch['id'])} examples {what}, {least} or more are needed: {mend}")
-    for i, part in enumerate(requests.parts(asked["id"], parts, overlap, problem.seed), 1):
+    if overlap and requests.by_classes(parts, problem.labels):
+        raise UserError(
+            f"request.overlap is {overlap:g}, but {parts} parts of {parts} classes are one class each: set "
+            "--config.request.overlap=0"
+        )
+    for i, part in enumerate(requests.parts(asked["id"], parts, overlap, problem.seed, problem.labels), 1):
         if not part.any():
             raise UserError(
                 f"part {i} of the request is empty: its {len(part)} examples do not fill {parts} parts; "

@@ -139,7 +139,8 @@ def _naming(data: dict[str, Any]) -> list[Block]:
 
 
 def _asked(forget: dict[str, Any], request: dict[str, Any]) -> str:
-    who = f"class {forget.get('target')}"
+    classes = [str(label) for label in (forget.get("target"), *forget.get("also", ()))]
+    who = f"class {classes[0]}" if len(classes) == 1 else f"classes {', '.join(classes[:-1])} and {classes[-1]}"
     if forget.get("setting") != "class":
         who = f"a random {100 * forget.get('fraction', math.nan):g}% of the training set"
     parts = f" in {request['parts']} requests" if request.get("parts", 1) > 1 else ""

@@ -36,7 +36,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         config = checks.resolved(config, folder.begun)
         if found := folder.finished(config.model_dump()):
             return found
-        switches.check()
+        switches.settle()
         dataset = datasets.load(config.data)
         datasets.check_splits(dataset, config.train.batch_size)
         if "dpsgd" in config.trainings and not config.dpsgd.shuffled:

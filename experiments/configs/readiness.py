@@ -357,6 +357,13 @@ def digits_sequence(config: ml_collections.ConfigDict) -> None:
     config.request.overlap = 0.2
 
 
+def digits_classes(config: ml_collections.ConfigDict) -> None:
+    """Two classes, 6 and 9, forgotten in one request; --config.request.parts=2 asks for one after the other."""
+    _few_rivals(config)
+    _to_level(config)
+    config.forget.target, config.forget.also = 6, (9,)
+
+
 def digits_tuned(config: ml_collections.ConfigDict) -> None:
     """Fine-tuning on new data comes between training and request."""
     _few_rivals(config)
@@ -479,6 +486,7 @@ EXPERIMENTS = {
         digits_split,
         digits_outside,
         digits_sequence,
+        digits_classes,
         digits_tuned,
         fashion_mnist,
         fashion_mnist_random,

@@ -301,6 +301,9 @@ class DPSGD(Section):
 # --- Forgetting -------------------------------------------------------------------------------------------------------
 
 
+ClassNumber = Annotated[int, Field(ge=0, le=MOST)]
+
+
 class ForgetSeed(Section):
     """The seed of what is forgotten."""
 
@@ -312,8 +315,24 @@ class Forget(ForgetSeed):
 
     setting: Literal["class", "random"] = Field("class", description="Forget a class, or random examples.")
     target: int = Field(3, ge=0, le=MOST, description="The class that is forgotten.")
+    also: tuple[ClassNumber, ...] = Field((), description="Classes that are forgotten with it, in the same request.")
     fraction: Share = Field(0.1, description="Share of the training examples that is forgotten, if random ones are.")
     revocable: int = Field(-1, ge=-1, le=MOST, description="The class that training was told about; -1 is the target.")
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes that are forgotten; none if random examples are."""
+        return (self.target, *self.also) if self.setting == "class" else ()
+
+    @model_validator(mode="after")
+    def _classes_are_distinct(self) -> Forget:
+        if self.also and self.setting == "random":
+            raise Wrong(
+                (("also",), f"is {self.also}, classes, but random examples are forgotten: set no --config.forget.also")
+            )
+        if len({self.target, *self.also}) <= len(self.also):
+            raise Wrong((("also",), f"is {self.also} beside the target {self.target}: give each class once"))
+        return self
 
     @model_validator(mode="after")
     def _revocable_is_of_a_class(self) -> Forget:
@@ -462,7 +481,9 @@ class Request(Unlearners):
     max_steps: int = Field(200, ge=1, le=100_000, description="Give up after so many steps.")
     batch_size: int = Field(0, ge=0, le=10**6, description="Forget examples in a step; 0 is the whole forget set.")
     observe: int = Field(1000, ge=0, le=MOST, description="Test examples that stay, watched at every step.")
-    parts: int = Field(1, ge=1, le=10_000, description="So many requests one after another; random sets are cut by id.")
+    parts: int = Field(
+        1, ge=1, le=10_000, description="So many requests in a row, cut by id; if as many as classes, one class each."
+    )
     overlap: float = Field(0.0, ge=0, le=1, description="Share of the part before that a part asks for again.")
     tune_steps: int = Field(
         0, ge=0, le=10**6, description="Fine-tune between training and request, on half of the validation data."

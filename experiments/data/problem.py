@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -38,6 +39,11 @@ class Problem(NamedTuple):
         """Whether a class is forgotten."""
         return self.setting == "class"
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """[examples] int, those of who is asked for; None if random examples are."""
+        return np.asarray(self.asked["y"]) if self.by_class else None
+
     def told(self, noise: float = 0.0) -> np.ndarray:
         """Positions in the training split that training is told may be forgotten.
 
@@ -69,27 +75,26 @@ def make(
     Raises:
       DataError: ids that cannot be asked for.
     """
-    positions = datasets.check_ids(dataset, _ids(dataset, forget, forget.target) if ids is None else ids)
+    positions = datasets.check_ids(dataset, _ids(dataset, forget, forget.classes) if ids is None else ids)
     asked = datasets.batch(dataset.train, positions)
-    revocable = dataset.train.id[positions] if forget.revocable < 0 else _ids(dataset, forget, forget.revocable)
-    target = forget.target if forget.setting == "class" else None
-    sets = make_sets(dataset, asked, target, score_examples=score_examples, halve=halve)
+    revocable = dataset.train.id[positions] if forget.revocable < 0 else _ids(dataset, forget, (forget.revocable,))
+    sets = make_sets(dataset, asked, forget.classes, score_examples=score_examples, halve=halve)
     return Problem(dataset, positions, asked, revocable, sets, forget.setting, forget.seed)
 
 
-def _ids(dataset: datasets.Dataset, forget: sections.Forget, target: int) -> np.ndarray:
-    return datasets.forget_ids(dataset, forget.setting, target, forget.fraction, forget.seed)
+def _ids(dataset: datasets.Dataset, forget: sections.Forget, classes: Sequence[int]) -> np.ndarray:
+    return datasets.forget_ids(dataset, forget.setting, classes, forget.fraction, forget.seed)
 
 
 def make_sets(
-    dataset: datasets.Dataset, asked: Batch, target: int | None, *, score_examples: int = 0, halve: bool = False
+    dataset: datasets.Dataset, asked: Batch, classes: Sequence[int], *, score_examples: int = 0, halve: bool = False
 ) -> Sets:
-    """Who is scored when `asked` are forgotten: `target`, if they are a class."""
+    """Who is scored when `asked` are forgotten: all of `classes`, if there are any."""
     kept = np.flatnonzero(~np.isin(dataset.train.id, asked["id"]))
     if score_examples:
         kept = kept[datasets.lowest(dataset.train.id[kept], score_examples, Hash.SCORE, 0)]
-    staying = lambda split: None if target is None else np.flatnonzero(split.y != target)  # noqa: E731
-    leaving = None if target is None else np.flatnonzero(dataset.test.y == target)
+    staying = lambda split: np.flatnonzero(~np.isin(split.y, classes)) if classes else None  # noqa: E731
+    leaving = np.flatnonzero(np.isin(dataset.test.y, classes)) if classes else None
     validation, fresh = _halves(dataset.validation, halve)
     return Sets(
         subsample(asked, score_examples, Hash.SCORE),

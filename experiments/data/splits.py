@@ -89,21 +89,22 @@ def check_splits(dataset: Dataset, batch_size: int) -> None:
         )
 
 
-def forget_ids(dataset: Dataset, setting: str, target: int, fraction: float, seed: int) -> Array:
+def forget_ids(dataset: Dataset, setting: str, classes: Sequence[int], fraction: float, seed: int) -> Array:
     """The training ids that a request names, in increasing order.
 
     Args:
-      setting: 'class': every training example labelled `target`; 'random': round(fraction * examples) of lowest hash.
-      seed: of the random choice; a class has no seed.
+      setting: 'class': every training example of `classes`; 'random': round(fraction * examples) of lowest hash.
+      seed: of the random choice; classes have no seed.
 
     Raises:
       DataError: an unknown setting, a class or fraction out of range, nothing to forget, or everything.
     """
     train = dataset.train
     if setting == "class":
-        if not 0 <= target < dataset.classes:
-            raise DataError(f"class {target} is not in {dataset.name!r}: choose one of 0..{dataset.classes - 1}")
-        chosen = train.id[train.y == target]
+        for label in classes:
+            if not 0 <= label < dataset.classes:
+                raise DataError(f"class {label} is not in {dataset.name!r}: choose one of 0..{dataset.classes - 1}")
+        chosen = train.id[np.isin(train.y, classes)]
     elif setting == "random":
         if not 0 < fraction < 1:
             raise DataError(f"the forget fraction is {fraction}: choose one between 0 and 1, both excluded")

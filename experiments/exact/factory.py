@@ -152,7 +152,7 @@ def make(
       ValueError: a switch of JAX; a name in hyper that does not exist; a value or an argument out of its range; data, a
         model or a checkpoint that will not do.
     """
-    switches.check()
+    switches.settle()
     logging.set_verbosity(logging.ERROR)  # TFDS warns of what is not the user's to mend
     hyper = _complete(hyper)
     places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}

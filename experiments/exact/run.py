@@ -38,7 +38,7 @@ def run(config: ml_collections.ConfigDict | S3TStudy, workdir: str, command: str
         folder = workdirs.Workdir(workdir, config.retired)
         if found := folder.finished(config.model_dump()):
             return found
-        switches.check()
+        switches.settle()
         seen = None if config.checkpoint else config.pretrain
         seeds = range(config.seed, config.seed + config.seeds)  # the first one's store is kept and deleted from
         source = factory.make(config.hyper(), **config.arguments())

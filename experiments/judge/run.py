@@ -66,7 +66,7 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         config = attacked_as_begun(as_begun(config, shipped(config), folder.begun()), folder.begun())
         if found := folder.finished(config.model_dump()):
             return found
-        switches.check()
+        switches.settle()
         dataset = datasets.load(config.data)
         datasets.check_splits(dataset, config.train.batch_size)
         if "dpsgd" in config.trainings and not config.dpsgd.shuffled:

@@ -47,7 +47,7 @@ def run(config: ml_collections.ConfigDict | JudgeExact, workdir: str, command: s
         folder = workdirs.Workdir(workdir, config.retired)
         if found := folder.finished(config.model_dump()):
             return found
-        switches.check()
+        switches.settle()
         seen = None if config.checkpoint else config.pretrain
         source = factory.make(config.hyper(), **config.arguments())
         _check_sizes(source, config.exact, config.slices, config.model)

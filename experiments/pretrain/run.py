@@ -48,7 +48,7 @@ def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str
             progress.stage("pre-trained before", passes(config.train))  # of a run that this one is part of
             progress.skip()
             return found
-        switches.check()
+        switches.settle()
         module, dataset = look(config.data, config.classes, config.model, config.train.batch_size)
         inputs = {"data": digests.digest(dataset[1:4])}
     with folder.claimed(config.model_dump(), inputs), progress.part(passes(config.train), "pretrain"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -139,6 +139,11 @@ def over_lanes(until: Callable[[Any], Callable], single: Callable, devices: Exec
     return lambda rate, lanes, *shared: over(lanes, rate if devices.loops else jnp.float32(rate), *shared)
 
 
+def by_classes(count: int, classes: np.ndarray | None) -> TypeGuard[np.ndarray]:
+    """Whether the parts of a request are one class each."""
+    return classes is not None and 1 < count == len(np.unique(classes))
+
+
 def _rows(key: Array, batch: Batch, count: int) -> Batch:
     examples = batch["weight"].shape[0]
     if not count or count >= examples:
@@ -146,7 +151,13 @@ def _rows(key: Array, batch: Batch, count: int) -> Batch:
     return jax.tree.map(lambda leaf: leaf[jax.random.randint(key, (count,), 0, examples)], batch)
 
 
-def parts(ids: np.ndarray, count: int, overlap: float, seed: int) -> list[np.ndarray]:
-    """Who is asked for in each part of a request, [examples] bool each: cut by id, with a share of the part before."""
+def parts(ids: np.ndarray, count: int, overlap: float, seed: int, classes: np.ndarray | None = None) -> list[np.ndarray]:
+    """Who is asked for in each part of a request, [examples] bool each: cut by id, with a share of the part before.
+
+    Args:
+      classes: [examples] labels, if classes are asked for; as many of them as parts are asked for class by class.
+    """
+    if by_classes(count, classes):
+        return [classes == label for label in np.unique(classes)]
     place = hash_uniform(ids, Hash.PART, seed) * count
     return [(place >= i - overlap) & (place < i + 1) for i in range(count)]

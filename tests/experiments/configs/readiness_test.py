@@ -85,6 +85,10 @@ def test_several_mistakes_are_told_at_once():
 def test_keys_that_do_not_go_together_are_refused():
     line = refused({"forget.revocable": 3}, "digits_random")
     assert line.endswith("random examples are forgotten: set --config.forget.revocable=-1")
+    line = refused({"forget.also": (5,)}, "digits_random")
+    assert line.endswith("is (5,), classes, but random examples are forgotten: set no --config.forget.also")
+    line = refused({"forget.also": (5, 3)})
+    assert line == "config.forget.also is (5, 3) beside the target 3: give each class once"
     line = refused({"readiness.start": 1500})
     assert line == "config.readiness.start is 1500, but training ends after 1500 steps: start sooner"
     line = refused({"readiness.relearning": 0.5, "readiness.relearn_steps": 0})

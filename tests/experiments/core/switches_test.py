@@ -37,10 +37,10 @@ def switched():
 
 @pytest.mark.parametrize("name", switches.TAKEN)
 def test_a_switch_under_which_nothing_is_run_is_named(switched, name):
-    switches.check()
+    switches.settle()
     switched(name, OTHER[name])
     with pytest.raises(UserError, match=f"^JAX's switch {name.upper()} is .*: unset it$"):
-        switches.check()
+        switches.settle()
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
@@ -69,3 +69,13 @@ def test_a_platform_that_is_not_here_is_one_line(monkeypatch, error, said):
     monkeypatch.setattr(jax, "devices", fail)
     with pytest.raises(UserError, match=said):
         switches.check_devices()
+
+
+@pytest.mark.parametrize(
+    ("backend", "asked", "then"), [("gpu", None, "float32"), ("gpu", "bfloat16", "bfloat16"), ("cpu", None, None)]
+)
+def test_an_accelerator_multiplies_float32_in_float32_unless_asked_for_less(switched, monkeypatch, backend, asked, then):
+    switched("jax_default_matmul_precision", asked)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    switches.settle()
+    assert jax.config.jax_default_matmul_precision == then

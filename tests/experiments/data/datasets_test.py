@@ -199,34 +199,34 @@ def test_a_constant_channel_is_not_divided_by_its_rounding(value):
 
 
 def test_class_forget_set(digits):
-    ids = datasets.forget_ids(digits, "class", 3, 0.0, 0)
+    ids = datasets.forget_ids(digits, "class", [3], 0.0, 0)
     np.testing.assert_array_equal(ids, digits.train.id[digits.train.y == 3])
 
 
 def test_random_forget_set(digits):
-    ids = datasets.forget_ids(digits, "random", 0, 0.1, 5)
+    ids = datasets.forget_ids(digits, "random", [], 0.1, 5)
     assert len(ids) == round(0.1 * len(digits.train.id)) and (np.diff(ids) > 0).all()
-    assert set(ids) < set(datasets.forget_ids(digits, "random", 0, 0.2, 5))
-    assert set(ids) != set(datasets.forget_ids(digits, "random", 0, 0.1, 6))
+    assert set(ids) < set(datasets.forget_ids(digits, "random", [], 0.2, 5))
+    assert set(ids) != set(datasets.forget_ids(digits, "random", [], 0.1, 6))
 
 
 def test_random_forget_set_does_not_depend_on_the_others(digits):
-    ids = datasets.forget_ids(digits, "random", 0, 0.1, 5)
+    ids = datasets.forget_ids(digits, "random", [], 0.1, 5)
     gone = ids[3]
     kept = digits.train.id != gone
     without = digits._replace(train=datasets.Split(*(leaf[kept] for leaf in digits.train)))
-    again = datasets.forget_ids(without, "random", 0, 0.1, 5)
+    again = datasets.forget_ids(without, "random", [], 0.1, 5)
     assert set(ids) - set(again) == {gone}
 
 
 @pytest.mark.parametrize("target", [-1, 10])
 def test_class_out_of_range(digits, target):
-    refused(r"class -?\d+ is not in 'digits': choose one of 0\.\.9", datasets.forget_ids, digits, "class", target, 0.1, 0)
+    refused(r"class -?\d+ is not in 'digits': choose one of 0\.\.9", datasets.forget_ids, digits, "class", [target], 0.1, 0)
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5, float("nan")])
 def test_forget_fraction_out_of_range(digits, fraction):
-    refused("forget fraction is .*: choose one between 0 and 1", datasets.forget_ids, digits, "random", 0, fraction, 0)
+    refused("forget fraction is .*: choose one between 0 and 1", datasets.forget_ids, digits, "random", [], fraction, 0)
 
 
 def test_unknown_setting(digits):
@@ -234,13 +234,13 @@ def test_unknown_setting(digits):
 
 
 def test_nothing_or_everything_to_forget(digits):
-    refused("forget set is empty", datasets.forget_ids, digits, "random", 0, 1e-6, 0)
-    refused("whole training set .* leave some to retain", datasets.forget_ids, digits, "random", 0, 1 - 1e-6, 0)
+    refused("forget set is empty", datasets.forget_ids, digits, "random", [], 1e-6, 0)
+    refused("whole training set .* leave some to retain", datasets.forget_ids, digits, "random", [], 1 - 1e-6, 0)
     refused("forget set is empty", datasets.check_ids, digits, [])
     refused("whole training set", datasets.check_ids, digits, digits.train.id)
     one_class = digits._replace(train=datasets.Split(*(leaf[digits.train.y == 3] for leaf in digits.train)))
-    refused("forget set is empty", datasets.forget_ids, one_class, "class", 4, 0, 0)
-    refused("whole training set", datasets.forget_ids, one_class, "class", 3, 0, 0)
+    refused("forget set is empty", datasets.forget_ids, one_class, "class", [4], 0, 0)
+    refused("whole training set", datasets.forget_ids, one_class, "class", [3], 0, 0)
 
 
 def test_check_ids_gives_positions(digits):
@@ -288,7 +288,7 @@ def test_split_noise_refuses():
 
 
 def test_revocable_ids(digits):
-    forget = datasets.forget_ids(digits, "class", 3, 0, 0)
+    forget = datasets.forget_ids(digits, "class", [3], 0, 0)
     np.testing.assert_array_equal(datasets.revocable_ids(digits, forget), forget)
     noisy = datasets.revocable_ids(digits, forget, 0.3, 1)
     assert len(noisy) == len(forget) and len(set(noisy) - set(forget)) == round(0.3 * len(forget))
@@ -320,7 +320,7 @@ def test_a_streamed_data_set_is_the_one_in_memory(root, monkeypatch, name, size)
     for positions in (slice(2, 9), np.array([5, 0, 5]), np.array([], int), whole.train.y == 1):
         np.testing.assert_array_equal(x[positions], whole.train.x[positions])
     np.testing.assert_array_equal(
-        datasets.forget_ids(streamed, "class", 1, 0, 0), datasets.forget_ids(whole, "class", 1, 0, 0)
+        datasets.forget_ids(streamed, "class", [1], 0, 0), datasets.forget_ids(whole, "class", [1], 0, 0)
     )
     equal_batches(datasets.batch(streamed.train, np.array([3, 1])), datasets.batch(whole.train, np.array([3, 1])))
 

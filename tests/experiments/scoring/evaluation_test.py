@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.core import execution
+from experiments.core import execution, sections
 from experiments.data import datasets, problem
-from experiments.scoring import evaluation
+from experiments.scoring import evaluation, requests
 from experiments.scoring.statistics import make_statistics
 from unlearn import classifier
 from unlearn.metrics.membership import loss_attack
@@ -61,7 +61,7 @@ def dataset():
 def test_others_are_like_the_forget_set_and_were_never_trained_on(setting):
     toys = dataset()
     asked = datasets.batch(toys.train, np.array([3, 7, 11]))  # class 3
-    sets = problem.make_sets(toys, asked, 3 if setting == "class" else None)
+    sets = problem.make_sets(toys, asked, [3] if setting == "class" else [])
     ids = {name: getattr(sets, name)["id"].tolist() for name in evaluation.Sets._fields}
     assert ids["forget"] == [3, 7, 11] and ids["retain"] == [0, 1, 2, 4, 5, 6, 8, 9, 10]
     assert ids["test"] == toys.test.id.tolist() and ids["validation"] == toys.validation.id.tolist()
@@ -72,7 +72,7 @@ def test_others_are_like_the_forget_set_and_were_never_trained_on(setting):
 
 def test_scores_are_of_a_sample_where_there_are_many():
     toys = dataset()
-    sets = problem.make_sets(toys, datasets.batch(toys.train, np.array([3, 7, 11])), 3, score_examples=2)
+    sets = problem.make_sets(toys, datasets.batch(toys.train, np.array([3, 7, 11])), [3], score_examples=2)
     assert [len(batch["id"]) for batch in (sets.forget, sets.retain)] == [2, 2]
     assert set(sets.forget["id"]) < {3, 7, 11} and not set(sets.retain["id"]) & {3, 7, 11}
 
@@ -83,3 +83,15 @@ def test_a_lane_that_diverged_is_nan_without_a_warning_and_spoils_no_other():
     right, losses = evaluation.measure(READ_OFF, params, certain([0.8, 0.3]))
     np.testing.assert_array_equal(right, [[1, 0], [np.nan, np.nan]])
     np.testing.assert_allclose(losses, [-np.log([0.8, 0.3]), [np.nan, np.nan]], rtol=1e-6)
+
+
+def test_several_classes_leave_together():
+    toys, forget = dataset(), sections.Forget(target=3, also=(1,))
+    made = problem.make(toys, forget)
+    assert made.asked["y"].tolist() == [1, 3] * 3 and made.revocable.tolist() == made.asked["id"].tolist()
+    assert not np.isin(np.concatenate([made.sets.retain["y"], made.sets.test_retain["y"]]), (1, 3)).any()
+    assert set(made.sets.others["y"]) == {1, 3} and len(made.sets.others["id"]) == 4
+    one_each = requests.parts(made.asked["id"], 2, 0.0, 0, made.labels)
+    assert [made.asked["y"][part].tolist() for part in one_each] == [[1] * 3, [3] * 3]
+    by_id = requests.parts(made.asked["id"], 3, 0.0, 0, made.labels)  # not as many as classes
+    assert np.sum(by_id, axis=0).tolist() == [1] * 6
