@@ -88,7 +88,8 @@ def made(
         raise DataError(f"{where} has no documents: add some")
     for document in documents:
         check_text(document.where, document.text)
-        check_text(f"the prompt of {document.where}", document.prompt or "none")
+        if document.prompt is not None:
+            check_text(f"the prompt of {document.where}", document.prompt)
     first, wheres = documents[0], [document.where for document in documents]
     if first.name is None:
         ids = distinct(np.array([content_id(d.prompt, d.text, d.label) for d in documents], np.int64), wheres, twice)

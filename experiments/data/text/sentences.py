@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.core.errors import DataError
+from experiments.core.sections import MOST
 from experiments.data import prepared
 from experiments.data.text.documents import Document, Documents, made
 
@@ -37,9 +38,10 @@ def read(name: str, data_dir: str, label: str, own: tuple[str, ...]) -> Document
         found = ", ".join(sorted(features))
         raise DataError(f"{name!r} does not have exactly one text (its features are {found}): choose another data set")
     label = _label(name, features, keys, label or LABELS.get(builder.name, ""))
-    classes = features[label].names or [str(i) for i in range(features[label].num_classes or 0)]
-    if len(classes) < 2:
-        raise DataError(f"{name!r} says that it has {len(classes)} classes: prepare it again, or choose another data set")
+    count = features[label].num_classes
+    if not 2 <= (count or 0) <= MOST:
+        raise DataError(f"{name!r} says that it has {count} classes: prepare it again, or choose another data set")
+    classes = features[label].names or [str(i) for i in range(count)]
     splits, training, testing = prepared.splits_of(builder, label, name)
     records = prepared.records_of(builder, splits, name)
     documents = []
