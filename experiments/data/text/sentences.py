@@ -62,7 +62,7 @@ def _label(name: str, features: Any, keys: Any, label: str) -> str:
     import tensorflow_datasets as tfds  # slow
 
     fits = lambda feature: isinstance(feature, tfds.features.ClassLabel)  # noqa: E731
-    known = [key for key, feature in features.items() if fits(feature)]
+    known = sorted(key for key, feature in features.items() if fits(feature))
     if label and label not in known:
         raise DataError(
             f"{name!r} has no labels {label!r} (it has {', '.join(known) or 'none'}): set data.label to one of them"

@@ -119,7 +119,8 @@ def _ids(file: Path, full: dict[int, str], encoding: str) -> dict[int, str]:
 
 def _check_parts(forget: Path, retain: Path, forgotten: set[int], retained: set[int], full: dict[int, str]) -> None:
     """Refuse a forget and a retain set that overlap, or that leave a pair out."""
-    if both := [where for id_, where in full.items() if id_ in forgotten & retained]:
+    common, either = forgotten & retained, forgotten | retained
+    if both := [where for id_, where in full.items() if id_ in common]:
         raise DataError(f"{both[0]} is both in {forget.name} and in {retain.name} ({len(both)} in all): keep it in one")
-    if left := [where for id_, where in full.items() if id_ not in forgotten | retained]:
+    if left := [where for id_, where in full.items() if id_ not in either]:
         raise DataError(f"{left[0]} is neither in {forget.name} nor in {retain.name} ({len(left)} in all): add it to one")
