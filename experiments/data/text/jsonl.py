@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from experiments.core.errors import DataError, line
 from experiments.data.text import plain
-from experiments.data.text.documents import QUESTION, Document, Documents, made
+from experiments.data.text.documents import QUESTION, Document, Documents, check_text, made
 
 SPLITS = ("train", "test")
 
@@ -79,6 +79,7 @@ def text_of(record: Record, field: str) -> str:
     if not isinstance(value, str) or not value.strip():
         what = "nothing" if value == "" or isinstance(value, str) else f"{_shown(value)}, which is no text,"
         raise DataError(f"{record.where} has {what} in {field!r}: give a text, or leave the line out")
+    check_text(record.where, value)
     return value
 
 
@@ -91,6 +92,8 @@ def texts_of(record: Record, field: str) -> tuple[str, ...]:
     value = _value(record, field)
     if not isinstance(value, list) or not value or not all(isinstance(text, str) and text.strip() for text in value):
         raise DataError(f"{record.where} has {_shown(value)} in {field!r}: give a list of texts, or leave the line out")
+    for text in value:
+        check_text(record.where, text)
     return tuple(value)
 
 

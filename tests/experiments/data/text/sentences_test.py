@@ -46,6 +46,16 @@ def test_several_labels_are_chosen_by_name(tmp_path):
     refused("has no labels 'coarse'", readers.open_documents, "tiny", data_dir=str(tmp_path), label="coarse")
 
 
+def test_supervised_keys_choose_among_several_texts(tmp_path):
+    import tensorflow_datasets as tfds
+
+    rows = [{"title": "news", "description": f"text {i}", "label": i % 4} for i in range(8)]
+    known = {"title": tfds.features.Text(), "description": tfds.features.Text()}
+    prepare(tmp_path, "ag_news_subset", {"train": rows}, {**known, "label": tfds.features.ClassLabel(num_classes=4)})
+    data = readers.open_documents("ag_news_subset", data_dir=str(tmp_path))
+    assert {*data.texts} == {row["description"] for row in rows} and len(data.label_names) == 4
+
+
 def test_bad_sets_are_refused(tmp_path):
     import tensorflow_datasets as tfds
 
