@@ -43,7 +43,7 @@ def read(root: Path) -> Source:
     layers = _layers(root, [folder.name for folder in folders])
     layered = bool(layers)
     classes = sorted(itertools.chain(*map(_folders, folders)) if layered else folders)
-    files = [(folder.name, file) for folder in classes for file in _files(folder)]
+    files = [(folder.name, file) for folder in classes for file in files_below(folder, SUFFIXES, "image")]
     if not files:
         raise DataError(f"{root} has no images: give one folder per class with {', '.join(SUFFIXES)} in it")
     names = sorted({name for name, _ in files})
@@ -121,8 +121,12 @@ def _folders(root: Path) -> list[Path]:
     return entries
 
 
-def _files(folder: Path) -> list[Path]:
-    """The images of a class, those in folders of its own included; hidden files are passed over.
+def files_below(folder: Path, suffixes: Sequence[str], kind: str) -> list[Path]:
+    """The files of a folder and of those in it, by the order of their paths; hidden ones are passed over.
+
+    Args:
+      suffixes: of files, in lower case.
+      kind: of a file, for an error.
 
     Raises:
       DataError: another file; a folder that cannot be read, or is a link.
@@ -140,8 +144,8 @@ def _files(folder: Path) -> list[Path]:
         files += [Path(path, name) for name in names if not name.startswith(".")]
     files.sort()
     for file in files:
-        if file.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{file} is no image by its name ({', '.join(SUFFIXES)}): rename it, or move it away")
+        if file.suffix.lower() not in suffixes:
+            raise DataError(f"{file} is no {kind} by its name ({', '.join(suffixes)}): rename it, or move it away")
         if is_endless(file):
             raise DataError(f"{file} is no file: move it away")
     return files

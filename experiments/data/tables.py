@@ -7,7 +7,7 @@ another example, and two equal ones cannot be told apart, so they are refused. A
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,7 +116,7 @@ def _source(
       where: what to call each example in an error.
       what: an id is kept in, "a column" or "an array".
     """
-    classes = _ordered(set(labels))
+    classes = ordered({*labels})
     check_spelling(path, "label", classes)
     number = {name: i for i, name in enumerate(classes)}
     y = np.array([number[label] for label in labels], np.int32)
@@ -132,7 +132,7 @@ def _source(
     return held(x, y, ids, test, len(classes), called)
 
 
-def _ordered(labels: set[str]) -> list[str]:
+def ordered(labels: Iterable[str]) -> list[str]:
     """Labels in the order of their numbers, if all are numbers, else of the alphabet."""
     try:
         return sorted(labels, key=lambda label: (int(label), label))

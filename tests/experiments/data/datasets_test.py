@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.core import sections
-from experiments.data import datasets, images, readers
+from experiments.data import datasets, images, prepared, readers
 
 POINT = "set --config.data.data_dir or TFDS_DATA_DIR"
 
@@ -388,9 +388,9 @@ def test_hidden_test_labels_make_way_for_the_validation_split(tmp_path):
 
 def test_supervised_keys_choose_among_several_labels():
     features = {"image": 0, "coarse": 1, "label": 1}
-    assert readers._feature(features, ("image", "label"), lambda kind: kind == 1) == "label"
-    assert readers._feature(features, (), lambda kind: kind == 1) is None
-    assert readers._feature(features, (), lambda kind: kind == 0) == "image"
+    assert prepared.feature_of(features, ("image", "label"), lambda kind: kind == 1) == "label"
+    assert prepared.feature_of(features, (), lambda kind: kind == 1) is None
+    assert prepared.feature_of(features, (), lambda kind: kind == 0) == "image"
 
 
 def test_no_image_or_no_label(tmp_path):
@@ -513,20 +513,20 @@ def test_a_description_of_no_classes_is_refused(own_root, classes):
 @pytest.mark.parametrize("at", [3, 33, 55])  # two of training and validation, and a test example
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_of_no_class_is_refused_in_every_split(root, monkeypatch, at, label, stream):
-    records = readers._records
+    records = prepared.records_of
 
     def altered(builder, splits, name):
         read = records(builder, splits, name)
         return lambda ids: [dict(e, label=label if i == at else e["label"]) for i, e in zip(ids, read(ids), strict=True)]
 
-    monkeypatch.setattr(readers, "_records", altered)
+    monkeypatch.setattr(prepared, "records_of", altered)
     settings = config("tiny", data_dir=str(root), stream=stream)
     refused(rf"example {at} of 'tiny' has label {label}, labels are 0\.\.2: mend the data", datasets.load, settings)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_pixels_that_are_not_finite_are_refused(root, monkeypatch, value):
-    records = readers._records
+    records = prepared.records_of
 
     def altered(builder, splits, name):
         read = records(builder, splits, name)
@@ -534,7 +534,7 @@ def test_pixels_that_are_not_finite_are_refused(root, monkeypatch, value):
             dict(e, image=np.where(i == 52, value, e["image"])) for i, e in zip(ids, read(ids), strict=True)
         ]
 
-    monkeypatch.setattr(readers, "_records", altered)
+    monkeypatch.setattr(prepared, "records_of", altered)
     refused("example 52 of 'tiny' has pixels that are not finite", datasets.load, config("tiny", data_dir=str(root)))
 
 
@@ -629,7 +629,7 @@ def test_a_name_in_capitals_has_the_same_cache(cached, monkeypatch):
     monkeypatch.setattr(readers, "_prepared", None)
     loud = datasets.load(settings.model_copy(update={"name": "TINY"}))
     assert_same(loud._replace(name="tiny"), first)
-    assert [readers._folder(name) for name in ("MNIST", "FashionMnist/a:1.0.0", "cifar10")] == [
+    assert [prepared.folder_of(name) for name in ("MNIST", "FashionMnist/a:1.0.0", "cifar10")] == [
         "mnist", "fashion_mnist", "cifar10",
     ]  # fmt: skip
 
