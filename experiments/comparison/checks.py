@@ -246,7 +246,7 @@ def check_problem(problem: Problem, noise: float, parts: int = 1, overlap: float
     ):
         if len(batch["id"]) < least:
             raise UserError(f"there are {len(batch['id'])} examples {what}, {least} or more are needed: {mend}")
-    if overlap and requests.by_classes(parts, problem.labels):
+    if overlap and requests.by_classes(problem.labels, parts):
         raise UserError(
             f"request.overlap is {overlap:g}, but {parts} parts of {parts} classes are one class each: set "
             "--config.request.overlap=0"

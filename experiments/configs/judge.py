@@ -220,11 +220,11 @@ class Judge(Section):
     def of_set(self, name: str) -> Judged:
         """The comparison of one forget set: what is no class is forgotten as random data are."""
         chosen = self.judge.sets[name]
-        seed = {"seed": self.forget.seed}
+        seed = self.forget.seed
         if isinstance(chosen, ClassSet):
-            forget = sections.Forget(setting="class", target=chosen.target, **seed)
+            forget = sections.Forget(setting="class", target=chosen.target, seed=seed)
         else:
-            forget = sections.Forget(setting="random", fraction=chosen.fraction, **seed)
+            forget = sections.Forget(setting="random", fraction=chosen.fraction, seed=seed)
         own = {name: getattr(self, name) for name in type(self).model_fields if name not in COMPARED}
         return Judged(
             **own,

@@ -38,7 +38,7 @@ def settle() -> None:
         value = getattr(jax.config, name, taken[0])
         if value not in taken:
             raise UserError(f"JAX's switch {name.upper()} is {value!r}, with which nothing is run here: unset it")
-    if jax.default_backend() != "cpu" and jax.config.jax_default_matmul_precision is None:
+    if jax.default_backend() != "cpu" and getattr(jax.config, "jax_default_matmul_precision", "") is None:
         jax.config.update("jax_default_matmul_precision", "float32")
 
 

@@ -139,7 +139,7 @@ def over_lanes(until: Callable[[Any], Callable], single: Callable, devices: Exec
     return lambda rate, lanes, *shared: over(lanes, rate if devices.loops else jnp.float32(rate), *shared)
 
 
-def by_classes(count: int, classes: np.ndarray | None) -> TypeGuard[np.ndarray]:
+def by_classes(classes: np.ndarray | None, count: int) -> TypeGuard[np.ndarray]:
     """Whether the parts of a request are one class each."""
     return classes is not None and 1 < count == len(np.unique(classes))
 
@@ -157,7 +157,7 @@ def parts(ids: np.ndarray, count: int, overlap: float, seed: int, classes: np.nd
     Args:
       classes: [examples] labels, if classes are asked for; as many of them as parts are asked for class by class.
     """
-    if by_classes(count, classes):
+    if by_classes(classes, count):
         return [classes == label for label in np.unique(classes)]
     place = hash_uniform(ids, Hash.PART, seed) * count
     return [(place >= i - overlap) & (place < i + 1) for i in range(count)]
