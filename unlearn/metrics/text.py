@@ -1,8 +1,8 @@
 """What a language model remembers of documents, from statistics of single tokens; logits stay on the device.
 
-`token_statistics` reduces logits there. All else takes those statistics with `weights` [documents, length], of which 0 marks
-a token that does not count and is never read, and gives [documents] in float64. A canary's exposure and PrivLeak are of
-numbers that stand for whole documents.
+`token_statistics` reduces logits there. All else takes those statistics with `weights` [documents, length], of which 0
+marks a token that does not count and is never read, and gives [documents] in float64. A canary's exposure and PrivLeak are
+of numbers that stand for whole documents.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def token_loss(statistics: TokenStatistics, weights: np.ndarray) -> np.ndarray:
 
 
 def perplexity(statistics: TokenStatistics, weights: np.ndarray) -> np.ndarray:
-    """exp of the mean token loss: between how many tokens the model is undecided. Infinite where that has no float."""
+    """Exp of the mean token loss: between how many tokens the model is undecided. Infinite where that has no float."""
     with np.errstate(over="ignore"):
         return np.exp(token_loss(statistics, weights))
 
@@ -80,8 +80,8 @@ def exact_memorisation(statistics: TokenStatistics, weights: np.ndarray) -> np.n
 def extraction_strength(statistics: TokenStatistics, weights: np.ndarray) -> np.ndarray:
     """1 - k / n: how little of a document must be given for the model to continue it to its end, word for word.
 
-    Of n tokens that count, k is the first position from which on all are the most probable ones, given the right ones before
-    them. Where not even the last one is, k = n - 1 as in published code: the lowest value is 1 / n, never 0.
+    Of n tokens that count, k is the first position from which on all are the most probable ones, given the right ones
+    before them. Where not even the last one is, k = n - 1 as in published code: the lowest value is 1 / n, never 0.
 
     Reference:
       Carlini et al. (2012.07805); as in OpenUnlearning (2506.12618).
@@ -128,7 +128,7 @@ def min_k_plus(statistics: TokenStatistics, weights: np.ndarray, share: float = 
 
 
 def looks_unseen(forget: np.ndarray, holdout: np.ndarray) -> float:
-    """The AUC of "was not seen": how often a forgotten document has a lower score than a held-out one, a tie counting one half.
+    """The AUC of "was not seen": how often a forgotten document scores below a held-out one, a tie counting one half.
 
     Args:
       forget, holdout: [documents] scores of which a higher one means "more likely seen", as `min_k` gives.
@@ -181,7 +181,7 @@ def exposure(canaries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
       [2.        0.4150375]
     """
     canaries, ordered = checks.finite(canaries, "canaries"), np.sort(checks.finite(candidates, "candidates"), axis=None)
-    lower, upper = (np.searchsorted(ordered, canaries, side=side) for side in ("left", "right"))  # type: ignore[call-overload]
+    lower, upper = (np.searchsorted(ordered, canaries, side=side) for side in ("left", "right"))
     return np.log2(len(ordered) + 1) - np.log2(1 + (lower + upper) / 2)
 
 
@@ -194,7 +194,9 @@ def _real(values: np.ndarray | jax.Array, weights: np.ndarray, what: str) -> np.
     """
     numbers, weights = np.asarray(values), checks.finite(weights, "token weights")
     if numbers.shape != weights.shape or numbers.ndim < 2:
-        raise ValueError(f"{what} and token weights must be [documents, length] alike, got {numbers.shape}, {weights.shape}")
+        raise ValueError(
+            f"{what} and token weights must be [documents, length] alike, got {numbers.shape}, {weights.shape}"
+        )
     if weights.min() < 0:
         raise ValueError("token weights: some are negative, give 0 to a token that does not count")
     counts = weights > 0

@@ -18,6 +18,20 @@ SETS = ("retain", "real_authors", "world_facts")
 MOST_LOG_RATIO = 700.0  # a truth ratio above its exponential is as good as that, and a float holds it
 
 
+class Answers(NamedTuple):
+    """How a model answers a set of questions.
+
+    true, paraphrased: [questions] losses of the right answer, and of it in other words (the same where there are none).
+    perturbed: [questions, answers] losses of wrong answers.
+    rouge_l_recall: [questions] of what the model says of itself.
+    """
+
+    true: np.ndarray
+    paraphrased: np.ndarray
+    perturbed: np.ndarray
+    rouge_l_recall: np.ndarray
+
+
 class Quality(NamedTuple):
     """A two-sample Kolmogorov-Smirnov test: its p-value, TOFU's forget quality, and its statistic."""
 
@@ -44,9 +58,7 @@ def choice_probability(true: np.ndarray, false: np.ndarray) -> np.ndarray:
     return np.exp(log_softmax(-np.concatenate([true[:, None], false], axis=1), axis=1)[:, 0])
 
 
-def truth_ratio(
-    paraphrased: np.ndarray, perturbed: np.ndarray, average: Literal["losses", "probabilities"]
-) -> np.ndarray:
+def truth_ratio(paraphrased: np.ndarray, perturbed: np.ndarray, average: Literal["losses", "probabilities"]) -> np.ndarray:
     """R = p(perturbed) / p(paraphrased): below 1 where the model prefers the true answer. Two definitions are in use.
 
     average="losses": of the perturbed answers' probabilities the geometric mean, as in forget quality, and everywhere in
@@ -65,10 +77,8 @@ def truth_ratio(
     paraphrased, perturbed = _pair(paraphrased, perturbed, "paraphrased", "perturbed")
     if average not in ("losses", "probabilities"):
         raise ValueError(f"average is {average!r}: give 'losses' or 'probabilities', and say which with the numbers")
-    if average == "losses":
-        log_p = -perturbed.mean(axis=1)
-    else:
-        log_p = logsumexp(-perturbed, axis=1) - np.log(perturbed.shape[1])
+    arithmetic = average == "probabilities"
+    log_p = logsumexp(-perturbed, axis=1) - np.log(perturbed.shape[1]) if arithmetic else -perturbed.mean(axis=1)
     return np.exp(np.minimum(log_p + paraphrased, MOST_LOG_RATIO))
 
 
@@ -101,12 +111,30 @@ def forget_quality(unlearned: np.ndarray, retrained: np.ndarray) -> Quality:
     return Quality(float(test.pvalue), float(test.statistic))
 
 
+def utilities(
+    retain: Answers, real_authors: Answers, world_facts: Answers, average: Literal["losses", "probabilities"]
+) -> np.ndarray:
+    """The nine scores of `model_utility`, [3, 3]: of SETS by SCORES.
+
+    The probability of a retained answer is its own; that of real authors and world facts is `choice_probability`.
+
+    Args:
+      average: see `truth_ratio`.
+    """
+    rows = []
+    for name, answers in zip(SETS, (retain, real_authors, world_facts), strict=True):
+        own = name == "retain"
+        p = probability(answers.true) if own else choice_probability(answers.true, answers.perturbed)
+        truth = kept_truth(truth_ratio(answers.paraphrased, answers.perturbed, average))
+        rows.append([checks.finite(answers.rouge_l_recall, "ROUGE-L recalls").mean(), p.mean(), truth])
+    return np.array(rows)
+
+
 def model_utility(scores: np.ndarray) -> float:
     """Model utility: the harmonic mean of nine scores between 0 and 1; one of them that is 0 makes it 0.
 
     Args:
-      scores: [3, 3], of SETS by SCORES: mean ROUGE-L recall, mean probability (`choice_probability` of real authors and
-        world facts) and `kept_truth`. Never of the forget set.
+      scores: [3, 3], of SETS by SCORES, as `utilities` gives them; never of the forget set.
 
     Example:
       >>> print(model_utility(np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [0.5, 0.5, 0.5]])))  # 9 / (6 + 3 * 2)
@@ -141,7 +169,9 @@ def _pair(first: np.ndarray, others: np.ndarray, one: str, many: str) -> tuple[n
     first, others = _losses(first, f"{one} answers"), _losses(others, f"{many} answers")
     if first.ndim != 1 or others.ndim != 2 or len(first) != len(others):
         shapes = f"{first.shape} and {others.shape}"
-        raise ValueError(f"losses of {one} answers must be [questions] and of {many} ones [questions, answers], got {shapes}")
+        raise ValueError(
+            f"losses of {one} answers must be [questions] and of {many} ones [questions, answers], got {shapes}"
+        )
     return first, others
 
 

@@ -238,7 +238,7 @@ def test_exposure_by_chance_is_about_one_over_log_2():
 
 @pytest.mark.parametrize("canaries, candidates", [([], [1.0]), ([1.0], []), ([np.inf], [1.0]), ([1.0], [np.nan])])
 def test_exposure_refuses(canaries, candidates):
-    with pytest.raises(ValueError, match="can(aries|didates): (no values|1 of 1 values are not finite)"):
+    with pytest.raises(ValueError, match=r"can(aries|didates): (no values|1 of 1 values are not finite)"):
         text.exposure(np.array(canaries), np.array(candidates))
 
 

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from unlearn.metrics.tofu import (
+    Answers,
     choice_probability,
     forget_quality,
     forgotten_truth,
@@ -12,6 +13,7 @@ from unlearn.metrics.tofu import (
     model_utility,
     probability,
     truth_ratio,
+    utilities,
 )
 
 RIGHT, WRONG = -np.log([0.5, 0.1]), -np.log([[0.1, 0.4], [0.2, 0.2]])
@@ -71,6 +73,15 @@ def test_utility_is_a_harmonic_mean():
     assert model_utility(scores) == pytest.approx(9 / 18)
     scores[1, 2] = 0
     assert model_utility(scores) == 0
+
+
+def test_the_nine_scores_of_utility():
+    """Retained answers have their own probability, the others that among choices; R is .4 and 2, or .5 and 2."""
+    answers = Answers(RIGHT, RIGHT, WRONG, np.array([1.0, 0.5]))
+    scores = utilities(answers, answers, answers, "losses")
+    np.testing.assert_allclose(scores, [[0.75, 0.3, 0.3], [0.75, 0.35, 0.3], [0.75, 0.35, 0.3]])
+    np.testing.assert_allclose(utilities(answers, answers, answers, "probabilities")[:, 2], 0.25)
+    assert model_utility(scores) == pytest.approx(9 / (3 / 0.75 + 4 / 0.3 + 2 / 0.35))
 
 
 @pytest.mark.parametrize(
