@@ -22,9 +22,9 @@ def undial(
 ) -> UnlearnAlgorithm:
     """UNDIAL: self-distillation from logits of the start in which the right answer's is lowered by beta.
 
-    objective = E[D(softmax(z_start - beta 1_y) || p)] on forget data, D the model's divergence (of text a mean over tokens);
-    memory: the parameters at the start. It is the paper's cross-entropy less the teacher's entropy, a constant: it ends at 0,
-    where the teacher is met.
+    objective = E[D(softmax(z_start - beta 1_y) || p)] on forget data, D the model's divergence, of text a mean over tokens;
+    memory: the parameters at the start. It is the paper's cross-entropy less a constant, the teacher's entropy: 0 where the
+    teacher is met.
 
     Args:
       model: what is unlearned; where y is a pytree of labels, logits are a pytree of the same structure.

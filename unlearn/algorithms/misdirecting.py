@@ -62,7 +62,11 @@ def rmu(
     check_number(gamma, "gamma")
     if model.features is None:
         raise ValueError("rmu moves features, and this model has none: give features=(params, x, key) -> [examples, ...]")
-    features = model.features
+    own_features = model.features
+
+    def features(params: Params, x: Any, key: Array | None) -> Array:
+        found: Array = own_features(params, x, key)
+        return found.astype(jnp.promote_types(found.dtype, jnp.float32))
 
     def remember(params: Params, request: Request, key: Array) -> tuple[Params, Array]:
         return params, key
@@ -84,9 +88,10 @@ def rmu(
 
 def _direction(key: Array, features: Array) -> Array:
     """The unit vector of a key, [d], of the features' type: the same in every batch."""
-    entries = jax.random.uniform(key, features.shape[-1:], jnp.float32)  # in float32, whatever the program's precision
+    # Drawn in float32, so that a float64 program has the same direction.
+    entries = jax.random.uniform(key, features.shape[-1:], jnp.float32).astype(features.dtype)
     direction: Array = entries / jnp.linalg.norm(entries)
-    return direction.astype(features.dtype)
+    return direction
 
 
 def _mean_square(features: Array, batch: Batch) -> Array:

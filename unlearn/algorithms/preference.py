@@ -253,7 +253,7 @@ def _alternative(forget: Batch) -> Batch:
     batch = forget.get("alternative")
     if not isinstance(batch, Mapping) or not {"x", "y"} <= set(batch):
         raise ValueError(
-            "forget data have no 'alternative' with x and y: add what is to be preferred to each example, a mapping with x, "
-            "y and, if not all tokens count, token_weight"
+            "forget data have no 'alternative' with x and y: add what is to be preferred to each example, a mapping with "
+            "x, y and, if not all tokens count, token_weight"
         )
     return batch
