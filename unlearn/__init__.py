@@ -23,13 +23,19 @@ from unlearn.algorithms import (
     ALGORITHMS,
     ascent,
     ascent_kl,
+    dpo,
     find_algorithm,
     finetune,
     graddiff,
+    idk_dpo,
     level,
     neggrad_plus,
     npo,
     random_label,
+    rmu,
+    simnpo,
+    undial,
+    wga,
 )
 from unlearn.base import (
     KINDS,
@@ -53,9 +59,10 @@ from unlearn.until import STOPS, Outcome, Recorded, unlearn_until
 
 __all__ = [
     "ALGORITHMS", "KINDS", "STOPS", "Batch", "Model", "Outcome", "Recorded", "Request", "Traits", "UnlearnAlgorithm",
-    "UnlearnInfo", "UnlearnState", "ascent", "ascent_kl", "classifier", "declare", "find_algorithm", "finetune",
-    "first_order", "from_objective", "graddiff", "level", "levels", "neggrad_plus", "normalised", "npo", "random_label",
-    "second_order", "sequence_model", "traits_of", "unlearn", "unlearn_until", "weighted_mean",
+    "UnlearnInfo", "UnlearnState", "ascent", "ascent_kl", "classifier", "declare", "dpo", "find_algorithm", "finetune",
+    "first_order", "from_objective", "graddiff", "idk_dpo", "level", "levels", "neggrad_plus", "normalised", "npo",
+    "random_label", "rmu", "second_order", "sequence_model", "simnpo", "traits_of", "undial", "unlearn", "unlearn_until",
+    "weighted_mean", "wga",
 ]  # fmt: skip
 
 try:

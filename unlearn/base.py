@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from unlearn import tree
-from unlearn.checking import check_batch, check_keys, check_losses, check_model, check_params
+from unlearn.checking import check_batch, check_keys, check_kind, check_losses, check_model, check_params
 from unlearn.gradient import GradOperator, second_order
 from unlearn.losses import weighted_mean
 from unlearn.model import CLASSIFIER, KINDS, LANGUAGE, Array, Batch, Model, Params, classifier, sequence_model
@@ -123,7 +123,9 @@ def declare(
         @functools.wraps(factory)
         def declared(*args: Arguments.args, **kwargs: Arguments.kwargs) -> UnlearnAlgorithm:
             if args or "model" in kwargs:
-                check_model(args[0] if args else kwargs["model"])
+                model: Any = args[0] if args else kwargs["model"]
+                check_model(model)
+                check_kind(model, name, kinds)
             made = factory(*args, **kwargs)
 
             def init(params: Params, request: Request, key: Array) -> UnlearnState:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn.model import Batch, Model, Params
+from unlearn.model import CLASSIFIER, LANGUAGE, Batch, Model, Params
 
 STATE_TYPES = ("BatchStat", "StateIndex", "State_", "RngState", "RngKey", "RngCount")
 STATE_NAMES = ("batch_stats", "running_mean", "running_var", "moving_mean", "moving_var")
@@ -34,6 +34,21 @@ def check_model(model: Any) -> None:
             f"model is of type {type(model).__name__}, not unlearn.Model: make one of functions, as in "
             "classifier(lambda params, x, key: module.apply({'params': params}, x))"
         )
+
+
+def check_kind(model: Model, name: str, kinds: tuple[str, ...]) -> None:
+    """Refuse a model of a kind that an algorithm cannot unlearn; a language model is one that has losses of tokens.
+
+    Raises:
+      ValueError: one line that says what to do.
+    """
+    if model.token_loss is None and CLASSIFIER not in kinds:
+        raise ValueError(
+            f"{name} is for language models, and this one has no token_loss: make it by sequence_model, or choose an "
+            "algorithm for any model, as ascent, level or npo"
+        )
+    if model.token_loss is not None and LANGUAGE not in kinds:
+        raise ValueError(f"{name} is for classifiers: choose another algorithm for sequences, as ascent, level or npo")
 
 
 def check_params(params: Params) -> None:

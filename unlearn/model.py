@@ -27,6 +27,7 @@ class Model(NamedTuple):
     margin: (logits, batch) -> [examples], log p - log(1 - p) of the right answer.
     divergence: (reference logits, logits, batch) -> [examples], zero where they agree.
     features: (params, x, key) -> [examples, ...], or None.
+    token_loss: (logits, batch) -> [examples, length], of a language model -log p of every token; None of a classifier.
     """
 
     apply: Apply
@@ -34,6 +35,7 @@ class Model(NamedTuple):
     margin: Callable[[Any, Batch], Array]
     divergence: Callable[[Any, Any, Batch], Array]
     features: Apply | None = None
+    token_loss: Callable[[Any, Batch], Array] | None = None
 
 
 def classifier(apply: Apply, features: Apply | None = None) -> Model:
@@ -77,7 +79,7 @@ def sequence_model(apply: Apply, features: Apply | None = None) -> Model:
       >>> print(f"{model.loss(logits, batch)[0]:.3f}")  # log 4, of the one token that counts
       1.386
     """
-    return Model(apply, _sequence_loss, _sequence_margin, _sequence_divergence, features)
+    return Model(apply, _sequence_loss, _sequence_margin, _sequence_divergence, features, _token_loss)
 
 
 def _class_loss(logits: Array, batch: Batch) -> Array:
@@ -92,8 +94,12 @@ def _class_divergence(reference_logits: Array, logits: Array, batch: Batch) -> A
     return losses.kl_divergence(reference_logits, logits)
 
 
+def _token_loss(logits: Array, batch: Batch) -> Array:
+    return losses.cross_entropy(logits, batch["y"])
+
+
 def _sequence_loss(logits: Array, batch: Batch) -> Array:
-    return _token_mean(losses.cross_entropy(logits, batch["y"]), batch)
+    return token_mean(_token_loss(logits, batch), batch)
 
 
 def _sequence_margin(logits: Array, batch: Batch) -> Array:
@@ -104,13 +110,23 @@ def _sequence_margin(logits: Array, batch: Batch) -> Array:
 
 
 def _sequence_divergence(reference_logits: Array, logits: Array, batch: Batch) -> Array:
-    return _token_mean(losses.kl_divergence(reference_logits, logits), batch)
+    return token_mean(losses.kl_divergence(reference_logits, logits), batch)
 
 
-def _token_mean(values: Array, batch: Batch) -> Array:
+def token_mean(values: Array, batch: Batch) -> Array:
     """The mean over the tokens of each document, [examples, length] -> [examples]; tokens of weight 0 are never read."""
+    total = jnp.sum(_token_weights(values, batch), axis=-1)
+    return token_sum(values, batch) / jnp.where(total > 0, total, 1.0)
+
+
+def token_sum(values: Array, batch: Batch) -> Array:
+    """The weighted sum over the tokens of each document, [examples, length] -> [examples]; see `token_mean`."""
+    weights = _token_weights(values, batch)
+    return jnp.sum(jnp.where(weights > 0, values, 0.0) * weights, axis=-1)
+
+
+def _token_weights(values: Array, batch: Batch) -> Array:
     weights = batch.get("token_weight")
     weights = jnp.ones_like(values) if weights is None else weights
     losses.require_same_shape(values, weights)
-    total = jnp.sum(weights, axis=-1)
-    return jnp.sum(jnp.where(weights > 0, values, 0.0) * weights, axis=-1) / jnp.where(total > 0, total, 1.0)
+    return weights

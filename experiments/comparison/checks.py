@@ -20,8 +20,8 @@ from experiments.core.errors import ConfigError, UserError, kind, line
 from experiments.data.problem import Problem
 from experiments.models import ModelFns, as_model
 from experiments.scoring import algorithms, requests
-from unlearn import Request, UnlearnAlgorithm, classifier, second_order, traits_of
-from unlearn.base import Batch, Model, UnlearnState
+from unlearn import Request, UnlearnAlgorithm, classifier, second_order, sequence_model, traits_of
+from unlearn.base import CLASSIFIER, LANGUAGE, Batch, Model, UnlearnState
 from unlearn.losses import weighted_mean
 from unlearn.metrics.membership import FOLDS
 
@@ -43,11 +43,14 @@ def resolved(
     return made
 
 
-def check_options(request: sections.Unlearners, readiness: Mapping[str, sections.Readiness]) -> None:
-    """Refuse names of no algorithm, and options that one of the shelf does not have or cannot take.
+def check_options(
+    request: sections.Unlearners, readiness: Mapping[str, sections.Readiness], models: str = CLASSIFIER
+) -> None:
+    """Refuse names of no algorithm, those that cannot unlearn the run's models, and options that one does not have or take.
 
     Args:
       readiness: by variant, the default one under "".
+      models: their kind, one of `unlearn.KINDS`.
 
     Raises:
       ConfigError: a line for each algorithm of which there are.
@@ -55,14 +58,16 @@ def check_options(request: sections.Unlearners, readiness: Mapping[str, sections
     algorithms.check_names(request.unlearners)
     told: list[tuple[Loc, str]] = []
     for name in request.unlearners:
+        algorithms.check_kind(name, models)
         base = algorithms.base(name)
         if base in request.options and not algorithms.is_own(name):
-            told.append((("request", "options", base), _refusal(base, request.options[base])))
+            told.append((("request", "options", base), _refusal(base, request.options[base], models)))
     for variant, section in readiness.items():
         algorithms.algorithm(section.rehearsed, key(_rehearsed_at(variant)))
+        algorithms.check_kind(section.rehearsed, models, key(_rehearsed_at(variant)))
         if not algorithms.is_own(section.rehearsed):
             at = (*_section_at(variant), "algorithm_options")
-            told.append((at, _refusal(section.rehearsed, section.algorithm_options)))
+            told.append((at, _refusal(section.rehearsed, section.algorithm_options, models)))
     if lines := [f"{key(at)} cannot be used ({said}): set others" for at, said in told if said]:
         raise ConfigError(lines)
 
@@ -212,16 +217,27 @@ def _type(value: Any) -> str:
     return type(value).__name__
 
 
-def _refusal(algorithm: str, options: Mapping[str, float]) -> str:
+def _refusal(algorithm: str, options: Mapping[str, float], models: str) -> str:
     """What an algorithm of the shelf says against options, if it does: one update of a toy model is traced with them."""
-    ones = jnp.ones(1)
-    batch = {"x": ones[None], "y": jnp.zeros(1, jnp.int32), "id": jnp.zeros(1, jnp.int32), "weight": ones}
-    request = Request(batch, batch)
     try:
-        _try(algorithm, Trial(classifier(lambda params, x, key: x @ params), jnp.ones((1, 2)), request, request), **options)
+        _try(algorithm, _toy(models), **options)
     except (TypeError, ValueError, ArithmeticError) as error:
         return line(error)
     return ""
+
+
+def _toy(models: str) -> Trial:
+    """A model of that kind with two parameters, and a request of one example."""
+    index, ones = jnp.zeros(1, jnp.int32), jnp.ones(1)
+    if models == LANGUAGE:
+        text = {"x": index[None], "y": index[None]}
+        batch = text | {"id": index, "weight": ones, "alternative": text}
+        model = sequence_model(lambda params, x, key: params[x], lambda params, x, key: params[x])
+    else:
+        batch = {"x": ones[None], "y": index, "id": index, "weight": ones}
+        model = classifier(lambda params, x, key: x @ params, lambda params, x, key: x @ params)
+    request = Request(batch, batch)
+    return Trial(model, jnp.ones((1, 2)), request, request)
 
 
 def check_problem(problem: Problem, noise: float, parts: int = 1, overlap: float = 0.0) -> None:

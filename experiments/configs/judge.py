@@ -174,7 +174,7 @@ class Judge(Section):
     )
     reweight: sections.Reweight = sections.Reweight()
     dpsgd: sections.DPSGD = sections.DPSGD()
-    request: sections.Unlearners = sections.Unlearners(unlearners=sections.SHELF)
+    request: sections.Unlearners = sections.Unlearners(unlearners=sections.JUDGED)
     relearn: sections.StrongRelearn = sections.StrongRelearn()
     judge: Judgement = Judgement()
 

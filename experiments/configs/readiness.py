@@ -246,7 +246,7 @@ def digits_random(config: ml_collections.ConfigDict) -> None:
 
 
 def digits_unlearners(config: ml_collections.ConfigDict) -> None:
-    """Requests served by another algorithm than the rehearsed one: all of the shelf, each with a rate of its own."""
+    """Requests served by another algorithm than the rehearsed one: all that suit images, each with a rate of its own."""
     others = ("ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")
     _to_level(config, *others, "neggrad_plus@level", "npo@level")
     config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness")

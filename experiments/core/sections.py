@@ -19,16 +19,9 @@ LEAST_SCORED = 5  # the folds of the membership attack; a test holds them equal
 LONGEST_NAME = 100  # of what is part of file names, in bytes
 OWN = ("folder", "npz", "csv")  # what a data set's name may begin with, before a colon and a path
 
-SHELF = (
-    "level",
-    "ascent",
-    "graddiff",
-    "neggrad_plus",
-    "ascent_kl",
-    "npo",
-    "finetune",
-    "random_label",
-)  # a test holds them equal
+# What a judge judges unless it is told, and the whole shelf; a test holds that equal to it.
+JUDGED = ("level", "ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")
+SHELF = (*JUDGED, "simnpo", "undial", "rmu", "wga", "dpo", "idk_dpo")
 AT = "@"  # between an algorithm and where its requests end
 Backbone = str  # of experiments.models.vits.VITS, which refuses others when the data are looked at
 

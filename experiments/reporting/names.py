@@ -60,6 +60,12 @@ ALGORITHMS = {
     "npo": "NPO",
     "finetune": "Fine-tuning",
     "random_label": "Random labels",
+    "simnpo": "SimNPO",
+    "undial": "UNDIAL",
+    "rmu": "RMU",
+    "wga": "WGA",
+    "dpo": "DPO",
+    "idk_dpo": "IdkDPO",
 }
 
 # Plans of S3T, and what they are compared with.

@@ -14,7 +14,8 @@ from experiments.core.errors import UserError
 from experiments.core.references import resolve
 from experiments.core.sections import AT, Unlearners
 from experiments.core.sections import short as short
-from unlearn import ALGORITHMS, UnlearnAlgorithm
+from unlearn import ALGORITHMS, UnlearnAlgorithm, traits_of
+from unlearn.base import LANGUAGE
 
 KEY = "request.unlearners"
 
@@ -68,6 +69,19 @@ def check_names(names: Sequence[str]) -> None:
     shown = [short(name) for name in names]
     if twice := next((name for name in shown if shown.count(name) > 1 or name == "none"), None):
         raise UserError(f"{KEY} has {twice!r} twice, or by a name that means no algorithm: rename the function")
+
+
+def check_kind(name: str, kind: str, key: str = KEY) -> None:
+    """Refuse an algorithm of the shelf that cannot unlearn a kind of model, one of `unlearn.KINDS`.
+
+    Raises:
+      UserError: one line with those that can.
+    """
+    if is_own(name) or kind in traits_of(algorithm(name, key)).kinds:
+        return
+    suited = ", ".join(other for other, factory in ALGORITHMS.items() if kind in traits_of(factory).kinds)
+    what = "language models" if kind == LANGUAGE else "classifiers"
+    raise UserError(f"{base(name)!r} in {key} does not unlearn {what}, as this run trains: choose from {suited}")
 
 
 def options(section: Unlearners, name: str) -> dict[str, float]:

@@ -16,6 +16,7 @@ import optax
 from unlearn import Model, Request, classifier, sequence_model
 
 CLASSES, FEATURES, HIDDEN = 3, 2, 3
+LENGTH_OF_STEERING, KEPT = 1.5, 0.7  # of rmu
 LEVEL = -1.5  # the target of `level` where no other classes tell: of sequences and mappings
 LENGTH = 4  # of a document, and so many of them are asked for at once: the trap of means over the wrong axis
 
@@ -39,21 +40,25 @@ def quick_jit(f, **kwargs):
     return jax.jit(f, compiler_options=quick_options(), **kwargs)
 
 
+def mlp_features(params, x, key):
+    return jnp.tanh(x @ params["hidden"]["w"] + params["hidden"]["b"])
+
+
 def mlp_apply(params, x, key):
-    return jnp.tanh(x @ params["hidden"]["w"] + params["hidden"]["b"]) @ params["out"]["w"] + params["out"]["b"]
+    return mlp_features(params, x, key) @ params["out"]["w"] + params["out"]["b"]
 
 
-def dropout_apply(params, x, key):
-    """As `mlp_apply`, with inputs dropped at random: shows whether keys are passed on. Without a key, a prediction."""
-    return mlp_apply(params, x if key is None else x * jax.random.bernoulli(key, 0.7, x.shape), key)
+def dropped(function):
+    """The function with inputs dropped at random: shows whether keys are passed on. Without a key, a prediction."""
+    return lambda params, x, key: function(params, x if key is None else x * jax.random.bernoulli(key, 0.7, x.shape), key)
 
 
 def loss_per_example(logits, batch):
     return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(logits * jax.nn.one_hot(batch["y"], logits.shape[-1]), axis=-1)
 
 
-MLP = classifier(mlp_apply)._replace(loss=loss_per_example)
-DROPOUT_MLP = classifier(dropout_apply)._replace(loss=loss_per_example)
+MLP = classifier(mlp_apply, mlp_features)._replace(loss=loss_per_example)
+DROPOUT_MLP = classifier(dropped(mlp_apply), dropped(mlp_features))._replace(loss=loss_per_example)
 
 
 def mlp_params(seed=0, hidden=HIDDEN, features=FEATURES, classes=CLASSES):
@@ -77,12 +82,20 @@ def batch(seed, examples, padded=0, steps=None):
 
 
 def token_batch(seed, examples, padded=0, steps=None):
-    """As `batch`, of documents of LENGTH tokens; tokens have unequal weights, and the last one of each has none."""
-    plain, rng = batch(seed, examples, padded, steps), np.random.default_rng(2000 + seed)
-    shape = (*plain["weight"].shape, LENGTH)
-    tokens = rng.integers(0, CLASSES, size=(2, *shape), dtype=np.int32)
-    token_weight = rng.uniform(0.5, 1.5, size=shape) * (np.arange(LENGTH) < LENGTH - 1)
-    return plain | {"x": tokens[0], "y": tokens[1], "token_weight": token_weight}
+    """As `batch`, of documents of LENGTH tokens; tokens have unequal weights, and the last one of each has none.
+
+    Beside each is an alternative of other tokens, as if it were to be preferred.
+    """
+    plain = batch(seed, examples, padded, steps)
+
+    def documents(rng):
+        shape = (*plain["weight"].shape, LENGTH)
+        tokens = rng.integers(0, CLASSES, size=(2, *shape), dtype=np.int32)
+        token_weight = rng.uniform(0.5, 1.5, size=shape) * (np.arange(LENGTH) < LENGTH - 1)
+        return {"x": tokens[0], "y": tokens[1], "token_weight": token_weight}
+
+    alternative = documents(np.random.default_rng(4000 + seed))
+    return plain | documents(np.random.default_rng(2000 + seed)) | {"alternative": alternative}
 
 
 def token_params(seed=0):
@@ -90,9 +103,13 @@ def token_params(seed=0):
     return {"embed": rng.normal(size=(CLASSES, HIDDEN)), "out": {"w": rng.normal(size=(HIDDEN, CLASSES))}}
 
 
+def token_features(params, x, key):
+    """What was read so far, [examples, length, features]."""
+    return jnp.tanh(jnp.cumsum(params["embed"][x], axis=-2))
+
+
 def token_apply(params, x, key):
-    """What was read so far, [examples, length, vocabulary]."""
-    return jnp.tanh(jnp.cumsum(params["embed"][x], axis=-2)) @ params["out"]["w"]
+    return token_features(params, x, key) @ params["out"]["w"]
 
 
 def dropout_token_apply(params, x, key):
@@ -104,14 +121,22 @@ def as_pytree(batch):
     return dict(batch, x={"first": batch["x"][..., :1], "rest": batch["x"][..., 1:]}, y={"label": batch["y"]})
 
 
+def as_flat(batch):
+    """The batch that `as_pytree` was made of."""
+    x = jnp.concatenate([batch["x"]["first"], batch["x"]["rest"]], axis=-1)
+    return dict(batch, x=x, y=batch["y"]["label"])
+
+
 def pytree_model(model):
     """The model of `as_pytree`: logits are a mapping, too."""
     flat = lambda batch: dict(batch, y=batch["y"]["label"])  # noqa: E731
+    joined = lambda x: jnp.concatenate([x["first"], x["rest"]], axis=-1)  # noqa: E731
     return Model(
-        lambda params, x, key: {"label": model.apply(params, jnp.concatenate([x["first"], x["rest"]], axis=-1), key)},
+        lambda params, x, key: {"label": model.apply(params, joined(x), key)},
         lambda logits, batch: model.loss(logits["label"], flat(batch)),
         lambda logits, batch: model.margin(logits["label"], flat(batch)),
         lambda reference, logits, batch: model.divergence(reference["label"], logits["label"], flat(batch)),
+        lambda params, x, key: model.features(params, joined(x), key),
     )
 
 
@@ -196,6 +221,25 @@ def token_nll(model, params, data, key, labels=None):
     return total / weight
 
 
+def token_log_p(model, params, data, key):
+    """Of the right tokens, [examples, length]."""
+    logs = log_p(model.apply(params, data["x"], key))
+    return jnp.sum(logs * (jnp.arange(CLASSES) == data["y"][..., None]), axis=-1)
+
+
+def token_average(values, data):
+    """Over the tokens of each document by their weights; values of whole examples are what they are."""
+    if values.ndim == 1:
+        return values
+    return jnp.sum(values * data["token_weight"], axis=1) / jnp.sum(data["token_weight"], axis=1)
+
+
+def document_ratio(model, start, params, data, key):
+    """log p - log p_start of each document, the sum over its tokens."""
+    before, after = (token_log_p(model, at, data, key) for at in (start, params))
+    return jnp.sum((after - before) * data["token_weight"], axis=1)
+
+
 def token_kl(model, start, params, data, key):
     q, p = (jnp.exp(log_p(model.apply(at, data["x"], key))) for at in (start, params))
     each, weight = jnp.sum(q * jnp.log(q / p), axis=-1), data["token_weight"]
@@ -207,9 +251,8 @@ def _of_label(function):
 
     def run(model, *args):
         *states, data, key = args[:-1] if function is class_nll else args
-        plain = dict(data, y=data["y"]["label"], x=jnp.concatenate([data["x"]["first"], data["x"]["rest"]], axis=-1))
         labels = ({"label": None} if args[-1] is None else args[-1],) if function is class_nll else ()
-        return function(MLP, *states, plain, key, *(each["label"] for each in labels))
+        return function(MLP, *states, as_flat(data), key, *(each["label"] for each in labels))
 
     return run
 
@@ -242,7 +285,12 @@ def class_levels(model, params, retain):
 
 
 def options(name, model):
-    """What an algorithm must be told of a model beside its defaults: `level` a target, where no other classes tell it."""
+    """What an algorithm is told of a model beside its defaults: `level` a target, where no other classes tell it.
+
+    And `rmu` of a length and a weight that suit features of three numbers.
+    """
+    if name == "rmu":
+        return {"length": LENGTH_OF_STEERING, "gamma": KEPT}
     told = [model for kind in ("sequence", "pytree") for model in (KINDS[kind].model, KINDS[kind].dropout)]
     return {"target": LEVEL} if name == "level" and model in told else {}
 
@@ -251,7 +299,7 @@ def literal_objective(name, model, params, start, request, key, wrong=None, kind
     """The objective of each algorithm at its default options and `options`, from the formula.
 
     Args:
-      start: the reference parameters of ascent_kl and npo.
+      start: the reference parameters of ascent_kl, npo, undial, dpo and idk_dpo; of rmu with the key of its direction.
       wrong: the labels of random_label.
       levels: of the classes, that level aims at where the data do not tell; LEVEL of all if None.
       kind: of the model; a classifier if None.
@@ -279,6 +327,30 @@ def literal_objective(name, model, params, start, request, key, wrong=None, kind
         return loss(retain)
     if name == "random_label":
         return loss(forget, wrong) + loss(retain)
+    if name == "simnpo":
+        return 2 / 2.5 * average(jnp.log(1 + jnp.exp(-2.5 * kind.nll(model, params, forget, key, None))), forget["weight"])
+    if name == "wga":
+        return average(token_average(jnp.exp(token_log_p(model, params, forget, key)) - 1, forget), forget["weight"])
+    if name in ("dpo", "idk_dpo"):
+        better, worse = (document_ratio(model, start, params, each, key) for each in (forget["alternative"], forget))
+        preferred = 2 / 0.1 * average(jnp.log(1 + jnp.exp(-0.1 * (better - worse))), forget["weight"])
+        return preferred + (loss(retain) if name == "idk_dpo" else 0)
+    if isinstance(forget["x"], dict):
+        forget, retain, model = as_flat(forget), as_flat(retain), MLP
+    if name == "undial":
+        before, after = (model.apply(at, forget["x"], key) for at in (start, params))
+        q = jnp.exp(log_p(before - 10 * (jnp.arange(CLASSES) == forget["y"][..., None])))
+        return average(token_average(jnp.sum(q * (jnp.log(q) - log_p(after)), axis=-1), forget), forget["weight"])
+    if name == "rmu":
+        start, direction_key = start
+        direction = jax.random.uniform(direction_key, (HIDDEN,), jnp.float32).astype(float)
+        goal = LENGTH_OF_STEERING * direction / jnp.sqrt(jnp.sum(direction**2))
+        gone, stays, stayed = (
+            model.features(at, each["x"], key) for at, each in ((params, forget), (params, retain), (start, retain))
+        )
+        square = lambda away, data: token_average(jnp.sum(away**2, axis=-1) / HIDDEN, data)  # noqa: E731
+        moved = average(square(stays - stayed, retain), retain["weight"])
+        return average(square(gone - goal, forget), forget["weight"]) + KEPT * moved
     raise KeyError(f"write the formula of {name!r} here: each entry of ALGORITHMS is tested against one")
 
 
@@ -286,8 +358,8 @@ KINDS = {
     "classifier": Kind("classifier", MLP, DROPOUT_MLP, mlp_params, requests, class_nll, class_kl),
     "sequence": Kind(
         "language",
-        sequence_model(token_apply),
-        sequence_model(dropout_token_apply),
+        sequence_model(token_apply, token_features),
+        sequence_model(dropout_token_apply, token_features),
         token_params,
         token_requests,
         token_nll,

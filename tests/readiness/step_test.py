@@ -11,7 +11,7 @@ import pytest
 from experiments.configs import readiness as configs
 from readiness import Draw, MetaBatch, Terms, init_state, make_readiness, make_step, paper_terms
 from tests.helpers import toys
-from unlearn import ALGORITHMS, Request, tree
+from unlearn import ALGORITHMS, Request, traits_of, tree
 from unlearn.algorithms.relabelling import other_labels
 from unlearn.base import UNDECLARED, UnlearnAlgorithm, UnlearnInfo, UnlearnState
 from unlearn.gradient import first_order, second_order
@@ -23,7 +23,15 @@ UNCAPPED = paper_terms(None, retention=1.0)
 ALL = paper_terms(CAPS["inactive"], **WEIGHTS)
 KEY = np.array([0, 7], np.uint32)  # a raw key
 
-every_algorithm = pytest.mark.parametrize("name", sorted(ALGORITHMS))
+SLOWLY = ("rmu", "simnpo", "undial")  # whose formulas have nothing that those of the others have not
+every_algorithm = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in SLOWLY))
+        for name in sorted(ALGORITHMS)
+        if "classifier" in traits_of(ALGORITHMS[name]).kinds
+    ],
+)
 
 
 @pytest.fixture
@@ -43,7 +51,7 @@ def meta_batch(steps=2, relearn_steps=2):
 
 
 def algorithm(name, rate, model=toys.MLP, **options):
-    return ALGORITHMS[name](model, optax.sgd(rate), **options)
+    return ALGORITHMS[name](model, optax.sgd(rate), **toys.options(name, model) | options)
 
 
 def relearner(model=toys.MLP):
@@ -135,7 +143,11 @@ def test_meta_gradient_is_the_finite_difference(name, steps, form, capped, cap, 
 def test_meta_gradient_is_that_of_nested_grad(name, form, capped, float64):
     params, batch = toys.mlp_params(), meta_batch(2, relearn_steps=1)
     remembered = toys.first(toys.requests()).retain
-    memory = {"random_label": jax.random.key(5), "level": toys.class_levels(toys.MLP, params, remembered)}.get(name, params)
+    memory = {
+        "random_label": jax.random.key(5),
+        "level": toys.class_levels(toys.MLP, params, remembered),
+        "rmu": (params, jax.random.key(5)),
+    }.get(name, params)
     twin = toys.quick_jit(jax.value_and_grad(lambda p, cap: naive(name, p, batch, cap, capped, form, memory)))
     for cap in CAPS.values():
         toys.assert_close(compiled(name, 2, form, capped)(params, cap, params), twin(params, cap), 1e-10)

@@ -6,10 +6,13 @@ import difflib
 from collections.abc import Callable
 
 from unlearn.algorithms.ascending import ascent, ascent_kl, graddiff, neggrad_plus
+from unlearn.algorithms.distilling import undial
 from unlearn.algorithms.finetuning import finetune
 from unlearn.algorithms.levelling import level
-from unlearn.algorithms.preference import npo
+from unlearn.algorithms.misdirecting import rmu
+from unlearn.algorithms.preference import dpo, idk_dpo, npo, simnpo
 from unlearn.algorithms.relabelling import random_label
+from unlearn.algorithms.weighting import wga
 from unlearn.base import UnlearnAlgorithm
 
 ALGORITHMS: dict[str, Callable[..., UnlearnAlgorithm]] = {
@@ -21,6 +24,12 @@ ALGORITHMS: dict[str, Callable[..., UnlearnAlgorithm]] = {
     "npo": npo,
     "finetune": finetune,
     "random_label": random_label,
+    "simnpo": simnpo,
+    "undial": undial,
+    "rmu": rmu,
+    "wga": wga,
+    "dpo": dpo,
+    "idk_dpo": idk_dpo,
 }
 
 
@@ -45,14 +54,6 @@ def find_algorithm(name: str) -> Callable[..., UnlearnAlgorithm]:
 
 
 __all__ = [
-    "ALGORITHMS",
-    "ascent",
-    "ascent_kl",
-    "find_algorithm",
-    "finetune",
-    "graddiff",
-    "level",
-    "neggrad_plus",
-    "npo",
-    "random_label",
-]
+    "ALGORITHMS", "ascent", "ascent_kl", "dpo", "find_algorithm", "finetune", "graddiff", "idk_dpo", "level",
+    "neggrad_plus", "npo", "random_label", "rmu", "simnpo", "undial", "wga",
+]  # fmt: skip
