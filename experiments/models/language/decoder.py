@@ -249,10 +249,11 @@ class Decoder(nn.Module):
         return self.blocks[i](h, adapters, self._places(h.shape[1]), None)[0]
 
     def hidden(self, h: jax.Array) -> jax.Array:
-        """What the logits are taken of."""
+        """The last norm, [n, L, width]."""
         return self.norm(h)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
+        """[..., width] -> [..., vocabulary] in float32."""
         table = (self.tokens if self.config.tied else self.output).embedding
         total = wide(hidden.dtype)
         return jnp.einsum("...d,vd->...v", hidden, table.astype(hidden.dtype), preferred_element_type=total)
@@ -268,11 +269,15 @@ class Decoder(nn.Module):
             after.append(grown)
         return h, tuple(after)
 
-    def __call__(self, tokens: jax.Array) -> jax.Array:
+    def features(self, tokens: jax.Array) -> jax.Array:
+        """What the logits are taken of, [n, L, width]."""
         h = self.embed(tokens)
         for i in range(self.config.depth):
             h = self.block(h, i, {})
-        return self.head(h)
+        return self.hidden(h)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        return self.logits(self.features(tokens))
 
     def _places(self, length: int) -> jax.Array:
         if length > self.config.positions:

@@ -106,15 +106,22 @@ class Head(nn.Module):
     dtype: Any
     dropout: float
 
-    @nn.compact
-    def __call__(self, h: Hidden) -> jax.Array:
+    width: int
+
+    def setup(self) -> None:
+        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=INIT)
         if self.pooling == "first":
-            first = nn.Dense(h["hidden"].shape[-1], dtype=self.dtype, kernel_init=INIT, name="pooler")(h["hidden"][:, 0])
-            pooled = jnp.tanh(first)
-        else:
-            pooled = masked_mean(h["hidden"], h["mask"])
-        pooled = drop(self, pooled, self.dropout)
-        logits = nn.Dense(self.classes, dtype=self.dtype, kernel_init=INIT, name="classifier")(pooled)
+            self.pooler = dense(self.width)
+        self.classifier, self.thinned = dense(self.classes), nn.Dropout(self.dropout)
+
+    def pool(self, h: Hidden) -> jax.Array:
+        """What is classified, [n, width]."""
+        first = self.pooling == "first"
+        pooled = jnp.tanh(self.pooler(h["hidden"][:, 0])) if first else masked_mean(h["hidden"], h["mask"])
+        return self.thinned(pooled, deterministic=not self.has_rng("dropout"))
+
+    def __call__(self, h: Hidden) -> jax.Array:
+        logits = self.classifier(self.pool(h))
         return logits.astype(wide(logits.dtype))
 
 
@@ -152,7 +159,7 @@ class Encoder(nn.Module):
         self.embedding_dropout = nn.Dropout(self.dropout)
         block = nn.remat(Block) if self.remat else Block
         self.blocks = [block(config, self.dtype, self.dropout) for _ in range(config.depth)]
-        self.classifier = Head(self.classes, self.pooling, self.dtype, self.dropout, name="head")
+        self.classifier = Head(self.classes, self.pooling, self.dtype, self.dropout, config.width, name="head")
 
     def embed(self, x: Mapping[str, jax.Array]) -> Hidden:
         tokens = x["tokens"]
@@ -179,6 +186,10 @@ class Encoder(nn.Module):
         """Sentence embeddings [n, width]: the mean over the tokens."""
         h = self.hidden(x)
         return masked_mean(h["hidden"], h["mask"])
+
+    def features(self, x: Mapping[str, jax.Array]) -> jax.Array:
+        """What the last layer is given, [n, width]."""
+        return self.classifier.pool(self.hidden(x))
 
     def __call__(self, x: Mapping[str, jax.Array]) -> jax.Array:
         return self.head(self.hidden(x))
