@@ -1,0 +1,140 @@
+"""The decoder: causal, attention by hand, gradients of gradients, adapters in lanes, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.models.language import decoder, layers
+from experiments.models.language.decoder import Decoder, gpt2, llama
+from s3t.training.adapters import Adapter
+from tests.helpers.toys import quick_jit
+
+TOKENS = np.array([[1, 2, 3, 4, 0], [4, 3, 3, 1, 2]])
+LLAMA = llama(
+    vocabulary=7, width=8, depth=2, heads=4, kv_heads=2, mlp=12, positions=16, tied=True, rope_theta=100.0,
+    rope_scaling=decoder.RopeScaling(4.0, 1.0, 4.0, 8),
+)  # fmt: skip
+CONFIGS = {"gpt2": gpt2(vocabulary=7, width=8, depth=2, heads=2, positions=16), "llama": LLAMA}
+
+
+def some(config, seed=0, **options):
+    """A module and parameters far from their initial values."""
+    module = Decoder(config, **options)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), TOKENS)["params"]
+    rng = np.random.default_rng(seed)
+    return module, jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) / 2, shapes)
+
+
+def test_attention_by_hand():
+    """One head of one feature: scores q k, so that the second query weighs values 1 and 5 as e^0 to e^log 3."""
+    q = jnp.array([0.0, 1.0]).reshape(1, 2, 1, 1)
+    k, v = jnp.array([0.0, jnp.log(3.0)]).reshape(1, 2, 1, 1), jnp.array([1.0, 5.0]).reshape(1, 2, 1, 1)
+    causal = jnp.tril(jnp.ones((1, 2, 2), bool))
+    np.testing.assert_allclose(layers.attend(q, k, v, causal)[0, :, 0], [1.0, 4.0], rtol=1e-6)
+
+
+def test_grouped_heads_are_repeated_heads():
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(rng.normal(size=(2, 3, heads, 4))) for heads in (6, 2, 2))
+    causal = jnp.tril(jnp.ones((1, 3, 3), bool))
+    twin = layers.attend(q, jnp.repeat(k, 3, axis=2), jnp.repeat(v, 3, axis=2), causal)
+    np.testing.assert_allclose(layers.attend(q, k, v, causal), twin, rtol=1e-5)
+
+
+def test_a_rotation_depends_on_the_distance_alone():
+    rng = np.random.default_rng(1)
+    q, k = jnp.asarray(rng.normal(size=(2, 1, 1, 1, 8)))
+    angles = decoder.frequencies(llama(vocabulary=2, width=8, depth=1, heads=1, mlp=2, positions=9))
+    at = lambda x, place: decoder.rotate(x, place * angles[None, None])  # noqa: E731
+    dots = [(at(q, place + 3.0) * at(k, place)).sum() for place in (0.0, 5.0)]
+    np.testing.assert_allclose(*dots, rtol=1e-4)
+    np.testing.assert_allclose(at(q, 0.0), q)
+
+
+def test_slow_rotations_are_stretched_and_quick_ones_kept():
+    plain = decoder.frequencies(llama(vocabulary=2, width=16, depth=1, heads=1, mlp=2, positions=9, rope_theta=1e4))
+    stretched = decoder.frequencies(
+        llama(
+            vocabulary=2, width=16, depth=1, heads=1, mlp=2, positions=9, rope_theta=1e4,
+            rope_scaling=decoder.RopeScaling(8.0, 1.0, 4.0, 64),
+        )
+    )  # fmt: skip
+    ratio = np.asarray(stretched / plain)  # of turns within 64 places: 10, 3.2, 1.02, .3, ...
+    np.testing.assert_allclose(ratio[[0, 3, 7]], [1.0, 1 / 8, 1 / 8], rtol=1e-5)
+    turns = 64 * float(plain[1]) / (2 * np.pi)
+    np.testing.assert_allclose(ratio[1], (turns - 1) / 3 + (1 - (turns - 1) / 3) / 8, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_comes_later_changes_nothing_before(name):
+    module, params = some(CONFIGS[name])
+    apply = jax.jit(lambda tokens: module.apply({"params": params}, tokens))
+    changed = TOKENS.copy()
+    changed[:, 3:] = 6
+    before, after = apply(TOKENS), apply(changed)
+    np.testing.assert_array_equal(before[:, :3], after[:, :3])
+    assert not np.array_equal(before[:, 3], after[:, 3])
+
+
+def test_short_activations_give_logits_in_full_precision():
+    module, params = some(LLAMA)
+    exact = module.apply({"params": params}, TOKENS)
+    short = Decoder(LLAMA, dtype=jnp.bfloat16).apply({"params": params}, TOKENS)
+    assert short.dtype == jnp.float32
+    np.testing.assert_allclose(short, exact, atol=0.1 * float(jnp.abs(exact).max()))
+    adapters = {"attention/query": Adapter(np.ones((8, 2), np.float32), np.ones((2, 8), np.float32), None)}
+    h = Decoder(LLAMA, dtype=jnp.bfloat16).apply({"params": params}, TOKENS, method="embed")
+    made = Decoder(LLAMA, dtype=jnp.bfloat16).apply({"params": params}, h, 0, adapters, method="block")
+    assert h.dtype == made.dtype == jnp.bfloat16
+
+
+def test_dropout_follows_the_key():
+    module, params = some(CONFIGS["gpt2"], dropout=0.5)
+    made = [module.apply({"params": params}, TOKENS, rngs={"dropout": jax.random.key(seed)}) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(made[0], made[1])
+    assert not np.allclose(made[0], made[2])
+    np.testing.assert_array_equal(
+        module.apply({"params": params}, TOKENS), Decoder(module.config).apply({"params": params}, TOKENS)
+    )
+
+
+def after_a_step(module):
+    """The loss of half of the documents after a step uphill on that of the others."""
+
+    def loss(params, tokens):
+        log_p = jax.nn.log_softmax(module.apply({"params": params}, tokens[:, :-1]))
+        return -jnp.take_along_axis(log_p, tokens[:, 1:, None], axis=-1).mean()
+
+    def outer(params):
+        slope = jax.grad(loss)(params, TOKENS[:1])
+        return loss(jax.tree.map(lambda p, g: p + 0.1 * g, params, slope), TOKENS[1:])
+
+    return outer
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradients_of_gradients_are_finite_differences_with_and_without_remat(name):
+    with jax.enable_x64(True):
+        module, params = some(CONFIGS[name])
+        params = jax.tree.map(jnp.float64, params)
+        outer = after_a_step(module)
+        slope = quick_jit(jax.grad(outer))(params)
+        rng = np.random.default_rng(5)
+        way = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
+        at = quick_jit(lambda t: outer(jax.tree.map(lambda p, d: p + t * d, params, way)))
+        difference = (at(1e-5) - at(-1e-5)) / 2e-5
+        along = sum(jax.tree.leaves(jax.tree.map(lambda g, d: (g * d).sum(), slope, way)))
+        np.testing.assert_allclose(along, difference, rtol=1e-6)
+        again = quick_jit(jax.grad(after_a_step(module.clone(remat=True))))(params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), slope, again)
+
+
+def test_refusals_are_one_line():
+    module, params = some(CONFIGS["gpt2"])
+    with pytest.raises(ValueError, match="17 tokens are too many for a model of 16 positions"):
+        module.apply({"params": params}, np.zeros((1, 17), int))
+    sizes = {"vocabulary": 7, "width": 8, "depth": 1, "mlp": 2, "positions": 3}
+    for odd, says in (({"heads": 3}, "a multiple"), ({"heads": 4, "kv_heads": 3}, "divisor"), ({"heads": 8}, "even")):
+        with pytest.raises(ValueError, match=says):
+            llama(**sizes, **odd)

@@ -1,0 +1,81 @@
+"""Generation: the cache against reading everything anew for each token, and what it refuses."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.models.language import folders
+from experiments.models.language.decoder import Decoder
+from experiments.models.language.generate import generate
+
+FIXTURES = Path(__file__).resolve().parents[3] / "fixtures/language"
+NEW = 5
+PROMPTS, LENGTHS = np.array([[5, 9, 30, 7], [8, 0, 0, 0], [3, 3, 0, 0]]), np.array([4, 1, 2])
+
+
+def loaded(name):
+    made = folders.load_folder(FIXTURES / name)
+    return Decoder(made.config), made.params
+
+
+def twin(module, params):
+    """Each row alone, without a cache: the whole text is read for each token."""
+    rows = []
+    read = jax.jit(lambda tokens: module.apply({"params": params}, tokens))
+    for prompt, length in zip(PROMPTS, LENGTHS, strict=True):
+        text = prompt[:length].tolist()
+        for _ in range(NEW):
+            padded = np.zeros((1, 9), np.int32)
+            padded[0, : len(text)] = text
+            text.append(int(jnp.argmax(read(padded)[0, len(text) - 1])))
+        rows.append(text[length:])
+    return rows
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama3"])
+def test_the_cache_says_what_reading_anew_says(name):
+    module, params = loaded(name)
+    assert generate(module, params, PROMPTS, LENGTHS, NEW).tolist() == twin(module, params)
+
+
+def test_pads_say_nothing_and_stops_stay():
+    module, params = loaded("llama2")
+    rubbish = np.where(np.arange(4) < LENGTHS[:, None], PROMPTS, 41)
+    said = np.asarray(generate(module, params, PROMPTS, LENGTHS, NEW))
+    np.testing.assert_array_equal(said, generate(module, params, rubbish, LENGTHS, NEW))
+    stop = int(said[0, 1])
+    stopped = np.asarray(generate(module, params, PROMPTS, LENGTHS, NEW, stop=stop))
+    first = [row.tolist().index(stop) if stop in row else NEW for row in said]
+    for row, before, place in zip(stopped, said, first, strict=True):
+        assert row.tolist() == before[:place].tolist() + [stop] * (NEW - place)
+
+
+def test_draws_follow_key_and_temperature():
+    """Of a cold draw the likeliest token; of many warm ones the frequencies of the softmax."""
+    module, params = loaded("gpt2")
+    cold = generate(module, params, PROMPTS, LENGTHS, NEW, key=jax.random.key(0), temperature=1e-4)
+    np.testing.assert_array_equal(cold, generate(module, params, PROMPTS, LENGTHS, NEW))
+    many = np.tile([[5, 9]], (4000, 1))
+    drawn = generate(module, params, many, np.full(4000, 2), 1, key=jax.random.key(1), temperature=2.0)
+    law = jax.nn.softmax(module.apply({"params": params}, many[:1])[0, -1] / 2)
+    seen = np.bincount(np.asarray(drawn)[:, 0], minlength=48) / 4000
+    assert np.abs(seen - law).max() < 4 * np.sqrt(0.25 / 4000)
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ({"lengths": [4, 0, 2]}, "lengths of prompts are 0 to 4: give 1 to 4"),
+        ({"lengths": [4, 5, 2]}, "lengths of prompts are 2 to 5"),
+        ({"lengths": [4, 1]}, r"lengths \(2,\)"),
+        ({"new": 29}, "29 tokens after prompts of 4 are not within 1 and 32"),
+        ({"temperature": 0.0}, "temperature of 0.0"),
+    ],
+)
+def test_refusals_are_one_line(given, says):
+    module, params = loaded("gpt2")
+    with pytest.raises(ValueError, match=says):
+        generate(module, params, **{"prompts": PROMPTS, "lengths": LENGTHS, "new": NEW, **given})
