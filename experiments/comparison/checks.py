@@ -81,6 +81,8 @@ def check_own(
 ) -> None:
     """Refuse algorithms of a user's own that fail on the run's model and data, or do not keep to the contract.
 
+    And those of the shelf that need something of a model which this one has not.
+
     Args:
       readiness: by variant, the default one under "".
       batch_size: of a step of the request; 0: the whole request.
@@ -101,8 +103,10 @@ def check_own(
         for name in request.unlearners
         if algorithms.is_own(name)
     ]
+    lines += [_unsuited(("request", "unlearners"), name, trial.model) for name in request.unlearners]
     for variant, section in readiness.items():
         at, name = _rehearsed_at(variant), section.rehearsed
+        lines.append(_unsuited(at, name, trial.model))
         if algorithms.is_own(name):
             needs_retain = traits_of(algorithms.algorithm(name)).needs_retain
             given = trial if needs_retain else Trial(*trial[:2], Request(trial.whole.forget), Request(trial.batch.forget))
@@ -120,6 +124,17 @@ def _told(at: Loc, name: str, which: str, trial: Trial, attempt: Callable[..., A
         return f"{key(at)} {name!r} {line(error)}"
     except (Exception, SystemExit) as error:  # a user's own raises what it likes
         return f"{key(at)} {name!r} fails on this run's model and data ({kind(error)}): mend {which}"
+    return ""
+
+
+def _unsuited(at: Loc, name: str, model: Model) -> str:
+    """What an algorithm of the shelf misses in a model, in one line; empty if nothing."""
+    if algorithms.is_own(name):
+        return ""
+    try:
+        algorithms.algorithm(name)(model, optax.sgd(0.1))
+    except ValueError as error:
+        return f"{key(at)} {name!r} cannot be used ({line(error)}): mend the model, or choose another"
     return ""
 
 

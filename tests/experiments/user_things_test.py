@@ -297,6 +297,20 @@ def test_an_algorithm_may_know_the_runs_model(mine):
     checks.check_own(config.request, config.by_variant(), model, problem, 0)
 
 
+def test_an_algorithm_of_the_shelf_may_need_what_a_model_has_not(mine):
+    config = settings()
+    config.request.unlearners, config.readiness.algorithm = ("ascent", "rmu"), "ascent"
+    config = checks.resolved(config)
+    problem = comparisons.problem_of(config)
+    model = models.build(config.model, problem.dataset.train.x[:1], problem.dataset.classes)
+    checks.check_own(config.request, config.by_variant(), model, problem, 0)
+    with pytest.raises(
+        UserError, match=r"^config.request.unlearners 'rmu' cannot be used \(rmu moves features, and"
+    ) as error:
+        checks.check_own(config.request, config.by_variant(), model._replace(features=None), problem, 0)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("key", ["data.factory", "model.factory"])
 def test_a_function_that_ends_the_program_is_told(mine, key):
     with pytest.raises(UserError, match=f"^{key} 'mine:stops' fails .SystemExit: 3.: mend it"):
