@@ -19,6 +19,10 @@ CLASSIFIER, LANGUAGE = "classifier", "language"
 KINDS = (CLASSIFIER, LANGUAGE)
 
 
+def _class_correct(logits: Array, batch: Batch) -> Array:
+    return losses.correct(logits, batch["y"])
+
+
 class Model(NamedTuple):
     """A model as functions; `classifier` and `sequence_model` make one from `apply`, equal ones from equal functions.
 
@@ -28,6 +32,7 @@ class Model(NamedTuple):
     divergence: (reference logits, logits, batch) -> [examples], zero where they agree.
     features: (params, x, key) -> [examples, ...], or None.
     token_loss: (logits, batch) -> [examples, length], of a language model -log p of every token; None of a classifier.
+    correct: (logits, batch) -> [examples], how much of an example is told right: 0 or 1, of a text the share of its tokens.
     """
 
     apply: Apply
@@ -36,6 +41,7 @@ class Model(NamedTuple):
     divergence: Callable[[Any, Any, Batch], Array]
     features: Apply | None = None
     token_loss: Callable[[Any, Batch], Array] | None = None
+    correct: Callable[[Any, Batch], Array] = _class_correct
 
 
 def classifier(apply: Apply, features: Apply | None = None) -> Model:
@@ -79,7 +85,7 @@ def sequence_model(apply: Apply, features: Apply | None = None) -> Model:
       >>> print(f"{model.loss(logits, batch)[0]:.3f}")  # log 4, of the one token that counts
       1.386
     """
-    return Model(apply, _sequence_loss, _sequence_margin, _sequence_divergence, features, _token_loss)
+    return Model(apply, _sequence_loss, _sequence_margin, _sequence_divergence, features, _token_loss, _sequence_correct)
 
 
 def _class_loss(logits: Array, batch: Batch) -> Array:
@@ -100,6 +106,10 @@ def _token_loss(logits: Array, batch: Batch) -> Array:
 
 def _sequence_loss(logits: Array, batch: Batch) -> Array:
     return token_mean(_token_loss(logits, batch), batch)
+
+
+def _sequence_correct(logits: Array, batch: Batch) -> Array:
+    return token_mean(losses.correct(logits, batch["y"]), batch)
 
 
 def _sequence_margin(logits: Array, batch: Batch) -> Array:

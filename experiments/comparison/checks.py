@@ -18,6 +18,7 @@ from experiments.core import keys, sections
 from experiments.core.config import Loc, key, validated
 from experiments.core.errors import ConfigError, UserError, kind, line
 from experiments.data.problem import Problem
+from experiments.data.text.loading import is_text
 from experiments.models import ModelFns, as_model
 from experiments.scoring import algorithms, requests
 from unlearn import Request, UnlearnAlgorithm, classifier, second_order, sequence_model, traits_of
@@ -39,7 +40,7 @@ def resolved(
     """
     made = validated(Comparison, config)
     made = as_begun(made, shipped(made), begun()).resolved()
-    check_options(made.request, made.by_variant())
+    check_options(made.request, made.by_variant(), LANGUAGE if is_text(made.data.name) else CLASSIFIER)
     return made
 
 
@@ -246,7 +247,7 @@ def _toy(models: str) -> Trial:
     index, ones = jnp.zeros(1, jnp.int32), jnp.ones(1)
     if models == LANGUAGE:
         text = {"x": index[None], "y": index[None]}
-        batch = text | {"id": index, "weight": ones, "alternative": text}
+        batch = text | {"id": index, "weight": ones, "level": ones, "alternative": text}
         model = sequence_model(lambda params, x, key: params[x], lambda params, x, key: params[x])
     else:
         batch = {"x": ones[None], "y": index, "id": index, "weight": ones}

@@ -202,7 +202,7 @@ def train_readiness(
     if asked:
         lanes = lanes._replace(level=jnp.asarray(asked.level))
     trained = trainer.fleet(rehearsal.way, lanes, name, rehearsal.pools)
-    spent = trainer.rehearsing_cost(rehearsal.counted, rehearsal.pools, step_flops, name)
+    spent = trainer.rehearsing_cost(rehearsal.counted, rehearsal.pools, step_flops, name, rehearsal.proxies)
     if asked:
         spent = {**spent, "train_flops": spent["train_flops"] + asked.flops}
     return Fleet("readiness", rehearsal.variant, trained, fleet.lane_count(lanes), spent, {}, rehearsal.prepared)

@@ -173,13 +173,24 @@ Classes = Annotated[tuple[Annotated[int, Field(ge=0, le=MOST)], ...], AfterValid
 class Data(Section):
     """A data set and how it is split."""
 
-    name: str = Field("digits", description="digits, a TFDS name, or your own: folder:PATH, npz:PATH or csv:PATH.")
+    name: str = Field(
+        "digits",
+        description="digits, a TFDS name, or your own: folder:PATH, npz:PATH or csv:PATH. Of text pydoc, a TFDS name, "
+        "texts:PATH, jsonl:PATH, tofu:PATH or muse:PATH.",
+    )
     factory: str = Field("", description="module:function that makes the data set instead; see experiments.data.own.")
     label: str = Field("", description="The column of labels in a csv; if empty, label.")
     id_column: str = Field("", description="The column of ids in a csv; if empty, id or, without one, a hash of values.")
     data_dir: str = Field("", description="Where TFDS prepared it; if empty, TFDS_DATA_DIR, or TFDS's default.")
     cache_dir: str = Field("", description="Keep decoded images here; if empty, nowhere.")
     train_size: int = Field(0, ge=0, le=MOST, description="Training examples that are kept, by id; 0 keeps all.")
+    length: int = Field(
+        0, ge=0, le=1 << 20, description="Tokens in a row of text, longer documents take several; if 0, 256."
+    )
+    tokeniser: str = Field("", description="A tokenizer.json for text; if empty, bytes.")
+    answers_only: bool = Field(False, description="Of questions and answers, learn the answers alone.")
+    encoding: str = Field("", description="Of texts of your own; if empty, UTF-8.")
+    group: str = Field("", description="A regular expression that finds the group in paths of texts:PATH.")
     validation_fraction: Share = Field(0.1, description="Share of the training examples that is held out to validate on.")
 
     @property
@@ -230,7 +241,9 @@ class PretrainData(Data):
 class Model(Section):
     """A network."""
 
-    name: Literal["mlp", "cnn", "resnet18", "vit", "whitened"] = Field("mlp", description="The kind of network.")
+    name: Literal["mlp", "cnn", "resnet18", "vit", "whitened", "gpt2", "llama"] = Field(
+        "mlp", description="The kind of network."
+    )
     options: dict[str, Option] = Field({"widths": (128, 128)}, description="Options of that kind, as in {'widths': (64,)}.")
     factory: str = Field("", description="module:function that makes a model of your own; see experiments.models.own.")
     factory_options: dict[str, Option] = Field({}, description="Its keyword arguments.")

@@ -30,6 +30,7 @@ from experiments.data.splits import (
     revocable_ids,
     split_noise,
 )
+from experiments.data.text import loading as text
 
 __all__ = [
     "DataError",
@@ -81,6 +82,9 @@ def load(config: Data) -> Dataset:
     Raises:
       DataError: the name, the files or the numbers will not do.
     """
+    if text.is_text(config.name) and not config.factory:
+        return text.load(config)
+    text.check_unset(config, text.OF_TEXT, "is for text")
     if config.factory:
         return own.make(config)
     if is_streamed(config) and config.cache_dir:

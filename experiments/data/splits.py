@@ -16,6 +16,7 @@ from experiments.core.keys import Hash
 from experiments.data.ids import Array, hash_uniform, lowest, some
 from experiments.data.images import Images
 
+UNWEIGHTED = -1  # as the token to predict: no loss is asked for there
 HASHED_TEST_SHARE = 0.2  # of a data set that has no official test examples
 
 
@@ -23,8 +24,8 @@ class Split(NamedTuple):
     """Examples in increasing order of their ids.
 
     x: [examples, height, width, channels] or, of a table, [examples, features]; float32, standardised. The training split
-      of a streamed data set has Images.
-    y: [examples] int32.
+      of a streamed data set has Images. Of text, tokens [examples, length] int32.
+    y: [examples] int32; of text [examples, length], the token after each, or UNWEIGHTED.
     id: [examples] int32 or int64, the stable identity.
     """
 
@@ -34,13 +35,23 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Three splits that share no example; labels are 0..classes-1."""
+    """Three splits that share no example; labels are 0..classes-1.
+
+    classes: of text, the entries of the vocabulary.
+    units: [training examples], what is asked for as a whole: the document of each chunk of text; None: each by itself.
+    """
 
     name: str
     train: Split
     validation: Split
     test: Split
     classes: int
+    units: Array | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether examples are texts."""
+        return bool(np.ndim(self.train.y) == 2)
 
 
 def assign(ids: Array, official: Array | None, name: str, validation_fraction: float, train_size: int) -> dict[str, Array]:
@@ -93,7 +104,8 @@ def forget_ids(dataset: Dataset, setting: str, classes: Sequence[int], fraction:
     """The training ids that a request names, in increasing order.
 
     Args:
-      setting: 'class': every training example of `classes`; 'random': round(fraction * examples) of lowest hash.
+      setting: 'class': every training example of `classes`; 'random': round(fraction * examples) of lowest hash, of text
+        so many documents.
       seed: of the random choice; classes have no seed.
 
     Raises:
@@ -101,6 +113,10 @@ def forget_ids(dataset: Dataset, setting: str, classes: Sequence[int], fraction:
     """
     train = dataset.train
     if setting == "class":
+        if dataset.is_text:
+            raise DataError(
+                f"{dataset.name!r} is text to predict, which has no classes: set --config.forget.setting=random"
+            )
         for label in classes:
             if not 0 <= label < dataset.classes:
                 raise DataError(f"class {label} is not in {dataset.name!r}: choose one of 0..{dataset.classes - 1}")
@@ -108,7 +124,9 @@ def forget_ids(dataset: Dataset, setting: str, classes: Sequence[int], fraction:
     elif setting == "random":
         if not 0 < fraction < 1:
             raise DataError(f"the forget fraction is {fraction}: choose one between 0 and 1, both excluded")
-        chosen = train.id[lowest(train.id, round(fraction * len(train.id)), Hash.FORGET, seed)]
+        units = train.id if dataset.units is None else np.unique(dataset.units)
+        drawn = units[lowest(units, round(fraction * len(units)), Hash.FORGET, seed)]
+        chosen = drawn if dataset.units is None else train.id[np.isin(dataset.units, drawn)]
     else:
         raise DataError(f"unknown forget setting {setting!r}: choose 'class' or 'random'")
     check_ids(dataset, chosen)
@@ -210,6 +228,10 @@ def split_noise(ids: Array, all_ids: Array, share: float, seed: int) -> Array:
 
 
 def batch(split: Split, positions: Array | None = None) -> dict[str, Array]:
-    """The examples at `positions` (all if None) as a Batch: x, y, id, and a weight of 1 each."""
+    """The examples at `positions` (all if None) as a Batch: x, y, id, a weight of 1 each, and of text token weights."""
     x, y, ids = split if positions is None else (leaf[positions] for leaf in split)
-    return {"x": x, "y": y, "id": ids, "weight": np.ones(len(ids), np.float32)}
+    whole = {"x": x, "y": y, "id": ids, "weight": np.ones(len(ids), np.float32)}
+    if np.ndim(y) == 2:
+        weighted = y != UNWEIGHTED
+        whole |= {"y": np.where(weighted, y, 0), "token_weight": weighted.astype(np.float32)}
+    return whole

@@ -102,7 +102,8 @@ def training_costs(case: Case) -> dict[str, dict[str, float]]:
     for name in case.shared.trainings:
         if name in case.readiness:
             rehearsal = rehearsed(case, name)
-            costs[name] = trainer.rehearsing_cost(rehearsal.counted, rehearsal.pools, step["step_flops"], name)
+            spent = trainer.rehearsing_cost(rehearsal.counted, rehearsal.pools, step["step_flops"], name, rehearsal.proxies)
+            costs[name] = spent
         elif name == "dpsgd":
             section = case.shared.dpsgd
             costs[name] = trainer.cost(trainer.private_way(section), trainer.private_name(section))

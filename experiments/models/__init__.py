@@ -15,6 +15,7 @@ from experiments.core.errors import UserError, line
 from experiments.core.sections import Model
 from experiments.models.convnets import CNN, ResNet18
 from experiments.models.functions import ModelFns, as_features, as_model, of_module
+from experiments.models.language import named
 from experiments.models.mlp import MLP
 from experiments.models.own import build_own
 from experiments.models.params import begin
@@ -53,15 +54,24 @@ def build(section: Model, example: np.ndarray, classes: int) -> ModelFns:
                 f"model.factory_options are {shown(dict(options))}: give numbers, texts, truth values and tuples of them"
             ) from error
         fns = build_own(section.factory, given, shape, classes)
+    elif np.issubdtype(example.dtype, np.integer):
+        _check_no_factory(section)
+        fns = named.build(section, shape[0], classes)
     else:
         fns = _shipped(section, shape, classes)
     return begin(fns, section.params) if section.params else fns
 
 
-def _shipped(section: Model, shape: tuple[int, ...], classes: int) -> ModelFns:
-    name, options = section.name, section.options
+def _check_no_factory(section: Model) -> None:
     if section.factory_options:
         raise UserError("model.factory_options are for a model.factory: set that, or use --config.model.options")
+
+
+def _shipped(section: Model, shape: tuple[int, ...], classes: int) -> ModelFns:
+    name, options = section.name, section.options
+    _check_no_factory(section)
+    if name in named.MADE:
+        raise UserError(f"model {name!r} reads text, these data are none: set another --config.model.name")
     dtype, dropout = section.dtype, section.dropout
     if name in MODELS and name not in TABULAR and len(shape) != 3:
         raise UserError(f"model {name!r} looks at images, these data are a table of {shape}: set --config.model.name=mlp")

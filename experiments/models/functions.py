@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unlearn import Model, classifier
+from unlearn import Model, classifier, sequence_model
 from unlearn.base import Array
 
 CONVOLUTION = "conv_general_dilated"  # JAX's name of it
@@ -25,6 +25,7 @@ class ModelFns(NamedTuple):
     features: (params, x, key) -> [examples, ...], what the last layer is given; None: the judge looks at logits instead.
     module: the Linen module behind it, if it is one: DP-SGD has a short cut for those.
     convolutional: it holds convolutions, which need loops of their own on a CPU: see `experiments.core.fleet`.
+    language: it gives logits of the next token at each place, [examples, length, vocabulary].
     unpack, own_apply: params -> the tree that the user's own `init` made, and what to apply to that; None: `apply`.
     """
 
@@ -35,6 +36,7 @@ class ModelFns(NamedTuple):
     convolutional: bool = False
     unpack: Callable[[Any], Any] = lambda params: params
     own_apply: Callable[[Any, Array, Array | None], Array] | None = None
+    language: bool = False
 
 
 @functools.lru_cache
@@ -72,8 +74,8 @@ def of_module(module: nn.Module, shape: tuple[int, ...], convolutional: bool = F
 
 @functools.lru_cache
 def as_model(fns: ModelFns) -> Model:
-    """The pure rooms' view: that of a classifier."""
-    return classifier(fns.apply, fns.features)
+    """The pure rooms' view: that of a classifier, or of a language model."""
+    return (sequence_model if fns.language else classifier)(fns.apply, fns.features)
 
 
 @functools.lru_cache

@@ -16,7 +16,7 @@ from experiments.data.sets import PARTS, Sets
 from experiments.scoring.statistics import Reduction, finite, in_chunks
 from unlearn import Request, finetune, tree, unlearn_until
 from unlearn.base import Array, Batch, Model, mean_loss
-from unlearn.losses import correct, weighted_mean
+from unlearn.losses import weighted_mean
 from unlearn.metrics.membership import loss_attack
 from unlearn.until import never
 
@@ -102,7 +102,7 @@ def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int
 
     def observe(params: Any, data: tuple[Array, Batch, Batch]) -> dict[str, Array]:
         _, _, watch = data
-        right = correct(model.apply(params, watch["x"], None), watch["y"])
+        right = model.correct(model.apply(params, watch["x"], None), watch)
         return {"accuracy": weighted_mean(right, watch["weight"])}
 
     algorithm = finetune(model, optax.sgd(learning_rate), grad=jax.value_and_grad)

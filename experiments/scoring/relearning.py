@@ -91,6 +91,13 @@ def strong_work(section: sections.StrongRelearn, lanes: int) -> float:
     return len(STRONG) * len(section.rates) * section.strong_steps * watched * (lanes + PER_STEP)
 
 
+def bags(tokens: np.ndarray, vocabulary: int) -> np.ndarray:
+    """How often each token stands in each text, [texts, length] -> [texts, vocabulary] float32; order does not count."""
+    counts = np.zeros((len(tokens), vocabulary), np.float32)
+    np.add.at(counts, (np.arange(len(tokens))[:, None], tokens), 1.0)
+    return counts
+
+
 def attacks(section: sections.Relearn, problem: Problem) -> dict[str, tuple[Batch, Batch]]:
     """What relearning trains on, and what it is watched on, by the attack's name."""
     forget, retain = problem.sets.forget, problem.sets.retain
@@ -98,7 +105,9 @@ def attacks(section: sections.Relearn, problem: Problem) -> dict[str, tuple[Batc
     join = lambda a, b: {name: np.concatenate([a[name], b[name]]) for name in a}  # noqa: E731
     both = join(forget, retain)
     asked = np.arange(len(both["id"])) < len(forget["id"])
-    if problem.by_class:
+    if problem.dataset.is_text:
+        similar = nearest_examples(bags(both["x"], problem.dataset.classes), asked, 2 * section.size)
+    elif problem.by_class:
         similar = nearest_classes(both["x"], both["y"], asked, 3)
     else:
         similar = nearest_examples(both["x"], asked, 2 * section.size)

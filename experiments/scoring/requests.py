@@ -17,7 +17,7 @@ from experiments.data.ids import hash_uniform
 from experiments.scoring import algorithms
 from unlearn import Outcome, Request, levels, unlearn_until
 from unlearn.base import Array, Batch, Model
-from unlearn.losses import correct, cross_entropy, weighted_mean
+from unlearn.losses import weighted_mean
 
 
 class Setting(NamedTuple):
@@ -86,12 +86,12 @@ def _runner(
         for which in ("forget", "watch"):
             batch = getattr(request, which)
             logits = model.apply(params, batch["x"], None)
-            seen[f"{which}_accuracy"] = weighted_mean(correct(logits, batch["y"]), batch["weight"])
-            seen[f"{which}_loss"] = weighted_mean(cross_entropy(logits, batch["y"]), batch["weight"])
+            seen[f"{which}_accuracy"] = weighted_mean(model.correct(logits, batch), batch["weight"])
+            seen[f"{which}_loss"] = weighted_mean(model.loss(logits, batch), batch["weight"])
             if by_level and which == "forget":
                 seen["forget_margin"] = weighted_mean(model.margin(logits, batch), batch["weight"])
         if by_level:
-            right = correct(model.apply(params, request.retained["x"], None), request.retained["y"])
+            right = model.correct(model.apply(params, request.retained["x"], None), request.retained)
             seen["retained_accuracy"] = weighted_mean(right, request.retained["weight"])
         return seen
 

@@ -19,12 +19,16 @@ from experiments.core.execution import Execution
 from unlearn import losses
 from unlearn.base import Array, Batch, Model
 from unlearn.metrics import scores
+from unlearn.model import token_mean
 
 CHUNK = 500  # examples looked at together, whatever the set: one compiled shape
+CHUNK_TOKENS = 8192  # of texts: each has as many logits as the vocabulary has entries
 
 
 class Statistics(NamedTuple):
     """Of each example, [..., examples] float32; leading axes are models.
+
+    Of a text all are of its mean token.
 
     loss: -log p_y = log(1 + exp(-margin)).
     margin: log p_y - log(1 - p_y) = z_y - log sum over j != y of exp z_j.
@@ -45,7 +49,8 @@ Reduction = Callable[[Any, Batch], Statistics]  # (params of all lanes, batch) -
 
 @functools.lru_cache
 def make_statistics(model: Model, devices: Execution) -> Reduction:
-    """`(params of all lanes, batch) -> Statistics` [lanes, examples] of a classifier, in chunks of one compiled shape."""
+    """`(params of all lanes, batch) -> Statistics` [lanes, examples], in chunks of one compiled shape."""
+    of_example = (lambda values, batch: values) if model.token_loss is None else token_mean
 
     def reduced(params: Any, batch: Batch) -> tuple[Array, ...]:
         logits, labels = model.apply(params, batch["x"], None), batch["y"]
@@ -53,17 +58,18 @@ def make_statistics(model: Model, devices: Execution) -> Reduction:
         every = (
             jax.nn.softplus(-margin),
             margin,
-            losses.correct(logits, labels),
-            losses.entropy(logits),
-            losses.modified_entropy(logits, labels),
+            model.correct(logits, batch),
+            of_example(losses.entropy(logits), batch),
+            of_example(losses.modified_entropy(logits, labels), batch),
         )
-        finite = jnp.isfinite(logits).all(axis=-1)
+        finite = jnp.isfinite(logits).reshape(len(logits), -1).all(axis=-1)
         return tuple(jnp.where(finite, values, jnp.nan) for values in every)
 
     over = devices.lanes(reduced)
 
     def statistics(params: Any, batch: Batch) -> Statistics:
-        return Statistics(*in_chunks(lambda part: over(params, part), {name: batch[name] for name in ("x", "y")}))
+        looked_at = {name: batch[name] for name in ("x", "y", "token_weight") if name in batch}
+        return Statistics(*in_chunks(lambda part: over(params, part), looked_at))
 
     return statistics
 
@@ -86,18 +92,22 @@ def make_divergence(model: Model, devices: Execution) -> Callable[[Any, Any, Any
 def in_chunks(fn: Callable[[Any], Any], examples: Any) -> Any:
     """`fn` of examples, a pytree of [examples, ...] arrays, CHUNK at a time: numpy arrays [lanes, examples, ...].
 
-    The last chunk is filled up with zeros, whose results are left out.
+    Of texts it is CHUNK_TOKENS tokens at a time, and no less than one text. The last chunk is filled up with zeros, whose
+    results are left out.
     """
-    count, parts = len(jax.tree.leaves(examples)[0]), []
-    for start in range(0, count, CHUNK):
-        size = min(CHUNK, count - start)
-        part = jax.tree.map(lambda leaf: _filled(leaf[start : start + CHUNK]), examples)  # noqa: B023
+    first, parts = jax.tree.leaves(examples)[0], []
+    count, chunk = len(first), CHUNK
+    if np.issubdtype(first.dtype, np.integer) and first.ndim == 2:
+        chunk = max(1, CHUNK_TOKENS // first.shape[1])
+    for start in range(0, count, chunk):
+        size = min(chunk, count - start)
+        part = jax.tree.map(lambda leaf: _filled(leaf[start : start + chunk], chunk), examples)  # noqa: B023
         parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:, :size], fn(part)))  # noqa: B023
     return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
 
 
-def _filled(leaf: np.ndarray) -> Array:
-    missing = CHUNK - len(leaf)
+def _filled(leaf: np.ndarray, size: int) -> Array:
+    missing = size - len(leaf)
     return jnp.asarray(np.concatenate([leaf, np.zeros((missing, *leaf.shape[1:]), leaf.dtype)]))
 
 

@@ -25,9 +25,15 @@ def of_training(way: loop.Way, data: Batch) -> dict[str, float]:
     }
 
 
-def of_rehearsing(way: loop.Way, data: Batch, pools: Any, step_flops: float) -> dict[str, float]:
-    """The same for a way that rehearses, whose inner steps must be unrolled; its other steps cost `step_flops`."""
-    meta = _compiled(way, data, pools, rehearse=True)
+def of_rehearsing(
+    way: loop.Way, data: Batch, pools: Any, step_flops: float, levels_given: bool = False
+) -> dict[str, float]:
+    """The same for a way that rehearses, whose inner steps must be unrolled; its other steps cost `step_flops`.
+
+    Args:
+      levels_given: levels are a column of the data, and not read off the model at each rehearsal.
+    """
+    meta = _compiled(way, data, pools, rehearse=True, levels_given=levels_given)
     rehearsals = way.schedule.within(way.steps)
     return {
         "step_flops": step_flops,
@@ -37,11 +43,13 @@ def of_rehearsing(way: loop.Way, data: Batch, pools: Any, step_flops: float) -> 
     }
 
 
-def _compiled(way: loop.Way, data: Batch, pools: Any, rehearse: bool) -> Any:
+def _compiled(way: loop.Way, data: Batch, pools: Any, rehearse: bool, levels_given: bool = False) -> Any:
     # One device's operators: how a batch is spread does not change what it costs.
     devices = one_device()
     lanes = loop.make_lanes([0], *(2 * [jnp.ones(len(data["id"]), bool)]))
     state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (loop.init_lanes(way, lanes), lanes))
+    if levels_given:
+        lane = lane._replace(level=jnp.zeros(len(data["id"])))
     row = jnp.zeros(way.capacity or way.batch_size, jnp.int32)
     if isinstance(data["x"], Images):
         drawn = loop.draw(way, lane, streaming.positions_of(data), pools, row, jnp.asarray(0), rehearse)

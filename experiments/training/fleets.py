@@ -92,9 +92,11 @@ class Trainer(NamedTuple):
         """`cost.of_training`, counted once; `name` is the stage's."""
         return self.workdir.stage(f"cost-{name}", lambda: cost.of_training(way, self.data))
 
-    def rehearsing_cost(self, way: loop.Way, pools: Pools, step_flops: float, name: str) -> dict[str, float]:
+    def rehearsing_cost(
+        self, way: loop.Way, pools: Pools, step_flops: float, name: str, levels_given: bool = False
+    ) -> dict[str, float]:
         """`cost.of_rehearsing`, counted once; `name` is the stage's."""
-        count = lambda: cost.of_rehearsing(way, self.data, pools, step_flops)  # noqa: E731
+        count = lambda: cost.of_rehearsing(way, self.data, pools, step_flops, levels_given)  # noqa: E731
         return self.workdir.stage(f"cost-{name}", count)
 
 

@@ -107,7 +107,8 @@ def as_functions(module: Module) -> ModelFns:
         made: Any = module.apply({"params": params}, x, rngs=rngs, method=method)
         return made
 
-    return ModelFns(init, call, functools.partial(call, method="features"))
+    features = functools.partial(call, method="features")
+    return ModelFns(init, call, features, language=isinstance(module, Decoder))
 
 
 def begin(module: Module, loaded: Pretrained) -> ModelFns:
