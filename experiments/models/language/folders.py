@@ -5,6 +5,7 @@ A folder of PyTorch's pickled `.bin` files is refused: reading one would run wha
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -219,6 +220,7 @@ def _wanted(
     return wanted
 
 
+@functools.lru_cache
 def _shapes(config: Config) -> dict[str, Shape]:
     """The shape of every parameter by its path; of a classifier of two classes."""
     decodes = isinstance(config, DecoderConfig)
