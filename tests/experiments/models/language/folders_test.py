@@ -103,7 +103,8 @@ def test_shards_are_one_model(copied):
     jax.tree.map(np.testing.assert_array_equal, folders.load_folder(folder).params, whole.params)
     for odd, says in (
         ({"x": "../model.safetensors"}, "no weight_map"),
-        (shards | {"x": shards["model.norm.weight"]}, "names x"),
+        (shards | {"x": shards["model.norm.weight"]}, "differ about x"),
+        ({name: file for name, file in shards.items() if name != "model.norm.weight"}, "differ about model.norm.weight"),
     ):
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": odd}))
         with pytest.raises(UserError, match=says):
