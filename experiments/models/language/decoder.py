@@ -211,7 +211,7 @@ class Decoder(nn.Module):
 
     Args:
       config: what it is.
-      dtype: of activations; None for that of the parameters, jnp.bfloat16. Norms, softmax and logits sum in float32.
+      dtype: of activations; None for that of the parameters, or jnp.bfloat16. Norms, softmax and logits sum in float32.
       remat: blocks are computed again for the gradient instead of being remembered.
       dropout: after the embedding and at the end of both branches of a block, where the call has a key 'dropout'.
 

@@ -5,6 +5,7 @@ A folder of PyTorch's pickled `.bin` files is refused: reading one would run wha
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -136,20 +137,23 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _tensors(folder: Path) -> dict[str, _Tensor]:
     """Every tensor of a folder by its name; only headers are read."""
     if (folder / INDEX).exists():
-        named = _read_json(folder / INDEX).get("weight_map")
-        if not isinstance(named, dict) or not all(isinstance(v, str) and v == Path(v).name for v in named.values()):
-            raise UserError(f"{folder / INDEX} has no weight_map of tensors to files beside it: download the folder again")
-        shards = sorted(set(named.values()))
-    elif (folder / WEIGHTS).exists():
-        named, shards = {}, [WEIGHTS]
-    else:
+        return _sharded(folder)
+    if not (folder / WEIGHTS).exists():
         pickled = sorted(path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind))
         held = f"it holds pickled {pickled[0]}, which could run code when read" if pickled else "it holds no weights"
         raise UserError(f"{folder} has no {WEIGHTS} ({held}): save the model as safetensors")
-    found = {tensor.name: tensor for shard in shards for tensor in _headers(folder / shard)}
-    for name in sorted(named.keys() - found.keys()):
-        raise UserError(f"{folder / INDEX} names {name}, which {named[name]} does not hold: download the folder again")
-    return found
+    return {tensor.name: tensor for tensor in _headers(folder / WEIGHTS)}
+
+
+def _sharded(folder: Path) -> dict[str, _Tensor]:
+    """Tensors of the files that an index names; each is where it says, and there are no others."""
+    named = _read_json(folder / INDEX).get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(v, str) and v == Path(v).name for v in named.values()):
+        raise UserError(f"{folder / INDEX} has no weight_map of tensors to files beside it: download the folder again")
+    held = [tensor for shard in sorted(set(named.values())) for tensor in _headers(folder / shard)]
+    for name, shard in sorted(named.items() ^ {(tensor.name, tensor.path.name) for tensor in held}):
+        raise UserError(f"{folder / INDEX} and {shard} differ about {name}: download the folder again")
+    return {tensor.name: tensor for tensor in held}
 
 
 def _headers(path: Path) -> Iterator[_Tensor]:
@@ -219,6 +223,7 @@ def _wanted(
     return wanted
 
 
+@functools.lru_cache
 def _shapes(config: Config) -> dict[str, Shape]:
     """The shape of every parameter by its path; of a classifier of two classes."""
     decodes = isinstance(config, DecoderConfig)

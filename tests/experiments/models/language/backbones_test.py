@@ -12,6 +12,7 @@ from experiments.models.language.decoder import Decoder
 from experiments.models.language.encoder import Encoder
 from s3t.training.adapters import Adapter, Lora, init_slot
 from s3t.training.backbone import forward, owned, run_blocks
+from tests.helpers.toys import quick_jit
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures/language"
 LORA = Lora(rank=2, alpha=2.0, targets=("attention", "mlp"))
@@ -25,7 +26,7 @@ def loaded(name, **options):
     return Decoder(made.config, **options), made, tokens
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama3", "bert"])
+@pytest.mark.parametrize("name", ["llama3", "bert"])
 def test_every_projection_has_an_adapter_that_begins_as_nothing(name):
     module, made, x = loaded(name)
     backbone = backbones.as_backbone(module)
@@ -34,8 +35,10 @@ def test_every_projection_has_an_adapter_that_begins_as_nothing(name):
     blocks = owned(2, 2)
     slots = [init_slot(jax.random.key(i), LORA, [backbone.layers[b] for b in own]) for i, own in enumerate(blocks)]
     assert all(entry.keys() == {layer for layer, *_ in backbone.layers[0]} for slot in slots for entry in slot)
-    whole = module.apply({"params": made.params | ({"head": made.head} if made.head else {})}, x)
-    run = jax.jit(lambda slots, active: forward(backbone, made.params, x, LORA, blocks, slots, head, active))
+    whole = quick_jit(lambda params: module.apply({"params": params}, x))(
+        made.params | ({"head": made.head} if made.head else {})
+    )
+    run = quick_jit(lambda slots, active: forward(backbone, made.params, x, LORA, blocks, slots, head, active))
     np.testing.assert_allclose(run(slots, jnp.ones(2, bool)), whole, rtol=1e-5, atol=1e-5)
     moved = jax.tree.map(lambda leaf: leaf + 0.5, slots)
     assert not np.allclose(run(moved, jnp.ones(2, bool)), whole, atol=0.1)
@@ -43,25 +46,24 @@ def test_every_projection_has_an_adapter_that_begins_as_nothing(name):
     np.testing.assert_array_equal(off, run(slots, jnp.zeros(2, bool)))
 
 
-@pytest.mark.parametrize("name, fan", [("llama3", (24, 12)), ("roberta", (24, 24))])
-def test_each_adapter_acts_in_lanes_as_alone(name, fan):
+def test_each_adapter_acts_in_lanes_as_alone():
     """Adapters of several models in one program, each beside every layer at once; with remat, too."""
-    module, made, x = loaded(name)
+    module, made, x = loaded("llama3")
     backbone, again = backbones.as_backbone(module), backbones.as_backbone(module.clone(remat=True))
     layers, rng = backbone.layers[1], np.random.default_rng(0)
-    assert ("attention/key", *fan) in layers
+    assert ("attention/key", 24, 12) in layers
     normal = lambda *shape: jnp.asarray(rng.normal(size=shape).astype(np.float32) / 4)  # noqa: E731
     lanes = {layer: Adapter(normal(3, i, 2), normal(3, 2, o), None) for layer, i, o in layers}
-    h = backbone.embed(made.params, x, None)
+    h = quick_jit(lambda x: backbone.embed(made.params, x, None))(x)
 
     def squared(backbone, adapters):
         return sum((leaf.astype(float) ** 2).sum() for leaf in jax.tree.leaves(
-            run_blocks(backbone, made.params, h, range(2), {1: adapters})
+            run_blocks(backbone, made.params, h, range(1, 2), {1: adapters})
         ))  # fmt: skip
 
-    slopes = [jax.jit(jax.vmap(jax.grad(lambda a, b=b: squared(b, a))))(lanes) for b in (backbone, again)]
+    slopes = [quick_jit(jax.vmap(jax.grad(lambda a, b=b: squared(b, a))))(lanes) for b in (backbone, again)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), *slopes)
-    alone = jax.jit(jax.grad(lambda a: squared(backbone, a)))
+    alone = quick_jit(jax.grad(lambda a: squared(backbone, a)))
     for lane in range(3):
         single = alone(jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes))
         jax.tree.map(
@@ -82,18 +84,23 @@ def test_functions_begin_with_a_folder():
     module, made, x = loaded("bert")
     fns = backbones.begin(module, made)
     params = fns.init(jax.random.key(0))
-    np.testing.assert_array_equal(
-        fns.apply(params, x, None), module.apply({"params": made.params | {"head": made.head}}, x)
-    )
-    assert fns.features(params, x, None).shape == (3, 24)
+    jax.tree.map(np.testing.assert_array_equal, params, made.params | {"head": made.head})
+    assert jax.eval_shape(fns.features, params, x, None).shape == (3, 24)
+    assert jax.eval_shape(fns.apply, params, x, jax.random.key(0)).shape == (3, 3)
     other = backbones.begin(Encoder(made.config, classes=2), made)  # another task: the pooler stays, the rest is random
-    drawn = [other.init(jax.random.key(seed))["head"] for seed in (0, 1)]
+    drawn = [quick_jit(other.init)(jax.random.key(seed))["head"] for seed in (0, 1)]
     np.testing.assert_array_equal(drawn[0]["pooler"]["kernel"], made.head["pooler"]["kernel"])
     assert not np.allclose(drawn[0]["classifier"]["kernel"], drawn[1]["classifier"]["kernel"])
-    assert backbones.begin(Encoder(made.config, pooling="mean"), made).init(jax.random.key(0))["head"].keys() == {
-        "classifier"
-    }
+    of_means = backbones.begin(Encoder(made.config, pooling="mean"), made)
+    assert jax.eval_shape(of_means.init, jax.random.key(0))["head"].keys() == {"classifier"}
+
+
+def test_a_decoder_begins_with_a_folder():
     module, made, x = loaded("llama2")
-    assert backbones.begin(module, made).init(jax.random.key(0)) is made.params
+    fns = backbones.begin(module, made)
+    assert fns.init(jax.random.key(0)) is made.params
     assert backbones.as_functions(module) is backbones.as_functions(module.clone())
-    assert backbones.as_functions(module).features(made.params, x, None).shape == (3, 5, 24)
+    assert jax.eval_shape(fns.features, made.params, x, None).shape == (3, 5, 24)
+    assert jax.tree.map(jnp.shape, jax.eval_shape(backbones.as_functions(module).init, jax.random.key(0))) == jax.tree.map(
+        jnp.shape, made.params
+    )

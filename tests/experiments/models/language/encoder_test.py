@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.models.language.encoder import Encoder, EncoderConfig, masked_mean
+from tests.helpers.toys import quick_jit
 
 BERT = EncoderConfig(vocabulary=9, width=8, depth=1, heads=2, mlp=12, positions=8, types=2, norm_epsilon=1e-12, pad=0)
 ROBERTA = EncoderConfig(
@@ -17,26 +18,27 @@ def some(config, **options):
     module = Encoder(config, classes=3, **options)
     rng, shapes = np.random.default_rng(0), jax.eval_shape(module.init, jax.random.key(0), {"tokens": TOKENS})["params"]
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-    return lambda x, **call: module.apply({"params": params}, x, **call)
+    return lambda x, **call: quick_jit(lambda x: module.apply({"params": params}, x, **call))(x)
 
 
-@pytest.mark.parametrize("pooling", ["first", "mean"])
-@pytest.mark.parametrize("config", [BERT, ROBERTA], ids=["bert", "roberta"])
+@pytest.mark.parametrize("config, pooling", [(BERT, "first"), (ROBERTA, "mean")], ids=["bert", "roberta"])
 def test_pads_are_never_seen(config, pooling):
     apply = some(config, pooling=pooling)
     mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0]])
     tokens = np.where(mask, TOKENS, config.pad)
     logits = apply({"tokens": tokens, "mask": mask})
     np.testing.assert_array_equal(apply({"tokens": tokens}), logits)  # the mask that its pads tell
-    np.testing.assert_allclose(apply({"tokens": tokens[1:, :2]})[0], logits[1], rtol=1e-4, atol=1e-5)
     rubbish = np.where(mask, tokens, 6)
     np.testing.assert_allclose(apply({"tokens": rubbish, "mask": mask}), logits, rtol=1e-4, atol=1e-5)
 
 
 def test_pads_at_the_left_are_no_places_of_roberta():
-    apply = some(ROBERTA, pooling="mean")
-    left, right = (apply({"tokens": np.array([row])}) for row in ([1, 1, 2, 7], [2, 7, 1, 1]))
+    left, right = some(ROBERTA, pooling="mean")({"tokens": np.array([[1, 1, 2, 7], [2, 7, 1, 1]])})
     np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_of_pads_is_finite():
+    assert np.isfinite(some(BERT, pooling="mean")({"tokens": np.zeros((1, 4), int)})).all()
 
 
 def test_the_mean_is_of_tokens():
@@ -47,13 +49,14 @@ def test_the_mean_is_of_tokens():
 def test_types_are_added():
     apply = some(BERT)
     zeros = np.zeros_like(TOKENS)
-    np.testing.assert_array_equal(apply({"tokens": TOKENS}), apply({"tokens": TOKENS, "types": zeros}))
-    assert not np.allclose(apply({"tokens": TOKENS}), apply({"tokens": TOKENS, "types": zeros + 1}))
+    without, first, second = apply({"tokens": TOKENS}), *(apply({"tokens": TOKENS, "types": zeros + t}) for t in (0, 1))
+    np.testing.assert_array_equal(without, first)
+    assert not np.allclose(first, second)
 
 
 def test_remat_and_features():
     x = {"tokens": TOKENS}
-    np.testing.assert_allclose(some(BERT)(x), some(BERT, remat=True)(x), rtol=1e-6)
+    np.testing.assert_allclose(some(BERT)(x), some(BERT, remat=True)(x), rtol=1e-5, atol=1e-6)
     assert some(BERT)(x, method="features").shape == some(BERT)(x, method="mean").shape == (2, 8)
 
 

@@ -16,6 +16,7 @@ from experiments.core.errors import UserError
 from experiments.models.language import configs, folders
 from experiments.models.language.decoder import Decoder, DecoderConfig, llama
 from experiments.models.language.encoder import Encoder
+from tests.helpers.toys import quick_jit
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures/language"
 NAMES = ("gpt2", "llama2", "llama3", "bert", "roberta")
@@ -23,9 +24,11 @@ NAMES = ("gpt2", "llama2", "llama3", "bert", "roberta")
 
 def logits(loaded, given):
     if isinstance(loaded.config, DecoderConfig):
-        return Decoder(loaded.config).apply({"params": loaded.params}, given["tokens"])
-    x = {"tokens": given["tokens"], "mask": given["mask"]}
-    return Encoder(loaded.config, classes=3).apply({"params": loaded.params | {"head": loaded.head}}, x)
+        module, params, x = Decoder(loaded.config), loaded.params, given["tokens"]
+    else:
+        module, params = Encoder(loaded.config, classes=3), loaded.params | {"head": loaded.head}
+        x = {"tokens": given["tokens"], "mask": given["mask"]}
+    return quick_jit(lambda params, x: module.apply({"params": params}, x))(params, x)
 
 
 def expected(name):
@@ -100,7 +103,8 @@ def test_shards_are_one_model(copied):
     jax.tree.map(np.testing.assert_array_equal, folders.load_folder(folder).params, whole.params)
     for odd, says in (
         ({"x": "../model.safetensors"}, "no weight_map"),
-        (shards | {"x": shards["model.norm.weight"]}, "names x"),
+        (shards | {"x": shards["model.norm.weight"]}, "differ about x"),
+        ({name: file for name, file in shards.items() if name != "model.norm.weight"}, "differ about model.norm.weight"),
     ):
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": odd}))
         with pytest.raises(UserError, match=says):
@@ -193,7 +197,8 @@ def test_pickles_and_other_files_are_refused(copied, tmp_path):
 
 def test_what_is_of_no_family_is_not_saved(tmp_path):
     config = llama(vocabulary=5, width=4, depth=1, heads=2, mlp=6, positions=8)
-    params = Decoder(config).init(jax.random.key(0), np.zeros((1, 2), int))["params"]
+    params = jax.eval_shape(Decoder(config).init, jax.random.key(0), np.zeros((1, 2), int))["params"]
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     with pytest.raises(ValueError, match="mixes families"):
         configs.write(llama(vocabulary=5, width=4, depth=1, heads=2, mlp=6, positions=8, norm="layer"))

@@ -10,6 +10,7 @@ import pytest
 from experiments.models.language import folders
 from experiments.models.language.decoder import Decoder
 from experiments.models.language.generate import generate
+from tests.helpers.toys import quick_jit
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures/language"
 NEW = 5
@@ -24,7 +25,7 @@ def loaded(name):
 def twin(module, params):
     """Each row alone, without a cache: the whole text is read for each token."""
     rows = []
-    read = jax.jit(lambda tokens: module.apply({"params": params}, tokens))
+    read = quick_jit(lambda tokens: module.apply({"params": params}, tokens))
     for prompt, length in zip(PROMPTS, LENGTHS, strict=True):
         text = prompt[:length].tolist()
         for _ in range(NEW):
@@ -60,7 +61,7 @@ def test_draws_follow_key_and_temperature():
     np.testing.assert_array_equal(cold, generate(module, params, PROMPTS, LENGTHS, NEW))
     many = np.tile([[5, 9]], (4000, 1))
     drawn = generate(module, params, many, np.full(4000, 2), 1, key=jax.random.key(1), temperature=2.0)
-    law = jax.nn.softmax(module.apply({"params": params}, many[:1])[0, -1] / 2)
+    law = quick_jit(lambda params: jax.nn.softmax(module.apply({"params": params}, many[:1])[0, -1] / 2))(params)
     seen = np.bincount(np.asarray(drawn)[:, 0], minlength=48) / 4000
     assert np.abs(seen - law).max() < 4 * np.sqrt(0.25 / 4000)
 
