@@ -1,4 +1,4 @@
-"""Real weights that are installed as packages, by the extra `text`: where their files are."""
+"""Real weights that are installed as packages, by the extra `weights`: where their files are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real weights, from the packages of the extra `text`: what they are known to say. Nothing here is quick."""
+"""Real weights, from the packages of the extra `weights`: what they are known to say. Nothing here is quick."""
 
 import json
 import subprocess
