@@ -187,7 +187,9 @@ class Data(Section):
     length: int = Field(
         0, ge=0, le=1 << 20, description="Tokens in a row of text, longer documents take several; if 0, 256."
     )
-    tokeniser: str = Field("", description="A tokenizer.json for text; if empty, bytes.")
+    tokeniser: str = Field(
+        "", description="Of text, a tokenizer.json, or bpe:512 to learn one of so many entries; if empty, bytes."
+    )
     answers_only: bool = Field(False, description="Of questions and answers, learn the answers alone.")
     encoding: str = Field("", description="Of texts of your own; if empty, UTF-8.")
     group: str = Field("", description="A regular expression that finds the group in paths of texts:PATH.")

@@ -20,6 +20,7 @@ from readiness.requests import nearest_classes, nearest_examples
 from unlearn.base import Batch
 
 WATCHED = 500  # forget examples that relearning is measured on
+WATCHED_TEXTS = 64  # rows of text that it is measured on
 ATTACKS = 4  # by so many sets of examples
 STRONG = ("part", "all")  # sets of the strong attack: those that hold what was forgotten
 DIGITS = 5  # that accuracies of the strong attack are kept with: on 500 examples they are exact
@@ -39,8 +40,11 @@ def relearn(
         scorer.model, section.learning_rate, section.steps, section.batch_size, scorer.devices
     )
     widest = max(len(attack["id"]) for attack, _ in pairs.values())
+    most = WATCHED
+    if problem.dataset.is_text:  # a text has many answers, and padding costs as much
+        most = min(WATCHED_TEXTS, max(len(watch["id"]) for _, watch in pairs.values()))
     for name, (attack, watch) in pairs.items():
-        watch = padded(subsample(watch, WATCHED, Hash.WATCH), WATCHED)
+        watch = padded(subsample(watch, most, Hash.WATCH), most)
         sets = jax.tree.map(jnp.asarray, (padded(attack, widest), watch))
         curves[name] = np.asarray(attack_by((params, keys), *sets)[1])
     return curves

@@ -11,8 +11,9 @@ from experiments.core.sections import Data
 from experiments.data.splits import UNWEIGHTED, Dataset, Split, assign
 from experiments.data.text import packing, readers, topics
 from experiments.data.text.documents import Documents, select
-from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file
+from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, learned
 
+MOST_ENTRIES = 1 << 20  # of a vocabulary
 LENGTH = 256  # of a row, unless a config says another
 OF_TEXT = ("length", "tokeniser", "answers_only", "encoding", "group")  # settings that nothing else heeds
 OF_OTHERS = ("id_column", "cache_dir", "stream")
@@ -49,11 +50,21 @@ def load(config: Data) -> Dataset:
         config.name, data_dir=config.data_dir, encoding=config.encoding, label=config.label, group=config.group
     )
     ids = assign(documents.ids, documents.test_ids, config.name, config.validation_fraction, config.train_size)
-    tokeniser = from_file(Path(config.tokeniser).expanduser()) if config.tokeniser else byte_level()
+    tokeniser = _tokeniser(config.tokeniser, select(documents, ids["train"]))
     splits, units = {}, {}
     for name, chosen in ids.items():
         splits[name], units[name] = _split(select(documents, chosen), tokeniser, config)
     return Dataset(config.name, **splits, classes=tokeniser.vocabulary, units=units["train"])
+
+
+def _tokeniser(asked: str, train: Documents) -> Tokeniser:
+    """Bytes, a file's, or, by bpe:ENTRIES, pairs of bytes that are frequent in the training documents."""
+    kind, _, size = asked.partition(":")
+    if kind == "bpe" and size:
+        if not size.isdecimal() or int(size) > MOST_ENTRIES:
+            raise DataError(f"data.tokeniser is {asked!r}: give bpe: and how many entries it should have, as in bpe:512")
+        return learned((*train.texts, *(train.prompts or ())), int(size))
+    return from_file(Path(asked).expanduser()) if asked else byte_level()
 
 
 def _split(documents: Documents, tokeniser: Tokeniser, config: Data) -> tuple[Split, np.ndarray]:

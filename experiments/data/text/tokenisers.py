@@ -62,12 +62,23 @@ def from_file(path: Path) -> Tokeniser:
     Raises:
       DataError: the library is absent, the file cannot be read, or no token ends a document.
     """
-    library = _library()
     try:
         text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = getattr(error, "strerror", None) or line(error, 100)
+        raise DataError(f"cannot read the tokeniser {path} ({what}): give a tokenizer.json") from error
+    return _from_text(text, path)
+
+
+def learned(texts: Iterable[str], vocabulary: int) -> Tokeniser:
+    """The tokeniser that `train_bpe` makes of some texts; raises as it does."""
+    return _from_text(train_bpe(texts, vocabulary), Path("tokenizer.json of these texts"))
+
+
+def _from_text(text: str, path: Path) -> Tokeniser:
+    library = _library()
+    try:
         known = library.Tokenizer.from_str(text)
-    except OSError as error:
-        raise DataError(f"cannot read the tokeniser {path} ({error.strerror}): give a tokenizer.json") from error
     except Exception as error:  # the library raises plain exceptions
         raise DataError(f"{path} is no tokeniser ({line(error, 100)}): give a tokenizer.json") from error
     known.no_padding()
