@@ -1,0 +1,35 @@
+"""Decoders by name: what a config may ask for, and what is refused in one line."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import models
+from experiments.core.errors import UserError
+from experiments.core.sections import Model
+
+TEXT = np.zeros((1, 8), np.int32)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_decoder_by_name_is_a_language_model(name):
+    fns = models.build(Model(name=name, options={"width": 8, "depth": 1, "heads": 2}), TEXT, 11)
+    model = models.as_model(fns)
+    shape = jax.eval_shape(lambda key: model.apply(fns.init(key), TEXT, None), jax.random.key(0))
+    assert shape.shape == (1, 8, 11) and model.token_loss is not None
+    assert models.build(Model(name=name, options={"width": 8, "depth": 1, "heads": 2}), TEXT, 11) == fns
+
+
+@pytest.mark.parametrize(
+    ("section", "example", "line"),
+    [
+        ({"name": "gpt2", "options": {"widths": (3,)}}, TEXT, "has no option 'widths'; it takes width, depth, heads$"),
+        ({"name": "gpt2", "options": {"width": 0}}, TEXT, "option 'width' of model 'gpt2' is 0: give a whole number"),
+        ({"name": "gpt2", "options": {"width": 9, "heads": 2}}, TEXT, "cannot be: a width of 9 is not shared among 2"),
+        ({"name": "mlp"}, TEXT, "looks at images or tables, these data are text: set --config.model.name=gpt2$"),
+        ({"name": "gpt2"}, np.zeros((1, 8), np.float32), "reads text, these data are none: set another"),
+    ],
+)
+def test_what_cannot_be_is_one_line(section, example, line):
+    with pytest.raises(UserError, match=line):
+        models.build(Model(**section), example, 11)
