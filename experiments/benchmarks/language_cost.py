@@ -85,9 +85,6 @@ class Work(NamedTuple):
 Row = tuple[str, str]  # what was measured, and what was seen
 
 
-# --- Programs ---------------------------------------------------------------------------------------------------------
-
-
 def make(work: Work, variant: Variant | None, optimizer: optax.GradientTransformation, unroll: bool) -> Callable:
     """The step `(state, batch, key[, meta_batch, step_size])` of a variant."""
     model = models.as_model(as_functions(decoder.Decoder(work.config)))
@@ -151,9 +148,6 @@ def flops(work: Work, name: str) -> float:
     return first + (work.config.depth - 1) * (second - first)
 
 
-# --- Parts ------------------------------------------------------------------------------------------------------------
-
-
 def step(work: Work, names: list[str], repeats: int, times: dict[str, float], peaks: dict[str, int]) -> Iterator[Row]:
     """Median milliseconds of each variant, in plain steps beside its FLOPs; notes times and the device's peaks."""
     for name in names:
@@ -182,7 +176,10 @@ def memory(work: Work, names: list[str], peaks: dict[str, int]) -> Iterator[Row]
 
 
 def torch_steps(work: Work, names: list[str], repeats: int, python: str, times: dict[str, float]) -> Iterator[Row]:
-    """The same steps by torch.func: gradients at a tiny size, then milliseconds from the same weights and documents."""
+    """The same steps by torch.func: gradients at a tiny size, then milliseconds from the same weights and documents.
+
+    torch.func computes nothing again: with remat in a variant's name its step is the one without.
+    """
     tiny = Work(decoder.gpt2(**TINY), length=8, batch=2, rehearsed=2)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -223,9 +220,6 @@ def generation(work: Work, prompt: int, new: int, repeats: int, python: str) -> 
             yield f"generate transformers {told['transformers']}", seen + ("" if same == 1 else " !")
 
 
-# --- Peers ------------------------------------------------------------------------------------------------------------
-
-
 def write_job(folder: Path, work: Work, name: str, repeats: int) -> dict[str, Any]:
     """Weights and documents of a step in files, and what `language_torch` is to do with them.
 
@@ -239,21 +233,10 @@ def write_job(folder: Path, work: Work, name: str, repeats: int) -> dict[str, An
         meta = rest[0]
         parts |= {"asked": meta.requests.forget, "kept": meta.requests.retain, "forget": meta.forget, "stable": meta.stable}
     np.savez(folder / "data.npz", **{f"{part}_{field}": data[field] for part, data in parts.items() for field in "xy"})
-    terms = {key: getattr(Terms(), key) for key in ("efficiency", "retention", "width")}
-    return {
-        "kind": "step",
-        "name": name,
-        "folder": str(folder),
-        "heads": work.config.heads,
-        "depth": work.config.depth,
-        "epsilon": work.config.norm_epsilon,
-        "repeats": repeats,
-        "order": variant.order if variant else 0,
-        "rate": RATE,
-        "step_size": STEP_SIZE,
-        "level": LEVEL,
-        **terms,
-    }
+    settings: dict[str, Any] = {key: getattr(Terms(), key) for key in ("efficiency", "retention", "width")}
+    settings |= {"heads": work.config.heads, "depth": work.config.depth, "epsilon": work.config.norm_epsilon}
+    settings |= {"rate": RATE, "step_size": STEP_SIZE, "level": LEVEL, "order": variant.order if variant else 0}
+    return {"kind": "step", "name": name, "folder": str(folder), "repeats": repeats, **settings}
 
 
 def peer(python: str, jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -290,9 +273,6 @@ def difference(theirs: Any, ours: Any) -> float:
     return float(optax.global_norm(away) / optax.global_norm(ours))
 
 
-# --- Clock ------------------------------------------------------------------------------------------------------------
-
-
 def median(run: Callable, repeats: int) -> float:
     """Milliseconds, after two calls to warm up."""
     seen = []
@@ -323,6 +303,10 @@ def main() -> None:
     jax.config.update("jax_default_matmul_precision", "float32")
     jax.config.update("jax_disable_most_optimizations", args.smoke)  # compiling is most of a toy run
     sizes = {option: getattr(args, option) for option in TINY}
+    if not 0 < args.fraction <= 1:
+        parser.error(f"--fraction is {args.fraction:g}: give a share above 0, 1 at most")
+    if max(args.length, args.prompt + args.new) > args.positions:
+        parser.error(f"--positions {args.positions} do not hold --length, or --prompt and --new: give more")
     work = Work(decoder.gpt2(**sizes), args.length, args.batch, max(1, round(args.fraction * args.batch)))
     names = [name for name in VARIANTS if name in {"plain", *args.variants}]
     times: dict[str, float] = {}
