@@ -17,7 +17,7 @@ py := $(VENV)/bin/python
 stamp := $(VENV)/.installed
 new_enough := import sys; sys.exit(sys.version_info < (3, 11))
 # No benchmarks of their own.
-parts := $(addprefix %/,$(addsuffix .py,__init__ smoke readiness_torch s3t_peft))
+parts := $(addprefix %/,$(addsuffix .py,__init__ smoke readiness_torch language_torch s3t_peft))
 room = $(if $(wildcard tests/$(ROOM)),tests/$(ROOM),$(error there is no folder tests/$(ROOM): ROOM is unlearn, readiness, \
   s3t, experiments or a folder of theirs))
 

@@ -15,7 +15,7 @@ import experiments.benchmarks
 from experiments.benchmarks import judge_power, smoke
 
 ROOT = Path(experiments.benchmarks.__file__).resolve().parents[2]
-PARTS = {"smoke", "readiness_torch", "s3t_peft"}  # no benchmarks of their own
+PARTS = {"smoke", "readiness_torch", "language_torch", "s3t_peft"}  # no benchmarks of their own
 NAMES = sorted(file.stem for file in Path(experiments.benchmarks.__file__).parent.glob("*.py") if file.stem != "__init__")
 WHOLE = [name for name in NAMES if name not in PARTS]
 HAVE = {name: importlib.util.find_spec(name) is not None for name in ("torch", "peft", "transformers")}
@@ -42,6 +42,8 @@ def test_parts_that_need_other_projects_say_so(tmp_path):
     else:
         with pytest.raises(SystemExit, match="needs torch: pip install"):
             importlib.import_module("experiments.benchmarks.readiness_torch")
+        done = run("language_torch", "{}", folder=tmp_path)
+        assert done.returncode and "language_torch needs torch" in done.stderr and "Traceback" not in done.stderr
     if not all(HAVE.values()):
         done = run("s3t_peft", str(tmp_path), folder=tmp_path)
         assert done.returncode and "s3t_peft needs" in done.stderr and "Traceback" not in done.stderr
