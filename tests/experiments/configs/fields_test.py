@@ -17,6 +17,7 @@ from experiments.core.config import Section, as_config, describe, expected, fiel
 from experiments.core.errors import ConfigError
 from experiments.data import forget_sets
 from experiments.judge.run import attacked_as_begun
+from experiments.models.language import named
 from s3t.plans import planners
 from unlearn import ALGORITHMS
 from unlearn.metrics.membership import FOLDS
@@ -192,7 +193,7 @@ def choices(section: type[Section], name: str) -> tuple[Any, ...]:
 
 def test_choices_are_what_there_is():
     """Configs are read before anything heavy is imported, so they name what is elsewhere."""
-    assert set(choices(sections.Model, "name")) == set(models.MODELS)
+    assert set(choices(sections.Model, "name")) == {*models.MODELS, *named.MADE}
     assert set(sections.SHELF) == set(ALGORITHMS)
     assert set(get_args(s3t.Planner)) == set(planners.PLANNERS)
     assert choices(readiness.Comparison, "parallel") == execution.MODES

@@ -20,7 +20,7 @@ def test_a_product_of_matrices_costs_two_operations_a_term():
 def priced(monkeypatch):
     """Compiled steps that cost 10 FLOPs, and 25 where they rehearse, and need 8 bytes for everything."""
 
-    def compiled(way, data, pools, rehearse):
+    def compiled(way, data, pools, rehearse, levels_given=False):
         memory = types.SimpleNamespace(argument_size_in_bytes=4, output_size_in_bytes=1, temp_size_in_bytes=3)
         flops = 25.0 if rehearse else 10.0
         return types.SimpleNamespace(cost_analysis=lambda: {"flops": flops}, memory_analysis=lambda: memory)
