@@ -60,7 +60,7 @@ class Variant(NamedTuple):
     remat: bool = False
 
 
-# From the least memory to the most: what a device tells is the highest so far. None is the plain step.
+# None is the plain step. They run in this order, and the peak that a device tells is the highest so far.
 VARIANTS: dict[str, Variant | None] = {
     "plain": None,
     "K1-first": Variant(1, order=1),
