@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.models.functions import ModelFns
 from experiments.models.language.decoder import Decoder
@@ -85,7 +86,7 @@ def _frozen(module: Module) -> tuple[Any, Any]:
 
 def init_head(module: Encoder, key: jax.Array) -> Tree:
     """Random parameters of an encoder's classifier."""
-    h = {"hidden": jnp.zeros((1, 1, module.config.width)), "mask": jnp.ones((1, 1), bool)}
+    h = {"hidden": jnp.zeros((1, 1, module.config.width)), "mask": np.ones((1, 1), bool)}
     head = Head(module.classes, module.pooling, module.dtype, module.dropout, module.config.width)
     return head.init(key, h)["params"]
 
@@ -96,8 +97,8 @@ def as_functions(module: Module) -> ModelFns:
 
     x are tokens [n, L] of a decoder, and as its file says of an encoder. Features are what the last layer is given.
     """
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    x = tokens if isinstance(module, Decoder) else {"tokens": tokens, "mask": jnp.ones((1, 1), bool)}
+    tokens = np.zeros((1, 1), np.int32)  # numpy: a first call within a trace would leave a tracer in the cache
+    x = tokens if isinstance(module, Decoder) else {"tokens": tokens, "mask": np.ones((1, 1), bool)}
 
     def init(key: jax.Array) -> Tree:
         return module.init(key, x)["params"]
