@@ -15,7 +15,7 @@ import experiments.benchmarks
 from experiments.benchmarks import judge_power, smoke
 
 ROOT = Path(experiments.benchmarks.__file__).resolve().parents[2]
-PARTS = {"smoke", "readiness_torch", "s3t_peft"}  # no benchmarks of their own
+PARTS = {"smoke", "finished", "readiness_torch", "s3t_peft"}  # no benchmarks of their own
 NAMES = sorted(file.stem for file in Path(experiments.benchmarks.__file__).parent.glob("*.py") if file.stem != "__init__")
 WHOLE = [name for name in NAMES if name not in PARTS]
 HAVE = {name: importlib.util.find_spec(name) is not None for name in ("torch", "peft", "transformers")}
