@@ -105,6 +105,7 @@ def _objective(
         each=section.each,
         cap="level" if section.form == "level" else _cap(section.cap, classes),
         capped=section.capped,
+        holding=section.holding,
     )
 
     def rehearsed(step_size: jax.Array) -> Any:

@@ -26,7 +26,7 @@ from experiments.core.execution import Execution
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.judge import capacity
-from experiments.judge.cases import Case, rehearsed, told_of_pool
+from experiments.judge.cases import Case, as_told, rehearsed
 from experiments.judge.ulira import memberships
 from experiments.scoring import aims, algorithms, requests
 from experiments.training import loop
@@ -109,8 +109,8 @@ def _lanes(case: Case, training_: str, role: str) -> loop.Lane:
 
 
 def _told(case: Case, role: str) -> Case:
-    """What training is told: that F may be asked for; a shadow's, that P may (of which it holds a half)."""
-    return told_of_pool(case) if role == SHADOWS else case
+    """What training of a role is told may be asked for."""
+    return as_told(case, of_pool=role == SHADOWS)
 
 
 class Fleets(NamedTuple):
