@@ -234,7 +234,8 @@ def test_proxies_never_see_what_their_role_is_told_of(name, monkeypatch):
 
     monkeypatch.setattr(fleets.capacity, "train", train)
     monkeypatch.setattr(fleets.capacity, "statistics", lambda case, params, batch: case.scorer.statistics(params, batch))
-    _, levels = fleets._proxies(one)
+    proxies = fleets._proxies(one)
+    levels = {role: fleets._levels(one, proxies, role, single=False) for role in ROLES}
     section = one.readiness["readiness"].model_copy(update={"form": "level", "levels": "proxy"})
     asking = one._replace(readiness={"readiness": section})
     for role in ROLES:
