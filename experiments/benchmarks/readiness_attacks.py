@@ -4,8 +4,8 @@
 
 Models of digits make their request to the level as the comparison carries it out (`readiness:digits_resist`; parameters
 are checked to be the same), and then meet attacks on a set of which a tenth is forgotten data. `resist` rehearsed the
-first of them, at four steps. Printed is mean accuracy over models on the forgotten that the attack does not see, and the
-mean over all of its steps with the half width of a 95% t-interval.
+first of them, at four steps. Printed is mean accuracy over models on the forgotten that the attack does not see, its
+mean over all steps with the half width of a 95% t-interval, and after how many steps half is back (median over models).
 """
 
 from __future__ import annotations
@@ -70,13 +70,21 @@ def table(compared: Finished, steps: int) -> str:
     """Every way under every attack."""
     params = {way: after_request(compared, *way) for way in WAYS}
     names = {way: way[0] if way[1] == "default" else f"{way[0]} {way[1]}" for way in WAYS}
-    lines = [f"{'attack':<34}  {'way':<18}  {f'back after {steps_shown(steps)}':<30}  mean over steps"]
+    lines = [f"{'attack':<34}  {'way':<18}  {f'back after {steps_shown(steps)}':<30}  mean over steps  half back"]
     for attack in attacks(params[WAYS[0]]):
         for way in WAYS:
             curves = carried_out(compared, attack, params[way], steps)
             area = mean(100 * curves[:, 1:].mean(axis=1), ".0f")
-            lines.append(f"{attack.name:<34}  {names[way]:<18}  {back(curves):<30}  {area}")
+            lines.append(f"{attack.name:<34}  {names[way]:<18}  {back(curves):<30}  {area:<15}  {half_back(curves)}")
     return "\n".join(lines)
+
+
+def half_back(curves: np.ndarray) -> str:
+    """After how many steps half is back, the median over models, of curves [models, steps + 1]."""
+    most = curves.shape[1] - 1
+    first = np.where((curves >= 0.5).any(axis=1), (curves >= 0.5).argmax(axis=1), most + 1)
+    median = float(np.median(first))
+    return f"{median:g}" if median <= most else f"> {most}"
 
 
 def attacks(params: Any) -> list[Attack]:
@@ -86,7 +94,7 @@ def attacks(params: Any) -> list[Attack]:
       params: of the model, by layers.
     """
     sgd = optax.sgd(RATE)
-    last = jax.tree_util.tree_map_with_path(lambda path, _: last_layer(path, params), params)
+    last = of_last_layer(params)
     first = jax.tree.map(lambda is_last: not is_last, last)
     return [
         Attack("SGD .05 (the kind rehearsed)", sgd),
@@ -100,10 +108,10 @@ def attacks(params: Any) -> list[Attack]:
     ]
 
 
-def last_layer(path: Any, params: Any) -> bool:
-    """Whether a leaf of the parameters is of the last layer, by the layers' names."""
-    layers = sorted({place[1].key for place, _ in jax.tree_util.tree_leaves_with_path(params)})
-    return bool(path[1].key == layers[-1])
+def of_last_layer(params: dict[str, Any]) -> dict[str, Any]:
+    """Whether each leaf is of the last layer, of parameters by layers, whose names are in order."""
+    last = max(params)
+    return {layer: jax.tree.map(lambda _, layer=layer: layer == last, part) for layer, part in params.items()}
 
 
 def only(optimizer: optax.GradientTransformation, trained: Any) -> optax.GradientTransformation:
