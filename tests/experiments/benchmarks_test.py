@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import experiments.benchmarks
-from experiments.benchmarks import finished, judge_power, readiness_attacks, smoke
+from experiments.benchmarks import finished, judge_parts, judge_power, readiness_attacks, smoke
 
 ROOT = Path(experiments.benchmarks.__file__).resolve().parents[2]
 PARTS = {"smoke", "finished", "readiness_torch", "s3t_peft"}  # no benchmarks of their own
@@ -87,6 +87,15 @@ def test_an_attack_on_some_layers_moves_no_others():
     updates, _ = optimizer.update(jax.tree.map(np.ones_like, params), optimizer.init(params), params)
     moved = jax.tree.map(lambda leaf: bool((leaf != 0).all()), updates)
     assert moved == last
+
+
+def test_what_members_lie_above_the_unseen_is_a_mean_over_models_of_either_kind():
+    margins, included = (
+        np.array([[3.0, 1.0], [5.0, 1.0], [1.0, 2.0], [1.0, 4.0]]),
+        np.array([[1, 0], [1, 0], [0, 1], [0, 1]]),
+    )
+    gap, spread = judge_parts.gaps(margins, included.astype(bool))
+    assert gap.tolist() == [3.0, 2.0] and spread.tolist() == [0.5**0.5, 0.5**0.5]
 
 
 def test_curves_of_attacks_are_told_by_steps():
