@@ -106,7 +106,7 @@ class Run:
         """
         self._has_models()
         try:
-            config = Comparison.model_validate(_tuples(self.config))
+            config = Comparison.model_validate(tuples(self.config))
         except pydantic.ValidationError as error:
             key = ".".join(map(str, error.errors()[0]["loc"]))
             raise WorkdirError(
@@ -179,8 +179,8 @@ def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, entry
 
 
-def _tuples(value: Any) -> Any:
+def tuples(value: Any) -> Any:
     """JSON's lists as the tuples that they were."""
     if isinstance(value, dict):
-        return {name: _tuples(entry) for name, entry in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        return {name: tuples(entry) for name, entry in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list) else value

@@ -3,6 +3,7 @@
 With theta' the parameters after K inner steps of an unlearning algorithm on a simulated request, the readiness loss is
 
     R(theta) = l1 E(theta, theta') + l2 L(theta'; B_s) + l3 L(theta'; B_rec) - l4 min(L(theta''; B_f'), c)
+               + l5 huber(mean margin(theta; B_f') - T)        before any request: members held where unseen examples lie
 
     level form:  E = huber(mean margin(theta'; B_f') - T)          the forgotten end where unseen examples lie
     gain form:   E = L(theta; B_f') - min(L(theta'; B_f'), c)      rewards the increase under ascent
@@ -49,9 +50,10 @@ FORMS = ("level", "gain", "raw")
 class Terms(NamedTuple):
     """Weights and switches of the readiness loss; by default those that are shipped, for a class to be forgotten.
 
-    efficiency, retention, resistance, relearning: l1, l2, l3, l4; a term of weight 0 is not computed.
+    efficiency, retention, resistance, relearning, holding: l1, l2, l3, l4, l5; a term of weight 0 is not computed.
+      holding is of the level form alone, and needs no rehearsal: with K = 0 it is all of R.
     form: "level", "gain" or "raw".
-    width: nats around the level in which the pull of the level form grows from 0 to full.
+    width: nats around the level in which the pulls of the level form grow from 0 to full.
     each: of the level form, bring each example to its level and not their mean.
     cap: c. "level", of the level form alone, is the loss at the level. None takes the cap away, and then the loss has no
       lower bound and training diverges: for ablations only.
@@ -74,6 +76,7 @@ class Terms(NamedTuple):
     each: bool = False
     cap: float | str | None = "level"
     capped: str = "each"
+    holding: float = 0.0
 
 
 def paper_terms(cap: float | None, **others: Any) -> Terms:
@@ -160,12 +163,14 @@ def make_readiness(
         loss = lambda at, data: mean_loss(model, at, data, key, mean)  # noqa: E731
         forgotten = lambda at: _forgotten(model, at, batch.forget, key, mean, terms)  # noqa: E731
         before = forget = stable = recovery = relearned = away = jnp.full((), jnp.nan)
-        if not _count(batch.requests):  # nothing is rehearsed: ordinary training, not training with more stable data
-            return jnp.zeros(()), Rehearsal(before, forget, stable, recovery, relearned, away)
-        if terms.form == "level":
+        total, rehearses = jnp.zeros(()), _count(batch.requests)
+        if terms.form == "level" and (rehearses or terms.holding):
             batch = _with_levels(model, params, batch, mean)
+        if terms.holding:
+            total += terms.holding * _away(model, params, batch.forget, key, mean, terms)[1]
+        if not rehearses:  # no more than ordinary training, not training with more stable data
+            return total, Rehearsal(before, forget, stable, recovery, relearned, away)
         after = steps_from(params, rehearsed(step_size), batch.requests, jax.random.fold_in(key, 0))
-        total = jnp.zeros(())
         if terms.efficiency and terms.form == "level":
             away, pull = _away(model, after, batch.forget, key, mean, terms)
             total += terms.efficiency * pull
@@ -240,8 +245,10 @@ def _check(algorithm: UnlearnAlgorithm, terms: Terms, relearner: UnlearnAlgorith
         raise ValueError(f"cap {terms.cap!r} is unknown in form {terms.form!r}; give a number, as log(classes)")
     check_number(terms.cap, "cap", above=True)
     check_number(terms.width, "width", above=True)
-    for name in ("efficiency", "retention", "resistance", "relearning"):
+    for name in ("efficiency", "retention", "resistance", "relearning", "holding"):
         check_number(getattr(terms, name), name)
+    if terms.holding and terms.form != "level":
+        raise ValueError(f"holding keeps members at a level, and form {terms.form!r} has none: use form 'level'")
     if terms.relearning and relearner is None:
         raise ValueError("the relearning term simulates relearning: give a relearner")
     for candidate in (algorithm, relearner):

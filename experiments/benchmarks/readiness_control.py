@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,21 +20,16 @@ import numpy as np
 import optax
 
 from experiments.benchmarks import smoke
-from experiments.comparison import checks, run
+from experiments.benchmarks.finished import SHOWN, Finished, back, finished, mean, steps_shown
 from experiments.configs import readiness as configs
 from experiments.core import execution, keys
-from experiments.core.keys import Hash, Purpose
-from experiments.data import datasets, problem
-from experiments.data.sets import padded, subsample
-from experiments.loading import load
-from experiments.scoring import evaluation, relearning
-from unlearn import Model, Request, classifier, level, levels, tree, unlearn_until
+from experiments.core.keys import Purpose
+from experiments.scoring import aims, evaluation
+from unlearn import Model, Request, level, levels, tree, unlearn_until
 from unlearn.base import Batch
 from unlearn.losses import correct, weighted_mean
-from unlearn.metrics.intervals import t_interval
 from unlearn.until import never
 
-SHOWN = (5, 10, 25, 50, 100)  # steps of the attack
 RETAINED = 64  # examples that a step sees of what stays
 ATTACK_RATE = 0.05
 
@@ -80,27 +74,19 @@ def main() -> None:
     config.forget.target, config.seed, config.seeds, config.train.steps = args.target, args.seed, args.seeds, args.steps
     config.trainings, config.equal_flops, config.variants = ("oracle", "vanilla", "readiness"), False, {}
     config.request.unlearners = ("level",)
-    run.run(config, args.workdir)
-    print(table(args, checks.resolved(config)))
+    print(table(args, finished(config, args.workdir)))
 
 
-def table(args: argparse.Namespace, config: configs.Comparison) -> str:
+def table(args: argparse.Namespace, compared: Finished) -> str:
     """Every way's updates, depth, distance and retention, and what the attack brings back."""
-    finished = load(Path(args.workdir))
-    asked = problem.make(datasets.load(config.data), config.forget)
-    apply, _ = finished.model("oracle", seed=args.seed)
-    shown = subsample(asked.sets.retain, config.request.to_level.retained, Hash.LEVEL)
+    asked, section = compared.problem, compared.config.request.to_level
+    shown = aims.watched(asked.sets.retain, section.retained)
     batches = asked.asked, asked.sets.retain, shown, asked.sets.test_retain
-    setting = Setting(classifier(apply), *(jax.tree.map(jnp.asarray, batch) for batch in batches))
-    params = {
-        name: _stacked([finished.model(name, seed=args.seed + i)[1] for i in range(args.seeds)])
-        for name in ("oracle", "vanilla", "readiness")
-    }
-    attack = _attack(setting, asked, args)
-    lines = [
-        f"{'way':<38}  updates  margin        distance     test-retain    back after "
-        + "/".join(str(step) for step in SHOWN if step <= args.attack_steps)
-    ]
+    setting = Setting(compared.model, *(jax.tree.map(jnp.asarray, batch) for batch in batches))
+    params = {name: compared.params(name) for name in ("oracle", "vanilla", "readiness")}
+    attack = _attack(compared, args.attack_steps)
+    shown_steps = steps_shown(args.attack_steps)
+    lines = [f"{'way':<38}  updates  margin        distance     test-retain    back after {shown_steps}"]
     lines.append(_line("oracle", np.zeros(args.seeds), params["oracle"], params["oracle"], setting, attack))
     for way in ways(args.more):
         after, updates = _carried_out(setting, way, params[way.training], args.seed)
@@ -163,13 +149,11 @@ def _seen(setting: Setting, params: Any) -> dict[str, jax.Array]:
     }
 
 
-def _attack(setting: Setting, asked: problem.Problem, args: argparse.Namespace) -> Callable[[Any], np.ndarray]:
+def _attack(compared: Finished, steps: int) -> Callable[[Any], np.ndarray]:
     """params of all models -> accuracy on the forgotten that the attack does not see, [models, steps + 1]."""
-    section = configs.Comparison().relearn
-    attacked, watched = relearning.attacks(section, asked)["part"]
-    sets = jax.tree.map(jnp.asarray, (attacked, padded(watched, len(watched["id"]))))
-    by = evaluation.make_relearn(setting.model, ATTACK_RATE, args.attack_steps, section.batch_size, execution.one_device())
-    raw = keys.raw(range(args.seed, args.seed + args.seeds), Purpose.ATTACK)
+    sets, raw = compared.attacked(), compared.attack_keys()
+    size = compared.config.relearn.batch_size
+    by = evaluation.make_relearn(compared.model, ATTACK_RATE, steps, size, execution.one_device())
     return lambda params: np.asarray(by((params, raw), *sets)[1])
 
 
@@ -181,20 +165,10 @@ def _line(
     kept = jax.jit(
         jax.vmap(lambda params: jnp.mean(correct(setting.model.apply(params, setting.test["x"], None), setting.test["y"])))
     )(after)
-    curve = attack(after).mean(axis=0)
-    back = "/".join(f"{100 * curve[step]:.0f}" for step in SHOWN if step < len(curve))
-    cells = [_mean(margin, ".1f"), _mean(moved, ".2f"), _mean(100 * kept, ".2f")]
-    return f"{name:<38}  {np.median(updates):7g}  " + "  ".join(f"{cell:<13}" for cell in cells) + f"  {back}"
-
-
-def _mean(values: jax.Array, digits: str) -> str:
-    found = t_interval(np.asarray(values, np.float64))
-    return f"{found.mean:{digits}} ± {found.high - found.mean:{digits}}"
-
-
-def _stacked(params: Sequence[Any]) -> Any:
-    """One tree with a leading model axis."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+    cells = [mean(margin, ".1f"), mean(moved, ".2f"), mean(100 * kept, ".2f")]
+    return (
+        f"{name:<38}  {np.median(updates):7g}  " + "  ".join(f"{cell:<13}" for cell in cells) + f"  {back(attack(after))}"
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Rehearsal(NamedTuple):
 
     way: as it trains.  counted: the same with unrolled inner steps, for XLA's counts.  pools: who is rehearsed.
     prepared: the request to a level that it rehearses; None of one that only goes some way.
-    proxies: whether its levels are those of proxies.
+    proxies: whether its levels are those of proxies.  single: whether these are each example's own, of a class as well.
     """
 
     variant: str
@@ -48,6 +48,7 @@ class Rehearsal(NamedTuple):
     pools: Pools
     prepared: Prepared | None = None
     proxies: bool = False
+    single: bool = False
 
 
 def rehearsal(variant: str, section: sections.Readiness, trainer: Trainer, problem: Problem) -> Rehearsal:
@@ -66,7 +67,7 @@ def rehearsal(variant: str, section: sections.Readiness, trainer: Trainer, probl
 
     alone = execution.one_device()  # counted outside any pmap
     ways = rehearsing(trainer.devices, trainer.devices.loops), rehearsing(alone, True)
-    return Rehearsal(variant, *ways, pools(section, problem), _prepared(section, high), section.asks_proxies)
+    return Rehearsal(variant, *ways, pools(section, problem), _prepared(section, high), section.asks_proxies, section.each)
 
 
 def _prepared(section: sections.Readiness, rate: float) -> Prepared | None:
@@ -105,6 +106,7 @@ def _objective(
         each=section.each,
         cap="level" if section.form == "level" else _cap(section.cap, classes),
         capped=section.capped,
+        holding=section.holding,
     )
 
     def rehearsed(step_size: jax.Array) -> Any:

@@ -101,11 +101,12 @@ def count(plan: Plan) -> int:
 class Proxies(NamedTuple):
     """Models that never saw what may be forgotten, trained for a part of the steps, and what they say of levels.
 
-    params: of all lanes.  level: [lanes, examples].  flops: of one.
+    params: of all lanes.  level, single: [lanes, examples], a class's and each example's own.  flops: of one.
     """
 
     params: Any
     level: np.ndarray
+    single: np.ndarray
     flops: float
 
 
@@ -117,8 +118,8 @@ def train_proxies(trainer: Trainer, scorer: Scorer, problem: Problem, plan: Plan
     way = trainer.way(proxy_steps(trainer.section.steps))
     lanes = loop.make_lanes(plan.seeds, member, np.ones(len(member)), purpose=Purpose.PROXY)
     params = trainer.fleet(way, lanes, "proxy").params
-    level = aims.column(scorer.statistics, problem, params, told)
-    return Proxies(params, level, trainer.cost(way, "proxy")["train_flops"])
+    level, single = (aims.column(scorer.statistics, problem, params, told, alone) for alone in (False, True))
+    return Proxies(params, level, single, trainer.cost(way, "proxy")["train_flops"])
 
 
 def train_all(
@@ -200,7 +201,7 @@ def train_readiness(
     name = f"readiness-{rehearsal.variant}"
     asked = proxies if rehearsal.proxies else None
     if asked:
-        lanes = lanes._replace(level=jnp.asarray(asked.level))
+        lanes = lanes._replace(level=jnp.asarray(asked.single if rehearsal.single else asked.level))
     trained = trainer.fleet(rehearsal.way, lanes, name, rehearsal.pools)
     spent = trainer.rehearsing_cost(rehearsal.counted, rehearsal.pools, step_flops, name, rehearsal.proxies)
     if asked:

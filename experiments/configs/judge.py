@@ -114,6 +114,13 @@ class Judgement(Section):
     batch_size: sections.BatchSize = Field(64, description="Forget and retain examples in an update.")
     retain: int = Field(256, ge=1, le=sections.MOST, description="Retain examples that KLoM looks at, chosen by id.")
     tuning: Tuning = Tuning()
+    revocable: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Training is told that this share of the training examples may be asked for, who is asked for among "
+        "them, unless a class is; 0: who is asked for alone.",
+    )
     sets: dict[str, ForgetSet] = Field(
         {"random": RandomSet(setting="random", fraction=0.1), "class": ClassSet(setting="class", target=3)},
         min_length=1,

@@ -169,6 +169,10 @@ class Comparison(Section):
             return [("noise", sentence)]
         if form != "level" and readiness.levels == "proxy":
             return [("levels", f"is 'proxy', but form {form} has no levels: set --config.readiness.levels=own")]
+        if form != "level" and readiness.holding:
+            return [
+                ("holding", f"is {readiness.holding:g}, but form {form} has no levels: set --config.readiness.holding=0")
+            ]
         if (form, readiness.levels, self.forget.setting) == ("level", "own", "random") and readiness.requests != "classes":
             sentence = (
                 "is 'own', which reads levels off other classes, but random examples are forgotten: set "

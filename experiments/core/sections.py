@@ -374,6 +374,9 @@ class Readiness(Section):
     retention: Weight | None = Field(None, description="Lambda 2: how much it should keep.")
     resistance: Weight = Field(0.0, description="Lambda 3: the forgotten should not be learnt again from what is near.")
     relearning: Weight = Field(0.0, description="Lambda 4: the forget loss should stay high after simulated relearning.")
+    holding: Weight = Field(
+        0.0, description="Lambda 5: before any request, what may be forgotten should lie where unseen examples do."
+    )
     levels: Literal["own", "proxy"] = Field(
         "own",
         description="Where unseen examples lie: by the model's own answers on other classes, or by a proxy of the oracle, "

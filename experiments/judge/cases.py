@@ -45,18 +45,32 @@ class Case(NamedTuple):
 
 def pool_of(problem: Problem) -> np.ndarray:
     """Positions of P: F itself if it is a class, else with as many others of the training split, by id."""
-    ids, pool = problem.dataset.train.id, problem.forget
     if problem.by_class:
-        return pool
-    others = np.setdiff1d(np.arange(len(ids)), pool)
-    more = others[datasets.lowest(ids[others], min(len(pool), len(others) // 2), Hash.POOL, problem.seed)]
-    return np.union1d(pool, more)
+        return problem.forget
+    others = len(problem.dataset.train.id) - len(problem.forget)
+    return _and_others(problem, min(len(problem.forget), others // 2))
 
 
-def told_of_pool(case: Case) -> Case:
-    """The case as the training of shadows sees it: that P may be asked for (of which a shadow holds a half)."""
-    ids = case.problem.dataset.train.id
-    return case._replace(problem=case.problem._replace(forget=case.pool, revocable=ids[case.pool]))
+def as_told(case: Case, of_pool: bool) -> Case:
+    """The case as training sees it: that F may be asked for; a shadow's, that P may (of which it holds a half).
+
+    If `judge.revocable` is a larger share of the training split, others may be asked for beside them, the same for both.
+    """
+    problem, share = case.problem, case.shared.judgement.revocable
+    ids = problem.dataset.train.id
+    asked = case.pool if of_pool else problem.forget
+    revocable = asked
+    if share and not problem.by_class:
+        others = round(share * len(ids)) - len(problem.forget)
+        revocable = np.union1d(case.pool, _and_others(problem, max(0, others)))
+    return case._replace(problem=problem._replace(forget=asked, revocable=ids[revocable]))
+
+
+def _and_others(problem: Problem, count: int) -> np.ndarray:
+    """Positions of F and so many others of the training split, by id: fewer are among more."""
+    ids = problem.dataset.train.id
+    others = np.setdiff1d(np.arange(len(ids)), problem.forget)
+    return np.union1d(problem.forget, others[datasets.lowest(ids[others], count, Hash.POOL, problem.seed)])
 
 
 def rehearsed(case: Case, training: str) -> Rehearsal:

@@ -26,7 +26,7 @@ from experiments.core.execution import Execution
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.judge import capacity
-from experiments.judge.cases import Case, rehearsed, told_of_pool
+from experiments.judge.cases import Case, as_told, rehearsed
 from experiments.judge.ulira import memberships
 from experiments.scoring import aims, algorithms, requests
 from experiments.training import loop
@@ -109,8 +109,8 @@ def _lanes(case: Case, training_: str, role: str) -> loop.Lane:
 
 
 def _told(case: Case, role: str) -> Case:
-    """What training is told: that F may be asked for; a shadow's, that P may (of which it holds a half)."""
-    return told_of_pool(case) if role == SHADOWS else case
+    """What training of a role is told may be asked for."""
+    return as_told(case, of_pool=role == SHADOWS)
 
 
 class Fleets(NamedTuple):
@@ -152,12 +152,13 @@ def train(case: Case) -> Fleets:
         section = case.shared.dpsgd
         seconds[PRIVATE] = together(trainer.private_name(section), private, trainer.private_way(section))
     wanted = any(asks_proxies(case, name) for name in ready) or case.shared.request.to_level.levels == "proxy"
-    proxies, levels = _proxies(case) if wanted else ({}, {})
+    proxies = _proxies(case) if wanted else {}
     for name in ready:
         spent = []
         for roles in told_alike(case):
             rehearsal, mine = rehearsed(_told(case, roles[0]), name), [(name, role) for role in roles]
-            given = levels if asks_proxies(case, name) else {}
+            single = case.readiness[name].each
+            given = {role: _levels(case, proxies, role, single) for role in roles} if asks_proxies(case, name) else {}
             spent.append(together(f"{name}-{'-'.join(roles)}", mine, rehearsal.way, rehearsal.pools, given))
         seconds[name] = float(np.mean(spent))
         if asks_proxies(case, name):
@@ -171,9 +172,9 @@ def asks_proxies(case: Case, training_: str) -> bool:
     return training_ in case.readiness and case.readiness[training_].asks_proxies
 
 
-def _proxies(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Proxies of the oracle of each role, and the level of each training example that the role's models are told of."""
-    params, levels, train = {}, {}, case.problem.dataset.train
+def _proxies(case: Case) -> dict[str, Any]:
+    """Proxies of the oracle of each role."""
+    params, train = {}, case.problem.dataset.train
     way = case.trainer.way(proxy_steps(case.trainer.section.steps))
     for role in ROLES:
         told = _told(case, role).problem.told()
@@ -182,8 +183,13 @@ def _proxies(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         seeds = case.seed + np.arange(count(case, REHEARSED, role))
         lanes = loop.make_lanes(seeds, member, np.ones(len(member)), purpose=Purpose.PROXY)
         params[role] = capacity.train(case, way, lanes, f"{case.name}-proxy-{role}").params
-        levels[role] = aims.column(_statistics(case), case.problem, params[role], told)
-    return params, levels
+    return params
+
+
+def _levels(case: Case, proxies: dict[str, Any], role: str, single: bool) -> np.ndarray:
+    """[lanes, training examples]: the level of each that a role's models are told of, as its proxies have it."""
+    told = _told(case, role).problem.told()
+    return aims.column(_statistics(case), case.problem, proxies[role], told, single)
 
 
 def levels_of(case: Case, training_: str) -> str:
@@ -278,7 +284,8 @@ def forget(
         watched = jax.tree.map(jnp.asarray, ground.retained)
         asked_for = datasets.batch(case.problem.dataset.train, case.pool)
         number = sections.level_number(levels_of(case, training_))
-        end = aims.to_levels(ground, params, teacher, asked_for, wanted, number)
+        single = bool(dict(every).get("each"))
+        end = aims.to_levels(ground, params, teacher, asked_for, wanted, number, single=single)
     found = capacity.over(case, lambda lanes: run(rate, lanes, pool, data, watched), (params, raw, wanted, kept, end))
     return [Ended(*one) for one in found]
 

@@ -55,6 +55,8 @@ def to_levels(
     forget: Batch,
     asked: np.ndarray | None = None,
     number: float | None = None,
+    *,
+    single: bool = False,
 ) -> Levels:
     """The end of a request to levels.
 
@@ -64,12 +66,13 @@ def to_levels(
       forget: what may be asked for.
       asked: [lanes, examples] bool, what is; None: all.
       number: the level of every example, instead of a model's.
+      single: whether each example of a class has the level that the teacher gives it, and not the class's.
     """
     accuracy = ground.statistics(params, ground.retained).correct.mean(axis=1)
     if teacher is None:
         each, known = own(ground, params, forget)
     else:
-        each, known = taught(ground.statistics, ground.by_class, teacher, forget)
+        each, known = taught(ground.statistics, ground.by_class, teacher, forget, single)
     each = each if number is None else np.full_like(each, number)
     wanted = np.ones(each.shape) if asked is None else asked
     level = (each * wanted).sum(axis=1) / np.maximum(wanted.sum(axis=1), 1)
@@ -99,32 +102,37 @@ def own(ground: Ground, params: Any, forget: Batch) -> tuple[np.ndarray, np.ndar
     return each, np.zeros(len(each))
 
 
-def taught(statistics: Reduction, by_class: bool, teacher: Any, forget: Batch) -> tuple[np.ndarray, np.ndarray]:
+def taught(
+    statistics: Reduction, by_class: bool, teacher: Any, forget: Batch, single: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """The levels of models that never saw the forgotten, and how many of them they tell right.
 
-    The level of a class is its mean, and none may be told right; random examples have each its own.
+    The level of a class is its mean, unless each example has its `single` one, and none may be told right. Random examples
+    have each its own.
 
     Returns:
       [lanes, examples] float32 and [lanes] float.
     """
     seen = statistics(teacher, forget)
-    if not by_class:
-        return seen.margin, seen.correct.mean(axis=1)
+    known = np.zeros(len(seen.margin)) if by_class else seen.correct.mean(axis=1)
+    if single or not by_class:
+        return seen.margin, known
     each = np.zeros_like(seen.margin)
     for label in np.unique(forget["y"]):
         rows = forget["y"] == label
         each[:, rows] = seen.margin[:, rows].mean(axis=1)[:, None]
-    return each, np.zeros(len(each))
+    return each, known
 
 
-def column(statistics: Reduction, problem: Problem, teacher: Any, told: np.ndarray) -> np.ndarray:
+def column(statistics: Reduction, problem: Problem, teacher: Any, told: np.ndarray, single: bool = False) -> np.ndarray:
     """[lanes, training examples] float32: the levels of models that never saw whom training is told of, and 0 elsewhere.
 
     Args:
       told: positions in the training split.
+      single: as for `taught`.
     """
     train = problem.dataset.train
-    each, _ = taught(statistics, problem.by_class, teacher, datasets.batch(train, told))
+    each, _ = taught(statistics, problem.by_class, teacher, datasets.batch(train, told), single)
     levels_of_all = np.zeros((len(each), len(train.id)), np.float32)
     levels_of_all[:, told] = each
     return levels_of_all

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from experiments.core import keys
@@ -27,6 +28,9 @@ def compiled_update(
     algorithm = algorithms.algorithm(name)(model, optax.sgd(setting.learning_rate), **options)
     size = setting.batch_size or data.forget["weight"].shape[0]
     cut = lambda batch: jax.tree.map(lambda leaf: leaf[:size], batch)  # noqa: E731
-    batch, key = Request(cut(data.forget), cut(data.retain)), keys.unused()
-    state = algorithm.init(params, Request(data.forget, data.retain), key)
+    forget = data.forget
+    if algorithms.ends_at_level(name) and model.token_loss is not None:  # a text's level always comes with it
+        forget = dict(forget, level=jnp.zeros(len(forget["weight"])))
+    batch, key = Request(cut(forget), cut(data.retain)), keys.unused()
+    state = algorithm.init(params, Request(forget, data.retain), key)
     return jax.jit(algorithm.update).lower(state, batch, key).compile()

@@ -82,7 +82,14 @@ def make_diagnose(model: Model, devices: Execution) -> Callable[[Any, Batch, Bat
 
 @functools.lru_cache
 def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int, devices: Execution) -> Callable:
-    """Plain SGD on an attack set, or on new data: `((params, raw key) of all lanes, attack, watch) -> (params, accuracy)`.
+    """`make_attack` by plain SGD."""
+    return make_attack(model, optax.sgd(learning_rate), steps, batch_size, devices)
+
+
+def make_attack(
+    model: Model, optimizer: optax.GradientTransformation, steps: int, batch_size: int, devices: Execution
+) -> Callable:
+    """Training on an attack set, or on new data: `((params, raw key) of all lanes, attack, watch) -> (params, accuracy)`.
 
     It is fine-tuning, with the attack set as what is retained. The accuracy is on `watch`, before the first step and after
     each: [lanes, steps + 1]. Attack and watch sets may end in padding of weight 0, so that sets of several sizes share one
@@ -105,7 +112,7 @@ def make_relearn(model: Model, learning_rate: float, steps: int, batch_size: int
         right = model.correct(model.apply(params, watch["x"], None), watch)
         return {"accuracy": weighted_mean(right, watch["weight"])}
 
-    algorithm = finetune(model, optax.sgd(learning_rate), grad=jax.value_and_grad)
+    algorithm = finetune(model, optimizer, grad=jax.value_and_grad)
     run = unlearn_until(algorithm, whole, draw, observe, never, steps, unroll=devices.loops)
 
     def attack_lane(lane: tuple[Any, Array], attack: Batch, watch: Batch) -> tuple[Any, Array]:

@@ -105,12 +105,15 @@ class Requests(NamedTuple):
         right, _ = self.scorer.measure(self.met(oracle), self.problem.asked)
         return jnp.asarray(right.mean(axis=1), jnp.float32)
 
-    def levels(self, params: Any, teachers: Teachers, asked: Batch, levels: str | None = None) -> aims.Levels:
+    def levels(
+        self, params: Any, teachers: Teachers, asked: Batch, levels: str | None = None, *, single: bool = False
+    ) -> aims.Levels:
         """The end of a request to levels, for each lane.
 
         Args:
           params: that meet the request.
           levels: where these are, if not where the config says.
+          single: whether each example of a class has a level of its own, if another model's are asked for.
         """
         where = levels or self.section.to_level.levels
         if where == "proxy" and teachers.proxy is None:
@@ -119,7 +122,7 @@ class Requests(NamedTuple):
         teacher = None if teacher is None else self.met(teacher)  # fine-tuned if those that meet the request are
         sets = self.problem.sets
         ground = aims.Ground(self.scorer.statistics, self.problem.by_class, self._watched(), sets.validation)
-        return aims.to_levels(ground, params, teacher, asked, number=sections.level_number(where))
+        return aims.to_levels(ground, params, teacher, asked, number=sections.level_number(where), single=single)
 
     def _watched(self) -> Batch:
         return aims.watched(self.problem.sets.retain, self.section.to_level.retained)
@@ -144,7 +147,8 @@ class Requests(NamedTuple):
         """
         options = algorithms.options(self.section, name)
         run = requests.make_request(self.scorer.model, name, setting, options, self.scorer.devices)
-        raw, ends = self.keys(Purpose.REQUEST), self._ends(params, teachers, name, levels)
+        single = bool((options | dict(setting.options)).get("each"))
+        raw, ends = self.keys(Purpose.REQUEST), self._ends(params, teachers, name, levels, single)
         steps, stop, undone = (np.zeros(len(self.seeds), int) for _ in range(3))
         curves, seconds = [], 0.0
         for part, end in zip(self.data(name), ends, strict=True):
@@ -158,11 +162,11 @@ class Requests(NamedTuple):
         level = np.asarray(ends[-1].aim.level) if isinstance(ends[-1], aims.Levels) else float("nan")
         return Served(params, steps, stop, joined, undone, level), seconds
 
-    def _ends(self, params: Any, teachers: Teachers, name: str, levels: str | None) -> list[Any]:
+    def _ends(self, params: Any, teachers: Teachers, name: str, levels: str | None, single: bool) -> list[Any]:
         """Where each part of a request ends. Levels are those of the parameters that meet the first."""
         every = self._asked()
         if algorithms.ends_at_level(name):
-            return [self.levels(params, teachers, asked, levels) for asked in every]
+            return [self.levels(params, teachers, asked, levels, single=single) for asked in every]
         return [self.targets(teachers.oracle)] * len(every)
 
     def update_flops(self, params: Any, name: str, setting: Setting) -> float:

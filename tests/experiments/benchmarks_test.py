@@ -8,14 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 import pytest
 
 import experiments.benchmarks
-from experiments.benchmarks import judge_power, smoke
+from experiments.benchmarks import finished, judge_parts, judge_power, readiness_attacks, smoke
 
 ROOT = Path(experiments.benchmarks.__file__).resolve().parents[2]
-PARTS = {"smoke", "readiness_torch", "language_torch", "s3t_peft"}  # no benchmarks of their own
+PARTS = {"smoke", "finished", "readiness_torch", "language_torch", "s3t_peft"}  # no benchmarks of their own
 NAMES = sorted(file.stem for file in Path(experiments.benchmarks.__file__).parent.glob("*.py") if file.stem != "__init__")
 WHOLE = [name for name in NAMES if name not in PARTS]
 HAVE = {name: importlib.util.find_spec(name) is not None for name in ("torch", "peft", "transformers")}
@@ -77,6 +79,34 @@ def test_models_of_known_truth_are_drawn_once_each_and_ranked_by_what_they_saw()
     means = {"held-out": 0.1, "other recipe": 0.2, "copies": 9.0, "half": 0.5, "saw": 1.0}
     assert judge_power.ranks_right(means)
     assert not judge_power.ranks_right(means | {"other recipe": 0.6}) and not judge_power.ranks_right(means | {"saw": 0.4})
+
+
+def test_an_attack_on_some_layers_moves_no_others():
+    params = {f"Dense_{i}": {"bias": np.zeros(2), "kernel": np.ones((2, 2))} for i in range(3)}
+    last = readiness_attacks.of_last_layer(params)
+    assert last == {name: {"bias": name == "Dense_2", "kernel": name == "Dense_2"} for name in params}
+    optimizer = readiness_attacks.only(optax.sgd(1.0, momentum=0.9), last)
+    updates, _ = optimizer.update(jax.tree.map(np.ones_like, params), optimizer.init(params), params)
+    moved = jax.tree.map(lambda leaf: bool((leaf != 0).all()), updates)
+    assert moved == last
+
+
+def test_what_members_lie_above_the_unseen_is_a_mean_over_models_of_either_kind():
+    margins, included = (
+        np.array([[3.0, 1.0], [5.0, 1.0], [1.0, 2.0], [1.0, 4.0]]),
+        np.array([[1, 0], [1, 0], [0, 1], [0, 1]]),
+    )
+    gap, spread = judge_parts.gaps(margins, included.astype(bool))
+    assert gap.tolist() == [3.0, 2.0] and spread.tolist() == [0.5**0.5, 0.5**0.5]
+
+
+def test_curves_of_attacks_are_told_by_steps():
+    curves = np.zeros((3, 11))
+    curves[:, 5:], curves[0, 2:] = 0.5, 1.0
+    assert finished.back(curves) == "67/67" and finished.steps_shown(10) == "5/10"
+    assert readiness_attacks.half_back(curves) == "5" and readiness_attacks.half_back(curves[:, :4]) == "> 3"
+    stays = {"y": np.array([0, 7, 2, 0]), "id": np.arange(4)}
+    assert readiness_attacks.other_task(stays)["y"].tolist() == [2, 0, 7, 2]
 
 
 @pytest.mark.slow

@@ -129,6 +129,19 @@ def test_the_pull_is_towards_the_level_and_told(each):
     assert [bool(jnp.isnan(part)) for part in told] == [True] * 5 + [False]
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_holding_pulls_members_to_their_levels_before_any_request(steps):
+    """With and without a rehearsal, which adds what it would without holding; and of the level form alone."""
+    params, batch = toys.mlp_params(), asked(steps, told=True)
+    held = made(TERMS._replace(holding=0.5, each=True))(params, batch, ALPHA, KEY)[0]
+    value = held - made(TERMS._replace(each=True))(params, batch, ALPHA, KEY)[0]
+    away = -np.log(np.expm1(np.array(toys.example_losses(toys.MLP, params, batch.forget)))) - batch.forget["level"]
+    pull = np.where(np.abs(away) < 2, away**2 / 4, np.abs(away) - 1)
+    assert float(value) == pytest.approx(0.5 * np.average(pull, weights=batch.forget["weight"]), rel=1e-9)
+    with pytest.raises(ValueError, match=r"^holding keeps members at a level"):
+        made(paper_terms(2.0, holding=0.5))
+
+
 @pytest.mark.parametrize("capped", ["each", "mean"])
 def test_resistance_is_rewarded_up_to_the_level_alone(capped):
     """The cap is the loss of an example at its level, log(1 + exp(-level)): .05 at 3, 2.13 at -2."""

@@ -64,6 +64,21 @@ def test_a_shadow_is_asked_to_forget_what_it_was_trained_on_of_the_pool(name):
         assert (fleets.included(one, "vanilla")[half].sum(axis=0) == LANES // 4).all()
 
 
+def test_training_may_be_told_of_more_than_is_asked_for():
+    """The same share for repeats and shadows, P among it; of a class nobody else."""
+    of = lambda name, share: judgements.case(  # noqa: E731
+        config_of(**{"judge.revocable": share}), name, workdirs.Workdir("nowhere"), tiny.digits()
+    )
+    told = lambda one, role: fleets._told(one, role).problem.told()  # noqa: E731
+    wide, size = of("random", 0.4), len(tiny.digits().train.id)
+    assert np.array_equal(told(wide, REPEATS), told(wide, SHADOWS)) and len(told(wide, REPEATS)) == round(0.4 * size)
+    assert np.isin(wide.pool, told(wide, REPEATS)).all()
+    one = of("class", 0.4)
+    assert np.array_equal(told(one, REPEATS), one.problem.forget)
+    small = of("random", 0.01)
+    assert np.array_equal(told(small, REPEATS), np.sort(small.pool)), "who is asked for is always among them"
+
+
 def test_no_two_fleets_share_a_model():
     keys = [np.asarray(fleets._lanes(case("class"), "vanilla", role).key) for role in ROLES]
     keys.append(np.asarray(fleets._lanes(case("class"), "heldout_oracle", REPEATS).key))
@@ -219,7 +234,8 @@ def test_proxies_never_see_what_their_role_is_told_of(name, monkeypatch):
 
     monkeypatch.setattr(fleets.capacity, "train", train)
     monkeypatch.setattr(fleets.capacity, "statistics", lambda case, params, batch: case.scorer.statistics(params, batch))
-    _, levels = fleets._proxies(one)
+    proxies = fleets._proxies(one)
+    levels = {role: fleets._levels(one, proxies, role, single=False) for role in ROLES}
     section = one.readiness["readiness"].model_copy(update={"form": "level", "levels": "proxy"})
     asking = one._replace(readiness={"readiness": section})
     for role in ROLES:

@@ -69,6 +69,9 @@ def test_a_teacher_tells_the_level_of_a_class_and_of_each_random_example():
         np.testing.assert_allclose(each[lane], mine, rtol=1e-5)
         right = (FORGET["x"] + params).argmax(axis=1) == FORGET["y"]
         assert known[lane] == pytest.approx(right.mean()) and none_known[lane] == 0
+        alone, none_known = aims.taught(STATISTICS, True, LANES, FORGET, single=True)
+        np.testing.assert_array_equal(alone, each)
+        assert none_known[lane] == 0
 
 
 def test_the_aim_is_the_mean_over_who_is_asked_for():
