@@ -461,8 +461,9 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     config.forget.setting, config.forget.fraction = "random", 0.05
     config.suited["random"].update(LEVEL)
     config.readiness.levels = "proxy"
-    config.request.unlearners = ("level", "npo")
-    config.request.batch_size, config.request.observe, config.request.to_level.retained = 16, 64, 64
+    config.request.unlearners = ("level",)
+    config.request.batch_size, config.request.observe, config.request.to_level.retained = 16, 32, 48
+    config.request.to_level.learning_rates = (0.1, 0.3)
     config.relearn.size, config.relearn.batch_size = 64, 16
 
 

@@ -73,6 +73,8 @@ def to_levels(
         each, known = own(ground, params, forget)
     else:
         each, known = taught(ground.statistics, ground.by_class, teacher, forget, single)
+    if np.ndim(forget["y"]) == 2:  # a text's level is its loss: some tokens are told right in any text
+        known = np.ones_like(known)
     each = each if number is None else np.full_like(each, number)
     wanted = np.ones(each.shape) if asked is None else asked
     level = (each * wanted).sum(axis=1) / np.maximum(wanted.sum(axis=1), 1)
