@@ -271,8 +271,8 @@ def check_private(dataset: Dataset) -> None:
     """
     if dataset.units is not None and (rows := int(np.unique(dataset.units, return_counts=True)[1].max())) > 1:
         raise UserError(
-            f"dpsgd guards single rows, and a document here has {rows} of them: set a larger --config.data.length, or leave "
-            "dpsgd out of trainings"
+            f"dpsgd guards single rows, and a document here has {rows} of them: set a larger --config.data.length, or "
+            "leave dpsgd out of trainings"
         )
 
 
