@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 from absl import logging
 
@@ -17,6 +18,7 @@ from experiments.configs.readiness import Comparison, shipped
 from experiments.core import keys, sections
 from experiments.core.config import Loc, key, validated
 from experiments.core.errors import ConfigError, UserError, kind, line
+from experiments.data.datasets import Dataset
 from experiments.data.problem import Problem
 from experiments.data.text.loading import is_text
 from experiments.models import ModelFns, as_model
@@ -40,7 +42,9 @@ def resolved(
     """
     made = validated(Comparison, config)
     made = as_begun(made, shipped(made), begun()).resolved()
-    check_options(made.request, made.by_variant(), LANGUAGE if is_text(made.data.name) else CLASSIFIER)
+    check_options(
+        made.request, made.by_variant(), LANGUAGE if is_text(made.data.name) and not made.data.factory else CLASSIFIER
+    )
     return made
 
 
@@ -82,7 +86,7 @@ def check_own(
 ) -> None:
     """Refuse algorithms of a user's own that fail on the run's model and data, or do not keep to the contract.
 
-    And those of the shelf that need something of a model which this one has not.
+    And those of the shelf that need something of a model or of a request which this one has not.
 
     Args:
       readiness: by variant, the default one under "".
@@ -104,10 +108,10 @@ def check_own(
         for name in request.unlearners
         if algorithms.is_own(name)
     ]
-    lines += [_unsuited(("request", "unlearners"), name, trial.model) for name in request.unlearners]
+    lines += [_unsuited(("request", "unlearners"), name, trial) for name in request.unlearners]
     for variant, section in readiness.items():
         at, name = _rehearsed_at(variant), section.rehearsed
-        lines.append(_unsuited(at, name, trial.model))
+        lines.append(_unsuited(at, name, trial))
         if algorithms.is_own(name):
             needs_retain = traits_of(algorithms.algorithm(name)).needs_retain
             given = trial if needs_retain else Trial(*trial[:2], Request(trial.whole.forget), Request(trial.batch.forget))
@@ -128,14 +132,17 @@ def _told(at: Loc, name: str, which: str, trial: Trial, attempt: Callable[..., A
     return ""
 
 
-def _unsuited(at: Loc, name: str, model: Model) -> str:
-    """What an algorithm of the shelf misses in a model, in one line; empty if nothing."""
+def _unsuited(at: Loc, name: str, trial: Trial) -> str:
+    """What an algorithm of the shelf misses in a model or in a request, in one line; empty if nothing."""
     if algorithms.is_own(name):
         return ""
+    forget = dict(trial.whole.forget)
+    whole = Request(forget | {"level": forget["weight"]}, trial.whole.retain)  # levels come with requests to them
     try:
-        algorithms.algorithm(name)(model, optax.sgd(0.1))
+        algorithm = algorithms.algorithm(name)(trial.model, optax.sgd(0.1))
+        jax.eval_shape(algorithm.init, trial.params, whole, keys.unused())
     except ValueError as error:
-        return f"{key(at)} {name!r} cannot be used ({line(error)}): mend the model, or choose another"
+        return f"{key(at)} {name!r} cannot be used ({line(error)}): mend the model or the data, or choose another"
     return ""
 
 
@@ -256,6 +263,19 @@ def _toy(models: str) -> Trial:
     return Trial(model, jnp.ones((1, 2)), request, request)
 
 
+def check_private(dataset: Dataset) -> None:
+    """Refuse DP-SGD on documents of several rows: it would guard each row, and a document's would be as many times weaker.
+
+    Raises:
+      UserError: one line that says what to do.
+    """
+    if dataset.units is not None and (rows := int(np.unique(dataset.units, return_counts=True)[1].max())) > 1:
+        raise UserError(
+            f"dpsgd guards single rows, and a document here has {rows} of them: set a larger --config.data.length, or "
+            "leave dpsgd out of trainings"
+        )
+
+
 def check_problem(problem: Problem, noise: float, parts: int = 1, overlap: float = 0.0) -> None:
     """Refuse sets of examples that are too small for what is measured on them, and noise that there is no room for.
 
@@ -283,7 +303,7 @@ def check_problem(problem: Problem, noise: float, parts: int = 1, overlap: float
             f"request.overlap is {overlap:g}, but {parts} parts of {parts} classes are one class each: set "
             "--config.request.overlap=0"
         )
-    for i, part in enumerate(requests.parts(asked["id"], parts, overlap, problem.seed, problem.labels), 1):
+    for i, part in enumerate(requests.parts(problem.units, parts, overlap, problem.seed, problem.labels), 1):
         if not part.any():
             raise UserError(
                 f"part {i} of the request is empty: its {len(part)} examples do not fill {parts} parts; "

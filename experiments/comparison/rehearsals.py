@@ -11,10 +11,12 @@ import optax
 
 from experiments import models
 from experiments.core import execution, sections
+from experiments.core.errors import UserError
 from experiments.core.keys import Hash
 from experiments.data import datasets
 from experiments.data.problem import Problem
 from experiments.scoring import algorithms
+from experiments.scoring.relearning import bags
 from experiments.training import loop
 from experiments.training.fleets import Trainer
 from readiness import Draw, Pools, Readiness, Terms, make_pools, make_readiness, nearest_classes, nearest_examples
@@ -143,8 +145,18 @@ def draw(section: sections.Readiness, batch_size: int, forgotten: int) -> Draw:
 
 
 def pools(section: sections.Readiness, problem: Problem) -> Pools:
-    """The groups of ids that rehearsals draw from, by what is known in advance."""
+    """The groups of ids that rehearsals draw from, by what is known in advance.
+
+    Raises:
+      UserError: classes are asked for, of text.
+    """
     split = problem.dataset.train
+    recovery = section.recovery if section.resistance else "stable"  # no other term draws from it
+    for name, given, other in (("requests", section.requests, "known"), ("recovery", recovery, "nearest_examples")):
+        if problem.dataset.is_text and given in ("classes", "nearest_classes"):
+            raise UserError(
+                f"readiness.{name} is {given!r}, and text has no classes: set --config.readiness.{name}={other}"
+            )
     known = np.zeros(len(split.id), bool)
     known[problem.told(section.noise)] = True
     if section.requests in ("known", "random"):
@@ -152,12 +164,12 @@ def pools(section: sections.Readiness, problem: Problem) -> Pools:
     elif section.requests == "classes":
         groups = np.arange(problem.dataset.classes)[:, None] == split.y
     else:
-        chance = [datasets.hash_uniform(split.id, f"{Hash.GROUP}{i}", problem.seed) for i in range(4)]
+        chance = [datasets.hash_uniform(problem.dataset.asked_as, f"{Hash.GROUP}{i}", problem.seed) for i in range(4)]
         groups = known & (np.stack(chance) < 0.5)
+    features = bags(split.x, problem.dataset.classes) if problem.dataset.is_text else split.x
     choose = {
         "stable": lambda mask: ~mask,
         "nearest_classes": lambda mask: nearest_classes(split.x, split.y, mask, 3),
-        "nearest_examples": lambda mask: nearest_examples(split.x, mask, int(mask.sum())),
+        "nearest_examples": lambda mask: nearest_examples(features, mask, int(mask.sum())),
     }
-    recovery = section.recovery if section.resistance else "stable"  # no other term draws from it
     return make_pools(groups, np.stack([choose[recovery](mask) for mask in groups]))

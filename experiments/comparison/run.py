@@ -39,8 +39,10 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         switches.settle()
         dataset = datasets.load(config.data)
         datasets.check_splits(dataset, config.train.batch_size)
-        if "dpsgd" in config.trainings and not config.dpsgd.shuffled:
-            privacy.warn()
+        if "dpsgd" in config.trainings:
+            checks.check_private(dataset)
+            if not config.dpsgd.shuffled:
+                privacy.warn()
         asked = problem.make(
             dataset,
             config.forget,

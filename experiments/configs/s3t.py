@@ -99,6 +99,14 @@ class Exact(Section):
         return self
 
     @model_validator(mode="after")
+    def _data_are_no_text(self) -> Self:
+        if given := [name for name in sections.OF_TEXT if getattr(self.data, name)]:
+            raise Wrong(
+                *((("data", name), "is for text, and s3t takes images or a table: leave it unset") for name in given)
+            )
+        return self
+
+    @model_validator(mode="after")
     def _scale_is_of_some_data(self) -> Self:
         if self.pretrain.data.scale not in (None, self.scale):
             sentence = "is another than --config.scale, which serves both: set that alone"

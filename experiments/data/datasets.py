@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from experiments.core.errors import DataError
-from experiments.core.sections import Data
+from experiments.core.sections import OF_TEXT, Data
 from experiments.data import images as pixels
 from experiments.data import own
 from experiments.data.ids import Array, hash_uniform, lowest
@@ -84,8 +84,8 @@ def load(config: Data) -> Dataset:
     """
     if text.is_text(config.name) and not config.factory:
         return text.load(config)
-    text.check_unset(config, text.OF_TEXT, "is for text")
     if config.factory:
+        text.check_unset(config, OF_TEXT, "is for text")
         return own.make(config)
     if is_streamed(config) and config.cache_dir:
         raise DataError("data.cache_dir keeps all images decoded, data.stream none: set one of them alone")
@@ -111,8 +111,11 @@ def load(config: Data) -> Dataset:
 
 def raw(config: Data) -> tuple[Source, dict[str, Array]]:
     """A data set before anything is computed from its images, and the ids of each split, increasing; see `load`."""
+    text.check_unset(config, OF_TEXT, "is for text")
     if config.factory:
         return own.raw(config)
+    if text.is_text(config.name):
+        raise text.refused(config.name)
     source = open_source(config)
     return source, assign(source.ids, source.official, config.name, config.validation_fraction, config.train_size)
 

@@ -44,6 +44,11 @@ class Problem(NamedTuple):
         """[examples] int, those of who is asked for; None if random examples are."""
         return np.asarray(self.asked["y"]) if self.by_class else None
 
+    @property
+    def units(self) -> np.ndarray:
+        """[examples] int64, what each of who is asked for is asked for as a part of: of text, its document."""
+        return self.dataset.asked_as[self.forget]
+
     def told(self, noise: float = 0.0) -> np.ndarray:
         """Positions in the training split that training is told may be forgotten.
 

@@ -53,6 +53,11 @@ class Dataset(NamedTuple):
         """Whether examples are texts."""
         return bool(np.ndim(self.train.y) == 2)
 
+    @property
+    def asked_as(self) -> Array:
+        """[training examples] int64, what each is asked for as a part of: its unit, or, without units, itself."""
+        return self.train.id if self.units is None else self.units
+
 
 def assign(ids: Array, official: Array | None, name: str, validation_fraction: float, train_size: int) -> dict[str, Array]:
     """The ids of each split, increasing.
@@ -124,9 +129,9 @@ def forget_ids(dataset: Dataset, setting: str, classes: Sequence[int], fraction:
     elif setting == "random":
         if not 0 < fraction < 1:
             raise DataError(f"the forget fraction is {fraction}: choose one between 0 and 1, both excluded")
-        units = train.id if dataset.units is None else np.unique(dataset.units)
+        units = np.unique(dataset.asked_as)
         drawn = units[lowest(units, round(fraction * len(units)), Hash.FORGET, seed)]
-        chosen = drawn if dataset.units is None else train.id[np.isin(dataset.units, drawn)]
+        chosen = train.id[np.isin(dataset.asked_as, drawn)]
     else:
         raise DataError(f"unknown forget setting {setting!r}: choose 'class' or 'random'")
     check_ids(dataset, chosen)
@@ -192,12 +197,14 @@ def revocable_ids(dataset: Dataset, forget: Array, share: float = 0.0, seed: int
 
     Args:
       forget: [examples] the ids of the request to come.
-      share: the part of them that training is told wrongly; see `split_noise`.
+      share: the part of them that training is told wrongly, of text of the documents; see `split_noise`.
 
     Raises:
       DataError: see `check_ids` and `split_noise`.
     """
-    return split_noise(dataset.train.id[check_ids(dataset, forget)], dataset.train.id, share, seed)
+    units = dataset.asked_as
+    told = split_noise(np.unique(units[check_ids(dataset, forget)]), np.unique(units), share, seed)
+    return dataset.train.id[np.isin(units, told)]
 
 
 def split_noise(ids: Array, all_ids: Array, share: float, seed: int) -> Array:

@@ -25,6 +25,7 @@ from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Row, Run, revived
 from experiments.data import datasets, digests, forget_sets, problem
 from experiments.data.sets import subsample
+from experiments.data.text.loading import refused
 from experiments.judge import (
     calibration,
     capacity,
@@ -68,6 +69,8 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
             return found
         switches.settle()
         dataset = datasets.load(config.data)
+        if dataset.is_text:
+            raise refused(dataset.name)
         datasets.check_splits(dataset, config.train.batch_size)
         if "dpsgd" in config.trainings and not config.dpsgd.shuffled:
             privacy.warn()

@@ -42,6 +42,9 @@ def build(section: Model, example: np.ndarray, classes: int) -> ModelFns:
       UserError: no such model, or one that cannot take these data; one line that says what to do.
     """
     shape = tuple(example.shape[1:])
+    is_text = np.issubdtype(example.dtype, np.integer)
+    if section.factory and is_text:
+        raise UserError("a model.factory is for images and tables, these data are text: set --config.model.name=gpt2 alone")
     if section.factory:
         for name in ("dtype", "dropout"):
             if getattr(section, name):
@@ -54,7 +57,7 @@ def build(section: Model, example: np.ndarray, classes: int) -> ModelFns:
                 f"model.factory_options are {shown(dict(options))}: give numbers, texts, truth values and tuples of them"
             ) from error
         fns = build_own(section.factory, given, shape, classes)
-    elif np.issubdtype(example.dtype, np.integer):
+    elif is_text:
         _check_no_factory(section)
         fns = named.build(section, shape[0], classes)
     else:

@@ -22,6 +22,7 @@ from experiments.core.errors import blame_user
 from experiments.core.results import Row, Run
 from experiments.core.sections import PretrainData, Train
 from experiments.data import datasets, digests
+from experiments.data.text.loading import refused
 from experiments.models import vits
 from experiments.pretrain import report
 from experiments.scoring.statistics import make_statistics
@@ -91,7 +92,9 @@ def look(
     Raises:
       ValueError (UserError and DataError among them): one line that says what to do.
     """
-    dataset = datasets.only_classes(datasets.load(data), classes)
+    if (dataset := datasets.load(data)).is_text:
+        raise refused(data.name)
+    dataset = datasets.only_classes(dataset, classes)
     datasets.check_splits(dataset, batch_size)
     module = vits.vit(model, dataset.classes)
     vits.init(module, keys.unused(), dataset.train.x)  # a wrong size of image shows before anything is written

@@ -155,6 +155,7 @@ def parts(ids: np.ndarray, count: int, overlap: float, seed: int, classes: np.nd
     """Who is asked for in each part of a request, [examples] bool each: cut by id, with a share of the part before.
 
     Args:
+      ids: [examples]; examples of one id, as rows of a document, are asked for together.
       classes: [examples] labels, if classes are asked for; as many of them as parts are asked for class by class.
     """
     if by_classes(classes, count):

@@ -91,7 +91,7 @@ class Requests(NamedTuple):
     def _asked(self) -> list[Batch]:
         """Who is asked for, part by part, on the host."""
         section, problem = self.section, self.problem
-        asked = requests.parts(problem.asked["id"], section.parts, section.overlap, problem.seed, problem.labels)
+        asked = requests.parts(problem.units, section.parts, section.overlap, problem.seed, problem.labels)
         return [{name: leaf[part] for name, leaf in problem.asked.items()} for part in asked]
 
     def targets(self, oracle: Any) -> jax.Array:

@@ -95,10 +95,9 @@ def in_chunks(fn: Callable[[Any], Any], examples: Any) -> Any:
     Of texts it is CHUNK_TOKENS tokens at a time, and no less than one text. The last chunk is filled up with zeros, whose
     results are left out.
     """
-    first, parts = jax.tree.leaves(examples)[0], []
-    count, chunk = len(first), CHUNK
-    if np.issubdtype(first.dtype, np.integer) and first.ndim == 2:
-        chunk = max(1, CHUNK_TOKENS // first.shape[1])
+    leaves, parts = jax.tree.leaves(examples), []
+    tokens = [leaf.shape[1] for leaf in leaves if np.issubdtype(leaf.dtype, np.integer) and leaf.ndim == 2]
+    count, chunk = len(leaves[0]), max(1, CHUNK_TOKENS // max(tokens)) if tokens else CHUNK
     for start in range(0, count, chunk):
         size = min(chunk, count - start)
         part = jax.tree.map(lambda leaf: _filled(leaf[start : start + chunk], chunk), examples)  # noqa: B023

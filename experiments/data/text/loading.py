@@ -15,7 +15,6 @@ from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, l
 
 MOST_ENTRIES = 1 << 20  # of a vocabulary
 LENGTH = 256  # of a row, unless a config says another
-OF_TEXT = ("length", "tokeniser", "answers_only", "encoding", "group")  # settings that nothing else heeds
 OF_OTHERS = ("id_column", "cache_dir", "stream")
 TFDS = ("glue/sst2", "trec", "imdb_reviews", "ag_news_subset")
 
@@ -35,6 +34,11 @@ def check_unset(config: Data, names: tuple[str, ...], why: str) -> None:
     for name in names:
         if getattr(config, name, None):
             raise DataError(f"data.{name} {why}, and the data are {config.factory or config.name!r}: leave it unset")
+
+
+def refused(name: str) -> DataError:
+    """What a run says that takes no text."""
+    return DataError(f"{name!r} is text, and this run takes images or a table: set another --config.data.name")
 
 
 def load(config: Data) -> Dataset:

@@ -6,10 +6,14 @@ import pytest
 
 from experiments import main
 from experiments.comparison import checks, run
+from experiments.configs import judge, pretrain, s3t
 from experiments.configs import readiness as configs
 from experiments.core import sections
 from experiments.core.errors import ConfigError, UserError, blame_user
 from experiments.data import datasets
+from experiments.exact import run as exact_run
+from experiments.judge import run as judge_run
+from experiments.pretrain import run as pretrain_run
 from tests.experiments.comparison.run_test import shrink
 from tests.helpers.configs import with_keys
 from unlearn.base import LANGUAGE
@@ -109,6 +113,41 @@ def test_sets_and_models_that_cannot_work_are_refused(key, value, said, tmp_path
         run.run(with_keys(configs.get_config("digits_random"), {key: value}), str(tmp_path / "new"))
     assert said in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"request.unlearners": ("level", "dpo")}, "'dpo' cannot be used (forget data have no 'alternative'"),
+        ({"readiness.resistance": 0.1}, "text has no classes: set --config.readiness.recovery=nearest_examples"),
+        (
+            {"trainings": ("oracle", "vanilla", "dpsgd"), "data.length": 16},
+            "dpsgd guards single rows, and a document here has",
+        ),
+        ({"model.factory": "mine:model", "model.options": D()}, "a model.factory is for images and tables"),
+    ],
+)
+def test_what_cannot_work_on_text_is_refused(changes, said, tmp_path):
+    for i in range(90):
+        (tmp_path / f"{i}.txt").write_text(f"Document {i} of ninety.")
+    toy = {"data.name": f"texts:{tmp_path}", "data.tokeniser": "", "data.train_size": 0, "data.length": 32}
+    toy |= {"train.batch_size": 8, "forget.fraction": 0.3, "model.options": D({"width": 8, "depth": 1, "heads": 1})}
+    with pytest.raises(UserError) as caught:
+        run.run(with_keys(configs.get_config("pydoc"), toy | changes), str(tmp_path / "new"))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "runner, config",
+    [(judge_run, judge), (pretrain_run, pretrain), (exact_run, s3t)],
+    ids=["judge", "pretrain", "s3t"],
+)
+def test_runs_of_images_refuse_text(runner, config, tmp_path):
+    for changes, said in (({"data.name": "pydoc"}, "'pydoc' is text"), ({"data.length": 8}, r"length is for text")):
+        with pytest.raises(UserError, match=said) as caught:
+            runner.run(with_keys(config.get_config("digits"), changes), str(tmp_path / "new"))
+        assert "\n" not in str(caught.value) and not (tmp_path / "new").exists()
 
 
 def test_options_that_flax_rejects_are_told_with_the_images(tmp_path):

@@ -31,6 +31,13 @@ def test_of_a_half_and_two_quarters():
         np.testing.assert_allclose(getattr(found, name)[0], values, rtol=1e-6, atol=1e-7, err_msg=name)
 
 
+def test_chunks_of_texts_are_of_so_many_tokens_whatever_else_comes_with_them():
+    looked_at = {"token_weight": np.ones((3, 4096), np.float32), "x": np.ones((3, 4096), np.int32)}
+    sizes = []
+    sums = in_chunks(lambda part: sizes.append(len(part["x"])) or part["x"].sum(axis=1)[None], looked_at)
+    assert sizes == [2, 2] and sums.tolist() == [[4096] * 3]
+
+
 @either_way
 def test_they_are_their_slow_twin_over_several_chunks(devices):
     """float32 against float64; lanes from flat to sure of themselves, and more examples than fit one chunk."""

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from experiments.comparison.rehearsals import pools
 from experiments.core.errors import DataError
-from experiments.core.sections import Data, Forget
+from experiments.core.sections import Data, Forget, Readiness
 from experiments.data import datasets, problem
 from experiments.data.text import readers
 from experiments.data.text.tokenisers import byte_level
+from experiments.scoring import requests
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,19 @@ def test_rows_of_a_document_are_of_one_split_and_of_one_request(texts):
     asked = np.isin(dataset.train.id, made.asked["id"])
     assert 0 < asked.sum() < len(asked) and not set(dataset.units[asked]) & set(dataset.units[~asked])
     assert len(set(dataset.units[asked])) == round(0.2 * len(np.unique(dataset.units)))
+
+
+def test_no_part_noise_or_group_cuts_a_document(texts):
+    dataset = load(texts)
+    made = problem.make(dataset, Forget(setting="random", fraction=0.4))
+    whole = lambda chosen: not set(dataset.units[chosen]) & set(dataset.units[~chosen])  # noqa: E731
+    for part in requests.parts(made.units, 3, 0.2, made.seed, made.labels):
+        assert part.any() and whole(np.isin(dataset.train.id, made.asked["id"][part]))
+    wrong = np.isin(np.arange(len(dataset.units)), made.told(0.5))
+    assert whole(wrong) and set(dataset.units[wrong]) != set(made.units)
+    groups = pools(Readiness(requests="groups"), made)
+    for row, count in zip(groups.forget, groups.forget_count, strict=True):
+        assert whole(np.isin(np.arange(len(dataset.units)), row[:count]))
 
 
 def test_a_batch_of_text_has_the_weights_of_its_tokens(texts):
