@@ -124,6 +124,7 @@ CHECKS = {
     "forethought ": check_run,
     "python -m experiments.main ": check_run,
     "python -m experiments.benchmarks.": check_benchmark,
+    "python -m experiments.data.text.train_tokeniser ": check_benchmark,
     "python -m experiments.judge_exact.pooled ": check_pooled,
     "python -m s3t ": check_s3t,
     "python -m tests.faults ": check_faults,
