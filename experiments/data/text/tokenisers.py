@@ -62,11 +62,13 @@ def from_file(path: Path) -> Tokeniser:
     Raises:
       DataError: the library is absent, the file cannot be read, or no token ends a document.
     """
+    _library()
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        what = getattr(error, "strerror", None) or line(error, 100)
-        raise DataError(f"cannot read the tokeniser {path} ({what}): give a tokenizer.json") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no tokeniser ({line(error, 100)}): give a tokenizer.json") from error
+    except OSError as error:
+        raise DataError(f"cannot read the tokeniser {path} ({error.strerror}): give a tokenizer.json") from error
     return _from_text(text, path)
 
 
