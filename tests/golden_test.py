@@ -370,6 +370,7 @@ def check_resumes(name, tmp_path):
     return before, after
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_requests_goes_on_without_training_again(tmp_path):
     before, after = check_resumes("readiness_requests", tmp_path)
     assert {"stages/oracle.json", "stages/sweep-ascent.json"} <= before.keys()  # killed while writing the first rows

@@ -194,7 +194,9 @@ class Data(Section):
     )
     answers_only: bool = Field(False, description="Of questions and answers, learn the answers alone.")
     encoding: str = Field("", description="Of texts of your own; if empty, UTF-8.")
-    group: str = Field("", description="A regular expression for groups in paths of texts:PATH; no request asks by group yet.")
+    group: str = Field(
+        "", description="A regular expression for groups in paths of texts:PATH; no request asks by group yet."
+    )
     validation_fraction: Share = Field(0.1, description="Share of the training examples that is held out to validate on.")
 
     @property

@@ -178,6 +178,7 @@ def test_a_folder_of_images_and_an_algorithm_of_a_users_own(mine):
     assert "halve" in (mine / "run" / "report.md").read_text() and (mine / "run" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_table_and_a_model_of_a_users_own_and_what_is_read_of_the_run(mine):
     config = settings(name=f"csv:{table(mine / 'people.csv')}", label="kind", id_column="who")
     config.model.factory, config.model.factory_options = "mine:network", {"width": 6}

@@ -39,7 +39,11 @@ def algorithms_of(*kinds, slow=()):
     )
 
 
-every_algorithm = pytest.mark.parametrize("name", sorted(ALGORITHMS))
+# What one of a family of text shows, its others show again: among the slow tests.
+AGAIN = ("dpo", "rmu", "simnpo", "undial")
+every_algorithm = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in AGAIN)) for name in sorted(ALGORITHMS)]
+)
 every_kind = algorithms_of(*KINDS)
 every_kind_slowly = algorithms_of(*KINDS, slow=("pytree",))
 of_both = algorithms_of("classifier", "sequence")  # where mappings would show nothing new

@@ -130,7 +130,7 @@ def errors_of(meta, outer=FAR, inner=FAR, order=2, algorithm="ascent", size=8):
     return errors
 
 
-SOME = ("two steps", "outer cap below the mean", "one device all padding")
+SOME = ("outer cap below the mean", "one device all padding")
 
 
 def some_steps():

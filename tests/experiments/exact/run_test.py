@@ -498,6 +498,7 @@ def test_a_stage_of_sisa_goes_on_where_the_last_one_ended():
     assert all(tree.bits_equal(still[0, node].head, still[0, (0,)].head) for node in SISA.nodes)
 
 
+@pytest.mark.slow
 def test_sisa_s_model_is_the_backbone_with_adapters_on_all_blocks():
     x, (whole, trained) = stacks.data()[0], (SISA.nodes[-1], sisa_table()[1, SISA.nodes[-1]].head)
     expected = forward(

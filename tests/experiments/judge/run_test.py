@@ -115,7 +115,7 @@ def test_models_are_compared_with_oracles_of_other_keys():
     assert fleets.reference("oracle") is None and keys("vanilla") == keys("oracle")
 
 
-@pytest.mark.parametrize("role", [REPEATS, SHADOWS])
+@pytest.mark.parametrize("role", [pytest.param(REPEATS, marks=pytest.mark.slow), SHADOWS])
 def test_a_request_looks_at_its_own_examples_alone(role, tmp_path):
     """What a shadow was not trained on may be anything: it forgets, and keeps, the same bytes."""
     one = case("random")
@@ -177,6 +177,7 @@ def test_a_shadow_that_holds_none_of_the_pool_has_nothing_to_forget(tmp_path):
     np.testing.assert_array_equal(updates, 2 * fleets.included(one, "vanilla")[:, 0])
 
 
+@pytest.mark.slow
 def test_a_lane_rests_when_enough_is_forgotten(tmp_path):
     """It is told right of no more than the share, and of more after one update fewer."""
     one = case("class")
