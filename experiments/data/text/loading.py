@@ -63,8 +63,8 @@ def load(config: Data) -> Dataset:
 
 def _tokeniser(asked: str, train: Documents) -> Tokeniser:
     """Bytes, a file's, or, by bpe:ENTRIES, pairs of bytes that are frequent in the training documents."""
-    kind, _, size = asked.partition(":")
-    if kind == "bpe" and size:
+    kind, colon, size = asked.partition(":")
+    if kind == "bpe" and colon:
         if not size.isdecimal() or int(size) > MOST_ENTRIES:
             raise DataError(f"data.tokeniser is {asked!r}: give bpe: and how many entries it should have, as in bpe:512")
         return learned((*train.texts, *(train.prompts or ())), int(size))
