@@ -2,7 +2,8 @@
 
     python -m experiments.main --config=experiments/configs/readiness.py:digits --workdir=runs/digits
 
-The `digits` ones need no download and take two to nine minutes on two CPU cores. The others need
+The `digits` ones need no download and take two to nine minutes on two CPU cores; `pydoc` needs none either, but the extra `text`,
+and takes twenty. The others need
 `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared, and about half an hour to an hour. What is
 expected of each is what docs/results.md has.
 
