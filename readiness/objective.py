@@ -199,9 +199,7 @@ def make_readiness(
     return readiness
 
 
-def _with_levels(
-    model: Model, params: Params, batch: MetaBatch, mean: Mean, unseen: Batch | None, key: Array
-) -> MetaBatch:
+def _with_levels(model: Model, params: Params, batch: MetaBatch, mean: Mean, unseen: Batch | None, key: Array) -> MetaBatch:
     """The meta-batch with a level for each forget example: those that the data have, else what the model says now."""
     told = ["level" in forget for forget in (batch.forget, batch.requests.forget)]
     if any(told) and not all(told):

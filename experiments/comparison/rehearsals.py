@@ -24,7 +24,6 @@ from readiness import Draw, Pools, Readiness, Terms, make_pools, make_readiness,
 from unlearn import ALGORITHMS, normalised, traits_of
 from unlearn.base import Batch, Model
 
-
 UNSEEN = 256  # held-out examples, of which each rehearsal draws some
 
 
