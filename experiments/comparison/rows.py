@@ -82,7 +82,7 @@ def _score(requests: Requests, params: Any) -> Scores:
 
 
 def _of_documents(requests: Requests, params: Any) -> Scores:
-    return documents.score(requests.scorer, requests.problem.dataset.units_of, params)
+    return documents.score(requests.scorer, requests.problem.dataset, params)
 
 
 class Asked(NamedTuple):

@@ -165,6 +165,7 @@ FORGOTTEN_BEFORE = _loss("forgotten", "before", "forget")
 APART = Measure("forgotten − oracle", at("extra", "distance", "forget"), 1, "+.2f")
 DISTANCE = Measure("distance", lambda row: abs(number(row, "extra", "distance", "forget")), 1, ".2f", higher=False)
 EXTRACTED = _extraction("extraction", "after")
+VERBATIM = Measure("forgotten,\nROUGE-L", at("after", "forget_rouge_l"), higher=False)
 EXTRACTED_BEFORE = _extraction("extraction", "before")
 MIN_K = _auc("Min-K% AUC", "after", "min_k_auc")
 PRIVLEAK = Measure("PrivLeak", at("after", "privleak"), 1, "+.0f")
@@ -181,6 +182,7 @@ TEXTS = Shown(
         _extraction("retained,\nextraction", "before", "retain"),
         _extraction("forgotten,\nextraction", "before"),
         _exact("forgotten,\ntold right", "before"),
+        Measure("forgotten,\nROUGE-L", at("before", "forget_rouge_l"), higher=False),
         _auc("Min-K%\nAUC", "before", "min_k_auc"),
     ),
     after=(
@@ -189,6 +191,7 @@ TEXTS = Shown(
         _perplexity("held-out,\nperplexity", "after", "test"),
         _extraction("retained,\nextraction", "after", "retain"),
         _exact("forgotten,\ntold right", "after"),
+        VERBATIM,
         _auc("Min-K%++\nAUC", "after", "min_k_plus_auc"),
         _auc("loss\nAUC", "after", "mia_auc"),
         Measure("gap", at("extra", "distance", "mean"), 1, ".2f", higher=False),
@@ -251,8 +254,9 @@ TEXTS = Shown(
     relearned_unit="tokens told right, %",
     paid="in loss",
     before_note=(
-        "Losses in nats per token, perplexity: exp of the loss. Extraction and tokens told right in %. Min-K% AUC: the "
-        "attack on the forget set. The oracle's values are those of documents that were never seen."
+        "Losses in nats per token, perplexity: exp of the loss. Extraction, tokens told right and ROUGE-L in %. ROUGE-L: "
+        "likeness, word by word, of what the model says after the first half of a forgotten row with what the row says. "
+        "Min-K% AUC: the attack on the forget set. The oracle's values are those of documents that were never seen."
     ),
     after_note=(
         "Told right: the share of tokens that are the likeliest ones after the right ones before them, in %. AUCs: 1 if "

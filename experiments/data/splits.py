@@ -6,7 +6,7 @@ follow from a keyed hash of its id, so removing or adding one example never move
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +40,7 @@ class Dataset(NamedTuple):
     classes: of text, the entries of the vocabulary.
     units: [training examples], what is asked for as a whole: the document of each chunk of text; None: each by itself.
     held_out_units: the same of validation and of test examples.
+    decode: of text, tokens -> text.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Dataset(NamedTuple):
     classes: int
     units: Array | None = None
     held_out_units: tuple[Array, Array] | None = None
+    decode: Callable[[Sequence[int]], str] | None = None
 
     @property
     def is_text(self) -> bool:

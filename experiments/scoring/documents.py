@@ -8,6 +8,7 @@ by their tokens: a model reads a row without those before it, so no prompt reach
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 from experiments.core.execution import Execution
 from experiments.data.ids import Array
 from experiments.data.sets import Sets
+from experiments.data.splits import Dataset
+from experiments.scoring import verbatim
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.statistics import in_chunks
 from unlearn.base import Batch, Model
@@ -46,7 +49,7 @@ def make_tokens(model: Model, devices: Execution) -> Tokens:
     return tokens
 
 
-def score(scorer: Scorer, units_of: Callable[[Array], Array], params: Any) -> list[Scores]:
+def score(scorer: Scorer, dataset: Dataset, params: Any) -> list[Scores]:
     """Scores of every lane on the documents of its sets; NaN throughout where a token's statistics are not finite.
 
     Of forget, retain and test documents:
@@ -55,15 +58,21 @@ def score(scorer: Scorer, units_of: Callable[[Array], Array], params: Any) -> li
     min_k_auc, min_k_plus_auc: how often a forgotten document scores above a held-out one by Min-K% and Min-K%++; 1: all
       of them look seen, .5: nothing is told, below: they stand out as unseen.
     min_40_unseen_auc: the other way round, by Min-40%, as PrivLeak takes it.
-
-    Args:
-      units_of: ids of rows -> their documents.
+    forget_rouge_l: of `verbatim`, where that can be had.
     """
     tokens, sets = make_tokens(scorer.model, scorer.devices), scorer.sets
     measured = {name: tokens(params, getattr(sets, name)) for name in SCORED}
     lanes = len(measured["forget"].log_p)
     of_lane = lambda i: {name: TokenStatistics(*(leaf[i] for leaf in found)) for name, found in measured.items()}  # noqa: E731
-    return [_score(of_lane(i), sets, units_of) for i in range(lanes)]
+    scores = [_score(of_lane(i), sets, dataset.units_of) for i in range(lanes)]
+    if not verbatim.can_score(scorer.decoder, dataset.decode):
+        return scores
+    documents = dataset.units_of(sets.forget["id"])
+    rouge = verbatim.score(scorer.decoder, dataset.decode, params, sets.forget, documents)
+    sound = [math.isfinite(lane["forget_token_loss"]) for lane in scores]
+    return [
+        {**lane, "forget_rouge_l": value if ok else math.nan} for lane, value, ok in zip(scores, rouge, sound, strict=True)
+    ]
 
 
 def _score(found: Mapping[str, TokenStatistics], sets: Sets, units_of: Callable[[Array], Array]) -> Scores:

@@ -59,7 +59,8 @@ def load(config: Data) -> Dataset:
     for name, chosen in ids.items():
         splits[name], units[name] = _split(select(documents, chosen), tokeniser, config)
     held_out = units["validation"], units["test"]
-    return Dataset(config.name, **splits, classes=tokeniser.vocabulary, units=units["train"], held_out_units=held_out)
+    entries, decode = tokeniser.vocabulary, tokeniser.decode
+    return Dataset(config.name, **splits, classes=entries, units=units["train"], held_out_units=held_out, decode=decode)
 
 
 def _tokeniser(asked: str, train: Documents) -> Tokeniser:

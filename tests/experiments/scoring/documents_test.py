@@ -1,6 +1,7 @@
 """Scores of whole documents: by hand, and by a slow twin that goes through them one by one."""
 
 import math
+import types
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ def sets_of(forget, test):
 
 
 def scored(sets, *lanes):
-    return documents.score(Scorer(MODEL, DEVICES, sets), units_of, np.array(lanes, np.float32))
+    dataset = types.SimpleNamespace(units_of=units_of, decode=None)
+    return documents.score(Scorer(MODEL, DEVICES, sets), dataset, np.array(lanes, np.float32))
 
 
 # After token 0 the next is 0 with probability 3/4, after 1 it is 1 with probability 1/8.
@@ -43,7 +45,7 @@ TEST = batch([[0, 1], [1, 0], [1, 1]], [[1, 1], [1, 0], [1, 1]], [[1, 1], [1, 0]
 
 
 def test_a_document_counts_once_and_each_of_its_tokens_alike():
-    """Document 1: one token of 3/4. Document 3: two rows, tokens 3/4, 3/4, 1/4, 3/4. Of rows it would be a mean of three."""
+    """Document 1: one token of 3/4. Document 3: two rows of 3/4, 3/4 and 1/4, 3/4."""
     scores = scored(sets_of(FORGET, TEST), LAW)[0]
     first, third = -math.log(3 / 4), -(3 * math.log(3 / 4) + math.log(1 / 4)) / 4
     assert scores["forget_token_loss"] == pytest.approx((first + third) / 2)
