@@ -58,14 +58,14 @@ def score(scorer: Scorer, dataset: Dataset, params: Any) -> list[Scores]:
     min_k_auc, min_k_plus_auc: how often a forgotten document scores above a held-out one by Min-K% and Min-K%++; 1: all
       of them look seen, .5: nothing is told, below: they stand out as unseen.
     min_40_unseen_auc: the other way round, by Min-40%, as PrivLeak takes it.
-    forget_rouge_l: of `verbatim`, where that can be had.
+    forget_rouge_l: of `verbatim`, of a decoder with a tokeniser, if rouge-score is installed.
     """
     tokens, sets = make_tokens(scorer.model, scorer.devices), scorer.sets
     measured = {name: tokens(params, getattr(sets, name)) for name in SCORED}
     lanes = len(measured["forget"].log_p)
     of_lane = lambda i: {name: TokenStatistics(*(leaf[i] for leaf in found)) for name, found in measured.items()}  # noqa: E731
     scores = [_score(of_lane(i), sets, dataset.units_of) for i in range(lanes)]
-    if not verbatim.can_score(scorer.decoder, dataset.decode):
+    if scorer.decoder is None or dataset.decode is None or not verbatim.can_compare():
         return scores
     documents = dataset.units_of(sets.forget["id"])
     rouge = verbatim.score(scorer.decoder, dataset.decode, params, sets.forget, documents)

@@ -45,9 +45,9 @@ def score(decoder: Decoder, decode: Decode, params: Any, batch: Batch, documents
     return scores
 
 
-def can_score(decoder: Decoder | None, decode: Decode | None) -> bool:
-    """Whether there is a decoder to generate, a tokeniser to read it by, and rouge-score to compare it."""
-    return bool(decoder and decode and importlib.util.find_spec("rouge_score"))
+def can_compare() -> bool:
+    """Whether rouge-score, of the extra `text`, is installed."""
+    return importlib.util.find_spec("rouge_score") is not None
 
 
 def first_rows(ids: Array, documents: Array) -> Array:

@@ -3,12 +3,16 @@
 import math
 import types
 
+import jax
 import numpy as np
 import pytest
 
-from experiments.core import execution
+from experiments import models
+from experiments.core import execution, sections
+from experiments.data import datasets, problem
 from experiments.data.sets import Sets
-from experiments.scoring import documents
+from experiments.models.language import named
+from experiments.scoring import documents, verbatim
 from experiments.scoring.scorer import Scorer
 from unlearn import sequence_model
 from unlearn.metrics import text
@@ -128,3 +132,24 @@ def test_beside_the_oracle_of_its_seed():
     assert documents.beside_oracle(mine, oracle) == {**mine, "privleak": pytest.approx(-60)}
     assert math.isnan(documents.beside_oracle(mine, oracle | {documents.UNSEEN: 0.0})["privleak"])
     assert math.isnan(documents.beside_oracle(mine, oracle | {documents.UNSEEN: math.nan})["privleak"])
+
+
+def test_decoders_that_know_nothing_show_it(tmp_path, monkeypatch):
+    """Two as they begin: as undecided as the vocabulary is large, and with next to nothing to extract."""
+    for i in range(30):
+        (tmp_path / f"{i}.txt").write_text(f"Number {i}. " + "word " * (3 + i % 5))
+    dataset = datasets.load(sections.Data(name=f"texts:{tmp_path}", length=32))
+    made = problem.make(dataset, sections.Forget(setting="random", fraction=0.3))
+    fns = named.build(sections.Model(name="gpt2", options={"width": 4, "depth": 1, "heads": 1}), 32, dataset.classes)
+    assert len(made.forget) > len(np.unique(made.units)) > 1
+    monkeypatch.setattr(verbatim, "score", lambda *_: [0.25, 0.5])
+    monkeypatch.setattr(verbatim, "can_compare", lambda: True)
+    params = jax.jit(jax.vmap(fns.init))(jax.random.split(jax.random.key(0), 2))
+    lanes = documents.score(Scorer(models.as_model(fns), DEVICES, made.sets, fns.decoder), dataset, params)
+    assert [scores["forget_rouge_l"] for scores in lanes] == [0.25, 0.5]
+    for scores in lanes:
+        for name in documents.SCORED:
+            assert scores[f"{name}_perplexity"] == pytest.approx(dataset.classes, rel=0.2)
+            assert scores[f"{name}_perplexity"] == pytest.approx(np.exp(scores[f"{name}_token_loss"]))
+            assert 0 < scores[f"{name}_extraction_strength"] < 0.3
+        assert 0 < scores["min_k_auc"] < 1
