@@ -22,7 +22,7 @@ MODELS = {
 
 @pytest.fixture
 def judged(tmp_path, monkeypatch):
-    """`judged(is_text)`: rows of an oracle and of vanilla, whose request takes 3 and 5 steps of 7 FLOPs on the two lanes."""
+    """`judged(is_text)`: rows of an oracle and of vanilla, whose request takes 3 and 5 steps of 7 FLOPs on the lanes."""
     params = {name: {"w": np.full((2, 1), i)} for i, name in enumerate(MODELS)}
     names = ("forget_accuracy", "retain_accuracy", "test_accuracy", "mia_auc")
 
@@ -46,6 +46,7 @@ def judged(tmp_path, monkeypatch):
             dataset=dataset, setting="class", sets=types.SimpleNamespace(forget=few, retain=few)
         )
         scorer = types.SimpleNamespace(score=score, diagnose=lambda *_: {})
+        (tmp_path / dataset.name).mkdir()
         section, folder = sections.Request(unlearners=("ascent",)), workdirs.Workdir(tmp_path / dataset.name)
         requests = serving.Requests(scorer, problem, section, range(4, 6), 64, folder)
         cost = {"step_flops": 1.0, "meta_step_flops": 0.0, "train_flops": 90.0, "peak_bytes": 8}
