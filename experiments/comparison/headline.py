@@ -57,7 +57,7 @@ def _of_documents(ways: Sequence[Way], lead: Way) -> Headline:
     attack = f"{ATTACK} PrivLeak: {_mean(lead, PRIVLEAK)}%."
     stats = [
         Stat(f"What stays, {lead.name}", kept, _beside(ways, lead, RETAINED, held_out), NATS),
-        Stat("What goes, from the oracle", apart, _beside(ways, lead, APART, goes), NATS),
+        Stat("What goes, minus the oracle", apart, _beside(ways, lead, APART, goes), NATS),
         Stat("Extraction strength", extracted, _beside(ways, lead, EXTRACTED, could, "%"), "%"),
         Stat("Min-K% attack, AUC", auc, _beside(ways, lead, MIN_K, attack)),
         Stat("Steps to forget", methods.bounded(lead, STEPS, POSITIVE), _steps(ways, lead)),

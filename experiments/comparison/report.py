@@ -161,8 +161,10 @@ NEAREST = "The re-weighting whose forget loss before the request is nearest to r
 
 
 def _main_table(every: Sequence[Way], brief: bool) -> Table:
-    seen, relearn = shown.of(every), [shown.Column(m.label, m) for m in (SOON, _last(every))]
-    first, then = seen.first_before, [*seen.first_after, *relearn, *seen.first_last]
+    seen = shown.of(every)
+    relearned = [SOON] if seen.documents else [SOON, _last(every)]  # those of text have more columns before
+    first = seen.first_before
+    then = [*seen.first_after, *(shown.Column(m.label, m) for m in relearned), *seen.first_last]
     headers = [*(column.header for column in first), "steps\nmed / max", "aim\nreached", *(c.header for c in then)]
 
     def cell(way: Way, column: shown.Column) -> Cell:
