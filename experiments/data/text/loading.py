@@ -58,7 +58,9 @@ def load(config: Data) -> Dataset:
     splits, units = {}, {}
     for name, chosen in ids.items():
         splits[name], units[name] = _split(select(documents, chosen), tokeniser, config)
-    return Dataset(config.name, **splits, classes=tokeniser.vocabulary, units=units["train"])
+    held_out = units["validation"], units["test"]
+    entries, decode = tokeniser.vocabulary, tokeniser.decode
+    return Dataset(config.name, **splits, classes=entries, units=units["train"], held_out_units=held_out, decode=decode)
 
 
 def _tokeniser(asked: str, train: Documents) -> Tokeniser:
