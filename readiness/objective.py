@@ -11,10 +11,12 @@ With theta' the parameters after K inner steps of an unlearning algorithm on a s
 
 where theta'' continues from theta' with a few simulated relearning steps. T is the level of unseen examples (see
 `unlearn.levels`): that of each example if the data have one, else what the model itself says now, of stable examples of
-other classes or of held-out examples, a constant of every derivative. Gain and raw are the reconstruction of the paper. Their cap c is log(classes):
-beyond it a model knows less than nothing, and without it the term has no lower bound and training diverges. In the level
-form c is the loss at the level. The minimum is taken of each example's loss, so that one forgotten far beyond the cap does
-not stand in for one still known; or of their mean.
+other classes or of held-out examples. It is a constant of every derivative.
+
+Gain and raw are the reconstruction of the paper. Their cap c is log(classes): beyond it a model knows less than nothing,
+and without it the term has no lower bound and training diverges. In the level form c is the loss at the level. The minimum
+is taken of each example's loss, so that one forgotten far beyond the cap does not stand in for one still known; or of their
+mean.
 """
 
 from __future__ import annotations
