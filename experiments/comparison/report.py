@@ -142,7 +142,7 @@ def _asked(forget: dict[str, Any], request: dict[str, Any]) -> str:
     classes = [str(label) for label in (forget.get("target"), *forget.get("also", ()))]
     who = f"class {classes[0]}" if len(classes) == 1 else f"classes {', '.join(classes[:-1])} and {classes[-1]}"
     if forget.get("setting") != "class":
-        who = f"a random {100 * forget.get('fraction', math.nan):g}% of the training set"
+        who = names.asked(forget) or f"a random {100 * forget.get('fraction', math.nan):g}% of the training set"
     parts = f" in {request['parts']} requests" if request.get("parts", 1) > 1 else ""
     tuned = f" after {request['tune_steps']} steps of fine-tuning" if request.get("tune_steps") else ""
     revocable = f" (training was told: class {forget['revocable']})" if forget.get("revocable", -1) >= 0 else ""

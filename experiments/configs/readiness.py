@@ -92,7 +92,7 @@ class Comparison(Section):
             "class": sections.Suited(**LEVEL),
             "random": sections.Suited(**PAPER | {"retention": 1.0, "step_size": (0.1, 0.1)}),
         },
-        description="What readiness leaves unset, by forget.setting.",
+        description="What readiness leaves unset: for a class, or for anything else.",
     )
     variants: dict[str, Overrides] = Field(
         {}, description="Overrides of readiness by name, each trained beside the default, as in {'raw': {'form': 'raw'}}."
@@ -160,7 +160,7 @@ class Comparison(Section):
 
     def _of_levels(self, readiness: sections.Readiness) -> list[tuple[str, str]]:
         """(key, sentence) of what levels do not go together with."""
-        form = readiness.form or self.suited.get(self.forget.setting, sections.Suited()).form
+        form = readiness.form or self.suited.get(self.forget.kind, sections.Suited()).form
         if readiness.levels == "proxy" and readiness.requests in ("classes", "random"):
             sentence = f"is {readiness.requests!r}, but a proxy stands for one known set: set --config.readiness.levels=own"
             return [("requests", sentence)]
@@ -173,7 +173,7 @@ class Comparison(Section):
             return [
                 ("holding", f"is {readiness.holding:g}, but form {form} has no levels: set --config.readiness.holding=0")
             ]
-        if (form, readiness.levels, self.forget.setting) == ("level", "own", "random") and readiness.requests != "classes":
+        if (form, readiness.levels, self.forget.kind) == ("level", "own", "random") and readiness.requests != "classes":
             sentence = (
                 "is 'own', which reads levels off other classes, but random examples are forgotten: set "
                 "--config.readiness.levels=proxy"
@@ -187,13 +187,13 @@ class Comparison(Section):
         Raises:
           ConfigError: nothing suits it.
         """
-        suited = self.suited.get(self.forget.setting, sections.Suited())
+        suited = self.suited.get(self.forget.kind, sections.Suited())
         unset = [name for name in type(suited).model_fields if getattr(self.readiness, name) is None]
         filled = {name: getattr(suited, name) for name in unset}
         if lacking := [name for name, value in filled.items() if value is None]:
             raise ConfigError(
                 [
-                    f"config.readiness.{name} is unset, and suited has none for {self.forget.setting!r}: "
+                    f"config.readiness.{name} is unset, and suited has none for {self.forget.kind!r}: "
                     f"set --config.readiness.{name}"
                     for name in lacking
                 ]
