@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.comparison import figures, methods
+from experiments.comparison import figures, methods, tofu_report
 from experiments.comparison.headline import headline
 from experiments.comparison.methods import (
     AFTER,
@@ -122,6 +122,7 @@ def compose(found: Run, swept: list[dict[str, Any]]) -> list[Block]:
         Points(summary(every, swept)),
         *_before(every),
         *_after(every),
+        *tofu_report.section(every),
         *_paired(every),
         *figures.unlearning(every),
         *_relearning(every),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -9,6 +11,7 @@ import numpy as np
 
 from experiments.data.text import packing
 from experiments.data.text.documents import Documents
+from experiments.data.text.tofu import Queries
 from experiments.data.text.tokenisers import Tokeniser
 
 
@@ -18,6 +21,7 @@ class Corpus(NamedTuple):
     length: of a row, in tokens.
     answers_only: whether prompts have no weight.
     most: rows of a document, its first; 0: all.
+    queries: questions with other answers, by the set that they are of, as `tofu.every_query` gives them.
     """
 
     documents: Documents
@@ -25,6 +29,7 @@ class Corpus(NamedTuple):
     length: int
     answers_only: bool = False
     most: int = 0
+    queries: Mapping[str, Queries] = MappingProxyType({})
 
     def rows(self, documents: Documents) -> packing.Rows:
         """Documents as rows, as those of the data set are; raises as `packing.rows` does."""

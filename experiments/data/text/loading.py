@@ -11,7 +11,7 @@ from experiments.core.keys import Hash
 from experiments.core.sections import Data
 from experiments.data.ids import hash_uniform
 from experiments.data.splits import UNWEIGHTED, Dataset, Split, assign
-from experiments.data.text import jsonl, readers, requests, topics
+from experiments.data.text import jsonl, plain, readers, requests, tofu, topics
 from experiments.data.text.corpus import Corpus
 from experiments.data.text.documents import Documents, select
 from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, learned
@@ -63,7 +63,9 @@ def load(config: Data) -> Dataset:
     )
     ids = _assigned(documents, config)
     tokeniser = _tokeniser(config.tokeniser, select(documents, ids["train"]))
-    corpus = Corpus(documents, tokeniser, config.length or LENGTH, config.answers_only, config.rows)
+    kind, _, path = config.name.partition(":")
+    queries = tofu.every_query(Path(path).expanduser(), config.encoding or plain.UTF8) if kind == "tofu" else {}
+    corpus = Corpus(documents, tokeniser, config.length or LENGTH, config.answers_only, config.rows, queries)
     splits, units = {}, {}
     for name, chosen in ids.items():
         splits[name], units[name] = _split(corpus, chosen, config.name)

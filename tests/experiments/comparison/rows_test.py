@@ -40,7 +40,9 @@ def rows(tmp_path, monkeypatch):
     monkeypatch.setattr(comparison_rows, "relearn", lambda *_: {})
     few = {"id": np.arange(3)}
     problem = types.SimpleNamespace(
-        dataset=types.SimpleNamespace(name="digits"), setting="class", sets=types.SimpleNamespace(forget=few, retain=few)
+        dataset=types.SimpleNamespace(name="digits", corpus=None),
+        setting="class",
+        sets=types.SimpleNamespace(forget=few, retain=few),
     )
     scorer = types.SimpleNamespace(score=score, diagnose=lambda *_: {})
     requests = serving.Requests(
