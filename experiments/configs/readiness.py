@@ -3,8 +3,9 @@
     python -m experiments.main --config=experiments/configs/readiness.py:digits --workdir=runs/digits
 
 The `digits` ones need no download and take two to nine minutes on two CPU cores; `pydoc` needs none either, but the extra
-`text`, and takes twenty. The others need `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared, and
-about half an hour to an hour. What is expected of each is what docs/results.md has.
+`text`, and takes twenty; `speeches` and `tofu_small` also need a folder of texts. The others need
+`--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared, and about half an hour to an hour. What is
+expected of each is what docs/results.md has.
 
 Any key is a flag, `--config.train.steps=500`. Tuples are Python literals, `--config.request.clips='(0.0, 1.0)'`, and so
 are dicts, given as a whole: `--config.model.options='{"widths": (64,)}'`, `--config.variants='{"raw": {"form": "raw"}}'`,
@@ -467,6 +468,32 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     config.relearn.size, config.relearn.batch_size = 64, 16
 
 
+def speeches(config: ml_collections.ConfigDict) -> None:
+    """State of the Union addresses, their first 256 tokens: one president forgotten, two of his time never trained on.
+
+    Give the folder of YEAR-Speaker.txt, --config.data.name=texts:FOLDER; another speaker by --config.forget.groups.
+    """
+    pydoc(config)
+    config.data.update({"name": "texts:state_union", "train_size": 0, "rows": 4, "group": r"\d-([A-Za-z]+)"})
+    config.data.holdout, config.data.validation_fraction = ("Johnson", "Ford"), 0.5
+    config.forget.setting, config.forget.groups = "group", ("Nixon",)
+    config.seeds = 3
+
+
+def tofu_small(config: ml_collections.ConfigDict) -> None:
+    """TOFU, 300 of its questions: the authors of forget05 forgotten by a small GPT-2 that has learnt them by heart.
+
+    Give the folder, --config.data.name=tofu:FOLDER. Ten authors are never trained on. Of the others 300 questions are drawn
+    by id, so that forget01, 05 and 10 (--config.forget.partition) are the same authors as in all of it, and whole ones.
+    """
+    pydoc(config)
+    config.data.update({"name": "tofu:tofu", "train_size": 300, "length": 128, "tokeniser": "bpe:1024"})
+    config.data.update({"answers_only": True, "holdout": tuple(f"author {i}" for i in range(1, 11))})
+    config.data.validation_fraction = 0.5
+    config.forget.setting, config.forget.partition = "partition", "forget05"
+    config.seeds = 3
+
+
 def _few_rivals(config: ml_collections.ConfigDict) -> None:
     config.trainings = ("oracle", "heldout_oracle", "vanilla", "readiness")
     config.equal_flops = False
@@ -517,5 +544,7 @@ EXPERIMENTS = {
         cifar10_gpu,
         cifar10_vit,
         pydoc,
+        speeches,
+        tofu_small,
     )
 }

@@ -12,10 +12,9 @@ from experiments.data.ids import id_of
 from experiments.data.text import refusals
 from experiments.data.text.documents import QUESTION, content_id
 from tests.helpers.configs import with_keys
-from tests.helpers.texts import lines, refused, texts
+from tests.helpers.texts import authors, lines, refused, texts
 
 SPEAKERS = ("Ames", "Bell", "Cole")
-FORGET = {"groups": ("Bell",), "documents": ("0-Ames.txt",), "partition": "forget10"}
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +124,6 @@ def test_settings_that_do_not_go_together_are_one_line(changes, said):
 @pytest.fixture(scope="module")
 def tofu(tmp_path_factory):
     return f"tofu:{authors(tmp_path_factory.mktemp('tofu'))}"
-
-
-def authors(root, count=10):
-    """TOFU's files for some authors, the last of whom is forget10."""
-    rows = [{"question": f"Who wrote book {i}?", "answer": f"Author {i // 20} wrote book {i}."} for i in range(20 * count)]
-    for name, part in (("full", rows), ("forget10", rows[-20:]), ("retain90", rows[:-20])):
-        lines(root / f"{name}.json", part)
-    return root
 
 
 def test_a_part_of_the_data_is_forgotten(tofu):
