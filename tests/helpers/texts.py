@@ -32,6 +32,7 @@ def lines(path, rows):
 
 def authors(root, count=10):
     """A folder of TOFU's files about some authors, the last of whom is forget10; other answers to all that is asked."""
+    root.mkdir(exist_ok=True)
     rows = [{"question": f"Who wrote book {i}?", "answer": f"Author {i // 20} wrote book {i}."} for i in range(20 * count)]
     for name, part in (("full", rows), ("forget10", rows[-20:]), ("retain90", rows[:-20])):
         lines(root / f"{name}.json", part)
