@@ -77,7 +77,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             [rehearsal(name, config.variant(name).readiness, trainer, asked) for name in names],
             config.request.to_level.levels == "proxy",
         )
-        scorer = Scorer(models.as_model(model), devices, asked.sets)
+        scorer = Scorer(models.as_model(model), devices, asked.sets, model.decoder)
         requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
         inputs = {"data": digests.digest(dataset[1:4]), "parameters": files.digest(config.model.params)}
         if config.forget.setting in sections.ASKED_BY:  # names: whose rows they are is part of the data

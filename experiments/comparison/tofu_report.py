@@ -17,12 +17,15 @@ AFTER = (
     Measure("forget\nquality p", at("extra", "tofu", "after", "forget_quality"), 1, ".2g"),
     Measure("probability of\nretained answers", at("extra", "tofu", "after", "retain_probability"), 1, ".3f"),
     Measure("truth ratio,\nretained", at("extra", "tofu", "after", "retain_truth_ratio"), 1, ".3f"),
+    Measure("model\nutility", at("extra", "tofu", "after", "model_utility"), 1, ".3f"),
 )
 NOTE = (
     "Probability: exp of minus the mean token loss of an answer. Truth ratio R: of wrong answers against the right one in "
     "other words, losses averaged over wrong answers; mean min(R, 1/R) of forgotten and mean max(0, 1 − R) of retained "
     "questions. Forget quality: the p-value of a Kolmogorov-Smirnov test of R against an oracle, the median over oracles "
-    "of all seeds (of an oracle: of the other seeds), then the mean over seeds. Read it against the oracles' own."
+    "of all seeds (of an oracle: of the other seeds), then the mean over seeds. Read it against the oracles' own. "
+    "Model utility: the harmonic mean of ROUGE-L recall, probability and truth ratio (by probabilities) on retained "
+    "questions, real authors and world facts, where there are all of them."
 )
 
 

@@ -26,6 +26,7 @@ class ModelFns(NamedTuple):
     module: the Linen module behind it, if it is one: DP-SGD has a short cut for those.
     convolutional: it holds convolutions, which need loops of their own on a CPU: see `experiments.core.fleet`.
     language: it gives logits of the next token at each place, [examples, length, vocabulary].
+    decoder: the module that `language.generate` continues texts with, if it is one.
     unpack, own_apply: params -> the tree that the user's own `init` made, and what to apply to that; None: `apply`.
     """
 
@@ -37,6 +38,7 @@ class ModelFns(NamedTuple):
     unpack: Callable[[Any], Any] = lambda params: params
     own_apply: Callable[[Any, Array, Array | None], Array] | None = None
     language: bool = False
+    decoder: nn.Module | None = None
 
 
 @functools.lru_cache

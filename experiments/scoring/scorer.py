@@ -14,11 +14,15 @@ from unlearn.base import Array, Batch, Model
 
 
 class Scorer(NamedTuple):
-    """Who scores lanes of a model; `evaluation` says how."""
+    """Who scores lanes of a model; `evaluation` says how.
+
+    decoder: the model's module, if it can continue texts.
+    """
 
     model: Model
     devices: Execution
     sets: Sets
+    decoder: Any = None
 
     @property
     def statistics(self) -> Reduction:

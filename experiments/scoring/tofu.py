@@ -1,22 +1,28 @@
 """TOFU's scores of lanes: how likely right answers and wrong ones are to questions, before and after a request.
 
+Model utility also needs what a model says of itself: a decoder, rouge-score, and questions of real authors and the world.
 Forget quality compares a lane's truth ratios with those of oracles, one for each seed, since one oracle is one draw. An
 oracle is compared with those of the other seeds: that, and a held-out oracle's, is what a perfect request would have.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from absl import logging
 
+from experiments.core import fleet
 from experiments.core.keys import Hash
 from experiments.data.problem import Problem
 from experiments.data.splits import lowest
 from experiments.data.text import tofu
 from experiments.data.text.corpus import Corpus
 from experiments.data.text.documents import Documents
+from experiments.models.language.decoder import Decoder
+from experiments.models.language.generate import generate
+from experiments.scoring.rouge import rouge_l
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests
 from unlearn.metrics import tofu as metrics
@@ -54,12 +60,11 @@ def scores(requests: Requests, before: Any, after: Any, oracle: Any, *, itself: 
         return []
     scorer, corpus = requests.scorer, requests.problem.dataset.corpus
     assert corpus is not None
-    kept = requests.workdir.stage(STAGE, lambda: _ratios(losses(scorer, oracle, corpus, asked["forget"])))
+    met = requests.met(oracle)
+    kept = requests.workdir.stage(STAGE, lambda: _ratios(losses(scorer, met, corpus, asked["forget"])))
     ratios = np.array([[np.nan if ratio is None else ratio for ratio in lane] for lane in kept], np.float64)
-    found = [
-        _scored({name: losses(scorer, params, corpus, part) for name, part in asked.items()}, ratios, itself)
-        for params in ((before,) if after is before else (before, after))
-    ]
+    every = (before,) if after is before else (before, after)
+    found = [_scored(scorer, params, corpus, asked, ratios, itself) for params in every]
     return [{"before": first, "after": last} for first, last in zip(found[0], found[-1], strict=True)]
 
 
@@ -92,20 +97,19 @@ def _fitting(corpus: Corpus, name: str) -> tofu.Queries:
 
 
 def losses(scorer: Scorer, params: Any, corpus: Corpus, asked: tofu.Queries) -> Losses:
-    """The losses of all answers to some questions; where a question has fewer wrong answers, its last counts again."""
-    count, widest = len(asked.ids), max(map(len, asked.perturbed))
+    """The losses of all answers to some questions; of as many wrong ones as every question has."""
+    count, wrong = len(asked.ids), min(map(len, asked.perturbed))
     rephrased = asked.paraphrased_prompts or asked.prompts
     paraphrased = asked.paraphrased_answers or asked.answers
-    wrong = [answers + answers[-1:] * (widest - len(answers)) for answers in asked.perturbed]
     pairs = [
         *zip(asked.prompts, asked.answers, strict=True),
         *zip(rephrased, asked.answers, strict=True),
         *zip(asked.prompts, paraphrased, strict=True),
-        *((asked.prompts[i], answer) for i, answers in enumerate(wrong) for answer in answers),
+        *((asked.prompts[i], answer) for i, answers in enumerate(asked.perturbed) for answer in answers[:wrong]),
     ]
     every = answer_losses(scorer, params, corpus, pairs)
     true, rephrased_, paraphrased_, perturbed = np.split(every, [count, 2 * count, 3 * count], axis=1)
-    return Losses(true, rephrased_, paraphrased_, perturbed.reshape(len(every), count, widest))
+    return Losses(true, rephrased_, paraphrased_, perturbed.reshape(len(every), count, wrong))
 
 
 def answer_losses(scorer: Scorer, params: Any, corpus: Corpus, pairs: list[tuple[str, str]]) -> np.ndarray:
@@ -121,6 +125,24 @@ def answer_losses(scorer: Scorer, params: Any, corpus: Corpus, pairs: list[tuple
     return np.add.reduceat(loss * tokens, starts, axis=1) / np.add.reduceat(tokens, starts)
 
 
+def recalls(decoder: Decoder, params: Any, corpus: Corpus, asked: tofu.Queries) -> np.ndarray:
+    """ROUGE-L recall of greedy answers, [lanes, questions]; an answer ends where the row of the longest question does."""
+    tokeniser = corpus.tokeniser
+    prompts = [[tokeniser.bos, *tokeniser.encode(prompt.rstrip())] for prompt in asked.prompts]
+    lengths = np.array([*map(len, prompts)])
+    filled = np.full((len(prompts), lengths.max()), tokeniser.pad, np.int32)
+    for row, prompt in zip(filled, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    room = max(
+        1, min(corpus.length - filled.shape[1], max(len(tokeniser.encode(f" {answer}")) for answer in asked.answers))
+    )
+    every = []
+    for lane in range(fleet.lane_count(params)):
+        said = generate(decoder, fleet.lane(params, lane), filled, lengths, room, stop=tokeniser.eos)
+        every.append(rouge_l(asked.answers, [tokeniser.decode(row) for row in np.asarray(said).tolist()]).recall)
+    return np.array(every)
+
+
 def _ratios(found: Losses) -> list[list[float]]:
     """Truth ratios [lanes][questions]; NaN of lanes that are not finite."""
     lanes = zip(found.paraphrased, found.perturbed, strict=True)
@@ -130,41 +152,61 @@ def _ratios(found: Losses) -> list[list[float]]:
     ]
 
 
-def _scored(found: dict[str, Losses], oracles: np.ndarray, itself: bool) -> list[Lane]:
-    return [
-        _lane({name: Losses(*(column[i] for column in part)) for name, part in found.items()}, oracles, i if itself else -1)
-        for i in range(len(oracles))
-    ]
+def _scored(
+    scorer: Scorer, params: Any, corpus: Corpus, asked: dict[str, tofu.Queries], oracles: np.ndarray, itself: bool
+) -> list[Lane]:
+    """The scores of all lanes."""
+    found = {name: losses(scorer, params, corpus, part) for name, part in asked.items()}
+    said: dict[str, np.ndarray] = {}
+    if scorer.decoder is not None and importlib.util.find_spec("rouge_score"):
+        said = {name: recalls(scorer.decoder, params, corpus, part) for name, part in asked.items()}
+    lanes = []
+    for i in range(len(oracles)):
+        own = {name: Losses(*(column[i] for column in part)) for name, part in found.items()}
+        others = [oracle for j, oracle in enumerate(oracles) if not (itself and i == j) and np.isfinite(oracle).all()]
+        lanes.append(_lane(own, {name: recall[i] for name, recall in said.items()}, others))
+    return lanes
 
 
-def _lane(found: dict[str, Losses], oracles: np.ndarray, itself: int) -> Lane:
+def _lane(found: dict[str, Losses], said: dict[str, np.ndarray], oracles: list[np.ndarray]) -> Lane:
     """The scores of a lane; NaN if it is not finite.
 
     Args:
-      found: losses [questions], by set.
-      oracles: [seeds, questions] truth ratios.
-      itself: the oracle that it is; -1: none.
+      found: losses [questions], by set.  said: ROUGE-L recalls, if there are any.
+      oracles: truth ratios [questions] that it is compared with.
     """
-    forget, sound = found["forget"], all(np.isfinite(column).all() for part in found.values() for column in part)
+    forget = found["forget"]
     scored: Lane = {"questions": len(forget.true)}
-    if not sound:
+    if not all(np.isfinite(column).all() for part in found.values() for column in part):
         return scored | {"forget_probability": np.nan, "forget_quality": np.nan}
-    ratios = metrics.truth_ratio(forget.paraphrased, forget.perturbed, AVERAGE)
-    others = [other for i, other in enumerate(oracles) if i != itself and np.isfinite(other).all()]
-    p_values = [metrics.forget_quality(ratios, other).p_value for other in others]
+    ratios = {name: metrics.truth_ratio(part.paraphrased, part.perturbed, AVERAGE) for name, part in found.items()}
+    p_values = [metrics.forget_quality(ratios["forget"], oracle).p_value for oracle in oracles]
+    by_probabilities = metrics.truth_ratio(forget.paraphrased, forget.perturbed, "probabilities")
     scored |= {
         "forget_probability": _mean(metrics.probability(forget.true)),
         "forget_rephrased_probability": _mean(metrics.probability(forget.rephrased)),
-        "forget_truth_ratio": metrics.forgotten_truth(ratios),
+        "forget_truth_ratio": metrics.forgotten_truth(ratios["forget"]),
+        "forget_truth_ratio_by_probabilities": metrics.forgotten_truth(by_probabilities),
         "forget_quality": float(np.median(p_values)) if p_values else np.nan,
         "forget_qualities": p_values,
     }
-    for name in found.keys() - {"forget"}:
-        part = found[name]
-        own = metrics.probability(part.true) if name == "retain" else metrics.choice_probability(part.true, part.perturbed)
-        ratios = metrics.truth_ratio(part.paraphrased, part.perturbed, AVERAGE)
-        scored |= {f"{name}_probability": _mean(own), f"{name}_truth_ratio": metrics.kept_truth(ratios)}
+    for name, part in found.items():
+        if name in metrics.SETS:
+            p = (
+                metrics.probability(part.true)
+                if name == "retain"
+                else metrics.choice_probability(part.true, part.perturbed)
+            )
+            scored |= {f"{name}_probability": _mean(p), f"{name}_truth_ratio": metrics.kept_truth(ratios[name])}
+    scored |= {f"{name}_rouge_l_recall": _mean(recall) for name, recall in said.items()}
+    if said.keys() >= {*metrics.SETS}:  # of the nine truth ratios are by probabilities, as TOFU's own code has them
+        retain, authors, facts = (_answers(found[name], said[name]) for name in metrics.SETS)
+        scored["model_utility"] = metrics.model_utility(metrics.utilities(retain, authors, facts, "probabilities"))
     return scored
+
+
+def _answers(found: Losses, said: np.ndarray) -> metrics.Answers:
+    return metrics.Answers(found.true, found.paraphrased, found.perturbed, said)
 
 
 def _mean(values: np.ndarray) -> float:

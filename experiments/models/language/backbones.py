@@ -109,7 +109,8 @@ def as_functions(module: Module) -> ModelFns:
         return made
 
     features = functools.partial(call, method="features")
-    return ModelFns(init, call, features, language=isinstance(module, Decoder))
+    decoder = module if isinstance(module, Decoder) else None
+    return ModelFns(init, call, features, language=decoder is not None, decoder=decoder)
 
 
 def begin(module: Module, loaded: Pretrained) -> ModelFns:

@@ -1,6 +1,7 @@
 """TOFU's scores of lanes: losses of answers by hand, who is asked, and forget quality against oracles of other seeds."""
 
 import types
+from unittest.mock import Mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +13,15 @@ from experiments.core.sections import Data, Forget
 from experiments.data import datasets, problem
 from experiments.data.text import tofu as questions
 from experiments.data.text.corpus import Corpus
+from experiments.data.text.documents import content_id
 from experiments.data.text.tokenisers import byte_level
 from experiments.scoring import tofu
 from experiments.scoring.scorer import Scorer
 from tests.helpers.texts import authors
 from unlearn import sequence_model
-from unlearn.metrics.tofu import forget_quality
+from unlearn.metrics.tofu import SETS, forget_quality
 
+WATER = content_id("Question: What is wet?\nAnswer: ", "Water.")
 TOKENS = byte_level()
 # A lane's logits are its parameters, whatever was said before.
 MODEL = sequence_model(lambda params, x, key: jnp.broadcast_to(params, (*x.shape, TOKENS.vocabulary)))
@@ -70,14 +73,13 @@ def test_losses_of_every_answer_stand_where_their_questions_do(asked):
     for i, lane in enumerate(LANES):
         for column, answers in ((found.true, part.answers), (found.paraphrased, part.paraphrased_answers)):
             np.testing.assert_allclose(column[i], [by_hand(lane, answer) for answer in answers], rtol=1e-5)
-        for row, wrong in zip(found.perturbed[i], part.perturbed, strict=True):  # the last fills up
-            expected = [by_hand(lane, answer) for answer in wrong]
-            np.testing.assert_allclose(row, [*expected, *expected[-1:] * (3 - len(wrong))], rtol=1e-5)
+        for row, wrong in zip(found.perturbed[i], part.perturbed, strict=True):  # as many as all have
+            np.testing.assert_allclose(row, [by_hand(lane, answer) for answer in wrong[:2]], rtol=1e-5)
     np.testing.assert_allclose(found.rephrased, found.true, rtol=1e-6)  # this model hears no question
 
 
 def test_forget_quality_is_against_the_oracles_and_of_an_oracle_against_the_others(asked, tmp_path):
-    requests = types.SimpleNamespace(problem=asked, scorer=SCORER, workdir=workdirs.Workdir(tmp_path))
+    requests = types.SimpleNamespace(problem=asked, scorer=SCORER, workdir=workdirs.Workdir(tmp_path), met=lambda p: p)
     ratios = np.array(tofu._ratios(tofu.losses(SCORER, LANES, asked.dataset.corpus, tofu.questions(asked)["forget"])))
     found = tofu.scores(requests, LANES, LANES, LANES, itself=True)
     assert len(found) == 3
@@ -97,3 +99,26 @@ def test_questions_of_several_files_are_asked_once(tmp_path):
     every = questions.every_query(root)
     assert every.keys() == {"full", "world_facts"} and len(every["full"].ids) == 28
     assert (np.diff(every["full"].ids) > 0).all()
+
+
+def test_what_a_decoder_says_is_set_beside_the_answer(asked, monkeypatch):
+    part = questions.select(asked.dataset.corpus.queries["world_facts"], [WATER])
+    monkeypatch.setattr(
+        tofu, "generate", generate := Mock(side_effect=lambda _, params, *__, **___: [[*params, TOKENS.eos]])
+    )
+    said = np.array([[*b" Salt water."], [*b" Sweet wine."]])
+    assert tofu.recalls("decoder", said, asked.dataset.corpus, part).tolist() == [[1.0], [0.0]]
+    _, _, prompts, lengths, room = generate.call_args.args
+    assert prompts.tolist() == [[TOKENS.bos, *b"Question: What is wet?\nAnswer:"]] and lengths == len(prompts[0])
+    assert room == len(" Water.") and generate.call_args.kwargs == {"stop": TOKENS.eos}
+
+
+def test_utility_is_of_three_sets_and_of_what_is_said():
+    sets = {name: tofu.Losses(*(np.full(3, loss) for loss in (0.5, 0.5, 0.6)), np.full((3, 2), 2.0)) for name in SETS}
+    said = {name: np.full(3, 0.25) for name in ("forget", *SETS)}
+    found = tofu._lane(sets | {"forget": sets["retain"]}, said, [])
+    p, choice, truth = np.exp(-0.5), 1 / (1 + 2 * np.exp(-1.5)), 1 - np.exp(-1.4)
+    by_hand = 9 / sum(1 / value for value in (p, choice, choice, *3 * [truth], *3 * [0.25]))
+    assert found["model_utility"] == pytest.approx(by_hand) and np.isnan(found["forget_quality"])
+    assert found["forget_truth_ratio"] == pytest.approx(found["forget_truth_ratio_by_probabilities"])
+    assert "model_utility" not in tofu._lane({"forget": sets["retain"], "retain": sets["retain"]}, {}, [])
