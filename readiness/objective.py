@@ -10,7 +10,7 @@ With theta' the parameters after K inner steps of an unlearning algorithm on a s
     raw form:    E = -min(L(theta'; B_f'), c)                      the literal sign of the term, bounded by the cap
 
 where theta'' continues from theta' with a few simulated relearning steps. T is the level of unseen examples (see
-`unlearn.levels`): that of each example if the data have one, else what the model itself says of stable examples of other
+`unlearn.levels`): that of each example if the data have one, else what the model itself says now of stable examples of other
 classes, a constant of every derivative. Gain and raw are the reconstruction of the paper. Their cap c is log(classes):
 beyond it a model knows less than nothing, and without it the term has no lower bound and training diverges. In the level
 form c is the loss at the level. The minimum is taken of each example's loss, so that one forgotten far beyond the cap does
@@ -128,6 +128,7 @@ def make_readiness(
     terms: Terms,
     *,
     relearner: UnlearnAlgorithm | None = None,
+    unseen: Batch | None = None,
     mean: Mean = weighted_mean,
     unroll: bool = False,
     remat: bool | None = None,
@@ -139,6 +140,8 @@ def make_readiness(
       rehearsed: step size -> the unlearning algorithm that the inner steps run; the same that will serve real requests.
       terms: weights and switches.
       relearner: the algorithm of the simulated relearning steps, needed if `terms.relearning` is not 0.
+      unseen: held-out examples, never trained on. Where the data have no levels, the model's mean margin on as many of them
+        as are stable, drawn anew, is the level. None: it is read off stable examples of other classes.
       mean: the reduction of the device mode.
       unroll: trace inner steps one by one instead of `lax.scan`.
       remat: recompute inner steps in the backward pass, so that memory grows by parameters and not by activations;
@@ -165,7 +168,7 @@ def make_readiness(
         before = forget = stable = recovery = relearned = away = jnp.full((), jnp.nan)
         total, rehearses = jnp.zeros(()), _count(batch.requests)
         if terms.form == "level" and (rehearses or terms.holding):
-            batch = _with_levels(model, params, batch, mean)
+            batch = _with_levels(model, params, batch, mean, unseen, jax.random.fold_in(key, 2))
         if terms.holding:
             total += terms.holding * _away(model, params, batch.forget, key, mean, terms)[1]
         if not rehearses:  # no more than ordinary training, not training with more stable data
@@ -196,17 +199,32 @@ def make_readiness(
     return readiness
 
 
-def _with_levels(model: Model, params: Params, batch: MetaBatch, mean: Mean) -> MetaBatch:
+def _with_levels(
+    model: Model, params: Params, batch: MetaBatch, mean: Mean, unseen: Batch | None, key: Array
+) -> MetaBatch:
     """The meta-batch with a level for each forget example: those that the data have, else what the model says now."""
     told = ["level" in forget for forget in (batch.forget, batch.requests.forget)]
     if any(told) and not all(told):
         raise ValueError("a part of the meta-batch has a level and another none: give every forget batch one, or none")
     if all(told):
         return batch
-    known = tree.stop_gradient(levels.of_classes(model, tree.stop_gradient(params), batch.stable, mean))
-    given = lambda forget: dict(forget, level=known[forget["y"]])  # noqa: E731
+    params = tree.stop_gradient(params)
+    if unseen is None:
+        known = tree.stop_gradient(levels.of_classes(model, params, batch.stable, mean))
+        given = lambda forget: dict(forget, level=known[forget["y"]])  # noqa: E731
+    else:
+        level = tree.stop_gradient(_level_of(model, params, unseen, len(batch.stable["weight"]), key, mean))
+        given = lambda forget: dict(forget, level=jnp.full_like(forget["weight"], level))  # noqa: E731
     asked = batch.requests._replace(forget=given(batch.requests.forget))
     return batch._replace(requests=asked, forget=given(batch.forget))
+
+
+def _level_of(model: Model, params: Params, unseen: Batch, most: int, key: Array, mean: Mean) -> Array:
+    """The mean margin of as many held-out examples."""
+    count = len(unseen["weight"])
+    drawn = jax.random.choice(key, count, (min(most, count),), replace=False)
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[drawn], unseen)
+    return mean(model.margin(model.apply(params, batch["x"], None), batch), batch["weight"])
 
 
 def _count(requests: Request) -> int:

@@ -15,13 +15,17 @@ from experiments.core.errors import UserError
 from experiments.core.keys import Hash
 from experiments.data import datasets
 from experiments.data.problem import Problem
+from experiments.data.sets import subsample
 from experiments.scoring import algorithms
 from experiments.scoring.relearning import bags
 from experiments.training import loop
 from experiments.training.fleets import Trainer
 from readiness import Draw, Pools, Readiness, Terms, make_pools, make_readiness, nearest_classes, nearest_examples
 from unlearn import ALGORITHMS, normalised, traits_of
-from unlearn.base import Model
+from unlearn.base import Batch, Model
+
+
+UNSEEN = 256  # held-out examples, of which each rehearsal draws some
 
 
 class Prepared(NamedTuple):
@@ -61,10 +65,11 @@ def rehearsal(variant: str, section: sections.Readiness, trainer: Trainer, probl
     """
     plain, model, classes = trainer.way(), models.as_model(trainer.model), problem.dataset.classes
     low, high = _ends(section)
+    unseen = _unseen(section, problem)
     drawn = draw(section, plain.batch_size, len(problem.forget))
 
     def rehearsing(devices: execution.Execution, unroll: bool) -> loop.Way:
-        objective = _objective(section, model, classes, devices, unroll)
+        objective = _objective(section, model, classes, devices, unroll, unseen)
         return plain._replace(rehearsing=loop.Rehearsing(objective, drawn, section.every, section.start, (low, high)))
 
     alone = execution.one_device()  # counted outside any pmap
@@ -91,8 +96,22 @@ def _ends(section: sections.Readiness) -> tuple[float, float]:
     return low, high
 
 
+def _unseen(section: sections.Readiness, problem: Problem) -> Batch | None:
+    """Held-out examples that a model's own levels are read off; None where these are read off other classes, or are given."""
+    of_classes = problem.by_class or section.requests == "classes"
+    if section.form != "level" or section.levels != "own" or of_classes:
+        return None
+    held_out = subsample(problem.sets.validation, UNSEEN, Hash.LEVEL)
+    return {name: held_out[name] for name in ("x", "y", "weight")}
+
+
 def _objective(
-    section: sections.Readiness, model: Model, classes: int, devices: execution.Execution, unroll: bool
+    section: sections.Readiness,
+    model: Model,
+    classes: int,
+    devices: execution.Execution,
+    unroll: bool,
+    unseen: Batch | None,
 ) -> Readiness:
     """What a meta-step differentiates."""
     order = devices.inner_grad(section.order)
@@ -122,7 +141,7 @@ def _objective(
         first = devices.inner_grad(section.relearn_order)
         rate = optax.sgd(section.relearn_rate)
         relearner = ALGORITHMS["finetune"](model, rate, mean=devices.mean, grad=first)
-    return make_readiness(model, rehearsed, terms, relearner=relearner, mean=devices.mean, unroll=unroll)
+    return make_readiness(model, rehearsed, terms, relearner=relearner, unseen=unseen, mean=devices.mean, unroll=unroll)
 
 
 def _cap(cap: str, classes: int) -> float | None:

@@ -174,12 +174,6 @@ class Comparison(Section):
             return [
                 ("holding", f"is {readiness.holding:g}, but form {form} has no levels: set --config.readiness.holding=0")
             ]
-        if (form, readiness.levels, self.forget.kind) == ("level", "own", "random") and readiness.requests != "classes":
-            sentence = (
-                "is 'own', which reads levels off other classes, but random examples are forgotten: set "
-                "--config.readiness.levels=proxy"
-            )
-            return [("levels", sentence)]
         return []
 
     def resolved(self) -> Self:

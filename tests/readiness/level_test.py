@@ -33,10 +33,10 @@ def asked(steps, told):
     return batch._replace(requests=requests, forget=goals(batch.forget, 2))
 
 
-def made(terms=TERMS, name="level", grad=second_order):
+def made(terms=TERMS, name="level", grad=second_order, unseen=None):
     rehearsed = lambda rate: ALGORITHMS[name](toys.MLP, optax.sgd(rate), grad=grad)  # noqa: E731
     relearner = ALGORITHMS["finetune"](toys.MLP, optax.sgd(RELEARN_RATE), grad=grad)
-    return make_readiness(toys.MLP, rehearsed, terms, relearner=relearner)
+    return make_readiness(toys.MLP, rehearsed, terms, relearner=relearner, unseen=unseen)
 
 
 @functools.cache
@@ -97,6 +97,33 @@ def test_meta_gradient_is_the_finite_difference_with_the_models_own_levels_held(
     value = toys.quick_jit(lambda p: made()(p, held, ALPHA, KEY)[0])
     slope = compiled(steps, False, False, "level")(params)[1]
     assert toys.relative_error(slope, toys.central_differences(value, params)) <= 1e-5
+
+
+def with_level(batch, level):
+    """The meta-batch with one level for all."""
+    told = lambda part: dict(part, level=np.full(part["weight"].shape, level))  # noqa: E731
+    return batch._replace(requests=Request(told(batch.requests.forget), batch.requests.retain), forget=told(batch.forget))
+
+
+def test_held_out_examples_give_the_level_and_no_gradient():
+    """As many as are stable, or all where there are fewer: then their mean margin can be told by hand."""
+    params, batch = toys.mlp_params(), asked(2, told=False)
+    unseen = jax.tree.map(lambda leaf: leaf[:2], {name: batch.stable[name] for name in ("x", "y", "weight")})
+    p = np.exp(-np.array(toys.example_losses(toys.MLP, params, unseen)))
+    level = np.average(np.log(p) - np.log(1 - p), weights=unseen["weight"])
+    ours = toys.quick_jit(jax.value_and_grad(lambda p: made(unseen=unseen)(p, batch, ALPHA, KEY)[0]))(params)
+    held = toys.quick_jit(jax.value_and_grad(lambda p: made()(p, with_level(batch, level), ALPHA, KEY)[0]))(params)
+    toys.assert_close(ours, held, 1e-10)
+    assert toys.relative_error(ours[1], compiled(2, False, False, "level")(params)[1]) > 1e-3
+
+
+def test_other_held_out_examples_are_drawn_at_each_rehearsal():
+    params, batch = toys.mlp_params(), asked(1, told=False)
+    many = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf[::-1]]), dict(batch.stable, weight=np.ones(len(batch.stable["weight"]))))
+    scales = np.linspace(0.1, 3, len(many["weight"]))
+    many["x"] = many["x"] * scales[:, None]
+    value = toys.quick_jit(lambda key: made(unseen=many)(params, batch, ALPHA, key)[0])
+    assert len({float(value(jax.random.key(i))) for i in range(4)}) > 1
 
 
 def test_order_one_is_the_stop_gradient_twin():

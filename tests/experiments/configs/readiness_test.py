@@ -98,8 +98,6 @@ def test_keys_that_do_not_go_together_are_refused():
     assert line.endswith("set --config.readiness.recovery=stable")
     line = refused({"variants": D({"x": {"resistance": 1.0}}), "data.stream": True})
     assert line.startswith("config.variants.x.recovery is 'nearest_classes'")
-    line = refused({"readiness.form": "level"}, "digits_random")
-    assert line.startswith("config.readiness.levels is 'own', which reads levels off other classes, but random examples")
     line = refused({"readiness.levels": "proxy", "readiness.requests": "classes"})
     assert line.startswith("config.readiness.requests is 'classes', but a proxy stands for one known set")
     line = refused({"readiness.levels": "proxy", "readiness.noise": 0.1, "variants": D()})
@@ -110,8 +108,9 @@ def test_keys_that_do_not_go_together_are_refused():
     assert line == "config.forget.revocable is 5, but a proxy saw class 3: set levels=own, or -1 here"
 
 
-def test_levels_read_off_other_classes_suit_classes_that_are_rehearsed_whatever_is_forgotten():
-    config = with_keys(configs.get_config("digits_random"), {"readiness.form": "level", "readiness.requests": "classes"})
+@pytest.mark.parametrize("requests", ["classes", "known"])
+def test_a_models_own_levels_suit_random_examples(requests):
+    config = with_keys(configs.get_config("digits_random"), {"readiness.form": "level", "readiness.requests": requests})
     assert validated(Comparison, config).resolved().readiness.levels == "own"
 
 
