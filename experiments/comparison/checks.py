@@ -295,9 +295,11 @@ def check_problem(problem: Problem, noise: float, parts: int = 1, overlap: float
     if overlap and parts == 1:
         logging.warning("request.overlap is of several request.parts: a request of one part goes without it")
     asked, sets = problem.asked, problem.sets
-    more = "data.train_size" if problem.by_class else "forget.fraction"
+    named = sections.ASKED_BY.get(problem.setting)
+    more = f"raise --config.{'data.train_size' if problem.by_class else 'forget.fraction'}"
+    more = f"ask for more in --config.forget.{named}, or train on more" if named else more
     for what, batch, least, mend in (
-        ("to forget", asked, FOLDS, f"raise --config.{more}"),
+        ("to forget", asked, FOLDS, more),
         ("to compare forgotten ones with", sets.others, FOLDS, "choose other data or another class"),
         ("to test on", sets.test_retain, 1, "choose other data or another class"),
         ("to validate on", sets.validation_retain, 1, "raise --config.data.validation_fraction"),

@@ -10,6 +10,8 @@ from experiments.comparison import report, run
 from experiments.configs import readiness as configs
 from experiments.core import workdirs
 from experiments.core.errors import UserError
+from experiments.core.sections import Data
+from experiments.data import datasets
 from tests.helpers.configs import with_keys
 from tests.helpers.texts import authors, texts
 
@@ -37,6 +39,10 @@ def few_authors(root):
     }
 
 
+def first_document(changes):
+    return datasets.load(Data(name=changes["data.name"], length=96)).units[0]
+
+
 @pytest.mark.slow
 def test_authors_are_forgotten_and_asked_about(tmp_path):
     config = tiny("tofu_small", **few_authors(tmp_path / "tofu"), **QUICK)
@@ -50,7 +56,7 @@ def test_authors_are_forgotten_and_asked_about(tmp_path):
     assert run.run(config, str(tmp_path / "run")) == outcome
 
 
-def test_a_run_is_bound_to_whom_its_names_mean(tmp_path):
+def test_what_cannot_be_asked_for_is_one_line(tmp_path):
     changes = few_authors(tmp_path / "tofu")
     config = tiny("tofu_small", **changes, **QUICK)
     (tmp_path / "run").mkdir()
@@ -58,6 +64,11 @@ def test_a_run_is_bound_to_whom_its_names_mean(tmp_path):
         run.run(with_keys(config, {"forget.partition": "forget05"}), str(tmp_path / "run"))
     with pytest.raises(UserError, match=r"config.readiness.algorithm 'dpo' cannot be used \(forget data have no 'altern"):
         run.run(tiny("tofu_small", **changes, **{"readiness.algorithm": "dpo"}), str(tmp_path / "run"))
+    few = {"data.holdout": (), "forget.setting": "documents", "forget.documents": (str(first_document(changes)),)}
+    with pytest.raises(
+        UserError, match=r"1 examples to forget, 5 or more .* ask for more in --config.forget.documents, or"
+    ):
+        run.run(tiny("tofu_small", **changes | few | {"forget.partition": ""}), str(tmp_path / "run"))
     assert not list((tmp_path / "run").iterdir())
 
 
