@@ -109,9 +109,10 @@ def check_own(
         if algorithms.is_own(name)
     ]
     lines += [_unsuited(("request", "unlearners"), name, trial) for name in request.unlearners]
+    rehearsed = trial._replace(whole=trial.whole._replace(forget=_told_nothing_else(trial.whole.forget)))
     for variant, section in readiness.items():
         at, name = _rehearsed_at(variant), section.rehearsed
-        lines.append(_unsuited(at, name, trial))
+        lines.append(_unsuited(at, name, rehearsed))
         if algorithms.is_own(name):
             needs_retain = traits_of(algorithms.algorithm(name)).needs_retain
             given = trial if needs_retain else Trial(*trial[:2], Request(trial.whole.forget), Request(trial.batch.forget))
@@ -119,6 +120,11 @@ def check_own(
             lines.append(_told(at, name, which, given, _rehearse, **section.algorithm_options))
     if any(lines):
         raise ConfigError([told for told in lines if told])
+
+
+def _told_nothing_else(forget: Batch) -> Batch:
+    """What training batches have of a request: never alternatives."""
+    return {name: leaf for name, leaf in forget.items() if name != "alternative"}
 
 
 def _told(at: Loc, name: str, which: str, trial: Trial, attempt: Callable[..., Any], **options: Any) -> str:
@@ -289,9 +295,11 @@ def check_problem(problem: Problem, noise: float, parts: int = 1, overlap: float
     if overlap and parts == 1:
         logging.warning("request.overlap is of several request.parts: a request of one part goes without it")
     asked, sets = problem.asked, problem.sets
-    more = "data.train_size" if problem.by_class else "forget.fraction"
+    named = sections.ASKED_BY.get(problem.setting)
+    more = f"raise --config.{'data.train_size' if problem.by_class else 'forget.fraction'}"
+    more = f"ask for more in --config.forget.{named}, or train on more" if named else more
     for what, batch, least, mend in (
-        ("to forget", asked, FOLDS, f"raise --config.{more}"),
+        ("to forget", asked, FOLDS, more),
         ("to compare forgotten ones with", sets.others, FOLDS, "choose other data or another class"),
         ("to test on", sets.test_retain, 1, "choose other data or another class"),
         ("to validate on", sets.validation_retain, 1, "raise --config.data.validation_fraction"),

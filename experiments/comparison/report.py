@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.comparison import figures, methods, shown
+from experiments.comparison import figures, methods, shown, tofu_report
 from experiments.comparison.headline import headline
 from experiments.comparison.methods import KEPT, MATCHED, SOON, STEPS, TEST, TIMES, Measure, Way, at
 from experiments.comparison.summary import count, summary
@@ -109,6 +109,7 @@ def compose(found: Run, swept: list[dict[str, Any]]) -> list[Block]:
         Points(summary(every, swept)),
         *_before(every),
         *_after(every),
+        *tofu_report.section(every),
         *_paired(every),
         *figures.unlearning(every),
         *_relearning(every),
@@ -129,7 +130,7 @@ def _asked(forget: dict[str, Any], request: dict[str, Any], whole: str) -> str:
     classes = [str(label) for label in (forget.get("target"), *forget.get("also", ()))]
     who = f"class {classes[0]}" if len(classes) == 1 else f"classes {', '.join(classes[:-1])} and {classes[-1]}"
     if forget.get("setting") != "class":
-        who = f"a random {100 * forget.get('fraction', math.nan):g}% of the {whole}"
+        who = names.asked(forget) or f"a random {100 * forget.get('fraction', math.nan):g}% of the {whole}"
     parts = f" in {request['parts']} requests" if request.get("parts", 1) > 1 else ""
     tuned = f" after {request['tune_steps']} steps of fine-tuning" if request.get("tune_steps") else ""
     revocable = f" (training was told: class {forget['revocable']})" if forget.get("revocable", -1) >= 0 else ""

@@ -12,7 +12,7 @@ from experiments.core import progress, sections
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import ORACLES, Row, rows_from
 from experiments.data.sets import subsample
-from experiments.scoring import algorithms, documents, relearning
+from experiments.scoring import algorithms, documents, relearning, tofu
 from experiments.scoring.relearning import relearn
 from experiments.scoring.requests import Setting
 from experiments.scoring.serving import Requests, Served, Teachers
@@ -113,6 +113,7 @@ class Measured(NamedTuple):
     seconds: of the request.  flops: of an update.
     curves: of relearning.  diagnosis: of the gradients before.
     digests: of the parameters before and after.
+    tofu: scores of TOFU's questions before and after, of each lane; none where there are none.
     """
 
     before: Scores
@@ -124,6 +125,7 @@ class Measured(NamedTuple):
     curves: dict[str, np.ndarray]
     diagnosis: dict[str, Any]
     digests: tuple[list[str], list[str]]
+    tofu: list[dict[str, Any]]
 
 
 def _measured(
@@ -143,7 +145,8 @@ def _measured(
     forget, stable = (subsample(batch, DIAGNOSED, Hash.DIAGNOSE) for batch in (problem.sets.forget, problem.sets.retain))
     diagnosis = scorer.diagnose(met, forget, stable)
     digests = loop.digests(met), loop.digests(params)
-    return Measured(before, after, asked, served, seconds, flops, curves, diagnosis, digests)
+    asked_about = tofu.scores(requests, met, params, teachers.oracle, itself=one.training == "oracle")
+    return Measured(before, after, asked, served, seconds, flops, curves, diagnosis, digests, asked_about)
 
 
 def _rows(one: Fleet, name: str, measured: Measured, requests: Requests, oracle: Scores) -> list[Row]:
@@ -171,6 +174,8 @@ def _rows(one: Fleet, name: str, measured: Measured, requests: Requests, oracle:
             extra["distance"] = documents.distances(after[i], oracle[i])
         if served and isinstance(served.level, np.ndarray):
             extra["level"] = {"aim": float(served.level[i]), "undone": int(np.asarray(served.undone)[i])}
+        if measured.tofu:
+            extra["tofu"] = measured.tofu[i]
         row = Row(
             training=one.training,
             variant=one.variant,

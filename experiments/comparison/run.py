@@ -13,13 +13,16 @@ from experiments import models
 from experiments.comparison import checks, rows, trainings
 from experiments.comparison.rehearsals import rehearsal
 from experiments.configs.readiness import Comparison
-from experiments.core import execution, files, progress, switches, workdirs
+from experiments.core import execution, files, progress, sections, switches, workdirs
 from experiments.core.errors import blame_user
 from experiments.core.results import Run
 from experiments.data import datasets, digests, ids, problem
+from experiments.scoring import algorithms
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests
 from experiments.training import fleets, privacy
+
+ALTERNATIVES = ("dpo", "idk_dpo")  # algorithms that are told what to say instead
 
 
 def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: str = "") -> Run:
@@ -48,6 +51,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             config.forget,
             score_examples=config.data.score_examples,
             halve=bool(config.request.tune_steps),
+            alternatives=any(algorithms.base(name) in ALTERNATIVES for name in config.request.unlearners),
         )
         model = models.build(config.model, dataset.train.x[:1], dataset.classes)
         checks.check_problem(asked, config.readiness.noise, config.request.parts, config.request.overlap)
@@ -76,6 +80,8 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         scorer = Scorer(models.as_model(model), devices, asked.sets, model.decoder)
         requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
         inputs = {"data": digests.digest(dataset[1:4]), "parameters": files.digest(config.model.params)}
+        if config.forget.setting in sections.ASKED_BY:  # names: whose rows they are is part of the data
+            inputs["request"] = digests.of_ids(asked.asked["id"])
     work = trainings.work(plan, config.train.steps) + rows.work(requests, config.relearn, trainings.count(plan))
     # Claimed only now: a mistake in the config must not bind the folder to it.
     with folder.claimed(config.model_dump(), inputs), progress.Progress(work, "readiness"):

@@ -3,8 +3,9 @@
     python -m experiments.main --config=experiments/configs/readiness.py:digits --workdir=runs/digits
 
 The `digits` ones need no download and take two to nine minutes on two CPU cores; `pydoc` needs none either, but the extra
-`text`, and takes twenty. The others need `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared, and
-about half an hour to an hour. What is expected of each is what docs/results.md has.
+`text`, and takes twenty; `speeches` and `tofu_small` also need a folder of texts. The others need
+`--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared, and about half an hour to an hour. What is
+expected of each is what docs/results.md has.
 
 Any key is a flag, `--config.train.steps=500`. Tuples are Python literals, `--config.request.clips='(0.0, 1.0)'`, and so
 are dicts, given as a whole: `--config.model.options='{"widths": (64,)}'`, `--config.variants='{"raw": {"form": "raw"}}'`,
@@ -92,7 +93,7 @@ class Comparison(Section):
             "class": sections.Suited(**LEVEL),
             "random": sections.Suited(**PAPER | {"retention": 1.0, "step_size": (0.1, 0.1)}),
         },
-        description="What readiness leaves unset, by forget.setting.",
+        description="What readiness leaves unset: for a class, or for anything else.",
     )
     variants: dict[str, Overrides] = Field(
         {}, description="Overrides of readiness by name, each trained beside the default, as in {'raw': {'form': 'raw'}}."
@@ -160,7 +161,7 @@ class Comparison(Section):
 
     def _of_levels(self, readiness: sections.Readiness) -> list[tuple[str, str]]:
         """(key, sentence) of what levels do not go together with."""
-        form = readiness.form or self.suited.get(self.forget.setting, sections.Suited()).form
+        form = readiness.form or self.suited.get(self.forget.kind, sections.Suited()).form
         if readiness.levels == "proxy" and readiness.requests in ("classes", "random"):
             sentence = f"is {readiness.requests!r}, but a proxy stands for one known set: set --config.readiness.levels=own"
             return [("requests", sentence)]
@@ -181,13 +182,13 @@ class Comparison(Section):
         Raises:
           ConfigError: nothing suits it.
         """
-        suited = self.suited.get(self.forget.setting, sections.Suited())
+        suited = self.suited.get(self.forget.kind, sections.Suited())
         unset = [name for name in type(suited).model_fields if getattr(self.readiness, name) is None]
         filled = {name: getattr(suited, name) for name in unset}
         if lacking := [name for name, value in filled.items() if value is None]:
             raise ConfigError(
                 [
-                    f"config.readiness.{name} is unset, and suited has none for {self.forget.setting!r}: "
+                    f"config.readiness.{name} is unset, and suited has none for {self.forget.kind!r}: "
                     f"set --config.readiness.{name}"
                     for name in lacking
                 ]
@@ -461,6 +462,32 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     config.relearn.size, config.relearn.batch_size = 64, 16
 
 
+def speeches(config: ml_collections.ConfigDict) -> None:
+    """State of the Union addresses, their first 256 tokens: one president forgotten, two of his time never trained on.
+
+    Give the folder of YEAR-Speaker.txt, --config.data.name=texts:FOLDER; another speaker by --config.forget.groups.
+    """
+    pydoc(config)
+    config.data.update({"name": "texts:state_union", "train_size": 0, "rows": 4, "group": r"\d-([A-Za-z]+)"})
+    config.data.holdout, config.data.validation_fraction = ("Johnson", "Ford"), 0.5
+    config.forget.setting, config.forget.groups = "group", ("Nixon",)
+    config.seeds = 3
+
+
+def tofu_small(config: ml_collections.ConfigDict) -> None:
+    """TOFU, 300 of its questions: the authors of forget05 forgotten by a small GPT-2 that has learnt them by heart.
+
+    Give the folder, --config.data.name=tofu:FOLDER. Ten authors are never trained on. Of the others 300 questions are drawn
+    by id, so that forget01, 05 and 10 (--config.forget.partition) are the same authors as in all of it, and whole ones.
+    """
+    pydoc(config)
+    config.data.update({"name": "tofu:tofu", "train_size": 300, "length": 128, "tokeniser": "bpe:1024"})
+    config.data.update({"answers_only": True, "holdout": tuple(f"author {i}" for i in range(1, 11))})
+    config.data.validation_fraction = 0.5
+    config.forget.setting, config.forget.partition = "partition", "forget05"
+    config.seeds = 3
+
+
 def _few_rivals(config: ml_collections.ConfigDict) -> None:
     config.trainings = ("oracle", "heldout_oracle", "vanilla", "readiness")
     config.equal_flops = False
@@ -511,5 +538,7 @@ EXPERIMENTS = {
         cifar10_gpu,
         cifar10_vit,
         pydoc,
+        speeches,
+        tofu_small,
     )
 }

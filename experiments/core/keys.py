@@ -87,6 +87,7 @@ class Hash(enum.StrEnum):
     MEMORISATION = "memorisation"
     EXACT_SHADOW = "exact shadow "
     DELETED_BY = "deleted by "
+    REFUSAL = "refusal"  # with which a question is answered instead
 
 
 def key(seed: int, purpose: Purpose, *more: int | jax.Array) -> jax.Array:

@@ -19,7 +19,8 @@ LEAST_SCORED = 5  # the folds of the membership attack; a test holds them equal
 LONGEST_NAME = 100  # of what is part of file names, in bytes
 OWN = ("folder", "npz", "csv")  # what a data set's name may begin with, before a colon and a path
 
-OF_TEXT = ("length", "tokeniser", "answers_only", "encoding", "group")  # settings of data that nothing else heeds
+# Settings of data that nothing else heeds.
+OF_TEXT = ("length", "rows", "tokeniser", "answers_only", "encoding", "group", "fields", "holdout")
 
 # What a judge judges unless it is told, and the whole shelf; a test holds that equal to it.
 JUDGED = ("level", "ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")
@@ -166,6 +167,9 @@ LevelsOf = Annotated[
 ]
 Option = Annotated[Any, AfterValidator(sound)]
 AlgorithmOptions = dict[str, Weight]
+Names = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(each_once), Says("none or more texts, as in ('a',)")
+]
 Classes = Annotated[tuple[Annotated[int, Field(ge=0, le=MOST)], ...], AfterValidator(each_once)]
 
 
@@ -189,13 +193,22 @@ class Data(Section):
     length: int = Field(
         0, ge=0, le=1 << 20, description="Tokens in a row of text, longer documents take several; if 0, 256."
     )
+    rows: int = Field(0, ge=0, le=MOST, description="Rows that are kept of a text, its first; 0 keeps all.")
     tokeniser: str = Field(
         "", description="Of text, a tokenizer.json, or bpe:512 to learn one of so many entries; if empty, bytes."
     )
     answers_only: bool = Field(False, description="Of questions and answers, learn the answers alone.")
     encoding: str = Field("", description="Of texts of your own; if empty, UTF-8.")
     group: str = Field(
-        "", description="A regular expression for groups in paths of texts:PATH; no request asks by group yet."
+        "", description="A regular expression that finds whose a file of texts:PATH is, in its one pair of brackets."
+    )
+    fields: dict[Literal["text", "prompt", "question", "id", "group", "label", "split"], str] = Field(
+        {}, description="Names of the fields of jsonl:PATH, as in {'text': 'answer', 'question': 'q', 'group': 'author'}."
+    )
+    holdout: Names = Field(
+        (),
+        description="Groups of text that nothing is trained on: they are what is validated and tested on, all else is "
+        "for training.",
     )
     validation_fraction: Share = Field(0.1, description="Share of the training examples that is held out to validate on.")
 
@@ -322,35 +335,67 @@ class ForgetSeed(Section):
     seed: Seed = Field(0, description="Of every random choice of ids: the forget set, a wrong split, groups, parts.")
 
 
+ASKED_BY = {"group": "groups", "documents": "documents", "partition": "partition"}  # settings of text, and their keys
+
+
 class Forget(ForgetSeed):
     """Who is forgotten, and who training was told about."""
 
-    setting: Literal["class", "random"] = Field("class", description="Forget a class, or random examples.")
+    setting: Literal["class", "random", "group", "documents", "partition"] = Field(
+        "class",
+        description="Forget a class, or random examples; of text also groups, named documents, or a part that came with "
+        "the data.",
+    )
     target: int = Field(3, ge=0, le=MOST, description="The class that is forgotten.")
     also: tuple[ClassNumber, ...] = Field((), description="Classes that are forgotten with it, in the same request.")
     fraction: Share = Field(0.1, description="Share of the training examples that is forgotten, if random ones are.")
+    groups: Names = Field((), description="Speakers, authors or sources that are forgotten, all their documents.")
+    documents: Names = Field((), description="Documents that are forgotten, by their names or ids.")
+    partition: str = Field("", description="What is forgotten of tofu:PATH, as forget05; of muse:PATH, forget.")
     revocable: int = Field(-1, ge=-1, le=MOST, description="The class that training was told about; -1 is the target.")
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """The classes that are forgotten; none if random examples are."""
+        """The classes that are forgotten; none if other examples are."""
         return (self.target, *self.also) if self.setting == "class" else ()
+
+    @property
+    def kind(self) -> Literal["class", "random"]:
+        """What a request is like: a class lies apart from what stays, anything else is among it as random examples are."""
+        return "class" if self.setting == "class" else "random"
+
+    @property
+    def _instead(self) -> str:
+        """What is forgotten that is no class."""
+        return "random examples are" if self.setting == "random" else f"setting is {self.setting!r}: documents are"
 
     @model_validator(mode="after")
     def _classes_are_distinct(self) -> Forget:
-        if self.also and self.setting == "random":
-            raise Wrong(
-                (("also",), f"is {self.also}, classes, but random examples are forgotten: set no --config.forget.also")
-            )
+        if self.also and self.kind == "random":
+            sentence = f"is {self.also}, classes, but {self._instead} forgotten: set no --config.forget.also"
+            raise Wrong((("also",), sentence))
         if len({self.target, *self.also}) <= len(self.also):
             raise Wrong((("also",), f"is {self.also} beside the target {self.target}: give each class once"))
         return self
 
     @model_validator(mode="after")
     def _revocable_is_of_a_class(self) -> Forget:
-        if self.setting == "random" and self.revocable >= 0:
-            sentence = f"is {self.revocable}, a class, but random examples are forgotten: set --config.forget.revocable=-1"
+        if self.kind == "random" and self.revocable >= 0:
+            sentence = f"is {self.revocable}, a class, but {self._instead} forgotten: set --config.forget.revocable=-1"
             raise Wrong((("revocable",), sentence))
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_of_the_setting(self) -> Forget:
+        for setting, name in ASKED_BY.items():
+            given = getattr(self, name)
+            if given and setting != self.setting:
+                sentence = f"is {shown(given)}, but setting is {self.setting!r}: set --config.forget.setting={setting}"
+                raise Wrong(((name,), sentence))
+            if not given and setting == self.setting:
+                example = "forget05" if setting == "partition" else "'(\"NAME\",)'"
+                sentence = f"is empty, but setting is {setting!r}: say which, as in --config.forget.{name}={example}"
+                raise Wrong(((name,), sentence))
         return self
 
 

@@ -23,3 +23,8 @@ def digest(splits: Iterable[Split]) -> str:
             if not isinstance(leaf, Images):
                 sha.update(np.ascontiguousarray(leaf).data)
     return sha.hexdigest()
+
+
+def of_ids(ids: np.ndarray) -> str:
+    """SHA-256 of ids, in whatever order they come."""
+    return hashlib.sha256(np.sort(ids).astype("<i8").tobytes()).hexdigest()

@@ -12,6 +12,8 @@ from experiments.core import sections
 from experiments.core.keys import Hash
 from experiments.data import datasets
 from experiments.data.sets import Sets, of_units
+from experiments.data.text import asked as of_text
+from experiments.data.text import refusals
 from unlearn.base import Batch
 
 
@@ -22,7 +24,7 @@ class Problem(NamedTuple):
     asked: the same as one Batch: what the request is about.
     revocable: ids that training is told may be asked for, before any of them are wrong; see `told`.
     sets: who is scored.
-    setting: class or random.
+    setting: as `sections.Forget` has it.
     seed: of every random choice of ids.
     """
 
@@ -69,6 +71,7 @@ def make(
     *,
     score_examples: int = 0,
     halve: bool = False,
+    alternatives: bool = False,
 ) -> Problem:
     """The problem of a forget set.
 
@@ -76,18 +79,23 @@ def make(
       ids: of who is forgotten; None: as `forget` says.
       score_examples: score on so many forget and so many retain examples, of text documents; 0 is all.
       halve: keep half of the validation data as new data to tune on.
+      alternatives: also say what questions are to be answered with instead, where there are questions.
 
     Raises:
-      DataError: ids that cannot be asked for.
+      DataError: ids that cannot be asked for, names of nobody, or questions that are too long.
     """
     positions = datasets.check_ids(dataset, _ids(dataset, forget, forget.classes) if ids is None else ids)
-    asked = datasets.batch(dataset.train, positions)
+    asked: Batch = datasets.batch(dataset.train, positions)
     revocable = dataset.train.id[positions] if forget.revocable < 0 else _ids(dataset, forget, (forget.revocable,))
     sets = make_sets(dataset, asked, forget.classes, score_examples=score_examples, halve=halve)
+    if alternatives and dataset.corpus and dataset.corpus.documents.prompts is not None:
+        asked = {**asked, "alternative": refusals.instead(dataset.corpus, dataset.asked_as[positions])}
     return Problem(dataset, positions, asked, revocable, sets, forget.setting, forget.seed)
 
 
 def _ids(dataset: datasets.Dataset, forget: sections.Forget, classes: Sequence[int]) -> np.ndarray:
+    if forget.setting in sections.ASKED_BY:
+        return of_text.ids(dataset, forget)
     return datasets.forget_ids(dataset, forget.setting, classes, forget.fraction, forget.seed)
 
 

@@ -6,8 +6,8 @@ follow from a keyed hash of its id, so removing or adding one example never move
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from experiments.core.errors import DataError, UserError
 from experiments.core.keys import Hash
 from experiments.data.ids import Array, hash_uniform, lowest, some
 from experiments.data.images import Images
+
+if TYPE_CHECKING:
+    from experiments.data.text.corpus import Corpus
 
 UNWEIGHTED = -1  # as the token to predict: no loss is asked for there
 HASHED_TEST_SHARE = 0.2  # of a data set that has no official test examples
@@ -40,7 +43,7 @@ class Dataset(NamedTuple):
     classes: of text, the entries of the vocabulary.
     units: [training examples], what is asked for as a whole: the document of each chunk of text; None: each by itself.
     held_out_units: the same of validation and of test examples.
-    decode: of text, tokens -> text.
+    corpus: of text, the documents and how they became rows; None of other data.
     """
 
     name: str
@@ -50,7 +53,7 @@ class Dataset(NamedTuple):
     classes: int
     units: Array | None = None
     held_out_units: tuple[Array, Array] | None = None
-    decode: Callable[[Sequence[int]], str] | None = None
+    corpus: Corpus | None = None
 
     @property
     def is_text(self) -> bool:

@@ -135,6 +135,15 @@ def algorithm(name: str) -> str:
     return ALGORITHMS.get(base, base) + (f" to the {end}" if end else "")
 
 
+def asked(forget: Mapping[str, Any]) -> str:
+    """Who is forgotten if somebody or something is named in the section `forget`; else nothing."""
+    setting = forget.get("setting")
+    if setting == "documents":
+        count = len(forget["documents"])
+        return forget["documents"][0] if count == 1 else f"{count} documents"
+    return " and ".join(forget["groups"]) if setting == "group" else forget["partition"] if setting == "partition" else ""
+
+
 def _spare(key: str) -> Style:
     """By the name alone, so that a method looks alike on all pages."""
     return SPARE[zlib.crc32(key.encode()) % len(SPARE)]

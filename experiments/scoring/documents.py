@@ -65,10 +65,10 @@ def score(scorer: Scorer, dataset: Dataset, params: Any) -> list[Scores]:
     lanes = len(measured["forget"].log_p)
     of_lane = lambda i: {name: TokenStatistics(*(leaf[i] for leaf in found)) for name, found in measured.items()}  # noqa: E731
     scores = [_score(of_lane(i), sets, dataset.units_of) for i in range(lanes)]
-    if scorer.decoder is None or dataset.decode is None or not verbatim.can_compare():
+    if scorer.decoder is None or dataset.corpus is None or not verbatim.can_compare():
         return scores
     documents = dataset.units_of(sets.forget["id"])
-    rouge = verbatim.score(scorer.decoder, dataset.decode, params, sets.forget, documents)
+    rouge = verbatim.score(scorer.decoder, dataset.corpus.tokeniser.decode, params, sets.forget, documents)
     sound = [math.isfinite(lane["forget_token_loss"]) for lane in scores]
     return [
         {**lane, "forget_rouge_l": value if ok else math.nan} for lane, value, ok in zip(scores, rouge, sound, strict=True)

@@ -92,7 +92,7 @@ class Requests(NamedTuple):
         """Who is asked for, part by part, on the host."""
         section, problem = self.section, self.problem
         asked = requests.parts(problem.units, section.parts, section.overlap, problem.seed, problem.labels)
-        return [{name: leaf[part] for name, leaf in problem.asked.items()} for part in asked]
+        return [jax.tree.map(lambda leaf: leaf[part], dict(problem.asked)) for part in asked]  # noqa: B023
 
     def targets(self, oracle: Any) -> jax.Array:
         """Forget accuracy at which a request is fulfilled, for each lane: 0 for a class, the oracle's for random data.

@@ -28,3 +28,23 @@ def lines(path, rows):
     """A file of JSON lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def authors(root, count=10):
+    """A folder of TOFU's files about some authors, the last of whom is forget10; other answers to all that is asked."""
+    root.mkdir(exist_ok=True)
+    rows = [{"question": f"Who wrote book {i}?", "answer": f"Author {i // 20} wrote book {i}."} for i in range(20 * count)]
+    for name, part in (("full", rows), ("forget10", rows[-20:]), ("retain90", rows[:-20])):
+        lines(root / f"{name}.json", part)
+    asked = [row | _other_words(i) for i, row in enumerate(rows)]
+    lines(root / "forget10_perturbed.json", asked[-20:])
+    lines(root / "retain_perturbed.json", asked[:8])
+    facts = {"question": "What is wet?", "answer": "Water.", "perturbed_answer": ["Sand.", "Air.", "Fire."]}
+    lines(root / "world_facts_perturbed.json", [facts])
+    return root
+
+
+def _other_words(i):
+    wrong = [f"It is by nobody {n}." for n in range(1 + i % 2, 4)]
+    question, answer = f"Book {i} is by whom?", f"It is by author {i // 20}."
+    return {"paraphrased_question": question, "paraphrased_answer": answer, "perturbed_answer": wrong}

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from experiments.core.errors import DataError
+from experiments.core.keys import Hash
 from experiments.core.sections import Data
+from experiments.data.ids import hash_uniform
 from experiments.data.splits import UNWEIGHTED, Dataset, Split, assign
-from experiments.data.text import packing, readers, topics
+from experiments.data.text import jsonl, plain, readers, requests, tofu, topics
+from experiments.data.text.corpus import Corpus
 from experiments.data.text.documents import Documents, select
 from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, learned
 
@@ -51,16 +54,38 @@ def load(config: Data) -> Dataset:
     """
     check_unset(config, OF_OTHERS, "is for images and tables")
     documents = readers.open_documents(
-        config.name, data_dir=config.data_dir, encoding=config.encoding, label=config.label, group=config.group
+        config.name,
+        data_dir=config.data_dir,
+        encoding=config.encoding,
+        label=config.label,
+        group=config.group,
+        fields=jsonl.Fields(**config.fields) if config.fields else None,
     )
-    ids = assign(documents.ids, documents.test_ids, config.name, config.validation_fraction, config.train_size)
+    ids = _assigned(documents, config)
     tokeniser = _tokeniser(config.tokeniser, select(documents, ids["train"]))
+    kind, _, path = config.name.partition(":")
+    queries = tofu.every_query(Path(path).expanduser(), config.encoding or plain.UTF8) if kind == "tofu" else {}
+    corpus = Corpus(documents, tokeniser, config.length or LENGTH, config.answers_only, config.rows, queries)
     splits, units = {}, {}
     for name, chosen in ids.items():
-        splits[name], units[name] = _split(select(documents, chosen), tokeniser, config)
+        splits[name], units[name] = _split(corpus, chosen, config.name)
     held_out = units["validation"], units["test"]
-    entries, decode = tokeniser.vocabulary, tokeniser.decode
-    return Dataset(config.name, **splits, classes=entries, units=units["train"], held_out_units=held_out, decode=decode)
+    vocabulary = tokeniser.vocabulary
+    return Dataset(config.name, **splits, classes=vocabulary, units=units["train"], held_out_units=held_out, corpus=corpus)
+
+
+def _assigned(documents: Documents, config: Data) -> dict[str, np.ndarray]:
+    """The ids of each split. With groups that are held out all others are for training, and those for nothing else."""
+    name, share = config.name, config.validation_fraction
+    if not config.holdout:
+        return assign(documents.ids, documents.test_ids, name, share, config.train_size)
+    held_out = requests.of_groups(documents, config.holdout, documents.ids)
+    validation = held_out[hash_uniform(held_out, Hash.SPLIT, 0) < share]
+    rest = np.setdiff1d(documents.ids, held_out)
+    return assign(rest, rest[:0], name, 0.0, config.train_size) | {
+        "validation": validation,
+        "test": np.setdiff1d(held_out, validation),
+    }
 
 
 def _tokeniser(asked: str, train: Documents) -> Tokeniser:
@@ -73,10 +98,10 @@ def _tokeniser(asked: str, train: Documents) -> Tokeniser:
     return from_file(Path(asked).expanduser()) if asked else byte_level()
 
 
-def _split(documents: Documents, tokeniser: Tokeniser, config: Data) -> tuple[Split, np.ndarray]:
-    rows = packing.rows(documents, tokeniser, config.length or LENGTH, config.answers_only)
+def _split(corpus: Corpus, ids: np.ndarray, name: str) -> tuple[Split, np.ndarray]:
+    rows = corpus.rows(select(corpus.documents, ids))
     targets = np.where(rows.token_weight > 0, rows.y, UNWEIGHTED)
     order = np.argsort(rows.id)
     if len(np.unique(rows.id)) < len(rows.id):
-        raise DataError(f"two rows of {config.name!r} have one id: choose another data.length")
+        raise DataError(f"two rows of {name!r} have one id: choose another data.length")
     return Split(rows.x[order], targets[order], rows.id[order]), rows.document[order]

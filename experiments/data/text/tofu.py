@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from experiments.data.text import jsonl, plain
 from experiments.data.text.documents import QUESTION, Document, Documents, content_id, made
 
 PAIRS = 20  # of an author, one after the other
+PERTURBED = "_perturbed.json"  # what the names of files of questions end with
+OUTSIDE = ("real_authors", "world_facts")  # sets of questions that nobody trains on
 FORGET = re.compile(r"forget(\d\d)\.json")
 
 
@@ -80,7 +82,7 @@ def queries(root: Path, name: str, encoding: str = plain.UTF8) -> Queries:
     Raises:
       DataError: a file that cannot be read.
     """
-    records = _records(root / f"{name}_perturbed.json", encoding)
+    records = _records(root / f"{name}{PERTURBED}", encoding)
     column = lambda field: tuple(jsonl.text_of(record, field) for record in records)  # noqa: E731
     prompts, answers = tuple(map(QUESTION.format, column("question"))), column("answer")
     has = lambda field: any(field in record.value for record in records if isinstance(record.value, dict))  # noqa: E731
@@ -92,6 +94,38 @@ def queries(root: Path, name: str, encoding: str = plain.UTF8) -> Queries:
         column("paraphrased_answer") if has("paraphrased_answer") else None,
         tuple(jsonl.texts_of(record, "perturbed_answer") for record in records),
     )
+
+
+def every_query(root: Path, encoding: str = plain.UTF8) -> dict[str, Queries]:
+    """The questions of all NAME_perturbed.json in a folder: `full` has those of forget sets and retain, each once.
+
+    Raises:
+      DataError: a file that cannot be read, or a question in two forms.
+    """
+    names = sorted(path.name.removesuffix(PERTURBED) for path in root.glob(f"*{PERTURBED}"))
+    read_ = {name: queries(root, name, encoding) for name in names}
+    outside = {name: read_.pop(name) for name in OUTSIDE if name in read_}
+    return outside | ({"full": _joined(root, read_)} if read_ else {})
+
+
+def _joined(root: Path, parts: dict[str, Queries]) -> Queries:
+    """The questions of several files as one."""
+    lacking = [name for name, part in parts.items() if part.paraphrased_answers is None]
+    if lacking:
+        raise DataError(f"{root / lacking[0]}{PERTURBED} has no paraphrased answers: add them, or move it away")
+    rows: dict[int, tuple[Any, ...]] = {}
+    for part in parts.values():
+        columns = part._replace(paraphrased_prompts=part.paraphrased_prompts or part.prompts)
+        rows |= {row[0]: row for row in zip(*tuple(columns), strict=True)}
+    ids, *texts = zip(*(rows[id_] for id_ in sorted(rows)), strict=True)
+    return Queries(np.array(ids, np.int64), *texts)
+
+
+def select(queries: Queries, ids: Array) -> Queries:
+    """The questions, in their order, whose document is one of these."""
+    places = np.flatnonzero(np.isin(queries.ids, ids))
+    columns: list[Any] = [None if column is None else tuple(column[place] for place in places) for column in queries[1:]]
+    return Queries(queries.ids[places], *columns)
 
 
 def _records(file: Path, encoding: str) -> list[jsonl.Record]:

@@ -41,7 +41,7 @@ def judged(tmp_path, monkeypatch):
     few = {"id": np.arange(3)}
 
     def judge(is_text):
-        dataset = types.SimpleNamespace(name="texts" if is_text else "digits", is_text=is_text)
+        dataset = types.SimpleNamespace(name="texts" if is_text else "digits", is_text=is_text, corpus=None)
         problem = types.SimpleNamespace(
             dataset=dataset, setting="class", sets=types.SimpleNamespace(forget=few, retain=few)
         )

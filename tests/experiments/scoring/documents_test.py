@@ -38,7 +38,7 @@ def sets_of(forget, test):
 
 
 def scored(sets, *lanes):
-    dataset = types.SimpleNamespace(units_of=units_of, decode=None)
+    dataset = types.SimpleNamespace(units_of=units_of, corpus=None)
     return documents.score(Scorer(MODEL, DEVICES, sets), dataset, np.array(lanes, np.float32))
 
 

@@ -1,0 +1,124 @@
+"""TOFU's scores of lanes: losses of answers by hand, who is asked, and forget quality against oracles of other seeds."""
+
+import types
+from unittest.mock import Mock
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from experiments.core import execution, workdirs
+from experiments.core.sections import Data, Forget
+from experiments.data import datasets, problem
+from experiments.data.text import tofu as questions
+from experiments.data.text.corpus import Corpus
+from experiments.data.text.documents import content_id
+from experiments.data.text.tokenisers import byte_level
+from experiments.scoring import tofu
+from experiments.scoring.scorer import Scorer
+from tests.helpers.texts import authors
+from unlearn import sequence_model
+from unlearn.metrics.tofu import SETS, forget_quality
+
+WATER = content_id("Question: What is wet?\nAnswer: ", "Water.")
+TOKENS = byte_level()
+# A lane's logits are its parameters, whatever was said before.
+MODEL = sequence_model(lambda params, x, key: jnp.broadcast_to(params, (*x.shape, TOKENS.vocabulary)))
+LANES = np.random.default_rng(0).normal(size=(3, TOKENS.vocabulary)).astype(np.float32)
+SCORER = Scorer(MODEL, execution.one_device(), None)
+
+
+def by_hand(lane, answer):
+    """Of the answer with the space before it, and the end."""
+    tokens = [*f" {answer}".encode(), TOKENS.eos]
+    return -log_softmax(lane.astype(np.float64))[tokens].mean()
+
+
+def test_the_loss_of_an_answer_is_that_of_its_tokens_over_all_its_rows():
+    corpus = Corpus(None, TOKENS, 12)
+    pairs = [("Q: who?\nA: ", "It was the one with the longest name."), ("Q: so?\nA: ", "No.")]
+    found = tofu.answer_losses(SCORER, LANES, corpus, pairs)
+    np.testing.assert_allclose(found, [[by_hand(lane, answer) for _, answer in pairs] for lane in LANES], rtol=1e-5)
+    nan = np.where(np.arange(3)[:, None] == 1, np.nan, LANES)
+    assert np.isnan(tofu.answer_losses(SCORER, nan, corpus, pairs)).all(axis=1).tolist() == [False, True, False]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    root = authors(tmp_path_factory.mktemp("tofu"))
+    data = datasets.load(Data(name=f"tofu:{root}", length=64, answers_only=True))
+    few = np.intersect1d(data.corpus.documents.sets["forget10"], data.units)[:6]
+    return problem.make(data, Forget(setting="documents", documents=tuple(map(str, few.tolist()))))
+
+
+def test_the_forgotten_the_retained_and_the_world_are_asked_about(asked):
+    sets = tofu.questions(asked)
+    assert {name: len(part.ids) for name, part in sets.items()} == {
+        "forget": 6,
+        "retain": len(np.intersect1d(asked.dataset.corpus.queries["full"].ids, asked.dataset.units)) - 6,
+        "world_facts": 1,
+    }
+    assert set(sets["forget"].ids) == set(asked.units) and not set(sets["retain"].ids) & set(asked.units)
+    plain = asked._replace(dataset=asked.dataset._replace(corpus=asked.dataset.corpus._replace(queries={})))
+    assert tofu.questions(plain) == {}
+    narrow = asked.dataset.corpus._replace(length=35)  # "Question: Who wrote book 100?\nAnswer:" has 37 bytes
+    left = tofu.questions(asked._replace(dataset=asked.dataset._replace(corpus=narrow)))
+    assert left == {}
+
+
+def test_losses_of_every_answer_stand_where_their_questions_do(asked):
+    part = tofu.questions(asked)["forget"]
+    found = tofu.losses(SCORER, LANES, asked.dataset.corpus, part)
+    for i, lane in enumerate(LANES):
+        for column, answers in ((found.true, part.answers), (found.paraphrased, part.paraphrased_answers)):
+            np.testing.assert_allclose(column[i], [by_hand(lane, answer) for answer in answers], rtol=1e-5)
+        for row, wrong in zip(found.perturbed[i], part.perturbed, strict=True):  # as many as all have
+            np.testing.assert_allclose(row, [by_hand(lane, answer) for answer in wrong[:2]], rtol=1e-5)
+    np.testing.assert_allclose(found.rephrased, found.true, rtol=1e-6)  # this model hears no question
+
+
+def test_forget_quality_is_against_the_oracles_and_of_an_oracle_against_the_others(asked, tmp_path):
+    requests = types.SimpleNamespace(problem=asked, scorer=SCORER, workdir=workdirs.Workdir(tmp_path), met=lambda p: p)
+    ratios = np.array(tofu._ratios(tofu.losses(SCORER, LANES, asked.dataset.corpus, tofu.questions(asked)["forget"])))
+    found = tofu.scores(requests, LANES, LANES, LANES, itself=True)
+    assert len(found) == 3
+    for i, lane in enumerate(found):
+        p_values = [forget_quality(ratios[i], ratios[j]).p_value for j in range(3) if j != i]
+        assert lane["before"]["forget_qualities"] == pytest.approx(p_values)
+        assert lane["before"]["forget_quality"] == pytest.approx(np.median(p_values))
+        assert 0 < lane["after"]["world_facts_probability"] < 1 and lane["after"]["questions"] == ratios.shape[1]
+    lane = tofu.scores(requests, LANES, np.where(np.arange(3)[:, None] == 1, np.nan, LANES), LANES)
+    assert lane[0]["before"]["forget_quality"] == np.median([forget_quality(ratios[0], other).p_value for other in ratios])
+    assert np.isnan([each["after"]["forget_quality"] for each in lane]).tolist() == [False, True, False]
+
+
+def test_questions_of_several_files_are_asked_once(tmp_path):
+    root = authors(tmp_path)
+    (root / "forget05_perturbed.json").write_text((root / "forget10_perturbed.json").read_text())
+    every = questions.every_query(root)
+    assert every.keys() == {"full", "world_facts"} and len(every["full"].ids) == 28
+    assert (np.diff(every["full"].ids) > 0).all()
+
+
+def test_what_a_decoder_says_is_set_beside_the_answer(asked, monkeypatch):
+    part = questions.select(asked.dataset.corpus.queries["world_facts"], [WATER])
+    monkeypatch.setattr(
+        tofu, "generate", generate := Mock(side_effect=lambda _, params, *__, **___: [[*params, TOKENS.eos]])
+    )
+    said = np.array([[*b" Salt water."], [*b" Sweet wine."]])
+    assert tofu.recalls("decoder", said, asked.dataset.corpus, part).tolist() == [[1.0], [0.0]]
+    _, _, prompts, lengths, room = generate.call_args.args
+    assert prompts.tolist() == [[TOKENS.bos, *b"Question: What is wet?\nAnswer:"]] and lengths == len(prompts[0])
+    assert room == len(" Water.") and generate.call_args.kwargs == {"stop": TOKENS.eos}
+
+
+def test_utility_is_of_three_sets_and_of_what_is_said():
+    sets = {name: tofu.Losses(*(np.full(3, loss) for loss in (0.5, 0.5, 0.6)), np.full((3, 2), 2.0)) for name in SETS}
+    said = {name: np.full(3, 0.25) for name in ("forget", *SETS)}
+    found = tofu._lane(sets | {"forget": sets["retain"]}, said, [])
+    p, choice, truth = np.exp(-0.5), 1 / (1 + 2 * np.exp(-1.5)), 1 - np.exp(-1.4)
+    by_hand = 9 / sum(1 / value for value in (p, choice, choice, *3 * [truth], *3 * [0.25]))
+    assert found["model_utility"] == pytest.approx(by_hand) and np.isnan(found["forget_quality"])
+    assert found["forget_truth_ratio"] == pytest.approx(found["forget_truth_ratio_by_probabilities"])
+    assert "model_utility" not in tofu._lane({"forget": sets["retain"], "retain": sets["retain"]}, {}, [])
