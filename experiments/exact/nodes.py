@@ -143,7 +143,7 @@ def whole_in_head(backbone: Backbone, lora: Lora, slices: int) -> Backbone:
         return backbone.head(frozen, trained["head"], h)
 
     layers = ((("nothing", 1, 1),),) * slices
-    return Backbone(backbone.embed, lambda frozen, i, h, _: h, head, init_head, layers, loss=backbone.loss)
+    return backbone._replace(block=lambda frozen, i, h, _: h, head=head, init_head=init_head, layers=layers)
 
 
 def sisa_source(source: Source, slices: int, train: NodeTrain, full_lora: FullLora) -> Source:

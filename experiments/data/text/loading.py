@@ -49,10 +49,23 @@ def load(config: Data) -> Dataset:
     Raises:
       DataError: the name, the files or the numbers will not do.
     """
+    return as_dataset(opened(config), config)
+
+
+def opened(config: Data) -> Documents:
+    """The documents of a config, before anybody splits or tokenises them.
+
+    Raises:
+      DataError: the name or the files will not do, or a setting has no effect on them.
+    """
     check_unset(config, OF_OTHERS, "is for images and tables")
-    documents = readers.open_documents(
+    return readers.open_documents(
         config.name, data_dir=config.data_dir, encoding=config.encoding, label=config.label, group=config.group
     )
+
+
+def as_dataset(documents: Documents, config: Data) -> Dataset:
+    """Documents as `load` gives those of a config."""
     ids = assign(documents.ids, documents.test_ids, config.name, config.validation_fraction, config.train_size)
     tokeniser = _tokeniser(config.tokeniser, select(documents, ids["train"]))
     splits, units = {}, {}
