@@ -11,7 +11,7 @@ milliseconds, and the deepest node is near full LoRA; see docs/s3t.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import ml_collections
@@ -22,7 +22,14 @@ from experiments.configs.pretrain import Pretrain
 from experiments.core import sections
 from experiments.core.config import Section, Wrong, as_config
 
+GIVEN = ("minilm", "folder")  # models of text whose weights are real
+OF_TEXT = (*GIVEN, "gpt2")  # all models of text; a test holds them equal to those of experiments.exact.text_models
 MOST_SLICES = 8  # of a study: 2^L answers of every shard are held at once
+
+OF_IMAGES = ("id_column", "cache_dir", "factory")  # settings of data that text does not heed
+COLUMNS_OF_TEXT = ("label", "encoding", "group", "answers_only")
+HANDED_ON = ("length", "tokeniser")  # to pre-training, of text
+OF_DOCUMENTS = ("data_dir", "encoding", "group", "label")  # handed on where both have the same documents
 
 Planner = Literal["sisa", "cyclic", "bms", "conditional", "random", "full", "stumps", "lattice", "chains", "greedy"]
 Bytes = Annotated[int, Field(ge=0, le=2**50)]
@@ -65,9 +72,16 @@ class Exact(Section):
 
     name: str = Field("digits", description="Of the experiment.")
     seed: sections.Seed = Field(0, description="The first seed.")
-    checkpoint: str = Field("", description="A backbone (.npz); if empty, one is pre-trained as `pretrain` says.")
+    checkpoint: str = Field(
+        "",
+        description="A backbone (.npz, of text a Hugging Face folder); if empty, one is pre-trained as `pretrain` says.",
+    )
     pretrain: Pretrain = Pretrain()
-    model: sections.Backbone = Field("digits", description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16.")
+    model: sections.Backbone = Field(
+        "digits",
+        description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16. Of text minilm (of the extra weights), "
+        "folder (a checkpoint), or gpt2 (small, pre-trained here).",
+    )
     classes: sections.Classes = Field((5, 6, 7, 8, 9), description="Labels to fine-tune on, all if empty.")
     data: sections.Data = sections.Data()
     scale: sections.Scale = sections.Scale(range=16.0, mean=(0.305,), std=(0.376,))  # in pre-training, too
@@ -85,10 +99,12 @@ class Exact(Section):
     @model_validator(mode="after")
     def _backbone_has_not_seen_the_data(self) -> Self:
         seen = self.pretrain
-        if self.checkpoint:
+        if self.checkpoint or self.model in GIVEN:
             return self
         if seen.model != self.model:
             raise Wrong((("pretrain", "model"), f"is {seen.model!r}, model {self.model!r}: set both to the same ViT"))
+        if self.of_text:
+            return self._documents_are_apart()
         apart = seen.classes and self.classes and not set(seen.classes) & set(self.classes)
         if seen.data.origin == self.data.origin and not apart:
             sentence = "has examples that s3t is to unlearn: set --config.pretrain.classes apart from --config.classes"
@@ -98,27 +114,75 @@ class Exact(Section):
             raise Wrong((("pretrain", "data", "name"), sentence))
         return self
 
-    @model_validator(mode="after")
-    def _data_are_no_text(self) -> Self:
-        if given := [name for name in sections.OF_TEXT if getattr(self.data, name)]:
-            raise Wrong(
-                *((("data", name), "is for text, and s3t takes images or a table: leave it unset") for name in given)
-            )
+    def _documents_are_apart(self) -> Self:
+        """A decoder that is pre-trained here sees other documents than the store has."""
+        seen = self.pretrain
+        if seen.data.name == self.data.name and not seen.share:
+            sentence = "is 0, so that all documents are seen that s3t is to unlearn: set a share, as 0.5"
+            raise Wrong((("pretrain", "share"), sentence))
+        if seen.data.name != self.data.name and (seen.share or _nested_texts(seen.data.name, self.data.name)):
+            sentence = "is not data.name: give the same, and pretrain.share, or documents apart and a share of 0"
+            raise Wrong((("pretrain", "data", "name"), sentence))
+        for name in HANDED_ON:
+            if getattr(seen.data, name) not in (type(getattr(seen.data, name))(), getattr(self.data, name)):
+                raise Wrong((("pretrain", "data", name), f"is another than --config.data.{name}: set that alone"))
         return self
+
+    @model_validator(mode="after")
+    def _settings_are_of_these_data(self) -> Self:
+        if wrong := [*(self._wrong_of_text() if self.of_text else self._wrong_of_images())]:
+            raise Wrong(*wrong)
+        return self
+
+    def _wrong_of_text(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        if self.classes:
+            yield ("classes",), "is of images, text keeps all of its classes: set it to ()"
+        for name in OF_IMAGES:
+            if getattr(self.data, name):
+                yield ("data", name), "is for images and tables: leave it unset"
+        if self.model == "minilm" and self.checkpoint:
+            yield ("checkpoint",), "is set, but minilm has the weights of its package: set --config.model=folder"
+        if self.model == "folder" and not self.checkpoint:
+            yield ("checkpoint",), "is empty, and the model folder has its weights there: give a Hugging Face folder"
+
+    def _wrong_of_images(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        for name in sections.OF_TEXT:
+            if getattr(self.data, name):
+                yield ("data", name), f"is for text, which takes a --config.model of {', '.join(OF_TEXT)}: leave it unset"
+        if self.pretrain.share:
+            yield ("pretrain", "share"), "is for text: leave it 0"
 
     @model_validator(mode="after")
     def _scale_is_of_some_data(self) -> Self:
         if self.pretrain.data.scale not in (None, self.scale):
             sentence = "is another than --config.scale, which serves both: set that alone"
             raise Wrong((("pretrain", "data", "scale"), sentence))
-        scaled = not self.data.factory or not (self.checkpoint or self.pretrain.data.factory)
+        scaled = not self.of_text and (not self.data.factory or not (self.checkpoint or self.pretrain.data.factory))
         if not scaled and self.scale != type(self).model_fields["scale"].default:
-            raise Wrong((("scale",), "is set, but what a data.factory makes is taken as it is: leave scale as it was"))
+            whose = "text has none" if self.of_text else "what a data.factory makes is taken as it is"
+            raise Wrong((("scale",), f"is set, but {whose}: leave scale as it was"))
         return self
 
+    @property
+    def of_text(self) -> bool:
+        """Whether the model reads text."""
+        return self.model in OF_TEXT
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a backbone, so that none is pre-trained."""
+        return bool(self.checkpoint) or self.model in GIVEN
+
     def resolved(self) -> Self:
-        """The config with the data's folders, if TFDS prepared the other's too, and scale handed on to pre-training."""
+        """The config with the data's folders, if TFDS prepared the other's too, and scale handed on to pre-training.
+
+        Of text the length of rows and the tokeniser are handed on.
+        """
         seen = self.pretrain.data
+        if self.of_text:
+            names = HANDED_ON + (OF_DOCUMENTS if seen.name == self.data.name else ())
+            data = seen.model_copy(update={name: getattr(self.data, name) for name in names})
+            return self.model_copy(update={"pretrain": self.pretrain.model_copy(update={"data": data})})
         names = ("data_dir", "cache_dir") if seen.origin[0] == "named" else ()
         folders = {name: getattr(seen, name) or getattr(self.data, name) for name in names}
         data = seen.model_copy(update=folders | {"scale": self.scale})
@@ -126,6 +190,8 @@ class Exact(Section):
 
     def hyper(self) -> dict[str, Any]:
         """What the factory calls hyper-parameters: all that decides the bytes of nodes."""
+        if self.of_text:
+            return self._hyper_of_text()
         own = self.data.factory
         scale = {} if own else {"range": self.scale.range, "mean": list(self.scale.mean), "std": list(self.scale.std)}
         columns = {name: column for name in ("label", "id_column") if (column := getattr(self.data, name))}
@@ -137,11 +203,30 @@ class Exact(Section):
             "validation_fraction": self.data.validation_fraction,
             **scale,
             "model": self.model,
+            **self._training(),
+        }
+
+    def _training(self) -> dict[str, Any]:
+        return {
             "rank": self.lora.rank,
             "alpha": self.lora.alpha,
             "rank_stabilised": self.lora.rank_stabilised,
             "targets": list(self.lora.targets),
             **self.train.model_dump(),
+        }
+
+    def _hyper_of_text(self) -> dict[str, Any]:
+        own = not self.given and self.pretrain.data.name == self.data.name
+        columns = {name: column for name in COLUMNS_OF_TEXT if (column := getattr(self.data, name))}
+        return {
+            "dataset": self.data.name,
+            **columns,
+            "train_size": self.data.train_size,
+            "validation_fraction": self.data.validation_fraction,
+            "seen": self.pretrain.share if own else 0.0,
+            "length": self.data.length or sections.LENGTH,
+            "model": self.model,
+            **self._training(),
         }
 
     def arguments(self) -> dict[str, Any]:
@@ -150,6 +235,7 @@ class Exact(Section):
             "data_dir": self.data.data_dir,
             "cache_dir": self.data.cache_dir,
             "checkpoint": self.checkpoint,
+            **({"tokeniser": self.data.tokeniser} if self.of_text and self.data.tokeniser else {}),
             "most_lanes": self.lanes,
             "lane_bytes": self.lane_bytes,
             "cache_bytes": self.cache_bytes,
@@ -160,6 +246,15 @@ def _nested(one: tuple[str, str], other: tuple[str, str]) -> bool:
     """Whether two origins of data are folders, one of which lies in the other."""
     paths = [path for kind, path in (one, other) if kind == "folder"]
     return len(paths) == 2 and os.path.commonpath(paths) in paths
+
+
+def _nested_texts(one: str, other: str) -> bool:
+    """Whether two data sets of text may share documents: one set in two spellings, or one path within the other."""
+    parted = [name.partition(":") for name in (one, other)]
+    paths = [os.path.realpath(os.path.expanduser(path)) for kind, _, path in parted if path and kind in sections.TEXTS]
+    if len(paths) == 2:
+        return os.path.commonpath(paths) in paths
+    return not paths and parted[0][0] == parted[1][0]
 
 
 class Study(Section):
@@ -224,6 +319,39 @@ def fashion_mnist(config: ml_collections.ConfigDict) -> None:
     config.train.batch_size = 64
 
 
+def sst2(config: ml_collections.ConfigDict) -> None:
+    """MiniLM's real weights, fine-tuned to tell the mood of 4,096 phrases (TFDS's glue/sst2)."""
+    config.model, config.classes, config.seeds = "minilm", (), 1
+    config.data.name, config.data.train_size, config.data.length = "glue/sst2", 4096, 32
+    config.data.validation_fraction = 0.008  # some 500
+    config.shards, config.slices = 3, 3
+    config.study.planners, config.study.deletions = ("sisa", "stumps", "cyclic", "lattice"), 20
+    config.deletions, config.retrain_after = 20, (0, 20)
+    config.train.epochs = config.full_lora.epochs = 2
+    config.train.learning_rate = config.full_lora.learning_rate = 2e-3
+    config.lora.targets = ("query", "value")
+
+
+def trec(config: ml_collections.ConfigDict) -> None:
+    """The same for the six kinds of questions of TFDS's trec."""
+    sst2(config)
+    config.data.name, config.data.validation_fraction = "trec", 0.1
+
+
+def pydoc(config: ml_collections.ConfigDict) -> None:
+    """A small decoder, pre-trained on half of the topics of Python's manual, fine-tuned on the passages of the other."""
+    config.model, config.classes, config.seeds = "gpt2", (), 1
+    config.pretrain = pretrain.get_config("pydoc")
+    config.data.name, config.data.length = "pydoc", 800
+    config.shards, config.slices = 2, 4
+    config.study.planners, config.study.deletions = ("sisa", "stumps", "cyclic", "lattice"), 40
+    config.deletions, config.retrain_after = 20, (0, 20)
+    config.train.epochs = config.full_lora.epochs = 5
+    config.train.batch_size = 16
+    config.train.learning_rate, config.full_lora.learning_rate = 5e-3, 5e-3
+    config.lora.targets = ("attention", "mlp")
+
+
 def cifar10_gpu(config: ml_collections.ConfigDict) -> None:
     """Pre-trained on half of cifar10's classes, fine-tuned on the other half (about 22,500 training images)."""
     config.model, config.shards, config.seeds = "small", 5, 3
@@ -237,4 +365,4 @@ def cifar10_gpu(config: ml_collections.ConfigDict) -> None:
     config.retrain_after = (0, 20, 100)
 
 
-EXPERIMENTS = {f.__name__: f for f in (digits, fashion_mnist, cifar10_gpu)}
+EXPERIMENTS = {f.__name__: f for f in (digits, fashion_mnist, sst2, trec, pydoc, cifar10_gpu)}

@@ -15,13 +15,12 @@ from experiments.core.errors import UserError, WorkdirError, blame_user
 from experiments.core.results import Row
 from experiments.core.workdirs import Workdir
 from experiments.exact import baselines, nodes
-from experiments.exact.data import PRETRAINED, Data
+from experiments.exact.data import Data
 from experiments.exact.nodes import Builder, Nodes
-from experiments.exact.rows import accuracies, make_row
+from experiments.exact.rows import make_row, scores
 from s3t.plans import planners, structure
 from s3t.plans.structure import Plan
 from s3t.service import creation, healing, inputs, verify
-from s3t.service.factory import FROM_STORE
 from s3t.service.serving import Server
 from s3t.store import deletions, disk, records
 from s3t.store.disk import Store
@@ -29,7 +28,6 @@ from s3t.store.publishing import Draft
 
 FACTORY = "experiments.exact.factory:make"
 FOLDER = "store"  # in the workdir
-BESIDE = f"{FROM_STORE}../{PRETRAINED.as_posix()}"  # the backbone, as the manifest has it: a workdir may be moved
 
 
 class Design(NamedTuple):
@@ -147,17 +145,17 @@ def serving(store: Store, data: Data) -> Nodes:
 
 def _server(store: Store, data: Data) -> Server:
     source = data.source
-    return Server(store, source.backbone, source.frozen, source.recipe.lora, batch_size=min(512, len(data.x)))
+    return Server(store, source.backbone, source.frozen, source.recipe.lora, batch_size=nodes.at_once(data))
 
 
 def _served(workdir: Workdir, data: Data, server: Server) -> dict[str, Any]:
-    """Accuracies and depths of what the store serves now; without a model nothing is answered, which is never right."""
+    """Scores and depths of what the store serves now, if it serves."""
     server.refresh()
     if server.view.damaged:  # shallower nodes would answer, and the accuracy be another one
         root = workdir.path / FOLDER
         raise UserError(f"{server.view.damaged[0]}: restore it by `python -m s3t heal --store {root}`, then go on")
     if not any(server.view.depth):
-        return {"validation_accuracy": 0.0, "test_accuracy": 0.0, "depth": list(server.view.depth)}
+        return {**data.scored(None), "depth": list(server.view.depth)}
     answer = server.predict(data.x)
     return {**data.scored(answer.logits), "depth": list(answer.depth)}
 
@@ -174,7 +172,7 @@ def passes(data: Data, builder: Builder, design: Design) -> float:
 
 def _to_serve(data: Data, builder: Builder) -> float:
     """To answer all that is scored, a pass forward in every shard."""
-    return len(data.x) * builder.shards / 2
+    return data.examples * builder.shards / 2
 
 
 def _units_to_heal(builder: Builder, design: Design) -> float:
@@ -204,8 +202,8 @@ def row(workdir: Workdir, data: Data, builder: Builder, design: Design, built: d
         data.name,
         ("s3t", f"{design.planner} / store"),
         design.seed,
-        before=accuracies(built),
-        after=accuracies(stream[-1] if stream else built),
+        before=scores(built),
+        after=scores(stream[-1] if stream else built),
         steps=len(stream),
         train_seconds=built["seconds"],
         unlearn_seconds=float(np.mean([one["acknowledged_ms"] for one in stream])) / 1e3 if stream else 0.0,

@@ -13,7 +13,7 @@ import numpy as np
 from experiments.core import keys
 from experiments.core.keys import Purpose
 from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file
-from experiments.models.language import decoder, folders, packaged
+from experiments.models.language import folders, packaged, small
 from experiments.models.language.backbones import as_backbone, as_functions
 from experiments.models.language.decoder import Decoder, DecoderConfig
 from experiments.models.language.encoder import Encoder
@@ -22,10 +22,8 @@ from s3t.training.backbone import Backbone
 
 Tree = Any
 
-# Sizes of the decoders that are pre-trained here, by name; the vocabulary and the positions are those of the data.
-DECODERS: dict[str, dict[str, int]] = {"gpt2": {"width": 64, "depth": 4, "heads": 4}}
 GIVEN = ("minilm", "folder")  # real weights: an installed package's, or those of a Hugging Face folder
-MODELS = (*GIVEN, *DECODERS)
+MODELS = (*GIVEN, *small.DECODERS)
 TOKENISER = "tokenizer.json"
 AT_ONCE = 16  # documents whose logits are held at once: there is one for each place and entry of the vocabulary
 LEAST = 1e-30  # of a probability, so that its logarithm is finite
@@ -53,10 +51,10 @@ def opened(name: str, checkpoint: str, tokeniser: str) -> Opened:
     """A model by its name, with its weights and its tokeniser.
 
     Args:
-      name: 'minilm', 'folder' or one of DECODERS.
+      name: 'minilm', 'folder' or one of `small.DECODERS`.
       checkpoint: a Hugging Face folder of a bert, roberta, gpt2 or llama; '' of 'minilm', whose package has it, and of a
         decoder that is random.
-      tokeniser: a tokenizer.json; '' is the folder's own or, of a decoder of DECODERS, bytes.
+      tokeniser: a tokenizer.json; '' is the folder's own or, of a decoder of `small.DECODERS`, bytes.
 
     Raises:
       ValueError (UserError among them): no such model; weights or a tokeniser that are absent or do not fit; one line.
@@ -83,17 +81,12 @@ def _tokeniser(name: str, folder: Path | None, asked: str) -> Tokeniser:
         raise ValueError("a tokeniser that is learned of the data holds what is to be deleted: give a tokenizer.json")
     if asked:
         return from_file(Path(asked).expanduser())
-    if name in DECODERS:
+    if name in small.DECODERS:
         return byte_level()
     assert folder is not None  # real weights have one
     if not (folder / TOKENISER).exists():
         raise ValueError(f"{folder} has no {TOKENISER}: put the model's there, or give one as the tokeniser")
     return from_file(folder / TOKENISER)
-
-
-def small_decoder(name: str, length: int, vocabulary: int) -> Decoder:
-    """The decoder of DECODERS for rows of so many tokens."""
-    return Decoder(decoder.gpt2(vocabulary=vocabulary, positions=length, **DECODERS[name]))
 
 
 def classifier(found: Opened, classes: int) -> tuple[Backbone, Tree]:
@@ -105,7 +98,7 @@ def classifier(found: Opened, classes: int) -> tuple[Backbone, Tree]:
 def predictor(found: Opened, length: int, seed: int) -> tuple[Backbone, Tree]:
     """A decoder that predicts tokens and its frozen parameters, random by the seed if there are none."""
     if found.loaded is None:
-        module = small_decoder(found.name, length, found.tokeniser.vocabulary)
+        module = small.decoder_of(found.name, length, found.tokeniser.vocabulary)
         params = as_functions(module).init(keys.key(seed, Purpose.BACKBONE))
     else:
         module, params = Decoder(found.loaded.config), found.loaded.params

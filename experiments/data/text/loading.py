@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from experiments.core.errors import DataError
-from experiments.core.sections import Data
+from experiments.core.sections import LENGTH, Data
 from experiments.data.splits import UNWEIGHTED, Dataset, Split, assign
 from experiments.data.text import packing, readers, topics
 from experiments.data.text.documents import Documents, select
 from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, learned
 
 MOST_ENTRIES = 1 << 20  # of a vocabulary
-LENGTH = 256  # of a row, unless a config says another
 OF_OTHERS = ("id_column", "cache_dir", "stream")
 TFDS = ("glue/sst2", "trec", "imdb_reviews", "ag_news_subset")
 
