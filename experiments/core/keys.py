@@ -82,6 +82,7 @@ class Hash(enum.StrEnum):
     FEATURES = "features"
     DELETIONS = "deletions"
     CAST = "cast"
+    PRETRAINED = "pretrained"  # documents that a backbone has seen
     GROUP = "group"  # with the number of a group
     SHADOW = "shadow"  # with the number of a model, as the three below
     MEMORISATION = "memorisation"

@@ -19,6 +19,8 @@ LEAST_SCORED = 5  # the folds of the membership attack; a test holds them equal
 LONGEST_NAME = 100  # of what is part of file names, in bytes
 OWN = ("folder", "npz", "csv")  # what a data set's name may begin with, before a colon and a path
 
+TEXTS = ("texts", "jsonl", "tofu", "muse")  # the same of text; a test holds them equal to what is read
+LENGTH = 256  # tokens in a row of text, unless a config says another
 # Settings of data that nothing else heeds.
 OF_TEXT = ("length", "rows", "tokeniser", "answers_only", "encoding", "group", "fields", "holdout")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+import jax
 import numpy as np
 
 from experiments.data.images import Images
@@ -18,7 +19,7 @@ def digest(splits: Iterable[Split]) -> str:
     """
     sha = hashlib.sha256()
     for split in splits:
-        for leaf in (split.id, split.y, split.x):
+        for leaf in (split.id, *jax.tree.leaves((split.y, split.x))):
             sha.update(repr((str(getattr(leaf, "dtype", "")), tuple(leaf.shape))).encode())
             if not isinstance(leaf, Images):
                 sha.update(np.ascontiguousarray(leaf).data)

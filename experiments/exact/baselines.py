@@ -20,7 +20,7 @@ from experiments.core.workdirs import Workdir
 from experiments.exact import curves, nodes
 from experiments.exact.data import Data
 from experiments.exact.nodes import NOBODY, Builder, Nodes, lora_flops
-from experiments.exact.rows import Scored, accuracies, make_row
+from experiments.exact.rows import Scored, make_row, scores
 from s3t.plans import planners, structure
 from s3t.plans.partition import Places
 from s3t.plans.structure import Node, node_flops
@@ -146,12 +146,13 @@ def _one_shard_row(workdir: Workdir, data: Data, builder: Builder, seed: int) ->
 
 
 def _ends(scored: Sequence[Scored], steps: int) -> dict[str, Any]:
-    return {"before": accuracies(scored[0]), "after": accuracies(scored[-1]), "steps": steps}
+    return {"before": scores(scored[0]), "after": scores(scored[-1]), "steps": steps}
 
 
-def _curve(scored: Sequence[Scored], after: Sequence[int]) -> dict[str, Any]:
-    """Accuracy at the few numbers of deletions after which something was retrained."""
-    return {"requests": list(after), "accuracy": {"mean": [one["test_accuracy"] for one in scored]}}
+def _curve(trained: Sequence[Scored], after: Sequence[int]) -> dict[str, Any]:
+    """The score at the few numbers of deletions after which something was retrained."""
+    (name,) = {key.removeprefix("test_") for one in trained for key in scores(one) if key.startswith("test_")}
+    return {"requests": list(after), name: {"mean": [one[f"test_{name}"] for one in trained]}}
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------

@@ -117,10 +117,11 @@ def judged(data: Data, plan: Plan, logits: Logits, first: np.ndarray, aggregate:
         return table._replace(logits=table.logits[:, :, where])
 
     validation, test = slice(data.held), slice(data.held, None)
-    curve = study.judge(plan, part(test), first, requests, data.y[test])
+    curve = study.judge(plan, part(test), first, requests, data.target.part(test))
     states = study.masks(first, [0, requests[-1]])
-    valid = study.accuracy(part(validation), states, data.y[validation]).mean(axis=0)
+    valid = study.scores(part(validation), states, data.target.part(validation)).mean(axis=0)
+    name = data.target.name
     return curve | {
-        when: {"test_accuracy": curve["accuracy"]["mean"][at], "validation_accuracy": float(valid[at])}
+        when: {f"test_{name}": curve[name]["mean"][at], f"validation_{name}": float(valid[at])}
         for when, at in (("before", 0), ("after", -1))
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,12 +16,17 @@ from experiments.data import digests
 from experiments.data.images import DECODE_AT_ONCE
 from experiments.data.splits import Split
 from experiments.exact import factory
+from experiments.exact.scores import ACCURACY, LOSS, Target, losses
 from experiments.pretrain import run
 from s3t.service import creation
+from s3t.service.factory import FROM_STORE
+from s3t.training.backbone import run_blocks
 from s3t.training.source import Source
+from unlearn import tree
 from unlearn.losses import correct
 
-PRETRAINED = Path("pretrain") / run.CHECKPOINT  # in the workdir
+AT_ONCE = 16  # texts whose attention is held at once
+PRETRAINED = Path("pretrain")  # in the workdir
 
 
 class Data(NamedTuple):
@@ -28,19 +34,38 @@ class Data(NamedTuple):
 
     name: of the data set.
     source: model, recipe and training examples.
-    x, y: validation and test examples, `held` of them for validation, which come first.
+    x, y: validation and test examples, `held` of them for validation, which come first; pytrees of arrays.
+    nobody: [examples] of x, the score where no model answers, see `Target`; None: 0.
     """
 
     name: str
     source: Source
-    x: np.ndarray
-    y: np.ndarray
+    x: Any
+    y: Any
     held: int
+    nobody: np.ndarray | None = None
 
-    def scored(self, logits: np.ndarray) -> dict[str, float]:
-        """Accuracies of logits [validation and test examples, classes]."""
-        right = np.asarray(correct(jnp.asarray(logits), jnp.asarray(self.y)))
-        return {"validation_accuracy": float(right[: self.held].mean()), "test_accuracy": float(right[self.held :].mean())}
+    @property
+    def examples(self) -> int:
+        """How many there are to score on."""
+        return len(jax.tree.leaves(self.x)[0])
+
+    @property
+    def target(self) -> Target:
+        """What answers are held against."""
+        nobody = np.zeros(self.examples) if self.nobody is None else self.nobody
+        return Target(ACCURACY if self.source.backbone.classifies else LOSS, self.y, nobody)
+
+    def scored(self, answers: np.ndarray | None) -> dict[str, float]:
+        """Validation and test score of answers [validation and test examples, ...]; None: there are none."""
+        if answers is None:
+            each = self.target.nobody
+        elif self.target.name == ACCURACY:
+            each = np.asarray(correct(jnp.asarray(answers), jnp.asarray(self.y)))
+        else:
+            each = losses(answers, self.y["weight"])
+        name = self.target.name
+        return {f"validation_{name}": float(each[: self.held].mean()), f"test_{name}": float(each[self.held :].mean())}
 
 
 def check_trainable(source: Source, seen: Pretrain | None) -> None:
@@ -55,7 +80,7 @@ def check_trainable(source: Source, seen: Pretrain | None) -> None:
     creation.check_trainable(source, keys.unused())  # the targets of the adapters are layers
     if seen is not None:
         try:
-            run.look(seen.data, seen.classes, seen.model, seen.train.batch_size)
+            run.look(seen)
         except ValueError as error:
             raise ValueError(f"pretrain: {error}") from error
 
@@ -67,17 +92,36 @@ def passes(seen: Pretrain | None) -> float:
 
 def load(source: Source) -> Data:
     """The data of a run, with what its nodes are scored on."""
-    splits = [source.split(name) for name in ("validation", "test")]
-    (x, y), (test_x, test_y) = (fetch(ids) for ids, fetch in splits)
-    return Data(source.hyper["dataset"], source, np.concatenate([x, test_x]), np.concatenate([y, test_y]), len(y))
+    (x, y), (test_x, test_y) = (fetch(ids) for ids, fetch in map(source.split, ("validation", "test")))
+    both = lambda first, second: jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)  # noqa: E731
+    return Data(source.hyper["dataset"], source, both(x, test_x), both(y, test_y), len(jax.tree.leaves(y)[0]))
 
 
-def inputs(source: Source, checkpoint: str) -> dict[str, str]:
+def with_nobody(data: Data) -> Data:
+    """The data with the loss of the backbone alone, of text to predict: its own head leaves a decoder as it is."""
+    backbone, frozen = data.source.backbone, data.source.frozen
+    if backbone.classifies:
+        return data
+
+    @jax.jit
+    def of_backbone(frozen: Any, x: Any) -> jax.Array:
+        h = run_blocks(backbone, frozen, backbone.embed(frozen, x, None), range(backbone.depth))
+        return backbone.head(frozen, backbone.init_head(keys.unused()), h)
+
+    def answers(first: int) -> np.ndarray:
+        return np.asarray(of_backbone(frozen, jax.tree.map(lambda leaf: leaf[first : first + AT_ONCE], data.x)))
+
+    whole = np.concatenate([answers(first) for first in range(0, data.examples, AT_ONCE)])
+    return data._replace(nobody=losses(whole, data.y["weight"]))
+
+
+def inputs(source: Source, checkpoint: str, given: bool = False) -> dict[str, str]:
     """Digests of what a workdir is bound to beside its config: the examples, and the backbone if one is given.
 
     Args:
       source: as the factory made it.
       checkpoint: the file of the backbone; '' is none.
+      given: whether there is a backbone all the same, in a folder or a package.
     """
 
     def parts() -> Iterator[Split]:
@@ -85,7 +129,9 @@ def inputs(source: Source, checkpoint: str) -> dict[str, str]:
             for part in np.split(ids, range(DECODE_AT_ONCE, len(ids), DECODE_AT_ONCE)):
                 yield Split(*fetch(part), part)
 
-    return {"data": digests.digest(parts()), "parameters": files.digest(checkpoint)}
+    given = given and not Path(checkpoint).expanduser().is_file()
+    parameters = tree.digest(source.frozen) if given else files.digest(checkpoint)
+    return {"data": digests.digest(parts()), "parameters": parameters}
 
 
 def pretrained(data: Data, arguments: dict[str, Any], seen: Pretrain | None, folder: Path) -> Data:
@@ -96,8 +142,18 @@ def pretrained(data: Data, arguments: dict[str, Any], seen: Pretrain | None, fol
       arguments: that the factory was called with beside hyper-parameters.
       seen: how the backbone is pre-trained; None if one is given.
     """
-    if seen is None:
-        return data
-    run.run(seen, str((folder / PRETRAINED).parent))
-    source = factory.make(data.source.hyper, **{**arguments, "checkpoint": str(folder / PRETRAINED)})
-    return data._replace(source=source)
+    if seen is not None:
+        run.run(seen, str(folder / PRETRAINED))
+        checkpoint = str(folder / pretrained_at(seen))
+        data = data._replace(source=factory.make(data.source.hyper, **{**arguments, "checkpoint": checkpoint}))
+    return with_nobody(data)
+
+
+def pretrained_at(seen: Pretrain) -> Path:
+    """Where in a workdir the backbone is that was pre-trained there."""
+    return PRETRAINED / run.checkpoint_of(seen.model)
+
+
+def beside(seen: Pretrain) -> str:
+    """The same as a store's manifest has it: a workdir may be moved."""
+    return f"{FROM_STORE}../{pretrained_at(seen).as_posix()}"

@@ -1,5 +1,7 @@
 """A factory for stores: a ViT, random or pre-trained, on digits, an image data set of TFDS, or images of a user's own.
 
+Of text, `experiments.exact.text` makes the source.
+
 python -m s3t train --store DIR --factory experiments.exact.factory:make ...
 """
 
@@ -20,11 +22,11 @@ from experiments.core.sections import StreamedData
 from experiments.data import datasets
 from experiments.data.ids import short
 from experiments.data.images import DECODE_AT_ONCE
-from experiments.exact import building, placement
+from experiments.data.text import loading
+from experiments.exact import building, hypers, placement, text
+from experiments.exact.hypers import FLAG, SHARE, TEXT, TRAINING, TRAINING_RULES, Rule, above, is_number, list_of, whole
 from experiments.models import vits
-from s3t.training.adapters import Lora
 from s3t.training.source import Fetch, Source
-from s3t.training.stages import Recipe
 
 Split = Callable[[str], tuple[np.ndarray, Fetch]]
 
@@ -39,15 +41,7 @@ HYPER: dict[str, Any] = {
     "std": [0.5],
     "model": "digits",  # one of experiments.models.vits.VITS
     "seed": 0,  # of a random backbone
-    "rank": 8,
-    "alpha": 8.0,
-    "rank_stabilised": True,  # scale by alpha / sqrt(rank), else by alpha / rank
-    "targets": ["query", "value"],
-    "batch_size": 32,
-    "epochs": 15,
-    "learning_rate": 1e-2,
-    "weight_decay": 0.0,
-    "clip": 1.0,
+    **TRAINING,
 }
 
 # Columns of a csv as they are called in `experiments.data`: part of hyper only where a data set has them, so that
@@ -58,65 +52,30 @@ COLUMNS = ("label", "id_column")
 FACTORY = "factory:"
 AS_THEY_ARE: dict[str, Any] = {"range": 1.0, "mean": [0.0], "std": [1.0]}
 
-LARGEST = 3e38  # a number beyond it is infinite in single precision
-Rule = tuple[Callable[[Any], bool], str]
-
-
-def _whole(low: int, end: int = 1 << 31) -> Rule:
-    return lambda value: type(value) is int and low <= value < end, f"a whole number from {low} to {end - 1}"
-
-
-def _above(low: float) -> Rule:
-    return lambda value: _is_number(value) and low < value, f"a number above {low:g}"
-
-
-def _list_of(rule: Rule, least: int = 1) -> Rule:
-    good, what = rule
-    return (
-        lambda value: isinstance(value, list | tuple) and len(value) >= least and all(map(good, value)),
-        f"a list, each {what}",
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and -LARGEST <= value <= LARGEST  # which NaN is not
-
-
-TEXT: Rule = (lambda value: isinstance(value, str), "a text")
-FLAG: Rule = (lambda value: isinstance(value, bool), "true or false")
-
 # What each value must be, and how to say so.
 RULES: dict[str, Rule] = {
     "dataset": TEXT,
-    "classes": _list_of(_whole(0), 0),
-    "train_size": _whole(0),
-    "validation_fraction": (lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
-    "range": _above(0),
-    "mean": _list_of((_is_number, "a number")),
-    "std": _list_of(_above(0)),
+    "classes": list_of(whole(0), 0),
+    "train_size": whole(0),
+    "validation_fraction": SHARE,
+    "range": above(0),
+    "mean": list_of((is_number, "a number")),
+    "std": list_of(above(0)),
     "model": TEXT,
-    "seed": _whole(0, 1 << 32),
-    "rank": _whole(1),
-    "alpha": _above(0),
-    "rank_stabilised": FLAG,
-    "targets": _list_of(TEXT),
-    "batch_size": _whole(1),
-    "epochs": _whole(1),
-    "learning_rate": _above(0),
-    "weight_decay": (lambda value: _is_number(value) and value >= 0, "a number from 0 on"),
-    "clip": _above(0),
+    "seed": whole(0, 1 << 32),
+    **TRAINING_RULES,
 }
 
 
 # The same of make's keyword arguments.
 ARGUMENTS: dict[str, Rule] = {
-    **dict.fromkeys(("data_dir", "cache_dir", "checkpoint", "groups", "risks"), TEXT),
-    "edges": _list_of((_is_number, "a number"), 0),
-    "band_slices": _list_of(_whole(1), 0),
+    **dict.fromkeys(("data_dir", "cache_dir", "checkpoint", "tokeniser", "groups", "risks"), TEXT),
+    "edges": list_of((is_number, "a number"), 0),
+    "band_slices": list_of(whole(1), 0),
     "stream": FLAG,
-    "most_lanes": _whole(1),
-    "lane_bytes": _whole(0, 1 << 63),
-    "cache_bytes": _whole(0, 1 << 63),
+    "most_lanes": whole(1),
+    "lane_bytes": whole(0, 1 << 63),
+    "cache_bytes": whole(0, 1 << 63),
 }
 
 
@@ -127,6 +86,7 @@ def make(
     cache_dir: str = "",
     stream: bool = False,
     checkpoint: str = "",
+    tokeniser: str = "",
     groups: str = "",
     risks: str = "",
     edges: Sequence[float] = (),
@@ -138,11 +98,14 @@ def make(
     """The source of a store.
 
     Args:
-      hyper: see HYPER and COLUMNS; what is left out has the value there.
+      hyper: see HYPER and COLUMNS, of a data set of text those of `experiments.exact.text`; what is left out has the value
+        there.
       data_dir, cache_dir: see `experiments.data.datasets.load`. The cache is written: a store's manifest may hold a
         cache_dir, but only one that the command itself gives has an effect.
       stream: leave the images on disk and decode those that are asked for.
-      checkpoint: the backbone, an .npz file of the published layout (`experiments.pretrain.run` writes one); random if ''.
+      checkpoint: the backbone, an .npz file of the published layout (`experiments.pretrain.run` writes one), of text a
+        Hugging Face folder; random if ''.
+      tokeniser: of text, a tokenizer.json; '' is the model's own.
       groups, risks, edges, band_slices: how examples are placed when the store is made, see `placement.make`.
       most_lanes: nodes to train at once on an accelerator.
       lane_bytes: device memory for their training beside the data and the backbone; 0 is no limit.
@@ -154,11 +117,17 @@ def make(
     """
     switches.settle()
     logging.set_verbosity(logging.ERROR)  # TFDS warns of what is not the user's to mend
-    hyper = _complete(hyper)
+    of_text = loading.is_text(str(hyper.get("dataset", "")))
+    hyper = dict(hyper) if of_text else _complete(hyper)
     places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
     limits = {"most_lanes": most_lanes, "lane_bytes": lane_bytes, "cache_bytes": cache_bytes}
     placing = {"groups": groups, "risks": risks, "edges": edges, "band_slices": band_slices}
-    _check("the factory's", {**places, "checkpoint": checkpoint, **placing, **limits}, ARGUMENTS)
+    files = {"checkpoint": checkpoint, "tokeniser": tokeniser}
+    hypers.check("the factory's", {**places, **files, **placing, **limits}, ARGUMENTS)
+    if of_text:
+        _refuse("images", hyper, {"cache_dir": cache_dir, "stream": stream})
+        return text.make(hyper, data_dir, checkpoint, tokeniser, placing, limits)
+    _refuse("text", hyper, {"tokeniser": tokeniser})
     split, known, classes, called = _data(hyper, places)
     ids, fetch = split("train")
     name_of = {id_: name for name, id_ in called.items()}
@@ -166,7 +135,7 @@ def make(
     return Source(
         backbone=vits.as_backbone(module),
         frozen=_frozen(module, fetch(ids[:1])[0], checkpoint, hyper["seed"]),
-        recipe=_recipe(hyper),
+        recipe=hypers.recipe(hyper),
         ids=ids,
         names=[name_of.get(id_) for id_ in ids.tolist()] if called else None,
         fetch=fetch,
@@ -181,11 +150,18 @@ def make(
     )
 
 
+def _refuse(kind: str, hyper: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that are for data of another kind."""
+    for name, value in arguments.items():
+        if value:
+            raise ValueError(f"the factory's {name!r} is for {kind}, and the data are {hyper['dataset']!r}: leave it out")
+
+
 def _complete(hyper: Mapping[str, Any]) -> dict[str, Any]:
     """What is left out has its default; refused if a name does not exist or a value breaks its rule."""
     if unknown := sorted(hyper.keys() - {*HYPER, *COLUMNS}):
         raise ValueError(f"hyper has no {unknown[0]!r}: it takes {', '.join((*HYPER, *COLUMNS))}")
-    _check("hyper's", hyper, RULES | dict.fromkeys(COLUMNS, TEXT))
+    hypers.check("hyper's", hyper, RULES | dict.fromkeys(COLUMNS, TEXT))
     dataset = hyper.get("dataset", HYPER["dataset"])
     scale = {"range": 16.0} if dataset == "digits" else AS_THEY_ARE if dataset.startswith(FACTORY) else {}
     return HYPER | scale | {name: value for name, value in hyper.items() if value or name not in COLUMNS}
@@ -198,20 +174,6 @@ def _frozen(module: vits.VisionTransformer, example: np.ndarray, checkpoint: str
     else:
         frozen, _ = vits.split_head(vits.init(module, keys.key(seed, Purpose.BACKBONE), example))
     return jax.tree.map(np.asarray, frozen)
-
-
-def _recipe(hyper: Mapping[str, Any]) -> Recipe:
-    lora = Lora(hyper["rank"], hyper["alpha"], tuple(hyper["targets"]), hyper["rank_stabilised"])
-    optimizer = building.cosine_adamw(hyper["learning_rate"], hyper["weight_decay"], hyper["clip"])
-    return Recipe(lora, hyper["batch_size"], hyper["epochs"], optimizer)
-
-
-def _check(whose: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
-    """Refuse values that break their rules."""
-    for name, value in values.items():
-        good, what = rules[name]
-        if not good(value):
-            raise ValueError(f"{whose} {name!r} is {value!s:.80}: give {what}")
 
 
 def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, np.ndarray, int, dict[str, int | None]]:
@@ -235,7 +197,7 @@ def _data(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> tuple[Split, n
         if classes:
             parts = np.split(whole, range(DECODE_AT_ONCE, len(whole), DECODE_AT_ONCE))
             whole = whole[number[np.concatenate([source.read(part)[1] for part in parts])] >= 0]
-        return _stored(whole, hyper["dataset"])
+        return placement.stored(whole, hyper["dataset"])
 
     def split(name: str) -> tuple[np.ndarray, Fetch]:
         stored, whole = members(name)
@@ -265,20 +227,3 @@ def _section(hyper: Mapping[str, Any], places: Mapping[str, Any]) -> StreamedDat
     columns = {name: hyper[name] for name in COLUMNS if name in hyper}
     sizes = {name: hyper[name] for name in ("train_size", "validation_fraction")}
     return StreamedData.model_construct(**which, **columns, **sizes, **places)
-
-
-def _stored(whole: np.ndarray, dataset: str) -> tuple[np.ndarray, np.ndarray]:
-    """Ids as a store has them, ascending, and those of the data set that they stand for.
-
-    Raises:
-      ValueError: two examples would have one id.
-    """
-    stored = short(whole)
-    order = np.argsort(stored, kind="stable")
-    stored, whole = stored[order], whole[order]
-    if (twice := np.flatnonzero(np.diff(stored) == 0)).size:
-        raise ValueError(
-            f"two examples of {dataset!r} have the id {stored[twice[0]]} in a store, which keeps 32 bits of the hash of a "
-            "name: give each a number below 2^31 as its id, in a column of a csv or the array id of an npz"
-        )
-    return stored, whole

@@ -15,8 +15,8 @@ from experiments.core import environment, keys, progress
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.exact import building
-from experiments.exact.data import Data
-from s3t.plans import partition, planners, structure
+from experiments.exact.data import AT_ONCE, Data
+from s3t.plans import planners, structure
 from s3t.plans.partition import Places
 from s3t.plans.structure import Node, Plan
 from s3t.training import arrangement, schedule
@@ -24,7 +24,7 @@ from s3t.training.adapters import Lora, init_slot
 from s3t.training.arrangement import Slices
 from s3t.training.backbone import Backbone, by_block, run_blocks
 from s3t.training.schedule import Setup
-from s3t.training.source import Source
+from s3t.training.source import Source, placed
 from s3t.training.stages import Job, Trained
 
 Tree = Any
@@ -69,7 +69,7 @@ class Builder:
 
     def places(self, seed: int) -> Places:
         """Where a seed's training examples belong."""
-        return places(self.source.ids, self.shards, self.slices, seed)
+        return places(self.source, self.shards, self.slices, seed)
 
     def of_plan(self, plan: Plan, seed: int, shards: int) -> Build:
         """S3T with any plan."""
@@ -113,9 +113,9 @@ def partition_key(seed: int) -> bytes:
     return f"s3t study {seed}".encode()
 
 
-def places(ids: np.ndarray, shards: int, slices: int, seed: int) -> Places:
-    """Where a seed's training examples belong."""
-    return partition.assign(ids, shards, slices, partition_key(seed))
+def places(source: Source, shards: int, slices: int, seed: int) -> Places:
+    """Where a seed's training examples belong, those of a group in one slice."""
+    return placed(source, shards, slices, partition_key(seed))
 
 
 def deletion_order(ids: np.ndarray, seed: int) -> np.ndarray:
@@ -143,7 +143,7 @@ def whole_in_head(backbone: Backbone, lora: Lora, slices: int) -> Backbone:
         return backbone.head(frozen, trained["head"], h)
 
     layers = ((("nothing", 1, 1),),) * slices
-    return Backbone(backbone.embed, lambda frozen, i, h, _: h, head, init_head, layers, loss=backbone.loss)
+    return backbone._replace(block=lambda frozen, i, h, _: h, head=head, init_head=init_head, layers=layers)
 
 
 def sisa_source(source: Source, slices: int, train: NodeTrain, full_lora: FullLora) -> Source:
@@ -171,7 +171,7 @@ def lora_flops(share: float = 1.0) -> float:
 
 
 def _build(source: Source, plan: Plan, seed: int, shards: int, flops: Callable[[Node], float]) -> Build:
-    where = places(source.ids, shards, plan.slices, seed)
+    where = places(source, shards, plan.slices, seed)
     shapes = schedule.make_shapes(source, plan, arrangement.counts(where, shards, plan.slices))
     return Build(Setup(source, plan, shards, keys.key(seed, Purpose.NODES), shapes), where, flops)
 
@@ -225,12 +225,22 @@ def passes(units: float, epochs: int, examples: int) -> float:
 # --- What was trained -------------------------------------------------------------------------------------------------
 
 
+def at_once(data: Data) -> int:
+    """How many examples are looked at together: of text to predict few, for attention takes the square of their length."""
+    return min(512 if data.source.backbone.classifies else AT_ONCE, data.examples)
+
+
 def logits_of(data: Data, build: Build, nodes: Nodes, job: Job) -> np.ndarray:
-    """[validation and test examples, classes] logits of one node, in parts of one size."""
-    size = min(512, len(data.x))
-    x = np.concatenate([data.x, np.repeat(data.x[:1], -len(data.x) % size, axis=0)])
-    parts = [building.node_logits(build.setup, nodes, *job, x[i : i + size]) for i in range(0, len(x), size)]
-    return np.concatenate(parts)[: len(data.x)]
+    """[validation and test examples, classes (of text to predict, tokens)] answers of one node, in parts of one size."""
+    size = at_once(data)
+    pad = -data.examples % size
+    x = jax.tree.map(lambda leaf: np.concatenate([leaf, np.repeat(leaf[:1], pad, axis=0)]), data.x)
+
+    def answers(first: int) -> np.ndarray:
+        part = jax.tree.map(lambda leaf: leaf[first : first + size], x)
+        return np.asarray(building.node_logits(build.setup, nodes, *job, part))
+
+    return np.concatenate([answers(first) for first in range(0, data.examples, size)])[: data.examples]
 
 
 def node_bytes(nodes: Iterable[Trained]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Files that say which examples belong together and which are likely to be deleted, for the slices of a store."""
+"""What a store calls its examples; and files that say which belong together and which are likely to be deleted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.data import csv_files
-from experiments.data.ids import check_spelling, some
+from experiments.data.ids import check_spelling, short, some
 from s3t.plans.partition import Bands, Id
 from s3t.training.source import Placing
 
@@ -57,6 +57,23 @@ def make(
             raise ValueError(f"{risks} has no line for example {lacking[0]}: give the probability of every example")
         chance = [of_id[int(one)] for one in ids]
     return Placing(grouped, chance, Bands(tuple(edges), tuple(band_slices)) if risks else None)
+
+
+def stored(whole: np.ndarray, dataset: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ids as a store has them, ascending, and those of the data set that they stand for.
+
+    Raises:
+      ValueError: two examples would have one id.
+    """
+    low = short(whole)
+    order = np.argsort(low, kind="stable")
+    low, whole = low[order], whole[order]
+    if (twice := np.flatnonzero(np.diff(low) == 0)).size:
+        raise ValueError(
+            f"two examples of {dataset!r} have the id {low[twice[0]]} in a store, which keeps 32 bits of the hash of a "
+            "name: give each a number below 2^31 as its id, in a column of a csv or the array id of an npz"
+        )
+    return low, whole
 
 
 def _read(path: str, what: str, known: np.ndarray, called: Mapping[str, int | None]) -> dict[int, str]:

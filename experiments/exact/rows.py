@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.core.results import Row
 
-Scored = Mapping[str, Any]  # what has accuracies, among other things
+Scored = Mapping[str, Any]  # what has scores, among other things
 
 
 def make_row(dataset: str, name: tuple[str, str], seed: int, **fields: Any) -> Row:
@@ -25,6 +25,6 @@ def make_row(dataset: str, name: tuple[str, str], seed: int, **fields: Any) -> R
     )
 
 
-def accuracies(scored: Scored) -> dict[str, float]:
-    """The accuracies among what was measured."""
-    return {name: scored[name] for name in ("test_accuracy", "validation_accuracy")}
+def scores(scored: Scored) -> dict[str, float]:
+    """The scores among what was measured: accuracies, or losses of text to predict."""
+    return {name: scored[name] for name in sorted(scored) if name.startswith(("test_", "validation_"))}

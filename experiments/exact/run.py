@@ -18,7 +18,7 @@ from experiments.core.errors import blame_user
 from experiments.core.results import Row, Run
 from experiments.exact import baselines, curves, data, factory, nodes, report, store
 from experiments.exact.nodes import Builder
-from experiments.exact.store import BESIDE, Design
+from experiments.exact.store import Design
 from s3t.training import arrangement
 from s3t.training.source import Source
 
@@ -39,16 +39,16 @@ def run(config: ml_collections.ConfigDict | S3TStudy, workdir: str, command: str
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()
-        seen = None if config.checkpoint else config.pretrain
+        seen = None if config.given else config.pretrain
         seeds = range(config.seed, config.seed + config.seeds)  # the first one's store is kept and deleted from
         source = factory.make(config.hyper(), **config.arguments())
         _check_sizes(source, max(config.deletions, *config.retrain_after, 0))
         _check_slices(source, config.shards, config.slices, seeds)
         data.check_trainable(source, seen)
         held = data.load(source)
-        inputs = data.inputs(source, config.checkpoint)
+        inputs = data.inputs(source, config.checkpoint, config.given)
     builder = Builder(source, config.shards, config.slices, config.train, config.full_lora)
-    arguments = config.arguments() | ({"checkpoint": BESIDE} if seen else {})
+    arguments = config.arguments() | ({"checkpoint": data.beside(seen)} if seen else {})
     design = Design(config.planner, plan, config.seed, arguments, config.deletions)
     after = sorted({0, *config.retrain_after})
     of_seed = curves.passes(builder, config.study) + baselines.passes(builder, len(after))
@@ -75,7 +75,7 @@ def _check_sizes(source: Source, deletions: int) -> None:
 def _check_slices(source: Source, shards: int, slices: int, seeds: Iterable[int]) -> None:
     """Refuse a partition with a slice that holds nobody."""
     for seed in seeds:
-        if not arrangement.counts(nodes.places(source.ids, shards, slices, seed), shards, slices).all():
+        if not arrangement.counts(nodes.places(source, shards, slices, seed), shards, slices).all():
             raise ValueError(f"with seed {seed} a slice has no example: set shards or slices lower")
 
 

@@ -15,13 +15,12 @@ from experiments.core.errors import UserError, WorkdirError, blame_user
 from experiments.core.results import Row
 from experiments.core.workdirs import Workdir
 from experiments.exact import baselines, nodes
-from experiments.exact.data import PRETRAINED, Data
+from experiments.exact.data import Data
 from experiments.exact.nodes import Builder, Nodes
-from experiments.exact.rows import accuracies, make_row
+from experiments.exact.rows import make_row, scores
 from s3t.plans import planners, structure
 from s3t.plans.structure import Plan
 from s3t.service import creation, healing, inputs, verify
-from s3t.service.factory import FROM_STORE
 from s3t.service.serving import Server
 from s3t.store import deletions, disk, records
 from s3t.store.disk import Store
@@ -29,7 +28,6 @@ from s3t.store.publishing import Draft
 
 FACTORY = "experiments.exact.factory:make"
 FOLDER = "store"  # in the workdir
-BESIDE = f"{FROM_STORE}../{PRETRAINED.as_posix()}"  # the backbone, as the manifest has it: a workdir may be moved
 
 
 class Design(NamedTuple):
@@ -98,7 +96,7 @@ def build(workdir: Workdir, data: Data, builder: Builder, design: Design) -> dic
             healing.train_missing(store, builder.source, report=_advance(builder))
             seconds = clock()
         trained = serving(store, data)
-        served = _served(workdir, data, _server(store, data))
+        served = _served(workdir, data, _server(store, data), {})
         disk.close(store)
         return {"seconds": seconds, "bytes": sum(nodes.node_bytes(trained.values())), **served}
 
@@ -147,19 +145,23 @@ def serving(store: Store, data: Data) -> Nodes:
 
 def _server(store: Store, data: Data) -> Server:
     source = data.source
-    return Server(store, source.backbone, source.frozen, source.recipe.lora, batch_size=min(512, len(data.x)))
+    return Server(store, source.backbone, source.frozen, source.recipe.lora, batch_size=nodes.at_once(data))
 
 
-def _served(workdir: Workdir, data: Data, server: Server) -> dict[str, Any]:
-    """Accuracies and depths of what the store serves now; without a model nothing is answered, which is never right."""
+def _served(workdir: Workdir, data: Data, server: Server, known: dict[frozenset[str], dict[str, float]]) -> dict[str, Any]:
+    """Scores and depths of what the store serves now, if it serves.
+
+    Args:
+      known: the scores that some nodes had, by their identities: while the same serve, nothing is asked again.
+    """
     server.refresh()
-    if server.view.damaged:  # shallower nodes would answer, and the accuracy be another one
+    if server.view.damaged:  # shallower nodes would answer, and the score be another one
         root = workdir.path / FOLDER
         raise UserError(f"{server.view.damaged[0]}: restore it by `python -m s3t heal --store {root}`, then go on")
-    if not any(server.view.depth):
-        return {"validation_accuracy": 0.0, "test_accuracy": 0.0, "depth": list(server.view.depth)}
-    answer = server.predict(data.x)
-    return {**data.scored(answer.logits), "depth": list(answer.depth)}
+    serving = frozenset(server.view.seats)
+    if serving not in known:
+        known[serving] = data.scored(server.predict(data.x).logits if any(server.view.depth) else None)
+    return {**known[serving], "depth": list(server.view.depth)}
 
 
 # --- Deleting and healing ---------------------------------------------------------------------------------------------
@@ -174,7 +176,7 @@ def passes(data: Data, builder: Builder, design: Design) -> float:
 
 def _to_serve(data: Data, builder: Builder) -> float:
     """To answer all that is scored, a pass forward in every shard."""
-    return len(data.x) * builder.shards / 2
+    return data.examples * builder.shards / 2
 
 
 def _units_to_heal(builder: Builder, design: Design) -> float:
@@ -204,8 +206,8 @@ def row(workdir: Workdir, data: Data, builder: Builder, design: Design, built: d
         data.name,
         ("s3t", f"{design.planner} / store"),
         design.seed,
-        before=accuracies(built),
-        after=accuracies(stream[-1] if stream else built),
+        before=scores(built),
+        after=scores(stream[-1] if stream else built),
         steps=len(stream),
         train_seconds=built["seconds"],
         unlearn_seconds=float(np.mean([one["acknowledged_ms"] for one in stream])) / 1e3 if stream else 0.0,
@@ -228,6 +230,7 @@ def _delete(
 ) -> list[dict[str, Any]]:
     """What came of each deletion: what it took, and what served after it."""
     order = nodes.deletion_order(builder.source.ids, design.seed)[: design.deletions]
+    known: dict[frozenset[str], dict[str, float]] = {}
 
     def delete(number: int) -> dict[str, Any]:
         done = disk.delete(store, [int(builder.source.ids[order[number]])], f"stream-{number}")
@@ -235,7 +238,7 @@ def _delete(
         disk.purge(store)
         purged = 1e3 * (time.perf_counter() - began)
         kept = {name: done[name] for name in ("ids", "nodes_dropped", "acknowledged_ms", "head")}
-        found = kept | {"purged_ms": purged} | _served(workdir, data, server)
+        found = kept | {"purged_ms": purged} | _served(workdir, data, server, known)
         progress.advance(_to_serve(data, builder))
         return found
 
@@ -252,4 +255,4 @@ def _heal(workdir: Workdir, data: Data, builder: Builder, store: Store, server: 
     requests = len(deletions.requests(store.ledger, "healed"))
     published = records.count_published(store.ledger)  # by killed processes, too
     trained = published - builder.shards * len(store.manifest.nodes)
-    return {"nodes": trained, "seconds": seconds, "requests": requests, **_served(workdir, data, server)}
+    return {"nodes": trained, "seconds": seconds, "requests": requests, **_served(workdir, data, server, {})}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.configs.s3t import MOST_SLICES
+from experiments.exact.scores import Target
 from s3t.plans import planners, simulate, structure
 from s3t.plans.simulate import Estimate
 from s3t.plans.structure import Node, Plan
@@ -26,7 +27,7 @@ SIZED = ("cyclic", "bms", "conditional", "random")  # planners whose budget is a
 class Answers(NamedTuple):
     """What each shard says after every set of deleted slices.
 
-    logits: [shards, 2^L, examples, classes] float32; 0 where nothing survives.
+    logits: [shards, 2^L, examples, classes (of text to predict, tokens)] float32; 0 where nothing survives.
     weight: [2^L] float, what the shard counts for in the ensemble; 0 where nothing survives.
     """
 
@@ -104,15 +105,13 @@ def answers(plan: Plan, logits: Logits, shards: int, aggregate: str) -> Answers:
     return table
 
 
-def accuracy(table: Answers, states: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Accuracy of the ensemble in each state: the largest of the shards' weighted sum of logits.
-
-    An ensemble without a model answers nothing, which is never right.
+def scores(table: Answers, states: np.ndarray, target: Target) -> np.ndarray:
+    """The ensemble's mean score in each state: of the shards' weighted mean of answers.
 
     Args:
       table: from `answers`.
       states: [..., shards] int, bit masks of the deleted slices.
-      labels: [examples] int.
+      target: what the examples' answers are held against.
 
     Returns:
       [...] float.
@@ -124,7 +123,7 @@ def accuracy(table: Answers, states: np.ndarray, labels: np.ndarray) -> np.ndarr
     for part in np.array_split(rows, min(calls, len(rows))):
         weight = table.weight[part]
         summed = np.einsum("rs,rsec->rec", weight, table.logits[shards, part])
-        found.append(np.mean(np.argmax(summed, axis=-1) == labels, axis=-1) * weight.any(axis=1))
+        found.append(target.of(summed, weight.sum(axis=1)))
     return np.concatenate(found)[where.reshape(-1)].reshape(states.shape[:-1])
 
 
@@ -142,7 +141,7 @@ def masks(first: np.ndarray, requests: Sequence[int] | np.ndarray) -> np.ndarray
     return hit @ (1 << np.arange(first.shape[-1]))
 
 
-def judge(plan: Plan, table: Answers, first: np.ndarray, requests: Sequence[int], labels: np.ndarray) -> dict[str, Any]:
+def judge(plan: Plan, table: Answers, first: np.ndarray, requests: Sequence[int], target: Target) -> dict[str, Any]:
     """A plan under streams of deletions, as plain numbers.
 
     Args:
@@ -150,11 +149,11 @@ def judge(plan: Plan, table: Answers, first: np.ndarray, requests: Sequence[int]
       table: what it answers.
       first: [streams, shards, slices] first hits, at least two streams.
       requests: after how many deletions to look.
-      labels: [examples] int.
+      target: what answers are held against.
 
     Returns:
-      requests; accuracy, depth (mean over shards) and alive (share of streams with a model), each {"mean", "low",
-      "high"} with 95% intervals over streams, one entry per request; deletions_to_rebuild and
+      requests; accuracy (or loss, as the target is called), depth (mean over shards) and alive (share of streams with a
+      model), each {"mean", "low", "high"} with 95% intervals over streams, one entry per request; deletions_to_rebuild and
       deletions_to_first_dead_shard, a number each for mean, low and high.
     """
     lost = simulate.falls(plan, first)
@@ -162,7 +161,7 @@ def judge(plan: Plan, table: Answers, first: np.ndarray, requests: Sequence[int]
     depth = simulate.depths(lost, requests)
     return {
         "requests": list(requests),
-        "accuracy": _shown(simulate.estimate(accuracy(table, states, labels))),
+        target.name: _shown(simulate.estimate(scores(table, states, target))),
         "depth": _shown(simulate.estimate(depth.mean(axis=1))),
         "alive": _shown(simulate.estimate((depth > 0).any(axis=1).astype(float))),
         "deletions_to_rebuild": _shown(simulate.estimate(simulate.deletions_to_rebuild(lost))),

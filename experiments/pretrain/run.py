@@ -1,4 +1,4 @@
-"""Pre-train a ViT and keep it as a checkpoint of the published layout: the backbone that s3t later freezes.
+"""Pre-train a ViT, kept in the published layout, or a small decoder, kept as a folder: the backbone that s3t later freezes.
 
 `run(config, workdir)` is what the command line and a notebook call. Training resumes after a kill and ends with the same
 bytes. Nothing it has seen can be unlearnt by s3t: pre-train on other data, or on other classes.
@@ -18,13 +18,14 @@ from experiments import models
 from experiments.configs.pretrain import Pretrain
 from experiments.core import execution, fleet, keys, progress, switches, workdirs
 from experiments.core.config import validated
-from experiments.core.errors import blame_user
+from experiments.core.errors import DataError, blame_user
 from experiments.core.results import Row, Run
-from experiments.core.sections import PretrainData, Train
+from experiments.core.sections import Train
 from experiments.data import datasets, digests
 from experiments.data.text.loading import refused
 from experiments.models import vits
-from experiments.pretrain import report
+from experiments.pretrain import decoders, report
+from experiments.pretrain.learner import Learner
 from experiments.scoring.statistics import make_statistics
 from experiments.training import epochs, loop
 
@@ -50,13 +51,14 @@ def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str
             progress.skip()
             return found
         switches.settle()
-        module, dataset = look(config.data, config.classes, config.model, config.train.batch_size)
+        learner = look(config)
+        dataset = learner.dataset
         inputs = {"data": digests.digest(dataset[1:4])}
     with folder.claimed(config.model_dump(), inputs), progress.part(passes(config.train), "pretrain"):
-        trained = _train(config.train, config.seed, config.checkpoint_seconds, folder, module, dataset)
-        vits.save_npz(folder.path / CHECKPOINT, jax.tree.map(np.asarray, fleet.lane(trained.params, 0)))
+        trained = _train(config.train, config.seed, config.checkpoint_seconds, folder, learner)
+        learner.save(folder.path, jax.tree.map(np.asarray, fleet.lane(trained.params, 0)))
         progress.stage("score the pre-trained", SCORING * _examples(config.train))
-        scores = {f"{name}_accuracy": _accuracy(module, trained.params, getattr(dataset, name)) for name in SPLITS}
+        scores = _scores(learner, trained.params)
         row = Row(
             training="pretrain",
             variant="default",
@@ -72,33 +74,37 @@ def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str
             extra={
                 "classes": list(config.classes),
                 "model": config.model,
-                "examples": {name: len(getattr(dataset, name).id) for name in SPLITS},
+                **({} if dataset.is_text else {"examples": {name: len(getattr(dataset, name).id) for name in SPLITS}}),
             },
         )
         return folder.finish(command, [row])
 
 
-def look(
-    data: PretrainData, classes: tuple[int, ...], model: str, batch_size: int
-) -> tuple[vits.VisionTransformer, datasets.Dataset]:
+def look(config: Pretrain) -> Learner:
     """The model and the data, refused if they will not do.
-
-    Args:
-      data: what to train on.
-      classes: labels to keep; all if empty.
-      model: the name of a ViT.
-      batch_size: of training.
 
     Raises:
       ValueError (UserError and DataError among them): one line that says what to do.
     """
-    if (dataset := datasets.load(data)).is_text:
-        raise refused(data.name)
-    dataset = datasets.only_classes(dataset, classes)
-    datasets.check_splits(dataset, batch_size)
-    module = vits.vit(model, dataset.classes)
-    vits.init(module, keys.unused(), dataset.train.x)  # a wrong size of image shows before anything is written
-    return module, dataset
+    if config.model in decoders.NAMES:
+        learner = decoders.look(config)
+    elif (dataset := datasets.load(config.data)).is_text:
+        raise refused(config.data.name)
+    elif config.share:
+        raise DataError(f"share is of documents, and {config.data.name!r} has none: leave it 0")
+    else:
+        dataset = datasets.only_classes(dataset, config.classes)
+        module = vits.vit(config.model, dataset.classes)
+        vits.init(module, keys.unused(), dataset.train.x)  # a wrong size of image shows before anything is written
+        model = models.of_module(module, dataset.train.x.shape[1:])
+        learner = Learner(model, dataset, lambda folder, params: vits.save_npz(folder / CHECKPOINT, params))
+    datasets.check_splits(learner.dataset, config.train.batch_size)
+    return learner
+
+
+def checkpoint_of(model: str) -> str:
+    """What a workdir of pre-training has the model in."""
+    return decoders.FOLDER if model in decoders.NAMES else CHECKPOINT
 
 
 def passes(train: Train) -> float:
@@ -115,12 +121,11 @@ def _train(
     seed: int,
     checkpoint_seconds: float,
     folder: workdirs.Workdir,
-    module: vits.VisionTransformer,
-    dataset: datasets.Dataset,
+    learner: Learner,
 ) -> loop.Trained:
+    dataset = learner.dataset
     steps, size, examples = train.steps, train.batch_size, len(dataset.train.id)
-    model = models.of_module(module, dataset.train.x.shape[1:])
-    way = loop.Way(model, loop.optimizer(train, steps), steps, max(1, examples // size), size)
+    way = loop.Way(learner.model, loop.optimizer(train, steps), steps, max(1, examples // size), size)
     lanes = loop.make_lanes([seed], np.ones(examples, bool), np.ones(examples))
     progress.stage("pre-train", _examples(train))
 
@@ -142,13 +147,19 @@ def _train(
     return trained
 
 
-def _accuracy(module: vits.VisionTransformer, params: Any, split: datasets.Split) -> float:
-    model = models.as_model(models.of_module(module, split.x.shape[1:]))
-    return float(make_statistics(model, execution.make("jit"))(params, datasets.batch(split)).correct.mean())
+def _scores(learner: Learner, params: Any) -> dict[str, float]:
+    """The accuracy on each split, of text that of the next token, and beside it the loss in nats."""
+    statistics, scores = make_statistics(models.as_model(learner.model), execution.make("jit")), {}
+    for name in SPLITS:
+        found = statistics(params, datasets.batch(getattr(learner.dataset, name)))
+        scores[f"{name}_accuracy"] = float(found.correct.mean())
+        if learner.dataset.is_text:
+            scores[f"{name}_loss"] = float(found.loss.mean())
+    return scores
 
 
 def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
-    file = Path(workdir) / CHECKPOINT
-    gone = "" if file.is_file() else " is not there any more: remove results.json beside it and run again, which writes it"
+    file = Path(workdir) / checkpoint_of(found.rows[0].extra["model"])
+    gone = "" if file.exists() else " is not there any more: remove results.json beside it and run again, which writes it"
     return f"{report.present(workdir, found)}\ncheckpoint: {file}{gone}"

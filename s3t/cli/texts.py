@@ -101,8 +101,9 @@ def verify_lines(result: Result) -> list[str]:
 
 
 def predict_lines(result: Result) -> list[str]:
-    """Predicted labels, and what predicted them."""
-    lines = [f"{id_}: {label}" for id_, label in zip(result["ids"], result["labels"], strict=True)]
+    """Predicted labels, or losses where there are no labels, and what predicted them."""
+    told = result["labels"] if "labels" in result else [f"loss {loss:.4g}" for loss in result["losses"]]
+    lines = [f"{id_}: {one}" for id_, one in zip(result["ids"], told, strict=True)]
     lines += [f"problem: {problem}; heal the store" for problem in result["problems"]]
     return [*lines, f"depth served by shard {', '.join(map(str, result['depth']))}", f"head: {result['head']}"]
 

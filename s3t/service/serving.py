@@ -378,22 +378,29 @@ def predict_from_store(
       expect_heads: heads that were acknowledged.
 
     Returns:
-      ids, labels (the classes of the largest logits), logits, depth (served by each shard), head (of the ledger), problems
-      (files of nodes that are missing or altered, so that shallower ones answer).
+      ids; labels, the classes of the largest logits, or losses where the backbone does not classify; logits; depth (served
+      by each shard); head (of the ledger); problems (files of nodes that are missing or altered, so that shallower ones
+      answer).
 
     Raises:
       ValueError: a source that is not the store's, examples that it lacks; as `Server`.
     """
     setup_of(store.manifest, source)
     asked, fetch = (np.asarray(ids), source.fetch) if split is None else source.split(split)
-    x, _ = fetch(asked)
+    x, y = fetch(asked)
     size = max(1, min(BATCH_SIZE, len(asked)))
     model = source.backbone, source.frozen, source.recipe.lora
     with Server(store, *model, aggregate=aggregate, batch_size=size, expect_heads=expect_heads) as server:
         answer = server.predict(x)
+    backbone = source.backbone
+    told = (
+        {"labels": answer.logits.argmax(-1)}
+        if backbone.classifies
+        else {"losses": backbone.loss(jnp.asarray(answer.logits), y)}
+    )
     return {
         "ids": asked.tolist(),
-        "labels": answer.logits.argmax(-1).tolist(),
+        **{name: np.asarray(values).tolist() for name, values in told.items()},
         "logits": answer.logits.tolist(),
         "depth": list(answer.depth),
         "head": answer.head,

@@ -33,6 +33,7 @@ class Backbone(NamedTuple):
     random: whether embed draws from its keys, as augmentation does; then nothing may be cached.
     loss: (logits, y) -> [examples]; the cross-entropy of a classifier unless another is given. An example is a whole
       document: the mean over its tokens, under their weights in y, is taken here.
+    classifies: whether outputs are logits of classes; else a prediction is told by its loss, and has no label.
     """
 
     embed: Callable[[Tree, Tree, Array | None], Tree]
@@ -42,6 +43,7 @@ class Backbone(NamedTuple):
     layers: tuple[tuple[tuple[str, int, int], ...], ...]
     random: bool = False
     loss: Callable[[Array, Tree], Array] = cross_entropy
+    classifies: bool = True
 
     @property
     def depth(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.core.errors import DataError
 from experiments.core.keys import Hash
-from experiments.core.sections import Data
+from experiments.core.sections import LENGTH, Data
 from experiments.data.ids import hash_uniform
 from experiments.data.splits import UNWEIGHTED, Dataset, Split, assign
 from experiments.data.text import jsonl, plain, readers, requests, tofu, topics
@@ -17,7 +17,6 @@ from experiments.data.text.documents import Documents, select
 from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, learned
 
 MOST_ENTRIES = 1 << 20  # of a vocabulary
-LENGTH = 256  # of a row, unless a config says another
 OF_OTHERS = ("id_column", "cache_dir", "stream")
 TFDS = ("glue/sst2", "trec", "imdb_reviews", "ag_news_subset")
 
@@ -52,8 +51,17 @@ def load(config: Data) -> Dataset:
     Raises:
       DataError: the name, the files or the numbers will not do.
     """
+    return as_dataset(opened(config), config)
+
+
+def opened(config: Data) -> Documents:
+    """The documents of a config, before anybody splits or tokenises them.
+
+    Raises:
+      DataError: the name or the files will not do, or a setting has no effect on them.
+    """
     check_unset(config, OF_OTHERS, "is for images and tables")
-    documents = readers.open_documents(
+    return readers.open_documents(
         config.name,
         data_dir=config.data_dir,
         encoding=config.encoding,
@@ -61,6 +69,10 @@ def load(config: Data) -> Dataset:
         group=config.group,
         fields=jsonl.Fields(**config.fields) if config.fields else None,
     )
+
+
+def as_dataset(documents: Documents, config: Data) -> Dataset:
+    """Documents as `load` gives those of a config."""
     ids = _assigned(documents, config)
     tokeniser = _tokeniser(config.tokeniser, select(documents, ids["train"]))
     kind, _, path = config.name.partition(":")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.exact import study
+from experiments.exact.scores import Target
 from s3t.plans import planners, simulate, structure
 from s3t.service import ensemble
 
@@ -18,6 +19,10 @@ def made_up(plan=PLAN):
 
 
 LABELS = np.random.default_rng(1).integers(CLASSES, size=EXAMPLES)
+
+
+def classes(labels):
+    return Target("accuracy", labels, np.zeros(len(labels)))
 
 
 def slowly(logits, first, requests, kind):
@@ -48,7 +53,7 @@ def test_a_curve_is_that_of_deleting_one_by_one(kind):
     logits, requests = made_up(), [0, 1, 2, 3, 5, 8, 13, 60]
     first = simulate.uniform(np.random.default_rng(2), 30, SHARDS, SLICES)
     table = study.answers(PLAN, logits, SHARDS, kind)
-    got = study.accuracy(table, study.masks(first, requests), LABELS)
+    got = study.scores(table, study.masks(first, requests), classes(LABELS))
     expected = slowly(logits, first, requests, kind)
     np.testing.assert_allclose(got, expected, atol=1e-12)
     assert expected[:, -1].max() == 0 and len(np.unique(expected)) >= 10  # all die, and states differ
@@ -57,9 +62,9 @@ def test_a_curve_is_that_of_deleting_one_by_one(kind):
 def test_states_in_parts_give_the_same(monkeypatch):
     table = study.answers(PLAN, made_up(), SHARDS, "mean")
     states = study.masks(simulate.uniform(np.random.default_rng(2), 30, SHARDS, SLICES), range(20))
-    whole = study.accuracy(table, states, LABELS)
+    whole = study.scores(table, states, classes(LABELS))
     monkeypatch.setattr(study, "AT_ONCE", 1)
-    np.testing.assert_array_equal(study.accuracy(table, states, LABELS), whole)
+    np.testing.assert_array_equal(study.scores(table, states, classes(LABELS)), whole)
 
 
 def test_masks_by_hand():
@@ -73,9 +78,9 @@ def test_an_ensemble_by_hand():
     logits = {(0, (0,)): np.array([[2.0, 1.0]]), (1, (0,)): np.array([[0.0, 3.0]])}
     table = study.answers(plan, logits, 2, "mean")
     states = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
-    assert study.accuracy(table, states, np.array([1])).tolist() == [1, 1, 0, 0]
+    assert study.scores(table, states, classes(np.array([1]))).tolist() == [1, 1, 0, 0]
     first = np.array([[[2.0], [4.0]], [[4.0], [2.0]]])
-    judged = study.judge(plan, table, first, range(5), np.array([1]))
+    judged = study.judge(plan, table, first, range(5), classes(np.array([1])))
     assert judged["accuracy"]["mean"] == [1, 1, 0.5, 0.5, 0]
     assert judged["depth"]["mean"] == [1, 1, 0.5, 0.5, 0] and judged["alive"]["mean"] == [1, 1, 1, 1, 0]
     assert judged["deletions_to_rebuild"]["mean"] == 4 and judged["deletions_to_first_dead_shard"]["mean"] == 2

@@ -1,0 +1,42 @@
+"""Documents in two parts that share nobody: what a backbone is pre-trained on, and what is fine-tuned and forgotten."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from experiments.core.errors import DataError
+from experiments.core.keys import Hash
+from experiments.data.ids import hash_uniform, id_of
+from experiments.data.text.documents import Documents, select
+
+
+def seen(documents: Documents, share: float) -> Documents:
+    """The share of the documents that is pre-trained on, by hash; whole groups where there are groups.
+
+    Raises:
+      DataError: nobody is among them.
+    """
+    return _part(documents, _draw(documents) < share, share)
+
+
+def unseen(documents: Documents, share: float) -> Documents:
+    """The other documents; all of them if the share is 0.
+
+    Raises:
+      DataError: nobody is among them.
+    """
+    return _part(documents, _draw(documents) >= share, share)
+
+
+def _draw(documents: Documents) -> np.ndarray:
+    if documents.groups is None:
+        return hash_uniform(documents.ids, Hash.PRETRAINED, 0)
+    groups = np.array([id_of(name) for name in documents.group_names], np.int64)
+    draw: np.ndarray = hash_uniform(groups, Hash.PRETRAINED, 0)[documents.groups]
+    return draw
+
+
+def _part(documents: Documents, chosen: np.ndarray, share: float) -> Documents:
+    if not chosen.any():
+        raise DataError(f"a share of {share:g} to pre-train on leaves a part without documents: set another pretrain.share")
+    return select(documents, documents.ids[chosen])

@@ -1,0 +1,34 @@
+"""Small decoders that are pre-trained on some documents, for s3t to fine-tune on others."""
+
+from __future__ import annotations
+
+from experiments.configs.pretrain import Pretrain
+from experiments.core.errors import DataError
+from experiments.data.text import loading, parts
+from experiments.models.language import folders, small
+from experiments.models.language.backbones import as_functions
+from experiments.pretrain.learner import Learner
+
+NAMES = tuple(small.DECODERS)
+FOLDER = "decoder"  # in the workdir: a Hugging Face folder
+
+
+def look(config: Pretrain) -> Learner:
+    """A decoder and rows of the documents that it is pre-trained on: all, or the share of them that s3t leaves out.
+
+    Raises:
+      DataError: the data are no text; a tokeniser that is learned of all documents; see `loading.load`.
+    """
+    data = config.data
+    if not loading.is_text(data.name):
+        raise DataError(f"model {config.model!r} reads text, and {data.name!r} is none: set --config.pretrain.data.name")
+    if config.classes:
+        raise DataError("text to predict has no classes: set --config.pretrain.classes to ()")
+    if data.tokeniser.startswith("bpe:"):
+        raise DataError("a tokeniser that is learned here holds what s3t is to unlearn: set data.tokeniser to a file")
+    documents = loading.opened(data)
+    dataset = loading.as_dataset(parts.seen(documents, config.share) if config.share else documents, data)
+    module = small.decoder_of(config.model, dataset.train.x.shape[1], dataset.classes)
+    return Learner(
+        as_functions(module), dataset, lambda folder, params: folders.save_folder(folder / FOLDER, module.config, params)
+    )
