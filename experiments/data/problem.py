@@ -100,7 +100,7 @@ def make_sets(
         kept = kept[datasets.lowest(dataset.train.id[kept], score_examples, Hash.SCORE, 0)]
     staying = lambda split: np.flatnonzero(~np.isin(split.y, classes)) if classes else None  # noqa: E731
     leaving = np.flatnonzero(np.isin(dataset.test.y, classes)) if classes else None
-    validation, fresh = _halves(dataset.validation, halve)
+    validation, fresh = _halves(dataset, halve)
     return Sets(
         subsample(asked, score_examples, Hash.SCORE),
         datasets.batch(dataset.train, kept),
@@ -113,8 +113,12 @@ def make_sets(
     )
 
 
-def _halves(validation: datasets.Split, halve: bool) -> tuple[datasets.Split, datasets.Split]:
-    """Validation data to select on, and others to tune on: by lowest hash of the ids, half of them if asked."""
-    tuned_on = np.zeros(len(validation.id), bool)
-    tuned_on[datasets.lowest(validation.id, len(validation.id) // 2 if halve else 0, Hash.TUNE, 0)] = True
+def _halves(dataset: datasets.Dataset, halve: bool) -> tuple[datasets.Split, datasets.Split]:
+    """Validation data to select on, and others to tune on: by lowest hash of the ids, half of them if asked.
+
+    Rows of a document stay together.
+    """
+    validation, units = dataset.validation, np.unique(dataset.validated_as)
+    drawn = units[datasets.lowest(units, len(units) // 2 if halve else 0, Hash.TUNE, 0)]
+    tuned_on = np.isin(dataset.validated_as, drawn)
     return jax.tree.map(lambda leaf: leaf[~tuned_on], validation), jax.tree.map(lambda leaf: leaf[tuned_on], validation)

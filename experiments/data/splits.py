@@ -25,7 +25,7 @@ class Split(NamedTuple):
 
     x: [examples, height, width, channels] or, of a table, [examples, features]; float32, standardised. The training split
       of a streamed data set has Images. Of text, tokens [examples, length] int32.
-    y: [examples] int32; of text [examples, length], the token after each, or UNWEIGHTED.
+    y: [examples] int32; of text to predict [examples, length], the token after each, or UNWEIGHTED.
     id: [examples] int32 or int64, the stable identity.
     """
 
@@ -34,11 +34,20 @@ class Split(NamedTuple):
     id: Array
 
 
+class Tokens(NamedTuple):
+    """What x holds of texts: 0..vocabulary-1, of which `pad` fills rows up and is no text."""
+
+    vocabulary: int
+    pad: int
+
+
 class Dataset(NamedTuple):
     """Three splits that share no example; labels are 0..classes-1.
 
-    classes: of text, the entries of the vocabulary.
+    classes: of text to predict, the entries of the vocabulary.
     units: [training examples], what is asked for as a whole: the document of each chunk of text; None: each by itself.
+    held_out_units: the same of validation and test examples.
+    tokens: of texts, to classify or to predict.
     """
 
     name: str
@@ -47,16 +56,31 @@ class Dataset(NamedTuple):
     test: Split
     classes: int
     units: Array | None = None
+    held_out_units: tuple[Array, Array] | None = None
+    tokens: Tokens | None = None
 
     @property
     def is_text(self) -> bool:
-        """Whether examples are texts."""
+        """Whether examples are texts whose tokens are to be predicted."""
         return bool(np.ndim(self.train.y) == 2)
 
     @property
     def asked_as(self) -> Array:
         """[training examples] int64, what each is asked for as a part of: its unit, or, without units, itself."""
         return self.train.id if self.units is None else self.units
+
+    @property
+    def validated_as(self) -> Array:
+        """[validation examples], the unit of each, as `asked_as` is of training examples."""
+        return self.validation.id if self.held_out_units is None else self.held_out_units[0]
+
+    def units_of(self, ids: Array) -> Array:
+        """[examples], the unit of examples of any split by their ids; without units, themselves."""
+        if self.units is None or self.held_out_units is None:
+            return ids
+        known = np.concatenate([self.train.id, self.validation.id, self.test.id])
+        units, order = np.concatenate([self.units, *self.held_out_units]), np.argsort(known)
+        return units[order][np.searchsorted(known[order], ids)]
 
 
 def assign(ids: Array, official: Array | None, name: str, validation_fraction: float, train_size: int) -> dict[str, Array]:

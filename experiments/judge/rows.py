@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.core.results import Estimate, Row
-from experiments.judge import fleets, memorisation, metrics, strength
+from experiments.judge import fleets, memorisation, metrics, strength, texts
 from experiments.judge.cases import Case
 from experiments.judge.fleets import REPEATS, SHADOWS, TUNING
 from experiments.reporting.estimates import at
@@ -170,5 +170,7 @@ def forget_set(case: Case) -> dict[str, Any]:
     forget = case.problem.forget
     told = {**case.shared.judgement.sets[case.name].model_dump(), "forget": len(forget), "pool": len(case.pool)}
     if case.workdir.has(memorisation.STAGE):
-        told["memorisation"] = float(memorisation.memorisation(case)[forget].mean())
+        dataset = case.problem.dataset
+        forgotten = np.isin(*(texts.documents(dataset, ids) for ids in (dataset.train.id, dataset.train.id[forget])))
+        told["memorisation"] = float(memorisation.memorisation(case)[forgotten].mean())
     return told

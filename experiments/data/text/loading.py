@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.core.errors import DataError
 from experiments.core.sections import Data
-from experiments.data.splits import UNWEIGHTED, Dataset, Split, assign
+from experiments.data.splits import UNWEIGHTED, Dataset, Split, Tokens, assign
 from experiments.data.text import packing, readers, topics
 from experiments.data.text.documents import Documents, select
 from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, learned
@@ -54,14 +54,21 @@ def load(config: Data) -> Dataset:
         config.name, data_dir=config.data_dir, encoding=config.encoding, label=config.label, group=config.group
     )
     ids = assign(documents.ids, documents.test_ids, config.name, config.validation_fraction, config.train_size)
-    tokeniser = _tokeniser(config.tokeniser, select(documents, ids["train"]))
+    tokeniser = tokeniser_of(config.tokeniser, select(documents, ids["train"]))
     splits, units = {}, {}
     for name, chosen in ids.items():
         splits[name], units[name] = _split(select(documents, chosen), tokeniser, config)
-    return Dataset(config.name, **splits, classes=tokeniser.vocabulary, units=units["train"])
+    return Dataset(
+        config.name,
+        **splits,
+        classes=tokeniser.vocabulary,
+        units=units["train"],
+        held_out_units=(units["validation"], units["test"]),
+        tokens=Tokens(tokeniser.vocabulary, tokeniser.pad),
+    )
 
 
-def _tokeniser(asked: str, train: Documents) -> Tokeniser:
+def tokeniser_of(asked: str, train: Documents) -> Tokeniser:
     """Bytes, a file's, or, by bpe:ENTRIES, pairs of bytes that are frequent in the training documents."""
     kind, colon, size = asked.partition(":")
     if kind == "bpe" and colon:

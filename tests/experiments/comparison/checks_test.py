@@ -119,7 +119,7 @@ def test_sets_and_models_that_cannot_work_are_refused(key, value, said, tmp_path
     "changes, said",
     [
         ({"request.unlearners": ("level", "dpo")}, "'dpo' cannot be used (forget data have no 'alternative'"),
-        ({"readiness.resistance": 0.1}, "text has no classes: set --config.readiness.recovery=nearest_examples"),
+        ({"readiness.resistance": 0.1}, "text to predict has no classes: set --config.readiness.recovery=nearest_examples"),
         (
             {"trainings": ("oracle", "vanilla", "dpsgd"), "data.length": 16},
             "dpsgd guards single rows, and a document here has",
