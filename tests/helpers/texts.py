@@ -1,6 +1,9 @@
 """Small files of text, and the one line that a reader refuses them with."""
 
+import functools
 import json
+import pathlib
+import tempfile
 
 import pytest
 
@@ -28,3 +31,12 @@ def lines(path, rows):
     """A file of JSON lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@functools.cache
+def questions():
+    """The path of a jsonl of 150 questions, none alike, of three classes that their words tell apart."""
+    path = pathlib.Path(tempfile.mkdtemp()) / "questions.jsonl"
+    words = {"people": "who wrote the book of page", "places": "where is the hill of height", "times": "when was the year"}
+    rows = [{"text": f"{words[label]} {i}", "label": label} for i in range(50) for label in words]
+    return lines(path, rows)

@@ -13,7 +13,7 @@ from experiments.core import execution, workdirs
 from experiments.data import datasets
 from experiments.scoring import evaluation
 from experiments.scoring.statistics import make_statistics
-from tests.helpers import comparisons, kills
+from tests.helpers import comparisons, kills, texts
 from unlearn import classifier
 
 D = ml_collections.ConfigDict
@@ -24,6 +24,9 @@ def shrink(config):
     """The same config at toy size, on data that need no download."""
     if config.data.name == "pydoc":
         config.data.update({"train_size": 60, "length": 32, "tokeniser": ""})
+    elif config.data.name == "trec":
+        config.data.update({"name": f"jsonl:{texts.questions()}", "length": 16, "tokeniser": ""})
+        config.forget.target = 1
     else:
         config.data.name, config.data.train_size = "digits", 0
     config.seeds = 2

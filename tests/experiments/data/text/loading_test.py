@@ -51,6 +51,15 @@ def test_no_part_noise_or_group_cuts_a_document(texts):
         assert whole(np.isin(np.arange(len(dataset.units)), row[:count]))
 
 
+def test_rows_of_a_document_are_tuned_on_or_selected_on_together(texts):
+    dataset = load(texts, validation_fraction=0.4)
+    sets = problem.make(dataset, Forget(setting="random", fraction=0.2), halve=True).sets
+    halves = [set(dataset.units_of(part["id"]).tolist()) for part in (sets.validation, sets.fresh)]
+    every = np.unique(dataset.validated_as)
+    assert not halves[0] & halves[1] and len(halves[1]) == len(every) // 2 and len(every) < len(dataset.validation.id)
+    assert np.array_equal(dataset.units_of(dataset.train.id[::-1]), dataset.units[::-1])
+
+
 def test_a_batch_of_text_has_the_weights_of_its_tokens(texts):
     dataset = load(texts)
     batch = datasets.batch(dataset.train, np.arange(4))
