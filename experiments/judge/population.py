@@ -38,10 +38,9 @@ def features(case: Case, params: Any) -> np.ndarray:
     to predict, the mean over the tokens of a row.
     """
     seen, model = subsample(_forget(case), EXAMPLES, Hash.FEATURES), models.as_features(case.trainer.model)
+    part: Any = seen["x"]
     if case.trainer.model.language:
         part, model = {name: seen[name] for name in ("x", "token_weight")}, _of_rows(model)
-    else:
-        part = seen["x"]
     of = evaluation.make_predict(model, case.scorer.devices)
     return capacity.over(case, lambda lanes: of(lanes, part), params)
 

@@ -7,6 +7,7 @@ every metric from what was kept. Each finished stage is kept, so the same call r
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -413,9 +414,10 @@ def _read(case: Case, name: str, unlearner: str) -> metrics.Kept:
 
 def _masks(case: Case) -> metrics.Masks:
     sets, dataset = case.scorer.sets, case.problem.dataset
-    among = lambda *ids: np.isin(*(texts.documents(dataset, some) for some in ids))  # noqa: E731
-    pool, forgotten = (dataset.train.id[rows] for rows in (case.pool, case.problem.forget))
-    return metrics.Masks(forgotten=among(pool, forgotten), others=among(sets.test["id"], sets.others["id"]))
+    of = functools.partial(texts.documents, dataset)
+    pool, forgotten = (of(dataset.train.id[rows]) for rows in (case.pool, case.problem.forget))
+    others = np.isin(of(sets.test["id"]), of(sets.others["id"]))
+    return metrics.Masks(forgotten=np.isin(pool, forgotten), others=others)
 
 
 def calibrated(cases: list[Case]) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def load(config: Data) -> Dataset:
     tokeniser = tokeniser_of(config.tokeniser, select(documents, ids["train"]))
     splits = {name: _split(name, select(documents, chosen), tokeniser, config) for name, chosen in ids.items()}
     tokens = Tokens(tokeniser.vocabulary, tokeniser.pad)
-    return Dataset(config.name, **splits, classes=len(documents.label_names), tokens=tokens)
+    train, validation, test = (splits[name] for name in ("train", "validation", "test"))
+    return Dataset(config.name, train, validation, test, len(documents.label_names), tokens=tokens)
 
 
 def _documents(config: Data) -> Documents:

@@ -47,18 +47,22 @@ def build(section: Model, length: int, classes: int, tokens: Tokens | None = Non
     if name == "llama":  # as Llama itself: two thirds of four widths, and a key-value head for each head
         sizes["mlp"] = sizes["mlp"] or -(-8 * sizes["width"] // 3)
         sizes["kv_heads"] = sizes["kv_heads"] or sizes["heads"]
-    dtype, dropout = jnp.bfloat16 if section.dtype == "bfloat16" else None, float(section.dropout)
     if name == "bert" and tokens is None:
         raise UserError("model 'bert' classifies documents, these are rows to predict: set --config.model.name=gpt2")
     try:
-        if name == "bert":
-            return as_functions(Encoder(_bert(length, *tokens, **sizes), classes, "mean", dtype, dropout=dropout))
-        config = MADE[name](vocabulary=classes, positions=length, **sizes)
+        return as_functions(_module(section, length, classes, tokens, sizes))
     except ValueError as error:
         raise UserError(f"model {name!r} with {section.options} cannot be: {error}") from error
-    return as_functions(decoder.Decoder(config, dtype, dropout=dropout))
 
 
-def _bert(length: int, vocabulary: int, pad: int, width: int, depth: int, heads: int) -> EncoderConfig:
-    """BERT's proportions; no token looks at a pad."""
-    return EncoderConfig(vocabulary, width, depth, heads, 4 * width, length, types=1, norm_epsilon=1e-12, pad=pad)
+def _module(
+    section: Model, length: int, classes: int, tokens: Tokens | None, sizes: dict[str, Any]
+) -> decoder.Decoder | Encoder:
+    dtype, dropout = jnp.bfloat16 if section.dtype == "bfloat16" else None, float(section.dropout)
+    if tokens is None or section.name in MADE:
+        return decoder.Decoder(MADE[section.name](vocabulary=classes, positions=length, **sizes), dtype, dropout=dropout)
+    # BERT's proportions, and the mean over tokens, which learns from few documents more than the first one's state does.
+    config = EncoderConfig(
+        tokens.vocabulary, **sizes, mlp=4 * sizes["width"], positions=length, types=1, norm_epsilon=1e-12, pad=tokens.pad
+    )
+    return Encoder(config, classes, "mean", dtype, dropout=dropout)

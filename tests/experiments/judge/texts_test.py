@@ -120,7 +120,7 @@ def test_texts_are_alike_by_their_tokens_and_not_by_their_lengths():
 @pytest.mark.parametrize(
     "name, sets",
     [
-        ("trec", {"class": {"setting": "class", "target": 1}, "pairs": {"setting": "near_duplicates", "fraction": 0.06}}),
+        ("trec", {"class": {"setting": "class", "target": 1}, "group": {"setting": "cluster", "fraction": 0.1}}),
         ("pydoc", {"random": {"setting": "random", "fraction": 0.1}}),
         ("pydoc", {"tier": {"setting": "memorised", "tier": "high", "fraction": 0.1}}),
     ],
