@@ -70,11 +70,11 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         switches.settle()
         dataset = datasets.load(config.data, config.model.classifies_text)
         datasets.check_splits(dataset, config.train.batch_size)
+        model = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
         if "dpsgd" in config.trainings:
             checks.check_private(dataset)
             if not config.dpsgd.shuffled:
                 privacy.warn()
-        model = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
         # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
         devices = execution.one_device(convolutional=model.convolutional)
         trainer = training_fleets.make(

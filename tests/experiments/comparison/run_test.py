@@ -79,6 +79,20 @@ def test_every_config_runs_to_the_end(name, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_encoder_forgets_a_class_of_text(tmp_path):
+    """By DP-SGD, too, which its own config leaves out."""
+    ways = {"trainings": ("oracle", "vanilla", "dpsgd"), "equal_flops": False}
+    config, outcome = run_config("trec", tmp_path, **ways, seeds=1)
+    assert [row.training for row in outcome.rows if row.unlearner == "level"] == ["vanilla", "dpsgd"]
+    dataset = datasets.load(config.data, classify=True)
+    for row in outcome.rows:
+        assert all(0 <= row.after[f"{name}_accuracy"] <= 1 for name in ("forget", "others", "test_retain"))
+        assert np.isfinite(row.after["mia_auc"]) and set(row.extra["relearning"]) == {"stable", "similar", "part", "all"}
+    sizes = next(entry for entry in log(tmp_path, "data"))
+    assert sizes["classes"] == 3 and sizes["train"] == len(dataset.train.id)
+
+
+@pytest.mark.slow
 def test_requests_end_at_levels_of_models_and_of_proxies(tmp_path):
     """What was rehearsed is asked for without a trial, and every way has as many of what was not."""
     config = shrink(configs.get_config("digits"))
