@@ -94,8 +94,8 @@ class Run:
             raise WorkdirError(
                 f"{folder} holds other parameters than the run's rows tell of: remove it and results.json and run again"
             )
-        dataset = datasets.load(config.data)
-        fns = models.build(config.model, dataset.train.x[:1], dataset.classes)
+        dataset = datasets.load(config.data, config.model.classifies_text)
+        fns = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
         return fns.own_apply or fns.apply, fns.unpack(params)
 
     def _typed(self) -> Comparison:

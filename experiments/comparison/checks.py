@@ -42,10 +42,13 @@ def resolved(
     """
     made = validated(Comparison, config)
     made = as_begun(made, shipped(made), begun()).resolved()
-    check_options(
-        made.request, made.by_variant(), LANGUAGE if is_text(made.data.name) and not made.data.factory else CLASSIFIER
-    )
+    check_options(made.request, made.by_variant(), kind_of(made.data, made.model))
     return made
+
+
+def kind_of(data: sections.Data, model: sections.Model) -> str:
+    """What the models of a config are: of text that is not classified, language models."""
+    return LANGUAGE if is_text(data.name) and not data.factory and not model.classifies_text else CLASSIFIER
 
 
 def check_options(

@@ -17,7 +17,7 @@ from experiments.data import datasets
 from experiments.data.problem import Problem
 from experiments.data.sets import subsample
 from experiments.scoring import algorithms
-from experiments.scoring.relearning import bags
+from experiments.scoring.relearning import compared
 from experiments.training import loop
 from experiments.training.fleets import Trainer
 from readiness import Draw, Pools, Readiness, Terms, make_pools, make_readiness, nearest_classes, nearest_examples
@@ -173,7 +173,7 @@ def pools(section: sections.Readiness, problem: Problem) -> Pools:
     for name, given, other in (("requests", section.requests, "known"), ("recovery", recovery, "nearest_examples")):
         if problem.dataset.is_text and given in ("classes", "nearest_classes"):
             raise UserError(
-                f"readiness.{name} is {given!r}, and text has no classes: set --config.readiness.{name}={other}"
+                f"readiness.{name} is {given!r}, and text to predict has no classes: set --config.readiness.{name}={other}"
             )
     known = np.zeros(len(split.id), bool)
     known[problem.told(section.noise)] = True
@@ -184,10 +184,10 @@ def pools(section: sections.Readiness, problem: Problem) -> Pools:
     else:
         chance = [datasets.hash_uniform(problem.dataset.asked_as, f"{Hash.GROUP}{i}", problem.seed) for i in range(4)]
         groups = known & (np.stack(chance) < 0.5)
-    features = bags(split.x, problem.dataset.classes) if problem.dataset.is_text else split.x
+    features = split.x if recovery == "stable" else compared(split.x, problem.dataset.tokens)
     choose = {
         "stable": lambda mask: ~mask,
-        "nearest_classes": lambda mask: nearest_classes(split.x, split.y, mask, 3),
+        "nearest_classes": lambda mask: nearest_classes(features, split.y, mask, 3),
         "nearest_examples": lambda mask: nearest_examples(features, mask, int(mask.sum())),
     }
     return make_pools(groups, np.stack([choose[recovery](mask) for mask in groups]))

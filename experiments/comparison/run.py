@@ -40,7 +40,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()
-        dataset = datasets.load(config.data)
+        dataset = datasets.load(config.data, config.model.classifies_text)
         datasets.check_splits(dataset, config.train.batch_size)
         if "dpsgd" in config.trainings:
             checks.check_private(dataset)
@@ -53,7 +53,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             halve=bool(config.request.tune_steps),
             alternatives=any(algorithms.base(name) in ALTERNATIVES for name in config.request.unlearners),
         )
-        model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+        model = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
         checks.check_problem(asked, config.readiness.noise, config.request.parts, config.request.overlap)
         checks.check_own(config.request, config.by_variant(), model, asked, config.request.batch_size)
         devices = execution.make(config.parallel, convolutional=model.convolutional)

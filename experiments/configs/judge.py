@@ -14,8 +14,8 @@ Forget sets are given as a whole, each with a name of its own:
     random           fraction        a random share of the training examples
     class            target          every training example of a class
     memorised        tier, fraction  a share out of those memorised least (low), in between (medium) or most (high)
-    near_duplicates  fraction        one member of each of the closest pairs of images; its twin stays
-    cluster          fraction        a synthetic group: a cluster of k-means on pixels of about that share
+    near_duplicates  fraction        one member of each of the closest pairs of images or texts; its twin stays
+    cluster          fraction        a synthetic group: a cluster of k-means on pixels, or on shares of tokens
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ class MemorisedSet(Section):
 
 
 class NearDuplicates(Section):
-    """One member of each of the closest pairs of images."""
+    """One member of each of the closest pairs of images or texts."""
 
     setting: Literal["near_duplicates"]
     fraction: Fraction
 
 
 class Cluster(Section):
-    """A cluster of k-means on pixels."""
+    """A cluster of k-means on pixels, or of texts on shares of tokens."""
 
     setting: Literal["cluster"]
     fraction: Fraction
@@ -369,11 +369,34 @@ def levels(config: ml_collections.ConfigDict) -> None:
     config.judge.sets = ml_collections.ConfigDict(sets)
 
 
+def trec(config: ml_collections.ConfigDict) -> None:
+    """trec, questions of six classes, by a small BERT: a random tenth and a class."""
+    _as_compared(config, "trec")
+
+
+def pydoc(config: ml_collections.ConfigDict) -> None:
+    """Python's own manual, by a small GPT-2: three of 60 documents, of which every attack sees whole documents."""
+    _as_compared(config, "pydoc")
+    config.readiness.levels, config.request.to_level.retained = "proxy", 48
+    config.trainings = (*ORACLES, "vanilla", "reweight", "readiness")
+    config.request.unlearners = ("level", "npo")
+    config.relearn.size, config.relearn.batch_size = 64, 16
+    config.judge.update(batch_size=16, retain=32)
+    config.judge.sets = ml_collections.ConfigDict({"random": {"setting": "random", "fraction": 0.1}})
+
+
 def cifar10(config: ml_collections.ConfigDict) -> None:
     """cifar10, 20,000 training images, by the quick recipe; a random tenth and a class. For an accelerator."""
-    quick = readiness.get_config("cifar10_quick")
+    _as_compared(config, "cifar10_quick")
+
+
+def _as_compared(config: ml_collections.ConfigDict, name: str) -> None:
+    """Data, model and training of a comparison, and what suits its requests."""
+    compared = readiness.get_config(name)
+    if "widths" not in compared.model.options:
+        config.model.options = ml_collections.ConfigDict()
     for part in ("data", "model", "train", "suited"):
-        config[part].update({name: value for name, value in quick[part].items() if name in config[part]})
+        config[part].update({name: value for name, value in compared[part].items() if name in config[part]})
 
 
-EXPERIMENTS = {one.__name__: one for one in (quick, digits, digits_full, levels, cifar10)}
+EXPERIMENTS = {one.__name__: one for one in (quick, digits, digits_full, levels, trec, pydoc, cifar10)}

@@ -488,6 +488,16 @@ def tofu_small(config: ml_collections.ConfigDict) -> None:
     config.seeds = 3
 
 
+def trec(config: ml_collections.ConfigDict) -> None:
+    """trec, 4,375 training questions of six classes, class 3 (people) forgotten, a small BERT from scratch."""
+    config.data.name, config.data.length, config.data.tokeniser = "trec", 24, "bpe:2048"
+    config.model.name, config.model.options = "bert", ml_collections.ConfigDict({"width": 32, "depth": 1, "heads": 4})
+    config.train.update({"optimizer": "adamw", "learning_rate": 0.003, "steps": 340, "batch_size": 64})
+    config.seeds, config.equal_flops, config.reweight.others = 5, False, ()
+    config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness")
+    _to_level(config)
+
+
 def _few_rivals(config: ml_collections.ConfigDict) -> None:
     config.trainings = ("oracle", "heldout_oracle", "vanilla", "readiness")
     config.equal_flops = False
@@ -540,5 +550,6 @@ EXPERIMENTS = {
         pydoc,
         speeches,
         tofu_small,
+        trec,
     )
 }

@@ -187,13 +187,18 @@ class Data(Section):
         "texts:PATH, jsonl:PATH, tofu:PATH or muse:PATH.",
     )
     factory: str = Field("", description="module:function that makes the data set instead; see experiments.data.own.")
-    label: str = Field("", description="The column of labels in a csv; if empty, label.")
+    label: str = Field(
+        "", description="The column of labels in a csv, or the field in a jsonl that is classified; if empty, label."
+    )
     id_column: str = Field("", description="The column of ids in a csv; if empty, id or, without one, a hash of values.")
     data_dir: str = Field("", description="Where TFDS prepared it; if empty, TFDS_DATA_DIR, or TFDS's default.")
     cache_dir: str = Field("", description="Keep decoded images here; if empty, nowhere.")
     train_size: int = Field(0, ge=0, le=MOST, description="Training examples that are kept, by id; 0 keeps all.")
     length: int = Field(
-        0, ge=0, le=1 << 20, description="Tokens in a row of text, longer documents take several; if 0, 256."
+        0,
+        ge=0,
+        le=1 << 20,
+        description="Tokens in a row of text, longer documents take several or, to be classified, are cut; if 0, 256.",
     )
     rows: int = Field(0, ge=0, le=MOST, description="Rows that are kept of a text, its first; 0 keeps all.")
     tokeniser: str = Field(
@@ -262,8 +267,8 @@ class PretrainData(Data):
 class Model(Section):
     """A network."""
 
-    name: Literal["mlp", "cnn", "resnet18", "vit", "whitened", "gpt2", "llama"] = Field(
-        "mlp", description="The kind of network."
+    name: Literal["mlp", "cnn", "resnet18", "vit", "whitened", "gpt2", "llama", "bert"] = Field(
+        "mlp", description="The kind of network: of text, gpt2 and llama predict the next token, bert classifies documents."
     )
     options: dict[str, Option] = Field({"widths": (128, 128)}, description="Options of that kind, as in {'widths': (64,)}.")
     factory: str = Field("", description="module:function that makes a model of your own; see experiments.models.own.")
@@ -271,6 +276,11 @@ class Model(Section):
     params: str = Field("", description="An .npz or .safetensors of parameters to begin with; if empty, drawn by seed.")
     dtype: Literal["", "float32", "bfloat16"] = Field("", description="Of activations; if empty, float32.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden units that a training step leaves out.")
+
+    @property
+    def classifies_text(self) -> bool:
+        """Whether it reads documents for their classes: the model alone says so, and the data are made to suit it."""
+        return self.name == "bert" and not self.factory
 
 
 class Train(Section):

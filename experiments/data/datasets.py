@@ -30,6 +30,7 @@ from experiments.data.splits import (
     revocable_ids,
     split_noise,
 )
+from experiments.data.text import classes
 from experiments.data.text import loading as text
 
 __all__ = [
@@ -55,7 +56,7 @@ __all__ = [
 ]
 
 
-def load(config: Data) -> Dataset:
+def load(config: Data, classify: bool = False) -> Dataset:
     """A data set in memory, or one whose training images stay on disk.
 
     Images and tables are standardised with the moments of the training split this returns. They are taken before any
@@ -78,12 +79,13 @@ def load(config: Data) -> Dataset:
         label, id_column: if there are any, columns of a csv.
         factory: if there is one, 'module:function' that makes the data set instead; see `own.make`.
         scale: if there is one, standardise by its constants: range of a pixel, mean and std of pixel / range by channel.
+      classify: of text, give whole documents and their classes, and not the tokens to predict; images always have classes.
 
     Raises:
       DataError: the name, the files or the numbers will not do.
     """
     if text.is_text(config.name) and not config.factory:
-        return text.load(config)
+        return classes.load(config) if classify else text.load(config)
     if config.factory:
         text.check_unset(config, OF_TEXT, "is for text")
         return own.make(config)

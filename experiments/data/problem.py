@@ -122,7 +122,7 @@ def make_sets(
 
 
 def _halves(dataset: datasets.Dataset, halve: bool) -> tuple[datasets.Split, datasets.Split]:
-    """Validation data to select on, and others to tune on: by lowest hash of the ids, half of them if asked."""
+    """Validation data to select on, and others to tune on: by lowest hash, half of them if asked; documents whole."""
     validation = dataset.validation
     units = dataset.units_of(validation.id)
     distinct = np.unique(units)

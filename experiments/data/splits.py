@@ -28,7 +28,7 @@ class Split(NamedTuple):
 
     x: [examples, height, width, channels] or, of a table, [examples, features]; float32, standardised. The training split
       of a streamed data set has Images. Of text, tokens [examples, length] int32.
-    y: [examples] int32; of text [examples, length], the token after each, or UNWEIGHTED.
+    y: [examples] int32; of text to predict [examples, length], the token after each, or UNWEIGHTED.
     id: [examples] int32 or int64, the stable identity.
     """
 
@@ -37,13 +37,21 @@ class Split(NamedTuple):
     id: Array
 
 
+class Tokens(NamedTuple):
+    """What x holds of texts: 0..vocabulary-1, of which `pad` fills rows up and is no text."""
+
+    vocabulary: int
+    pad: int
+
+
 class Dataset(NamedTuple):
     """Three splits that share no example; labels are 0..classes-1.
 
-    classes: of text, the entries of the vocabulary.
+    classes: of text to predict, the entries of the vocabulary.
     units: [training examples], what is asked for as a whole: the document of each chunk of text; None: each by itself.
     held_out_units: the same of validation and of test examples.
     corpus: of text, the documents and how they became rows; None of other data.
+    tokens: of texts, to classify or to predict.
     """
 
     name: str
@@ -54,10 +62,11 @@ class Dataset(NamedTuple):
     units: Array | None = None
     held_out_units: tuple[Array, Array] | None = None
     corpus: Corpus | None = None
+    tokens: Tokens | None = None
 
     @property
     def is_text(self) -> bool:
-        """Whether examples are texts."""
+        """Whether examples are texts whose tokens are to be predicted."""
         return bool(np.ndim(self.train.y) == 2)
 
     @property

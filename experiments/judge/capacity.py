@@ -23,7 +23,7 @@ from experiments.core.keys import Purpose
 from experiments.data import datasets
 from experiments.judge.cases import Case, rehearsed
 from experiments.scoring import algorithms, cost, requests
-from experiments.scoring.statistics import CHUNK, Statistics
+from experiments.scoring.statistics import Statistics, chunk_of
 from experiments.training import loop
 from unlearn.base import Batch
 
@@ -146,9 +146,11 @@ def prediction_cost(case: Case) -> dict[str, float]:
 
     def count() -> dict[str, float]:
         model = case.scorer.model
-        x = jax.ShapeDtypeStruct((CHUNK, *case.trainer.data["x"].shape[1:]), np.float32)
+        x = case.trainer.data["x"]
+        size = chunk_of(x)
+        x = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
         program = jax.jit(lambda params, x: model.apply(params, x, None))
         compiled = program.lower(_any(case), x).compile()
-        return {"flops": environment.flops(compiled) / CHUNK, "lane_bytes": environment.peak_bytes(compiled)}
+        return {"flops": environment.flops(compiled) / size, "lane_bytes": environment.peak_bytes(compiled)}
 
     return case.workdir.stage("cost-prediction", count)

@@ -47,8 +47,9 @@ def pool_of(problem: Problem) -> np.ndarray:
     """Positions of P: F itself if it is a class, else with as many others of the training split, by id."""
     if problem.by_class:
         return problem.forget
-    others = len(problem.dataset.train.id) - len(problem.forget)
-    return _and_others(problem, min(len(problem.forget), others // 2))
+    forgotten = len(np.unique(problem.units))
+    others = len(np.unique(problem.dataset.asked_as)) - forgotten
+    return _and_others(problem, min(forgotten, others // 2))
 
 
 def as_told(case: Case, of_pool: bool) -> Case:
@@ -61,16 +62,18 @@ def as_told(case: Case, of_pool: bool) -> Case:
     asked = case.pool if of_pool else problem.forget
     revocable = asked
     if share and not problem.by_class:
-        others = round(share * len(ids)) - len(problem.forget)
+        every = len(np.unique(problem.dataset.asked_as))
+        others = round(share * every) - len(np.unique(problem.units))
         revocable = np.union1d(case.pool, _and_others(problem, max(0, others)))
     return case._replace(problem=problem._replace(forget=asked, revocable=ids[revocable]))
 
 
 def _and_others(problem: Problem, count: int) -> np.ndarray:
-    """Positions of F and so many others of the training split, by id: fewer are among more."""
-    ids = problem.dataset.train.id
-    others = np.setdiff1d(np.arange(len(ids)), problem.forget)
-    return np.union1d(problem.forget, others[datasets.lowest(ids[others], count, Hash.POOL, problem.seed)])
+    """Positions of F and so many others of the training split, documents as wholes, by id: fewer are among more."""
+    units = problem.dataset.asked_as
+    others = np.setdiff1d(units, problem.units)
+    drawn = others[datasets.lowest(others, count, Hash.POOL, problem.seed)]
+    return np.union1d(problem.forget, np.flatnonzero(np.isin(units, drawn)))
 
 
 def rehearsed(case: Case, training: str) -> Rehearsal:

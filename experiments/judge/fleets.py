@@ -34,7 +34,6 @@ from experiments.training.fleets import proxy_steps
 from readiness.requests import take
 from unlearn import Request, levels, unlearn_until
 from unlearn.base import Array, Batch, Model
-from unlearn.losses import correct
 
 REPEATS, SHADOWS, TUNING = "repeats", "shadows", "tuning"
 ROLES = (REPEATS, SHADOWS, TUNING)
@@ -64,9 +63,9 @@ def count(case: Case, training_: str, role: str) -> int:
 def included(case: Case, training_: str) -> np.ndarray:
     """What each shadow is trained on of P, [lanes, pool] bool: every example by half of either half of the shadows.
 
-    Which half an example is in follows from its id: other data would not change it.
+    Which half an example is in follows from its id, of a row of text from its document's: other data would not change it.
     """
-    ids = case.problem.dataset.train.id[case.pool]
+    ids = case.problem.dataset.asked_as[case.pool]
     return memberships(ids, count(case, training_, SHADOWS), case.seed, Hash.SHADOW)
 
 
@@ -353,9 +352,9 @@ def _forgetter(
         pool = asked.request.forget
         logits = model.apply(params, pool["x"], None)
         over_asked = lambda each: jnp.sum(jnp.where(pool["weight"] > 0, each, 0)) / jnp.maximum(asked.counts[0], 1)  # noqa: E731
-        seen = {"forget_accuracy": over_asked(correct(logits, pool["y"]))}
+        seen = {"forget_accuracy": over_asked(model.correct(logits, pool))}
         if by_level:
-            right = correct(model.apply(params, watched["x"], None), watched["y"])
+            right = model.correct(model.apply(params, watched["x"], None), watched)
             seen["forget_margin"], seen["retained_accuracy"] = over_asked(model.margin(logits, pool)), jnp.mean(right)
         return seen
 

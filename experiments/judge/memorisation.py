@@ -8,7 +8,7 @@ import numpy as np
 from experiments.core.errors import UserError
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
-from experiments.judge import capacity
+from experiments.judge import capacity, texts
 from experiments.judge.cases import Case
 from experiments.judge.ulira import halved
 from experiments.training import loop
@@ -17,7 +17,9 @@ STAGE = "memorisation"
 
 
 def memorisation(case: Case) -> np.ndarray:
-    """Of each training example, [examples] float64 in [-1, 1]; from a fleet that judges nothing else, trained once.
+    """Of each training example, of text to predict each document, [examples] float64 in [-1, 1].
+
+    It comes from a fleet that judges nothing else, trained once.
 
     Raises:
       UserError: an example has no finite model with it, or none without.
@@ -26,15 +28,17 @@ def memorisation(case: Case) -> np.ndarray:
     def compute() -> np.ndarray:
         lanes = halves(case)
         params = capacity.train(case, case.trainer.way(), lanes, STAGE).params
-        found = capacity.statistics(case, params, datasets.batch(case.problem.dataset.train))
-        return estimate(found.loss, np.asarray(lanes.member))
+        dataset = case.problem.dataset
+        found = texts.statistics(case, params, datasets.batch(dataset.train))
+        whole = texts.first_rows(dataset, np.arange(len(dataset.train.id)))
+        return estimate(found.loss, np.asarray(lanes.member)[:, whole])
 
     return np.array(case.workdir.stage(STAGE, compute), np.float64)
 
 
 def halves(case: Case) -> loop.Lane:
     """Plain models, each example in a random half of them, by its id alone."""
-    ids, count = case.problem.dataset.train.id, case.shared.judgement.memorisation_lanes
+    ids, count = case.problem.dataset.asked_as, case.shared.judgement.memorisation_lanes
     member = halved(ids, range(count), case.seed, Hash.MEMORISATION)
     seeds = case.seed + np.arange(count)
     plain = loop.make_lanes(seeds, member[0], np.ones(len(ids)), purpose=Purpose.MEMORISATION)

@@ -5,9 +5,11 @@ Each is known to miss or to overstate something (see its metric's file), and non
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sized
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit
 
@@ -16,12 +18,12 @@ from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Estimate
 from experiments.data import datasets
 from experiments.data.sets import subsample
-from experiments.judge import capacity
+from experiments.judge import capacity, texts
 from experiments.judge.cases import Case
 from experiments.judge.metrics import Kept, Masks, given, or_why, over_lanes, wide
 from experiments.scoring import evaluation
 from experiments.scoring.statistics import Statistics, make_divergence
-from unlearn.base import Batch
+from unlearn.base import Array, Batch, Model
 from unlearn.metrics import membership, zrf
 from unlearn.metrics.cka import linear_cka
 
@@ -32,11 +34,27 @@ TEACHERS = 8  # untrained models that ZRF compares with
 def features(case: Case, params: Any) -> np.ndarray:
     """What each lane's last layer is given, [lanes, EXAMPLES at most, width], on examples of the forget set.
 
-    Of a model that names no features these are its logits: of few lanes and examples, but with an axis of classes.
+    Of a model that names no features these are its logits: of few lanes and examples, but with an axis of classes. Of text
+    to predict, the mean over the tokens of a row.
     """
-    seen = subsample(_forget(case), EXAMPLES, Hash.FEATURES)
-    of = evaluation.make_predict(models.as_features(case.trainer.model), case.scorer.devices)
-    return capacity.over(case, lambda lanes: of(lanes, seen["x"]), params)
+    seen, model = subsample(_forget(case), EXAMPLES, Hash.FEATURES), models.as_features(case.trainer.model)
+    part: Any = seen["x"]
+    if case.trainer.model.language:
+        part, model = {name: seen[name] for name in ("x", "token_weight")}, _of_rows(model)
+    of = evaluation.make_predict(model, case.scorer.devices)
+    return capacity.over(case, lambda lanes: of(lanes, part), params)
+
+
+@functools.lru_cache
+def _of_rows(model: Model) -> Model:
+    """The model whose `apply` takes x and token weights of rows of text, and gives means over tokens."""
+
+    def apply(params: Any, batch: Batch, key: Array | None) -> Array:
+        weight = batch["token_weight"][..., None]
+        total = jnp.sum(model.apply(params, batch["x"], key) * weight, axis=1)
+        return total / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
+
+    return model._replace(apply=apply)
 
 
 def teachers(case: Case) -> Any:
@@ -46,9 +64,12 @@ def teachers(case: Case) -> Any:
 
 def divergence(case: Case, params: Any) -> np.ndarray:
     """How far each lane's answers on the forget set are from those of models that know nothing, [lanes, examples] bits."""
-    of, x = make_divergence(case.scorer.model, case.scorer.devices), _forget(case)["x"]
+    of, asked = make_divergence(case.scorer.model, case.scorer.devices), _forget(case)
     unknowing = teachers(case)
-    return capacity.over(case, lambda lanes: of(lanes, unknowing, x), params)
+    found: np.ndarray = capacity.over(case, lambda lanes: of(lanes, unknowing, asked), params)
+    if not case.problem.dataset.is_text:
+        return found
+    return texts.mean_by_document(found, asked["token_weight"].sum(axis=1), case.problem.units)
 
 
 def _forget(case: Case) -> Batch:

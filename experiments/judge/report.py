@@ -52,10 +52,10 @@ SETS = {  # setting -> what is forgotten
         "the confidence of models trained with an example less that of models trained without it"
     ),
     "near_duplicates": (
-        "one member each of the closest pairs of images (a share of {fraction:g}). Their twins stay in every training set, "
+        "one member each of the closest pairs of {kind} (a share of {fraction:g}). Their twins stay in every training set, "
         "so that oracles know them, too"
     ),
-    "cluster": "a synthetic group, one whole cluster of k-means on pixels (about a share of {fraction:g})",
+    "cluster": "a synthetic group, one whole cluster of k-means on {by} (about a share of {fraction:g})",
 }
 
 
@@ -228,7 +228,8 @@ def _ours(rows: Sequence[Row]) -> list[int]:
 
 def _forgotten(one: Mapping[str, Any]) -> str:
     """What a forget set is, in words."""
-    words = f"Forgotten are {one['forget']} examples: {SETS[one['setting']].format(**one)}."
+    alike = {"kind": "texts", "by": "shares of tokens"} if one.get("texts") else {"kind": "images", "by": "pixels"}
+    words = f"Forgotten are {one['forget']} examples: {SETS[one['setting']].format(**one, **alike)}."
     words += f" U-LiRA's pool holds {one['pool']}" + (
         ": the forget set itself." if one["pool"] == one["forget"] else ", the others of the same kind."
     )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.core.results import Estimate, Row
-from experiments.judge import fleets, memorisation, metrics, strength
+from experiments.judge import fleets, memorisation, metrics, strength, texts
 from experiments.judge.cases import Case
 from experiments.judge.fleets import REPEATS, SHADOWS, TUNING
 from experiments.reporting.estimates import at
@@ -167,8 +167,14 @@ def _mean(values: np.ndarray) -> float:
 
 def forget_set(case: Case) -> dict[str, Any]:
     """What is forgotten; the mean memorisation of it, if that was estimated in this judgement."""
-    forget = case.problem.forget
-    told = {**case.shared.judgement.sets[case.name].model_dump(), "forget": len(forget), "pool": len(case.pool)}
+    dataset = case.problem.dataset
+    every, forget, pool = (
+        texts.documents(dataset, dataset.train.id[rows]) for rows in (slice(None), case.problem.forget, case.pool)
+    )
+    told = {**case.shared.judgement.sets[case.name].model_dump(), "forget": len(forget), "pool": len(pool)}
+    if dataset.tokens:
+        told["texts"] = True
     if case.workdir.has(memorisation.STAGE):
-        told["memorisation"] = float(memorisation.memorisation(case)[forget].mean())
+        forgotten = np.isin(every, forget)
+        told["memorisation"] = float(memorisation.memorisation(case)[forgotten].mean())
     return told

@@ -7,6 +7,7 @@ every metric from what was kept. Each finished stage is kept, so the same call r
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,6 @@ from experiments.core.errors import UserError, blame_user
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Row, Run, revived
 from experiments.data import datasets, digests, forget_sets, problem
-from experiments.data.sets import subsample
-from experiments.data.text.loading import refused
 from experiments.judge import (
     calibration,
     capacity,
@@ -36,6 +35,7 @@ from experiments.judge import (
     population,
     rows,
     strength,
+    texts,
     work,
 )
 from experiments.judge.cases import Case, pool_of, rehearsed
@@ -47,7 +47,7 @@ from experiments.scoring.statistics import Statistics
 from experiments.training import fleets as training_fleets
 from experiments.training import privacy
 from experiments.training.fleets import Trainer
-from unlearn.base import Batch
+from unlearn.base import CLASSIFIER, LANGUAGE, Batch
 from unlearn.metrics.membership import FOLDS
 from unlearn.until import REACHED
 
@@ -68,13 +68,13 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()
-        dataset = datasets.load(config.data)
-        if dataset.is_text:
-            raise refused(dataset.name)
+        dataset = datasets.load(config.data, config.model.classifies_text)
         datasets.check_splits(dataset, config.train.batch_size)
-        if "dpsgd" in config.trainings and not config.dpsgd.shuffled:
-            privacy.warn()
-        model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+        model = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
+        if "dpsgd" in config.trainings:
+            checks.check_private(dataset)
+            if not config.dpsgd.shuffled:
+                privacy.warn()
         # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
         devices = execution.one_device(convolutional=model.convolutional)
         trainer = training_fleets.make(
@@ -115,8 +115,8 @@ def make_case(
       UserError: a set that cannot be judged; one line that says what to do.
     """
     readiness = {name.partition(" ")[2]: section for name, section in asked.readiness.items()}  # by variant
-    checks.check_options(shared.request, readiness)
-    chosen = _chosen(asked, dataset.train, scores)
+    checks.check_options(shared.request, readiness, LANGUAGE if trainer.model.language else CLASSIFIER)
+    chosen = _chosen(asked, dataset, scores)
     forgotten = problem.make(
         dataset,
         asked.forget,
@@ -134,26 +134,28 @@ def make_case(
         trainer,
         shared,
     )
-    left = len(dataset.train.id) - len(case.pool)
+    left = len(np.setdiff1d(dataset.asked_as, dataset.asked_as[case.pool]))
     if left < (retain := shared.judgement.retain):
         raise UserError(f"judge.retain is {retain}, but set {case.name!r} leaves {left}: set --config.judge.retain")
     return case
 
 
-def _chosen(asked: Asked, train: datasets.Split, scores: np.ndarray | None) -> forget_sets.Chosen | None:
-    """Who is forgotten, if what the comparison forgets is not what is wanted."""
+def _chosen(asked: Asked, dataset: datasets.Dataset, scores: np.ndarray | None) -> forget_sets.Chosen | None:
+    """Who is forgotten, if what the comparison forgets is not what is wanted; of text to predict, whole documents."""
     name, wanted, seed = asked.name, asked.wanted, asked.forget.seed
+    ids = np.unique(dataset.asked_as)
     if not isinstance(wanted, ClassSet):
-        _enough(name, round(wanted.fraction * len(train.id)))
+        _enough(name, round(wanted.fraction * len(ids)))
     if isinstance(wanted, MemorisedSet):
-        known = np.zeros(len(train.id)) if scores is None else scores
-        return forget_sets.memorised(train.id, known, wanted.tier, wanted.fraction, seed)
-    if isinstance(wanted, NearDuplicates | Cluster):
+        known = np.zeros(len(ids)) if scores is None else scores
+        chosen = forget_sets.memorised(ids, known, wanted.tier, wanted.fraction, seed)
+    elif isinstance(wanted, NearDuplicates | Cluster):
         find = {"near_duplicates": forget_sets.near_duplicates, "cluster": forget_sets.cluster}[wanted.setting]
-        chosen = find(train.id, train.x, wanted.fraction, seed)
+        chosen = find(ids, texts.compared(dataset), wanted.fraction, seed)
         _enough(name, len(chosen.forget))
-        return chosen
-    return None
+    else:
+        return None
+    return forget_sets.Chosen(*(texts.rows_of(dataset, positions) for positions in chosen))
 
 
 def _enough(name: str, size: int) -> None:
@@ -369,17 +371,17 @@ def _file(case: Case, name: str, unlearner: str) -> Path:
 def _statistics(case: Case, ended: dict[str, Any]) -> dict[str, Statistics]:
     """Of the repeats on every kind of example, and of the shadows on the pool."""
     points = points_of(case)
-    found = {kind: capacity.statistics(case, ended[REPEATS], batch) for kind, batch in points.items()}
-    return found | {"shadows": capacity.statistics(case, ended[SHADOWS], points["pool"])}
+    found = {kind: texts.statistics(case, ended[REPEATS], batch) for kind, batch in points.items()}
+    return found | {"shadows": texts.statistics(case, ended[SHADOWS], points["pool"])}
 
 
 def points_of(case: Case) -> dict[str, Batch]:
     """The examples that statistics are kept of, by kind."""
-    sets, train = case.scorer.sets, case.problem.dataset.train
-    outside = np.setdiff1d(np.arange(len(train.id)), case.pool)
+    sets, dataset = case.scorer.sets, case.problem.dataset
+    outside = datasets.batch(dataset.train, np.setdiff1d(np.arange(len(dataset.train.id)), case.pool))
     return {
-        "pool": datasets.batch(train, case.pool),
-        "retain": subsample(datasets.batch(train, outside), case.shared.judgement.retain, Hash.JUDGE),
+        "pool": datasets.batch(dataset.train, case.pool),
+        "retain": texts.some(dataset, outside, case.shared.judgement.retain, Hash.JUDGE),
         "validation": sets.validation,
         "test": sets.test,
     }
@@ -406,13 +408,16 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
 
 
 def _read(case: Case, name: str, unlearner: str) -> metrics.Kept:
-    return metrics.load(_file(case, name, unlearner), fleets.included(case, name))
+    whole = texts.first_rows(case.problem.dataset, case.pool)
+    return metrics.load(_file(case, name, unlearner), fleets.included(case, name)[:, whole])
 
 
 def _masks(case: Case) -> metrics.Masks:
-    sets = case.scorer.sets
-    others = np.isin(sets.test["id"], sets.others["id"])
-    return metrics.Masks(forgotten=np.isin(case.pool, case.problem.forget), others=others)
+    sets, dataset = case.scorer.sets, case.problem.dataset
+    of = functools.partial(texts.documents, dataset)
+    pool, forgotten = (of(dataset.train.id[rows]) for rows in (case.pool, case.problem.forget))
+    others = np.isin(of(sets.test["id"]), of(sets.others["id"]))
+    return metrics.Masks(forgotten=np.isin(pool, forgotten), others=others)
 
 
 def calibrated(cases: list[Case]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from experiments.core import keys
 from experiments.core.config import shown
 from experiments.core.errors import UserError, line
 from experiments.core.sections import Model
+from experiments.data.splits import Tokens
 from experiments.models.convnets import CNN, ResNet18
 from experiments.models.functions import ModelFns, as_features, as_model, of_module
 from experiments.models.language import named
@@ -31,12 +32,13 @@ SECTION = ("classes", "dtype", "dropout")  # fields of a module that are no opti
 __all__ = ["CONVOLUTIONAL", "MODELS", "ModelFns", "as_features", "as_model", "build", "make_module", "of_module"]
 
 
-def build(section: Model, example: np.ndarray, classes: int) -> ModelFns:
+def build(section: Model, example: np.ndarray, classes: int, tokens: Tokens | None = None) -> ModelFns:
     """The model of a config's section `model`.
 
     Args:
       section: name and options, or factory and factory_options; params, dtype, dropout.
       example: [1, ...], as the model will see examples.
+      tokens: of texts, what a classifier of them has to know.
 
     Raises:
       UserError: no such model, or one that cannot take these data; one line that says what to do.
@@ -59,7 +61,7 @@ def build(section: Model, example: np.ndarray, classes: int) -> ModelFns:
         fns = build_own(section.factory, given, shape, classes)
     elif is_text:
         _check_no_factory(section)
-        fns = named.build(section, shape[0], classes)
+        fns = named.build(section, shape[0], classes, tokens)
     else:
         fns = _shipped(section, shape, classes)
     return begin(fns, section.params) if section.params else fns
@@ -73,7 +75,7 @@ def _check_no_factory(section: Model) -> None:
 def _shipped(section: Model, shape: tuple[int, ...], classes: int) -> ModelFns:
     name, options = section.name, section.options
     _check_no_factory(section)
-    if name in named.MADE:
+    if name in named.OPTIONS:
         raise UserError(f"model {name!r} reads text, these data are none: set another --config.model.name")
     dtype, dropout = section.dtype, section.dropout
     if name in MODELS and name not in TABULAR and len(shape) != 3:

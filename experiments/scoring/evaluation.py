@@ -22,7 +22,7 @@ from unlearn.until import never
 
 
 @functools.lru_cache
-def make_predict(model: Model, devices: Execution) -> Callable[[Any, np.ndarray], np.ndarray]:
+def make_predict(model: Model, devices: Execution) -> Callable[[Any, Any], np.ndarray]:
     """`(params of all lanes, x) -> what the model's apply gives`, [lanes, examples, ...], in chunks of one compiled shape.
 
     For features and the like: whoever looks at logits takes `make_statistics`.

@@ -13,6 +13,7 @@ from experiments.core.keys import Hash
 from experiments.data import datasets
 from experiments.data.problem import Problem
 from experiments.data.sets import padded, subsample
+from experiments.data.splits import Tokens
 from experiments.scoring import evaluation
 from experiments.scoring.scorer import Scorer
 from experiments.training.fleets import PER_STEP
@@ -40,9 +41,9 @@ def relearn(
         scorer.model, section.learning_rate, section.steps, section.batch_size, scorer.devices
     )
     widest = max(len(attack["id"]) for attack, _ in pairs.values())
-    most = WATCHED
-    if problem.dataset.is_text:  # a text has many answers, and padding costs as much
-        most = min(WATCHED_TEXTS, max(len(watch["id"]) for _, watch in pairs.values()))
+    most = _watched(problem)
+    if problem.dataset.is_text:  # padding costs as much as texts
+        most = min(most, max(len(watch["id"]) for _, watch in pairs.values()))
     for name, (attack, watch) in pairs.items():
         watch = padded(subsample(watch, most, Hash.WATCH), most)
         sets = jax.tree.map(jnp.asarray, (padded(attack, widest), watch))
@@ -72,7 +73,7 @@ def relearn_strongly(
     pairs, found = attacks(section, problem), {}
     for name in STRONG:
         attack, watch = pairs[name]
-        watch = subsample(watch, WATCHED, Hash.WATCH)
+        watch = subsample(watch, _watched(problem), Hash.WATCH)
         sets = jax.tree.map(jnp.asarray, (attack, watch))
         curves = []
         for rate in section.rates:
@@ -81,6 +82,11 @@ def relearn_strongly(
             curves.append(np.asarray(attack_by((params, keys), *sets)[1]))
         found[name] = Strong(np.stack(curves).astype(np.float64).round(DIGITS), len(watch["id"]))
     return found
+
+
+def _watched(problem: Problem) -> int:
+    """How many examples are watched at most: a text has many answers."""
+    return WATCHED_TEXTS if problem.dataset.is_text else WATCHED
 
 
 def work(section: sections.Relearn, lanes: int) -> float:
@@ -95,11 +101,20 @@ def strong_work(section: sections.StrongRelearn, lanes: int) -> float:
     return len(STRONG) * len(section.rates) * section.strong_steps * watched * (lanes + PER_STEP)
 
 
-def bags(tokens: np.ndarray, vocabulary: int) -> np.ndarray:
-    """How often each token stands in each text, [texts, length] -> [texts, vocabulary] float32; order does not count."""
-    counts = np.zeros((len(tokens), vocabulary), np.float32)
-    np.add.at(counts, (np.arange(len(tokens))[:, None], tokens), 1.0)
+def bags(x: np.ndarray, tokens: Tokens) -> np.ndarray:
+    """How often each token stands in each text, [texts, length] -> [texts, vocabulary] float32.
+
+    Order does not count, nor do pads: texts would be alike by their lengths.
+    """
+    counts = np.zeros((len(x), tokens.vocabulary), np.float32)
+    np.add.at(counts, (np.arange(len(x))[:, None], x), 1.0)
+    counts[:, tokens.pad] = 0.0
     return counts
+
+
+def compared(x: Any, tokens: Tokens | None) -> Any:
+    """What examples lie near to one another by, [examples, ...]: pixels, or of texts `bags`."""
+    return x if tokens is None else bags(x, tokens)
 
 
 def attacks(section: sections.Relearn, problem: Problem) -> dict[str, tuple[Batch, Batch]]:
@@ -109,12 +124,11 @@ def attacks(section: sections.Relearn, problem: Problem) -> dict[str, tuple[Batc
     join = lambda a, b: {name: np.concatenate([a[name], b[name]]) for name in a}  # noqa: E731
     both = join(forget, retain)
     asked = np.arange(len(both["id"])) < len(forget["id"])
-    if problem.dataset.is_text:
-        similar = nearest_examples(bags(both["x"], problem.dataset.classes), asked, 2 * section.size)
-    elif problem.by_class:
-        similar = nearest_classes(both["x"], both["y"], asked, 3)
+    features = compared(both["x"], problem.dataset.tokens)
+    if problem.by_class:
+        similar = nearest_classes(features, both["y"], asked, 3)
     else:
-        similar = nearest_examples(both["x"], asked, 2 * section.size)
+        similar = nearest_examples(features, asked, 2 * section.size)
     few = min(max(1, round(section.share * section.size)), len(forget["id"]) // 2)
     known = np.isin(forget["id"], forget["id"][datasets.lowest(forget["id"], few, Hash.RELEARN, 0)])
     stable = subsample(retain, section.size, Hash.RELEARN)

@@ -50,7 +50,7 @@ Reduction = Callable[[Any, Batch], Statistics]  # (params of all lanes, batch) -
 @functools.lru_cache
 def make_statistics(model: Model, devices: Execution) -> Reduction:
     """`(params of all lanes, batch) -> Statistics` [lanes, examples], in chunks of one compiled shape."""
-    of_example = (lambda values, batch: values) if model.token_loss is None else token_mean
+    of_example = _of_example(model)
 
     def reduced(params: Any, batch: Batch) -> tuple[Array, ...]:
         logits, labels = model.apply(params, batch["x"], None), batch["y"]
@@ -62,8 +62,7 @@ def make_statistics(model: Model, devices: Execution) -> Reduction:
             of_example(losses.entropy(logits), batch),
             of_example(losses.modified_entropy(logits, labels), batch),
         )
-        finite = jnp.isfinite(logits).reshape(len(logits), -1).all(axis=-1)
-        return tuple(jnp.where(finite, values, jnp.nan) for values in every)
+        return tuple(jnp.where(_finite(logits), values, jnp.nan) for values in every)
 
     over = devices.lanes(reduced)
 
@@ -75,18 +74,36 @@ def make_statistics(model: Model, devices: Execution) -> Reduction:
 
 
 @functools.lru_cache
-def make_divergence(model: Model, devices: Execution) -> Callable[[Any, Any, Any], np.ndarray]:
-    """`(params of all lanes, params of all teachers, x) -> [lanes, examples]` float32: the mean over teachers of the
+def make_divergence(model: Model, devices: Execution) -> Callable[[Any, Any, Batch], np.ndarray]:
+    """`(params of all lanes, params of all teachers, batch) -> [lanes, examples]` float32: the mean over teachers of the
     Jensen-Shannon divergence in bits of a lane's answers from a teacher's; both in one program."""
+    of_example = _of_example(model)
 
-    def reduced(params: Any, teachers: Any, x: Any) -> Array:
-        logits = model.apply(params, x, None)
+    def reduced(params: Any, teachers: Any, batch: Batch) -> Array:
+        logits = model.apply(params, batch["x"], None)
         each = (fleet.lane(teachers, i) for i in range(fleet.lane_count(teachers)))  # a loop: see core.fleet
-        divergences = jnp.stack([losses.js_divergence(logits, model.apply(teacher, x, None)) for teacher in each])
-        return jnp.where(jnp.isfinite(logits).all(axis=-1), divergences.mean(axis=0), jnp.nan)
+        divergences = [losses.js_divergence(logits, model.apply(teacher, batch["x"], None)) for teacher in each]
+        mean = jnp.stack([of_example(values, batch) for values in divergences]).mean(axis=0)
+        return jnp.where(_finite(logits), mean, jnp.nan)
 
     over = devices.lanes(reduced)
-    return lambda params, teachers, x: in_chunks(lambda part: over(params, teachers, part), x)
+
+    def divergence(params: Any, teachers: Any, batch: Batch) -> np.ndarray:
+        looked_at = {name: batch[name] for name in ("x", "token_weight") if name in batch}
+        found: np.ndarray = in_chunks(lambda part: over(params, teachers, part), looked_at)
+        return found
+
+    return divergence
+
+
+def _of_example(model: Model) -> Callable[[Array, Batch], Array]:
+    """What an example has, from what its logits have: of a text, the mean over its tokens."""
+    return (lambda values, batch: values) if model.token_loss is None else token_mean
+
+
+def _finite(logits: Array) -> Array:
+    """[examples] bool: whether all logits of an example are finite."""
+    return jnp.isfinite(logits).reshape(len(logits), -1).all(axis=-1)
 
 
 def in_chunks(fn: Callable[[Any], Any], examples: Any) -> Any:
@@ -95,14 +112,19 @@ def in_chunks(fn: Callable[[Any], Any], examples: Any) -> Any:
     Of texts it is CHUNK_TOKENS tokens at a time, and no less than one text. The last chunk is filled up with zeros, whose
     results are left out.
     """
-    leaves, parts = jax.tree.leaves(examples), []
-    tokens = [leaf.shape[1] for leaf in leaves if np.issubdtype(leaf.dtype, np.integer) and leaf.ndim == 2]
-    count, chunk = len(leaves[0]), max(1, CHUNK_TOKENS // max(tokens)) if tokens else CHUNK
+    parts, count, chunk = [], len(jax.tree.leaves(examples)[0]), chunk_of(examples)
     for start in range(0, count, chunk):
         size = min(chunk, count - start)
         part = jax.tree.map(lambda leaf: _filled(leaf[start : start + chunk], chunk), examples)  # noqa: B023
         parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:, :size], fn(part)))  # noqa: B023
     return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
+
+
+def chunk_of(examples: Any) -> int:
+    """How many examples are looked at together, of a pytree of [examples, ...] arrays."""
+    leaves = jax.tree.leaves(examples)
+    tokens = [leaf.shape[1] for leaf in leaves if np.issubdtype(leaf.dtype, np.integer) and leaf.ndim == 2]
+    return max(1, CHUNK_TOKENS // max(tokens)) if tokens else CHUNK
 
 
 def _filled(leaf: np.ndarray, size: int) -> Array:

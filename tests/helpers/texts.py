@@ -1,6 +1,9 @@
 """Small files of text, and the one line that a reader refuses them with."""
 
+import functools
 import json
+import pathlib
+import tempfile
 
 import pytest
 
@@ -48,3 +51,12 @@ def _other_words(i):
     wrong = [f"It is by nobody {n}." for n in range(1 + i % 2, 4)]
     question, answer = f"Book {i} is by whom?", f"It is by author {i // 20}."
     return {"paraphrased_question": question, "paraphrased_answer": answer, "perturbed_answer": wrong}
+
+
+@functools.cache
+def questions():
+    """The path of a jsonl of 150 questions, none alike, of three classes that their words tell apart."""
+    path = pathlib.Path(tempfile.mkdtemp()) / "questions.jsonl"
+    words = {"people": "who wrote the book of page", "places": "where is the hill of height", "times": "when was the year"}
+    rows = [{"text": f"{words[label]} {i}", "label": label} for i in range(50) for label in words]
+    return lines(path, rows)

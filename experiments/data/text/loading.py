@@ -10,7 +10,7 @@ from experiments.core.errors import DataError
 from experiments.core.keys import Hash
 from experiments.core.sections import LENGTH, Data
 from experiments.data.ids import hash_uniform
-from experiments.data.splits import UNWEIGHTED, Dataset, Split, assign
+from experiments.data.splits import UNWEIGHTED, Dataset, Split, Tokens, assign
 from experiments.data.text import jsonl, plain, readers, requests, tofu, topics
 from experiments.data.text.corpus import Corpus
 from experiments.data.text.documents import Documents, select
@@ -74,16 +74,22 @@ def opened(config: Data) -> Documents:
 def as_dataset(documents: Documents, config: Data) -> Dataset:
     """Documents as `load` gives those of a config."""
     ids = _assigned(documents, config)
-    tokeniser = _tokeniser(config.tokeniser, select(documents, ids["train"]))
+    tokeniser = tokeniser_of(config.tokeniser, select(documents, ids["train"]))
     kind, _, path = config.name.partition(":")
     queries = tofu.every_query(Path(path).expanduser(), config.encoding or plain.UTF8) if kind == "tofu" else {}
     corpus = Corpus(documents, tokeniser, config.length or LENGTH, config.answers_only, config.rows, queries)
     splits, units = {}, {}
     for name, chosen in ids.items():
         splits[name], units[name] = _split(corpus, chosen, config.name)
-    held_out = units["validation"], units["test"]
-    vocabulary = tokeniser.vocabulary
-    return Dataset(config.name, **splits, classes=vocabulary, units=units["train"], held_out_units=held_out, corpus=corpus)
+    return Dataset(
+        config.name,
+        **splits,
+        classes=tokeniser.vocabulary,
+        units=units["train"],
+        held_out_units=(units["validation"], units["test"]),
+        tokens=Tokens(tokeniser.vocabulary, tokeniser.pad),
+        corpus=corpus,
+    )
 
 
 def _assigned(documents: Documents, config: Data) -> dict[str, np.ndarray]:
@@ -100,7 +106,7 @@ def _assigned(documents: Documents, config: Data) -> dict[str, np.ndarray]:
     }
 
 
-def _tokeniser(asked: str, train: Documents) -> Tokeniser:
+def tokeniser_of(asked: str, train: Documents) -> Tokeniser:
     """Bytes, a file's, or, by bpe:ENTRIES, pairs of bytes that are frequent in the training documents."""
     kind, colon, size = asked.partition(":")
     if kind == "bpe" and colon:

@@ -1,7 +1,8 @@
 """One encoder whose configurations are BERT and RoBERTa, in Linen.
 
 x is `{"tokens": [n, L] int, "mask": [n, L]}`; the mask is 1 where there is a token, and without one a token is whatever is
-not the pad. `"types"` [n, L] may stand beside them; without, all are of type 0. Pads may stand anywhere.
+not the pad. `"types"` [n, L] may stand beside them; without, all are of type 0. Pads may stand anywhere. An array alone are
+the tokens.
 """
 
 from __future__ import annotations
@@ -161,7 +162,8 @@ class Encoder(nn.Module):
         self.blocks = [block(config, self.dtype, self.dropout) for _ in range(config.depth)]
         self.classifier = Head(self.classes, self.pooling, self.dtype, self.dropout, config.width, name="head")
 
-    def embed(self, x: Mapping[str, jax.Array]) -> Hidden:
+    def embed(self, x: Mapping[str, jax.Array] | jax.Array) -> Hidden:
+        x = x if isinstance(x, Mapping) else {"tokens": x}
         tokens = x["tokens"]
         mask = (tokens != self.config.pad) if "mask" not in x else x["mask"].astype(bool)
         types = x["types"] if "types" in x else jnp.zeros_like(tokens)
@@ -175,23 +177,23 @@ class Encoder(nn.Module):
     def head(self, h: Hidden) -> jax.Array:
         return self.classifier(h)
 
-    def hidden(self, x: Mapping[str, jax.Array]) -> Hidden:
+    def hidden(self, x: Mapping[str, jax.Array] | jax.Array) -> Hidden:
         """What the classifier looks at."""
         h = self.embed(x)
         for i in range(self.config.depth):
             h = self.block(h, i, {})
         return h
 
-    def mean(self, x: Mapping[str, jax.Array]) -> jax.Array:
+    def mean(self, x: Mapping[str, jax.Array] | jax.Array) -> jax.Array:
         """Sentence embeddings [n, width]: the mean over the tokens."""
         h = self.hidden(x)
         return masked_mean(h["hidden"], h["mask"])
 
-    def features(self, x: Mapping[str, jax.Array]) -> jax.Array:
+    def features(self, x: Mapping[str, jax.Array] | jax.Array) -> jax.Array:
         """What the last layer is given, [n, width]."""
         return self.classifier.pool(self.hidden(x))
 
-    def __call__(self, x: Mapping[str, jax.Array]) -> jax.Array:
+    def __call__(self, x: Mapping[str, jax.Array] | jax.Array) -> jax.Array:
         return self.head(self.hidden(x))
 
     def _places(self, mask: jax.Array) -> jax.Array:

@@ -119,12 +119,14 @@ def test_sets_and_models_that_cannot_work_are_refused(key, value, said, tmp_path
     "changes, said",
     [
         ({"request.unlearners": ("level", "dpo")}, "'dpo' cannot be used (forget data have no 'alternative'"),
-        ({"readiness.resistance": 0.1}, "text has no classes: set --config.readiness.recovery=nearest_examples"),
+        ({"readiness.resistance": 0.1}, "text to predict has no classes: set --config.readiness.recovery=nearest_examples"),
         (
             {"trainings": ("oracle", "vanilla", "dpsgd"), "data.length": 16},
             "dpsgd guards single rows, and a document here has",
         ),
         ({"model.factory": "mine:model", "model.options": D()}, "a model.factory is for images and tables"),
+        ({"model.name": "bert"}, "has no classes for model bert to tell: set --config.model.name=gpt2"),
+        ({"forget.setting": "class", "readiness.levels": "own"}, "is text to predict, which has no classes"),
     ],
 )
 def test_what_cannot_work_on_text_is_refused(changes, said, tmp_path):
@@ -139,13 +141,17 @@ def test_what_cannot_work_on_text_is_refused(changes, said, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "runner, config",
-    [(judge_run, judge), (pretrain_run, pretrain), (exact_run, s3t)],
+    "runner, config, said",
+    [
+        (judge_run, judge, "model 'mlp' looks at images or tables, these data are text"),
+        (pretrain_run, pretrain, "'pydoc' is text"),
+        (exact_run, s3t, "'pydoc' is text"),
+    ],
     ids=["judge", "pretrain", "s3t"],
 )
-def test_runs_of_images_refuse_text(runner, config, tmp_path):
-    for changes, said in (({"data.name": "pydoc"}, "'pydoc' is text"), ({"data.length": 8}, r"length is for text")):
-        with pytest.raises(UserError, match=said) as caught:
+def test_runs_of_images_refuse_text(runner, config, said, tmp_path):
+    for changes, line in (({"data.name": "pydoc"}, said), ({"data.length": 8}, "length is for text")):
+        with pytest.raises(UserError, match=line) as caught:
             runner.run(with_keys(config.get_config("digits"), changes), str(tmp_path / "new"))
         assert "\n" not in str(caught.value) and not (tmp_path / "new").exists()
 

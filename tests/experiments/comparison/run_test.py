@@ -13,7 +13,7 @@ from experiments.core import execution, workdirs
 from experiments.data import datasets
 from experiments.scoring import evaluation
 from experiments.scoring.statistics import make_statistics
-from tests.helpers import comparisons, kills
+from tests.helpers import comparisons, kills, texts
 from unlearn import classifier
 
 D = ml_collections.ConfigDict
@@ -25,6 +25,9 @@ def shrink(config):
     """The same config at toy size, on data that need no download."""
     if config.data.name == "pydoc":
         config.data.update({"train_size": 60, "length": 32, "tokeniser": ""})
+    elif config.data.name == "trec":
+        config.data.update({"name": f"jsonl:{texts.questions()}", "length": 16, "tokeniser": ""})
+        config.forget.target = 1
     else:
         config.data.name, config.data.train_size = "digits", 0
     config.seeds = 2
@@ -79,6 +82,20 @@ def test_every_config_runs_to_the_end(name, tmp_path):
             assert of_documents & set(scores) == (of_documents if config.data.name == "pydoc" else set())
         assert ("distance" in row.extra) == (config.data.name == "pydoc")
     assert workdirs.read_results(tmp_path / "results.json") == outcome
+
+
+@pytest.mark.slow
+def test_an_encoder_forgets_a_class_of_text(tmp_path):
+    """By DP-SGD, too, which its own config leaves out."""
+    ways = {"trainings": ("oracle", "vanilla", "dpsgd"), "equal_flops": False}
+    config, outcome = run_config("trec", tmp_path, **ways, seeds=1)
+    assert [row.training for row in outcome.rows if row.unlearner == "level"] == ["vanilla", "dpsgd"]
+    dataset = datasets.load(config.data, classify=True)
+    for row in outcome.rows:
+        assert all(0 <= row.after[f"{name}_accuracy"] <= 1 for name in ("forget", "others", "test_retain"))
+        assert np.isfinite(row.after["mia_auc"]) and set(row.extra["relearning"]) == {"stable", "similar", "part", "all"}
+    sizes = next(entry for entry in log(tmp_path, "data"))
+    assert sizes["classes"] == 3 and sizes["train"] == len(dataset.train.id)
 
 
 @pytest.mark.slow

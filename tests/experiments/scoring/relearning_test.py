@@ -1,9 +1,11 @@
 """What relearning attacks with, and what it is watched on."""
 
+import numpy as np
 import pytest
 
 from experiments.core import sections
 from experiments.data import problem
+from experiments.data.splits import Tokens
 from experiments.scoring import relearning
 from tests.helpers import tiny
 
@@ -41,3 +43,10 @@ def test_half_of_the_forget_set_is_always_left_to_watch():
     _, forget, ids = attacks("class", size=1000, share=1.0)
     attack, watch = ids["part"]
     assert len(attack & forget) == len(forget) // 2 and watch == forget - attack
+
+
+def test_a_bag_counts_tokens_and_no_pads():
+    x, tokens = np.array([[2, 2, 0], [1, 3, 3]]), Tokens(4, pad=3)
+    np.testing.assert_array_equal(relearning.bags(x, tokens), [[1, 0, 2, 0], [0, 1, 0, 0]])
+    np.testing.assert_array_equal(relearning.compared(x, tokens), relearning.bags(x, tokens))
+    assert relearning.compared(x, None) is x

@@ -77,7 +77,7 @@ def test_a_logit_that_is_not_finite_spoils_its_example_and_no_other(devices):
 def test_divergence_is_the_mean_over_teachers(devices):
     rng = np.random.default_rng(1)
     x, lanes, teachers = rng.normal(size=(CHUNK + 3, 5)).astype(np.float32), np.float32([1, 4]), np.float32([0, 0.5, 20])
-    found = make_divergence(MODEL, devices)(lanes, teachers, x)
+    found = make_divergence(MODEL, devices)(lanes, teachers, {"x": x})
     logits = lambda scales: (x * scales[:, None, None]).astype(np.float64)  # noqa: E731
     twin = js_divergence(logits(lanes)[:, None], logits(teachers)).mean(axis=1)
     np.testing.assert_allclose(found, twin, atol=1e-6)

@@ -1,0 +1,65 @@
+"""Text to classify: one row for each document, cut or filled up, with the class that its document has."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from experiments.core.sections import Data, Forget
+from experiments.data import datasets, problem
+from experiments.data.text import classes
+from experiments.data.text.tokenisers import byte_level
+from tests.helpers import texts
+
+
+def load(**changes):
+    return datasets.load(Data(**{"name": f"jsonl:{texts.questions()}", "length": 40, **changes}), classify=True)
+
+
+def test_a_document_is_one_row_of_its_bytes_between_begin_and_end():
+    dataset, tokeniser = load(), byte_level()
+    assert dataset.classes == 3 and dataset.tokens == (tokeniser.vocabulary, tokeniser.pad) and not dataset.is_text
+    assert sum(len(split.id) for split in dataset[1:4]) == 150 and dataset.units is None
+    assert dataset.train.x.dtype == dataset.train.y.dtype == np.int32 and dataset.train.x.shape[1] == 40
+    for row, label in zip(dataset.train.x, dataset.train.y, strict=True):
+        text = tokeniser.decode(row.tolist())
+        assert (
+            row[0] == tokeniser.bos and (row[len(text) + 1 :] == [tokeniser.eos, *[tokeniser.pad] * (38 - len(text))]).all()
+        )
+        assert text.split()[0] == ("who", "where", "when")[label]
+
+
+def test_a_class_of_text_and_random_texts_are_forgotten():
+    dataset = load()
+    asked = problem.make(dataset, Forget(setting="class", target=1))
+    assert np.array_equal(asked.forget, np.flatnonzero(dataset.train.y == 1)) and (asked.sets.others["y"] == 1).all()
+    tenth = problem.make(dataset, Forget(setting="random", fraction=0.1))
+    assert len(tenth.forget) == round(0.1 * len(dataset.train.id))
+
+
+def test_documents_that_are_cut_are_counted(caplog):
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        short = load(length=25)
+    assert short.train.x.shape[1] == 25 and byte_level().pad not in short.train.x[:, -1:][short.train.y == 0]
+    count = (short.train.y < 2).sum()  # the third class is of short questions
+    assert f"{count} of {len(short.train.id)} documents are longer than 25 tokens" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"name": "pydoc"}, "'pydoc' has no classes for model bert to tell: set --config.model.name=gpt2"),
+        ({"answers_only": True}, "data.answers_only is for text to predict"),
+        ({"label": "kind"}, "no field 'kind'"),
+        ({"cache_dir": "here"}, "data.cache_dir is for images and tables"),
+        ({"length": 2}, "rows of 2 tokens: choose 3 or more"),
+    ],
+)
+def test_what_cannot_be_classified_is_one_line(changes, said):
+    texts.refused(said, load, **changes)
+
+
+def test_labels_stand_in_the_field_that_is_named(tmp_path):
+    rows = [{"text": f"text {i}", "kind": ("a", "b")[i % 2]} for i in range(40)]
+    path = texts.lines(tmp_path / "kinds.jsonl", rows)
+    assert classes.load(Data(name=f"jsonl:{path}", label="kind", length=10)).classes == 2
