@@ -27,10 +27,10 @@ from experiments.core import checkpoints, files, results, workdirs
 from experiments.core.results import Row
 from experiments.core.workdirs import WorkdirError
 from experiments.data import datasets
-from experiments.training import fleets
+from experiments.training import fleets, neftune
 from unlearn import tree
 
-ALONE = ("readiness", "dpsgd")  # trained in programs of their own; the others are lanes of one
+ALONE = ("readiness", "dpsgd", "neftune")  # trained in programs of their own; the others are lanes of one
 LONGER = "equal_flops"  # the fact of those that were trained for longer, and their checkpoint
 
 
@@ -144,6 +144,8 @@ class Run:
         if training in ALONE:
             if training == "readiness":
                 return f"readiness-{variant}", number
+            if training == neftune.NAME:
+                return neftune.NAME, number
             poisson = any(row.training == training and row.facts.get("sampling") == "poisson" for row in self.rows)
             return (fleets.POISSON if poisson else fleets.SHUFFLED), number
         facts = {(row.training, row.variant): row.facts for row in self.rows if row.training not in ALONE}

@@ -19,7 +19,7 @@ from experiments.core.results import Run
 from experiments.data import datasets, digests, ids, problem
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests
-from experiments.training import fleets, privacy
+from experiments.training import fleets, neftune, privacy
 
 
 def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: str = "") -> Run:
@@ -50,6 +50,8 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             halve=bool(config.request.tune_steps),
         )
         model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+        if neftune.NAME in config.trainings:
+            neftune.check(model)
         checks.check_problem(asked, config.readiness.noise, config.request.parts, config.request.overlap)
         checks.check_own(config.request, config.by_variant(), model, asked, config.request.batch_size)
         devices = execution.make(config.parallel, convolutional=model.convolutional)
@@ -72,6 +74,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             config.equal_flops,
             [rehearsal(name, config.variant(name).readiness, trainer, asked) for name in names],
             config.request.to_level.levels == "proxy",
+            config.neftune,
         )
         scorer = Scorer(models.as_model(model), devices, asked.sets)
         requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)

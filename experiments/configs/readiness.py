@@ -23,7 +23,7 @@ from experiments.core import sections
 from experiments.core.config import Loc, Says, Section, Wrong, as_config, mistakes, validated
 from experiments.core.errors import ConfigError
 
-Training = Literal["oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness"]
+Training = Literal["oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "neftune", "readiness"]
 NEEDED: tuple[Training, ...] = ("oracle", "vanilla")  # by every comparison
 
 
@@ -99,6 +99,7 @@ class Comparison(Section):
     )
     reweight: sections.Reweights = sections.Reweights()
     dpsgd: sections.DPSGD = sections.DPSGD()
+    neftune: sections.NEFTune = sections.NEFTune()
     request: sections.Request = sections.Request()
     relearn: sections.Relearn = sections.Relearn()
 
@@ -456,7 +457,7 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     config.data.name, config.data.train_size, config.data.length, config.data.tokeniser = "pydoc", 60, 64, "bpe:512"
     config.model.name, config.model.options = "gpt2", ml_collections.ConfigDict({"width": 48, "depth": 2, "heads": 4})
     config.train.update({"optimizer": "adamw", "learning_rate": 0.006, "steps": 900, "batch_size": 16})
-    config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness")
+    config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "neftune", "readiness")
     config.seeds, config.equal_flops, config.variants, config.reweight.others = 5, False, {}, ()
     config.forget.setting, config.forget.fraction = "random", 0.05
     config.suited["random"].update(LEVEL)

@@ -310,6 +310,12 @@ class DPSGD(Section):
         return self
 
 
+class NEFTune(Section):
+    """Training with noise on the embedded tokens of text."""
+
+    alpha: float = Field(5.0, ge=0, le=1000, description="Noise is uniform within alpha / sqrt(tokens x width) of 0.")
+
+
 # --- Forgetting -------------------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,9 @@ class ModelFns(NamedTuple):
     module: the Linen module behind it, if it is one: DP-SGD has a short cut for those.
     convolutional: it holds convolutions, which need loops of their own on a CPU: see `experiments.core.fleet`.
     language: it gives logits of the next token at each place, [examples, length, vocabulary].
+    noisy: (params, x, key, noise [examples, length, width]) -> logits, as `apply` with noise on the embedded tokens; None:
+      it embeds none.
+    width: of an embedded token.
     unpack, own_apply: params -> the tree that the user's own `init` made, and what to apply to that; None: `apply`.
     """
 
@@ -37,6 +40,8 @@ class ModelFns(NamedTuple):
     unpack: Callable[[Any], Any] = lambda params: params
     own_apply: Callable[[Any, Array, Array | None], Array] | None = None
     language: bool = False
+    noisy: Callable[[Any, Array, Array | None, Array], Array] | None = None
+    width: int = 0
 
 
 @functools.lru_cache
