@@ -13,13 +13,13 @@ from experiments import models
 from experiments.comparison import checks, rows, trainings
 from experiments.comparison.rehearsals import rehearsal
 from experiments.configs.readiness import Comparison
-from experiments.core import execution, files, progress, switches, workdirs
+from experiments.core import execution, progress, switches, workdirs
 from experiments.core.errors import blame_user
 from experiments.core.results import Run
 from experiments.data import datasets, digests, ids, problem
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests
-from experiments.training import fleets, neftune, privacy
+from experiments.training import fleets, neftune, privacy, room
 
 
 def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: str = "") -> Run:
@@ -76,9 +76,10 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             config.request.to_level.levels == "proxy",
             config.neftune,
         )
+        room.check(model, trainer.way().optimizer, trainings.most_lanes(plan))
         scorer = Scorer(models.as_model(model), devices, asked.sets)
         requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
-        inputs = {"data": digests.digest(dataset[1:4]), "parameters": files.digest(config.model.params)}
+        inputs = {"data": digests.digest(dataset[1:4]), "parameters": models.digest(config.model)}
     work = trainings.work(plan, config.train.steps) + rows.work(requests, config.relearn, trainings.count(plan))
     # Claimed only now: a mistake in the config must not bind the folder to it.
     with folder.claimed(config.model_dump(), inputs), progress.Progress(work, "readiness"):

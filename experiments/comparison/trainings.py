@@ -84,6 +84,11 @@ def _together(plan: Plan) -> int:
     return 2 + ("heldout_oracle" in plan.names) + len(plan.weights)
 
 
+def most_lanes(plan: Plan) -> int:
+    """How many models the largest fleet has."""
+    return _together(plan) * len(plan.seeds)
+
+
 def work(plan: Plan, steps: int) -> float:
     """What all trainings are expected to take, in steps of one model."""
     seeds, rehearsals = len(plan.seeds), len(plan.rehearsals)

@@ -15,7 +15,8 @@ from experiments.core.errors import UserError, line
 from experiments.core.sections import Model
 from experiments.models.convnets import CNN, ResNet18
 from experiments.models.functions import ModelFns, as_features, as_model, of_module
-from experiments.models.language import named
+from experiments.models.language import named, weights
+from experiments.models.language.weights import digest
 from experiments.models.mlp import MLP
 from experiments.models.own import build_own
 from experiments.models.params import begin
@@ -28,7 +29,7 @@ TABULAR = ("mlp",)  # take a table; the others look at images
 DTYPES = {"": None, "float32": None, "bfloat16": jnp.bfloat16}
 SECTION = ("classes", "dtype", "dropout")  # fields of a module that are no options: the section has keys for them
 
-__all__ = ["CONVOLUTIONAL", "MODELS", "ModelFns", "as_features", "as_model", "build", "make_module", "of_module"]
+__all__ = ["CONVOLUTIONAL", "MODELS", "ModelFns", "as_features", "as_model", "build", "digest", "make_module", "of_module"]
 
 
 def build(section: Model, example: np.ndarray, classes: int) -> ModelFns:
@@ -59,10 +60,10 @@ def build(section: Model, example: np.ndarray, classes: int) -> ModelFns:
         fns = build_own(section.factory, given, shape, classes)
     elif is_text:
         _check_no_factory(section)
-        fns = named.build(section, shape[0], classes)
+        fns = (weights if section.is_pretrained else named).build(section, shape[0], classes)
     else:
         fns = _shipped(section, shape, classes)
-    return begin(fns, section.params) if section.params else fns
+    return begin(fns, section.params) if section.params and not section.is_pretrained else fns
 
 
 def _check_no_factory(section: Model) -> None:
@@ -73,7 +74,7 @@ def _check_no_factory(section: Model) -> None:
 def _shipped(section: Model, shape: tuple[int, ...], classes: int) -> ModelFns:
     name, options = section.name, section.options
     _check_no_factory(section)
-    if name in named.MADE:
+    if name in named.MADE or section.is_pretrained:
         raise UserError(f"model {name!r} reads text, these data are none: set another --config.model.name")
     dtype, dropout = section.dtype, section.dropout
     if name in MODELS and name not in TABULAR and len(shape) != 3:

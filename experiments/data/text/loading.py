@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from experiments.core.errors import DataError
-from experiments.core.sections import Data
+from experiments.core.sections import SMOLLM2, Data
 from experiments.data.splits import UNWEIGHTED, Dataset, Split, assign
 from experiments.data.text import packing, readers, topics
 from experiments.data.text.documents import Documents, select
-from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, learned
+from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, learned, smollm2
 
 MOST_ENTRIES = 1 << 20  # of a vocabulary
 LENGTH = 256  # of a row, unless a config says another
@@ -68,6 +68,8 @@ def _tokeniser(asked: str, train: Documents) -> Tokeniser:
         if not size.isdecimal() or int(size) > MOST_ENTRIES:
             raise DataError(f"data.tokeniser is {asked!r}: give bpe: and how many entries it should have, as in bpe:512")
         return learned((*train.texts, *(train.prompts or ())), int(size))
+    if asked == SMOLLM2:
+        return smollm2()
     return from_file(Path(asked).expanduser()) if asked else byte_level()
 
 

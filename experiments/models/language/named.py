@@ -29,12 +29,16 @@ def build(section: Model, length: int, vocabulary: int) -> ModelFns:
     if name not in MADE:
         raise UserError(f"model {name!r} looks at images or tables, these data are text: set --config.model.name=gpt2")
     known = OPTIONS[name]
-    for option, value in section.options.items():
+    remat = section.options.get("remat", False)
+    if not isinstance(remat, bool):
+        raise UserError(f"option 'remat' of model {name!r} is {remat!r}: give True or False")
+    given = {option: value for option, value in section.options.items() if option != "remat"}
+    for option, value in given.items():
         if option not in known:
-            raise UserError(f"model {name!r} has no option {option!r}; it takes {', '.join(known)}")
+            raise UserError(f"model {name!r} has no option {option!r}; it takes {', '.join((*known, 'remat'))}")
         if type(value) is not int or value < 1:
             raise UserError(f"option {option!r} of model {name!r} is {value!r}: give a whole number from 1 up")
-    sizes: dict[str, Any] = known | section.options
+    sizes: dict[str, Any] = known | given
     if name == "llama":  # as Llama itself: two thirds of four widths, and a key-value head for each head
         sizes["mlp"] = sizes["mlp"] or -(-8 * sizes["width"] // 3)
         sizes["kv_heads"] = sizes["kv_heads"] or sizes["heads"]
@@ -43,4 +47,4 @@ def build(section: Model, length: int, vocabulary: int) -> ModelFns:
     except ValueError as error:
         raise UserError(f"model {name!r} with {section.options} cannot be: {error}") from error
     dtype = jnp.bfloat16 if section.dtype == "bfloat16" else None
-    return as_functions(decoder.Decoder(config, dtype, dropout=float(section.dropout)))
+    return as_functions(decoder.Decoder(config, dtype, remat, float(section.dropout)))
