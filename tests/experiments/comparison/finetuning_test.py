@@ -57,5 +57,5 @@ def test_a_folder_is_fine_tuned_in_a_run(folder, tmp_path, rank):
 @pytest.mark.slow
 def test_other_weights_are_another_run(folder, tmp_path):
     pytest.importorskip("tokenizers", reason="no tokenizers on this machine: the extra `text` has them")
-    with pytest.raises(UserError, match="no tokenizer|cannot read the tokeniser"):
+    with pytest.raises(UserError, match="cannot read the tokeniser"):
         run.run(finetuned(tmp_path), str(tmp_path / "run"), "test")
