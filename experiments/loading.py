@@ -94,9 +94,19 @@ class Run:
             raise WorkdirError(
                 f"{folder} holds other parameters than the run's rows tell of: remove it and results.json and run again"
             )
+        self._check_frozen(config)
         dataset = datasets.load(config.data)
         fns = models.build(config.model, dataset.train.x[:1], dataset.classes)
         return fns.own_apply or fns.apply, fns.unpack(params)
+
+    def _check_frozen(self, config: Comparison) -> None:
+        """Refuse adapters whose frozen weights are others than they were."""
+        inputs = self.path / "inputs.json"
+        if not config.model.lora.rank or not inputs.exists():
+            return
+        kept = files.read_json(inputs, dict, workdirs.AGAIN).get("parameters")
+        if kept != models.digest(config.model):
+            raise WorkdirError(f"adapters of {self.path} belong to other weights than {config.model.name} has now: put them back")
 
     def _typed(self) -> Comparison:
         """The config, with the keys that a later version added at what they are by default.

@@ -3,8 +3,9 @@
     python -m experiments.main --config=experiments/configs/readiness.py:digits --workdir=runs/digits
 
 The `digits` ones need no download and take two to nine minutes on two CPU cores; `pydoc` needs none either, but the extra
-`text`, and takes twenty. The others need `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared, and
-about half an hour to an hour. What is expected of each is what docs/results.md has.
+`text`, and takes twenty. `tofu_smollm2` wants an accelerator, the extra `weights` and `--config.data.name=tofu:FOLDER`. The
+others need `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared, and about half an hour to an hour.
+What is expected of each is what docs/results.md has.
 
 Any key is a flag, `--config.train.steps=500`. Tuples are Python literals, `--config.request.clips='(0.0, 1.0)'`, and so
 are dicts, given as a whole: `--config.model.options='{"widths": (64,)}'`, `--config.variants='{"raw": {"form": "raw"}}'`,

@@ -6,7 +6,6 @@ a copy. Blocks run in a loop, so that thirty of them are compiled as one.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import flax.traverse_util
@@ -44,9 +43,9 @@ def build(module: Decoder, frozen: Tree, section: sections.Lora) -> ModelFns:
     block = Block(module.config, module.dtype, module.dropout)
 
     def init(key: jax.Array) -> Tree:
-        slot = init_slot(key, lora, (layers(module),) * depth)
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *slot)
-        return flax.traverse_util.unflatten_dict({name: f._asdict() for name, f in stacked.items()}, sep="/")
+        own = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(depth))
+        drawn = jax.vmap(lambda key: init_slot(key, lora, (layers(module),))[0])(own)
+        return flax.traverse_util.unflatten_dict({name: f._asdict() for name, f in drawn.items()}, sep="/")
 
     def features(params: Tree, tokens: jax.Array, key: jax.Array | None, noise: jax.Array | None = None) -> jax.Array:
         # Left alone by XLA, which would transpose constants of this size while it compiles.
@@ -67,8 +66,7 @@ def build(module: Decoder, frozen: Tree, section: sections.Lora) -> ModelFns:
         hidden = features(params, tokens, key, noise)
         return _end(module, jax.lax.optimization_barrier(ends), hidden, None, method="logits")
 
-    fns = ModelFns(init, apply, functools.partial(features), language=True, width=module.config.width)
-    return fns._replace(noisy=apply)
+    return ModelFns(init, apply, features, language=True, noisy=apply, width=module.config.width)
 
 
 def _by_name(params: Tree) -> dict[str, Factors]:

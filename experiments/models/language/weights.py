@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,7 +65,6 @@ def build(section: Model, length: int, vocabulary: int) -> ModelFns:
     return as_functions(module)._replace(init=lambda key: jax.tree.map(jnp.asarray, params))
 
 
-@functools.lru_cache(maxsize=1)
 def load(name: str, path: str, short: bool = False) -> Weights:
     """The weights, in bfloat16 if `short`.
 
