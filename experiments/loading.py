@@ -106,7 +106,9 @@ class Run:
             return
         kept = files.read_json(inputs, dict, workdirs.AGAIN).get("parameters")
         if kept != models.digest(config.model):
-            raise WorkdirError(f"adapters of {self.path} belong to other weights than {config.model.name} has now: put them back")
+            raise WorkdirError(
+                f"adapters of {self.path} belong to other weights than {config.model.name} has now: put them back"
+            )
 
     def _typed(self) -> Comparison:
         """The config, with the keys that a later version added at what they are by default.

@@ -38,14 +38,16 @@ def noisy(fns: models.ModelFns, alpha: float) -> Model:
     assert fns.noisy is not None  # `check` saw to it
     apply_noisy = fns.noisy
 
-    def apply(params: Any, x: tuple[Array, Array], key: Array) -> Array:
+    def apply(params: Any, x: Any, key: Array | None) -> Array:
         tokens, real = x
+        if key is None:  # a prediction
+            return fns.apply(params, tokens, None)
         return apply_noisy(params, tokens, key, noise(key, real, (*tokens.shape, fns.width), alpha))
 
     return models.as_model(fns)._replace(apply=apply)
 
 
-def noise(key: Array, real: Array, shape: tuple[int, int, int], alpha: float) -> Array:
+def noise(key: Array, real: Array, shape: tuple[int, ...], alpha: float) -> Array:
     """The noise of one step, [examples, length, width].
 
     Args:
