@@ -477,16 +477,16 @@ def tofu_smollm2(config: ml_collections.ConfigDict) -> None:
     config.data.name, config.data.length, config.data.answers_only = "tofu:", 128, True
     config.model.name, config.model.options = "smollm2", ml_collections.ConfigDict()
     config.model.lora.update({"rank": 16, "targets": ("attention", "mlp")})
-    config.train.update({"optimizer": "adamw", "learning_rate": 0.001, "steps": 1600, "batch_size": 16})
+    config.train.update({"optimizer": "adamw", "learning_rate": 0.001, "steps": 1600, "batch_size": 8})
     config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "neftune", "readiness")
     config.seeds, config.equal_flops, config.variants, config.reweight.others = 3, False, {}, ()
     config.forget.setting, config.forget.fraction = "random", 0.05
     config.suited["random"].update(LEVEL)
     config.readiness.levels = "proxy"
     config.request.unlearners = ("level",)
-    config.request.update({"batch_size": 16, "observe": 64})
-    config.request.to_level.update({"learning_rates": (0.1, 0.3), "retained": 64})
-    config.relearn.size, config.relearn.batch_size = 64, 16
+    config.request.update({"batch_size": 8, "observe": 16})
+    config.request.to_level.update({"learning_rates": (0.1, 0.3), "retained": 16})
+    config.relearn.size, config.relearn.batch_size = 64, 8
 
 
 def _few_rivals(config: ml_collections.ConfigDict) -> None:

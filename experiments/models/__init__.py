@@ -36,7 +36,7 @@ def build(section: Model, example: np.ndarray, classes: int) -> ModelFns:
     """The model of a config's section `model`.
 
     Args:
-      section: name and options, or factory and factory_options; params, dtype, dropout.
+      section: name and options, or factory and factory_options; params, dtype, dropout, lora.
       example: [1, ...], as the model will see examples.
 
     Raises:

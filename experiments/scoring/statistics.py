@@ -23,6 +23,7 @@ from unlearn.model import token_mean
 
 CHUNK = 500  # examples looked at together, whatever the set: one compiled shape
 CHUNK_TOKENS = 8192  # of texts: each has as many logits as the vocabulary has entries
+CHUNK_LOGITS = 1 << 25  # and so fewer tokens of a large vocabulary
 
 
 class Statistics(NamedTuple):
@@ -69,7 +70,8 @@ def make_statistics(model: Model, devices: Execution) -> Reduction:
 
     def statistics(params: Any, batch: Batch) -> Statistics:
         looked_at = {name: batch[name] for name in ("x", "y", "token_weight") if name in batch}
-        return Statistics(*in_chunks(lambda part: over(params, part), looked_at))
+        entries = 1 if model.token_loss is None else _entries(model, params, batch["x"])
+        return Statistics(*in_chunks(lambda part: over(params, part), looked_at, entries))
 
     return statistics
 
@@ -89,15 +91,28 @@ def make_divergence(model: Model, devices: Execution) -> Callable[[Any, Any, Any
     return lambda params, teachers, x: in_chunks(lambda part: over(params, teachers, part), x)
 
 
-def in_chunks(fn: Callable[[Any], Any], examples: Any) -> Any:
+def _entries(model: Model, params: Any, x: Any) -> int:
+    """How many logits a model has for each token."""
+    one = jax.eval_shape(lambda params: fleet.lane(params, 0), params)
+    logits: Any = jax.eval_shape(
+        lambda params, x: model.apply(params, x, None), one, jax.tree.map(lambda leaf: leaf[:1], x)
+    )
+    return int(logits.shape[-1])
+
+
+def in_chunks(fn: Callable[[Any], Any], examples: Any, entries: int = 1) -> Any:
     """`fn` of examples, a pytree of [examples, ...] arrays, CHUNK at a time: numpy arrays [lanes, examples, ...].
 
-    Of texts it is CHUNK_TOKENS tokens at a time, and no less than one text. The last chunk is filled up with zeros, whose
-    results are left out.
+    Of texts it is CHUNK_TOKENS tokens at a time, fewer if these had more than CHUNK_LOGITS logits, and no less than one
+    text. The last chunk is filled up with zeros, whose results are left out.
+
+    Args:
+      entries: logits of a token.
     """
     leaves, parts = jax.tree.leaves(examples), []
     tokens = [leaf.shape[1] for leaf in leaves if np.issubdtype(leaf.dtype, np.integer) and leaf.ndim == 2]
-    count, chunk = len(leaves[0]), max(1, CHUNK_TOKENS // max(tokens)) if tokens else CHUNK
+    most = min(CHUNK_TOKENS, CHUNK_LOGITS // entries)
+    count, chunk = len(leaves[0]), max(1, most // max(tokens)) if tokens else CHUNK
     for start in range(0, count, chunk):
         size = min(chunk, count - start)
         part = jax.tree.map(lambda leaf: _filled(leaf[start : start + chunk], chunk), examples)  # noqa: B023
