@@ -27,10 +27,10 @@ from experiments.core import checkpoints, files, results, workdirs
 from experiments.core.results import Row
 from experiments.core.workdirs import WorkdirError
 from experiments.data import datasets
-from experiments.training import fleets
+from experiments.training import fleets, neftune
 from unlearn import tree
 
-ALONE = ("readiness", "dpsgd")  # trained in programs of their own; the others are lanes of one
+ALONE = ("readiness", "dpsgd", "neftune")  # trained in programs of their own; the others are lanes of one
 LONGER = "equal_flops"  # the fact of those that were trained for longer, and their checkpoint
 
 
@@ -94,9 +94,21 @@ class Run:
             raise WorkdirError(
                 f"{folder} holds other parameters than the run's rows tell of: remove it and results.json and run again"
             )
+        self._check_frozen(config)
         dataset = datasets.load(config.data, config.model.classifies_text)
         fns = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
         return fns.own_apply or fns.apply, fns.unpack(params)
+
+    def _check_frozen(self, config: Comparison) -> None:
+        """Refuse adapters whose frozen weights are others than they were."""
+        inputs = self.path / "inputs.json"
+        if not config.model.lora.rank or not inputs.exists():
+            return
+        kept = files.read_json(inputs, dict, workdirs.AGAIN).get("parameters")
+        if kept != models.digest(config.model):
+            raise WorkdirError(
+                f"adapters of {self.path} belong to other weights than {config.model.name} has now: put them back"
+            )
 
     def _typed(self) -> Comparison:
         """The config, with the keys that a later version added at what they are by default.
@@ -144,6 +156,8 @@ class Run:
         if training in ALONE:
             if training == "readiness":
                 return f"readiness-{variant}", number
+            if training == neftune.NAME:
+                return neftune.NAME, number
             poisson = any(row.training == training and row.facts.get("sampling") == "poisson" for row in self.rows)
             return (fleets.POISSON if poisson else fleets.SHUFFLED), number
         facts = {(row.training, row.variant): row.facts for row in self.rows if row.training not in ALONE}

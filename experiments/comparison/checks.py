@@ -42,6 +42,9 @@ def resolved(
     """
     made = validated(Comparison, config)
     made = as_begun(made, shipped(made), begun()).resolved()
+    if is_text(made.data.name) and not made.data.factory and not made.data.tokeniser and made.model.is_pretrained:
+        data = made.data.model_copy(update={"tokeniser": made.model.tokeniser})
+        made = made.model_copy(update={"data": data})
     check_options(made.request, made.by_variant(), kind_of(made.data, made.model))
     return made
 

@@ -13,14 +13,14 @@ from experiments import models
 from experiments.comparison import checks, rows, trainings
 from experiments.comparison.rehearsals import rehearsal
 from experiments.configs.readiness import Comparison
-from experiments.core import execution, files, progress, sections, switches, workdirs
+from experiments.core import execution, progress, sections, switches, workdirs
 from experiments.core.errors import blame_user
 from experiments.core.results import Run
 from experiments.data import datasets, digests, ids, problem
 from experiments.scoring import algorithms
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests
-from experiments.training import fleets, privacy
+from experiments.training import fleets, neftune, privacy, room
 
 ALTERNATIVES = ("dpo", "idk_dpo")  # algorithms that are told what to say instead
 
@@ -54,6 +54,8 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             alternatives=any(algorithms.base(name) in ALTERNATIVES for name in config.request.unlearners),
         )
         model = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
+        if neftune.NAME in config.trainings:
+            neftune.check(model)
         checks.check_problem(asked, config.readiness.noise, config.request.parts, config.request.overlap)
         checks.check_own(config.request, config.by_variant(), model, asked, config.request.batch_size)
         devices = execution.make(config.parallel, convolutional=model.convolutional)
@@ -76,10 +78,12 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             config.equal_flops,
             [rehearsal(name, config.variant(name).readiness, trainer, asked) for name in names],
             config.request.to_level.levels == "proxy",
+            config.neftune,
         )
+        room.check(model, trainer.way().optimizer, trainings.most_lanes(plan))
         scorer = Scorer(models.as_model(model), devices, asked.sets, model.decoder)
         requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
-        inputs = {"data": digests.digest(dataset[1:4]), "parameters": files.digest(config.model.params)}
+        inputs = {"data": digests.digest(dataset[1:4]), "parameters": models.digest(config.model)}
         if config.forget.setting in sections.ASKED_BY:  # names: whose rows they are is part of the data
             inputs["request"] = digests.of_ids(asked.asked["id"])
     work = trainings.work(plan, config.train.steps) + rows.work(requests, config.relearn, trainings.count(plan))

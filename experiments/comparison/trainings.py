@@ -16,7 +16,7 @@ from experiments.core.keys import Purpose
 from experiments.data.problem import Problem
 from experiments.scoring import aims
 from experiments.scoring.scorer import Scorer
-from experiments.training import loop
+from experiments.training import loop, neftune
 from experiments.training.fleets import PER_STEP, PRIVATE, READY, Trainer, proxy_steps
 
 LONGER = 1.4  # steps of equal FLOPs, per step
@@ -49,6 +49,7 @@ class Plan(NamedTuple):
     equal_flops: whether vanilla and re-weighting also train for as many FLOPs as readiness used.
     rehearsals: the default readiness, if it is trained, and its variants.
     proxies: whether requests ask proxies of the oracle for levels; rehearsals may, too.
+    neftune: of the noise, if NEFTune is trained.
     """
 
     names: Sequence[str]
@@ -59,6 +60,7 @@ class Plan(NamedTuple):
     equal_flops: bool
     rehearsals: Sequence[Rehearsal]
     proxies: bool = False
+    neftune: sections.NEFTune = sections.NEFTune()
 
     @property
     def wants_proxies(self) -> bool:
@@ -82,6 +84,11 @@ def _together(plan: Plan) -> int:
     return 2 + ("heldout_oracle" in plan.names) + len(plan.weights)
 
 
+def most_lanes(plan: Plan) -> int:
+    """How many models the largest fleet has."""
+    return _together(plan) * len(plan.seeds)
+
+
 def work(plan: Plan, steps: int) -> float:
     """What all trainings are expected to take, in steps of one model."""
     seeds, rehearsals = len(plan.seeds), len(plan.rehearsals)
@@ -89,13 +96,15 @@ def work(plan: Plan, steps: int) -> float:
     if plan.equal_flops and rehearsals:
         made += LONGER * steps * (2 * seeds + PER_STEP)
     made += plan.wants_proxies * proxy_steps(steps) * (seeds + PER_STEP)
+    made += (neftune.NAME in plan.names) * steps * (seeds + PER_STEP)
     return made + ("dpsgd" in plan.names) * PRIVATE * steps * (seeds + PER_STEP)
 
 
 def count(plan: Plan) -> int:
     """How many ways of training there are in all."""
     longer = (1 + ("reweight" in plan.names)) if plan.equal_flops and plan.rehearsals else 0
-    return _together(plan) + longer + ("dpsgd" in plan.names) + len(plan.rehearsals)
+    alone = ("dpsgd" in plan.names) + (neftune.NAME in plan.names)
+    return _together(plan) + longer + alone + len(plan.rehearsals)
 
 
 class Proxies(NamedTuple):
@@ -125,7 +134,7 @@ def train_proxies(trainer: Trainer, scorer: Scorer, problem: Problem, plan: Plan
 def train_all(
     trainer: Trainer, scorer: Scorer, problem: Problem, plan: Plan, proxies: Proxies | None = None
 ) -> list[Fleet]:
-    """Every way of the plan: ordinary ones as lanes of one program, readiness variants and DP-SGD on their own."""
+    """Every way of the plan: ordinary ones as lanes of one program; readiness variants, DP-SGD and NEFTune on their own."""
     ways = plain_ways(plan, problem)
     weights = {("reweight", variant): {"weight": weight} for variant, weight in plan.weights.items()}
     plain = train_plain(trainer, "plain", trainer.section.steps, ways, weights)
@@ -135,7 +144,8 @@ def train_all(
         plain = _mark_matched(scorer, plain, ready[0])
     longer = _longer(trainer, plan, plain, ready[0], ways) if plan.equal_flops and ready else []
     private = [train_private(trainer, plan.dpsgd, lanes)] if "dpsgd" in plan.names else []
-    return plain + longer + private + ready
+    noisy = [train_noisy(trainer, plan.neftune, lanes)] if neftune.NAME in plan.names else []
+    return plain + longer + private + noisy + ready
 
 
 def _longer(trainer: Trainer, plan: Plan, plain: list[Fleet], ready: Fleet, ways: Mapping[Key, loop.Lane]) -> list[Fleet]:
@@ -192,6 +202,13 @@ def train_private(trainer: Trainer, dpsgd: sections.DPSGD, lanes: loop.Lane) -> 
     trained = trainer.fleet(way, lanes, name)
     facts = trainer.guarantee(dpsgd, int(lanes.member.sum(axis=1).min()))
     return Fleet("dpsgd", "default", trained, fleet.lane_count(lanes), trainer.cost(way, name), facts)
+
+
+def train_noisy(trainer: Trainer, section: sections.NEFTune, lanes: loop.Lane) -> Fleet:
+    """NEFTune, at the same steps."""
+    way, name = trainer.noisy_way(section), neftune.NAME
+    trained, facts = trainer.fleet(way, lanes, name), {"alpha": section.alpha}
+    return Fleet(name, "default", trained, fleet.lane_count(lanes), trainer.cost(way, name), facts)
 
 
 def train_readiness(

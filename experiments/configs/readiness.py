@@ -3,9 +3,9 @@
     python -m experiments.main --config=experiments/configs/readiness.py:digits --workdir=runs/digits
 
 The `digits` ones need no download and take two to nine minutes on two CPU cores; `pydoc` needs none either, but the extra
-`text`, and takes twenty; `speeches` and `tofu_small` also need a folder of texts. The others need
-`--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared, and about half an hour to an hour. What is
-expected of each is what docs/results.md has.
+`text`, and takes a quarter of an hour; `speeches` and `tofu_small` also need a folder of texts, and `tofu_smollm2` an
+accelerator and the extra `weights`. The others need `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set
+prepared, and about half an hour to an hour. What is expected of each is what docs/results.md and docs/text.md have.
 
 Any key is a flag, `--config.train.steps=500`. Tuples are Python literals, `--config.request.clips='(0.0, 1.0)'`, and so
 are dicts, given as a whole: `--config.model.options='{"widths": (64,)}'`, `--config.variants='{"raw": {"form": "raw"}}'`,
@@ -24,7 +24,7 @@ from experiments.core import sections
 from experiments.core.config import Loc, Says, Section, Wrong, as_config, mistakes, validated
 from experiments.core.errors import ConfigError
 
-Training = Literal["oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness"]
+Training = Literal["oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "neftune", "readiness"]
 NEEDED: tuple[Training, ...] = ("oracle", "vanilla")  # by every comparison
 
 
@@ -100,6 +100,7 @@ class Comparison(Section):
     )
     reweight: sections.Reweights = sections.Reweights()
     dpsgd: sections.DPSGD = sections.DPSGD()
+    neftune: sections.NEFTune = sections.NEFTune()
     request: sections.Request = sections.Request()
     relearn: sections.Relearn = sections.Relearn()
 
@@ -451,7 +452,7 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     config.data.name, config.data.train_size, config.data.length, config.data.tokeniser = "pydoc", 60, 64, "bpe:512"
     config.model.name, config.model.options = "gpt2", ml_collections.ConfigDict({"width": 48, "depth": 2, "heads": 4})
     config.train.update({"optimizer": "adamw", "learning_rate": 0.006, "steps": 900, "batch_size": 16})
-    config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness")
+    config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "neftune", "readiness")
     config.seeds, config.equal_flops, config.variants, config.reweight.others = 5, False, {}, ()
     config.forget.setting, config.forget.fraction = "random", 0.05
     config.suited["random"].update(LEVEL)
@@ -496,6 +497,26 @@ def trec(config: ml_collections.ConfigDict) -> None:
     config.seeds, config.equal_flops, config.reweight.others = 5, False, ()
     config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness")
     _to_level(config)
+
+
+def tofu_smollm2(config: ml_collections.ConfigDict) -> None:
+    """TOFU, learnt by adapters of SmolLM2-135M, a twentieth of its questions forgotten: for an accelerator.
+
+    Give --config.data.name=tofu:FOLDER.
+    """
+    config.data.name, config.data.length, config.data.answers_only = "tofu:", 128, True
+    config.model.name, config.model.options = "smollm2", ml_collections.ConfigDict()
+    config.model.lora.update({"rank": 16, "targets": ("attention", "mlp")})
+    config.train.update({"optimizer": "adamw", "learning_rate": 0.001, "steps": 1600, "batch_size": 8})
+    config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "neftune", "readiness")
+    config.seeds, config.equal_flops, config.variants, config.reweight.others = 3, False, {}, ()
+    config.forget.setting, config.forget.fraction = "random", 0.05
+    config.suited["random"].update(LEVEL)
+    config.readiness.levels = "proxy"
+    config.request.unlearners = ("level",)
+    config.request.update({"batch_size": 8, "observe": 16})
+    config.request.to_level.update({"learning_rates": (0.1, 0.3), "retained": 16})
+    config.relearn.size, config.relearn.batch_size = 64, 8
 
 
 def _few_rivals(config: ml_collections.ConfigDict) -> None:
@@ -551,5 +572,6 @@ EXPERIMENTS = {
         speeches,
         tofu_small,
         trec,
+        tofu_smollm2,
     )
 }

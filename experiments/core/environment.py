@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -50,6 +51,59 @@ def stopwatch() -> Iterator[Callable[[], float]]:
 def flops(compiled: Any) -> float:
     """Floating-point operations of a compiled program, as XLA counts them; NaN where it does not."""
     return float(compiled.cost_analysis().get("flops", float("nan")))
+
+
+def program_flops(traced: Any, compiled: Any) -> float:
+    """Floating-point operations of a program: as XLA counts them, or those of its matrix products if they stand in a loop.
+
+    XLA counts the body of a loop once, however often it runs.
+
+    Args:
+      traced, compiled: `jax.jit(fn).trace(...)`, and what it was compiled to.
+    """
+    jaxpr = traced.jaxpr.jaxpr
+    return products(jaxpr) if _has_loop(jaxpr) else flops(compiled)
+
+
+def products(jaxpr: Any) -> float:
+    """Floating-point operations of the matrix products of a trace, 2 m n k of each; in a loop, of each of its trips.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> thrice = lambda x: jax.lax.scan(lambda h, _: (h @ x, None), x, None, length=3)[0]
+      >>> products(jax.make_jaxpr(thrice)(jnp.ones((2, 2))).jaxpr)
+      48.0
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            contracted = equation.params["dimension_numbers"][0][0]
+            depth = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+            total += 2.0 * depth * math.prod(equation.outvars[0].aval.shape)
+        total += _trips(equation) * sum(products(inner) for inner in _inner(equation))
+    return total
+
+
+def _has_loop(jaxpr: Any) -> bool:
+    """Whether a matrix product stands in a loop of several trips."""
+    return any(
+        (_trips(equation) > 1 and products(inner) > 0) or _has_loop(inner)
+        for equation in jaxpr.eqns
+        for inner in _inner(equation)
+    )
+
+
+def _trips(equation: Any) -> int:
+    return int(equation.params["length"]) if equation.primitive.name == "scan" else 1
+
+
+def _inner(equation: Any) -> Iterator[Any]:
+    """The programs within an equation: bodies of loops, of calls and of branches."""
+    for value in equation.params.values():
+        for entry in value if isinstance(value, tuple | list) else (value,):
+            entry = getattr(entry, "jaxpr", entry)
+            if hasattr(entry, "eqns"):
+                yield entry
 
 
 def peak_bytes(compiled: Any) -> int:

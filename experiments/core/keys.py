@@ -56,6 +56,7 @@ class Purpose(enum.Enum):
     META = "lane", 3
     NOISE = "lane", 4  # from the key of a step
     POISSON = "lane", 5  # who is in a step's batch of DP-SGD
+    EMBEDDING = "lane", 6  # NEFTune's noise, from the key of a step
 
 
 class Hash(enum.StrEnum):

@@ -27,6 +27,7 @@ OF_TEXT = ("length", "rows", "tokeniser", "answers_only", "encoding", "group", "
 # What a judge judges unless it is told, and the whole shelf; a test holds that equal to it.
 JUDGED = ("level", "ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "finetune", "random_label")
 SHELF = (*JUDGED, "simnpo", "undial", "rmu", "wga", "dpo", "idk_dpo")
+FOLDER, SMOLLM2 = "folder", "smollm2"  # pre-trained models
 AT = "@"  # between an algorithm and where its requests end
 Backbone = str  # of experiments.models.vits.VITS, which refuses others when the data are looked at
 
@@ -202,7 +203,9 @@ class Data(Section):
     )
     rows: int = Field(0, ge=0, le=MOST, description="Rows that are kept of a text, its first; 0 keeps all.")
     tokeniser: str = Field(
-        "", description="Of text, a tokenizer.json, or bpe:512 to learn one of so many entries; if empty, bytes."
+        "",
+        description="Of text, a tokenizer.json, bpe:512 to learn one of so many entries, or smollm2; if empty, that of a "
+        "pre-trained model, or bytes.",
     )
     answers_only: bool = Field(False, description="Of questions and answers, learn the answers alone.")
     encoding: str = Field("", description="Of texts of your own; if empty, UTF-8.")
@@ -264,18 +267,56 @@ class PretrainData(Data):
     ] = Field(None, description="Constants to standardise by; if empty, the moments of the training images.")
 
 
+class Lora(Section):
+    """Low-rank adapters of pre-trained weights, which stay as they are."""
+
+    rank: int = Field(0, ge=0, le=4096, description="Of the adapters, which alone are trained; 0 trains all weights.")
+    alpha: float = Field(
+        16.0, gt=0, le=10**4, description="Strength: what an adapter adds is scaled by alpha / sqrt(rank)."
+    )
+    targets: tuple[str, ...] = Field(
+        ("query", "value"), min_length=1, description="Layers of each block that have one, as in ('attention', 'mlp/up')."
+    )
+
+
 class Model(Section):
     """A network."""
 
-    name: Literal["mlp", "cnn", "resnet18", "vit", "whitened", "gpt2", "llama", "bert"] = Field(
-        "mlp", description="The kind of network: of text, gpt2 and llama predict the next token, bert classifies documents."
+    name: Literal["mlp", "cnn", "resnet18", "vit", "whitened", "gpt2", "llama", "bert", "folder", "smollm2"] = Field(
+        "mlp",
+        description="The kind of network: of text, gpt2 and llama predict the next token, bert classifies documents. "
+        "Pre-trained: folder, of Hugging Face, at model.params; smollm2, a package.",
     )
     options: dict[str, Option] = Field({"widths": (128, 128)}, description="Options of that kind, as in {'widths': (64,)}.")
     factory: str = Field("", description="module:function that makes a model of your own; see experiments.models.own.")
     factory_options: dict[str, Option] = Field({}, description="Its keyword arguments.")
-    params: str = Field("", description="An .npz or .safetensors of parameters to begin with; if empty, drawn by seed.")
+    params: str = Field(
+        "", description="An .npz or .safetensors of parameters to begin with, or the folder; if empty, drawn by seed."
+    )
     dtype: Literal["", "float32", "bfloat16"] = Field("", description="Of activations; if empty, float32.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden units that a training step leaves out.")
+    lora: Lora = Lora()
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether its sizes and its weights are those of a published model."""
+        return self.name in (FOLDER, SMOLLM2)
+
+    @property
+    def tokeniser(self) -> str:
+        """The tokeniser of pre-trained weights, as `data.tokeniser` takes it; '' of other models."""
+        return {SMOLLM2: SMOLLM2, FOLDER: os.path.join(self.params, "tokenizer.json")}.get(self.name, "")
+
+    @model_validator(mode="after")
+    def _weights_are_somewhere(self) -> Model:
+        if self.name == FOLDER and not self.params:
+            raise Wrong((("params",), "is empty, but model.name is 'folder': set --config.model.params=FOLDER"))
+        if self.name == SMOLLM2 and self.params:
+            raise Wrong((("params",), f"is {self.params!r}, but smollm2 has weights of its own: leave it empty"))
+        if self.lora.rank and not self.is_pretrained:
+            sentence = f"is {self.lora.rank}, but {self.name!r} is not pre-trained: set 0, or --config.model.name=smollm2"
+            raise Wrong((("lora", "rank"), sentence))
+        return self
 
     @property
     def classifies_text(self) -> bool:
@@ -333,6 +374,12 @@ class DPSGD(Section):
         if 0 < self.delta < 1e-8:
             raise Wrong((("delta",), f"is {self.delta:g}: give 0 or a number from 1e-08 up"))
         return self
+
+
+class NEFTune(Section):
+    """Training with noise on the embedded tokens of text."""
+
+    alpha: float = Field(5.0, ge=0, le=1000, description="Noise is uniform within alpha / sqrt(tokens x width) of 0.")
 
 
 # --- Forgetting -------------------------------------------------------------------------------------------------------

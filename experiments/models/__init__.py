@@ -16,7 +16,8 @@ from experiments.core.sections import Model
 from experiments.data.splits import Tokens
 from experiments.models.convnets import CNN, ResNet18
 from experiments.models.functions import ModelFns, as_features, as_model, of_module
-from experiments.models.language import named
+from experiments.models.language import named, weights
+from experiments.models.language.weights import digest
 from experiments.models.mlp import MLP
 from experiments.models.own import build_own
 from experiments.models.params import begin
@@ -29,14 +30,14 @@ TABULAR = ("mlp",)  # take a table; the others look at images
 DTYPES = {"": None, "float32": None, "bfloat16": jnp.bfloat16}
 SECTION = ("classes", "dtype", "dropout")  # fields of a module that are no options: the section has keys for them
 
-__all__ = ["CONVOLUTIONAL", "MODELS", "ModelFns", "as_features", "as_model", "build", "make_module", "of_module"]
+__all__ = ["CONVOLUTIONAL", "MODELS", "ModelFns", "as_features", "as_model", "build", "digest", "make_module", "of_module"]
 
 
 def build(section: Model, example: np.ndarray, classes: int, tokens: Tokens | None = None) -> ModelFns:
     """The model of a config's section `model`.
 
     Args:
-      section: name and options, or factory and factory_options; params, dtype, dropout.
+      section: name and options, or factory and factory_options; params, dtype, dropout, lora.
       example: [1, ...], as the model will see examples.
       tokens: of texts, what a classifier of them has to know.
 
@@ -61,10 +62,13 @@ def build(section: Model, example: np.ndarray, classes: int, tokens: Tokens | No
         fns = build_own(section.factory, given, shape, classes)
     elif is_text:
         _check_no_factory(section)
-        fns = named.build(section, shape[0], classes, tokens)
+        if section.is_pretrained:
+            fns = weights.build(section, shape[0], classes)
+        else:
+            fns = named.build(section, shape[0], classes, tokens)
     else:
         fns = _shipped(section, shape, classes)
-    return begin(fns, section.params) if section.params else fns
+    return begin(fns, section.params) if section.params and not section.is_pretrained else fns
 
 
 def _check_no_factory(section: Model) -> None:
@@ -75,7 +79,7 @@ def _check_no_factory(section: Model) -> None:
 def _shipped(section: Model, shape: tuple[int, ...], classes: int) -> ModelFns:
     name, options = section.name, section.options
     _check_no_factory(section)
-    if name in named.OPTIONS:
+    if name in named.OPTIONS or section.is_pretrained:
         raise UserError(f"model {name!r} reads text, these data are none: set another --config.model.name")
     dtype, dropout = section.dtype, section.dropout
     if name in MODELS and name not in TABULAR and len(shape) != 3:

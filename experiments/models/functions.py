@@ -27,6 +27,9 @@ class ModelFns(NamedTuple):
     convolutional: it holds convolutions, which need loops of their own on a CPU: see `experiments.core.fleet`.
     language: it gives logits of the next token at each place, [examples, length, vocabulary].
     decoder: the module that `language.generate` continues texts with, if it is one.
+    noisy: (params, x, key, noise [examples, length, width]) -> logits, as `apply` with noise on the embedded tokens; None:
+      it embeds none.
+    width: of an embedded token.
     unpack, own_apply: params -> the tree that the user's own `init` made, and what to apply to that; None: `apply`.
     """
 
@@ -39,6 +42,8 @@ class ModelFns(NamedTuple):
     own_apply: Callable[[Any, Array, Array | None], Array] | None = None
     language: bool = False
     decoder: nn.Module | None = None
+    noisy: Callable[[Any, Array, Array | None, Array], Array] | None = None
+    width: int = 0
 
 
 @functools.lru_cache

@@ -23,6 +23,7 @@ from unlearn.model import token_mean
 
 CHUNK = 500  # examples looked at together, whatever the set: one compiled shape
 CHUNK_TOKENS = 8192  # of texts: each has as many logits as the vocabulary has entries
+CHUNK_LOGITS = 1 << 25  # and so fewer tokens of a large vocabulary
 
 
 class Statistics(NamedTuple):
@@ -68,7 +69,8 @@ def make_statistics(model: Model, devices: Execution) -> Reduction:
 
     def statistics(params: Any, batch: Batch) -> Statistics:
         looked_at = {name: batch[name] for name in ("x", "y", "token_weight") if name in batch}
-        return Statistics(*in_chunks(lambda part: over(params, part), looked_at))
+        entries = 1 if model.token_loss is None else _entries(model, params, batch["x"])
+        return Statistics(*in_chunks(lambda part: over(params, part), looked_at, entries))
 
     return statistics
 
@@ -106,13 +108,25 @@ def _finite(logits: Array) -> Array:
     return jnp.isfinite(logits).reshape(len(logits), -1).all(axis=-1)
 
 
-def in_chunks(fn: Callable[[Any], Any], examples: Any) -> Any:
+def _entries(model: Model, params: Any, x: Any) -> int:
+    """How many logits a model has for each token."""
+    one = jax.eval_shape(lambda params: fleet.lane(params, 0), params)
+    logits: Any = jax.eval_shape(
+        lambda params, x: model.apply(params, x, None), one, jax.tree.map(lambda leaf: leaf[:1], x)
+    )
+    return int(logits.shape[-1])
+
+
+def in_chunks(fn: Callable[[Any], Any], examples: Any, entries: int = 1) -> Any:
     """`fn` of examples, a pytree of [examples, ...] arrays, CHUNK at a time: numpy arrays [lanes, examples, ...].
 
-    Of texts it is CHUNK_TOKENS tokens at a time, and no less than one text. The last chunk is filled up with zeros, whose
-    results are left out.
+    Of texts it is CHUNK_TOKENS tokens at a time, fewer if these had more than CHUNK_LOGITS logits, and no less than one
+    text. The last chunk is filled up with zeros, whose results are left out.
+
+    Args:
+      entries: logits of a token.
     """
-    parts, count, chunk = [], len(jax.tree.leaves(examples)[0]), chunk_of(examples)
+    parts, count, chunk = [], len(jax.tree.leaves(examples)[0]), chunk_of(examples, entries)
     for start in range(0, count, chunk):
         size = min(chunk, count - start)
         part = jax.tree.map(lambda leaf: _filled(leaf[start : start + chunk], chunk), examples)  # noqa: B023
@@ -120,11 +134,12 @@ def in_chunks(fn: Callable[[Any], Any], examples: Any) -> Any:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
 
 
-def chunk_of(examples: Any) -> int:
-    """How many examples are looked at together, of a pytree of [examples, ...] arrays."""
+def chunk_of(examples: Any, entries: int = 1) -> int:
+    """How many examples are looked at together, of a pytree of [examples, ...] arrays, with so many logits of a token."""
     leaves = jax.tree.leaves(examples)
     tokens = [leaf.shape[1] for leaf in leaves if np.issubdtype(leaf.dtype, np.integer) and leaf.ndim == 2]
-    return max(1, CHUNK_TOKENS // max(tokens)) if tokens else CHUNK
+    most = min(CHUNK_TOKENS, CHUNK_LOGITS // entries)
+    return max(1, most // max(tokens)) if tokens else CHUNK
 
 
 def _filled(leaf: np.ndarray, size: int) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.core.environment import flops, peak_bytes
+from experiments.core.environment import peak_bytes, program_flops
 from experiments.core.execution import one_device
 from experiments.data.datasets import Images
 from experiments.training import loop, streaming
@@ -16,12 +16,12 @@ from unlearn.base import Batch
 
 def of_training(way: loop.Way, data: Batch) -> dict[str, float]:
     """FLOPs of a step and of the training of one lane without rehearsals, and the peak bytes of a step."""
-    step = _compiled(way, data, None, rehearse=False)
+    flops, peak = _counted(way, data, None, rehearse=False)
     return {
-        "step_flops": flops(step),
+        "step_flops": flops,
         "meta_step_flops": 0.0,
-        "train_flops": flops(step) * way.steps,
-        "peak_bytes": peak_bytes(step),
+        "train_flops": flops * way.steps,
+        "peak_bytes": peak,
     }
 
 
@@ -33,17 +33,24 @@ def of_rehearsing(
     Args:
       levels_given: levels are a column of the data, and not read off the model at each rehearsal.
     """
-    meta = _compiled(way, data, pools, rehearse=True, levels_given=levels_given)
+    flops, peak = _counted(way, data, pools, rehearse=True, levels_given=levels_given)
     rehearsals = way.schedule.within(way.steps)
     return {
         "step_flops": step_flops,
-        "meta_step_flops": flops(meta),
-        "train_flops": step_flops * (way.steps - rehearsals) + flops(meta) * rehearsals,
-        "peak_bytes": peak_bytes(meta),
+        "meta_step_flops": flops,
+        "train_flops": step_flops * (way.steps - rehearsals) + flops * rehearsals,
+        "peak_bytes": peak,
     }
 
 
-def _compiled(way: loop.Way, data: Batch, pools: Any, rehearse: bool, levels_given: bool = False) -> Any:
+def _counted(way: loop.Way, data: Batch, pools: Any, rehearse: bool, levels_given: bool = False) -> tuple[float, int]:
+    """FLOPs and peak bytes of one step."""
+    traced = _traced(way, data, pools, rehearse, levels_given)
+    compiled = traced.lower().compile()
+    return program_flops(traced, compiled), peak_bytes(compiled)
+
+
+def _traced(way: loop.Way, data: Batch, pools: Any, rehearse: bool, levels_given: bool) -> Any:
     # One device's operators: how a batch is spread does not change what it costs.
     devices = one_device()
     lanes = loop.make_lanes([0], *(2 * [jnp.ones(len(data["id"]), bool)]))
@@ -54,6 +61,6 @@ def _compiled(way: loop.Way, data: Batch, pools: Any, rehearse: bool, levels_giv
     if isinstance(data["x"], Images):
         drawn = loop.draw(way, lane, streaming.positions_of(data), pools, row, jnp.asarray(0), rehearse)
         filled = streaming.fill(data["x"], jax.device_get(drawn))
-        return jax.jit(loop.make_apply(way, devices)).lower(state, filled).compile()
+        return jax.jit(loop.make_apply(way, devices)).trace(state, filled)
     step = loop.make_step_fn(way, devices)
-    return jax.jit(lambda *args: step(*args, rehearse)).lower(state, lane, data, pools, row, jnp.asarray(0)).compile()
+    return jax.jit(lambda *args: step(*args, rehearse)).trace(state, lane, data, pools, row, jnp.asarray(0))

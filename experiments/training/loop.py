@@ -22,7 +22,7 @@ from experiments import models
 from experiments.core import checkpoints, environment, fleet, keys, sections
 from experiments.core.execution import Execution
 from experiments.core.keys import Purpose
-from experiments.training import dpsgd, privacy, whitening
+from experiments.training import dpsgd, neftune, privacy, whitening
 from experiments.training.schedule import Schedule
 from readiness.objective import MetaBatch, Readiness
 from readiness.requests import Draw, Pools, draw_meta_batch, take
@@ -64,6 +64,7 @@ class Way(NamedTuple):
     steps: in all.  per_epoch: steps between two shuffles of the data.
     rehearsing: None for ordinary steps.  private: (clip, noise) of DP-SGD, or None.
     capacity: room for a batch that is drawn by Poisson sampling, of `batch_size` on average; 0: batches are shuffled.
+    noise: NEFTune's alpha; 0: none.
     """
 
     model: models.ModelFns
@@ -74,6 +75,7 @@ class Way(NamedTuple):
     rehearsing: Rehearsing | None = None
     private: tuple[float, float] | None = None
     capacity: int = 0
+    noise: float = 0.0
 
     @property
     def schedule(self) -> Schedule:
@@ -172,12 +174,16 @@ def make_apply(way: Way, devices: Execution) -> Callable[[TrainState, Drawn], tu
     model = models.as_model(way.model)
     if way.private:
         return _private_step(way, model, way.private)
+    if way.noise:
+        model = neftune.noisy(way.model, way.noise)
     readiness = way.rehearsing and way.rehearsing.readiness
     step = make_step(model, way.optimizer, readiness=readiness, mean=devices.mean, grad=devices.outer_grad)
 
     def apply(state: TrainState, drawn: Drawn) -> tuple[TrainState, StepInfo]:
         meta = drawn.meta and devices.split_meta(drawn.meta)
-        return step(state, devices.split(drawn.batch, 0), jax.random.wrap_key_data(drawn.key), meta, drawn.step_size)
+        batch = devices.split(drawn.batch, 0)
+        batch = neftune.counted(batch) if way.noise else batch
+        return step(state, batch, jax.random.wrap_key_data(drawn.key), meta, drawn.step_size)
 
     return apply
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from experiments.core import files
 from experiments.core.errors import DataError, UserError, WorkdirError, line
+from experiments.models.language import gguf, packaged
 
 MISSING = "a tokenizer.json needs the library tokenizers, which is not installed: pip install 'forethought[text]'"
 END, PAD = "<|endoftext|>", "<|pad|>"  # of tokenisers that are trained here
@@ -75,6 +76,18 @@ def from_file(path: Path) -> Tokeniser:
 def learned(texts: Iterable[str], vocabulary: int) -> Tokeniser:
     """The tokeniser that `train_bpe` makes of some texts; raises as it does."""
     return _from_text(train_bpe(texts, vocabulary), Path("tokenizer.json of these texts"))
+
+
+def smollm2() -> Tokeniser:
+    """The tokeniser of SmolLM2, from the package with its weights.
+
+    Raises:
+      DataError: the library is absent.
+      UserError: the package is.
+    """
+    _library()
+    file = packaged.smollm2()
+    return _from_text(gguf.tokenizer(file), Path(file.path))
 
 
 def _from_text(text: str, path: Path) -> Tokeniser:

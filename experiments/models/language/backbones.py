@@ -103,14 +103,18 @@ def as_functions(module: Module) -> ModelFns:
     def init(key: jax.Array) -> Tree:
         return module.init(key, x)["params"]
 
-    def call(params: Tree, x: Any, key: jax.Array | None, method: str = "__call__") -> jax.Array:
+    def call(params: Tree, x: Any, key: jax.Array | None, method: str = "__call__", **more: Any) -> jax.Array:
         rngs = {} if key is None else {"dropout": key}
-        made: Any = module.apply({"params": params}, x, rngs=rngs, method=method)
+        made: Any = module.apply({"params": params}, x, rngs=rngs, method=method, **more)
         return made
 
-    features = functools.partial(call, method="features")
-    decoder = module if isinstance(module, Decoder) else None
-    return ModelFns(init, call, features, language=decoder is not None, decoder=decoder)
+    def noisy(params: Tree, x: Any, key: jax.Array | None, noise: jax.Array) -> jax.Array:
+        return call(params, x, key, noise=noise)
+
+    fns = ModelFns(init, call, functools.partial(call, method="features"))
+    if isinstance(module, Decoder):
+        fns = fns._replace(language=True, decoder=module, noisy=noisy, width=module.config.width)
+    return fns
 
 
 def begin(module: Module, loaded: Pretrained) -> ModelFns:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -237,10 +238,11 @@ class Decoder(nn.Module):
             self.output = embed(config.vocabulary)
         self.embedding_dropout = nn.Dropout(self.dropout)
 
-    def embed(self, tokens: jax.Array, positions: jax.Array | None = None) -> jax.Array:
-        """[n, L, width], of tokens at the places 0, 1, ... or at `positions` [n, L]."""
+    def embed(self, tokens: jax.Array, positions: jax.Array | None = None, noise: jax.Array | None = None) -> jax.Array:
+        """[n, L, width], of tokens at the places 0, 1, ... or at `positions` [n, L]; noise is added to embedded tokens."""
         places = self._places(tokens.shape[1]) if positions is None else positions
         h = self.tokens(tokens)
+        h = h if noise is None else h + noise.astype(h.dtype)
         h = h if self.config.rope_theta is not None else h + self.positions(places)
         return self.embedding_dropout(h, deterministic=not self.has_rng("dropout"))
 
@@ -269,15 +271,15 @@ class Decoder(nn.Module):
             after.append(grown)
         return h, tuple(after)
 
-    def features(self, tokens: jax.Array) -> jax.Array:
-        """What the logits are taken of, [n, L, width]."""
-        h = self.embed(tokens)
+    def features(self, tokens: jax.Array, adapters: Sequence[Adapters] = (), noise: jax.Array | None = None) -> jax.Array:
+        """What the logits are taken of, [n, L, width]; adapters are those of each block, or of none."""
+        h = self.embed(tokens, noise=noise)
         for i in range(self.config.depth):
-            h = self.block(h, i, {})
+            h = self.block(h, i, adapters[i] if adapters else {})
         return self.hidden(h)
 
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        return self.logits(self.features(tokens))
+    def __call__(self, tokens: jax.Array, adapters: Sequence[Adapters] = (), noise: jax.Array | None = None) -> jax.Array:
+        return self.logits(self.features(tokens, adapters, noise))
 
     def _places(self, length: int) -> jax.Array:
         if length > self.config.positions:

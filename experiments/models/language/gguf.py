@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.traverse_util
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from experiments.models.language import folders, tensors
 from experiments.models.language.decoder import DecoderConfig, llama
 
 TOKENIZER = "tokenizer.json"
+Tree = Any
 CONTROL = 3  # GGUF's type of a token that is no text
 NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -49,6 +50,15 @@ SIZES = {
 IDS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "padding_token_id": "pad_token_id"}
 
 
+class Gguf(NamedTuple):
+    """What a file holds; each part is made when it is asked for, since whole models and tokenisers take seconds."""
+
+    path: str | Path
+    values: Mapping[str, Any]
+    tensors: Mapping[str, Any]
+    config: DecoderConfig
+
+
 def convert(path: str | Path, folder: str | Path, dtype: Any = jnp.float32) -> None:
     """Write a GGUF file as a Hugging Face folder: `config.json`, `model.safetensors` and `tokenizer.json`.
 
@@ -60,6 +70,19 @@ def convert(path: str | Path, folder: str | Path, dtype: Any = jnp.float32) -> N
     Raises:
       UserError: no GGUF file, another architecture or tokeniser, or a tensor missing, too many or of another shape; one
         line that names it.
+    """
+    file = read(path)
+    text, params = tokenizer(file), parameters(file, dtype)
+    ids = {theirs: file.values[key] for name, theirs in IDS.items() if (key := f"tokenizer.ggml.{name}") in file.values}
+    folders.save_folder(folder, file.config, params, values=ids)
+    (Path(folder) / TOKENIZER).write_text(text, "utf-8")
+
+
+def read(path: str | Path) -> Gguf:
+    """The sizes of the model in a GGUF file, and what its parameters and its tokeniser are made of.
+
+    Raises:
+      UserError: no GGUF file, or another architecture; one line that names it.
     """
     try:
         from gguf import GGUFReader
@@ -73,8 +96,16 @@ def convert(path: str | Path, folder: str | Path, dtype: Any = jnp.float32) -> N
     if (kind := values.get("general.architecture")) != "llama":
         raise UserError(f"{path} holds the architecture {kind!r}: only 'llama' is converted")
     by_name = {tensor.name: tensor for tensor in reader.tensors}
-    config = _config(path, values, tied="output.weight" not in by_name)
-    tokenizer = _tokenizer(path, values)
+    return Gguf(path, values, by_name, _config(path, values, tied="output.weight" not in by_name))
+
+
+def parameters(file: Gguf, dtype: Any = jnp.float32) -> Tree:
+    """The parameters of `decoder.Decoder(file.config)`, on the host.
+
+    Raises:
+      UserError: a tensor missing, too many or of another shape; one line that names it.
+    """
+    path, config, by_name = file.path, file.config, dict(file.tensors)
     leaves: dict[str, np.ndarray] = {}
     for theirs, entry in tensors.entries(tensors.FAMILIES["llama"], config.depth):
         name = _name_of(theirs)
@@ -84,10 +115,7 @@ def convert(path: str | Path, folder: str | Path, dtype: Any = jnp.float32) -> N
             (leaves[entry.ours[0]],) = tensors.theirs_to_ours(entry, _weights(by_name.pop(name), config).astype(dtype))
     for name in by_name:
         raise UserError(f"{path} holds {name}, which a llama without scaled rotations does not: it is not converted")
-    ids = {theirs: values[key] for name, theirs in IDS.items() if (key := f"tokenizer.ggml.{name}") in values}
-    params = flax.traverse_util.unflatten_dict(leaves, sep="/")
-    folders.save_folder(folder, config, params, values=ids)
-    tokenizer.save(str(Path(folder) / TOKENIZER))
+    return flax.traverse_util.unflatten_dict(leaves, sep="/")
 
 
 def undo_permutation(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -137,8 +165,13 @@ def _weights(tensor: Any, config: DecoderConfig) -> np.ndarray:
     return undo_permutation(rows, config.kv_heads) if ".attn_k." in tensor.name else rows
 
 
-def _tokenizer(path: str | Path, values: Mapping[str, Any]) -> Any:
-    """The byte-level BPE of a GGUF file whose digits are tokens of their own."""
+def tokenizer(file: Gguf) -> str:
+    """The byte-level BPE of a GGUF file whose digits are tokens of their own, as the text of a `tokenizer.json`.
+
+    Raises:
+      UserError: another tokeniser.
+    """
+    path, values = file.path, file.values
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     kind = values.get("tokenizer.ggml.model"), values.get("tokenizer.ggml.pre")
@@ -146,11 +179,11 @@ def _tokenizer(path: str | Path, values: Mapping[str, Any]) -> Any:
         raise UserError(f"{path} has a tokeniser {kind}: only byte-level BPE as SmolLM's is converted")
     words = values["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in values["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, merges))
+    made = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, merges))
     digits, level = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, level])
-    tokenizer.decoder = decoders.ByteLevel()
+    made.pre_tokenizer = pre_tokenizers.Sequence([digits, level])
+    made.decoder = decoders.ByteLevel()
     types = values["tokenizer.ggml.token_type"]
     special = [word for word, of in zip(words, types, strict=True) if of == CONTROL]
-    tokenizer.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in special])
-    return tokenizer
+    made.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in special])
+    return str(made.to_str(pretty=True))

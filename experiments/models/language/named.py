@@ -38,31 +38,36 @@ def build(section: Model, length: int, classes: int, tokens: Tokens | None = Non
             "tokens, or bert, which classifies documents"
         )
     known = OPTIONS[name]
-    for option, value in section.options.items():
+    remat = section.options.get("remat", False)
+    if not isinstance(remat, bool):
+        raise UserError(f"option 'remat' of model {name!r} is {remat!r}: give True or False")
+    given = {option: value for option, value in section.options.items() if option != "remat"}
+    for option, value in given.items():
         if option not in known:
-            raise UserError(f"model {name!r} has no option {option!r}; it takes {', '.join(known)}")
+            raise UserError(f"model {name!r} has no option {option!r}; it takes {', '.join((*known, 'remat'))}")
         if type(value) is not int or value < 1:
             raise UserError(f"option {option!r} of model {name!r} is {value!r}: give a whole number from 1 up")
-    sizes: dict[str, Any] = known | section.options
+    sizes: dict[str, Any] = known | given
     if name == "llama":  # as Llama itself: two thirds of four widths, and a key-value head for each head
         sizes["mlp"] = sizes["mlp"] or -(-8 * sizes["width"] // 3)
         sizes["kv_heads"] = sizes["kv_heads"] or sizes["heads"]
     if name == "bert" and tokens is None:
         raise UserError("model 'bert' classifies documents, these are rows to predict: set --config.model.name=gpt2")
     try:
-        return as_functions(_module(section, length, classes, tokens, sizes))
+        return as_functions(_module(section, length, classes, tokens, sizes, remat))
     except ValueError as error:
         raise UserError(f"model {name!r} with {section.options} cannot be: {error}") from error
 
 
 def _module(
-    section: Model, length: int, classes: int, tokens: Tokens | None, sizes: dict[str, Any]
+    section: Model, length: int, classes: int, tokens: Tokens | None, sizes: dict[str, Any], remat: bool
 ) -> decoder.Decoder | Encoder:
     dtype, dropout = jnp.bfloat16 if section.dtype == "bfloat16" else None, float(section.dropout)
     if tokens is None or section.name in MADE:
-        return decoder.Decoder(MADE[section.name](vocabulary=classes, positions=length, **sizes), dtype, dropout=dropout)
+        config = MADE[section.name](vocabulary=classes, positions=length, **sizes)
+        return decoder.Decoder(config, dtype, remat, dropout)
     # BERT's proportions, and the mean over tokens, which learns from few documents more than the first one's state does.
-    config = EncoderConfig(
+    proportions = EncoderConfig(
         tokens.vocabulary, **sizes, mlp=4 * sizes["width"], positions=length, types=1, norm_epsilon=1e-12, pad=tokens.pad
     )
-    return Encoder(config, classes, "mean", dtype, dropout=dropout)
+    return Encoder(proportions, classes, "mean", dtype, remat, dropout)

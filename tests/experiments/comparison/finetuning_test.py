@@ -1,0 +1,61 @@
+"""A whole run that fine-tunes a folder: by adapters, with every way of training text."""
+
+import json
+import math
+
+import jax
+import pytest
+
+from experiments import load
+from experiments.comparison import run
+from experiments.configs import readiness as configs
+from experiments.core.errors import UserError
+from experiments.data.text import tokenisers, topics
+from experiments.models.language import decoder, folders
+from experiments.models.language.backbones import as_functions
+from tests.experiments.comparison.run_test import shrink
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A Llama with random weights and a tokeniser of 300 entries."""
+    made = tmp_path_factory.mktemp("llama")
+    config = decoder.llama(vocabulary=300, width=16, depth=3, heads=2, mlp=24, positions=64)
+    folders.save_folder(made, config, as_functions(decoder.Decoder(config)).init(jax.random.key(0)))
+    (made / "tokenizer.json").write_text(tokenisers.train_bpe(topics.read().texts[:20], 300), "utf-8")
+    return made
+
+
+def finetuned(folder, **model):
+    config = shrink(configs.get_config("pydoc"))
+    config.model.update({"name": "folder", "params": str(folder), **model})
+    config.model.options = configs.ml_collections.ConfigDict({"remat": True})
+    config.trainings = ("oracle", "vanilla", "neftune", "readiness")
+    config.seeds, config.readiness.inner_steps = 1, 2
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_folder_is_fine_tuned_in_a_run(folder, tmp_path, rank):
+    pytest.importorskip("tokenizers", reason="no tokenizers on this machine: the extra `text` has them")
+    config = finetuned(folder)
+    config.model.lora.rank = rank
+    found = run.run(config, str(tmp_path / "run"), "test")
+    assert {row.training for row in found.rows} == {"oracle", "vanilla", "neftune", "readiness"}
+    kept = json.loads((tmp_path / "run/config.json").read_text())
+    assert kept["data"]["tokeniser"] == str(folder / "tokenizer.json")
+    assert "parameters" in json.loads((tmp_path / "run/inputs.json").read_text())
+    for row in found.rows:
+        assert math.isfinite(row.before["forget_loss"])
+    for training in ("vanilla", "neftune", "readiness"):
+        apply, params = load(tmp_path / "run").model(training)
+        assert apply(params, [[1, 2]], None).shape == (1, 2, 300)
+        assert ("tokens" in params) == (rank == 0)
+
+
+@pytest.mark.slow
+def test_other_weights_are_another_run(folder, tmp_path):
+    pytest.importorskip("tokenizers", reason="no tokenizers on this machine: the extra `text` has them")
+    with pytest.raises(UserError, match="cannot read the tokeniser"):
+        run.run(finetuned(tmp_path), str(tmp_path / "run"), "test")

@@ -1,0 +1,167 @@
+"""Pre-trained weights in a run: a folder or a package, all of it trained or adapters alone; what does not fit is told."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import models
+from experiments.core import environment
+from experiments.core.config import validated
+from experiments.core.errors import ConfigError, UserError
+from experiments.core.sections import Model
+from experiments.models.language import packaged, weights
+from experiments.models.language.decoder import Decoder
+from experiments.models.params import flatten
+from s3t.training.adapters import Adapter
+
+FIXTURES = Path(__file__).resolve().parents[3] / "fixtures/language"
+KEY = jax.random.key(5)
+OPTIONS = {"options": {}}
+
+
+def section(family="llama3", **changes):
+    return Model(**({"name": "folder", "params": str(FIXTURES / family)} | OPTIONS | changes))
+
+
+def build(made, length=12, vocabulary=48):
+    return models.build(made, np.zeros((1, length), np.int32), vocabulary)
+
+
+def expected(family):
+    with np.load(FIXTURES / family / "expected.npz") as file:
+        return file["tokens"], file["logits"]
+
+
+@pytest.mark.parametrize(("family", "lora"), [("gpt2", {}), ("llama3", {"rank": 2})])
+def test_every_seed_begins_with_the_weights_of_the_folder(family, lora):
+    """Adapters change nothing before they are trained."""
+    fns, (tokens, logits) = build(section(family, lora=lora)), expected(family)
+    for seed in (0, 1):
+        params = fns.init(jax.random.key(seed))
+        np.testing.assert_allclose(jax.jit(fns.apply)(params, tokens, None), logits, atol=1e-4)
+    assert fns.language and models.as_model(fns).token_loss is not None
+
+
+def moved(fns):
+    """Adapters far from where they begin."""
+    params = fns.init(KEY)
+    leaves, structure = jax.tree.flatten(params)
+    drawn = [0.3 * jax.random.normal(jax.random.fold_in(KEY, i), leaf.shape) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def test_adapters_act_as_those_of_a_model_whose_blocks_run_one_after_another():
+    """The slow twin: the decoder itself, each block with adapters of its own; gradients too, with remat and with noise."""
+    made = section(lora={"rank": 4, "alpha": 6.0, "targets": ("query", "mlp/up")}, options={"remat": True})
+    fns, (tokens, _) = build(made), expected("llama3")
+    params, (_, config, frozen) = moved(fns), weights.load("folder", made.params)
+    assert {name: leaf.shape for name, leaf in flatten(params).items()} == {
+        "attention/query/a": (2, 24, 4), "attention/query/b": (2, 4, 24), "mlp/up/a": (2, 24, 4), "mlp/up/b": (2, 4, 40),
+    }  # fmt: skip
+    noise = 0.1 * jax.random.normal(KEY, (*tokens.shape, 24))
+
+    def noisy(params):
+        return fns.noisy(params, tokens, None, noise)
+
+    def slow(params):
+        adapters = [
+            {
+                f"{part}/{name}": Adapter(params[part][name]["a"][i], 3.0 * params[part][name]["b"][i], None)
+                for part, name in (("attention", "query"), ("mlp", "up"))
+            }
+            for i in range(2)
+        ]
+        return Decoder(config).apply({"params": frozen}, tokens, adapters, noise)
+
+    one_by_one, together = (environment.products(jax.make_jaxpr(f)(params).jaxpr) for f in (slow, noisy))
+    assert one_by_one == together > 0
+    total = lambda apply: lambda params: jnp.mean(jnp.square(apply(params)))  # noqa: E731
+    (quick, gradient), (by_hand, other) = (jax.jit(jax.value_and_grad(total(apply)))(params) for apply in (noisy, slow))
+    np.testing.assert_allclose(quick, by_hand, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), gradient, other)
+
+
+def test_a_short_backbone_has_adapters_in_full_precision():
+    fns = build(section("llama2", lora={"rank": 2}, dtype="bfloat16"))
+    params, (tokens, logits) = fns.init(KEY), expected("llama2")
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    made = jax.jit(fns.apply)(params, tokens, None)
+    assert made.dtype == jnp.float32 and float(jnp.mean(jnp.abs(made - logits))) < 0.05 * float(np.std(logits))
+
+
+@pytest.mark.parametrize(
+    ("made", "length", "vocabulary", "line"),
+    [
+        (
+            section("gpt2"),
+            33,
+            48,
+            "rows of 33 tokens are too long for the 32 positions of .*: set --config.data.length",
+        ),
+        (section("gpt2"), 12, 49, "the data have tokens up to 48, .*gpt2 knows 48: leave --config.data.tokeniser empty"),
+        (
+            section("gpt2", options={"width": 8}),
+            12,
+            48,
+            "option 'width' of model 'folder' is 8: its sizes are those of",
+        ),
+        (section("bert"), 12, 48, "holds a bert, which tells no next token: give a gpt2 or llama"),
+        (section("nowhere"), 12, 48, "nowhere/config.json"),
+        (
+            section(lora={"rank": 1, "targets": ("odd",)}),
+            12,
+            48,
+            "model.lora.targets is .*no layer is called 'odd'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_line(made, length, vocabulary, line):
+    with pytest.raises(UserError, match=line):
+        build(made, length, vocabulary)
+
+
+def test_images_are_refused():
+    with pytest.raises(UserError, match="reads text, these data are none"):
+        models.build(section("gpt2"), np.zeros((1, 8, 8, 1), np.float32), 10)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"name": "folder"}, "params is empty, but model.name is 'folder': set --config.model.params=FOLDER"),
+        ({"name": "smollm2", "params": "x"}, "params is 'x', but smollm2 has weights of its own: leave it empty"),
+        ({"name": "gpt2", "lora": {"rank": 2}}, "rank is 2, but 'gpt2' is not pre-trained: set 0, or --config"),
+    ],
+)
+def test_a_section_that_makes_no_sense_is_one_line(values, line):
+    with pytest.raises(ConfigError, match=line):
+        validated(Model, Model().model_dump() | values)
+
+
+def test_a_digest_binds_every_file_of_the_weights(tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((FIXTURES / "gpt2" / name).read_bytes())
+    here = lambda: models.digest(section("gpt2", params=str(tmp_path)))  # noqa: E731
+    first = here()
+    assert first == models.digest(section("gpt2")) and models.digest(Model()) == ""
+    (tmp_path / "model.safetensors").write_bytes(b"others")
+    assert here() != first
+
+
+@pytest.mark.slow
+def test_smollm2_in_a_run_is_that_of_its_package():
+    """Adapters of nothing leave its greedy continuation: "The capital of Italy is" -> " Rome"."""
+    try:
+        packaged.smollm2_file()
+    except UserError as error:
+        pytest.skip(str(error))
+    from experiments.data.text import tokenisers
+
+    tokeniser = tokenisers.smollm2()
+    tokens = np.array([tokeniser.encode("The capital of Italy is")], np.int32)
+    fns = build(Model(name="smollm2", options={}, lora={"rank": 1}), tokens.shape[1], tokeniser.vocabulary)
+    logits = jax.jit(fns.apply)(fns.init(KEY), tokens, None)
+    assert tokeniser.decode([int(logits[0, -1].argmax())]) == " Rome"
