@@ -1,6 +1,7 @@
 """Train, forget and judge: the command line of Forethought's experiments.
 
   forethought --config=readiness:digits --workdir=DIR [--config.key=value ...]
+  forethought sweep --config=... --grid 'seed=0,10' --workdir=DIR    many runs and one table; sweep --help
   forethought --list                 the packaged configs, each with one line
   forethought --describe=readiness   all fields of a config: type, range, default, meaning
   forethought --version
@@ -55,6 +56,7 @@ MODELS = {  # packaged config -> its model, which describes the fields
     "readiness": "Comparison",
     "s3t": "S3TStudy",
 }
+COMMANDS = {"sweep": "experiments.launch.sweep"}  # first word -> the module of a command that starts runs
 BESIDE_FACTORY = {"data": ("name", "validation_fraction"), "model": ("name", "options")}  # of no use to a factory
 EXTRA = {  # what the extra `experiments` brings and the pure rooms do without
     "absl", "array_record", "flax", "grain", "jinja2", "matplotlib", "ml_collections", "orbax", "pydantic",
@@ -83,6 +85,8 @@ def command(argv: Sequence[str], values: flags.FlagValues | None = None) -> int:
       values: where flags are defined; None: absl's own.
     """
     try:
+        if argv[1:2] and argv[1] in COMMANDS:
+            return int(importlib.import_module(COMMANDS[argv[1]]).command(argv[2:]))
         answer = answered(argv[1:])
         if answer is not None:
             print(answer)
