@@ -52,7 +52,7 @@ def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str
         switches.settle()
         module, dataset = look(config.data, config.classes, config.model, config.train.batch_size)
         inputs = {"data": digests.digest(dataset[1:4])}
-    with folder.claimed(config.model_dump(), inputs), progress.part(passes(config.train), "pretrain"):
+    with folder.claimed(config.model_dump(), inputs, config.tracker), progress.part(passes(config.train), "pretrain"):
         trained = _train(config.train, config.seed, config.checkpoint_seconds, folder, module, dataset)
         vits.save_npz(folder.path / CHECKPOINT, jax.tree.map(np.asarray, fleet.lane(trained.params, 0)))
         progress.stage("score the pre-trained", SCORING * _examples(config.train))
