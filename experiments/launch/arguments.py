@@ -36,10 +36,10 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}: see {self.prog} --help")
 
 
-def number(text: str) -> int:
-    """A count from a command line: 1 to 10,000."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10_000):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 10000")
+def number(text: str, least: int = 1) -> int:
+    """A count from a command line, up to 10,000."""
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= 10_000):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to 10000")
     return int(text)
 
 

@@ -24,7 +24,7 @@ from experiments.core import workdirs
 from experiments.core.config import Section
 from experiments.core.errors import UserError, line
 from experiments.core.files import write_text
-from experiments.launch import arguments, grid, jobs, table
+from experiments.launch import arguments, grid, jobs, scripts, table
 from experiments.launch.grid import Point
 from experiments.reporting import exports, terminal
 
@@ -69,13 +69,15 @@ def command(argv: Sequence[str]) -> int:
     """
     args, common = parser().parse_known_args(argv)
     sweep = understood(args.grid, common, args.workdir)
-    if args.dry_run:
+    if args.dry_run and not args.slurm:
         print(plan(sweep))
         return 0
+    if args.slurm and args.dry_run:
+        return submit(sweep, dry_run=True)
     with workdirs.Workdir(sweep.folder / "sweep", defaults=type(sweep.base)().model_dump()).claimed(
         owner(sweep, args.grid)
     ):
-        return carry_out(sweep, args.workers)
+        return submit(sweep) if args.slurm else carry_out(sweep, args.workers)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,9 +85,15 @@ def parser() -> argparse.ArgumentParser:
     made = arguments.Parser("sweep", DESCRIPTION, EPILOG)
     made.add_argument("--grid", action="append", required=True, metavar="KEY=VALUE,...", help="an axis; may be repeated")
     made.add_argument("--workdir", required=True, metavar="DIR", help="the folder of the sweep; made if missing")
-    made.add_argument("--workers", type=arguments.number, default=1, metavar="N", help="runs at a time (1)")
-    made.add_argument("--dry-run", action="store_true", help="print the commands of all points and run none")
+    made.add_argument("--workers", type=workers, default=1, metavar="N", help="runs at a time (1); 0: the table alone")
+    made.add_argument("--slurm", action="store_true", help="submit what has not finished as an array of SLURM")
+    made.add_argument("--dry-run", action="store_true", help="print the commands, or the array's script, and run nothing")
     return made
+
+
+def workers(text: str) -> int:
+    """How many runs at a time; 0 is none."""
+    return arguments.number(text, 0)
 
 
 def understood(axes: Sequence[str], common: Sequence[str], workdir: str) -> Sweep:
@@ -136,17 +144,35 @@ def plan(sweep: Sweep) -> str:
     )
 
 
+def submit(sweep: Sweep, dry_run: bool = False) -> int:
+    """Hand an array of what has not finished to SLURM; the exit status.
+
+    Raises:
+      UserError: there is no SLURM here, or nothing to submit.
+    """
+    left = [point for point in sweep.points if not sweep.has_finished(point)]
+    if not left:
+        raise UserError("every point has finished: leave --slurm out for the table")
+    commands = [["forethought", *sweep.arguments(point)] for point in left]
+    for words in commands:
+        scripts.checked(words)
+    name = scripts.named(sweep.folder.name)
+    return scripts.submit("slurm", name, scripts.array(name, commands), dry_run)
+
+
 def carry_out(sweep: Sweep, workers: int) -> int:
     """Run what has not finished, write the table and print it, and name what failed; the exit status."""
     left = [point for point in sweep.points if not sweep.has_finished(point)]
-    tell(f"{len(sweep.points)} points, {len(sweep.points) - len(left)} of them finished before")
+    tell(f"points: {len(sweep.points)}, finished before: {len(sweep.points) - len(left)}")
     root = str(Path(experiments.__file__).parents[1])  # where a source tree was not installed
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    ended = jobs.run([job(sweep, point) for point in left], workers, tell, {**os.environ, "PYTHONPATH": path})
+    waiting = [job(sweep, point) for point in left] if workers else []
+    ended = jobs.run(waiting, workers, tell, {**os.environ, "PYTHONPATH": path})
     failed = {end.job.name: end.said for end in ended if end.status}
+    unfinished = [] if workers else [point.name for point in left]
     finished = []
     for point in sweep.points:
-        if point.name in failed:
+        if point.name in (*failed, *unfinished):
             continue
         try:
             finished.append(table.Finished(point.values, rows(sweep.workdir(point))))
@@ -159,9 +185,11 @@ def carry_out(sweep: Sweep, workers: int) -> int:
         print(f"± is half of the 95% t-interval over seeds. All numbers: {sweep.folder / 'table.csv'}")
     for name, said in failed.items():
         print(f"failed: {name}: {said} (see {sweep.folder / 'logs' / name}.log)", file=sys.stderr)
+    if unfinished:
+        tell(f"{len(unfinished)} of {len(sweep.points)} points have not finished: {', '.join(unfinished)}")
     if failed:
         print(f"{len(failed)} of {len(sweep.points)} points failed: the same command runs them again", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed or unfinished else 0
 
 
 def job(sweep: Sweep, point: Point) -> jobs.Job:

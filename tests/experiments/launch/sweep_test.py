@@ -105,6 +105,14 @@ def test_a_finished_point_that_is_damaged_is_named(stub, tmp_path, capsys):
     assert "failed: readiness.every=2: " in capsys.readouterr().err
 
 
+def test_without_workers_nothing_runs_and_the_table_has_what_there_is(stub, tmp_path, capsys):
+    assert called(NAMED, "--grid=readiness.every=2", f"--workdir={tmp_path}") == 0
+    assert called(NAMED, "--grid=readiness.every=2,4", f"--workdir={tmp_path}", "--workers=0") == 1
+    assert "1 of 2 points have not finished: readiness.every=4" in capsys.readouterr().err
+    assert [r["readiness.every"] for r in csv.DictReader((tmp_path / "table.csv").open())] == ["2"]
+    assert stub.ran == ["readiness.every=2"]
+
+
 def test_two_sweeps_in_one_folder_are_refused(stub, tmp_path, capsys):
     with workdirs.Workdir(tmp_path / "sweep").claimed({}):
         assert called(NAMED, "--grid=seed=0", f"--workdir={tmp_path}") == 2
@@ -133,7 +141,7 @@ def test_a_dry_run_prints_commands_that_a_shell_takes_and_touches_nothing(stub, 
         (["--grid=seed=0,1"], "every run has 10 seeds, so that those of the grid overlap: give them at least 10 apart"),
         (["--grid=readiness.step_size=(0.1,0.2),(0.10,0.2)"], "is the same point as"),
         (["--grid=seed=0", "--config.seed=1"], "config.seed stands in the grid and beside it"),
-        (["--grid=seed=0", "--workers=0"], "'0' is no whole number from 1 to 10000"),
+        (["--grid=seed=0", "--workers=-1"], "'-1' is no whole number from 0 to 10000"),
         (["--grid=seed=0", "--gird=seed=1"], "Unknown command line flag 'gird'"),
         ([], "--grid: see forethought sweep --help"),
     ],
