@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ml_collections
 from absl import flags
@@ -18,14 +18,8 @@ from experiments.core.errors import UserError
 class Parser(argparse.ArgumentParser):
     """argparse's parser, whose errors are a user's, of one line."""
 
-    def __init__(self, command: str, description: str, epilog: str = "") -> None:
-        super().__init__(
-            prog=f"forethought {command}",
-            description=description,
-            epilog=epilog,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+    def __init__(self, **given: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **given)
 
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong.

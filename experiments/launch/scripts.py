@@ -27,6 +27,11 @@ TEMPLATES = Path(__file__).parent / "templates"
 NAME = r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?"  # of a job, as Kubernetes takes it
 
 
+DESCRIPTION = """\
+Run the command that stands after -- as a job of a cluster: forethought launch slurm --nodes 2 -- --config=... --workdir=DIR
+forethought launch KIND --help has the options of each kind."""
+
+
 class Option(NamedTuple):
     """An option of one kind of job, and whether there must be one."""
 
@@ -95,8 +100,8 @@ def _parted(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def parser() -> argparse.ArgumentParser:
     """Of what stands before --."""
-    made = arguments.Parser("launch", __doc__.partition("\n")[0], "forethought launch KIND --help has the options of each")
-    kinds = made.add_subparsers(dest="kind", required=True, metavar="KIND", parser_class=functools.partial(_sub))
+    made = arguments.Parser(prog="forethought launch", description=DESCRIPTION)
+    kinds = made.add_subparsers(dest="kind", required=True, metavar="KIND")
     for name, kind in KINDS.items():
         sub = kinds.add_parser(name, help=kind.about)
         if name != "tpu":
@@ -112,10 +117,6 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--name", type=_name, help="of the job and its script; as --workdir is called")
         sub.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
     return made
-
-
-def _sub(prog: str, **_: Any) -> arguments.Parser:
-    return arguments.Parser(prog.removeprefix("forethought "), "")
 
 
 def _name(text: str) -> str:

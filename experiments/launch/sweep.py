@@ -35,9 +35,9 @@ EPILOG = """\
 other arguments, as --config and --config.key=value, are those of every run.
 
 values are given as flags take them, with commas between; commas in brackets or quotes belong to a value:
-  --grid 'readiness.every=2,4,8'                     three numbers
+  --grid 'readiness.every=2,4,8'                         three numbers
   --grid 'request.unlearners=("level",),("npo","rmu")'   two tuples
-  --grid 'seed=0,10'                                 the table has intervals over seeds"""
+  --grid 'seed=0,10'                                     the table has intervals over seeds"""
 
 
 class Sweep(NamedTuple):
@@ -82,7 +82,7 @@ def command(argv: Sequence[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Of the arguments that are the sweep's own."""
-    made = arguments.Parser("sweep", DESCRIPTION, EPILOG)
+    made = arguments.Parser(prog="forethought sweep", description=DESCRIPTION, epilog=EPILOG)
     made.add_argument("--grid", action="append", required=True, metavar="KEY=VALUE,...", help="an axis; may be repeated")
     made.add_argument("--workdir", required=True, metavar="DIR", help="the folder of the sweep; made if missing")
     made.add_argument("--workers", type=workers, default=1, metavar="N", help="runs at a time (1); 0: the table alone")
