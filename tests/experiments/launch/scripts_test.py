@@ -102,6 +102,7 @@ def pod(nodes):
     escaped = [word.replace("$(", "$$(") for word in ["forethought", *NASTY]]  # Kubernetes takes $$( for $(
     mounted = [{"name": "runs", "mountPath": "/mnt/my runs"}]
     account = {"serviceAccountName": "forethought"} if nodes > 1 else {}
+    env = {"env": [{"name": "FORETHOUGHT_PROCESSES", "value": "auto"}]} if nodes > 1 else {}
     return {
         "parallelism": nodes,
         "completions": nodes,
@@ -119,7 +120,7 @@ def pod(nodes):
                 "terminationGracePeriodSeconds": 120,
                 **account,
                 "containers": [
-                    {"name": "run", "image": "us.gcr.io/a/b:c", "command": escaped, "volumeMounts": mounted}
+                    {"name": "run", "image": "us.gcr.io/a/b:c", "command": escaped, **env, "volumeMounts": mounted}
                 ],
                 "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": "runs"}}],
             }
