@@ -67,32 +67,42 @@ def check(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def opened(names: Sequence[str], folder: Path, owner: Mapping[str, Any]) -> Iterator[Tracker]:
-    """All trackers of a run as one; metrics.jsonl, which is the workdir's own, is not among them.
+def opened(
+    names: Sequence[str], folder: Path, owner: Mapping[str, Any]
+) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """A function that hands numbers to all trackers of a run; metrics.jsonl, which is the workdir's own, is not among them.
 
     Args:
       folder: the workdir.
       owner: the values of the config, to be shown beside the numbers.
 
     Raises:
-      UserError: a package is missing, or a tracker cannot begin.
+      UserError: a package is missing, or a tracker cannot begin or, later, go on.
     """
     check(names)
     with ExitStack() as stack:
-        made = []
+        made: dict[str, Tracker] = {}
         for name in names:
             if name in MAKERS:
-                try:
-                    made.append(MAKERS[name](folder, owner))
-                except Exception as error:  # of kinds of their own, or of a network
-                    raise UserError(f"{name} of config.tracker cannot begin ({line(error)}): {MEND[name]}") from error
-                stack.callback(made[-1].close)
+                with _blaming(name, "begin"):
+                    made[name] = MAKERS[name](folder, owner)
+                stack.callback(made[name].close)
 
         def log(step: int, values: Mapping[str, float]) -> None:
-            for tracker in made:
-                tracker.log(step, values)
+            for name, tracker in made.items():
+                with _blaming(name, "go on"):
+                    tracker.log(step, values)
 
-        yield Tracker(log, lambda: None)
+        yield log
+
+
+@contextmanager
+def _blaming(name: str, what: str) -> Iterator[None]:
+    """Where a tracker is at work, whose errors are of kinds of its own, or of a network."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"{name} of config.tracker cannot {what} ({line(error)}): {MEND[name]}, or leave it out") from error
 
 
 def numbers(event: str, fields: Mapping[str, Any]) -> dict[str, float]:

@@ -111,8 +111,8 @@ class Workdir:
                 write_json(self.path / "config.json", owner, indent=2)
             self._bind({name: digest for name, digest in (inputs or {}).items() if digest})
             self._end_line()
-            with trackers.opened(tracker if jax.process_index() == 0 else (), self.path, owner) as opened:
-                self._track = opened.log
+            with trackers.opened(tracker if jax.process_index() == 0 else (), self.path, owner) as log:
+                self._track = log
                 try:
                     yield
                 finally:

@@ -80,8 +80,9 @@ def test_a_training_saves_the_epoch_and_goes_on_to_the_same_bits(tmp_path):
 @pytest.mark.slow
 def test_a_process_that_is_asked_to_leave_says_so_by_its_status_and_ends_the_same(tmp_path):
     def start(name):
-        words = ("--config=pretrain:digits", "--config.train.steps=40", "--config.train.batch_size=256", "--config.model=mini",
-                 "--config.checkpoint_seconds=1000000", f"--workdir={tmp_path / name}")  # fmt: skip
+        words = ["--config=pretrain:digits", "--config.model=mini", "--config.train.steps=40",
+                 "--config.train.batch_size=256", "--config.checkpoint_seconds=1e6", f"--workdir={tmp_path / name}",
+        ]  # fmt: skip
         return subprocess.Popen([sys.executable, "-m", "experiments.main", *words], cwd=ROOT, stderr=subprocess.PIPE)
 
     assert start("whole").wait() == 0

@@ -73,6 +73,21 @@ def test_a_tracker_that_cannot_begin_is_one_line(tmp_path, monkeypatch):
         pass
 
 
+def test_a_tracker_that_fails_later_ends_the_run_with_one_line_and_is_closed(tmp_path, monkeypatch):
+    closed = []
+
+    def fail(step, values):
+        raise ConnectionError("no route")
+
+    monkeypatch.setitem(trackers.MAKERS, "mlflow", lambda *_: trackers.Tracker(fail, lambda: closed.append(True)))
+    monkeypatch.setattr(trackers, "check", lambda names: None)
+    folder = workdirs.Workdir(tmp_path)
+    said = r"mlflow of config.tracker cannot go on \(no route\): set MLFLOW_TRACKING_URI"
+    with pytest.raises(UserError, match=said), folder.claimed(OWNER, tracker=("jsonl", "mlflow")):
+        folder.log("train", step=1, loss=1.0)
+    assert closed == [True] and len(list(workdirs.entries(tmp_path / "metrics.jsonl"))) == 1
+
+
 @pytest.mark.parametrize("model", [readiness.Comparison, judge.Judge, pretrain.Pretrain])
 def test_the_key_is_a_run_s_and_no_part_of_what_a_workdir_is_bound_to(model):
     config = as_config(model())
@@ -100,8 +115,8 @@ def test_wandb_offline_keeps_its_files_in_the_workdir(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="the extra wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     for step in (5, 2):  # a training that begins anew
-        with trackers.opened(("jsonl", "wandb"), tmp_path, OWNER) as tracker:
-            tracker.log(step, {"train/plain/loss": 1.5})
+        with trackers.opened(("jsonl", "wandb"), tmp_path, OWNER) as log:
+            log(step, {"train/plain/loss": 1.5})
     files = list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
     deadline = time.monotonic() + 20  # a process of its own writes them, somewhat later
     while not all(b"train/plain/loss" in file.read_bytes() for file in files) and time.monotonic() < deadline:
@@ -113,8 +128,8 @@ def test_mlflow_has_one_run_with_the_steps_of_both_processes(tmp_path, monkeypat
     mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for step in (5, 7):
-        with trackers.opened(("jsonl", "mlflow"), tmp_path, OWNER) as tracker:
-            tracker.log(step, {"train/plain/loss": step / 2})
+        with trackers.opened(("jsonl", "mlflow"), tmp_path, OWNER) as log:
+            log(step, {"train/plain/loss": step / 2})
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("forethought").experiment_id])
     history = client.get_metric_history(run.info.run_id, "train/plain/loss")
