@@ -1,6 +1,8 @@
 """Train, forget and judge: the command line of Forethought's experiments.
 
   forethought --config=readiness:digits --workdir=DIR [--config.key=value ...]
+  forethought sweep --config=... --grid 'seed=0,10' --workdir=DIR    many runs and one table; sweep --help
+  forethought launch slurm -- --config=... --workdir=DIR             a job of a cluster; launch --help
   forethought --list                 the packaged configs, each with one line
   forethought --describe=readiness   all fields of a config: type, range, default, meaning
   forethought --version
@@ -17,16 +19,16 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import keyword
+import os
 import re
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.core import catalogue
+from experiments.core import catalogue, preemption
 from experiments.core.errors import UserError, kind, line
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ MODELS = {  # packaged config -> its model, which describes the fields
     "readiness": "Comparison",
     "s3t": "S3TStudy",
 }
+COMMANDS = {"sweep": "experiments.launch.sweep", "launch": "experiments.launch.scripts"}  # what starts runs
+INTERRUPTED = 130  # the exit status that a shell gives Ctrl-C
 BESIDE_FACTORY = {"data": ("name", "validation_fraction"), "model": ("name", "options")}  # of no use to a factory
 EXTRA = {  # what the extra `experiments` brings and the pure rooms do without
     "absl", "array_record", "flax", "grain", "jinja2", "matplotlib", "ml_collections", "orbax", "pydantic",
@@ -67,12 +71,14 @@ def main() -> int:
     """The console script `forethought` and `python -m experiments.main`; returns the exit status."""
     faulthandler.enable()
     sys.path.append("")  # the current folder, last
-    signal.signal(signal.SIGTERM, _interrupt)  # of a scheduler, say: as Ctrl-C
-    return command(sys.argv)
-
-
-def _interrupt(number: int, _: object) -> None:
-    raise KeyboardInterrupt(number)
+    preemption.listen()
+    status = command(sys.argv)
+    if status in (INTERRUPTED, preemption.STATUS):
+        # Programs may be at work on what Python would take away as it ends: a segmentation fault, and another status.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def command(argv: Sequence[str], values: flags.FlagValues | None = None) -> int:
@@ -83,6 +89,8 @@ def command(argv: Sequence[str], values: flags.FlagValues | None = None) -> int:
       values: where flags are defined; None: absl's own.
     """
     try:
+        if argv[1:2] and argv[1] in COMMANDS:
+            return int(importlib.import_module(COMMANDS[argv[1]]).command(argv[2:]))
         answer = answered(argv[1:])
         if answer is not None:
             print(answer)
@@ -313,9 +321,9 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
 
 
 def interrupted(error: KeyboardInterrupt) -> int:
-    """Say that a run can go on; the exit status, as a shell has it of a signal."""
+    """Say that a run can go on; the exit status: of Ctrl-C as a shell has it, else one that asks for another try."""
     print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
-    return 128 + int(next(iter(error.args), signal.SIGINT))
+    return preemption.STATUS if isinstance(error, preemption.Preempted) else INTERRUPTED
 
 
 def fail(error: object) -> int:

@@ -120,7 +120,25 @@ def check_pip(words, monkeypatch):
     assert settings["metadata"]["name"] == "forethought" and set(extras) <= set(settings["options.extras_require"])
 
 
+def check_sweep(words, monkeypatch):
+    """A sweep: all of its points are understood."""
+    from experiments.launch import sweep
+
+    args, common = sweep.parser().parse_known_args(words[2:])
+    assert sweep.understood(args.grid, common, args.workdir).points
+
+
+def check_launch(words, monkeypatch):
+    """A job: its options are understood, and so is the run."""
+    from experiments.launch import arguments, scripts
+
+    at = words.index("--")
+    assert scripts.parser().parse_args(words[2:at]).kind and arguments.configured(words[at + 1 :])
+
+
 CHECKS = {
+    "forethought launch ": check_launch,
+    "forethought sweep ": check_sweep,
     "forethought ": check_run,
     "python -m experiments.main ": check_run,
     "python -m experiments.benchmarks.": check_benchmark,

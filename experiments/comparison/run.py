@@ -88,7 +88,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             inputs["request"] = digests.of_ids(asked.asked["id"])
     work = trainings.work(plan, config.train.steps) + rows.work(requests, config.relearn, trainings.count(plan))
     # Claimed only now: a mistake in the config must not bind the folder to it.
-    with folder.claimed(config.model_dump(), inputs), progress.Progress(work, "readiness"):
+    with folder.claimed(config.model_dump(), inputs, config.tracker), progress.Progress(work, "readiness"):
         sizes = {name: len(getattr(dataset, name).id) for name in ("train", "validation", "test")}
         folder.log("data", name=dataset.name, classes=dataset.classes, **sizes, ids=ids.naming(config.data.model_dump()))
         proxies = trainings.train_proxies(trainer, scorer, asked, plan) if plan.wants_proxies else None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.core import sections
-from experiments.core.config import Section, SectionT, validated
+from experiments.core.config import Section, SectionT, dumped, validated
 
 # Keys whose defaults are others since version 0.1. A folder that was begun with it keeps the values that it has.
 CHANGED = (
@@ -27,7 +27,7 @@ def as_begun(config: SectionT, shipped: Section, old: dict[str, Any] | None) -> 
     """
     if old is None or "levels" in section_of(old, ["readiness"]):
         return config
-    values, now = config.model_dump(), shipped.model_dump()
+    values, now = dumped(config), dumped(shipped)
     for *at, name in CHANGED:
         mine, usual, before = (section_of(tree, at) for tree in (values, now, old))
         if name in before and name in mine and mine[name] == usual[name]:

@@ -30,7 +30,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from experiments.configs import readiness
 from experiments.configs.readiness import Comparison, Overrides, Training
-from experiments.core import sections
+from experiments.core import sections, trackers
 from experiments.core.config import Section, Wrong, as_config, mistakes, validated
 
 ORACLES = ("oracle", "heldout_oracle")
@@ -164,6 +164,7 @@ class Judge(Section):
         10, ge=1, le=10_000, description="Of each fleet, so many lanes are also attacked as a population and by relearning."
     )
     checkpoint_seconds: float = Field(30.0, ge=0, le=10**7, description="Between checkpoints of a training.")
+    tracker: trackers.Names = trackers.JSONL
     trainings: tuple[Training, ...] = Field(
         ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness", "dpsgd"),
         description="oracle, heldout_oracle, vanilla and any other ways to train.",

@@ -20,7 +20,7 @@ import ml_collections
 import pydantic
 from pydantic import AfterValidator, Field, model_validator
 
-from experiments.core import sections
+from experiments.core import sections, trackers
 from experiments.core.config import Loc, Says, Section, Wrong, as_config, mistakes, validated
 from experiments.core.errors import ConfigError
 
@@ -77,6 +77,7 @@ class Comparison(Section):
     seeds: int = Field(10, ge=1, le=10_000, description="How many, trained together.")
     parallel: Literal["jit", "pmap"] = Field("jit", description="How devices share a batch.")
     checkpoint_seconds: float = Field(30.0, ge=0, le=10**7, description="Between checkpoints of a training.")
+    tracker: trackers.Names = trackers.JSONL
     trainings: Annotated[tuple[Training, ...], AfterValidator(_has_needed)] = Field(
         ("oracle", "heldout_oracle", "vanilla", "reweight", "dpsgd", "readiness"), description="Ways to train."
     )

@@ -70,8 +70,20 @@ def as_config(section: Section) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
-        config[name] = as_config(value) if isinstance(value, Section) else _entry(section.model_dump()[name], info)
+        config[name] = as_config(value) if isinstance(value, Section) else _entry(dumped(section)[name], info)
     return config
+
+
+def dumped(section: Section) -> dict[str, Any]:
+    """All values of a section, also those that config.json has no part in."""
+    values = section.model_dump()
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            values[name] = dumped(value)
+        elif info.exclude:
+            values[name] = value
+    return values
 
 
 def _entry(value: Any, info: FieldInfo) -> Any:
@@ -355,7 +367,7 @@ def fields(model: type[Section], at: Loc = ()) -> Iterator[tuple[Loc, FieldInfo]
 
 def describe(model: type[Section]) -> str:
     """A line for each field of a model: key, what it may be, default, and what it means."""
-    defaults, lines = model().model_dump(), []
+    defaults, lines = dumped(model()), []
     for loc, info in fields(model):
         default: Any = defaults
         for part in loc:

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import jax
 
-from experiments.core import files, results
+from experiments.core import files, results, trackers
 from experiments.core.environment import environment
 from experiments.core.errors import WorkdirError, line
 from experiments.core.files import crc32, dumps, read_json, write_json, write_text
@@ -44,6 +44,7 @@ class Workdir:
         """
         self.path, self.defaults = Path(path), json.loads(dumps(dict(defaults or {})))
         self.retired = {f"config.{key}": value for key, value in (retired or {}).items()}
+        self._track: Callable[[int, Mapping[str, float]], None] | None = None  # while it is claimed, where one is asked for
 
     def begun(self) -> dict[str, Any] | None:
         """The config.json of the run that was begun here, of whatever version; None if there is none.
@@ -79,16 +80,24 @@ class Workdir:
             raise WorkdirError(f"--workdir is {self.path!s:.200}, {error.strerror}: choose another") from error
 
     @contextmanager
-    def claimed(self, owner: dict[str, Any], inputs: Mapping[str, str] | None = None) -> Iterator[None]:
+    def claimed(
+        self,
+        owner: dict[str, Any],
+        inputs: Mapping[str, str] | None = None,
+        tracker: Sequence[str] = trackers.JSONL,
+    ) -> Iterator[None]:
         """Bind the folder to an owner and its inputs, or check that it already is, and keep other processes out meanwhile.
 
         Args:
           inputs: what the config names alone, as "data" -> a digest of what was read; '' is none.
+          tracker: where numbers of steps go, as config.tracker names it.
 
         Raises:
           WorkdirError: another process is at work in the folder, or it belongs to another owner, or was begun with other
             inputs, or cannot be written.
+          UserError: a tracker whose package is missing, or that cannot begin.
         """
+        trackers.check(tracker)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / "lock").open("a")
@@ -102,7 +111,12 @@ class Workdir:
                 write_json(self.path / "config.json", owner, indent=2)
             self._bind({name: digest for name, digest in (inputs or {}).items() if digest})
             self._end_line()
-            yield
+            with trackers.opened(tracker if jax.process_index() == 0 else (), self.path, owner) as log:
+                self._track = log
+                try:
+                    yield
+                finally:
+                    self._track = None
 
     def _is_bound(self, owner: dict[str, Any]) -> bool:
         file = self.path / "config.json"
@@ -159,11 +173,16 @@ class Workdir:
                         lines.write(b"\n")
 
     def log(self, event: str, **fields: Any) -> None:
-        """Append one line to metrics.jsonl, with its checksum, on the first process only."""
+        """Append one line to metrics.jsonl, with its checksum, on the first process only.
+
+        Numbers of a step go to trackers, too.
+        """
         if jax.process_index() == 0:
             entry, path = {"event": event, "time": time.time(), **fields}, self.path / "metrics.jsonl"
             with files.writing(path), path.open("a") as file:
                 file.write(dumps({**entry, CHECKSUM: crc32(entry)}) + "\n")
+            if self._track and "step" in fields:
+                self._track(fields["step"], trackers.numbers(event, fields))
 
     def has(self, stage: str) -> bool:
         """Whether a stage has finished before."""

@@ -84,7 +84,10 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         asked = config.asked()
         cases = [make_case(trainer, shared, one, dataset) for one in asked]
         inputs = {"data": digests.digest(dataset[1:4]), "parameters": files.digest(config.model.params)}
-    with folder.claimed(config.model_dump(), inputs), progress.Progress(work.total(cases, entries(cases[0])), "judge"):
+    with (
+        folder.claimed(config.model_dump(), inputs, config.tracker),
+        progress.Progress(work.total(cases, entries(cases[0])), "judge"),
+    ):
         cases = [settled(*pair) for pair in zip(asked, cases, strict=True)]
         judged = judge_all(cases)
         progress.stage("calibration")

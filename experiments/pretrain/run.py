@@ -54,7 +54,7 @@ def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str
         learner = look(config)
         dataset = learner.dataset
         inputs = {"data": digests.digest(dataset[1:4])}
-    with folder.claimed(config.model_dump(), inputs), progress.part(passes(config.train), "pretrain"):
+    with folder.claimed(config.model_dump(), inputs, config.tracker), progress.part(passes(config.train), "pretrain"):
         trained = _train(config.train, config.seed, config.checkpoint_seconds, folder, learner)
         learner.save(folder.path, jax.tree.map(np.asarray, fleet.lane(trained.params, 0)))
         progress.stage("score the pre-trained", SCORING * _examples(config.train))

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from experiments import models
-from experiments.core import checkpoints, environment, fleet, keys, sections
+from experiments.core import checkpoints, environment, fleet, keys, preemption, sections
 from experiments.core.execution import Execution
 from experiments.core.keys import Purpose
 from experiments.training import dpsgd, neftune, privacy, whitening
@@ -245,13 +245,17 @@ def train(
       folder: of the checkpoints; a finished training is restored from it.
       report: called after each epoch with step, steps, epoch, mean loss and seconds.
       save_every: seconds between checkpoints; 0 saves after every epoch.
+
+    Raises:
+      Preempted: a signal came, and the epoch that it came in is saved.
     """
     states = init_lanes(way, lanes)
     if not way.private:  # what is taken from members would be taken without noise
         states = states._replace(params=whitening.prepared(way.model.module, states.params, lanes.member, data["x"]))
     initial = (states, _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
     epochs = -(-way.steps // way.per_epoch)
-    with checkpoints.open_folder(folder) as manager:  # closed after an interrupt too, when saves under way have finished
+    # The folder is closed after an interrupt too, when saves under way have finished.
+    with checkpoints.open_folder(folder) as manager, preemption.postponed() as asked_to_leave:
         done, states, progress = _restore(manager, initial, epochs)
         saved = time.monotonic()
         for epoch, steps in list(_epochs(way))[done:]:
@@ -269,11 +273,14 @@ def train(
                     "seconds": seconds,
                 }
             )
-            if epoch + 1 == epochs or time.monotonic() - saved >= save_every:
+            leaves = asked_to_leave()
+            if epoch + 1 == epochs or leaves or time.monotonic() - saved >= save_every:
                 checkpoints.save(
                     manager, epoch + 1, {"states": states, "seconds": progress.seconds, "losses": progress.losses}
                 )
                 saved = time.monotonic()
+            if leaves:
+                break
     return Trained(states.params, float(progress.seconds) / fleet.lane_count(lanes), progress.losses)
 
 

@@ -122,8 +122,8 @@ def test_a_key_that_is_a_word_of_python_s_is_a_key(ran):
     assert (ran[0][0].suited["class"].retention, ran[0][0].suited.random.retention) == (4.0, 3.0)
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_is_one_line_and_the_exit_status_of_a_shell(number, status):
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_a_signal_is_one_line_and_a_status_that_tells_a_requeue_from_ctrl_c(number, status):
     done = process("-c", SIGNALLED, str(int(number)))
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr == "interrupted: the same command goes on from the last checkpoint\n"

@@ -29,7 +29,7 @@ def attack(room, rng, limit, tally):
     victims.prepare()
     os.chdir(room.beside)
     before = room.surroundings()
-    values = {name: files.plain(run().model_dump()) for name, run in RUNS.items()}
+    values = {name: files.plain(config.dumped(run())) for name, run in RUNS.items()}
     for number in limit:
         for at in range(PER_ROUND):
             name = rng.choice(list(RUNS))

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from experiments import models
 from experiments.configs import begun, judge, judge_exact, pretrain, readiness, s3t
 from experiments.core import execution, files, sections, workdirs
-from experiments.core.config import Section, as_config, describe, expected, fields, key, limits, shown, validated
+from experiments.core.config import Section, as_config, describe, dumped, expected, fields, key, limits, shown, validated
 from experiments.core.errors import ConfigError
 from experiments.data import forget_sets
 from experiments.judge.run import attacked_as_begun
@@ -24,7 +24,7 @@ from unlearn.metrics.membership import FOLDS
 
 RUNS = (readiness.Comparison, judge.Judge, judge_exact.JudgeExact, s3t.S3TStudy, pretrain.Pretrain)
 FILES = (readiness, judge, s3t, pretrain)
-DEFAULTS = {run: run().model_dump() for run in RUNS}
+DEFAULTS = {run: dumped(run()) for run in RUNS}
 NAN, INFINITY = float("nan"), float("inf")
 
 
@@ -174,7 +174,7 @@ def test_every_field_has_a_sentence_and_is_listed(run):
 def test_sections_come_back_from_files_as_they_were(run):
     made = run()
     assert validated(run, as_config(made)) == made
-    assert as_config(made).to_dict() == made.model_dump()
+    assert as_config(made).to_dict() == dumped(made)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_every_shipped_config_is_taken(file, name):
     run = next(run for run in RUNS if run.__module__ == file.__name__)
     config = file.get_config(name)
     made = validated(run, config)
-    assert made.name == name and made.model_dump() == config.to_dict()
+    assert made.name == name and dumped(made) == config.to_dict()
 
 
 def choices(section: type[Section], name: str) -> tuple[Any, ...]:
