@@ -10,8 +10,8 @@ With theta' the parameters after K inner steps of an unlearning algorithm on a s
     raw form:    E = -min(L(theta'; B_f'), c)                      the literal sign of the term, bounded by the cap
 
 where theta'' continues from theta' with a few simulated relearning steps. T is the level of unseen examples (see
-`unlearn.levels`): that of each example if the data have one, else what the model itself says now of stable examples of other
-classes, a constant of every derivative. Gain and raw are the reconstruction of the paper. Their cap c is log(classes):
+`unlearn.levels`): that of each example if the data have one, else what the model itself says now, of stable examples of
+other classes or of held-out examples, a constant of every derivative. Gain and raw are the reconstruction of the paper. Their cap c is log(classes):
 beyond it a model knows less than nothing, and without it the term has no lower bound and training diverges. In the level
 form c is the loss at the level. The minimum is taken of each example's loss, so that one forgotten far beyond the cap does
 not stand in for one still known; or of their mean.
@@ -199,9 +199,7 @@ def make_readiness(
     return readiness
 
 
-def _with_levels(
-    model: Model, params: Params, batch: MetaBatch, mean: Mean, unseen: Batch | None, key: Array
-) -> MetaBatch:
+def _with_levels(model: Model, params: Params, batch: MetaBatch, mean: Mean, unseen: Batch | None, key: Array) -> MetaBatch:
     """The meta-batch with a level for each forget example: those that the data have, else what the model says now."""
     told = ["level" in forget for forget in (batch.forget, batch.requests.forget)]
     if any(told) and not all(told):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.comparison import methods
-from experiments.comparison.methods import FORGET, KEPT, Way
+from experiments.comparison import methods, shown
+from experiments.comparison.methods import Way
 from experiments.core.results import Row
 from experiments.reporting import drawing, names
 from experiments.reporting.document import Block, Figures, Heading, Key, Panel, Text
@@ -29,23 +29,18 @@ ATTACKS = {
 
 
 def unlearning(every: Sequence[Way]) -> list[Block]:
-    """Accuracy on what goes and on what stays, by unlearning step."""
+    """Accuracy on what goes and on what stays, of text their losses, by unlearning step."""
     blocks: list[Block] = []
     oracle = methods.find(every, "oracle")
     for name in methods.unlearners(every):
         drawn = _drawn(every, name, lambda row: methods.curve(row, "forget_accuracy"))
         panels = []
-        for what, measure, where in (("forget", FORGET, "the forget set"), ("watch", KEPT, "test data that stay")):
-            target = methods.average_of(oracle, measure) if oracle else math.nan
-            caption = f"Accuracy on {where}, by step of {names.algorithm(name)}"
-            curve = lambda row, what=what: methods.curve(row, f"{what}_accuracy")  # noqa: E731
-            panels.append(panel(f"unlearning-{what}-{name}", caption, drawn, curve, target))
-        if any(methods.curve(row, "forget_margin") for way in drawn for row in way.rows):
-            caption = f"Mean margin of the forget set in nats, by step of {names.algorithm(name)}"
-            margin = lambda row: methods.curve(row, "forget_margin")  # noqa: E731
-            # An oracle's margin is close to minus its loss, where it is wrong about all of them.
-            target = -methods.average(oracle, "after", "forget_loss") if oracle else math.nan
-            panels.append(panel(f"unlearning-margin-{name}", caption, drawn, margin, target, unit="nats"))
+        for one in shown.of(every).curves:
+            curve = lambda row, values=one.values: methods.curve(row, values)  # noqa: E731
+            if any(curve(row) for way in drawn for row in way.rows):
+                target = methods.average_of(oracle, one.oracle) if oracle else math.nan
+                caption = f"{one.caption}, by step of {names.algorithm(name)}"
+                panels.append(panel(f"unlearning-{one.name}-{name}", caption, drawn, curve, target, one.unit))
         blocks += _figures(every, [*([oracle] if oracle else []), *drawn], panels) if drawn else []
     note = (
         "Lines are means over seeds. Bands are 95% t-intervals. Each seed stops at its own step and holds its last value "
@@ -58,14 +53,14 @@ def unlearning(every: Sequence[Way]) -> list[Block]:
 def relearning(every: Sequence[Way]) -> list[Block]:
     """Accuracy on forget data by step of each attack, the oracle's with them."""
     blocks: list[Block] = []
-    oracle = methods.find(every, "oracle")
+    oracle, unit = methods.find(every, "oracle"), shown.of(every).relearned_unit
     for name in methods.unlearners(every):
         drawn = [*([oracle] if oracle else []), *_drawn(every, name, lambda row: methods.relearning(row, "part"))]
         panels = []
         for attack, words in ATTACKS.items():
             curve = lambda row, attack=attack: methods.relearning(row, attack)  # noqa: E731
             caption = f"{attack}: {words}, after {names.algorithm(name)}"
-            panels.append(panel(f"relearning-{attack}-{name}", caption, drawn, curve))
+            panels.append(panel(f"relearning-{attack}-{name}", caption, drawn, curve, unit=unit))
         blocks += _figures(every, drawn, panels) if drawn else []
     return blocks
 
@@ -74,7 +69,7 @@ def _drawn(every: Sequence[Way], unlearner: str, curve: Callable[[Row], list[flo
     """Readiness and its hardest rivals, if they have a curve: all ways in one figure could not be told apart."""
     candidates = [way for way in every if way.unlearner == unlearner and not way.is_oracle]
     ready = [way.key for way in candidates if way.training == "readiness"][:VARIANTS]
-    best = methods.strongest(every, unlearner)
+    best = methods.strongest(every, unlearner, shown.of(every).kept)
     keys = [("vanilla", "default"), ("dpsgd", "default"), *ready, *([best.key] if best else [])]
     return [way for way in candidates if (way.key in keys or way.matched) and any(curve(row) for row in way.rows)]
 

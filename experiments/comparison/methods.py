@@ -72,12 +72,13 @@ class Way(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """A number of a row, what it is called, and how it is shown: times `scale`, by `digits`."""
+    """A number of a row, what it is called, and how it is shown: times `scale`, by `digits`; whether more is better."""
 
     label: str
     of: Callable[[Row], float]
     scale: float = 100.0
     digits: str = ".1f"
+    higher: bool = True
 
 
 def number(row: Row, *path: str) -> float:
@@ -150,11 +151,11 @@ BEFORE = (
 )
 FORGET = Measure("forget", at("after", "forget_accuracy"))
 KEPT = Measure("test-retain", at("after", "test_retain_accuracy"))
-STEPS = Measure("steps", lambda row: spent(row, "steps"), 1)
+STEPS = Measure("steps", lambda row: spent(row, "steps"), 1, higher=False)
 SPENT = Measure("FLOPs", lambda row: spent(row, "unlearn_flops"))
 AUC = Measure("MIA AUC", at("after", "mia_auc"), 1, ".3f")
 TOW = Measure("ToW", at("extra", "tow"), 1, ".3f")
-SOON = Measure(f"relearn\n@{EARLY}", lambda row: relearned(row, "part", EARLY))
+SOON = Measure(f"relearn\n@{EARLY}", lambda row: relearned(row, "part", EARLY), higher=False)
 AFTER = (
     Measure("retain accuracy", at("after", "retain_accuracy")),
     Measure("test accuracy", at("after", "test_accuracy")),
@@ -204,10 +205,11 @@ def lead(ways: Sequence[Way], unlearner: str | None = None) -> Way | None:
     return find(ways, "readiness", unlearner) or next(ready, None)
 
 
-def strongest(ways: Iterable[Way], unlearner: str) -> Way | None:
+def strongest(ways: Iterable[Way], unlearner: str, kept: Measure = KEPT) -> Way | None:
     """The way without readiness that keeps most, by the very data it is reported on: the hardest to beat."""
     others = [way for way in ways if way.unlearner == unlearner and way.training != "readiness" and not way.is_oracle]
-    return max(others, key=lambda way: float(np.nan_to_num(values(way, KEPT)).mean()), default=None)
+    sign, worst = (1, 0.0) if kept.higher else (-1, math.inf)
+    return max(others, key=lambda way: float(sign * np.nan_to_num(values(way, kept), nan=worst).mean()), default=None)
 
 
 def values(way: Way, measure: Measure) -> np.ndarray:
@@ -271,7 +273,7 @@ def interval(way: Way, measure: Measure, brief: bool = False) -> Number:
     around, low, high = "", math.nan, math.nan
     if math.isfinite(found.high):
         half = (found.high - found.mean) * measure.scale
-        around = f"± {float(f'{half:.1g}'):g}" if measure.digits.endswith("g") else f"± {half:{measure.digits}}"
+        around = f"± {float(f'{half:.1g}'):g}" if measure.digits.endswith("g") else f"± {half:{measure.digits.lstrip('+')}}"
         low, high = found.low * measure.scale, found.high * measure.scale
     around = f"{around} {missing}".strip()
     return Number(number.value, number.text, around, low, high, count=found.count if part else None)

@@ -24,7 +24,6 @@ from readiness import Draw, Pools, Readiness, Terms, make_pools, make_readiness,
 from unlearn import ALGORITHMS, normalised, traits_of
 from unlearn.base import Batch, Model
 
-
 UNSEEN = 256  # held-out examples, of which each rehearsal draws some
 
 
@@ -97,7 +96,7 @@ def _ends(section: sections.Readiness) -> tuple[float, float]:
 
 
 def _unseen(section: sections.Readiness, problem: Problem) -> Batch | None:
-    """Held-out examples that a model's own levels are read off; None where these are read off other classes, or are given."""
+    """Held-out examples that a model's own levels are read off; None where these are of classes, or of proxies."""
     of_classes = problem.by_class or section.requests == "classes"
     if section.form != "level" or section.levels != "own" or of_classes:
         return None

@@ -9,24 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.comparison import figures, methods, tofu_report
+from experiments.comparison import figures, methods, shown, tofu_report
 from experiments.comparison.headline import headline
-from experiments.comparison.methods import (
-    AFTER,
-    AUC,
-    BEFORE,
-    FORGET,
-    KEPT,
-    MATCHED,
-    SOON,
-    STEPS,
-    TEST,
-    TIMES,
-    TOW,
-    Measure,
-    Way,
-    at,
-)
+from experiments.comparison.methods import KEPT, MATCHED, SOON, STEPS, TEST, TIMES, Measure, Way, at
 from experiments.comparison.summary import count, summary
 from experiments.core import files, workdirs
 from experiments.core.errors import WorkdirError
@@ -49,7 +34,8 @@ def write(workdir: str | Path) -> Path:
     """Write the report of a finished comparison; see `write_page`."""
     config, found = workdirs.read_run(Path(workdir))
     blocks = compose(found, sweeps(Path(workdir) / "metrics.jsonl")) + _naming(config.get("data", {}))
-    asked = _asked(config.get("forget", {}), config.get("request", {}))
+    of_documents = shown.of(methods.group(found.rows)).documents
+    asked = _asked(config.get("forget", {}), config.get("request", {}), "documents" if of_documents else "training set")
     return write_page(workdir, f"Forethought: {found.rows[0].dataset}, {asked}", blocks)
 
 
@@ -101,8 +87,9 @@ def _is_trial(trial: Any) -> bool:
 def table(found: Run, columns: int) -> str:
     """The result table for a terminal of so many columns."""
     every = methods.group(found.rows)
+    seen = shown.of(every)
     notes = [
-        "Accuracies in %. ± is half of the 95% t-interval over seeds. Relearn: accuracy on forget data, 'part' attack. "
+        f"{seen.legend} ± is half of the 95% t-interval over seeds. Relearn: {seen.relearned}, 'part' attack. "
         "Read every value against the oracle's, a model trained without the forget set."
     ]
     if any(way.matched for way in every):
@@ -127,7 +114,7 @@ def compose(found: Run, swept: list[dict[str, Any]]) -> list[Block]:
         *figures.unlearning(every),
         *_relearning(every),
         *_cost(every),
-        *_sweep(swept),
+        *_sweep(swept, shown.of(every).chosen_by),
         *_failures(every),
         *_diagnostics(every),
     ]
@@ -139,11 +126,11 @@ def _naming(data: dict[str, Any]) -> list[Block]:
     return [Heading("Ids"), Text(said)] if said else []
 
 
-def _asked(forget: dict[str, Any], request: dict[str, Any]) -> str:
+def _asked(forget: dict[str, Any], request: dict[str, Any], whole: str) -> str:
     classes = [str(label) for label in (forget.get("target"), *forget.get("also", ()))]
     who = f"class {classes[0]}" if len(classes) == 1 else f"classes {', '.join(classes[:-1])} and {classes[-1]}"
     if forget.get("setting") != "class":
-        who = names.asked(forget) or f"a random {100 * forget.get('fraction', math.nan):g}% of the training set"
+        who = names.asked(forget) or f"a random {100 * forget.get('fraction', math.nan):g}% of the {whole}"
     parts = f" in {request['parts']} requests" if request.get("parts", 1) > 1 else ""
     tuned = f" after {request['tune_steps']} steps of fine-tuning" if request.get("tune_steps") else ""
     revocable = f" (training was told: class {forget['revocable']})" if forget.get("revocable", -1) >= 0 else ""
@@ -175,17 +162,20 @@ NEAREST = "The re-weighting whose forget loss before the request is nearest to r
 
 
 def _main_table(every: Sequence[Way], brief: bool) -> Table:
-    last = _last(every)
-    headers = ["test\nbefore", "forget\nbefore", "loss\nbefore", "steps\nmed / max", "aim\nreached"]
-    headers += ["forget\nafter", "test-retain\nafter", "MIA AUC\nafter", SOON.label, last.label, "ToW"]
-    show = methods.mean if brief else methods.interval
+    seen = shown.of(every)
+    relearned = [SOON] if seen.documents else [SOON, _last(every)]  # those of text have more columns before
+    first = seen.first_before
+    then = [*seen.first_after, *(shown.Column(m.label, m) for m in relearned), *seen.first_last]
+    headers = [*(column.header for column in first), "steps\nmed / max", "aim\nreached", *(c.header for c in then)]
+
+    def cell(way: Way, column: shown.Column) -> Cell:
+        if brief and not column.wide:
+            return methods.mean(way, column.measure)
+        return methods.interval(way, column.measure, brief)
+
     lines: list[tuple[Way, Sequence[Cell]]] = []
     for way in every:
-        before = [show(way, measure) for measure in BEFORE[:3]]
-        after = [
-            *(methods.interval(way, m, brief) for m in (FORGET, KEPT)),
-            *(show(way, m) for m in (AUC, SOON, last, TOW)),
-        ]
+        before, after = ([cell(way, column) for column in columns] for columns in (first, then))
         lines.append((way, [*before, methods.steps(way), methods.stops(way, brief), *after]))
     return _table(every, "results", headers, lines)
 
@@ -193,11 +183,12 @@ def _main_table(every: Sequence[Way], brief: bool) -> Table:
 def _results(every: Sequence[Way]) -> list[Block]:
     heldout = any(way.training == "heldout_oracle" for way in every)
     longer = any(row.facts.get("equal_flops") for way in every for row in way.rows)
+    seen = shown.of(every)
     note = (
-        "Accuracies in %. ± is half of the 95% t-interval over seeds. (n/N): only n of N seeds had a finite value. Read "
+        f"{seen.legend} ± is half of the 95% t-interval over seeds. (n/N): only n of N seeds had a finite value. Read "
         "every value against the oracle's, a model trained without the forget set. "
         + ("The held-out oracle is a second one: it shows the best that can be asked for. " if heldout else "")
-        + "ToW, tug of war: 1 is the oracle. Relearn: accuracy on forget data that stay unseen, after so many steps on "
+        + f"{seen.best}Relearn: {seen.relearned} that stay unseen, after so many steps on "
         "stable data with a part of the forgotten. Requests that ran out of budget count with what they ended at."
         + (" Longer: trained for as many FLOPs as readiness used." if longer else "")
     )
@@ -211,23 +202,25 @@ def _privacy(every: Sequence[Way]) -> list[str]:
 
 
 def _before(every: Sequence[Way]) -> list[Block]:
-    once = methods.trainings(every)
+    seen, once = shown.of(every), methods.trainings(every)
     ready = methods.lead(once)
     rivals = [way for way in once if way.key == ("vanilla", "default") or way.matched]
     apart: list[list[Cell]] = [
-        [f"{ready.name} − {way.marked}", *(methods.difference(ready, way, m) for m in BEFORE)] for way in rivals if ready
+        [f"{ready.name} − {way.marked}", *(methods.difference(ready, way, m) for m in seen.before)]
+        for way in rivals
+        if ready
     ]
-    headers = [measure.label for measure in BEFORE]
+    headers = [measure.label for measure in seen.before]
     matched = (
         f"The re-weighting marked {MATCHED} paid about as much, by smaller weights for the revocable examples and "
         "nothing else. "
     )
     note = (
-        "What was hardly learned is easily forgotten. Was the ease paid for in advance, in accuracy or in confidence? "
+        f"What was hardly learned is easily forgotten. Was the ease paid for in advance, {seen.paid}? "
         + (matched if any(way.matched for way in once) else "")
-        + "MIA AUC: the loss attack on the forget set. The oracle's value is what no membership looks like."
+        + seen.before_note
     )
-    rows: list[list[Cell]] = [[way.marked, *(methods.interval(way, measure) for measure in BEFORE)] for way in once]
+    rows: list[list[Cell]] = [[way.marked, *(methods.interval(way, measure) for measure in seen.before)] for way in once]
     ours = [i for i, way in enumerate(once) if way.ours]
     return [
         Heading("Before the request"),
@@ -238,18 +231,15 @@ def _before(every: Sequence[Way]) -> list[Block]:
 
 
 def _after(every: Sequence[Way]) -> list[Block]:
-    note = (
-        "Gap: mean absolute difference from the oracle of the same seed in forget, retain and test accuracy. MIA: balanced "
-        "accuracy of the loss attack. Read it beside the oracle's."
-    )
-    lines = [(way, [methods.interval(way, measure) for measure in AFTER]) for way in every]
-    headers = [measure.label for measure in AFTER]
-    return [Heading("After the request"), Text(note), _table(every, "after", headers, lines)]
+    seen = shown.of(every)
+    lines = [(way, [methods.interval(way, measure) for measure in seen.after]) for way in every]
+    headers = [measure.label for measure in seen.after]
+    return [Heading("After the request"), Text(seen.after_note), _table(every, "after", headers, lines)]
 
 
 def _paired(every: Sequence[Way]) -> list[Block]:
-    last = _last(every)
-    measures = (KEPT, STEPS, TEST, SOON, last)
+    seen, last = shown.of(every), _last(every)
+    measures = (*(measure for _, measure in seen.paired), SOON, last)
     rows: list[list[Cell]] = []
     for name in methods.unlearners(every):
         for a, b in _pairs(every, name):
@@ -257,10 +247,10 @@ def _paired(every: Sequence[Way]) -> list[Block]:
             rows.append([f"{a.name} − {b.marked}", *([names.algorithm(name)] if _several(every) else []), *cells])
     if not rows:
         return []
-    headers = ["test-retain after\n(more is better)", "steps\n(fewer is better)", "test before\n(more is better)"]
+    headers = [header for header, _ in seen.paired]
     headers += [" ".join(measure.label.split()) + "\n(less is better)" for measure in (SOON, last)]
     note = (
-        "Differences seed by seed, in points and steps, with 95% t-intervals and p-values of paired t-tests. The p-values "
+        f"Differences seed by seed, in {seen.points}, with 95% t-intervals and p-values of paired t-tests. The p-values "
         "are not corrected for their number. Requests that ran out of budget "
         "count with the steps they had. Pairs without two finite values are left out, and the others counted (n/N)."
     )
@@ -284,9 +274,8 @@ def _relearning(every: Sequence[Way]) -> list[Block]:
     if not drawn:
         return []
     note = (
-        "Plain SGD on four attack sets. Accuracy is measured on forget data that the attack does not train on: the forget "
-        "set, or with 'part' the rest of it. With 'all' it is measured on test images of the forgotten class, or on the "
-        "forget set itself if that is random. The oracle never saw these data and is attacked alike. A model that comes "
+        f"Plain SGD on four attack sets. {shown.of(every).attacked} "
+        "The oracle never saw these data and is attacked alike. A model that comes "
         "back faster than the oracle still held something. Area: between a curve and the oracle's of the same seed, as a "
         "share of what a model that never forgot would have. 0 relearns as the oracle does; 1 forgot nothing."
     )
@@ -368,7 +357,7 @@ def _request_cost(every: Sequence[Way], way: Way) -> list[Cell]:
     ]
 
 
-def _sweep(swept: Sequence[dict[str, Any]]) -> list[Block]:
+def _sweep(swept: Sequence[dict[str, Any]], kept_by: str) -> list[Block]:
     rows, edges = [], ""
     for event in swept:
         algorithm, way = names.algorithm(event["unlearner"]), _called(_tuned(event))
@@ -390,7 +379,7 @@ def _sweep(swept: Sequence[dict[str, Any]]) -> list[Block]:
         "Requests that end at an accuracy: for vanilla, and all methods then use them. Requests that end at a level: for "
         f"each method on its own, with as many trials; one that has rehearsed its request makes it as rehearsed.{edges}"
     )
-    headers = ["algorithm", "chosen for", "learning rate", "", "reached", "steps\nmed / max", "validation-retain\naccuracy"]
+    headers = ["algorithm", "chosen for", "learning rate", "", "reached", "steps\nmed / max", kept_by]
     return [Heading("Learning rate"), Text(note), Table([*headers, ""], rows, left=2, name="learning-rate")]
 
 
@@ -404,11 +393,11 @@ ENDS = {"diverged": "diverged", "budget": "out of budget"}
 
 
 def _failures(every: Sequence[Way]) -> list[Block]:
-    lanes = [(way, row) for way in every for row in way.rows]
+    seen, lanes = shown.of(every), [(way, row) for way in every for row in way.rows]
     rows = []
     for way, row in lanes:
         if methods.end(row) != "reached":
-            after = [methods.plain(measure.of(row), measure) for measure in (FORGET, KEPT)]
+            after = [methods.plain(measure.of(row), measure) for measure in (seen.gone, seen.kept)]
             trained = "yes" if math.isfinite(TEST.of(row)) else "no"
             rows.append([way.marked, way.algorithm, str(row.seed), ENDS[methods.end(row)], str(row.steps), trained, *after])
     if not rows:
@@ -417,7 +406,7 @@ def _failures(every: Sequence[Way]) -> list[Block]:
             Text(f"No failures: {count(lanes, 'lane')} reached their aim, with finite scores."),
         ]
     note = f"{len(rows)} of {count(lanes, 'lane')} diverged, or ran out of budget before they reached their aim."
-    headers = ["method", "algorithm", "seed", "ended", "steps", "trained", "forget after", "test-retain after"]
+    headers = ["method", "algorithm", "seed", "ended", "steps", "trained", *seen.ended]
     return [Heading("Failures"), Text(note), Table(headers, rows, left=2, name="failures")]
 
 

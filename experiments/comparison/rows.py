@@ -12,7 +12,7 @@ from experiments.core import progress, sections
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import ORACLES, Row, rows_from
 from experiments.data.sets import subsample
-from experiments.scoring import algorithms, relearning, tofu
+from experiments.scoring import algorithms, documents, relearning, tofu
 from experiments.scoring.relearning import relearn
 from experiments.scoring.requests import Setting
 from experiments.scoring.serving import Requests, Served, Teachers
@@ -48,8 +48,10 @@ def judge(requests: Requests, attack: sections.Relearn, fleets: Sequence[Fleet],
     teachers = Teachers(oracle, proxy)
     settings = requests.choose(find(fleets, "vanilla").trained.params, teachers)
     progress.stage("score the oracle")
-    kept = workdir.stage("oracle", lambda: requests.scorer.score(requests.met(oracle)))
-    beside = [{name: float("nan") if value is None else value for name, value in lane.items()} for lane in kept]
+    beside = _numbers(workdir.stage("oracle", lambda: requests.scorer.score(requests.met(oracle))))
+    if requests.problem.dataset.is_text:  # a stage of its own: an older version's run has the first alone
+        kept = workdir.stage("oracle-documents", lambda: _of_documents(requests, requests.met(oracle)))
+        beside = [a | b for a, b in zip(beside, _numbers(kept), strict=True)]
     rows: list[Row] = []
     for one in fleets:
         for name in ("none",) if one.training in ORACLES else requests.section.unlearners:
@@ -64,6 +66,23 @@ def judge(requests: Requests, attack: sections.Relearn, fleets: Sequence[Fleet],
                 progress.skip()
             rows += rows_from(workdir.stage(stage, compute))
     return rows
+
+
+def _numbers(lanes: Sequence[dict[str, float | None]]) -> Scores:
+    """Scores as a stage has them, with NaN for null."""
+    return [{name: float("nan") if value is None else value for name, value in lane.items()} for lane in lanes]
+
+
+def _score(requests: Requests, params: Any) -> Scores:
+    """Scores of every lane; of text to predict, those of whole documents as well."""
+    scores = requests.scorer.score(params)
+    if not requests.problem.dataset.is_text:
+        return scores
+    return [a | b for a, b in zip(scores, _of_documents(requests, params), strict=True)]
+
+
+def _of_documents(requests: Requests, params: Any) -> Scores:
+    return documents.score(requests.scorer, requests.problem.dataset, params)
 
 
 class Asked(NamedTuple):
@@ -115,12 +134,12 @@ def _measured(
     """Carry out the request, if there is one, and look at what it left."""
     scorer, problem = requests.scorer, requests.problem
     met = params = requests.met(one.trained.params)
-    before = after = scorer.score(met)
+    before = after = _score(requests, met)
     served, seconds, flops = None, 0.0, 0.0
     if asked:
         served, seconds = requests.carry_out(met, teachers, name, asked.setting, asked.levels)
         params = served.params
-        after = scorer.score(params)
+        after = _score(requests, params)
         flops = requests.update_flops(met, name, asked.setting)
     curves = relearn(scorer, attack, problem, params, requests.keys(Purpose.ATTACK))
     forget, stable = (subsample(batch, DIAGNOSED, Hash.DIAGNOSE) for batch in (problem.sets.forget, problem.sets.retain))
@@ -133,6 +152,8 @@ def _measured(
 def _rows(one: Fleet, name: str, measured: Measured, requests: Requests, oracle: Scores) -> list[Row]:
     """One row for each lane."""
     before, after, served, problem = measured.before, measured.after, measured.served, requests.problem
+    if problem.dataset.is_text:
+        before, after = ([*map(documents.beside_oracle, lanes, oracle)] for lanes in (before, after))
     rows = []
     for i, seed in enumerate(requests.seeds):
         steps = int(served.steps[i]) if served else 0
@@ -149,6 +170,8 @@ def _rows(one: Fleet, name: str, measured: Measured, requests: Requests, oracle:
             "meta_step_flops": one.cost["meta_step_flops"],
             "params_sha256": dict(zip(("before", "after"), (lanes[i] for lanes in measured.digests), strict=True)),
         }
+        if problem.dataset.is_text:
+            extra["distance"] = documents.distances(after[i], oracle[i])
         if served and isinstance(served.level, np.ndarray):
             extra["level"] = {"aim": float(served.level[i]), "undone": int(np.asarray(served.undone)[i])}
         if measured.tofu:

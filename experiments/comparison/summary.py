@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.comparison import methods
-from experiments.comparison.methods import KEPT, LOSS, SOON, STEPS, TEST, TIMES, Measure, Way
+from experiments.comparison import methods, shown
+from experiments.comparison.methods import LOSS, SOON, STEPS, TIMES, Measure, Way
 from unlearn.metrics.intervals import Paired
 
 
@@ -17,7 +17,8 @@ def summary(every: Sequence[Way], swept: Sequence[dict[str, Any]]) -> list[str]:
     for name in methods.unlearners(every):
         ready, vanilla = methods.lead(every, name), methods.find(every, "vanilla", name)
         if ready and vanilla:
-            sentences += _brief(swept, ready, vanilla) if sentences else _full(every, swept, ready, vanilla)
+            brief = bool(sentences)
+            sentences += _brief(every, swept, ready, vanilla) if brief else _full(every, swept, ready, vanilla)
     return [sentence for sentence in sentences if sentence] or [
         "This run does not compare readiness with vanilla. The tables hold what it measured."
     ]
@@ -25,7 +26,8 @@ def summary(every: Sequence[Way], swept: Sequence[dict[str, Any]]) -> list[str]:
 
 def _full(every: Sequence[Way], swept: Sequence[dict[str, Any]], ready: Way, vanilla: Way) -> list[str]:
     matched = next((way for way in every if way.matched and way.unlearner == ready.unlearner), None)
-    best = methods.strongest(every, ready.unlearner)
+    seen = shown.of(every)
+    best = methods.strongest(every, ready.unlearner, seen.kept)
     oracle = methods.find(every, "oracle")
     fair = [vanilla, *([matched] if matched else [])]
     hard = [best] if best and best.key not in [way.key for way in fair] else []
@@ -33,27 +35,31 @@ def _full(every: Sequence[Way], swept: Sequence[dict[str, Any]], ready: Way, van
     return [
         f"Requests were carried out by {_how(ready, swept)} on {count(ready.rows, 'seed')}. In brackets: {ready.name} "
         "minus the other, paired by seed, with its 95% t-interval and p-value.",
-        _kept("Test accuracy on what stays", ready, [*fair, *hard]),
+        _kept(seen.kept_words, ready, [*fair, *hard], seen.kept),
         _who(ready, matched, hard),
-        _line("Steps", ready, fair, STEPS, higher=False),
+        _line("Steps", ready, fair, STEPS),
         _fulfilled(ready, vanilla),
-        _line(f"Relearned after {methods.EARLY} steps on a part of the forgotten{aim}", ready, fair, SOON, higher=False),
-        _line("Test accuracy before the request", ready, fair, TEST),
+        *(_line(words, ready, fair, measure) for words, measure in seen.lines),
+        _line(f"Relearned after {methods.EARLY} steps on a part of the forgotten{aim}", ready, fair, SOON),
+        _line(seen.start_words, ready, fair, seen.start),
         _price(ready, vanilla),
     ]
 
 
-def _brief(swept: Sequence[dict[str, Any]], ready: Way, vanilla: Way) -> list[str]:
-    start = f"By {_how(ready, swept)}: test accuracy on what stays"
-    return [_kept(start, ready, [vanilla]), _fulfilled(ready, vanilla)]
+def _brief(every: Sequence[Way], swept: Sequence[dict[str, Any]], ready: Way, vanilla: Way) -> list[str]:
+    seen = shown.of(every)
+    start = f"By {_how(ready, swept)}: {seen.kept_words[0].lower()}{seen.kept_words[1:]}"
+    return [_kept(start, ready, [vanilla], seen.kept), _fulfilled(ready, vanilla)]
 
 
-def _kept(what: str, ready: Way, others: Sequence[Way]) -> str:
+def _kept(what: str, ready: Way, others: Sequence[Way], kept: Measure) -> str:
     """What was kept. A way most of whose requests ran out of budget is compared with none: who does nothing keeps all."""
     if 2 * sum(methods.end(row) == "budget" for row in ready.rows) <= len(ready.rows):
-        return _line(what, ready, others, KEPT)
-    shown = ", ".join(f"{way.name} {_shown(way, KEPT)}" for way in others)
-    return f"{what}: {ready.name} {_shown(ready, KEPT)}, {shown}. {ready.name} has not forgotten, so this compares nothing."
+        return _line(what, ready, others, kept)
+    values = ", ".join(f"{way.name} {_shown(way, kept)}" for way in others)
+    return (
+        f"{what}: {ready.name} {_shown(ready, kept)}, {values}. {ready.name} has not forgotten, so this compares nothing."
+    )
 
 
 def _how(ready: Way, swept: Sequence[dict[str, Any]]) -> str:
@@ -64,12 +70,12 @@ def _how(ready: Way, swept: Sequence[dict[str, Any]]) -> str:
     return f"{ready.algorithm} at learning rate {chosen['learning_rate']:g}{clipped}"
 
 
-def _line(what: str, ready: Way, others: Sequence[Way], measure: Measure, higher: bool = True) -> str:
+def _line(what: str, ready: Way, others: Sequence[Way], measure: Measure) -> str:
     against = []
     for way in others:
         found, most = methods.compare(ready, way, measure), min(len(ready.rows), len(way.rows))
         missing = f" on {found.difference.count} of {most} seeds" if 1 < found.difference.count < most else ""
-        against.append(f"{way.name} {_shown(way, measure)} ({verdict(found, measure, ready.name, higher)}{missing})")
+        against.append(f"{way.name} {_shown(way, measure)} ({verdict(found, measure, ready.name)}{missing})")
     return f"{what}: {ready.name} {_shown(ready, measure)}, {', '.join(against)}."
 
 
@@ -78,12 +84,11 @@ def _shown(way: Way, measure: Measure) -> str:
     return f"{text}%" if measure.scale == 100 and text != methods.NONE else text
 
 
-def verdict(found: Paired, measure: Measure, name: str, higher: bool = True) -> str:
+def verdict(found: Paired, measure: Measure, name: str) -> str:
     """A paired difference in words: how large, how sure, and who is better, if that is shown.
 
     Args:
       found: the way called `name` minus the other.
-      higher: whether more is better.
     """
     (centre, low, high, pairs), p = found
     if not pairs:
@@ -94,7 +99,7 @@ def verdict(found: Paired, measure: Measure, name: str, higher: bool = True) -> 
     text += f" [{methods.signed(low, measure)}, {methods.signed(high, measure)}], {methods.p_value(p)}"
     if low <= 0 <= high:
         return f"{text}: no difference is shown"
-    return f"{text}: {name} is {'better' if (low > 0) == higher else 'worse'}"
+    return f"{text}: {name} is {'better' if (low > 0) == measure.higher else 'worse'}"
 
 
 def _who(ready: Way, matched: Way | None, hard: Sequence[Way]) -> str:

@@ -428,8 +428,8 @@ class Readiness(Section):
     )
     levels: Literal["own", "proxy"] = Field(
         "own",
-        description="Where unseen examples lie: by the model's own answers (on other classes; of random examples, on held-out ones), "
-        "or by a proxy of the oracle, trained beforehand for a quarter of the steps.",
+        description="Where unseen examples lie: by the model's own answers (on other classes; of random examples, "
+        "on held-out ones), or by a proxy of the oracle, trained beforehand for a quarter of the steps.",
     )
     width: float = Field(2.0, gt=0, le=1000, description="Nats around the level in which the pull grows.")
     each: bool = Field(False, description="Bring each example to its level, and not their mean.")

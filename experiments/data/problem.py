@@ -11,7 +11,7 @@ import numpy as np
 from experiments.core import sections
 from experiments.core.keys import Hash
 from experiments.data import datasets
-from experiments.data.sets import Sets, subsample
+from experiments.data.sets import Sets, of_units
 from experiments.data.text import asked as of_text
 from experiments.data.text import refusals
 from unlearn.base import Batch
@@ -77,7 +77,7 @@ def make(
 
     Args:
       ids: of who is forgotten; None: as `forget` says.
-      score_examples: score on so many forget and so many retain examples; 0 is all.
+      score_examples: score on so many forget and so many retain examples, of text documents; 0 is all.
       halve: keep half of the validation data as new data to tune on.
       alternatives: also say what questions are to be answered with instead, where there are questions.
 
@@ -102,15 +102,15 @@ def _ids(dataset: datasets.Dataset, forget: sections.Forget, classes: Sequence[i
 def make_sets(
     dataset: datasets.Dataset, asked: Batch, classes: Sequence[int], *, score_examples: int = 0, halve: bool = False
 ) -> Sets:
-    """Who is scored when `asked` are forgotten: all of `classes`, if there are any."""
+    """Who is scored when `asked` are forgotten: all of `classes`, if there are any. Samples cut no document of text."""
     kept = np.flatnonzero(~np.isin(dataset.train.id, asked["id"]))
-    if score_examples:
-        kept = kept[datasets.lowest(dataset.train.id[kept], score_examples, Hash.SCORE, 0)]
+    kept = kept[of_units(dataset.asked_as[kept], score_examples, Hash.SCORE)]
+    scored = of_units(dataset.units_of(asked["id"]), score_examples, Hash.SCORE)
     staying = lambda split: np.flatnonzero(~np.isin(split.y, classes)) if classes else None  # noqa: E731
     leaving = np.flatnonzero(np.isin(dataset.test.y, classes)) if classes else None
-    validation, fresh = _halves(dataset.validation, halve)
+    validation, fresh = _halves(dataset, halve)
     return Sets(
-        subsample(asked, score_examples, Hash.SCORE),
+        jax.tree.map(lambda leaf: leaf[scored], dict(asked)),
         datasets.batch(dataset.train, kept),
         datasets.batch(dataset.test),
         datasets.batch(dataset.test, staying(dataset.test)),
@@ -121,8 +121,11 @@ def make_sets(
     )
 
 
-def _halves(validation: datasets.Split, halve: bool) -> tuple[datasets.Split, datasets.Split]:
+def _halves(dataset: datasets.Dataset, halve: bool) -> tuple[datasets.Split, datasets.Split]:
     """Validation data to select on, and others to tune on: by lowest hash of the ids, half of them if asked."""
-    tuned_on = np.zeros(len(validation.id), bool)
-    tuned_on[datasets.lowest(validation.id, len(validation.id) // 2 if halve else 0, Hash.TUNE, 0)] = True
+    validation = dataset.validation
+    units = dataset.units_of(validation.id)
+    distinct = np.unique(units)
+    drawn = distinct[datasets.lowest(distinct, len(distinct) // 2 if halve else 0, Hash.TUNE, 0)]
+    tuned_on = np.isin(units, drawn)
     return jax.tree.map(lambda leaf: leaf[~tuned_on], validation), jax.tree.map(lambda leaf: leaf[tuned_on], validation)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.data.ids import lowest
+from experiments.data.ids import Array, lowest
 from unlearn.base import Batch
 
 PARTS = {"test_retain": "test", "others": "test", "validation_retain": "validation"}  # sets that lie within another
@@ -38,6 +38,20 @@ def subsample(batch: Batch, most: int, purpose: str) -> Batch:
         return batch
     positions = lowest(batch["id"], most, purpose, 0)
     return jax.tree.map(lambda leaf: leaf[positions], dict(batch))
+
+
+def of_units(units: Array, most: int, purpose: str) -> Array:
+    """Positions, increasing, of all examples of at most `most` units (0: all); which, follows from purpose and ids alone.
+
+    Args:
+      units: [examples], what each is part of: of text its document, of images itself.
+
+    Example:
+      >>> of_units(np.array([7, 8, 7, 9]), 0, "score").tolist()
+      [0, 1, 2, 3]
+    """
+    distinct = np.unique(units)
+    return np.flatnonzero(np.isin(units, distinct[lowest(distinct, most or len(distinct), purpose, 0)]))
 
 
 def padded(batch: Batch, size: int) -> Batch:

@@ -6,7 +6,7 @@ follow from a keyed hash of its id, so removing or adding one example never move
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,8 @@ class Dataset(NamedTuple):
 
     classes: of text, the entries of the vocabulary.
     units: [training examples], what is asked for as a whole: the document of each chunk of text; None: each by itself.
+    held_out_units: the same of validation and of test examples.
+    decode: of text, tokens -> text.
     corpus: of text, the documents and how they became rows; None of other data.
     """
 
@@ -51,6 +53,8 @@ class Dataset(NamedTuple):
     test: Split
     classes: int
     units: Array | None = None
+    held_out_units: tuple[Array, Array] | None = None
+    decode: Callable[[Sequence[int]], str] | None = None
     corpus: Corpus | None = None
 
     @property
@@ -62,6 +66,14 @@ class Dataset(NamedTuple):
     def asked_as(self) -> Array:
         """[training examples] int64, what each is asked for as a part of: its unit, or, without units, itself."""
         return self.train.id if self.units is None else self.units
+
+    def units_of(self, ids: Array) -> Array:
+        """[ids] int64, what examples of any split are part of: their units, or, without units, themselves."""
+        held_out = (self.validation.id, self.test.id) if self.held_out_units is None else self.held_out_units
+        known = np.concatenate([self.train.id, self.validation.id, self.test.id])
+        units = np.concatenate([self.asked_as, *held_out])
+        order = np.argsort(known)
+        return units[order[np.searchsorted(known, ids, sorter=order)]]
 
 
 def assign(ids: Array, official: Array | None, name: str, validation_fraction: float, train_size: int) -> dict[str, Array]:

@@ -119,7 +119,9 @@ def test_held_out_examples_give_the_level_and_no_gradient():
 
 def test_other_held_out_examples_are_drawn_at_each_rehearsal():
     params, batch = toys.mlp_params(), asked(1, told=False)
-    many = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf[::-1]]), dict(batch.stable, weight=np.ones(len(batch.stable["weight"]))))
+    many = jax.tree.map(
+        lambda leaf: np.concatenate([leaf, leaf[::-1]]), dict(batch.stable, weight=np.ones(len(batch.stable["weight"])))
+    )
     scales = np.linspace(0.1, 3, len(many["weight"]))
     many["x"] = many["x"] * scales[:, None]
     value = toys.quick_jit(lambda key: made(unseen=many)(params, batch, ALPHA, key)[0])

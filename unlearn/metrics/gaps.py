@@ -8,6 +8,7 @@ import numpy as np
 
 ROUNDING = 1e-5  # of a mean in single precision
 FACTORS = ("forget_accuracy", "retain_accuracy", "test_accuracy")
+LOSSES = ("forget_token_loss", "retain_token_loss", "test_token_loss")
 
 
 def average_gap(scores: Mapping[str, float], oracle: Mapping[str, float]) -> float:
@@ -17,6 +18,22 @@ def average_gap(scores: Mapping[str, float], oracle: Mapping[str, float]) -> flo
       ValueError: a score that is missing, or no share of 1.
     """
     return float(np.mean([_gap(scores, oracle, name) for name in FACTORS]))
+
+
+def loss_gap(scores: Mapping[str, float], oracle: Mapping[str, float]) -> float:
+    """Mean absolute difference to the oracle over the token losses of forget, retain and test documents, in nats.
+
+    It is what `average_gap` is to a classifier. The share of a text's tokens that are told right says little: it moves
+    most with how well what stays was learnt by heart, and that differs from seed to seed.
+
+    Raises:
+      ValueError: a loss that is missing.
+    """
+    for name in LOSSES:
+        for whose in (scores, oracle):
+            if name not in whose:
+                raise ValueError(f"scores have no {name!r}: give one for the model and one for the oracle")
+    return float(np.mean([abs(scores[name] - oracle[name]) for name in LOSSES]))
 
 
 def tow(scores: Mapping[str, float], oracle: Mapping[str, float]) -> float:

@@ -157,7 +157,11 @@ def privleak(unlearned: tuple[np.ndarray, np.ndarray], retrained: tuple[np.ndarr
       >>> privleak((np.array([-1.0, -1.5]), np.array([-2.0, -3.0])), (np.array([-2.0]), np.array([-1.0, -3.0])))
       -100.0
     """
-    auc, reference = looks_unseen(*unlearned), looks_unseen(*retrained)
+    return privleak_of(looks_unseen(*unlearned), looks_unseen(*retrained))
+
+
+def privleak_of(auc: float, reference: float) -> float:
+    """`privleak` of two AUCs of `looks_unseen`, the unlearned model's and the retrained one's; raises as it does."""
     if reference == 0:
         raise ValueError("PrivLeak divides by the retrained model's AUC, which is 0: its documents were not held out")
     return 100 * (auc - reference) / reference

@@ -69,7 +69,16 @@ def load(config: Data) -> Dataset:
     splits, units = {}, {}
     for name, chosen in ids.items():
         splits[name], units[name] = _split(corpus, chosen, config.name)
-    return Dataset(config.name, **splits, classes=tokeniser.vocabulary, units=units["train"], corpus=corpus)
+    held_out = units["validation"], units["test"]
+    return Dataset(
+        config.name,
+        **splits,
+        classes=tokeniser.vocabulary,
+        units=units["train"],
+        held_out_units=held_out,
+        decode=tokeniser.decode,
+        corpus=corpus,
+    )
 
 
 def _assigned(documents: Documents, config: Data) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from experiments.comparison import rows as comparison_rows
 from experiments.comparison.rehearsals import Prepared
 from experiments.comparison.trainings import Fleet
 from experiments.core import sections, workdirs
-from experiments.scoring import serving
+from experiments.scoring import documents, serving
 from unlearn.until import BUDGET, REACHED
 
 # Accuracy on forget, retain and test data, and the attack's AUC, of the first lane; the second's are half of them.
@@ -21,8 +21,8 @@ MODELS = {
 
 
 @pytest.fixture
-def rows(tmp_path, monkeypatch):
-    """Rows of an oracle and of vanilla, whose request takes 3 steps of 7 FLOPs on one lane and 5 on the other."""
+def judged(tmp_path, monkeypatch):
+    """`judged(is_text)`: rows of an oracle and of vanilla, whose request takes 3 and 5 steps of 7 FLOPs on the lanes."""
     params = {name: {"w": np.full((2, 1), i)} for i, name in enumerate(MODELS)}
     names = ("forget_accuracy", "retain_accuracy", "test_accuracy", "mia_auc")
 
@@ -39,19 +39,48 @@ def rows(tmp_path, monkeypatch):
         monkeypatch.setattr(serving.Requests, name, fake)
     monkeypatch.setattr(comparison_rows, "relearn", lambda *_: {})
     few = {"id": np.arange(3)}
-    problem = types.SimpleNamespace(
-        dataset=types.SimpleNamespace(name="digits", corpus=None),
-        setting="class",
-        sets=types.SimpleNamespace(forget=few, retain=few),
-    )
-    scorer = types.SimpleNamespace(score=score, diagnose=lambda *_: {})
-    requests = serving.Requests(
-        scorer, problem, sections.Request(unlearners=("ascent",)), range(4, 6), 64, workdirs.Workdir(tmp_path)
-    )
-    cost = {"step_flops": 1.0, "meta_step_flops": 0.0, "train_flops": 90.0, "peak_bytes": 8}
-    trained = {name: types.SimpleNamespace(seconds=1.5, params=params[name]) for name in ("oracle", "vanilla")}
-    fleets = [Fleet(name, "default", trained[name], 4, cost, {}) for name in trained]
-    return comparison_rows.judge(requests, sections.Relearn(), fleets)
+
+    def judge(is_text):
+        dataset = types.SimpleNamespace(name="texts" if is_text else "digits", is_text=is_text, corpus=None)
+        problem = types.SimpleNamespace(
+            dataset=dataset, setting="class", sets=types.SimpleNamespace(forget=few, retain=few)
+        )
+        scorer = types.SimpleNamespace(score=score, diagnose=lambda *_: {})
+        (tmp_path / dataset.name).mkdir()
+        section, folder = sections.Request(unlearners=("ascent",)), workdirs.Workdir(tmp_path / dataset.name)
+        requests = serving.Requests(scorer, problem, section, range(4, 6), 64, folder)
+        cost = {"step_flops": 1.0, "meta_step_flops": 0.0, "train_flops": 90.0, "peak_bytes": 8}
+        trained = {name: types.SimpleNamespace(seconds=1.5, params=params[name]) for name in ("oracle", "vanilla")}
+        fleets = [Fleet(name, "default", trained[name], 4, cost, {}) for name in trained]
+        return comparison_rows.judge(requests, sections.Relearn(), fleets)
+
+    return judge
+
+
+@pytest.fixture
+def rows(judged):
+    return judged(False)
+
+
+def test_rows_of_text_have_scores_of_documents_beside_the_oracle_of_their_seed(judged, rows, monkeypatch):
+    """The oracle's losses are 6, 1 and 7 on one lane; vanilla's forgotten ones 1 before and 4 after the request."""
+
+    def score(scorer, dataset, params):
+        which = params["w"][0, 0]
+        losses = {"forget": (6.0, 1.0, 4.0)[which], "retain": (1.0, 1.0, 1.6)[which], "test": 7.0}
+        lane = {f"{name}_token_loss": loss for name, loss in losses.items()} | {documents.UNSEEN: (0.5, 0.0, 0.4)[which]}
+        return [lane, {name: value / 2 for name, value in lane.items()}]
+
+    monkeypatch.setattr(documents, "score", score)
+    texts = judged(True)
+    for text, row in zip(texts, rows, strict=True):
+        assert text.before.items() > row.before.items() and text.extra.keys() - row.extra.keys() == {"distance"}
+        assert not {name for name in row.before if "token" in name}
+    oracle, vanilla = texts[0], texts[2]
+    assert oracle.after["privleak"] == 0 and set(oracle.extra["distance"].values()) == {0}
+    assert [scores["privleak"] for scores in (vanilla.before, vanilla.after)] == pytest.approx([-100, -20])
+    assert vanilla.extra["distance"] == pytest.approx({"forget": -2, "retain": 0.6, "test": 0, "mean": 2.6 / 3})
+    assert texts[3].extra["distance"]["forget"] == -1, "of the oracle of its own seed"
 
 
 def test_what_is_left_is_measured_against_the_oracle_of_the_same_seed(rows):

@@ -74,6 +74,10 @@ def test_every_config_runs_to_the_end(name, tmp_path):
         assert row.steps <= config.request.max_steps * config.request.parts
         assert set(row.extra["relearning"]) == {"stable", "similar", "part", "all"}
         assert row.train_flops > 0 and row.peak_bytes > 0
+        of_documents = {"forget_token_loss", "retain_extraction_strength", "min_k_auc", "privleak"}
+        for scores in (row.before, row.after):
+            assert of_documents & set(scores) == (of_documents if config.data.name == "pydoc" else set())
+        assert ("distance" in row.extra) == (config.data.name == "pydoc")
     assert workdirs.read_results(tmp_path / "results.json") == outcome
 
 

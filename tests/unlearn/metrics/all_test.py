@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unlearn.metrics.gaps import average_gap, tow, tow_mia
+from unlearn.metrics.gaps import average_gap, loss_gap, tow, tow_mia
 from unlearn.metrics.membership import loss_attack
 from unlearn.metrics.relearning import Strength, normalised_area, separation, steps_to_recover, strongest, weakest
 
@@ -23,6 +23,15 @@ def test_tow_mia_looks_at_the_attack_instead_of_forget_accuracy():
     scores, oracle = {**SCORES, "mia_auc": 0.45}, {**ORACLE, "mia_auc": 0.7}
     assert tow_mia(scores, oracle) == pytest.approx(0.75 * 0.8 * 0.6) == tow_mia(oracle, scores)
     assert tow_mia({**scores, "forget_accuracy": 1.0}, oracle) == tow_mia(scores, oracle)
+
+
+def test_the_gap_of_texts_is_that_of_their_losses():
+    """Losses are 1 below, .5 above and the oracle's own: distances of 1, .5 and 0 nats."""
+    names = ("forget_token_loss", "retain_token_loss", "test_token_loss")
+    mine, oracle = (dict(zip(names, losses, strict=True)) for losses in ((2.0, 1.5, 7.0), (3.0, 1.0, 7.0)))
+    assert loss_gap(mine, oracle) == 0.5 == loss_gap(oracle, mine)
+    with pytest.raises(ValueError, match="scores have no 'test_token_loss'"):
+        loss_gap(dict(list(mine.items())[:2]), oracle)
 
 
 @pytest.mark.parametrize("metric", [average_gap, tow, tow_mia])

@@ -205,6 +205,7 @@ def test_privleak_is_relative_to_the_retrained_model():
     pair = (np.array([0.0, 2.0]), holdout), (np.array([2.0, 4.0]), holdout)
     assert text.privleak(*pair) == pytest.approx(200)
     assert text.privleak(*pair[::-1]) == pytest.approx(-200 / 3)
+    assert text.privleak_of(*(text.looks_unseen(*scores) for scores in pair)) == text.privleak(*pair)
 
 
 def test_privleak_refuses():

@@ -51,6 +51,21 @@ def test_no_part_noise_or_group_cuts_a_document(texts):
         assert whole(np.isin(np.arange(len(dataset.units)), row[:count]))
 
 
+def test_no_sample_that_is_scored_or_tuned_on_cuts_a_document(texts):
+    dataset = load(texts, validation_fraction=0.3)
+    made = problem.make(dataset, Forget(setting="random", fraction=0.4), score_examples=3, halve=True)
+    of = dataset.units_of
+    documents = {
+        name: set(of(getattr(made.sets, name)["id"]).tolist()) for name in ("forget", "retain", "validation", "fresh")
+    }
+    assert [len(documents[name]) for name in ("forget", "retain")] == [3, 3]
+    for name, split in (("forget", "train"), ("retain", "train"), ("validation", "validation"), ("fresh", "validation")):
+        rows = getattr(dataset, split).id
+        assert set(getattr(made.sets, name)["id"]) == set(rows[np.isin(of(rows), [*documents[name]])])
+    assert not documents["validation"] & documents["fresh"]
+    assert of(dataset.train.id).tolist() == dataset.units.tolist()
+
+
 def test_a_batch_of_text_has_the_weights_of_its_tokens(texts):
     dataset = load(texts)
     batch = datasets.batch(dataset.train, np.arange(4))
