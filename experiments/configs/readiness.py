@@ -487,6 +487,8 @@ def tofu_small(config: ml_collections.ConfigDict) -> None:
     config.data.update({"answers_only": True, "holdout": tuple(f"author {i}" for i in range(1, 11))})
     config.data.validation_fraction = 0.5
     config.forget.setting, config.forget.partition = "partition", "forget05"
+    config.model.options.width = 64
+    config.train.update({"learning_rate": 0.003, "steps": 900})
     config.seeds = 3
 
 
