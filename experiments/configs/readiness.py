@@ -499,7 +499,12 @@ def trec(config: ml_collections.ConfigDict) -> None:
     config.train.update({"optimizer": "adamw", "learning_rate": 0.003, "steps": 340, "batch_size": 64})
     config.seeds, config.equal_flops, config.reweight.others = 5, False, ()
     config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "readiness")
+    # A step of a request looks at the whole class, and a step of relearning at all that is watched.
+    config.request.batch_size, config.request.observe, config.request.to_level.retained = 64, 256, 256
+    config.request.to_level.learning_rates, config.request.to_level.betas = (0.1, 0.3), (0.5,)
+    config.relearn.steps, config.relearn.size = 20, 200
     _to_level(config)
+    config.variants = {}
 
 
 def tofu_smollm2(config: ml_collections.ConfigDict) -> None:

@@ -25,7 +25,7 @@ def parts(config, dataset=None, workdir="nowhere"):
     config, folder = checks.resolved(config), workdirs.Workdir(workdir)
     asked = problem_of(config, dataset)
     split = asked.dataset.train
-    model = models.build(config.model, split.x[:1], asked.dataset.classes)
+    model = models.build(config.model, split.x[:1], asked.dataset.classes, asked.dataset.tokens)
     devices = execution.make(config.parallel, convolutional=model.convolutional)
     trainer = fleets.make(model, devices, split, config.train, folder, on_disk=config.data.stream)
     names = ("default", *config.variants) if "readiness" in config.trainings else ()
@@ -47,5 +47,5 @@ def parts(config, dataset=None, workdir="nowhere"):
 def problem_of(config, dataset=None):
     """The problem of a resolved config."""
     tuned = bool(config.request.tune_steps)
-    dataset = datasets.load(config.data) if dataset is None else dataset
+    dataset = datasets.load(config.data, config.model.classifies_text) if dataset is None else dataset
     return problem.make(dataset, config.forget, score_examples=config.data.score_examples, halve=tuned)

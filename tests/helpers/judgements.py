@@ -13,7 +13,7 @@ from experiments.training import fleets
 
 def trainer(config: Judge, folder: workdirs.Workdir, dataset: datasets.Dataset) -> fleets.Trainer:
     """Who trains for every forget set."""
-    model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+    model = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
     devices = execution.one_device(convolutional=model.convolutional)
     return fleets.make(model, devices, dataset.train, config.train, folder)
 

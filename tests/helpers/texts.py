@@ -55,8 +55,9 @@ def _other_words(i):
 
 @functools.cache
 def questions():
-    """The path of a jsonl of 150 questions, none alike, of three classes that their words tell apart."""
+    """The path of a jsonl of 600 questions, none alike, of four classes that their words tell apart."""
     path = pathlib.Path(tempfile.mkdtemp()) / "questions.jsonl"
     words = {"people": "who wrote the book of page", "places": "where is the hill of height", "times": "when was the year"}
-    rows = [{"text": f"{words[label]} {i}", "label": label} for i in range(50) for label in words]
+    words["numbers"] = "how many are there"
+    rows = [{"text": f"{words[label]} {i}", "label": label} for i in range(150) for label in words]
     return lines(path, rows)

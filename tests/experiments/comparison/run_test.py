@@ -98,7 +98,7 @@ def test_an_encoder_forgets_a_class_of_text(tmp_path):
         assert all(0 <= row.after[f"{name}_accuracy"] <= 1 for name in ("forget", "others", "test_retain"))
         assert np.isfinite(row.after["mia_auc"]) and set(row.extra["relearning"]) == {"stable", "similar", "part", "all"}
     sizes = next(entry for entry in log(tmp_path, "data"))
-    assert sizes["classes"] == 3 and sizes["train"] == len(dataset.train.id)
+    assert sizes["classes"] == 4 and sizes["train"] == len(dataset.train.id)
 
 
 @pytest.mark.slow

@@ -8,11 +8,12 @@ from experiments.configs import judge as configs
 from experiments.core import workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError
-from experiments.data import forget_sets
+from experiments.data import datasets, forget_sets
 from experiments.judge import run
 from tests.experiments.main_test import command
 from tests.helpers import judgements, tiny
 from tests.helpers.configs import with_keys
+from tests.helpers.texts import questions
 
 D = ml_collections.ConfigDict
 NAN = float("nan")
@@ -22,10 +23,20 @@ def sets(**wanted):
     return {"judge.sets": D(wanted)}
 
 
+def toy_of(config):
+    """Data for a config that need no download; of text as many documents, by bytes."""
+    texts = {"trec": {"name": f"jsonl:{questions()}"}, "pydoc": {}}
+    if config.name not in texts:
+        return tiny.digits()
+    return datasets.load(
+        config.data.model_copy(update={"tokeniser": "", **texts[config.name]}), config.model.classifies_text
+    )
+
+
 @pytest.mark.parametrize("name", configs.EXPERIMENTS)
 def test_every_shipped_judgement_can_be_set_up(name):
     config = validated(configs.Judge, configs.get_config(name))
-    cases = judgements.cases(config, workdirs.Workdir("nowhere"), tiny.digits())
+    cases = judgements.cases(config, workdirs.Workdir("nowhere"), toy_of(config))
     assert [case.name for case in cases] == list(config.judge.sets)
     assert all(np.isin(case.problem.forget, case.pool).all() for case in cases)
     assert all(case.trainer.data is cases[0].trainer.data for case in cases), "one copy of the data"

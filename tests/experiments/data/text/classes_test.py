@@ -18,15 +18,15 @@ def load(**changes):
 
 def test_a_document_is_one_row_of_its_bytes_between_begin_and_end():
     dataset, tokeniser = load(), byte_level()
-    assert dataset.classes == 3 and dataset.tokens == (tokeniser.vocabulary, tokeniser.pad) and not dataset.is_text
-    assert sum(len(split.id) for split in dataset[1:4]) == 150 and dataset.units is None
+    assert dataset.classes == 4 and dataset.tokens == (tokeniser.vocabulary, tokeniser.pad) and not dataset.is_text
+    assert sum(len(split.id) for split in dataset[1:4]) == 600 and dataset.units is None
     assert dataset.train.x.dtype == dataset.train.y.dtype == np.int32 and dataset.train.x.shape[1] == 40
     for row, label in zip(dataset.train.x, dataset.train.y, strict=True):
         text = tokeniser.decode(row.tolist())
         assert (
             row[0] == tokeniser.bos and (row[len(text) + 1 :] == [tokeniser.eos, *[tokeniser.pad] * (38 - len(text))]).all()
         )
-        assert text.split()[0] == ("who", "where", "when")[label]
+        assert text.split()[0] == ("how", "who", "where", "when")[label]
 
 
 def test_a_class_of_text_and_random_texts_are_forgotten():
@@ -40,9 +40,9 @@ def test_a_class_of_text_and_random_texts_are_forgotten():
 def test_documents_that_are_cut_are_counted(caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         short = load(length=25)
-    assert short.train.x.shape[1] == 25 and byte_level().pad not in short.train.x[:, -1:][short.train.y == 0]
-    count = (short.train.y < 2).sum()  # the third class is of short questions
-    assert f"{count} of {len(short.train.id)} documents are longer than 25 tokens" in caplog.text
+    cut = np.isin(short.train.y, (1, 2))  # the others are of short questions
+    assert np.array_equal(short.train.x[:, -1] == byte_level().eos, cut)
+    assert f"{cut.sum()} of {len(short.train.id)} documents are longer than 25 tokens" in caplog.text
 
 
 @pytest.mark.parametrize(
