@@ -36,6 +36,9 @@ def test_chunks_of_texts_are_of_so_many_tokens_whatever_else_comes_with_them():
     sizes = []
     sums = in_chunks(lambda part: sizes.append(len(part["x"])) or part["x"].sum(axis=1)[None], looked_at)
     assert sizes == [2, 2] and sums.tolist() == [[4096] * 3]
+    sizes.clear()  # 1 << 25 logits of 8192 entries are those of 4096 tokens
+    in_chunks(lambda part: sizes.append(len(part["x"])) or part["x"].sum(axis=1)[None], looked_at, entries=8192)
+    assert sizes == [1, 1, 1]
 
 
 @either_way
