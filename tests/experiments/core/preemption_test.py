@@ -89,7 +89,9 @@ def test_a_process_that_is_asked_to_leave_says_so_by_its_status_and_ends_the_sam
         words = ["--config=pretrain:digits", "--config.model=mini", "--config.train.steps=40",
                  "--config.train.batch_size=256", "--config.checkpoint_seconds=1e6", f"--workdir={tmp_path / name}",
         ]  # fmt: skip
-        return subprocess.Popen([sys.executable, "-m", "experiments.main", *words], cwd=ROOT, stderr=subprocess.PIPE)
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+        line = [sys.executable, "-m", "experiments.main", *words]
+        return subprocess.Popen(line, cwd=ROOT, env={**os.environ, **cache}, stderr=subprocess.PIPE)
 
     assert start("whole").wait() == 0
     process, log = start("broken"), tmp_path / "broken" / "metrics.jsonl"
