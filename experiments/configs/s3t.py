@@ -342,6 +342,7 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     """A small decoder, pre-trained on half of the topics of Python's manual, fine-tuned on the passages of the other."""
     config.model, config.classes, config.seeds = "gpt2", (), 1
     config.pretrain = pretrain.get_config("pydoc")
+    config.pretrain.data.length = 0  # as data.length
     config.data.name, config.data.length = "pydoc", 800
     config.shards, config.slices = 2, 4
     config.study.planners, config.study.deletions = ("sisa", "stumps", "cyclic", "lattice"), 40

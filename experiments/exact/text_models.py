@@ -99,7 +99,7 @@ def predictor(found: Opened, length: int, seed: int) -> tuple[Backbone, Tree]:
     """A decoder that predicts tokens and its frozen parameters, random by the seed if there are none."""
     if found.loaded is None:
         module = small.decoder_of(found.name, length, found.tokeniser.vocabulary)
-        params = as_functions(module).init(keys.key(seed, Purpose.BACKBONE))
+        params = jax.jit(as_functions(module).init)(keys.key(seed, Purpose.BACKBONE))
     else:
         module, params = Decoder(found.loaded.config), found.loaded.params
     return token_probabilities(module), _on_host(params)

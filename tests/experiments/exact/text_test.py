@@ -30,11 +30,11 @@ TINY = {"width": 8, "depth": 2, "heads": 2}
 MOODS = ("bad", "good")
 
 
-def speeches(root, count=60):
-    """A folder of short texts, each in the folder of one of 12 speakers."""
+def speeches(root, count=72):
+    """A folder of short texts, each in the folder of one of 24 speakers."""
     rng = np.random.default_rng(0)
     for i in range(count):
-        folder = root / f"speaker {i % 12}"
+        folder = root / f"speaker {i % 24}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{i}.txt").write_text("".join(rng.choice(list(string.ascii_lowercase[:5]), 20)) + f" {i}")
     return f"texts:{root}"
@@ -165,7 +165,7 @@ def test_examples_of_a_group_share_a_slice(tmp_path, monkeypatch):
     monkeypatch.setitem(small.DECODERS, "gpt2", TINY)
     made_ = factory.make({"dataset": speeches(tmp_path / "all"), "length": 32})
     where, groups = source.placed(made_, 2, 4, b"key"), made_.placing().groups
-    assert len(set(zip(groups, where.shard, where.slice, strict=True))) == len(set(groups)) == 12
+    assert len(set(zip(groups, where.shard, where.slice, strict=True))) == len(set(groups)) == 24
     assert made_.names[0].removesuffix(".txt").rpartition("/")[0] == groups[0]
 
 
@@ -173,7 +173,7 @@ def test_what_was_pre_trained_on_is_not_in_the_store(tmp_path, monkeypatch):
     monkeypatch.setitem(small.DECODERS, "gpt2", TINY)
     documents = readers.open_documents(name := speeches(tmp_path / "all"))
     one, other = parts.seen(documents, 0.5), parts.unseen(documents, 0.5)
-    assert np.union1d(one.ids, other.ids).tolist() == documents.ids.tolist() and len(one.ids) + len(other.ids) == 60
+    assert np.union1d(one.ids, other.ids).tolist() == documents.ids.tolist() and len(one.ids) + len(other.ids) == 72
     assert not set(one.groups) & set(other.groups)
     made_ = factory.make({"dataset": name, "length": 32, "seen": 0.5})
     held = [made_.split(split)[0] for split in ("train", "validation", "test")]
@@ -188,11 +188,12 @@ def test_outputs_are_probabilities_of_the_next_tokens():
     module = Decoder(gpt2(vocabulary=7, positions=5, **TINY))
     rng = np.random.default_rng(0)
     x = {"tokens": rng.integers(7, size=(3, 5)), "next": rng.integers(7, size=(3, 5))}
-    params = module.init(jax.random.key(0), x["tokens"])["params"]
+    params = jax.jit(module.init)(jax.random.key(0), x["tokens"])["params"]
     probabilities, plain = text_models.token_probabilities(module), as_backbone(module)
     head = probabilities.init_head(jax.random.key(1))
-    outputs = backbone.forward(probabilities, params, x, None, (), [], head)
-    expected = jax.nn.softmax(backbone.forward(plain, params, x["tokens"], None, (), [], head))
+    forward = jax.jit(lambda of, params, x, head: backbone.forward(of, params, x, None, (), [], head), static_argnums=0)
+    outputs = forward(probabilities, params, x, head)
+    expected = jax.nn.softmax(forward(plain, params, x["tokens"], head))
     at_next = np.take_along_axis(np.asarray(expected), x["next"][..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(outputs, at_next, rtol=1e-5)
     weight = np.array([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], np.float32)
