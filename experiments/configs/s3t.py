@@ -11,25 +11,18 @@ milliseconds, and the deepest node is near full LoRA; see docs/s3t.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import ml_collections
 from pydantic import Field, model_validator
 
-from experiments.configs import pretrain
+from experiments.configs import exact_text, pretrain
 from experiments.configs.pretrain import Pretrain
 from experiments.core import sections
 from experiments.core.config import Section, Wrong, as_config
 
-GIVEN = ("minilm", "folder")  # models of text whose weights are real
-OF_TEXT = (*GIVEN, "gpt2")  # all models of text; a test holds them equal to those of experiments.exact.text_models
 MOST_SLICES = 8  # of a study: 2^L answers of every shard are held at once
-
-OF_IMAGES = ("id_column", "cache_dir", "factory")  # settings of data that text does not heed
-COLUMNS_OF_TEXT = ("label", "encoding", "group", "answers_only")
-HANDED_ON = ("length", "tokeniser")  # to pre-training, of text
-OF_DOCUMENTS = ("data_dir", "encoding", "group", "label")  # handed on where both have the same documents
 
 Planner = Literal["sisa", "cyclic", "bms", "conditional", "random", "full", "stumps", "lattice", "chains", "greedy"]
 Bytes = Annotated[int, Field(ge=0, le=2**50)]
@@ -99,12 +92,14 @@ class Exact(Section):
     @model_validator(mode="after")
     def _backbone_has_not_seen_the_data(self) -> Self:
         seen = self.pretrain
-        if self.checkpoint or self.model in GIVEN:
+        if self.given:
             return self
         if seen.model != self.model:
             raise Wrong((("pretrain", "model"), f"is {seen.model!r}, model {self.model!r}: set both to the same ViT"))
         if self.of_text:
-            return self._documents_are_apart()
+            if wrong := list(exact_text.shared(self)):
+                raise Wrong(*wrong)
+            return self
         apart = seen.classes and self.classes and not set(seen.classes) & set(self.classes)
         if seen.data.origin == self.data.origin and not apart:
             sentence = "has examples that s3t is to unlearn: set --config.pretrain.classes apart from --config.classes"
@@ -114,43 +109,12 @@ class Exact(Section):
             raise Wrong((("pretrain", "data", "name"), sentence))
         return self
 
-    def _documents_are_apart(self) -> Self:
-        """A decoder that is pre-trained here sees other documents than the store has."""
-        seen = self.pretrain
-        if seen.data.name == self.data.name and not seen.share:
-            sentence = "is 0, so that all documents are seen that s3t is to unlearn: set a share, as 0.5"
-            raise Wrong((("pretrain", "share"), sentence))
-        if seen.data.name != self.data.name and (seen.share or _nested_texts(seen.data.name, self.data.name)):
-            sentence = "is not data.name: give the same, and pretrain.share, or documents apart and a share of 0"
-            raise Wrong((("pretrain", "data", "name"), sentence))
-        for name in HANDED_ON:
-            if getattr(seen.data, name) not in (type(getattr(seen.data, name))(), getattr(self.data, name)):
-                raise Wrong((("pretrain", "data", name), f"is another than --config.data.{name}: set that alone"))
-        return self
-
     @model_validator(mode="after")
     def _settings_are_of_these_data(self) -> Self:
-        if wrong := [*(self._wrong_of_text() if self.of_text else self._wrong_of_images())]:
+        found = exact_text.mistakes if self.of_text else exact_text.mistakes_of_others
+        if wrong := list(found(self)):
             raise Wrong(*wrong)
         return self
-
-    def _wrong_of_text(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        if self.classes:
-            yield ("classes",), "is of images, text keeps all of its classes: set it to ()"
-        for name in OF_IMAGES:
-            if getattr(self.data, name):
-                yield ("data", name), "is for images and tables: leave it unset"
-        if self.model == "minilm" and self.checkpoint:
-            yield ("checkpoint",), "is set, but minilm has the weights of its package: set --config.model=folder"
-        if self.model == "folder" and not self.checkpoint:
-            yield ("checkpoint",), "is empty, and the model folder has its weights there: give a Hugging Face folder"
-
-    def _wrong_of_images(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        for name in sections.OF_TEXT:
-            if getattr(self.data, name):
-                yield ("data", name), f"is for text, which takes a --config.model of {', '.join(OF_TEXT)}: leave it unset"
-        if self.pretrain.share:
-            yield ("pretrain", "share"), "is for text: leave it 0"
 
     @model_validator(mode="after")
     def _scale_is_of_some_data(self) -> Self:
@@ -166,12 +130,12 @@ class Exact(Section):
     @property
     def of_text(self) -> bool:
         """Whether the model reads text."""
-        return self.model in OF_TEXT
+        return self.model in exact_text.MODELS
 
     @property
     def given(self) -> bool:
         """Whether there is a backbone, so that none is pre-trained."""
-        return bool(self.checkpoint) or self.model in GIVEN
+        return bool(self.checkpoint) or self.model in exact_text.GIVEN
 
     def resolved(self) -> Self:
         """The config with the data's folders, if TFDS prepared the other's too, and scale handed on to pre-training.
@@ -180,8 +144,7 @@ class Exact(Section):
         """
         seen = self.pretrain.data
         if self.of_text:
-            names = HANDED_ON + (OF_DOCUMENTS if seen.name == self.data.name else ())
-            data = seen.model_copy(update={name: getattr(self.data, name) for name in names})
+            data = seen.model_copy(update=exact_text.handed_on(self))
             return self.model_copy(update={"pretrain": self.pretrain.model_copy(update={"data": data})})
         names = ("data_dir", "cache_dir") if seen.origin[0] == "named" else ()
         folders = {name: getattr(seen, name) or getattr(self.data, name) for name in names}
@@ -191,7 +154,7 @@ class Exact(Section):
     def hyper(self) -> dict[str, Any]:
         """What the factory calls hyper-parameters: all that decides the bytes of nodes."""
         if self.of_text:
-            return self._hyper_of_text()
+            return exact_text.hyper(self) | self._training()
         own = self.data.factory
         scale = {} if own else {"range": self.scale.range, "mean": list(self.scale.mean), "std": list(self.scale.std)}
         columns = {name: column for name in ("label", "id_column") if (column := getattr(self.data, name))}
@@ -215,20 +178,6 @@ class Exact(Section):
             **self.train.model_dump(),
         }
 
-    def _hyper_of_text(self) -> dict[str, Any]:
-        own = not self.given and self.pretrain.data.name == self.data.name
-        columns = {name: column for name in COLUMNS_OF_TEXT if (column := getattr(self.data, name))}
-        return {
-            "dataset": self.data.name,
-            **columns,
-            "train_size": self.data.train_size,
-            "validation_fraction": self.data.validation_fraction,
-            "seen": self.pretrain.share if own else 0.0,
-            "length": self.data.length or sections.LENGTH,
-            "model": self.model,
-            **self._training(),
-        }
-
     def arguments(self) -> dict[str, Any]:
         """What the factory is called with beside them."""
         return {
@@ -246,15 +195,6 @@ def _nested(one: tuple[str, str], other: tuple[str, str]) -> bool:
     """Whether two origins of data are folders, one of which lies in the other."""
     paths = [path for kind, path in (one, other) if kind == "folder"]
     return len(paths) == 2 and os.path.commonpath(paths) in paths
-
-
-def _nested_texts(one: str, other: str) -> bool:
-    """Whether two data sets of text may share documents: one set in two spellings, or one path within the other."""
-    parted = [name.partition(":") for name in (one, other)]
-    paths = [os.path.realpath(os.path.expanduser(path)) for kind, _, path in parted if path and kind in sections.TEXTS]
-    if len(paths) == 2:
-        return os.path.commonpath(paths) in paths
-    return not paths and parted[0][0] == parted[1][0]
 
 
 class Study(Section):
@@ -344,7 +284,7 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     config.pretrain = pretrain.get_config("pydoc")
     config.pretrain.data.length = 0  # as data.length
     config.data.name, config.data.length = "pydoc", 800
-    config.shards, config.slices = 2, 4
+    config.shards, config.slices = 2, 3  # topics are slices' smallest parts, and large ones have 40 passages
     config.study.planners, config.study.deletions = ("sisa", "stumps", "cyclic", "lattice"), 40
     config.deletions, config.retrain_after = 20, (0, 20)
     config.train.epochs = config.full_lora.epochs = 5

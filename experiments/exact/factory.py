@@ -118,7 +118,7 @@ def make(
     switches.settle()
     logging.set_verbosity(logging.ERROR)  # TFDS warns of what is not the user's to mend
     of_text = loading.is_text(str(hyper.get("dataset", "")))
-    hyper = hyper if of_text else _complete(hyper)
+    hyper = dict(hyper) if of_text else _complete(hyper)
     places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
     limits = {"most_lanes": most_lanes, "lane_bytes": lane_bytes, "cache_bytes": cache_bytes}
     placing = {"groups": groups, "risks": risks, "edges": edges, "band_slices": band_slices}

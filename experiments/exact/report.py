@@ -97,8 +97,8 @@ def _headline(planner: str, every: Sequence[Way], chart: Chart) -> Headline:
             " ms" if times else "",
         ),
     ]
-    shown = figures.figures([chart._replace(name="headline", caption=f"{shown.title} served, by number of deletions")])
-    return Headline(shown.panels[0], stats, shown.legend)
+    drawn = figures.figures([chart._replace(name="headline", caption=f"{shown.title} served, by number of deletions")])
+    return Headline(drawn.panels[0], stats, drawn.legend)
 
 
 def _served(way: Way, shown: Shown, at_: int) -> Number:

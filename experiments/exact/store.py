@@ -96,7 +96,7 @@ def build(workdir: Workdir, data: Data, builder: Builder, design: Design) -> dic
             healing.train_missing(store, builder.source, report=_advance(builder))
             seconds = clock()
         trained = serving(store, data)
-        served = _served(workdir, data, _server(store, data))
+        served = _served(workdir, data, _server(store, data), {})
         disk.close(store)
         return {"seconds": seconds, "bytes": sum(nodes.node_bytes(trained.values())), **served}
 
@@ -148,16 +148,20 @@ def _server(store: Store, data: Data) -> Server:
     return Server(store, source.backbone, source.frozen, source.recipe.lora, batch_size=nodes.at_once(data))
 
 
-def _served(workdir: Workdir, data: Data, server: Server) -> dict[str, Any]:
-    """Scores and depths of what the store serves now, if it serves."""
+def _served(workdir: Workdir, data: Data, server: Server, known: dict[frozenset[str], dict[str, float]]) -> dict[str, Any]:
+    """Scores and depths of what the store serves now, if it serves.
+
+    Args:
+      known: the scores that some nodes had, by their identities: while the same serve, nothing is asked again.
+    """
     server.refresh()
-    if server.view.damaged:  # shallower nodes would answer, and the accuracy be another one
+    if server.view.damaged:  # shallower nodes would answer, and the score be another one
         root = workdir.path / FOLDER
         raise UserError(f"{server.view.damaged[0]}: restore it by `python -m s3t heal --store {root}`, then go on")
-    if not any(server.view.depth):
-        return {**data.scored(None), "depth": list(server.view.depth)}
-    answer = server.predict(data.x)
-    return {**data.scored(answer.logits), "depth": list(answer.depth)}
+    serving = frozenset(server.view.seats)
+    if serving not in known:
+        known[serving] = data.scored(server.predict(data.x).logits if any(server.view.depth) else None)
+    return {**known[serving], "depth": list(server.view.depth)}
 
 
 # --- Deleting and healing ---------------------------------------------------------------------------------------------
@@ -226,6 +230,7 @@ def _delete(
 ) -> list[dict[str, Any]]:
     """What came of each deletion: what it took, and what served after it."""
     order = nodes.deletion_order(builder.source.ids, design.seed)[: design.deletions]
+    known: dict[frozenset[str], dict[str, float]] = {}
 
     def delete(number: int) -> dict[str, Any]:
         done = disk.delete(store, [int(builder.source.ids[order[number]])], f"stream-{number}")
@@ -233,7 +238,7 @@ def _delete(
         disk.purge(store)
         purged = 1e3 * (time.perf_counter() - began)
         kept = {name: done[name] for name in ("ids", "nodes_dropped", "acknowledged_ms", "head")}
-        found = kept | {"purged_ms": purged} | _served(workdir, data, server)
+        found = kept | {"purged_ms": purged} | _served(workdir, data, server, known)
         progress.advance(_to_serve(data, builder))
         return found
 
@@ -250,4 +255,4 @@ def _heal(workdir: Workdir, data: Data, builder: Builder, store: Store, server: 
     requests = len(deletions.requests(store.ledger, "healed"))
     published = records.count_published(store.ledger)  # by killed processes, too
     trained = published - builder.shards * len(store.manifest.nodes)
-    return {"nodes": trained, "seconds": seconds, "requests": requests, **_served(workdir, data, server)}
+    return {"nodes": trained, "seconds": seconds, "requests": requests, **_served(workdir, data, server, {})}

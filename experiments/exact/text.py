@@ -79,7 +79,7 @@ def make(
         backbone, frozen = text_models.predictor(found, hyper["length"], hyper["seed"])
     splits = _Splits(documents, found.tokeniser, found.classifies, hyper)
     ids, fetch = splits("train")
-    name_of = {int(short(np.int64(id_))): name for id_, name in documents.names.items()}
+    name_of = {int(short(np.array(id_))): name for id_, name in documents.names.items()}
     called = {unicodedata.normalize("NFC", name): id_ for id_, name in name_of.items()}
     trained = set(ids.tolist())
 

@@ -16,7 +16,7 @@ from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file
 from experiments.models.language import folders, packaged, small
 from experiments.models.language.backbones import as_backbone, as_functions
 from experiments.models.language.decoder import Decoder, DecoderConfig
-from experiments.models.language.encoder import Encoder
+from experiments.models.language.encoder import Encoder, EncoderConfig
 from experiments.models.language.folders import Pretrained
 from s3t.training.backbone import Backbone
 
@@ -44,7 +44,7 @@ class Opened(NamedTuple):
     @property
     def classifies(self) -> bool:
         """Whether it is an encoder, which classifies; a decoder predicts tokens."""
-        return self.loaded is not None and not isinstance(self.loaded.config, DecoderConfig)
+        return self.loaded is not None and isinstance(self.loaded.config, EncoderConfig)
 
 
 def opened(name: str, checkpoint: str, tokeniser: str) -> Opened:
@@ -91,7 +91,7 @@ def _tokeniser(name: str, folder: Path | None, asked: str) -> Tokeniser:
 
 def classifier(found: Opened, classes: int) -> tuple[Backbone, Tree]:
     """An encoder and its frozen parameters; the mean of all tokens is classified, as sentence embeddings are made."""
-    assert found.loaded is not None
+    assert found.loaded is not None and isinstance(found.loaded.config, EncoderConfig)
     return as_backbone(Encoder(found.loaded.config, classes, "mean")), _on_host(found.loaded.params)
 
 
@@ -101,6 +101,7 @@ def predictor(found: Opened, length: int, seed: int) -> tuple[Backbone, Tree]:
         module = small.decoder_of(found.name, length, found.tokeniser.vocabulary)
         params = jax.jit(as_functions(module).init)(keys.key(seed, Purpose.BACKBONE))
     else:
+        assert isinstance(found.loaded.config, DecoderConfig)
         module, params = Decoder(found.loaded.config), found.loaded.params
     return token_probabilities(module), _on_host(params)
 
