@@ -219,7 +219,7 @@ def test_the_loss_of_an_ensemble_is_that_of_the_mixture():
 
 def config(name):
     made_ = s3t.get_config("pydoc")
-    made_.update({"seeds": 1, "shards": 2, "slices": 2, "deletions": 2, "retrain_after": (2,)})
+    made_.update({"seeds": 1, "shards": 2, "slices": 2, "deletions": 2, "retrain_after": ()})
     made_.data.update({"name": name, "length": 32, "validation_fraction": 0.2})
     made_.pretrain.data.update({"name": name})
     made_.pretrain.train.update({"steps": 2, "batch_size": 8})
@@ -263,7 +263,7 @@ def test_commands_delete_a_group_predict_and_prove_a_store_of_text(finished, cap
     predicted = told("predict", "--split", "test")
     assert "labels" not in predicted and len(predicted["losses"]) == len(predicted["ids"])
     assert np.shape(predicted["logits"]) == (len(predicted["ids"]), 32)
-    assert told("verify", "--replay", "1")["replayed"]["proved"] == 1
+    assert told("verify", "--replay", "1")["replay"]["proved"] == 1
 
 
 # Configs.
