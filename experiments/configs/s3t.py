@@ -2,7 +2,9 @@
 
     python -m experiments.main --config=experiments/configs/s3t.py:digits --workdir=runs/s3t_digits
 
-`digits` needs no download and takes about ten minutes on two CPU cores. `fashion_mnist` (100 CPU-minutes) and `cifar10_gpu`
+`digits` needs no download and takes about ten minutes on two CPU cores. On text, `sst2` and `trec` take the real MiniLM
+(extra `weights`) and data prepared by TFDS, `pydoc` nothing, `tofu` a folder (--config.data.name=tofu:PATH and
+--config.pretrain.data.name=tofu:PATH). `fashion_mnist` (100 CPU-minutes) and `cifar10_gpu`
 (for an accelerator, not yet run) need `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared.
 Expected: accuracy falls more slowly with deletions for plans that keep more subsets of slices, a deletion takes
 milliseconds, and the deepest node is near full LoRA; see docs/s3t.md.
@@ -293,6 +295,14 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     config.lora.targets = ("attention", "mlp")
 
 
+def tofu(config: ml_collections.ConfigDict) -> None:
+    """The same on questions about made-up authors: 150 are pre-trained on, 50 fine-tuned; set data.name and pretrain's."""
+    pydoc(config)
+    config.data.name = config.pretrain.data.name = "tofu:"
+    config.data.length, config.pretrain.share = 640, 0.75
+    config.pretrain.train.steps = 1500
+
+
 def cifar10_gpu(config: ml_collections.ConfigDict) -> None:
     """Pre-trained on half of cifar10's classes, fine-tuned on the other half (about 22,500 training images)."""
     config.model, config.shards, config.seeds = "small", 5, 3
@@ -306,4 +316,4 @@ def cifar10_gpu(config: ml_collections.ConfigDict) -> None:
     config.retrain_after = (0, 20, 100)
 
 
-EXPERIMENTS = {f.__name__: f for f in (digits, fashion_mnist, sst2, trec, pydoc, cifar10_gpu)}
+EXPERIMENTS = {f.__name__: f for f in (digits, fashion_mnist, sst2, trec, pydoc, tofu, cifar10_gpu)}

@@ -10,6 +10,7 @@ from experiments.configs import pretrain
 from experiments.core.errors import WorkdirError
 from experiments.data import datasets
 from experiments.models import vits
+from experiments.models.language import small
 from experiments.pretrain import report, run
 from tests.helpers import tiny
 from unlearn import tree
@@ -90,7 +91,7 @@ def test_a_log_with_a_step_that_no_run_wrote_is_named(tmp_path, change):
 def test_every_config_names_a_model_and_its_settings():
     for name in pretrain.EXPERIMENTS:
         made = pretrain.get_config(name)
-        assert made.name == name and made.model in vits.VITS
+        assert made.name == name and made.model in (*vits.VITS, *small.DECODERS)
     with pytest.raises(ValueError, match="unknown; choose one of digits"):
         pretrain.get_config("mnist")
 
