@@ -252,7 +252,7 @@ def fashion_mnist(config: ml_collections.ConfigDict) -> None:
     config.pretrain = pretrain.get_config("fashion_mnist")
     config.pretrain.classes = (0, 1, 2, 3, 4)
     config.pretrain.data.train_size = 20_000
-    config.pretrain.train.steps = 1500
+    config.pretrain.train.steps = 2000
     config.data.name, config.data.train_size = "fashion_mnist", 8000
     config.scale.update({"range": 255.0, "mean": (0.286,), "std": (0.353,)})
     config.shards = 2
@@ -290,7 +290,7 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     config.study.planners, config.study.deletions = ("sisa", "stumps", "cyclic", "lattice"), 40
     config.deletions, config.retrain_after = 20, (0, 20)
     config.train.epochs = config.full_lora.epochs = 5
-    config.train.batch_size = 16
+    config.train.batch_size = 8
     config.train.learning_rate, config.full_lora.learning_rate = 5e-3, 5e-3
     config.lora.targets = ("attention", "mlp")
 
@@ -300,7 +300,7 @@ def tofu(config: ml_collections.ConfigDict) -> None:
     pydoc(config)
     config.data.name = config.pretrain.data.name = "tofu:"
     config.data.length, config.pretrain.share = 640, 0.75
-    config.pretrain.train.steps = 1500
+    config.pretrain.train.steps = 2000
 
 
 def cifar10_gpu(config: ml_collections.ConfigDict) -> None:

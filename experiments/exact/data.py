@@ -25,6 +25,7 @@ from s3t.training.source import Source
 from unlearn import tree
 from unlearn.losses import correct
 
+AT_ONCE = 16  # texts whose attention is held at once
 PRETRAINED = Path("pretrain")  # in the workdir
 
 
@@ -107,7 +108,11 @@ def with_nobody(data: Data) -> Data:
         h = run_blocks(backbone, frozen, backbone.embed(frozen, x, None), range(backbone.depth))
         return backbone.head(frozen, backbone.init_head(keys.unused()), h)
 
-    return data._replace(nobody=losses(np.asarray(of_backbone(frozen, data.x)), data.y["weight"]))
+    def answers(first: int) -> np.ndarray:
+        return np.asarray(of_backbone(frozen, jax.tree.map(lambda leaf: leaf[first : first + AT_ONCE], data.x)))
+
+    whole = np.concatenate([answers(first) for first in range(0, data.examples, AT_ONCE)])
+    return data._replace(nobody=losses(whole, data.y["weight"]))
 
 
 def inputs(source: Source, checkpoint: str, given: bool = False) -> dict[str, str]:

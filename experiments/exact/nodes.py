@@ -15,7 +15,7 @@ from experiments.core import environment, keys, progress
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.exact import building
-from experiments.exact.data import Data
+from experiments.exact.data import AT_ONCE, Data
 from s3t.plans import planners, structure
 from s3t.plans.partition import Places
 from s3t.plans.structure import Node, Plan
@@ -226,8 +226,8 @@ def passes(units: float, epochs: int, examples: int) -> float:
 
 
 def at_once(data: Data) -> int:
-    """How many examples are looked at together."""
-    return min(512, data.examples)
+    """How many examples are looked at together: of text to predict few, for attention takes the square of their length."""
+    return min(512 if data.source.backbone.classifies else AT_ONCE, data.examples)
 
 
 def logits_of(data: Data, build: Build, nodes: Nodes, job: Job) -> np.ndarray:

@@ -393,7 +393,11 @@ def predict_from_store(
     with Server(store, *model, aggregate=aggregate, batch_size=size, expect_heads=expect_heads) as server:
         answer = server.predict(x)
     backbone = source.backbone
-    told = {"labels": answer.logits.argmax(-1)} if backbone.classifies else {"losses": backbone.loss(jnp.asarray(answer.logits), y)}
+    told = (
+        {"labels": answer.logits.argmax(-1)}
+        if backbone.classifies
+        else {"losses": backbone.loss(jnp.asarray(answer.logits), y)}
+    )
     return {
         "ids": asked.tolist(),
         **{name: np.asarray(values).tolist() for name, values in told.items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from experiments.models.language.decoder import Decoder, gpt2
 
 # Their sizes; the vocabulary and the positions are those of the data.
-DECODERS: dict[str, dict[str, int]] = {"gpt2": {"width": 64, "depth": 4, "heads": 4}}
+DECODERS: dict[str, dict[str, int]] = {"gpt2": {"width": 64, "depth": 4, "heads": 2}}
 
 
 def decoder_of(name: str, length: int, vocabulary: int) -> Decoder:
