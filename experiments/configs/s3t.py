@@ -289,7 +289,7 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     config.shards, config.slices = 2, 3  # topics are slices' smallest parts, and large ones have 40 passages
     config.study.planners, config.study.deletions = ("sisa", "stumps", "cyclic", "lattice"), 40
     config.deletions, config.retrain_after = 20, (0, 20)
-    config.train.epochs = config.full_lora.epochs = 5
+    config.train.epochs = config.full_lora.epochs = 4
     config.train.batch_size = 8
     config.train.learning_rate, config.full_lora.learning_rate = 5e-3, 5e-3
     config.lora.targets = ("attention", "mlp")
