@@ -5,7 +5,6 @@ An example is a document, whole in one row of tokens: a request that names it le
 
 from __future__ import annotations
 
-import functools
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -113,6 +112,7 @@ class _Splits:
         self.documents, self.tokeniser, self.classifies, self.hyper = documents, tokeniser, classifies, hyper
         fraction, size = hyper["validation_fraction"], hyper["train_size"]
         self.ids = assign(documents.ids, documents.test_ids, hyper["dataset"], fraction, size)
+        self._kept: dict[str, tuple[Tree, Tree]] = {}
 
     def __call__(self, name: str) -> tuple[np.ndarray, Fetch]:
         if name not in self.ids:
@@ -137,10 +137,6 @@ class _Splits:
             return None
         _, whole_ids = placement.stored(self.ids["train"], self.hyper["dataset"])
         return [documents.group_names[group] for group in documents.groups[np.searchsorted(documents.ids, whole_ids)]]
-
-    @functools.cached_property
-    def _kept(self) -> dict[str, tuple[Tree, Tree]]:
-        return {}
 
     def _rows(self, name: str) -> tuple[Tree, Tree]:
         """(x, y) of a split in the order of its ids; a row is a function of its document alone."""
