@@ -270,7 +270,8 @@ def sst2(config: ml_collections.ConfigDict) -> None:
     config.study.planners, config.study.deletions = ("sisa", "stumps", "cyclic", "lattice"), 20
     config.deletions, config.retrain_after = 20, (0, 20)
     config.train.epochs = config.full_lora.epochs = 2
-    config.train.learning_rate = config.full_lora.learning_rate = 2e-3
+    config.train.batch_size = 16
+    config.train.learning_rate = config.full_lora.learning_rate = 5e-3  # of 2e-3, 5e-3, 1e-2 on validation data
     config.lora.targets = ("query", "value")
 
 
