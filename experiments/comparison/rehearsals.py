@@ -101,7 +101,7 @@ def _unseen(section: sections.Readiness, problem: Problem) -> Batch | None:
     if section.form != "level" or section.levels != "own" or of_classes:
         return None
     held_out = subsample(problem.sets.validation, UNSEEN, Hash.LEVEL)
-    return {name: held_out[name] for name in ("x", "y", "weight")}
+    return {name: leaf for name, leaf in held_out.items() if name != "id"}  # ids of 64 bits are nothing for a device
 
 
 def _objective(
