@@ -64,11 +64,11 @@ def rehearsal(variant: str, section: sections.Readiness, trainer: Trainer, probl
     """
     plain, model, classes = trainer.way(), models.as_model(trainer.model), problem.dataset.classes
     low, high = _ends(section)
-    unseen = _unseen(section, problem)
+    held_out = unseen(section, problem)
     drawn = draw(section, plain.batch_size, len(problem.forget))
 
     def rehearsing(devices: execution.Execution, unroll: bool) -> loop.Way:
-        objective = _objective(section, model, classes, devices, unroll, unseen)
+        objective = _objective(section, model, classes, devices, unroll, held_out)
         return plain._replace(rehearsing=loop.Rehearsing(objective, drawn, section.every, section.start, (low, high)))
 
     alone = execution.one_device()  # counted outside any pmap
@@ -95,7 +95,7 @@ def _ends(section: sections.Readiness) -> tuple[float, float]:
     return low, high
 
 
-def _unseen(section: sections.Readiness, problem: Problem) -> Batch | None:
+def unseen(section: sections.Readiness, problem: Problem) -> Batch | None:
     """Held-out examples that a model's own levels are read off; None where these are of classes, or of proxies."""
     of_classes = problem.by_class or section.requests == "classes"
     if section.form != "level" or section.levels != "own" or of_classes:
@@ -110,7 +110,7 @@ def _objective(
     classes: int,
     devices: execution.Execution,
     unroll: bool,
-    unseen: Batch | None,
+    held_out: Batch | None,
 ) -> Readiness:
     """What a meta-step differentiates."""
     order = devices.inner_grad(section.order)
@@ -140,7 +140,7 @@ def _objective(
         first = devices.inner_grad(section.relearn_order)
         rate = optax.sgd(section.relearn_rate)
         relearner = ALGORITHMS["finetune"](model, rate, mean=devices.mean, grad=first)
-    return make_readiness(model, rehearsed, terms, relearner=relearner, unseen=unseen, mean=devices.mean, unroll=unroll)
+    return make_readiness(model, rehearsed, terms, relearner=relearner, unseen=held_out, mean=devices.mean, unroll=unroll)
 
 
 def _cap(cap: str, classes: int) -> float | None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.comparison.rehearsals import pools
+from experiments.comparison.rehearsals import pools, unseen
 from experiments.core.errors import DataError
 from experiments.core.sections import Data, Forget, Readiness
 from experiments.data import datasets, problem
@@ -64,6 +64,17 @@ def test_no_sample_that_is_scored_or_tuned_on_cuts_a_document(texts):
         assert set(getattr(made.sets, name)["id"]) == set(rows[np.isin(of(rows), [*documents[name]])])
     assert not documents["validation"] & documents["fresh"]
     assert of(dataset.train.id).tolist() == dataset.units.tolist()
+
+
+@pytest.mark.parametrize("form, levels, given", [("level", "own", True), ("level", "proxy", False), ("gain", "own", False)])
+def test_levels_of_texts_are_read_off_held_out_texts_with_the_weights_of_their_tokens(texts, form, levels, given):
+    dataset = load(texts, validation_fraction=0.3)
+    made = problem.make(dataset, Forget(setting="random", fraction=0.2))
+    held_out = unseen(Readiness(form=form, levels=levels), made)
+    assert (held_out is not None) == given
+    if given:
+        assert held_out.keys() == made.sets.validation.keys() - {"id"} and "token_weight" in held_out
+        assert all(np.array_equal(held_out[name], made.sets.validation[name]) for name in held_out)
 
 
 def test_a_batch_of_text_has_the_weights_of_its_tokens(texts):
