@@ -26,7 +26,7 @@ def load(config: Data) -> Dataset:
       DataError: the name, the files or the numbers will not do, or the documents have no classes.
     """
     check_unset(config, OF_TARGETS, "is for text to predict, and model bert classifies documents")
-    documents = opened(_with_labels(config))
+    documents = opened(with_labels(config))
     if documents.labels is None:
         raise DataError(
             f"{config.name!r} has no classes for model bert to tell: set --config.model.name=gpt2, which predicts tokens, "
@@ -40,7 +40,7 @@ def load(config: Data) -> Dataset:
     return Dataset(config.name, train, validation, test, len(documents.label_names), tokens=tokens)
 
 
-def _with_labels(config: Data) -> Data:
+def with_labels(config: Data) -> Data:
     """The config; of a jsonl `label`, which names a feature of TFDS elsewhere, is among its fields.
 
     Raises:

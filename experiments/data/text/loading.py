@@ -104,7 +104,7 @@ def assigned(documents: Documents, config: Data) -> dict[str, np.ndarray]:
     held_out = requests.of_groups(documents, config.holdout, documents.ids)
     if documents.test_ids is not None and len(outside := np.setdiff1d(documents.test_ids, held_out)):
         raise DataError(
-            f"data.holdout leaves {len(outside)} test documents of {name!r} to be trained on: name their groups, too, or none"
+            f"data.holdout leaves {len(outside)} test documents of {name!r} to be trained on: name their groups as well"
         )
     validation = held_out[hash_uniform(held_out, Hash.SPLIT, 0) < share]
     rest = np.setdiff1d(documents.ids, held_out)

@@ -63,7 +63,7 @@ def test_a_source_that_is_held_out_is_validated_and_tested_on_and_all_else_is_fo
 def test_test_documents_are_not_trained_on_because_others_are_held_out(tmp_path):
     rows = [{"text": f"text {i}", "by": "xy"[i % 2], "split": ("train", "test")[i > 8]} for i in range(10)]
     path, fields = lines(tmp_path / "rows.jsonl", rows), {"group": "by", "split": "split"}
-    said = "data.holdout leaves 1 test documents of 'jsonl:.*' to be trained on: name their groups, too, or none"
+    said = "data.holdout leaves 1 test documents of 'jsonl:.*' to be trained on: name their groups as well"
     refused(said, load, f"jsonl:{path}", group="", fields=fields, holdout=("x",))
 
 

@@ -73,8 +73,6 @@ def test_labels_stand_in_the_field_that_is_named(tmp_path):
     path = texts.lines(tmp_path / "kinds.jsonl", rows)
     assert classes.load(Data(name=f"jsonl:{path}", label="kind", length=10)).classes == 2
     fields = {"text": "by", "id": "text", "label": "kind", "group": "by"}
-    dataset = classes.load(
-        Data(name=f"jsonl:{path}", fields=fields, holdout=("z",), validation_fraction=0.5, length=10)
-    )
+    dataset = classes.load(Data(name=f"jsonl:{path}", fields=fields, holdout=("z",), validation_fraction=0.5, length=10))
     said = [{byte_level().decode(row.tolist()) for row in split.x} for split in dataset[1:4]]
     assert said == [{"x", "y"}, {"z"}, {"z"}]  # held out are whole groups, of classes as well
