@@ -87,10 +87,10 @@ def questions(problem: Problem) -> dict[str, tofu.Queries]:
 
 
 def _fitting(corpus: Corpus, name: str) -> tofu.Queries:
-    """The questions of a set, either way asked, after which a row has room for an answer."""
+    """The questions of a set that, either way asked and with the token that begins them, leave a row room for an answer."""
     asked = corpus.queries[name]
     spoken = zip(asked.prompts, asked.paraphrased_prompts or asked.prompts, strict=True)
-    fits = [all(len(corpus.tokeniser.encode(prompt.rstrip())) < corpus.length for prompt in pair) for pair in spoken]
+    fits = [all(1 + len(corpus.tokeniser.encode(prompt.rstrip())) < corpus.length for prompt in pair) for pair in spoken]
     if lacking := fits.count(False):
         logging.warning("%d questions of %s fill a row of %d tokens: they are not asked", lacking, name, corpus.length)
     return tofu.select(asked, asked.ids[np.array(fits, bool)])
