@@ -86,6 +86,8 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         inputs = {"data": digests.digest(dataset[1:4]), "parameters": models.digest(config.model)}
         if config.forget.setting in sections.ASKED_BY:  # names: whose rows they are is part of the data
             inputs["request"] = digests.of_ids(asked.asked["id"])
+        if dataset.corpus is not None:
+            inputs["questions"] = digests.of_queries(dataset.corpus.queries)
     work = trainings.work(plan, config.train.steps) + rows.work(requests, config.relearn, trainings.count(plan))
     # Claimed only now: a mistake in the config must not bind the folder to it.
     with folder.claimed(config.model_dump(), inputs, config.tracker), progress.Progress(work, "readiness"):
