@@ -20,7 +20,7 @@ from experiments.data.sets import Sets
 from experiments.data.splits import Dataset
 from experiments.scoring import verbatim
 from experiments.scoring.scorer import Scorer
-from experiments.scoring.statistics import in_chunks
+from experiments.scoring.statistics import entries_of, in_chunks
 from unlearn.base import Batch, Model
 from unlearn.metrics import gaps, text
 from unlearn.metrics.text import TokenStatistics
@@ -44,7 +44,8 @@ def make_tokens(model: Model, devices: Execution) -> Tokens:
 
     def tokens(params: Any, batch: Batch) -> TokenStatistics:
         looked_at = {"x": batch["x"], "y": batch["y"]}
-        return TokenStatistics(*in_chunks(lambda part: over(params, part["x"], part["y"]), looked_at))
+        entries = entries_of(model, params, batch["x"])
+        return TokenStatistics(*in_chunks(lambda part: over(params, part["x"], part["y"]), looked_at, entries))
 
     return tokens
 

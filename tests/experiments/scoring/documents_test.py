@@ -12,9 +12,9 @@ from experiments.core import execution, sections
 from experiments.data import datasets, problem
 from experiments.data.sets import Sets
 from experiments.models.language import named
-from experiments.scoring import documents, verbatim
+from experiments.scoring import documents, statistics, verbatim
 from experiments.scoring.scorer import Scorer
-from unlearn import sequence_model
+from unlearn import classifier, sequence_model
 from unlearn.metrics import text
 from unlearn.metrics.text import TokenStatistics
 
@@ -46,6 +46,21 @@ def scored(sets, *lanes):
 LAW = np.log([[3 / 4, 1 / 4], [7 / 8, 1 / 8]])
 FORGET = batch([[0, 0], [0, 1], [0, 0]], [[0, 0], [0, 0], [1, 0]], [[1, 1], [1, 0], [1, 1]], [30, 31, 32])
 TEST = batch([[0, 1], [1, 0], [1, 1]], [[1, 1], [1, 0], [1, 1]], [[1, 1], [1, 0], [1, 1]], [40, 41, 50])
+
+
+def test_large_vocabularies_are_looked_at_in_smaller_parts(monkeypatch):
+    """Rows of two tokens with two logits each: all at once or, if four logits are too many, one by one."""
+    seen = []
+    model = sequence_model(lambda params, x, key: seen.append(len(x)) or params[x], MODEL.apply)
+    params = np.array([LAW], np.float32)
+    for most, rows in ((1 << 25, statistics.CHUNK_TOKENS // 2), (4, 1)):
+        monkeypatch.setattr(statistics, "CHUNK_LOGITS", most)
+        documents.make_tokens.cache_clear()
+        found = documents.make_tokens(model, DEVICES)(params, FORGET)
+        np.testing.assert_allclose(found.log_p, LAW[FORGET["x"], FORGET["y"]][None], rtol=1e-6)
+        assert seen[-1] == rows
+    assert statistics.entries_of(model, params, FORGET["x"]) == 2
+    assert statistics.entries_of(classifier(model.apply), params, FORGET["x"]) == 1
 
 
 def test_a_document_counts_once_and_each_of_its_tokens_alike():
