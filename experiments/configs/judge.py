@@ -376,9 +376,9 @@ def trec(config: ml_collections.ConfigDict) -> None:
 
 
 def pydoc(config: ml_collections.ConfigDict) -> None:
-    """Python's own manual, by a small GPT-2: three of 60 documents, of which every attack sees whole documents."""
+    """Python's own manual, by a small GPT-2: six of 60 documents, of which every attack sees whole documents."""
     _as_compared(config, "pydoc")
-    config.readiness.levels, config.request.to_level.retained = "proxy", 48
+    config.request.to_level.retained = 48
     config.trainings = (*ORACLES, "vanilla", "reweight", "readiness")
     config.request.unlearners = ("level", "npo")
     config.relearn.size, config.relearn.batch_size = 64, 16

@@ -457,10 +457,9 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     config.seeds, config.equal_flops, config.variants, config.reweight.others = 5, False, {}, ()
     config.forget.setting, config.forget.fraction = "random", 0.05
     config.suited["random"].update(LEVEL)
-    config.readiness.levels = "proxy"
     config.request.unlearners = ("level",)
     config.request.batch_size, config.request.observe, config.request.to_level.retained = 16, 32, 48
-    config.request.to_level.learning_rates = (0.1, 0.3)
+    config.request.to_level.learning_rates, config.request.to_level.max_steps = (0.1, 0.3), 150
     config.relearn.size, config.relearn.batch_size = 64, 16
 
 
@@ -520,7 +519,6 @@ def tofu_smollm2(config: ml_collections.ConfigDict) -> None:
     config.seeds, config.equal_flops, config.variants, config.reweight.others = 3, False, {}, ()
     config.forget.setting, config.forget.fraction = "random", 0.05
     config.suited["random"].update(LEVEL)
-    config.readiness.levels = "proxy"
     config.request.unlearners = ("level",)
     config.request.update({"batch_size": 8, "observe": 16})
     config.request.to_level.update({"learning_rates": (0.1, 0.3), "retained": 16})

@@ -252,7 +252,7 @@ def fashion_mnist(config: ml_collections.ConfigDict) -> None:
     config.pretrain = pretrain.get_config("fashion_mnist")
     config.pretrain.classes = (0, 1, 2, 3, 4)
     config.pretrain.data.train_size = 20_000
-    config.pretrain.train.steps = 2000
+    config.pretrain.train.steps = 1500
     config.data.name, config.data.train_size = "fashion_mnist", 8000
     config.scale.update({"range": 255.0, "mean": (0.286,), "std": (0.353,)})
     config.shards = 2
