@@ -512,7 +512,8 @@ class Readiness(Section):
     )
     noise: float = Field(0.0, ge=0, le=1, description="Share of the revocable ids that are wrong.")
     recovery: Literal["nearest_classes", "nearest_examples", "stable"] = Field(
-        "nearest_classes", description="What resistance relearns from: the nearest by pixels (of text, by tokens), or anything that stays."
+        "nearest_classes",
+        description="What resistance relearns from: the nearest by pixels, of text by tokens, or anything that stays.",
     )
     relearn_steps: int = Field(3, ge=0, le=1000, description="Steps of simulated relearning.")
     relearn_rate: Rate = Field(0.05, description="Learning rate of simulated relearning.")
