@@ -66,7 +66,7 @@ def score(scorer: Scorer, dataset: Dataset, params: Any) -> list[Scores]:
     lanes = len(measured["forget"].log_p)
     of_lane = lambda i: {name: TokenStatistics(*(leaf[i] for leaf in found)) for name, found in measured.items()}  # noqa: E731
     scores = [_score(of_lane(i), sets, dataset.units_of) for i in range(lanes)]
-    if scorer.decoder is None or dataset.corpus is None or not verbatim.can_compare():
+    if dataset.corpus is None or verbatim.lacking(scorer.decoder):
         return scores
     documents = dataset.units_of(sets.forget["id"])
     rouge = verbatim.score(scorer.decoder, dataset.corpus.tokeniser.decode, params, sets.forget, documents)

@@ -7,7 +7,6 @@ oracle is compared with those of the other seeds: that, and a held-out oracle's,
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from experiments.data.text.corpus import Corpus
 from experiments.data.text.documents import Documents
 from experiments.models.language.decoder import Decoder
 from experiments.models.language.generate import generate
+from experiments.scoring import verbatim
 from experiments.scoring.rouge import rouge_l
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests
@@ -158,7 +158,7 @@ def _scored(
     """The scores of all lanes."""
     found = {name: losses(scorer, params, corpus, part) for name, part in asked.items()}
     said: dict[str, np.ndarray] = {}
-    if scorer.decoder is not None and importlib.util.find_spec("rouge_score"):
+    if not verbatim.lacking(scorer.decoder):
         said = {name: recalls(scorer.decoder, params, corpus, part) for name, part in asked.items()}
     lanes = []
     for i in range(len(oracles)):

@@ -53,9 +53,17 @@ def score(decoder: Decoder, decode: Decode, params: Any, batch: Batch, documents
     return scores
 
 
-def can_compare() -> bool:
-    """Whether rouge-score, of the extra `text`, is installed."""
-    return importlib.util.find_spec("rouge_score") is not None
+def lacking(decoder: Decoder | None) -> str:
+    """Why nothing that a model says is set beside what it should say; '' where it is.
+
+    Args:
+      decoder: the model's module, if it can continue texts.
+    """
+    if decoder is None:
+        return "adapters do not continue texts"
+    if importlib.util.find_spec("rouge_score") is None:
+        return "rouge-score is not installed (pip install 'forethought[text]')"
+    return ""
 
 
 def first_rows(ids: Array, documents: Array) -> Array:
