@@ -57,7 +57,7 @@ def shared(config: Exact) -> Iterator[Mistake]:
     if not same_documents(config) and (seen.share or _nested(seen.data.name, own.name)):
         mend = "give the same, and pretrain.share, or documents apart and a share of 0"
         yield ("pretrain", "data", "name"), f"is not data.name: {mend}"
-    for name in HANDED_ON:
+    for name in handed_on(config):
         value = getattr(seen.data, name)
         if value and value != getattr(own, name):
             yield ("pretrain", "data", name), f"is another than --config.data.{name}: set that alone"

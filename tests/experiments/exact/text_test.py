@@ -285,6 +285,7 @@ def test_commands_delete_a_group_predict_and_prove_a_store_of_text(finished, cap
         ({"pretrain.share": 0.0}, "config.pretrain.share is 0, so that all documents are seen that s3t is to unlearn"),
         ({"pretrain.data.name": "imdb_reviews"}, "config.pretrain.data.name is not data.name: give the same"),
         ({"pretrain.data.length": 7}, "config.pretrain.data.length is another than --config.data.length: set that alone"),
+        ({"pretrain.data.group": "(x)"}, "config.pretrain.data.group is another than --config.data.group: set that alone"),
         ({"classes": (1, 2)}, "config.classes is of images, text keeps all of its classes"),
         ({"data.cache_dir": "x"}, "config.data.cache_dir is for images and tables"),
         ({"data.rows": 4}, "config.data.rows is for comparisons, and a store takes every document, whole"),
