@@ -53,7 +53,7 @@ def score(decoder: Decoder, decode: Decode, params: Any, batch: Batch, documents
     return scores
 
 
-def lacking(decoder: Decoder | None) -> str:
+def lacking(decoder: Any) -> str:
     """Why nothing that a model says is set beside what it should say; '' where it is.
 
     Args:
