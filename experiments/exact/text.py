@@ -66,6 +66,9 @@ def make(
     Raises:
       ValueError: a value out of its range; documents, weights or a tokeniser that will not do; one line.
     """
+    data, model = (hyper.get(name, HYPER[name]) for name in ("dataset", "model"))
+    if model not in text_models.MODELS:  # told first: what else is wrong follows from it
+        raise ValueError(f"{data!r} is text, and model {model!r} reads none: choose one of {', '.join(text_models.MODELS)}")
     hyper = _complete(hyper)
     found = text_models.opened(hyper["model"], checkpoint, tokeniser)
     if hyper["tokeniser"] not in ("", found.tokeniser.digest):

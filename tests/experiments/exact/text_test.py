@@ -140,7 +140,7 @@ def changed(folder):
 @pytest.mark.parametrize(
     "hyper, arguments, message",
     [
-        ({"model": "digits"}, {}, "model 'digits' is none for text: choose one of minilm, folder, gpt2"),
+        ({"model": "digits"}, {}, "'pydoc' is text, and model 'digits' reads none: choose one of minilm, folder, gpt2"),
         ({"model": "folder"}, {}, "model 'folder' has its weights in a checkpoint: give a Hugging Face folder"),
         ({"model": "minilm"}, {"checkpoint": "x"}, "model 'minilm' has the weights of its package: give no checkpoint"),
         ({"model": "folder"}, {"checkpoint": "nowhere"}, "nowhere/config.json"),
@@ -151,6 +151,7 @@ def changed(folder):
         ({}, {"tokeniser": "no.json"}, "cannot read the tokeniser no.json"),
         ({}, {"stream": True}, "the factory's 'stream' is for images, and the data are 'pydoc': leave it out"),
         ({"tokeniser": "0" * 64}, {}, "the tokeniser is not the one that the store was made with: put the old"),
+        ({"dataset": "digits", "model": "gpt2"}, {}, "model 'gpt2' reads text, and 'digits' is none: choose another data"),
         ({"dataset": "digits", "model": "digits"}, {"tokeniser": "x"}, "the factory's 'tokeniser' is for text"),
     ],
 )
