@@ -133,7 +133,8 @@ class Run:
         runner = self.config.get("runner")
         elsewhere = {
             "s3t": "its store has them: open it by `s3t predict` or s3t.store.disk.open",
-            "pretrain": "its model is vit.npz: read it by experiments.models.vits.load_npz",
+            "pretrain": "its model is vit.npz (read it by experiments.models.vits.load_npz), of text the folder decoder/ "
+            "(by experiments.models.language.folders.load_folder)",
             "judge": "a judgement keeps statistics of examples, in statistics/, and no digest of its models",
             "judge_exact": "a judgement keeps scores and no models",
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import optax
 from absl import logging
 
 from experiments.configs.begun import as_begun
+from experiments.configs.judge import Judge
 from experiments.configs.readiness import Comparison, shipped
 from experiments.core import keys, sections
 from experiments.core.config import Loc, key, validated
@@ -28,6 +29,8 @@ from unlearn.base import CLASSIFIER, LANGUAGE, Batch, Model, UnlearnState
 from unlearn.losses import weighted_mean
 from unlearn.metrics.membership import FOLDS
 
+Tokenised = TypeVar("Tokenised", Comparison, Judge)
+
 
 def resolved(
     config: ml_collections.ConfigDict | Comparison, begun: Callable[[], dict[str, Any] | None] = lambda: None
@@ -41,12 +44,17 @@ def resolved(
       ConfigError: one line for each mistake.
     """
     made = validated(Comparison, config)
-    made = as_begun(made, shipped(made), begun()).resolved()
-    if is_text(made.data.name) and not made.data.factory and not made.data.tokeniser and made.model.is_pretrained:
-        data = made.data.model_copy(update={"tokeniser": made.model.tokeniser})
-        made = made.model_copy(update={"data": data})
+    made = with_tokeniser(as_begun(made, shipped(made), begun()).resolved())
     check_options(made.request, made.by_variant(), kind_of(made.data, made.model))
     return made
+
+
+def with_tokeniser(config: Tokenised) -> Tokenised:
+    """The config; of text that names no tokeniser it is that of pre-trained weights."""
+    data, model = config.data, config.model
+    if not is_text(data.name) or data.factory or data.tokeniser or not model.is_pretrained:
+        return config
+    return config.model_copy(update={"data": data.model_copy(update={"tokeniser": model.tokeniser})})
 
 
 def kind_of(data: sections.Data, model: sections.Model) -> str:

@@ -8,6 +8,7 @@ same call resumes after a kill and ends with the same bytes.
 from __future__ import annotations
 
 import ml_collections
+from absl import logging
 
 from experiments import models
 from experiments.comparison import checks, rows, trainings
@@ -17,7 +18,7 @@ from experiments.core import execution, progress, sections, switches, workdirs
 from experiments.core.errors import blame_user
 from experiments.core.results import Run
 from experiments.data import datasets, digests, ids, problem
-from experiments.scoring import algorithms
+from experiments.scoring import algorithms, verbatim
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests
 from experiments.training import fleets, neftune, privacy, room
@@ -81,11 +82,15 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             config.neftune,
         )
         room.check(model, trainer.way().optimizer, trainings.most_lanes(plan))
+        if dataset.is_text and (why := verbatim.lacking(model.decoder)):
+            logging.warning("%s: rows will have no ROUGE-L, and no model utility of TOFU", why)
         scorer = Scorer(models.as_model(model), devices, asked.sets, model.decoder)
         requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
         inputs = {"data": digests.digest(dataset[1:4]), "parameters": models.digest(config.model)}
         if config.forget.setting in sections.ASKED_BY:  # names: whose rows they are is part of the data
             inputs["request"] = digests.of_ids(asked.asked["id"])
+        if dataset.corpus is not None:
+            inputs["questions"] = digests.of_queries(dataset.corpus.queries)
     work = trainings.work(plan, config.train.steps) + rows.work(requests, config.relearn, trainings.count(plan))
     # Claimed only now: a mistake in the config must not bind the folder to it.
     with folder.claimed(config.model_dump(), inputs, config.tracker), progress.Progress(work, "readiness"):

@@ -15,6 +15,7 @@ GIVEN = ("minilm", "folder")  # models whose weights are real
 MODELS = (*GIVEN, "gpt2")  # a test holds them equal to those of experiments.exact.text_models
 COLUMNS = ("label", "encoding", "group", "answers_only")  # settings of data that hyper-parameters have where they are set
 OF_IMAGES = ("id_column", "cache_dir", "factory")  # settings of data that text does not heed
+OF_COMPARISONS = ("rows", "fields", "holdout")  # and those of text that stores do not heed
 HANDED_ON = ("length", "tokeniser")  # to pre-training
 OF_DOCUMENTS = ("data_dir", "encoding", "group", "label")  # handed on, too, where both have the same documents
 
@@ -28,6 +29,11 @@ def mistakes(config: Exact) -> Iterator[Mistake]:
     for name in OF_IMAGES:
         if getattr(config.data, name):
             yield ("data", name), "is for images and tables: leave it unset"
+    for name in OF_COMPARISONS:
+        if getattr(config.data, name):
+            yield ("data", name), "is for comparisons, and a store takes every document, whole: leave it unset"
+    if config.model == "minilm" and config.data.answers_only:
+        yield ("data", "answers_only"), "is for text to predict, and minilm classifies documents: leave it unset"
     if config.model == "minilm" and config.checkpoint:
         yield ("checkpoint",), "is set, but minilm has the weights of its package: set --config.model=folder"
     if config.model == "folder" and not config.checkpoint:
@@ -51,7 +57,7 @@ def shared(config: Exact) -> Iterator[Mistake]:
     if not same_documents(config) and (seen.share or _nested(seen.data.name, own.name)):
         mend = "give the same, and pretrain.share, or documents apart and a share of 0"
         yield ("pretrain", "data", "name"), f"is not data.name: {mend}"
-    for name in HANDED_ON:
+    for name in handed_on(config):
         value = getattr(seen.data, name)
         if value and value != getattr(own, name):
             yield ("pretrain", "data", name), f"is another than --config.data.{name}: set that alone"

@@ -479,7 +479,7 @@ def tofu_small(config: ml_collections.ConfigDict) -> None:
     """TOFU, 300 of its questions: the authors of forget05 forgotten by a small GPT-2 that has learnt them by heart.
 
     Give the folder, --config.data.name=tofu:FOLDER. Ten authors are never trained on. Of the others 300 questions are drawn
-    by id, so that forget01, 05 and 10 (--config.forget.partition) are the same authors as in all of it, and whole ones.
+    by id, 23 of them of forget05, 7 of forget01 and 33 of forget10 (--config.forget.partition).
     """
     pydoc(config)
     config.data.update({"name": "tofu:tofu", "train_size": 300, "length": 128, "tokeniser": "bpe:1024"})

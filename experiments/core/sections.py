@@ -29,7 +29,7 @@ JUDGED = ("level", "ascent", "graddiff", "neggrad_plus", "ascent_kl", "npo", "fi
 SHELF = (*JUDGED, "simnpo", "undial", "rmu", "wga", "dpo", "idk_dpo")
 FOLDER, SMOLLM2 = "folder", "smollm2"  # pre-trained models
 AT = "@"  # between an algorithm and where its requests end
-Backbone = str  # of experiments.models.vits.VITS, which refuses others when the data are looked at
+Backbone = str  # of experiments.models.vits.VITS, or of text; others are refused when the data are looked at
 
 Seed = Annotated[int, Field(ge=0, le=SEEDS - 1)]
 Steps = Annotated[int, Field(ge=1, le=10**8)]
@@ -512,7 +512,8 @@ class Readiness(Section):
     )
     noise: float = Field(0.0, ge=0, le=1, description="Share of the revocable ids that are wrong.")
     recovery: Literal["nearest_classes", "nearest_examples", "stable"] = Field(
-        "nearest_classes", description="What resistance relearns from: the nearest by pixels, or anything that stays."
+        "nearest_classes",
+        description="What resistance relearns from: the nearest by pixels, of text by tokens, or anything that stays.",
     )
     relearn_steps: int = Field(3, ge=0, le=1000, description="Steps of simulated relearning.")
     relearn_rate: Rate = Field(0.05, description="Learning rate of simulated relearning.")

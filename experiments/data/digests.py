@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 
 import jax
 import numpy as np
 
 from experiments.data.images import Images
 from experiments.data.splits import Split
+from experiments.data.text.tofu import Queries
 
 
 def digest(splits: Iterable[Split]) -> str:
@@ -29,3 +31,9 @@ def digest(splits: Iterable[Split]) -> str:
 def of_ids(ids: np.ndarray) -> str:
     """SHA-256 of ids, in whatever order they come."""
     return hashlib.sha256(np.sort(ids).astype("<i8").tobytes()).hexdigest()
+
+
+def of_queries(queries: Mapping[str, Queries]) -> str:
+    """SHA-256 of questions with other answers, which no split holds; '' if there are none."""
+    plain = json.dumps({name: [part.ids.tolist(), *part[1:]] for name, part in sorted(queries.items())})
+    return hashlib.sha256(plain.encode()).hexdigest() if queries else ""

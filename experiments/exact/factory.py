@@ -23,7 +23,7 @@ from experiments.data import datasets
 from experiments.data.ids import short
 from experiments.data.images import DECODE_AT_ONCE
 from experiments.data.text import loading
-from experiments.exact import building, hypers, placement, text
+from experiments.exact import building, hypers, placement, text, text_models
 from experiments.exact.hypers import FLAG, SHARE, TEXT, TRAINING, TRAINING_RULES, Rule, above, is_number, list_of, whole
 from experiments.models import vits
 from s3t.training.source import Fetch, Source
@@ -117,7 +117,10 @@ def make(
     """
     switches.settle()
     logging.set_verbosity(logging.ERROR)  # TFDS warns of what is not the user's to mend
-    of_text = loading.is_text(str(hyper.get("dataset", "")))
+    dataset, model = hyper.get("dataset", HYPER["dataset"]), hyper.get("model")
+    of_text = loading.is_text(str(dataset))
+    if not of_text and model in text_models.MODELS:
+        raise ValueError(f"model {model!r} reads text, and {dataset!r} is none: choose another data set, or a ViT")
     hyper = dict(hyper) if of_text else _complete(hyper)
     places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
     limits = {"most_lanes": most_lanes, "lane_bytes": lane_bytes, "cache_bytes": cache_bytes}

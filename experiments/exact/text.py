@@ -15,7 +15,7 @@ import numpy as np
 from experiments.core.sections import Data
 from experiments.data.ids import short
 from experiments.data.splits import assign
-from experiments.data.text import loading, packing, parts
+from experiments.data.text import classes, loading, packing, parts
 from experiments.data.text.documents import Documents, select
 from experiments.data.text.tokenisers import Tokeniser
 from experiments.exact import building, hypers, placement, text_models
@@ -66,12 +66,18 @@ def make(
     Raises:
       ValueError: a value out of its range; documents, weights or a tokeniser that will not do; one line.
     """
+    data, model = (hyper.get(name, HYPER[name]) for name in ("dataset", "model"))
+    if model not in text_models.MODELS:  # told first: what else is wrong follows from it
+        raise ValueError(f"{data!r} is text, and model {model!r} reads none: choose one of {', '.join(text_models.MODELS)}")
     hyper = _complete(hyper)
     found = text_models.opened(hyper["model"], checkpoint, tokeniser)
     if hyper["tokeniser"] not in ("", found.tokeniser.digest):
         raise ValueError("the tokeniser is not the one that the store was made with: put the old tokenizer.json back")
     hyper = hyper | {"tokeniser": found.tokeniser.digest}
-    documents = parts.unseen(loading.opened(_section(hyper, data_dir)), hyper["seen"])
+    section = _section(hyper, data_dir)
+    documents = parts.unseen(loading.opened(classes.with_labels(section) if found.classifies else section), hyper["seen"])
+    if found.classifies and hyper.get("answers_only"):
+        raise ValueError(f"answers_only is for text to predict, and the model {hyper['model']!r} classifies: leave it out")
     if found.classifies:
         backbone, frozen = text_models.classifier(found, len(documents.label_names))
     else:

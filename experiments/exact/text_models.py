@@ -51,16 +51,14 @@ def opened(name: str, checkpoint: str, tokeniser: str) -> Opened:
     """A model by its name, with its weights and its tokeniser.
 
     Args:
-      name: 'minilm', 'folder' or one of `small.DECODERS`.
+      name: one of MODELS: 'minilm', 'folder' or of `small.DECODERS`.
       checkpoint: a Hugging Face folder of a bert, roberta, gpt2 or llama; '' of 'minilm', whose package has it, and of a
         decoder that is random.
       tokeniser: a tokenizer.json; '' is the folder's own or, of a decoder of `small.DECODERS`, bytes.
 
     Raises:
-      ValueError (UserError among them): no such model; weights or a tokeniser that are absent or do not fit; one line.
+      ValueError (UserError among them): weights or a tokeniser that are absent or do not fit; one line.
     """
-    if name not in MODELS:
-        raise ValueError(f"model {name!r} is none for text: choose one of {', '.join(MODELS)}")
     if name == "minilm" and checkpoint:
         raise ValueError("model 'minilm' has the weights of its package: give no checkpoint, or the model 'folder'")
     if name == "folder" and not checkpoint:

@@ -19,7 +19,7 @@ from experiments import models
 from experiments.comparison import checks
 from experiments.configs.begun import as_begun, section_of
 from experiments.configs.judge import Asked, ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates, Shared, shipped
-from experiments.core import environment, execution, files, fleet, keys, progress, switches, workdirs
+from experiments.core import environment, execution, fleet, keys, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
 from experiments.core.keys import Hash, Purpose
@@ -65,6 +65,7 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         config = validated(Judge, config)
         folder = workdirs.Workdir(workdir, config.retired, Judge().model_dump())
         config = attacked_as_begun(as_begun(config, shipped(config), folder.begun()), folder.begun())
+        config = checks.with_tokeniser(config)
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()
@@ -83,7 +84,7 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         shared = config.shared()
         asked = config.asked()
         cases = [make_case(trainer, shared, one, dataset) for one in asked]
-        inputs = {"data": digests.digest(dataset[1:4]), "parameters": files.digest(config.model.params)}
+        inputs = {"data": digests.digest(dataset[1:4]), "parameters": models.digest(config.model)}
     with (
         folder.claimed(config.model_dump(), inputs, config.tracker),
         progress.Progress(work.total(cases, entries(cases[0])), "judge"),

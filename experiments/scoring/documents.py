@@ -20,7 +20,7 @@ from experiments.data.sets import Sets
 from experiments.data.splits import Dataset
 from experiments.scoring import verbatim
 from experiments.scoring.scorer import Scorer
-from experiments.scoring.statistics import in_chunks
+from experiments.scoring.statistics import entries_of, in_chunks
 from unlearn.base import Batch, Model
 from unlearn.metrics import gaps, text
 from unlearn.metrics.text import TokenStatistics
@@ -44,7 +44,8 @@ def make_tokens(model: Model, devices: Execution) -> Tokens:
 
     def tokens(params: Any, batch: Batch) -> TokenStatistics:
         looked_at = {"x": batch["x"], "y": batch["y"]}
-        return TokenStatistics(*in_chunks(lambda part: over(params, part["x"], part["y"]), looked_at))
+        entries = entries_of(model, params, batch["x"])
+        return TokenStatistics(*in_chunks(lambda part: over(params, part["x"], part["y"]), looked_at, entries))
 
     return tokens
 
@@ -65,7 +66,7 @@ def score(scorer: Scorer, dataset: Dataset, params: Any) -> list[Scores]:
     lanes = len(measured["forget"].log_p)
     of_lane = lambda i: {name: TokenStatistics(*(leaf[i] for leaf in found)) for name, found in measured.items()}  # noqa: E731
     scores = [_score(of_lane(i), sets, dataset.units_of) for i in range(lanes)]
-    if scorer.decoder is None or dataset.corpus is None or not verbatim.can_compare():
+    if dataset.corpus is None or verbatim.lacking(scorer.decoder):
         return scores
     documents = dataset.units_of(sets.forget["id"])
     rouge = verbatim.score(scorer.decoder, dataset.corpus.tokeniser.decode, params, sets.forget, documents)

@@ -129,13 +129,23 @@ def attacks(section: sections.Relearn, problem: Problem) -> dict[str, tuple[Batc
         similar = nearest_classes(features, both["y"], asked, 3)
     else:
         similar = nearest_examples(features, asked, 2 * section.size)
-    few = min(max(1, round(section.share * section.size)), len(forget["id"]) // 2)
-    known = np.isin(forget["id"], forget["id"][datasets.lowest(forget["id"], few, Hash.RELEARN, 0)])
+    known = _known(problem.dataset.units_of(forget["id"]), max(1, round(section.share * section.size)))
     stable = subsample(retain, section.size, Hash.RELEARN)
-    beside = rows(stable, datasets.lowest(stable["id"], section.size - few, Hash.RELEARN, 0))
+    beside = rows(stable, datasets.lowest(stable["id"], max(0, section.size - known.sum()), Hash.RELEARN, 0))
     return {
         "stable": (stable, forget),
         "similar": (subsample(rows(both, similar), section.size, Hash.RELEARN), forget),
         "part": (join(rows(forget, known), beside), rows(forget, ~known)),
         "all": (forget, problem.sets.others if problem.by_class else forget),
     }
+
+
+def _known(units: np.ndarray, most: int) -> np.ndarray:
+    """[examples] bool: those of lowest hash that an attacker has, whole documents of text, so that none is watched in part.
+
+    They are at most so many examples, but one document at least, and at most half of all documents.
+    """
+    each, sizes = np.unique(units, return_counts=True)
+    order = np.argsort(datasets.hash_uniform(each, Hash.RELEARN, 0), kind="stable")
+    fitting = np.searchsorted(np.cumsum(sizes[order]), most, side="right")
+    return np.isin(units, each[order[: min(max(1, fitting), len(each) // 2)]])

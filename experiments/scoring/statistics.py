@@ -69,8 +69,7 @@ def make_statistics(model: Model, devices: Execution) -> Reduction:
 
     def statistics(params: Any, batch: Batch) -> Statistics:
         looked_at = {name: batch[name] for name in ("x", "y", "token_weight") if name in batch}
-        entries = 1 if model.token_loss is None else _entries(model, params, batch["x"])
-        return Statistics(*in_chunks(lambda part: over(params, part), looked_at, entries))
+        return Statistics(*in_chunks(lambda part: over(params, part), looked_at, entries_of(model, params, batch["x"])))
 
     return statistics
 
@@ -92,7 +91,8 @@ def make_divergence(model: Model, devices: Execution) -> Callable[[Any, Any, Bat
 
     def divergence(params: Any, teachers: Any, batch: Batch) -> np.ndarray:
         looked_at = {name: batch[name] for name in ("x", "token_weight") if name in batch}
-        found: np.ndarray = in_chunks(lambda part: over(params, teachers, part), looked_at)
+        entries = entries_of(model, params, batch["x"])
+        found: np.ndarray = in_chunks(lambda part: over(params, teachers, part), looked_at, entries)
         return found
 
     return divergence
@@ -108,8 +108,15 @@ def _finite(logits: Array) -> Array:
     return jnp.isfinite(logits).reshape(len(logits), -1).all(axis=-1)
 
 
-def _entries(model: Model, params: Any, x: Any) -> int:
-    """How many logits a model has for each token."""
+def entries_of(model: Model, params: Any, x: Any) -> int:
+    """How many logits a model has for each token of a text to predict, as `in_chunks` takes it; 1 of anything else.
+
+    Args:
+      params: of all lanes.
+      x: of a batch.
+    """
+    if model.token_loss is None:
+        return 1
     one = jax.eval_shape(lambda params: fleet.lane(params, 0), params)
     logits: Any = jax.eval_shape(
         lambda params, x: model.apply(params, x, None), one, jax.tree.map(lambda leaf: leaf[:1], x)

@@ -7,7 +7,6 @@ oracle is compared with those of the other seeds: that, and a held-out oracle's,
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from experiments.data.text.corpus import Corpus
 from experiments.data.text.documents import Documents
 from experiments.models.language.decoder import Decoder
 from experiments.models.language.generate import generate
+from experiments.scoring import verbatim
 from experiments.scoring.rouge import rouge_l
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests
@@ -87,10 +87,10 @@ def questions(problem: Problem) -> dict[str, tofu.Queries]:
 
 
 def _fitting(corpus: Corpus, name: str) -> tofu.Queries:
-    """The questions of a set, either way asked, after which a row has room for an answer."""
+    """The questions of a set that, either way asked and with the token that begins them, leave a row room for an answer."""
     asked = corpus.queries[name]
     spoken = zip(asked.prompts, asked.paraphrased_prompts or asked.prompts, strict=True)
-    fits = [all(len(corpus.tokeniser.encode(prompt.rstrip())) < corpus.length for prompt in pair) for pair in spoken]
+    fits = [all(1 + len(corpus.tokeniser.encode(prompt.rstrip())) < corpus.length for prompt in pair) for pair in spoken]
     if lacking := fits.count(False):
         logging.warning("%d questions of %s fill a row of %d tokens: they are not asked", lacking, name, corpus.length)
     return tofu.select(asked, asked.ids[np.array(fits, bool)])
@@ -158,7 +158,7 @@ def _scored(
     """The scores of all lanes."""
     found = {name: losses(scorer, params, corpus, part) for name, part in asked.items()}
     said: dict[str, np.ndarray] = {}
-    if scorer.decoder is not None and importlib.util.find_spec("rouge_score"):
+    if not verbatim.lacking(scorer.decoder):
         said = {name: recalls(scorer.decoder, params, corpus, part) for name, part in asked.items()}
     lanes = []
     for i in range(len(oracles)):

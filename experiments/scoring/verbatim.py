@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -34,8 +35,15 @@ def score(decoder: Decoder, decode: Decode, params: Any, batch: Batch, documents
       params: of all lanes.
       batch: rows; of each document the first is continued, of DOCUMENTS documents at most.
       documents: [rows], the document of each.
+
+    Returns:
+      NaN where no row has place for a token after its first half.
     """
-    prompts, lengths, rests = halves(batch, first_rows(batch["id"], documents)[:DOCUMENTS])
+    rows = first_rows(batch["id"], documents)
+    rows = rows[has_place(batch, rows)][:DOCUMENTS]
+    if not rows.size:
+        return [math.nan] * fleet.lane_count(params)
+    prompts, lengths, rests = halves(batch, rows)
     said, most = [decode(rest.tolist()) for rest in rests], max(map(len, rests))
     scores = []
     for lane in range(fleet.lane_count(params)):
@@ -45,15 +53,29 @@ def score(decoder: Decoder, decode: Decode, params: Any, batch: Batch, documents
     return scores
 
 
-def can_compare() -> bool:
-    """Whether rouge-score, of the extra `text`, is installed."""
-    return importlib.util.find_spec("rouge_score") is not None
+def lacking(decoder: Any) -> str:
+    """Why nothing that a model says is set beside what it should say; '' where it is.
+
+    Args:
+      decoder: the model's module, if it can continue texts.
+    """
+    if decoder is None:
+        return "adapters do not continue texts"
+    if importlib.util.find_spec("rouge_score") is None:
+        return "rouge-score is not installed (pip install 'forethought[text]')"
+    return ""
 
 
 def first_rows(ids: Array, documents: Array) -> Array:
     """The position of each document's first row, by increasing documents; without it, as in a sample, of another."""
     order = np.lexsort((ids != documents, documents))  # a first row has its document's id
     return order[np.unique(documents[order], return_index=True)[1]]
+
+
+def has_place(batch: Batch, rows: Array) -> Array:
+    """[rows] bool: whether a row's tokens that count begin before its last place, behind which a decoder has no more."""
+    counts = batch["token_weight"][rows] > 0
+    return counts.argmax(axis=1) < counts.shape[1] - 1
 
 
 def halves(batch: Batch, rows: Array) -> Halves:

@@ -15,11 +15,13 @@ def ids(dataset: Dataset, forget: Forget) -> Array:
     """The ids, increasing, of all training rows of the documents that are asked for.
 
     Raises:
-      DataError: the data are no text, a name is nobody's (with those near it), or nothing of it is in the training split.
+      DataError: the data are no text to predict, a name is nobody's (with those near it), or nothing of it is for training.
     """
     if dataset.corpus is None:
+        kind = "is none" if dataset.tokens is None else "is classified"
         raise DataError(
-            f"forget.setting is {forget.setting!r}, which is for text, and {dataset.name!r} is none: set class or random"
+            f"forget.setting is {forget.setting!r}, which is for text to predict, and {dataset.name!r} {kind}: set class "
+            "or random"
         )
     documents, among = dataset.corpus.documents, np.unique(dataset.asked_as)
     names = getattr(forget, ASKED_BY[forget.setting])

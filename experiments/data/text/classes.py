@@ -7,15 +7,14 @@ from absl import logging
 
 from experiments.core.errors import DataError
 from experiments.core.sections import Data
-from experiments.data.splits import Dataset, Split, Tokens, assign
-from experiments.data.text import packing, readers
+from experiments.data.splits import Dataset, Split, Tokens
+from experiments.data.text import packing
 from experiments.data.text.documents import Documents, select
-from experiments.data.text.jsonl import Fields
-from experiments.data.text.loading import LENGTH, OF_OTHERS, check_unset, tokeniser_of
+from experiments.data.text.loading import LENGTH, assigned, check_unset, opened, tokeniser_of
 from experiments.data.text.tokenisers import Tokeniser
 
 LABEL = "label"  # the field of a jsonl, unless a config names another
-OF_TARGETS = ("answers_only", "group")
+OF_TARGETS = ("answers_only", "rows")
 
 
 def load(config: Data) -> Dataset:
@@ -26,15 +25,14 @@ def load(config: Data) -> Dataset:
     Raises:
       DataError: the name, the files or the numbers will not do, or the documents have no classes.
     """
-    check_unset(config, OF_OTHERS, "is for images and tables")
-    check_unset(config, OF_TARGETS, "is for text to predict, which model bert classifies")
-    documents = _documents(config)
+    check_unset(config, OF_TARGETS, "is for text to predict, and model bert classifies documents")
+    documents = opened(with_labels(config))
     if documents.labels is None:
         raise DataError(
             f"{config.name!r} has no classes for model bert to tell: set --config.model.name=gpt2, which predicts tokens, "
             "or name data that have some, as trec or jsonl:PATH"
         )
-    ids = assign(documents.ids, documents.test_ids, config.name, config.validation_fraction, config.train_size)
+    ids = assigned(documents, config)
     tokeniser = tokeniser_of(config.tokeniser, select(documents, ids["train"]))
     splits = {name: _split(name, select(documents, chosen), tokeniser, config) for name, chosen in ids.items()}
     tokens = Tokens(tokeniser.vocabulary, tokeniser.pad)
@@ -42,14 +40,17 @@ def load(config: Data) -> Dataset:
     return Dataset(config.name, train, validation, test, len(documents.label_names), tokens=tokens)
 
 
-def _documents(config: Data) -> Documents:
-    """As readers open them; a jsonl with the field of its labels."""
+def with_labels(config: Data) -> Data:
+    """The config; of a jsonl `label`, which names a feature of TFDS elsewhere, is among its fields.
+
+    Raises:
+      DataError: two fields are named for the label.
+    """
     if not config.name.startswith("jsonl:"):
-        return readers.open_documents(
-            config.name, data_dir=config.data_dir, encoding=config.encoding, label=config.label, group=config.group
-        )
-    fields = Fields(label=config.label or LABEL)
-    return readers.open_documents(config.name, data_dir=config.data_dir, encoding=config.encoding, fields=fields)
+        return config
+    if config.label and "label" in config.fields:
+        raise DataError("data.label and data.fields both name a field of labels: set one of them alone")
+    return config.model_copy(update={"label": "", "fields": {"label": config.label or LABEL} | config.fields})
 
 
 def _split(name: str, documents: Documents, tokeniser: Tokeniser, config: Data) -> Split:

@@ -164,7 +164,7 @@ def select(documents: Documents, ids: Array) -> Documents:
 
 
 def digest(documents: Documents) -> str:
-    """SHA-256 of all that documents are: what a workdir is bound to, since a config holds only the name of the data."""
+    """SHA-256 of all that documents are; a workdir is bound to what they became, see `experiments.data.digests`."""
     sha = hashlib.sha256()
     for field, column in documents._asdict().items():
         entries = sorted(column.items()) if isinstance(column, Mapping) else column

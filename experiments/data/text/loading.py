@@ -73,7 +73,7 @@ def opened(config: Data) -> Documents:
 
 def as_dataset(documents: Documents, config: Data) -> Dataset:
     """Documents as `load` gives those of a config."""
-    ids = _assigned(documents, config)
+    ids = assigned(documents, config)
     tokeniser = tokeniser_of(config.tokeniser, select(documents, ids["train"]))
     kind, _, path = config.name.partition(":")
     queries = tofu.every_query(Path(path).expanduser(), config.encoding or plain.UTF8) if kind == "tofu" else {}
@@ -92,12 +92,20 @@ def as_dataset(documents: Documents, config: Data) -> Dataset:
     )
 
 
-def _assigned(documents: Documents, config: Data) -> dict[str, np.ndarray]:
-    """The ids of each split. With groups that are held out all others are for training, and those for nothing else."""
+def assigned(documents: Documents, config: Data) -> dict[str, np.ndarray]:
+    """The ids of each split. With groups that are held out all others are for training, and those for nothing else.
+
+    Raises:
+      DataError: numbers that will not do, a group that there is not, or test documents outside of the groups.
+    """
     name, share = config.name, config.validation_fraction
     if not config.holdout:
         return assign(documents.ids, documents.test_ids, name, share, config.train_size)
     held_out = requests.of_groups(documents, config.holdout, documents.ids)
+    if documents.test_ids is not None and len(outside := np.setdiff1d(documents.test_ids, held_out)):
+        raise DataError(
+            f"data.holdout leaves {len(outside)} test documents of {name!r} to be trained on: name their groups as well"
+        )
     validation = held_out[hash_uniform(held_out, Hash.SPLIT, 0) < share]
     rest = np.setdiff1d(documents.ids, held_out)
     return assign(rest, rest[:0], name, 0.0, config.train_size) | {

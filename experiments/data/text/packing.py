@@ -118,17 +118,6 @@ def pieces(documents: Documents, position: int) -> tuple[str, str]:
     return prompt, documents.prompts[position][len(prompt) :] + text
 
 
-def positions(packed: Rows, ids: Array) -> Array:
-    """The positions, increasing, of all rows of some documents.
-
-    Raises:
-      DataError: a document without a row.
-    """
-    if (missing := np.setdiff1d(ids, packed.document)).size:
-        raise DataError(f"document {missing[0]} has no rows here: ask for documents of this split")
-    return np.flatnonzero(np.isin(packed.document, ids))
-
-
 def classified(documents: Documents, tokeniser: Tokeniser, length: int) -> Classified:
     """Documents as rows bos, t_1 .. t_n, eos for an encoder; those of more than length - 2 tokens are cut, and counted.
 

@@ -1,4 +1,4 @@
-"""Who is forgotten of documents: by name, by group (speaker, author, topic), by class, by a set that came with the data."""
+"""Who is forgotten of documents: by name, by group (speaker, author, topic), by a set that came with the data."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from experiments.core.errors import DataError
-from experiments.core.keys import Hash
-from experiments.data.ids import Array, id_of, lowest, some
+from experiments.data.ids import Array, id_of, some
 from experiments.data.text.documents import Documents
 
 
@@ -38,12 +37,14 @@ def of_documents(documents: Documents, named: Iterable[str | int], among: Array)
 
 def of_groups(documents: Documents, groups: Sequence[str], among: Array) -> Array:
     """The ids, increasing, of all documents of some groups that are `among` these; raises as `of_documents` does."""
-    return _of_column(documents, "group", documents.groups, documents.group_names, groups, among)
-
-
-def of_classes(documents: Documents, classes: Sequence[str], among: Array) -> Array:
-    """The ids, increasing, of all documents of some classes that are `among` these; raises as `of_documents` does."""
-    return _of_column(documents, "class", documents.labels, documents.label_names, classes, among)
+    _check_named("group", groups)
+    if documents.groups is None:
+        raise DataError(f"these documents have no group, and {groups[0]!r:.60} was asked for: ask for documents by name")
+    for name in groups:
+        if name not in documents.group_names:
+            raise _unknown("group", name, documents.group_names)
+    asked = np.isin(documents.groups, [documents.group_names.index(name) for name in groups])
+    return _among("group", groups, documents.ids[asked], among)
 
 
 def of_set(documents: Documents, name: str, among: Array) -> Array:
@@ -55,33 +56,6 @@ def of_set(documents: Documents, name: str, among: Array) -> Array:
     if name not in documents.sets:
         raise _unknown("set", name, [*documents.sets])
     return _among("set", [name], documents.sets[name], among)
-
-
-def fraction(among: Array, share: float, seed: int) -> Array:
-    """The round(share * n) of n ids, increasing, that a hash of id and seed gives the lowest numbers.
-
-    Raises:
-      DataError: a share that is not between 0 and 1, or that is less than one document.
-    """
-    if not 0 < share < 1:
-        raise DataError(f"the forget fraction is {share}: choose one between 0 and 1, both excluded")
-    chosen = among[lowest(among, round(share * len(among)), Hash.FORGET, seed)]
-    if not chosen.size:
-        raise DataError(f"a fraction {share:g} of {len(among)} documents is less than one: choose a larger")
-    return np.sort(chosen)
-
-
-def _of_column(
-    documents: Documents, what: str, column: Array | None, known: Sequence[str], names: Sequence[str], among: Array
-) -> Array:
-    _check_named(what, names)
-    if column is None:
-        raise DataError(f"these documents have no {what}, and {names[0]!r:.60} was asked for: ask for documents by name")
-    for name in names:
-        if name not in known:
-            raise _unknown(what, name, known)
-    asked = np.isin(column, [known.index(name) for name in names])
-    return _among(what, names, documents.ids[asked], among)
 
 
 def _among(what: str, names: Sequence[str], ids: Array, among: Array) -> Array:

@@ -223,3 +223,14 @@ def test_what_is_raised_while_resolving_counts_as_the_users():
         raise TypeError("two\n  lines")
     with pytest.raises(RuntimeError), blame_user():
         raise RuntimeError("not his")
+
+
+@pytest.mark.parametrize("made", [configs.Comparison(), judge.Judge()])
+def test_text_without_a_tokeniser_has_that_of_its_pre_trained_weights(made):
+    smollm2 = sections.Model(name="smollm2", options={})
+    named = lambda **data: made.model_copy(  # noqa: E731
+        update={"data": made.data.model_copy(update=data), "model": smollm2}
+    )
+    assert checks.with_tokeniser(named(name="pydoc")).data.tokeniser == "smollm2"
+    assert checks.with_tokeniser(named(name="pydoc", tokeniser="bpe:512")).data.tokeniser == "bpe:512"
+    assert checks.with_tokeniser(made) is made

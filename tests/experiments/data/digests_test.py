@@ -6,6 +6,8 @@ import pytest
 from experiments.data import digests
 from experiments.data.images import Images, Moments
 from experiments.data.splits import Split
+from experiments.data.text import tofu
+from tests.helpers import texts
 
 
 def split(count=4):
@@ -38,3 +40,11 @@ def test_images_on_disk_are_not_read():
     streamed = [Images(read, np.arange(4), Moments(np.zeros(1), np.ones(1)), (4, size, 2, 1)) for size in (2, 2, 3)]
     same, again, other = (digests.digest([split()._replace(x=images)]) for images in streamed)
     assert same == again != other
+
+
+def test_questions_count_with_all_of_their_answers(tmp_path):
+    queries = tofu.every_query(texts.authors(tmp_path))
+    whole = queries["full"]
+    other = whole._replace(perturbed=(*whole.perturbed[:-1], ("Nobody knows.",)))
+    every = [digests.of_queries(asked) for asked in (queries, {"full": whole}, {"full": other}, {})]
+    assert len(set(every)) == 4 and every[-1] == "" and digests.of_queries({**queries}) == every[0]

@@ -26,6 +26,7 @@ from s3t.plans import planners
 from s3t.service import creation, healing, replay, serving
 from s3t.store import disk
 from s3t.training import backbone, source
+from tests.helpers import texts
 
 TINY = {"width": 8, "depth": 2, "heads": 2}
 MOODS = ("bad", "good")
@@ -119,6 +120,15 @@ def test_a_store_of_text_serves_deletes_and_is_proved_by_replay(encoder, tmp_pat
         serving.predict_from_store(disk.look(tmp_path / "store"), other, None, "test", "mean")
 
 
+def test_labels_of_a_jsonl_stand_in_the_field_that_is_named(encoder, tmp_path):
+    rows = [{"text": f"it was {MOODS[i % 2]} {i}", "mood": MOODS[i % 2]} for i in range(40)]
+    hyper = hyper_of(encoder, dataset=f"jsonl:{texts.lines(tmp_path / 'moods.jsonl', rows)}", label="mood")
+    made_ = factory.make(hyper, checkpoint=str(encoder))
+    assert set(made_.fetch(made_.ids)[1].tolist()) == {0, 1}
+    with pytest.raises(ValueError, match="answers_only is for text to predict, and the model 'folder' classifies"):
+        factory.make(hyper | {"answers_only": True}, checkpoint=str(encoder))
+
+
 def changed(folder):
     """The model of a folder with one number changed."""
     loaded = folders.load_folder(folder)
@@ -130,7 +140,7 @@ def changed(folder):
 @pytest.mark.parametrize(
     "hyper, arguments, message",
     [
-        ({"model": "digits"}, {}, "model 'digits' is none for text: choose one of minilm, folder, gpt2"),
+        ({"model": "digits"}, {}, "'pydoc' is text, and model 'digits' reads none: choose one of minilm, folder, gpt2"),
         ({"model": "folder"}, {}, "model 'folder' has its weights in a checkpoint: give a Hugging Face folder"),
         ({"model": "minilm"}, {"checkpoint": "x"}, "model 'minilm' has the weights of its package: give no checkpoint"),
         ({"model": "folder"}, {"checkpoint": "nowhere"}, "nowhere/config.json"),
@@ -141,6 +151,7 @@ def changed(folder):
         ({}, {"tokeniser": "no.json"}, "cannot read the tokeniser no.json"),
         ({}, {"stream": True}, "the factory's 'stream' is for images, and the data are 'pydoc': leave it out"),
         ({"tokeniser": "0" * 64}, {}, "the tokeniser is not the one that the store was made with: put the old"),
+        ({"dataset": "digits", "model": "gpt2"}, {}, "model 'gpt2' reads text, and 'digits' is none: choose another data"),
         ({"dataset": "digits", "model": "digits"}, {"tokeniser": "x"}, "the factory's 'tokeniser' is for text"),
     ],
 )
@@ -275,8 +286,13 @@ def test_commands_delete_a_group_predict_and_prove_a_store_of_text(finished, cap
         ({"pretrain.share": 0.0}, "config.pretrain.share is 0, so that all documents are seen that s3t is to unlearn"),
         ({"pretrain.data.name": "imdb_reviews"}, "config.pretrain.data.name is not data.name: give the same"),
         ({"pretrain.data.length": 7}, "config.pretrain.data.length is another than --config.data.length: set that alone"),
+        ({"pretrain.data.group": "(x)"}, "config.pretrain.data.group is another than --config.data.group: set that alone"),
         ({"classes": (1, 2)}, "config.classes is of images, text keeps all of its classes"),
         ({"data.cache_dir": "x"}, "config.data.cache_dir is for images and tables"),
+        ({"data.rows": 4}, "config.data.rows is for comparisons, and a store takes every document, whole"),
+        ({"data.holdout": ("a",)}, "config.data.holdout is for comparisons"),
+        ({"data.fields": {"text": "t"}}, "config.data.fields is for comparisons"),
+        ({"model": "minilm", "data.answers_only": True}, "config.data.answers_only is for text to predict, and minilm"),
         ({"model": "minilm", "checkpoint": "x"}, "config.checkpoint is set, but minilm has the weights of its package"),
         ({"model": "folder"}, "config.checkpoint is empty, and the model folder has its weights there"),
         ({"scale.range": 2.0}, "config.scale is set, but text has none"),

@@ -12,9 +12,9 @@ from experiments.core import execution, sections
 from experiments.data import datasets, problem
 from experiments.data.sets import Sets
 from experiments.models.language import named
-from experiments.scoring import documents, verbatim
+from experiments.scoring import documents, statistics, verbatim
 from experiments.scoring.scorer import Scorer
-from unlearn import sequence_model
+from unlearn import classifier, sequence_model
 from unlearn.metrics import text
 from unlearn.metrics.text import TokenStatistics
 
@@ -46,6 +46,21 @@ def scored(sets, *lanes):
 LAW = np.log([[3 / 4, 1 / 4], [7 / 8, 1 / 8]])
 FORGET = batch([[0, 0], [0, 1], [0, 0]], [[0, 0], [0, 0], [1, 0]], [[1, 1], [1, 0], [1, 1]], [30, 31, 32])
 TEST = batch([[0, 1], [1, 0], [1, 1]], [[1, 1], [1, 0], [1, 1]], [[1, 1], [1, 0], [1, 1]], [40, 41, 50])
+
+
+def test_large_vocabularies_are_looked_at_in_smaller_parts(monkeypatch):
+    """Rows of two tokens with two logits each: all at once or, if four logits are too many, one by one."""
+    seen = []
+    model = sequence_model(lambda params, x, key: seen.append(len(x)) or params[x], MODEL.apply)
+    params = np.array([LAW], np.float32)
+    for most, rows in ((1 << 25, statistics.CHUNK_TOKENS // 2), (4, 1)):
+        monkeypatch.setattr(statistics, "CHUNK_LOGITS", most)
+        documents.make_tokens.cache_clear()
+        found = documents.make_tokens(model, DEVICES)(params, FORGET)
+        np.testing.assert_allclose(found.log_p, LAW[FORGET["x"], FORGET["y"]][None], rtol=1e-6)
+        assert seen[-1] == rows
+    assert statistics.entries_of(model, params, FORGET["x"]) == 2
+    assert statistics.entries_of(classifier(model.apply), params, FORGET["x"]) == 1
 
 
 def test_a_document_counts_once_and_each_of_its_tokens_alike():
@@ -143,7 +158,7 @@ def test_decoders_that_know_nothing_show_it(tmp_path, monkeypatch):
     fns = named.build(sections.Model(name="gpt2", options={"width": 4, "depth": 1, "heads": 1}), 32, dataset.classes)
     assert len(made.forget) > len(np.unique(made.units)) > 1
     monkeypatch.setattr(verbatim, "score", lambda *_: [0.25, 0.5])
-    monkeypatch.setattr(verbatim, "can_compare", lambda: True)
+    monkeypatch.setattr(verbatim, "lacking", lambda decoder: "")
     params = jax.jit(jax.vmap(fns.init))(jax.random.split(jax.random.key(0), 2))
     lanes = documents.score(Scorer(models.as_model(fns), DEVICES, made.sets, fns.decoder), dataset, params)
     assert [scores["forget_rouge_l"] for scores in lanes] == [0.25, 0.5]

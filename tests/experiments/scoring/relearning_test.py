@@ -45,6 +45,15 @@ def test_half_of_the_forget_set_is_always_left_to_watch():
     assert len(attack & forget) == len(forget) // 2 and watch == forget - attack
 
 
+@pytest.mark.parametrize("most, documents", [(1, 1), (3, 1), (6, 2), (7, 2), (100, 3)])
+def test_documents_come_back_whole(most, documents):
+    """Six documents of three rows each: as many as fit, one at least, and half of them at most."""
+    units = np.arange(18) % 6
+    known = relearning._known(units, most)
+    assert known.sum() == 3 * documents == np.isin(units, units[known]).sum()
+    assert not relearning._known(np.zeros(4, int), 2).any()  # of one document nothing would be left to watch
+
+
 def test_a_bag_counts_tokens_and_no_pads():
     x, tokens = np.array([[2, 2, 0], [1, 3, 3]]), Tokens(4, pad=3)
     np.testing.assert_array_equal(relearning.bags(x, tokens), [[1, 0, 2, 0], [0, 1, 0, 0]])

@@ -65,6 +65,9 @@ def test_the_forgotten_the_retained_and_the_world_are_asked_about(asked):
     narrow = asked.dataset.corpus._replace(length=35)  # "Question: Who wrote book 100?\nAnswer:" has 37 bytes
     left = tofu.questions(asked._replace(dataset=asked.dataset._replace(corpus=narrow)))
     assert left == {}
+    prompt = len(b"Question: What is wet?\nAnswer:")
+    fits = [len(tofu._fitting(asked.dataset.corpus._replace(length=prompt + more), "world_facts").ids) for more in (1, 2)]
+    assert fits == [0, 1]  # what begins a text takes a place, too
 
 
 def test_losses_of_every_answer_stand_where_their_questions_do(asked):

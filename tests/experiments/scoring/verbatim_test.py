@@ -23,6 +23,14 @@ def test_rows_are_cut_in_the_middle_of_what_counts():
     assert alone.rests[0].tolist() == [3, 4, 5] and alone.prompts.tolist() == [[0, 1, 2]]
 
 
+def test_a_row_whose_last_token_alone_counts_is_not_continued():
+    """Its prompt fills the row, and a decoder has no place behind it."""
+    rows = ROWS | {"token_weight": WEIGHTS * [[1], [1], [0]] + (np.arange(3)[:, None] == 2) * (np.arange(6) == 5)}
+    assert verbatim.has_place(rows, np.arange(3)).tolist() == [True, True, False]
+    alone = {name: leaf[2:] for name, leaf in rows.items()} | {"id": np.array([4])}
+    assert np.isnan(verbatim.score(None, None, np.zeros((2, 1)), alone, np.array([4]))).tolist() == [True, True]
+
+
 def test_each_document_is_read_from_its_first_row():
     ids, documents = np.array([5, 7, 9, 12]), np.array([9, 7, 9, 4])  # document 4 lacks its first row
     assert verbatim.first_rows(ids, documents).tolist() == [3, 1, 2]
@@ -43,3 +51,9 @@ def test_a_decoder_that_says_the_text_again_scores_one_and_another_less():
     y = np.array([[ord("a")] * 8])
     rows = {"x": y, "y": y, "token_weight": np.ones((1, 8)), "id": np.array([3])}
     assert verbatim.score(decoder, tokeniser.decode, lanes, rows, np.array([3])) == [1, 0]
+
+
+def test_what_is_lacking_to_compare_is_said(monkeypatch):
+    assert verbatim.lacking(None) == "adapters do not continue texts"
+    monkeypatch.setattr(verbatim.importlib.util, "find_spec", lambda name: None)
+    assert verbatim.lacking("decoder").startswith("rouge-score is not installed")

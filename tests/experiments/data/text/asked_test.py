@@ -60,6 +60,13 @@ def test_a_source_that_is_held_out_is_validated_and_tested_on_and_all_else_is_fo
     assert len(fewer.train.id) == 21 and fewer.test.id.tolist() == dataset.test.id.tolist()
 
 
+def test_test_documents_are_not_trained_on_because_others_are_held_out(tmp_path):
+    rows = [{"text": f"text {i}", "by": "xy"[i % 2], "split": ("train", "test")[i > 8]} for i in range(10)]
+    path, fields = lines(tmp_path / "rows.jsonl", rows), {"group": "by", "split": "split"}
+    said = "data.holdout leaves 1 test documents of 'jsonl:.*' to be trained on: name their groups as well"
+    refused(said, load, f"jsonl:{path}", group="", fields=fields, holdout=("x",))
+
+
 def test_a_text_may_be_cut_to_its_first_rows(speeches):
     whole, cut = load(speeches), load(speeches, rows=2)
     assert len(cut.train.id) == 2 * len(np.unique(whole.units)) and set(cut.train.id) < set(whole.train.id)
@@ -86,7 +93,7 @@ def test_names_of_nobody_are_one_line(speeches, changes, forget, said):
 
 def test_images_have_nobody_to_ask_for():
     refused(
-        "forget.setting is 'group', which is for text, and 'digits' is none: set class or random",
+        "forget.setting is 'group', which is for text to predict, and 'digits' is none: set class or random",
         problem.make,
         datasets.load(Data()),
         Forget(setting="group", groups=("Bell",)),

@@ -37,6 +37,11 @@ def test_a_class_of_text_and_random_texts_are_forgotten():
     assert len(tenth.forget) == round(0.1 * len(dataset.train.id))
 
 
+def test_documents_are_not_asked_for_by_their_names():
+    said = "which is for text to predict, and 'jsonl:.*' is classified: set class or random"
+    texts.refused(said, problem.make, load(), Forget(setting="documents", documents=("a",)))
+
+
 def test_documents_that_are_cut_are_counted(caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         short = load(length=25)
@@ -50,6 +55,10 @@ def test_documents_that_are_cut_are_counted(caplog):
     [
         ({"name": "pydoc"}, "'pydoc' has no classes for model bert to tell: set --config.model.name=gpt2"),
         ({"answers_only": True}, "data.answers_only is for text to predict"),
+        ({"rows": 2}, "data.rows is for text to predict"),
+        ({"holdout": ("nobody",)}, "these documents have no group, and 'nobody' was asked for"),
+        ({"label": "label", "fields": {"label": "label"}}, "both name a field of labels: set one of them alone"),
+        ({"fields": {"prompt": "text"}}, "these documents have prompts, which a classifier does not read"),
         ({"label": "kind"}, "no field 'kind'"),
         ({"cache_dir": "here"}, "data.cache_dir is for images and tables"),
         ({"length": 2}, "rows of 2 tokens: choose 3 or more"),
@@ -60,6 +69,10 @@ def test_what_cannot_be_classified_is_one_line(changes, said):
 
 
 def test_labels_stand_in_the_field_that_is_named(tmp_path):
-    rows = [{"text": f"text {i}", "kind": ("a", "b")[i % 2]} for i in range(40)]
+    rows = [{"text": f"text {i}", "kind": ("a", "b")[i % 2], "by": ("x", "y", "z")[i % 3]} for i in range(40)]
     path = texts.lines(tmp_path / "kinds.jsonl", rows)
     assert classes.load(Data(name=f"jsonl:{path}", label="kind", length=10)).classes == 2
+    fields = {"text": "by", "id": "text", "label": "kind", "group": "by"}
+    dataset = classes.load(Data(name=f"jsonl:{path}", fields=fields, holdout=("z",), validation_fraction=0.5, length=10))
+    said = [{byte_level().decode(row.tolist()) for row in split.x} for split in dataset[1:4]]
+    assert said == [{"x", "y"}, {"z"}, {"z"}]  # held out are whole groups, of classes as well

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from experiments.data.ids import id_of
 from experiments.data.text.documents import Document, made, select
-from experiments.data.text.packing import classified, pieces, positions, rows
+from experiments.data.text.packing import classified, pieces, rows
 from experiments.data.text.tokenisers import byte_level
 from tests.helpers.texts import refused
 
@@ -57,7 +57,7 @@ def test_chunks_give_every_document_back_and_weigh_each_token_once(texts, length
     documents = made("some", [Document(str(i), text, str(i)) for i, text in enumerate(texts)])
     packed = rows(documents, BYTES, length)
     for id_, text in zip(documents.ids, documents.texts, strict=True):
-        mine = positions(packed, np.array([id_]))
+        mine = np.flatnonzero(packed.document == id_)
         weighted = packed.y[mine].reshape(-1)[packed.token_weight[mine].reshape(-1) == 1]
         assert weighted.tolist() == [*text.encode(), BYTES.eos]
         assert BYTES.decode(packed.y[mine].reshape(-1).tolist()) == text
@@ -71,7 +71,7 @@ def test_chunks_give_every_document_back_and_weigh_each_token_once(texts, length
 def test_a_row_does_not_depend_on_the_other_documents(chosen, length):
     whole = made("all", [Document(str(i), "text" * (i + 1), str(i)) for i in range(8)])
     part = rows(select(whole, np.array(sorted(chosen))), BYTES, length)
-    mine = positions(rows(whole, BYTES, length), np.array(sorted(chosen)))
+    mine = np.isin(rows(whole, BYTES, length).document, sorted(chosen))
     for found, wanted in zip(part, rows(whole, BYTES, length), strict=True):
         np.testing.assert_array_equal(found, wanted[mine])
 
@@ -83,7 +83,6 @@ def test_rows_that_cannot_be_are_refused():
     )  # fmt: skip
     refused("rows of 0 tokens: choose 1 or more", rows, PAIRS, BYTES, 0)
     refused("no prompts, so no answers", rows, PAIRS._replace(prompts=None), BYTES, 4, True)
-    refused("document 9 has no rows here", positions, rows(PAIRS, BYTES, 4), np.array([9]))
 
 
 def test_documents_to_classify_are_cut_and_counted():
