@@ -98,7 +98,7 @@ def command(argv: Sequence[str], values: flags.FlagValues | None = None) -> int:
         config, workdir = parse(argv, values)
         program = ["forethought"] if Path(argv[0]).name == "forethought" else ["python", "-m", "experiments.main"]
         return execute(config, workdir, shlex.join([*program, *argv[1:]]))
-    except UserError as error:
+    except (UserError, OSError) as error:  # a path that is too long, say, or may not be looked at
         return fail(error)
     except KeyboardInterrupt as error:  # before or after what `execute` runs
         return interrupted(error)
@@ -168,7 +168,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[
 
     values = flags.FLAGS if values is None else values
     try:
-        argv = [_quoted(one) for one in with_paths(_with_flagfiles(argv))]
+        argv = [quoted(one) for one in with_paths(_with_flagfiles(argv))]
         config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
         workdir = flags.DEFINE_string("workdir", None, "The folder of this run; made if missing.", flag_values=values)
         rest = values(argv, known_only=False)
@@ -197,7 +197,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[
     return config.value, workdir.value
 
 
-def _quoted(argument: str) -> str:
+def quoted(argument: str) -> str:
     """A flag whose key has a part that is a word of Python's, as flags take it: config.suited['class'].retention."""
     flag, equals, value = argument.partition("=")
     first, *parts = flag.split(".")

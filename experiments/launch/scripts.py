@@ -85,8 +85,7 @@ def command(argv: Sequence[str]) -> int:
     if not words:
         raise UserError("give the run's arguments after --, as in: forethought launch slurm -- --config=... --workdir=DIR")
     checked(words)
-    arguments.configured(words)
-    workdir = next(word.partition("=")[2] for word in words if word.lstrip("-").startswith("workdir="))
+    _, _, workdir = arguments.configured(words)
     name = args.name or named(Path(workdir).name)
     script = rendered(args.kind, ["forethought", *words], workdir, {**vars(args), "name": name})
     return submit(args.kind, name, script, args.dry_run)

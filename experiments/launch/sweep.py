@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import os
 import shlex
 import sys
@@ -17,9 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import ml_collections
 from ml_collections.config_flags import config_path
 
 import experiments
+from experiments import main
 from experiments.core import workdirs
 from experiments.core.config import Section
 from experiments.core.errors import UserError, line
@@ -38,6 +41,9 @@ values are given as flags take them, with commas between; commas in brackets or 
   --grid 'readiness.every=2,4,8'                         three numbers
   --grid 'request.unlearners=("level",),("npo","rmu")'   two tuples
   --grid 'seed=0,10'                                     the table has intervals over seeds"""
+
+
+MOST = 10_000  # points of a grid, each of which is checked before anything runs
 
 
 class Sweep(NamedTuple):
@@ -109,26 +115,39 @@ def understood(axes: Sequence[str], common: Sequence[str], workdir: str) -> Swee
         if any(word.lstrip("-").partition("=")[0] == f"config.{key}" for word in common):
             raise UserError(f"config.{key} stands in the grid and beside it: leave one out")
     place = f"--workdir={folder}"
-    _, base = arguments.configured([*common, place])
+    if (count := math.prod(map(len, values.values()))) > MOST:
+        raise UserError(f"--grid has {count} points: give at most {MOST}")
+    _, base, _ = arguments.configured([*common, place])
     points: dict[str, Point] = {}
     for override in grid.overrides(values):
         flags = grid.flags(override)
-        config, _ = arguments.configured([*common, *flags, place])
-        as_read = {key: str(config_path.get_value(key, config)) for key in values}
+        config, _, _ = arguments.configured([*common, *flags, place])
+        as_read = {key: _read(key, config) for key in values}
         point = Point(grid.name(as_read), as_read, flags)
         if point.name in points:
             raise UserError(f"{' '.join(flags)} is the same point as {' '.join(points[point.name].flags)}: leave one out")
         points[point.name] = point
-    _check_seeds(base, values)
+    _check_seeds(base, list(points.values()))
     return Sweep(folder, tuple(common), base, list(points.values()))
 
 
-def _check_seeds(base: Section, values: dict[str, tuple[str, ...]]) -> None:
+def _read(key: str, config: ml_collections.ConfigDict) -> str:
+    """The value at a key, as a config has it after flags."""
+    return str(config_path.get_value(main.quoted(f"--config.{key}").removeprefix("--config."), config))
+
+
+def _check_seeds(base: Section, points: Sequence[Point]) -> None:
     """Refuse seeds of which several points would count one."""
-    each = getattr(base, "seeds", 1)
-    seeds = sorted(int(text) for text in values.get(table.SEED, ()))
-    if "seeds" not in values and any(b - a < each for a, b in itertools.pairwise(seeds)):
-        raise UserError(f"every run has {each} seeds, so that those of the grid overlap: give them at least {each} apart")
+    alike: dict[tuple[str, ...], list[Point]] = {}  # points that differ in nothing but their seed
+    for point in points if table.SEED in points[0].values else ():
+        alike.setdefault(tuple(value for key, value in point.values.items() if key != table.SEED), []).append(point)
+    for group in alike.values():
+        each = int(group[0].values.get("seeds", getattr(base, "seeds", 1)))
+        seeds = sorted(int(point.values[table.SEED]) for point in group)
+        if any(b - a < each for a, b in itertools.pairwise(seeds)):
+            raise UserError(
+                f"every run has {each} seeds, so that those of the grid overlap: give them at least {each} apart"
+            )
 
 
 def owner(sweep: Sweep, axes: Sequence[str]) -> dict[str, object]:

@@ -138,6 +138,13 @@ def test_kubernetes_gets_an_indexed_job(capsys, nodes):
                     "spec": {"replicatedJobs": jobs}}  # fmt: skip
 
 
+@pytest.mark.parametrize("given", [["--workdir", "/mnt/a"], ["--workdir=/mnt/b", "--workdir=/mnt/a"], ["--flagfile"]])
+def test_the_workdir_is_the_one_that_the_run_would_take(capsys, tmp_path, given):
+    (tmp_path / "flags").write_text("--workdir=/mnt/a\n")
+    words = [f"{word}={tmp_path}/flags" if word == "--flagfile" else word for word in given]
+    assert "#SBATCH --job-name=a\n" in script(capsys, "slurm", words=[NASTY[0], *words])
+
+
 # --- Requeueing -------------------------------------------------------------------------------------------------------
 
 

@@ -139,6 +139,12 @@ def test_a_dry_run_prints_commands_that_a_shell_takes_and_touches_nothing(stub, 
         (["--grid=seed=a"], "flag --config.seed=a"),
         (["--grid=seed="], "has no value"),
         (["--grid=seed=0,1"], "every run has 10 seeds, so that those of the grid overlap: give them at least 10 apart"),
+        (["--grid=seed=0x1,3"], "every run has 10 seeds"),
+        (["--grid=seeds=1,5", "--grid=seed=0,4"], "every run has 5 seeds"),
+        (
+            [f"--grid=seed={','.join(map(str, range(101)))}", f"--grid=seeds={','.join(map(str, range(1, 101)))}"],
+            "--grid has 10100 points: give at most 10000",
+        ),
         (["--grid=readiness.step_size=(0.1,0.2),(0.10,0.2)"], "is the same point as"),
         (["--grid=seed=0", "--config.seed=1"], "config.seed stands in the grid and beside it"),
         (["--grid=seed=0", "--workers=-1"], "'-1' is no whole number from 0 to 10000"),
@@ -150,6 +156,18 @@ def test_a_mistake_is_one_line_before_anything_runs(stub, tmp_path, capsys, give
     assert called(NAMED, *given, f"--workdir={tmp_path / 'new'}") == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1 and not stub.ran and not (tmp_path / "new").exists()
+
+
+def test_seeds_that_differ_in_another_key_may_overlap_and_a_key_may_be_a_word_of_python(stub, tmp_path, capsys):
+    axes = ["--grid=seeds=1,4", "--grid=seed=0,4", "--grid=suited.class.retention=0.50"]
+    assert called(NAMED, *axes, f"--workdir={tmp_path}", "--dry-run") == 0
+    assert "/points/seed=4,seeds=4,suited.class.retention=0.5\n" in capsys.readouterr().out
+
+
+def test_a_path_that_the_system_cannot_hold_is_one_line(stub, capsys):
+    assert called(NAMED, "--grid=seed=0", f"--workdir={'a' * 300}") == 2
+    err = capsys.readouterr().err
+    assert "File name too long" in err and err.count("\n") == 1
 
 
 def test_the_workdir_of_a_run_is_no_folder_for_a_sweep(stub, tmp_path, capsys):
