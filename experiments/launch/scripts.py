@@ -24,8 +24,8 @@ from experiments.core.files import write_text
 from experiments.launch import arguments
 
 TEMPLATES = Path(__file__).parent / "templates"
-NAME = r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?"  # of a job, as Kubernetes takes it
-
+LONGEST = 45  # of a name: a JobSet adds up to 17 characters to those of its pods, which have 63
+NAME = rf"[a-z]([a-z0-9-]{{0,{LONGEST - 2}}}[a-z0-9])?"  # of a job, as Kubernetes and SkyPilot take it
 
 DESCRIPTION = """\
 Run the command that stands after -- as a job of a cluster: forethought launch slurm --nodes 2 -- --config=... --workdir=DIR
@@ -120,7 +120,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _name(text: str) -> str:
     if not re.fullmatch(NAME, text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a job: give small letters, digits and - between them")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a job: give up to {LONGEST} small letters, digits and - between, a letter first"
+        )
     return text
 
 
@@ -132,7 +134,8 @@ def _option(text: str) -> str:
 
 def named(folder: str) -> str:
     """The name of a job after a folder's."""
-    return re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:50].strip("-") or "forethought"
+    words = re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-") or "forethought"
+    return (words if words[0].isalpha() else f"run-{words}")[:LONGEST].strip("-")
 
 
 def checked(words: Sequence[str]) -> None:
@@ -155,16 +158,25 @@ def rendered(kind: str, words: Sequence[str], workdir: str, values: dict[str, An
       values: of the kind's options.
 
     Raises:
-      UserError: a relative workdir where there is no folder that it would be relative to.
+      UserError: a workdir that is not below a folder of the container, where the volume is mounted.
     """
-    if "claim" in KINDS[kind].options and not Path(workdir).is_absolute():
-        raise UserError(f"--workdir={workdir} is relative: give the path that it has in the container")
+    mount = Path(workdir).parent
+    if "claim" in KINDS[kind].options and not (Path(workdir).is_absolute() and mount.name):
+        raise UserError(f"--workdir={workdir} is not in a folder where a volume can be mounted: give one as /runs/NAME")
     quoted = {name: shlex.quote(values[name]) for name in ("tpu", "zone") if name in values}
-    known = {"points": (), "options": values.get("sbatch", ()), "mount": str(Path(workdir).parent)}
+    known = {"points": (), "options": values.get("sbatch", ()), "mount": str(mount), "extras": _extras(values)}
     template = f"{kind}.{KINDS[kind].suffix}.jinja"
     return (
         _templates().get_template(template).render({**values, **known, **quoted, "words": words, "run": shlex.join(words)})
     )
+
+
+def _extras(values: dict[str, Any]) -> str:
+    """What is installed where nothing is: JAX for the accelerators, too."""
+    accelerators = values.get("accelerators") or ""
+    if not accelerators:
+        return "experiments"
+    return ("tpu" if accelerators.lower().startswith("tpu") else "cuda") + ",experiments"
 
 
 def array(name: str, commands: Sequence[Sequence[str]]) -> str:
