@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.core import catalogue, preemption
+from experiments.core import catalogue, distributed, preemption
 from experiments.core.errors import UserError, kind, line
 
 if TYPE_CHECKING:
@@ -287,10 +287,14 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
 
     Args:
       command: what the user typed, for the record.
+
+    Raises:
+      UserError: this is one of several processes.
     """
     name = getattr(config, "runner", None)
     if name not in RUNNERS:
         return fail(f"config.runner {name!r} is unknown; choose one of {', '.join(RUNNERS)}")
+    distributed.refuse_several(os.environ)
     import jax
     from absl import logging
 

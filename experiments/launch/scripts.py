@@ -28,7 +28,7 @@ LONGEST = 45  # of a name: a JobSet adds up to 17 characters to those of its pod
 NAME = rf"[a-z]([a-z0-9-]{{0,{LONGEST - 2}}}[a-z0-9])?"  # of a job, as Kubernetes and SkyPilot take it
 
 DESCRIPTION = """\
-Run the command that stands after -- as a job of a cluster: forethought launch slurm --nodes 2 -- --config=... --workdir=DIR
+Run the command that stands after -- as a job of a cluster: forethought launch slurm -- --config=... --workdir=DIR
 forethought launch KIND --help has the options of each kind."""
 
 
@@ -60,7 +60,7 @@ KINDS = {
     "kubernetes": Kind("an Indexed Job", "yaml", ("kubectl", "apply", "-f"), POD),
     "jobset": Kind("an Indexed Job in a JobSet, as for Kueue", "yaml", ("kubectl", "apply", "-f"), POD),
     "tpu": Kind(
-        "every worker of a TPU VM that there is",
+        "a TPU VM that there is",
         "sh",
         ("bash",),
         {"tpu": Option("its name", required=True), "zone": Option("its zone", required=True)},
@@ -86,6 +86,9 @@ def command(argv: Sequence[str]) -> int:
         raise UserError("give the run's arguments after --, as in: forethought launch slurm -- --config=... --workdir=DIR")
     checked(words)
     _, _, workdir = arguments.configured(words)
+    if (nodes := getattr(args, "nodes", 1)) > 1 and not args.dry_run:
+        shared = "a run does not share its work between processes yet"
+        raise UserError(f"--nodes is {nodes}, and {shared}: leave it out, or print the script by --dry-run")
     name = args.name or named(Path(workdir).name)
     script = rendered(args.kind, ["forethought", *words], workdir, {**vars(args), "name": name})
     return submit(args.kind, name, script, args.dry_run)
@@ -105,7 +108,11 @@ def parser() -> argparse.ArgumentParser:
         sub = kinds.add_parser(name, help=kind.about)
         if name != "tpu":
             sub.add_argument(
-                "--nodes", type=arguments.number, default=1, metavar="N", help="machines, a process on each (1)"
+                "--nodes",
+                type=arguments.number,
+                default=1,
+                metavar="N",
+                help="machines, a process on each (1); more are printed alone",
             )
         if name == "slurm":
             sub.add_argument(

@@ -186,9 +186,9 @@ def test_usr1_reaches_the_run_and_status_75_queues_the_job_again(capsys, stubs, 
 def test_a_script_is_written_and_submitted(capsys, stubs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stubs.add("sbatch", STUB + "sys.exit(3)\n")
-    assert called("slurm", "--nodes=2", "--", *NASTY) == 3, "the status is sbatch's own"
+    assert called("slurm", "--", *NASTY) == 3, "the status is sbatch's own"
     assert stubs.calls() == [["sbatch", "a-b.slurm.sh"]]
-    assert (tmp_path / "a-b.slurm.sh").read_text() == script(capsys, "slurm", "--nodes=2")
+    assert (tmp_path / "a-b.slurm.sh").read_text() == script(capsys, "slurm")
 
 
 def test_a_sweep_is_an_array_of_what_has_not_finished(capsys, stubs, tmp_path, monkeypatch):
@@ -217,6 +217,7 @@ def test_a_sweep_is_an_array_of_what_has_not_finished(capsys, stubs, tmp_path, m
         (["slurm", "--", NASTY[0]], "give --config=readiness:digits and --workdir=DIR"),
         (["slurm", "--", *NASTY, "--config.seeds=0"], "config.seeds is 0"),
         (["slurm", "--", *NASTY, "--config.name=a\nb"], "has a character that is not printed"),
+        (["slurm", "--nodes=2", "--", *NASTY], "--nodes is 2, and a run does not share its work between processes yet"),
         (["slurm", "--", *NASTY], "sbatch is not here: launch where it is, or use --dry-run"),
         (["kubernetes", "--", *NASTY], "the following arguments are required: --image, --claim"),
         (["kubernetes", *KINDS["kubernetes"], "--", NASTY[0], "--workdir=runs/a"], "--workdir=runs/a is not in a folder"),
