@@ -180,6 +180,12 @@ def test_usr1_reaches_the_run_and_status_75_queues_the_job_again(capsys, stubs, 
     assert stubs.calls() == ([["scontrol", "requeue", "17"]] if requeued else [])
 
 
+def test_a_run_that_scancel_ended_is_not_queued_again(capsys, stubs):
+    stubs.add("scontrol")
+    stubs.add("srun", "#!/bin/sh\nexit 75\n")
+    assert subprocess.run(["bash", "-c", script(capsys, "slurm")], check=False).returncode == 75 and not stubs.calls()
+
+
 # --- Submitting -------------------------------------------------------------------------------------------------------
 
 
