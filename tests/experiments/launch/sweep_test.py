@@ -13,7 +13,9 @@ import pytest
 from absl import flags
 
 from experiments import main
+from experiments.configs.readiness import Comparison
 from experiments.core import results, workdirs
+from experiments.core.files import dumps
 from experiments.core.results import Row
 from experiments.launch import jobs, sweep, table
 
@@ -84,6 +86,18 @@ def test_values_may_be_added_and_other_keys_or_settings_may_not(stub, tmp_path, 
     assert "config.train.steps differ" in capsys.readouterr().err
     assert called(NAMED, "--grid=seed=1", f"--workdir={tmp_path}") == 2
     assert "config.grid differ" in capsys.readouterr().err
+
+
+def test_a_config_may_need_what_the_grid_gives_and_the_folder_belongs_to_what_is_common(stub, tmp_path, capsys):
+    words = [NAMED, "--config.forget.setting=group", f"--workdir={tmp_path}"]
+    assert called(*words, "--grid", "forget.groups=('a',)", "--grid=suited.class.retention=0.5") == 0
+    kept = json.loads((tmp_path / "sweep" / "config.json").read_text())
+    usual = Comparison().model_dump()
+    assert kept["forget"]["groups"] == [] and kept["suited"]["class"] == json.loads(dumps(usual["suited"]["class"]))
+    assert kept["grid"] == ["forget.groups", "suited.class.retention"]
+    assert called(*words, "--grid", "forget.groups=('b',),('a',)", "--grid=suited.class.retention=0.5") == 0
+    assert called(NAMED, f"--workdir={tmp_path / 'new'}", "--grid", "tracker=('jsonl',)") == 0
+    assert "tracker" not in json.loads((tmp_path / "new" / "sweep" / "config.json").read_text())
 
 
 def test_failures_are_listed_with_their_line_and_run_again(stub, tmp_path, capsys):
@@ -164,10 +178,11 @@ def test_seeds_that_differ_in_another_key_may_overlap_and_a_key_may_be_a_word_of
     assert "/points/seed=4,seeds=4,suited.class.retention=0.5\n" in capsys.readouterr().out
 
 
-def test_a_path_that_the_system_cannot_hold_is_one_line(stub, capsys):
-    assert called(NAMED, "--grid=seed=0", f"--workdir={'a' * 300}") == 2
+@pytest.mark.parametrize("folder, said", [("a" * 300, "File name too long"), ("", "--workdir is empty: give the folder")])
+def test_a_path_that_cannot_be_is_one_line(stub, capsys, folder, said):
+    assert called(NAMED, "--grid=seed=0", f"--workdir={folder}") == 2
     err = capsys.readouterr().err
-    assert "File name too long" in err and err.count("\n") == 1
+    assert said in err and err.count("\n") == 1 and not stub.ran
 
 
 def test_the_workdir_of_a_run_is_no_folder_for_a_sweep(stub, tmp_path, capsys):
