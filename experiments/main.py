@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.core import catalogue, preemption
+from experiments.core import catalogue, distributed, preemption
 from experiments.core.errors import UserError, kind, line
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def command(argv: Sequence[str], values: flags.FlagValues | None = None) -> int:
         config, workdir = parse(argv, values)
         program = ["forethought"] if Path(argv[0]).name == "forethought" else ["python", "-m", "experiments.main"]
         return execute(config, workdir, shlex.join([*program, *argv[1:]]))
-    except UserError as error:
+    except (UserError, OSError) as error:  # a path that is too long, say, or may not be looked at
         return fail(error)
     except KeyboardInterrupt as error:  # before or after what `execute` runs
         return interrupted(error)
@@ -168,7 +168,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[
 
     values = flags.FLAGS if values is None else values
     try:
-        argv = [_quoted(one) for one in with_paths(_with_flagfiles(argv))]
+        argv = [quoted(one) for one in with_paths(_with_flagfiles(argv))]
         config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
         workdir = flags.DEFINE_string("workdir", None, "The folder of this run; made if missing.", flag_values=values)
         rest = values(argv, known_only=False)
@@ -197,7 +197,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[
     return config.value, workdir.value
 
 
-def _quoted(argument: str) -> str:
+def quoted(argument: str) -> str:
     """A flag whose key has a part that is a word of Python's, as flags take it: config.suited['class'].retention."""
     flag, equals, value = argument.partition("=")
     first, *parts = flag.split(".")
@@ -287,10 +287,14 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
 
     Args:
       command: what the user typed, for the record.
+
+    Raises:
+      UserError: this is one of several processes.
     """
     name = getattr(config, "runner", None)
     if name not in RUNNERS:
         return fail(f"config.runner {name!r} is unknown; choose one of {', '.join(RUNNERS)}")
+    distributed.refuse_several(os.environ)
     import jax
     from absl import logging
 

@@ -136,7 +136,19 @@ def check_launch(words, monkeypatch):
     assert scripts.parser().parse_args(words[2:at]).kind and arguments.configured(words[at + 1 :])
 
 
+def check_image(words, monkeypatch):
+    """The file copies all packages and what they are built by, and installs extras that there are."""
+    text = (ROOT / words[words.index("--file") + 1]).read_text()
+    copied = {name for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for name in line.split()}
+    assert copied == {"pyproject.toml", "setup.cfg", "README.md", "LICENSE", "unlearn", "readiness", "s3t", "experiments"}
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    extras = ",".join(re.findall(r"EXTRAS=(\S+)", text)).split(",")
+    assert "cuda" in extras and set(extras) <= set(settings["options.extras_require"])
+
+
 CHECKS = {
+    "docker build ": check_image,
     "forethought launch ": check_launch,
     "forethought sweep ": check_sweep,
     "forethought ": check_run,

@@ -1,16 +1,12 @@
-"""Which of how many processes this is: flags or FORETHOUGHT_* variables, else what a cluster says of itself, else one.
+"""Which of how many processes this is: FORETHOUGHT_* variables, else what a cluster says of itself, else one.
 
-JAX finds SLURM, Open MPI, Kubernetes and TPUs without arguments. It has no variables for count and rank, and under SLURM it
-takes one GPU of each node. No run works in several processes yet; `begin` is for code of one's own.
+A run does not share its work between processes yet. Several would each do the whole of it, in one folder: they are refused.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import NamedTuple
-
-import jax
 
 from experiments.core.errors import UserError
 
@@ -19,41 +15,35 @@ VARIABLES = {  # what is asked -> the variable that says it
     "processes": "FORETHOUGHT_PROCESSES",
     "process": "FORETHOUGHT_PROCESS",
 }
-AUTO = "auto"  # as the count of processes: ask the cluster
-SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # of srun
+AUTO = "auto"  # as the count of processes: several, of which only the cluster knows how many
+SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID")  # of srun; SLURM_NTASKS may be of a job in whose shell a run stands alone
 OPEN_MPI = ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
 
 
 class Choice(NamedTuple):
     """What was chosen.
 
-    how: by what.  coordinator: HOST:PORT of process 0; None: JAX asks the cluster, or there is one process.
-    processes, process: how many, and which this is; None: JAX asks the cluster.
-    devices: the local devices that this process takes; None: JAX decides.
+    how: by what.  coordinator: HOST:PORT of process 0; None: the cluster knows, or there is one process.
+    processes, process: how many, and which this is; None: the cluster knows.
     """
 
     how: str
     coordinator: str | None = None
     processes: int | None = None
     process: int | None = None
-    devices: tuple[int, ...] | None = None
 
     def words(self) -> str:
         """In one line."""
         if self.processes == 1:
             return f"one process ({self.how})"
         if self.process is None:
-            return f"as many processes as the cluster says ({self.how})"
+            return f"one of as many processes as the cluster says ({self.how})"
         at = f", process 0 at {self.coordinator}" if self.coordinator else ""
         return f"process {self.process} of {self.processes} ({self.how}){at}"
 
 
-def resolve(env: Mapping[str, str], given: Mapping[str, str] | None = None) -> Choice:
-    """Which process this is.
-
-    Args:
-      env: the environment.
-      given: by flags: coordinator, processes, process; each goes before its variable.
+def resolve(env: Mapping[str, str]) -> Choice:
+    """Which process this is, as an environment says it.
 
     Raises:
       UserError: one line on what is missing, or makes no sense.
@@ -61,16 +51,15 @@ def resolve(env: Mapping[str, str], given: Mapping[str, str] | None = None) -> C
     Example:
       >>> resolve({}).words()
       'one process (nothing says otherwise)'
-      >>> resolve({"SLURM_NTASKS": "4"}, {"coordinator": "a:1234", "processes": "2", "process": "1"}).words()
-      'process 1 of 2 (as told), process 0 at a:1234'
+      >>> resolve({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}).words()
+      'process 1 of 2 (Open MPI)'
     """
-    asked = {name: (given or {}).get(name) or env.get(variable) for name, variable in VARIABLES.items()}
+    asked = {name: env.get(variable) for name, variable in VARIABLES.items()}
     if any(asked.values()):
         return _told(asked)
-    if all(env.get(name) for name in SLURM) and (count := _number(env, "SLURM_NTASKS")) > 1:
-        return Choice("SLURM", processes=count, process=_number(env, "SLURM_PROCID"), devices=_gpus(env, count))
-    if all(env.get(name) for name in OPEN_MPI) and (count := _number(env, OPEN_MPI[0])) > 1:
-        return Choice("Open MPI", processes=count, process=_number(env, OPEN_MPI[1]))
+    for how, names in {"SLURM": SLURM, "Open MPI": OPEN_MPI}.items():
+        if all(env.get(name) for name in names) and (count := _number(env, names[0])) > 1:
+            return Choice(how, processes=count, process=_number(env, names[1]))
     return Choice("nothing says otherwise", processes=1, process=0)
 
 
@@ -99,15 +88,13 @@ def _number(values: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def _gpus(env: Mapping[str, str], tasks: int) -> tuple[int, ...] | None:
-    """All GPUs of the node where each has one process, of which JAX would take the first alone."""
-    alone = env.get("SLURM_STEP_NUM_NODES") == str(tasks)
-    return tuple(range(_number(env, "SLURM_GPUS_ON_NODE"))) if alone and env.get("SLURM_GPUS_ON_NODE") else None
+def refuse_several(env: Mapping[str, str]) -> None:
+    """Refuse to run in one of several processes; before JAX looks at any device.
 
-
-def begin(choice: Choice) -> None:
-    """Say what was chosen and join the other processes; before JAX looks at any device. One process does nothing."""
-    if choice.processes == 1:
-        return
-    print(choice.words(), file=sys.stderr, flush=True)
-    jax.distributed.initialize(choice.coordinator, choice.processes, choice.process, local_device_ids=choice.devices)
+    Raises:
+      UserError: one line that says which process this is, and by what.
+    """
+    choice = resolve(env)
+    if choice.processes != 1:
+        alone = f"start one process, or set {VARIABLES['processes']}=1 where each has a run of its own"
+        raise UserError(f"this is {choice.words()}, and a run does not share its work between processes yet: {alone}")

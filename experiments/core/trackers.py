@@ -77,7 +77,7 @@ def opened(
       owner: the values of the config, to be shown beside the numbers.
 
     Raises:
-      UserError: a package is missing, or a tracker cannot begin or, later, go on.
+      UserError: a package is missing, or a tracker cannot begin or, later, go on or end.
     """
     check(names)
     with ExitStack() as stack:
@@ -86,7 +86,7 @@ def opened(
             if name in MAKERS:
                 with _blaming(name, "begin"):
                     made[name] = MAKERS[name](folder, owner)
-                stack.callback(made[name].close)
+                stack.push(_closing(name, made[name]))
 
         def log(step: int, values: Mapping[str, float]) -> None:
             for name, tracker in made.items():
@@ -94,6 +94,20 @@ def opened(
                     tracker.log(step, values)
 
         yield log
+
+
+def _closing(name: str, tracker: Tracker) -> Callable[..., None]:
+    """The end of a tracker: that it fails is told where the run has not failed, or been asked to leave, before."""
+
+    def leave(_kind: object, error: BaseException | None, _trace: object) -> None:
+        try:
+            with _blaming(name, "end"):
+                tracker.close()
+        except UserError:
+            if error is None:
+                raise
+
+    return leave
 
 
 @contextmanager
@@ -121,15 +135,22 @@ def numbers(event: str, fields: Mapping[str, Any]) -> dict[str, float]:
 
 
 def tensorboard(folder: Path, owner: Mapping[str, Any]) -> Tracker:
-    """Event files in WORKDIR/tensorboard, one for each process, without TensorFlow."""
-    from tensorboardX import SummaryWriter
+    """Event files in WORKDIR/tensorboard, one for each process, without TensorFlow.
 
-    writer = SummaryWriter(str(folder / "tensorboard"), filename_suffix=f".{uuid.uuid4().hex}")  # else named by the second
+    A SummaryWriter has a thread of its own, which writes every two minutes: a kill would lose what it holds, and a full
+    disk end the thread alone.
+    """
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    (folder / "tensorboard").mkdir(exist_ok=True)
+    writer = EventsWriter(str(folder / "tensorboard" / "events"), f".{uuid.uuid4().hex}")  # else named by the second
 
     def log(step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)
-        writer.flush()  # a kill loses nothing
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
+        writer.flush()
 
     return Tracker(log, writer.close)
 

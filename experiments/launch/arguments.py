@@ -37,14 +37,15 @@ def number(text: str, least: int = 1) -> int:
     return int(text)
 
 
-def configured(arguments: Sequence[str]) -> tuple[ml_collections.ConfigDict, Section]:
-    """The config of a run's command line, as flags leave it and as the run would take it.
+def configured(arguments: Sequence[str]) -> tuple[ml_collections.ConfigDict, Section, str]:
+    """The config of a run's command line, as flags leave it and as the run would take it, and the workdir.
 
     Raises:
       UserError: a command line or a config that a run would refuse.
     """
-    config, _ = main.parse(["forethought", *arguments], flags.FlagValues())
+    config, workdir = main.parse(["forethought", *arguments], flags.FlagValues())
     runner = getattr(config, "runner", None)
     if runner not in main.MODELS:
         raise UserError(f"config.runner {runner!r} is unknown; choose one of {', '.join(main.MODELS)}")
-    return config, validated(getattr(importlib.import_module(f"experiments.configs.{runner}"), main.MODELS[runner]), config)
+    model = getattr(importlib.import_module(f"experiments.configs.{runner}"), main.MODELS[runner])
+    return config, validated(model, config), workdir

@@ -24,11 +24,11 @@ from experiments.core.files import write_text
 from experiments.launch import arguments
 
 TEMPLATES = Path(__file__).parent / "templates"
-NAME = r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?"  # of a job, as Kubernetes takes it
-
+LONGEST = 45  # of a name: a JobSet adds up to 17 characters to those of its pods, which have 63
+NAME = rf"[a-z]([a-z0-9-]{{0,{LONGEST - 2}}}[a-z0-9])?"  # of a job, as Kubernetes and SkyPilot take it
 
 DESCRIPTION = """\
-Run the command that stands after -- as a job of a cluster: forethought launch slurm --nodes 2 -- --config=... --workdir=DIR
+Run the command that stands after -- as a job of a cluster: forethought launch slurm -- --config=... --workdir=DIR
 forethought launch KIND --help has the options of each kind."""
 
 
@@ -60,7 +60,7 @@ KINDS = {
     "kubernetes": Kind("an Indexed Job", "yaml", ("kubectl", "apply", "-f"), POD),
     "jobset": Kind("an Indexed Job in a JobSet, as for Kueue", "yaml", ("kubectl", "apply", "-f"), POD),
     "tpu": Kind(
-        "every worker of a TPU VM that there is",
+        "a TPU VM that there is",
         "sh",
         ("bash",),
         {"tpu": Option("its name", required=True), "zone": Option("its zone", required=True)},
@@ -85,8 +85,10 @@ def command(argv: Sequence[str]) -> int:
     if not words:
         raise UserError("give the run's arguments after --, as in: forethought launch slurm -- --config=... --workdir=DIR")
     checked(words)
-    arguments.configured(words)
-    workdir = next(word.partition("=")[2] for word in words if word.lstrip("-").startswith("workdir="))
+    _, _, workdir = arguments.configured(words)
+    if (nodes := getattr(args, "nodes", 1)) > 1 and not args.dry_run:
+        shared = "a run does not share its work between processes yet"
+        raise UserError(f"--nodes is {nodes}, and {shared}: leave it out, or print the script by --dry-run")
     name = args.name or named(Path(workdir).name)
     script = rendered(args.kind, ["forethought", *words], workdir, {**vars(args), "name": name})
     return submit(args.kind, name, script, args.dry_run)
@@ -106,7 +108,11 @@ def parser() -> argparse.ArgumentParser:
         sub = kinds.add_parser(name, help=kind.about)
         if name != "tpu":
             sub.add_argument(
-                "--nodes", type=arguments.number, default=1, metavar="N", help="machines, a process on each (1)"
+                "--nodes",
+                type=arguments.number,
+                default=1,
+                metavar="N",
+                help="machines, a process on each (1); more are printed alone",
             )
         if name == "slurm":
             sub.add_argument(
@@ -121,7 +127,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _name(text: str) -> str:
     if not re.fullmatch(NAME, text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a job: give small letters, digits and - between them")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a job: give up to {LONGEST} small letters, digits and - between, a letter first"
+        )
     return text
 
 
@@ -133,7 +141,8 @@ def _option(text: str) -> str:
 
 def named(folder: str) -> str:
     """The name of a job after a folder's."""
-    return re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:50].strip("-") or "forethought"
+    words = re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-") or "forethought"
+    return (words if words[0].isalpha() else f"run-{words}")[:LONGEST].strip("-")
 
 
 def checked(words: Sequence[str]) -> None:
@@ -156,16 +165,25 @@ def rendered(kind: str, words: Sequence[str], workdir: str, values: dict[str, An
       values: of the kind's options.
 
     Raises:
-      UserError: a relative workdir where there is no folder that it would be relative to.
+      UserError: a workdir that is not below a folder of the container, where the volume is mounted.
     """
-    if "claim" in KINDS[kind].options and not Path(workdir).is_absolute():
-        raise UserError(f"--workdir={workdir} is relative: give the path that it has in the container")
+    mount = Path(workdir).parent
+    if "claim" in KINDS[kind].options and not (Path(workdir).is_absolute() and mount.name):
+        raise UserError(f"--workdir={workdir} is not in a folder where a volume can be mounted: give one as /runs/NAME")
     quoted = {name: shlex.quote(values[name]) for name in ("tpu", "zone") if name in values}
-    known = {"points": (), "options": values.get("sbatch", ()), "mount": str(Path(workdir).parent)}
+    known = {"points": (), "options": values.get("sbatch", ()), "mount": str(mount), "extras": _extras(values)}
     template = f"{kind}.{KINDS[kind].suffix}.jinja"
     return (
         _templates().get_template(template).render({**values, **known, **quoted, "words": words, "run": shlex.join(words)})
     )
+
+
+def _extras(values: dict[str, Any]) -> str:
+    """What is installed where nothing is: JAX for the accelerators, too."""
+    accelerators = values.get("accelerators") or ""
+    if not accelerators:
+        return "experiments"
+    return ("tpu" if accelerators.lower().startswith("tpu") else "cuda") + ",experiments"
 
 
 def array(name: str, commands: Sequence[Sequence[str]]) -> str:

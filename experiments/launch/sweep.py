@@ -9,17 +9,23 @@ Nothing is remembered about which points have finished: their own workdirs tell.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
+import math
+import operator
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import ml_collections
+from absl.flags import FlagValues
 from ml_collections.config_flags import config_path
 
 import experiments
+from experiments import main
 from experiments.core import workdirs
 from experiments.core.config import Section
 from experiments.core.errors import UserError, line
@@ -40,13 +46,21 @@ values are given as flags take them, with commas between; commas in brackets or 
   --grid 'seed=0,10'                                     the table has intervals over seeds"""
 
 
+MOST = 10_000  # points of a grid, each of which is checked before anything runs
+
+
 class Sweep(NamedTuple):
-    """A sweep that was understood: its folder, what all runs have in common, and its points."""
+    """A sweep that was understood.
+
+    folder: its own.  common: arguments of all runs.  model: of their config.  points: of the grid, all accepted.
+    owner: what the folder belongs to: the common config, and which keys vary. Values may be added later.
+    """
 
     folder: Path
     common: Sequence[str]
-    base: Section
+    model: type[Section]
     points: Sequence[Point]
+    owner: dict[str, Any]
 
     def workdir(self, point: Point) -> Path:
         """Of a point."""
@@ -74,9 +88,7 @@ def command(argv: Sequence[str]) -> int:
         return 0
     if args.slurm and args.dry_run:
         return submit(sweep, dry_run=True)
-    with workdirs.Workdir(sweep.folder / "sweep", defaults=type(sweep.base)().model_dump()).claimed(
-        owner(sweep, args.grid)
-    ):
+    with workdirs.Workdir(sweep.folder / "sweep", defaults=sweep.model().model_dump()).claimed(sweep.owner):
         return submit(sweep) if args.slurm else carry_out(sweep, args.workers)
 
 
@@ -102,6 +114,8 @@ def understood(axes: Sequence[str], common: Sequence[str], workdir: str) -> Swee
     Raises:
       UserError: one line for each mistake.
     """
+    if not workdir:
+        raise UserError("--workdir is empty: give the folder of the sweep")
     folder, values = Path(workdir), grid.parse(axes)
     if (folder / "config.json").exists():
         raise UserError(f"{folder} is the workdir of a run: give the sweep a folder of its own")
@@ -109,31 +123,54 @@ def understood(axes: Sequence[str], common: Sequence[str], workdir: str) -> Swee
         if any(word.lstrip("-").partition("=")[0] == f"config.{key}" for word in common):
             raise UserError(f"config.{key} stands in the grid and beside it: leave one out")
     place = f"--workdir={folder}"
-    _, base = arguments.configured([*common, place])
+    if (count := math.prod(map(len, values.values()))) > MOST:
+        raise UserError(f"--grid has {count} points: give at most {MOST}")
+    usual, _ = main.parse(["forethought", *common, place], FlagValues())  # it need not do without the grid
+    sections: list[Section] = []
     points: dict[str, Point] = {}
     for override in grid.overrides(values):
         flags = grid.flags(override)
-        config, _ = arguments.configured([*common, *flags, place])
-        as_read = {key: str(config_path.get_value(key, config)) for key in values}
+        config, section, _ = arguments.configured([*common, *flags, place])
+        as_read = {key: str(config_path.get_value(_path(key), config)) for key in values}
         point = Point(grid.name(as_read), as_read, flags)
         if point.name in points:
             raise UserError(f"{' '.join(flags)} is the same point as {' '.join(points[point.name].flags)}: leave one out")
         points[point.name] = point
-    _check_seeds(base, values)
-    return Sweep(folder, tuple(common), base, list(points.values()))
+        sections.append(section)
+    _check_seeds(sections[0], list(points.values()))
+    owner = {**_without(values, sections[0], usual), "grid": sorted(values)}
+    return Sweep(folder, tuple(common), type(sections[0]), list(points.values()), owner)
 
 
-def _check_seeds(base: Section, values: dict[str, tuple[str, ...]]) -> None:
+def _path(key: str) -> str:
+    """A key as ml_collections finds it."""
+    return main.quoted(f"--config.{key}").removeprefix("--config.")
+
+
+def _without(keys: Iterable[str], section: Section, usual: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The values of a point, those of the grid's keys as they are without the grid."""
+    whole = section.model_dump()
+    for key in keys:
+        *way, last = config_path.split(_path(key))
+        part = functools.reduce(operator.getitem, way, whole)
+        if last in part:  # a tracker, say, is no part of what a folder belongs to
+            value = config_path.get_value(_path(key), usual)
+            part[last] = value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value
+    return whole
+
+
+def _check_seeds(section: Section, points: Sequence[Point]) -> None:
     """Refuse seeds of which several points would count one."""
-    each = getattr(base, "seeds", 1)
-    seeds = sorted(int(text) for text in values.get(table.SEED, ()))
-    if "seeds" not in values and any(b - a < each for a, b in itertools.pairwise(seeds)):
-        raise UserError(f"every run has {each} seeds, so that those of the grid overlap: give them at least {each} apart")
-
-
-def owner(sweep: Sweep, axes: Sequence[str]) -> dict[str, object]:
-    """What a sweep's folder belongs to: the common config, and which keys vary. Values may be added later."""
-    return {**sweep.base.model_dump(), "grid": sorted(grid.parse(axes))}
+    alike: dict[tuple[str, ...], list[Point]] = {}  # points that differ in nothing but their seed
+    for point in points if table.SEED in points[0].values else ():
+        alike.setdefault(tuple(value for key, value in point.values.items() if key != table.SEED), []).append(point)
+    for group in alike.values():
+        each = int(group[0].values.get("seeds", getattr(section, "seeds", 1)))
+        seeds = sorted(int(point.values[table.SEED]) for point in group)
+        if any(b - a < each for a, b in itertools.pairwise(seeds)):
+            raise UserError(
+                f"every run has {each} seeds, so that those of the grid overlap: give them at least {each} apart"
+            )
 
 
 def plan(sweep: Sweep) -> str:

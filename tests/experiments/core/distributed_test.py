@@ -1,15 +1,16 @@
-"""Which process this is, resolved from flags, variables and what clusters set; nothing is started."""
+"""Which process this is, resolved from variables and what clusters set; several are refused before anything runs."""
 
 import jax
 import pytest
+from absl import flags
 
-from experiments.core import distributed
+from experiments import main
+from experiments.core import distributed, switches
 from experiments.core.distributed import Choice
 from experiments.core.errors import UserError
 
 OURS = {"FORETHOUGHT_COORDINATOR": "node1:8476", "FORETHOUGHT_PROCESSES": "2", "FORETHOUGHT_PROCESS": "1"}
-SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2", "SLURM_PROCID": "1",
-         "SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "2"}  # fmt: skip
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}
 MPI = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3"}
 ONE = Choice("nothing says otherwise", processes=1, process=0)
 
@@ -23,20 +24,14 @@ ONE = Choice("nothing says otherwise", processes=1, process=0)
         ({"FORETHOUGHT_PROCESSES": "1", **SLURM}, Choice("as told", None, 1, 0)),
         ({"FORETHOUGHT_PROCESSES": "auto"}, Choice("the cluster is asked")),
         (SLURM, Choice("SLURM", None, 2, 1)),
-        ({**SLURM, "SLURM_GPUS_ON_NODE": "4"}, Choice("SLURM", None, 2, 1, (0, 1, 2, 3))),
-        ({**SLURM, "SLURM_GPUS_ON_NODE": "4", "SLURM_STEP_NUM_NODES": "1"}, Choice("SLURM", None, 2, 1)),
-        ({**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, ONE),
-        ({name: value for name, value in SLURM.items() if name != "SLURM_STEP_NODELIST"}, ONE),  # sbatch without srun
+        ({**SLURM, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, ONE),  # salloc's shell
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, ONE),  # sbatch without srun
         (MPI, Choice("Open MPI", None, 4, 3)),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, ONE),  # how many, only its API knows
     ],
 )
 def test_what_is_said_goes_before_what_is_found(env, choice):
     assert distributed.resolve(env) == choice
-
-
-def test_a_flag_goes_before_its_variable():
-    assert distributed.resolve(OURS, {"process": "0", "coordinator": "a:1"}) == Choice("as told", "a:1", 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +49,32 @@ def test_what_makes_no_sense_is_one_line(change, said):
         distributed.resolve({**OURS, **change})
 
 
-def test_the_choice_is_printed_and_handed_to_jax_unless_there_is_one_process(monkeypatch, capsys):
-    calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *given, **named: calls.append((given, named)))
-    distributed.begin(ONE)
-    assert not calls and capsys.readouterr().err == ""
-    distributed.begin(distributed.resolve(OURS))
-    assert calls == [(("node1:8476", 2, 1), {"local_device_ids": None})]
-    assert capsys.readouterr().err == "process 1 of 2 (as told), process 0 at node1:8476\n"
-    assert Choice("the cluster is asked").words() == "as many processes as the cluster says (the cluster is asked)"
+@pytest.mark.parametrize(
+    "env, said",
+    [
+        (OURS, "error: this is process 1 of 2 (as told), process 0 at node1:8476, and a run does not share its work"),
+        (
+            SLURM,
+            "error: this is process 1 of 2 (SLURM), and a run does not share its work between processes yet: start one",
+        ),
+        ({"FORETHOUGHT_PROCESSES": "auto"}, "error: this is one of as many processes as the cluster says"),
+    ],
+)
+def test_one_of_several_processes_runs_nothing(tmp_path, monkeypatch, capsys, env, said):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    words = ["forethought", "--config=pretrain:digits", f"--workdir={tmp_path / 'new'}"]
+    assert main.command(words, flags.FlagValues()) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(said) and err.count("\n") == 1 and not (tmp_path / "new").exists()
+
+
+def test_hosts_of_a_tpu_are_refused_when_jax_has_counted_them(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with pytest.raises(UserError, match="JAX has devices of 4 processes"):
+        switches.check_devices()
+
+
+def test_one_process_goes_on():
+    distributed.refuse_several({})
+    distributed.refuse_several({**SLURM, "FORETHOUGHT_PROCESSES": "1"})

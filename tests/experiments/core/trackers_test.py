@@ -1,5 +1,6 @@
 """Trackers: what is sent, where it ends up, going on after a kill, and packages that are missing."""
 
+import resource
 import struct
 import time
 
@@ -9,6 +10,7 @@ from experiments.configs import judge, pretrain, readiness
 from experiments.core import trackers, workdirs
 from experiments.core.config import as_config, describe, validated
 from experiments.core.errors import ConfigError, UserError
+from experiments.core.preemption import Preempted
 
 OWNER = {"runner": "none", "seed": 3}
 
@@ -86,6 +88,32 @@ def test_a_tracker_that_fails_later_ends_the_run_with_one_line_and_is_closed(tmp
     with pytest.raises(UserError, match=said), folder.claimed(OWNER, tracker=("jsonl", "mlflow")):
         folder.log("train", step=1, loss=1.0)
     assert closed == [True] and len(list(workdirs.entries(tmp_path / "metrics.jsonl"))) == 1
+
+
+def test_a_tracker_that_cannot_end_is_one_line_but_hides_no_other_end(tmp_path, monkeypatch):
+    def fail():
+        raise ConnectionError("no route")
+
+    monkeypatch.setitem(trackers.MAKERS, "wandb", lambda *_: trackers.Tracker(lambda *_: None, fail))
+    monkeypatch.setattr(trackers, "check", lambda names: None)
+    said = r"wandb of config.tracker cannot end \(no route\)"
+    with pytest.raises(UserError, match=said), trackers.opened(("wandb",), tmp_path, OWNER):
+        pass
+    with pytest.raises(Preempted), trackers.opened(("wandb",), tmp_path, OWNER):
+        raise Preempted
+
+
+def test_what_tensorboard_gets_is_in_its_file_at_once_and_a_full_disk_is_one_line(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    said = r"tensorboard of config.tracker cannot go on .*File too large.*: make room"
+    with pytest.raises(UserError, match=said), trackers.opened(("tensorboard",), tmp_path, OWNER) as log:
+        log(3, {"loss": 0.5})
+        assert events(tmp_path / "tensorboard") == [(3, "loss", 0.5)]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        try:
+            log(4, {"loss": 0.25})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("model", [readiness.Comparison, judge.Judge, pretrain.Pretrain])

@@ -89,7 +89,7 @@ def test_skypilot_hands_over_what_was_typed_and_says_which_process_it_is(capsys,
     task = yaml.safe_load(script(capsys, "skypilot", "--nodes=2"))
     run = task.pop("run")
     assert task == {"name": "a-b", "num_nodes": 2, "resources": {"accelerators": "H100:8"},
-                    "setup": "pip install 'forethought[experiments]'"}  # fmt: skip
+                    "setup": "pip install 'forethought[cuda,experiments]'"}  # fmt: skip
     stubs.add("forethought", STUB + "import os\nprint(*(os.environ['FORETHOUGHT_' + n] for n in sys.argv[-1:] and "
               "('COORDINATOR', 'PROCESSES', 'PROCESS')))\n")  # fmt: skip
     sky = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1"}
@@ -138,6 +138,29 @@ def test_kubernetes_gets_an_indexed_job(capsys, nodes):
                     "spec": {"replicatedJobs": jobs}}  # fmt: skip
 
 
+@pytest.mark.parametrize("given", [["--workdir", "/mnt/a"], ["--workdir=/mnt/b", "--workdir=/mnt/a"], ["--flagfile"]])
+def test_the_workdir_is_the_one_that_the_run_would_take(capsys, tmp_path, given):
+    (tmp_path / "flags").write_text("--workdir=/mnt/a\n")
+    words = [f"{word}={tmp_path}/flags" if word == "--flagfile" else word for word in given]
+    assert "#SBATCH --job-name=a\n" in script(capsys, "slurm", words=[NASTY[0], *words])
+
+
+@pytest.mark.parametrize("kind", ["kubernetes", "jobset", "skypilot"])
+@pytest.mark.parametrize(
+    "folder, name",
+    [
+        ("No", "no"),
+        ("2026-11-26", "run-2026-11-26"),
+        ("1e5", "run-1e5"),
+        ("é", "forethought"),
+        ("a." * 60, "a-" * 22 + "a"),
+    ],
+)
+def test_the_name_of_a_job_is_a_text_whatever_the_workdir_is_called(capsys, kind, folder, name):
+    job = yaml.safe_load(script(capsys, kind, words=[NASTY[0], f"--workdir=/runs/{folder}"]))
+    assert job.get("metadata", job)["name"] == name and len(name) <= 45
+
+
 # --- Requeueing -------------------------------------------------------------------------------------------------------
 
 
@@ -157,15 +180,21 @@ def test_usr1_reaches_the_run_and_status_75_queues_the_job_again(capsys, stubs, 
     assert stubs.calls() == ([["scontrol", "requeue", "17"]] if requeued else [])
 
 
+def test_a_run_that_scancel_ended_is_not_queued_again(capsys, stubs):
+    stubs.add("scontrol")
+    stubs.add("srun", "#!/bin/sh\nexit 75\n")
+    assert subprocess.run(["bash", "-c", script(capsys, "slurm")], check=False).returncode == 75 and not stubs.calls()
+
+
 # --- Submitting -------------------------------------------------------------------------------------------------------
 
 
 def test_a_script_is_written_and_submitted(capsys, stubs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stubs.add("sbatch", STUB + "sys.exit(3)\n")
-    assert called("slurm", "--nodes=2", "--", *NASTY) == 3, "the status is sbatch's own"
+    assert called("slurm", "--", *NASTY) == 3, "the status is sbatch's own"
     assert stubs.calls() == [["sbatch", "a-b.slurm.sh"]]
-    assert (tmp_path / "a-b.slurm.sh").read_text() == script(capsys, "slurm", "--nodes=2")
+    assert (tmp_path / "a-b.slurm.sh").read_text() == script(capsys, "slurm")
 
 
 def test_a_sweep_is_an_array_of_what_has_not_finished(capsys, stubs, tmp_path, monkeypatch):
@@ -194,9 +223,12 @@ def test_a_sweep_is_an_array_of_what_has_not_finished(capsys, stubs, tmp_path, m
         (["slurm", "--", NASTY[0]], "give --config=readiness:digits and --workdir=DIR"),
         (["slurm", "--", *NASTY, "--config.seeds=0"], "config.seeds is 0"),
         (["slurm", "--", *NASTY, "--config.name=a\nb"], "has a character that is not printed"),
+        (["slurm", "--nodes=2", "--", *NASTY], "--nodes is 2, and a run does not share its work between processes yet"),
         (["slurm", "--", *NASTY], "sbatch is not here: launch where it is, or use --dry-run"),
         (["kubernetes", "--", *NASTY], "the following arguments are required: --image, --claim"),
-        (["kubernetes", *KINDS["kubernetes"], "--", NASTY[0], "--workdir=runs/a"], "--workdir=runs/a is relative"),
+        (["kubernetes", *KINDS["kubernetes"], "--", NASTY[0], "--workdir=runs/a"], "--workdir=runs/a is not in a folder"),
+        (["kubernetes", *KINDS["kubernetes"], "--", NASTY[0], "--workdir=/a"], "--workdir=/a is not in a folder"),
+        (["slurm", "--name=1a", "--", *NASTY], "'1a' is no name of a job"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(capsys, tmp_path, monkeypatch, given, said):

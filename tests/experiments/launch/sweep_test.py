@@ -13,7 +13,9 @@ import pytest
 from absl import flags
 
 from experiments import main
+from experiments.configs.readiness import Comparison
 from experiments.core import results, workdirs
+from experiments.core.files import dumps
 from experiments.core.results import Row
 from experiments.launch import jobs, sweep, table
 
@@ -86,6 +88,18 @@ def test_values_may_be_added_and_other_keys_or_settings_may_not(stub, tmp_path, 
     assert "config.grid differ" in capsys.readouterr().err
 
 
+def test_a_config_may_need_what_the_grid_gives_and_the_folder_belongs_to_what_is_common(stub, tmp_path, capsys):
+    words = [NAMED, "--config.forget.setting=group", f"--workdir={tmp_path}"]
+    assert called(*words, "--grid", "forget.groups=('a',)", "--grid=suited.class.retention=0.5") == 0
+    kept = json.loads((tmp_path / "sweep" / "config.json").read_text())
+    usual = Comparison().model_dump()
+    assert kept["forget"]["groups"] == [] and kept["suited"]["class"] == json.loads(dumps(usual["suited"]["class"]))
+    assert kept["grid"] == ["forget.groups", "suited.class.retention"]
+    assert called(*words, "--grid", "forget.groups=('b',),('a',)", "--grid=suited.class.retention=0.5") == 0
+    assert called(NAMED, f"--workdir={tmp_path / 'new'}", "--grid", "tracker=('jsonl',)") == 0
+    assert "tracker" not in json.loads((tmp_path / "new" / "sweep" / "config.json").read_text())
+
+
 def test_failures_are_listed_with_their_line_and_run_again(stub, tmp_path, capsys):
     stub.bad = {"readiness.every=4"}
     given = [NAMED, "--grid=readiness.every=2,4,8", f"--workdir={tmp_path}"]
@@ -139,6 +153,12 @@ def test_a_dry_run_prints_commands_that_a_shell_takes_and_touches_nothing(stub, 
         (["--grid=seed=a"], "flag --config.seed=a"),
         (["--grid=seed="], "has no value"),
         (["--grid=seed=0,1"], "every run has 10 seeds, so that those of the grid overlap: give them at least 10 apart"),
+        (["--grid=seed=0x1,3"], "every run has 10 seeds"),
+        (["--grid=seeds=1,5", "--grid=seed=0,4"], "every run has 5 seeds"),
+        (
+            [f"--grid=seed={','.join(map(str, range(101)))}", f"--grid=seeds={','.join(map(str, range(1, 101)))}"],
+            "--grid has 10100 points: give at most 10000",
+        ),
         (["--grid=readiness.step_size=(0.1,0.2),(0.10,0.2)"], "is the same point as"),
         (["--grid=seed=0", "--config.seed=1"], "config.seed stands in the grid and beside it"),
         (["--grid=seed=0", "--workers=-1"], "'-1' is no whole number from 0 to 10000"),
@@ -150,6 +170,19 @@ def test_a_mistake_is_one_line_before_anything_runs(stub, tmp_path, capsys, give
     assert called(NAMED, *given, f"--workdir={tmp_path / 'new'}") == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1 and not stub.ran and not (tmp_path / "new").exists()
+
+
+def test_seeds_that_differ_in_another_key_may_overlap_and_a_key_may_be_a_word_of_python(stub, tmp_path, capsys):
+    axes = ["--grid=seeds=1,4", "--grid=seed=0,4", "--grid=suited.class.retention=0.50"]
+    assert called(NAMED, *axes, f"--workdir={tmp_path}", "--dry-run") == 0
+    assert "/points/seed=4,seeds=4,suited.class.retention=0.5\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder, said", [("a" * 300, "File name too long"), ("", "--workdir is empty: give the folder")])
+def test_a_path_that_cannot_be_is_one_line(stub, capsys, folder, said):
+    assert called(NAMED, "--grid=seed=0", f"--workdir={folder}") == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1 and not stub.ran
 
 
 def test_the_workdir_of_a_run_is_no_folder_for_a_sweep(stub, tmp_path, capsys):
