@@ -47,7 +47,7 @@ METHODS = {
     ("reweight", "weight=0.1"): Method("Re-weighting 0.1", Style("#56b4e9", "3 1 1 1", "v")),
     ("reweight", "weight=0.02"): Method("Re-weighting 0.02", Style("#3d4f9f", "1 2", ">")),
     ("dpsgd", "default"): Method("DP-SGD", Style("#cc79a7", "4 2", "D")),
-    ("neftune", "default"): Method("NEFTune", Style("#7a5195", "6 1 1 1 1 1", "p")),
+    ("neftune", "default"): Method("NEFTune", Style("#7a5195", "5 1 1 1", "h")),
 }
 TRAININGS = {
     "readiness": "Readiness",

@@ -31,8 +31,9 @@ heavy = {"jax", "flax", "tensorflow_datasets", "matplotlib"} & set(sys.modules)
 sys.exit(f"imported {sorted(heavy)}" if heavy else status)
 """
 SIGNALLED = """
-import os, sys
+import os, signal, sys
 from experiments import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 main.parse = lambda *_: os.kill(os.getpid(), int(sys.argv[1]))
 sys.exit(main.main())
 """

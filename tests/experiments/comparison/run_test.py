@@ -187,7 +187,7 @@ def test_a_finished_workdir_is_read_back_and_another_config_is_refused(tmp_path,
         ("parallel", "odd", "choose jit or pmap"),
         ("forget.target", 10, "class 10"),
         ("forget.revocable", 12, "class 12"),
-        ("forget.setting", "odd", "choose class or random"),
+        ("forget.setting", "odd", "choose class, random, group, documents or partition"),
         ("data.name", "no_such_set", "no_such_set"),
     ],
 )

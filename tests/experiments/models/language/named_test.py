@@ -50,7 +50,7 @@ def test_an_encoder_by_name_classifies_and_pads_change_nothing():
         ({"name": "gpt2"}, np.zeros((1, 8), np.float32), "reads text, these data are none: set another"),
         ({"name": "bert"}, np.zeros((1, 8), np.float32), "reads text, these data are none: set another"),
         ({"name": "bert", "options": {}}, TEXT, "classifies documents, these are rows to predict: set --config.model.name"),
-        ({"name": "bert", "options": {"mlp": 3}}, TEXT, "has no option 'mlp'; it takes width, depth, heads$"),
+        ({"name": "bert", "options": {"mlp": 3}}, TEXT, "has no option 'mlp'; it takes width, depth, heads, remat$"),
     ],
 )
 def test_what_cannot_be_is_one_line(section, example, line):
