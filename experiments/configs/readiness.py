@@ -459,7 +459,7 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     config.suited["random"].update(LEVEL)
     config.request.unlearners = ("level",)
     config.request.batch_size, config.request.observe, config.request.to_level.retained = 16, 32, 48
-    config.request.to_level.learning_rates, config.request.to_level.max_steps = (0.1, 0.3), 150
+    config.request.to_level.update({"learning_rates": (0.1, 0.3), "betas": (0.5,), "max_steps": 100})
     config.relearn.size, config.relearn.batch_size = 64, 16
 
 
