@@ -10,12 +10,14 @@ import hashlib
 import importlib.util
 import logging
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import quote
 
 from pydantic import AfterValidator, Field
 
@@ -24,6 +26,7 @@ from experiments.core.errors import UserError, line
 
 PROJECT = "forethought"  # at Weights & Biases and MLflow
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}  # tracker, and extra -> what it imports
+FOREIGN = r"[^\w\-. :/]"  # what MLflow takes in no name
 APART = ("step", "steps", "lanes", "seconds")  # numbers of an entry that are no metrics
 
 
@@ -183,18 +186,33 @@ def mlflow(folder: Path, owner: Mapping[str, Any]) -> Tracker:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / 'mlflow.db'}")
-    known, tag = client.get_experiment_by_name(PROJECT), identity(folder, owner)
-    experiment = known.experiment_id if known else client.create_experiment(PROJECT)
+    place = re.sub(
+        "[%?#]", lambda sign: quote(sign[0]), str(folder.absolute())
+    )  # no more: MLflow makes a folder of this name
+    client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{place}/mlflow.db")
+    tag, experiment = identity(folder, owner), _experiment(client)
     begun = client.search_runs([experiment], f"tags.forethought = '{tag}'")
     run = begun[0] if begun else client.create_run(experiment, run_name=folder.name, tags={"forethought": tag})
     client.update_run(run.info.run_id, status="RUNNING")
 
     def log(step: int, values: Mapping[str, float]) -> None:
         now = int(1000 * time.time())
-        client.log_batch(run.info.run_id, [Metric(name, value, now, step) for name, value in values.items()])
+        metrics = [Metric(re.sub(FOREIGN, "_", name), value, now, step) for name, value in values.items()]
+        client.log_batch(run.info.run_id, metrics)
 
     return Tracker(log, lambda: client.set_terminated(run.info.run_id))
+
+
+def _experiment(client: Any) -> str:
+    """The id of MLflow's experiment, made if there is none; another run of a sweep may make it at the same time."""
+    known = client.get_experiment_by_name(PROJECT)
+    try:
+        return str(known.experiment_id if known else client.create_experiment(PROJECT))
+    except Exception:
+        known = client.get_experiment_by_name(PROJECT)
+        if not known:
+            raise
+        return str(known.experiment_id)
 
 
 def identity(folder: Path, owner: Mapping[str, Any]) -> str:

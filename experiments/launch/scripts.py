@@ -78,7 +78,7 @@ def command(argv: Sequence[str]) -> int:
     """Carry out `forethought launch KIND ARGUMENTS -- RUN'S ARGUMENTS`; the exit status is that of what submits.
 
     Raises:
-      UserError: arguments or a config that cannot be used, or a system that is not here; nothing is submitted.
+      UserError: arguments or a config that cannot be used, several nodes, or no such system here: nothing is submitted.
     """
     own, words = _parted(argv)
     args = parser().parse_args(own)
@@ -86,9 +86,11 @@ def command(argv: Sequence[str]) -> int:
         raise UserError("give the run's arguments after --, as in: forethought launch slurm -- --config=... --workdir=DIR")
     checked(words)
     _, _, workdir = arguments.configured(words)
-    if (nodes := getattr(args, "nodes", 1)) > 1 and not args.dry_run:
-        shared = "a run does not share its work between processes yet"
-        raise UserError(f"--nodes is {nodes}, and {shared}: leave it out, or print the script by --dry-run")
+    if (nodes := getattr(args, "nodes", 1)) > 1:
+        said = f"--nodes is {nodes}, and a run does not share its work between processes yet"
+        if not args.dry_run:
+            raise UserError(f"{said}: leave it out, or print the script by --dry-run")
+        print(f"{said}: each process of this script would be refused", file=sys.stderr)
     name = args.name or named(Path(workdir).name)
     script = rendered(args.kind, ["forethought", *words], workdir, {**vars(args), "name": name})
     return submit(args.kind, name, script, args.dry_run)

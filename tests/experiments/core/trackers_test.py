@@ -3,6 +3,8 @@
 import resource
 import struct
 import time
+from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 
@@ -152,13 +154,29 @@ def test_wandb_offline_keeps_its_files_in_the_workdir(tmp_path, monkeypatch):
     assert len(files) == 2 and all(b"train/plain/loss" in file.read_bytes() for file in files)
 
 
+def test_two_runs_that_make_mlflow_s_experiment_at_once_share_it():
+    class Client:
+        made = None
+
+        def get_experiment_by_name(self, name):
+            return self.made
+
+        def create_experiment(self, name):
+            self.made = SimpleNamespace(experiment_id="7")  # the other run was first
+            raise RuntimeError("RESOURCE_ALREADY_EXISTS")
+
+    assert trackers._experiment(Client()) == "7"
+
+
 def test_mlflow_has_one_run_with_the_steps_of_both_processes(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = tmp_path / "50% of? #é"
+    folder.mkdir()
     for step in (5, 7):
-        with trackers.opened(("jsonl", "mlflow"), tmp_path, OWNER) as log:
-            log(step, {"train/plain/loss": step / 2})
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+        with trackers.opened(("jsonl", "mlflow"), folder, OWNER) as log:
+            log(step, {"train/plain (a)/loss": step / 2})
+    client = mlflow.MlflowClient(f"sqlite:///{quote(str(folder / 'mlflow.db'))}")
     (run,) = client.search_runs([client.get_experiment_by_name("forethought").experiment_id])
-    history = client.get_metric_history(run.info.run_id, "train/plain/loss")
+    history = client.get_metric_history(run.info.run_id, "train/plain _a_/loss")
     assert [(metric.step, metric.value) for metric in history] == [(5, 2.5), (7, 3.5)] and run.info.status == "FINISHED"

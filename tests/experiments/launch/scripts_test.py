@@ -62,6 +62,12 @@ def stubs(tmp_path, monkeypatch):
     return Stubs()
 
 
+def test_a_script_for_several_nodes_says_that_its_processes_would_be_refused(capsys):
+    assert called("slurm", "--nodes=2", "--dry-run", "--", *NASTY) == 0
+    out, err = capsys.readouterr()
+    assert "--nodes=2" in out and err.count("\n") == 1 and "each process of this script would be refused" in err
+
+
 # --- Quoting ----------------------------------------------------------------------------------------------------------
 
 
