@@ -71,7 +71,8 @@ def stored(whole: np.ndarray, dataset: str) -> tuple[np.ndarray, np.ndarray]:
     if (twice := np.flatnonzero(np.diff(low) == 0)).size:
         raise ValueError(
             f"two examples of {dataset!r} have the id {low[twice[0]]} in a store, which keeps 32 bits of the hash of a "
-            "name: give each a number below 2^31 as its id, in a column of a csv or the array id of an npz"
+            "name: give each a number below 2^31 as its id, in a column of a csv or the array id of an npz, and "
+            "a document another name"
         )
     return low, whole
 

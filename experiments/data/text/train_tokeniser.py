@@ -2,7 +2,8 @@
 
   python -m experiments.data.text.train_tokeniser --data=pydoc --out=DIR
 
-What it writes, DIR/tokenizer.json, is read by `tokenisers.from_file` and by the library `tokenizers`.
+What it writes, DIR/tokenizer.json, is read by `tokenisers.from_file` and by the library `tokenizers`. It knows no
+`data.holdout`: a run that holds groups out learns a tokeniser of its own, without them, by `data.tokeniser=bpe:512`.
 """
 
 from __future__ import annotations
