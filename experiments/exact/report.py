@@ -224,8 +224,7 @@ def _lora(every: Sequence[Way]) -> list[Block]:
     rows.append(["full LoRA", *(methods.interval(lora, measure) for measure in measures)])
     note = (
         "All training examples in one shard: one sequence of slices, scored at each depth, and one adapter on all blocks. "
-        f"{'Accuracies in %' if shown.share else 'Losses in nats per token'}, ± half of the 95% t-interval over seeds. "
-        "Settings were chosen on validation data."
+        f"{'Accuracies in %' if shown.share else 'Losses in nats per token'}, ± half of the 95% t-interval over seeds."
     )
     table = Table(["model", "validation", "test"], rows, name="full-lora")
     return [Heading("Full LoRA and the deepest node"), Text(told.of_lora(every)), table, Text(note)]
