@@ -15,6 +15,7 @@ TYPED := unlearn readiness s3t experiments tools
 
 py := $(VENV)/bin/python
 stamp := $(VENV)/.installed
+docs_stamp := $(VENV)/.docs
 new_enough := import sys; sys.exit(sys.version_info < (3, 11))
 # No benchmarks of their own.
 parts := $(addprefix %/,$(addsuffix .py,__init__ smoke readiness_torch language_torch s3t_peft))
@@ -78,7 +79,19 @@ bench: $(stamp)  ## the benchmarks, one after another (at toy size: ARGS=--smoke
 	  echo "== $$file"; $(py) -m $$(echo $${file%.py} | tr / .) $(ARGS); \
 	done
 
+# In the same environment, but only when it is asked for.
+$(docs_stamp): $(stamp)
+	@echo "Installing what builds the site into $(VENV) (about 60 MB; seconds)"
+	@{ command -v uv >/dev/null && uv pip install --quiet --python $(py) -e '.[docs]'; } || \
+	  $(py) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $(docs_stamp)
+
+# A link that leads nowhere is a warning, and a warning is an error.
+docs: $(docs_stamp)  ## the documentation site: build/site/index.html
+	@JAX_PLATFORMS=cpu $(py) -m sphinx --quiet --fresh-env --fail-on-warning -c docs/site . build/site
+	@echo "See build/site/index.html"
+
 structure: $(stamp)  ## folders, files, lines, imports and what is longest, beside those of REV
 	@$(py) -m tools.structure --rev "$(REV)"
 
-.PHONY: help venv demo test slow faults lint types format bench structure
+.PHONY: help venv demo test slow faults lint types format bench docs structure
