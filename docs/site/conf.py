@@ -25,7 +25,6 @@ root_doc = "README"
 include_patterns = ["*.md", "docs/**", "experiments/benchmarks/README.md"]
 exclude_patterns = [".*", "build", "dist", "runs", "tests"]
 myst_heading_anchors = 4
-suppress_warnings = ["myst.header"]  # results.md has two parts, so two headings of the first level
 default_role = "py:obj"  # a name in single backticks leads to its entry, where it has one
 smartquotes = False  # two hyphens are an option, not a dash
 napoleon_custom_sections = ["Reference"]
