@@ -23,7 +23,7 @@ import numpy as np
 from experiments import models
 from experiments.benchmarks import smoke
 from experiments.configs.judge import Judge
-from experiments.core import execution, fleet, keys, sections, workdirs
+from experiments.core import execution, fleet, forgetting, keys, workdirs
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets, problem
 from experiments.data.sets import subsample
@@ -44,8 +44,8 @@ WEAK, STRONG = 40, 100  # steps: of the weak attack at the first rate, of the st
 OWN = ("oracle", "held-out")  # fleets that are compared with themselves: twice as many models, and RMIA's references
 TRUTHS = ("held-out", "other recipe", "copies", "half", "saw")  # by how much they know
 SETS = {
-    "random tenth": sections.Forget(setting="random", fraction=0.1),
-    "class 3": sections.Forget(setting="class", target=3),
+    "random tenth": forgetting.Forget(setting="random", fraction=0.1),
+    "class 3": forgetting.Forget(setting="class", target=3),
 }
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     print(f"Cells: mean of resamples of {sizes[-1]} models: share of resamples of {shown} told from oracles, in %.\n")
     print(f"| set, metric | {' | '.join(TRUTHS)} | ranks right |\n|{'---|' * (len(TRUTHS) + 2)}", flush=True)
     for name, forget in SETS.items():
-        attack = sections.StrongRelearn(rates=tuple(args.rates), strong_steps=STRONG)
+        attack = forgetting.StrongRelearn(rates=tuple(args.rates), strong_steps=STRONG)
         made = known_truths(forget, attack, args.models, args.steps, args.seed)
         for line in table(name, made, sizes, args.resamples, args.seed):
             print(line, flush=True)
@@ -98,11 +98,11 @@ class Bench(NamedTuple):
     trainer: fleets.Trainer
     scorer: Scorer
     problem: problem.Problem
-    attack: sections.StrongRelearn
+    attack: forgetting.StrongRelearn
 
 
 def known_truths(
-    forget: sections.Forget, attack: sections.StrongRelearn, count: int, steps: int, seed: int
+    forget: forgetting.Forget, attack: forgetting.StrongRelearn, count: int, steps: int, seed: int
 ) -> dict[str, Known]:
     """Fleets by their truth; "oracle" are those that the others are compared with: two fleets, and RMIA's references."""
     bench, oracles = make_bench(forget, attack, steps, seed), 2 * count + REFERENCES
@@ -132,7 +132,7 @@ def known_truths(
     return found
 
 
-def make_bench(forget: sections.Forget, attack: sections.StrongRelearn, steps: int, seed: int) -> Bench:
+def make_bench(forget: forgetting.Forget, attack: forgetting.StrongRelearn, steps: int, seed: int) -> Bench:
     """Digits and their MLP."""
     config = Judge()
     dataset = datasets.load(config.data)

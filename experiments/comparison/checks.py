@@ -16,7 +16,7 @@ from absl import logging
 from experiments.configs.begun import as_begun
 from experiments.configs.judge import Judge
 from experiments.configs.readiness import Comparison, shipped
-from experiments.core import keys, sections
+from experiments.core import forgetting, keys, sections
 from experiments.core.config import Loc, key, validated
 from experiments.core.errors import ConfigError, UserError, kind, line
 from experiments.data.datasets import Dataset
@@ -63,7 +63,7 @@ def kind_of(data: sections.Data, model: sections.Model) -> str:
 
 
 def check_options(
-    request: sections.Unlearners, readiness: Mapping[str, sections.Readiness], models: str = CLASSIFIER
+    request: forgetting.Unlearners, readiness: Mapping[str, forgetting.Readiness], models: str = CLASSIFIER
 ) -> None:
     """Refuse names of no algorithm, those that cannot unlearn the run's models, and options that one does not have or take.
 
@@ -92,8 +92,8 @@ def check_options(
 
 
 def check_own(
-    request: sections.Unlearners,
-    readiness: Mapping[str, sections.Readiness],
+    request: forgetting.Unlearners,
+    readiness: Mapping[str, forgetting.Readiness],
     fns: ModelFns,
     problem: Problem,
     batch_size: int,
@@ -309,7 +309,7 @@ def check_problem(problem: Problem, noise: float, parts: int = 1, overlap: float
     if overlap and parts == 1:
         logging.warning("request.overlap is of several request.parts: a request of one part goes without it")
     asked, sets = problem.asked, problem.sets
-    named = sections.ASKED_BY.get(problem.setting)
+    named = forgetting.ASKED_BY.get(problem.setting)
     more = f"raise --config.{'data.train_size' if problem.by_class else 'forget.fraction'}"
     more = f"ask for more in --config.forget.{named}, or train on more" if named else more
     for what, batch, least, mend in (

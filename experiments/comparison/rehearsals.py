@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from experiments import models
-from experiments.core import execution, sections
+from experiments.core import execution, forgetting
 from experiments.core.errors import UserError
 from experiments.core.keys import Hash
 from experiments.data import datasets
@@ -56,7 +56,7 @@ class Rehearsal(NamedTuple):
     single: bool = False
 
 
-def rehearsal(variant: str, section: sections.Readiness, trainer: Trainer, problem: Problem) -> Rehearsal:
+def rehearsal(variant: str, section: forgetting.Readiness, trainer: Trainer, problem: Problem) -> Rehearsal:
     """A variant of readiness; what cannot be run is refused here, before training.
 
     Raises:
@@ -76,26 +76,26 @@ def rehearsal(variant: str, section: sections.Readiness, trainer: Trainer, probl
     return Rehearsal(variant, *ways, pools(section, problem), _prepared(section, high), section.asks_proxies, section.each)
 
 
-def _prepared(section: sections.Readiness, rate: float) -> Prepared | None:
+def _prepared(section: forgetting.Readiness, rate: float) -> Prepared | None:
     if section.form != "level" or section.normalise or not section.inner_steps:
         return None
     return Prepared(section.rehearsed, rate, options(section), section.levels)
 
 
-def options(section: sections.Readiness) -> dict[str, float]:
+def options(section: forgetting.Readiness) -> dict[str, float]:
     """Options of the rehearsed algorithm."""
     alone = {"each": 1.0} if section.each and section.rehearsed == "level" else {}
     return alone | section.algorithm_options
 
 
-def _ends(section: sections.Readiness) -> tuple[float, float]:
+def _ends(section: forgetting.Readiness) -> tuple[float, float]:
     """The shortest and the longest inner step."""
     assert section.step_size is not None  # resolved at the door
     low, high = (size / max(section.inner_steps, 1) for size in section.step_size)
     return low, high
 
 
-def unseen(section: sections.Readiness, problem: Problem) -> Batch | None:
+def unseen(section: forgetting.Readiness, problem: Problem) -> Batch | None:
     """Held-out examples that a model's own levels are read off; None where these are of classes, or of proxies."""
     of_classes = problem.by_class or section.requests == "classes"
     if section.form != "level" or section.levels != "own" or of_classes:
@@ -105,7 +105,7 @@ def unseen(section: sections.Readiness, problem: Problem) -> Batch | None:
 
 
 def _objective(
-    section: sections.Readiness,
+    section: forgetting.Readiness,
     model: Model,
     classes: int,
     devices: execution.Execution,
@@ -149,7 +149,7 @@ def _cap(cap: str, classes: int) -> float | None:
     return float(cap)
 
 
-def draw(section: sections.Readiness, batch_size: int, forgotten: int) -> Draw:
+def draw(section: forgetting.Readiness, batch_size: int, forgotten: int) -> Draw:
     """The shape of a meta-batch beside training batches of a size, where so many examples are forgotten."""
     return Draw(
         size=max(1, round(section.fraction * batch_size)),
@@ -162,7 +162,7 @@ def draw(section: sections.Readiness, batch_size: int, forgotten: int) -> Draw:
     )
 
 
-def pools(section: sections.Readiness, problem: Problem) -> Pools:
+def pools(section: forgetting.Readiness, problem: Problem) -> Pools:
     """The groups of ids that rehearsals draw from, by what is known in advance.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.comparison.trainings import Fleet, find
-from experiments.core import progress, sections
+from experiments.core import forgetting, progress
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import ORACLES, Row, rows_from
 from experiments.data.sets import subsample
@@ -24,7 +24,7 @@ DIAGNOSED = 1000  # forget and stable examples whose gradients are compared
 Scores = list[dict[str, float]]  # of each lane
 
 
-def work(requests: Requests, attack: sections.Relearn, ways: int) -> float:
+def work(requests: Requests, attack: forgetting.Relearn, ways: int) -> float:
     """What judging so many ways of training is expected to take, in steps of one model."""
     names, total = requests.section.unlearners, 0.0
     for name in names:
@@ -33,12 +33,12 @@ def work(requests: Requests, attack: sections.Relearn, ways: int) -> float:
     return total
 
 
-def _row_work(requests: Requests, attack: sections.Relearn, name: str) -> float:
+def _row_work(requests: Requests, attack: forgetting.Relearn, name: str) -> float:
     """A request, and attacks that are watched at each step: one pass forward, and training costs three."""
     return requests.work(name) + relearning.work(attack, len(requests.seeds))
 
 
-def judge(requests: Requests, attack: sections.Relearn, fleets: Sequence[Fleet], proxy: Any = None) -> list[Row]:
+def judge(requests: Requests, attack: forgetting.Relearn, fleets: Sequence[Fleet], proxy: Any = None) -> list[Row]:
     """An oracle's own scores, and one row per unlearner and seed for every other way.
 
     Args:
@@ -129,7 +129,7 @@ class Measured(NamedTuple):
 
 
 def _measured(
-    requests: Requests, attack: sections.Relearn, one: Fleet, teachers: Teachers, name: str, asked: Asked | None
+    requests: Requests, attack: forgetting.Relearn, one: Fleet, teachers: Teachers, name: str, asked: Asked | None
 ) -> Measured:
     """Carry out the request, if there is one, and look at what it left."""
     scorer, problem = requests.scorer, requests.problem

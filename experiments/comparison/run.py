@@ -14,7 +14,7 @@ from experiments import models
 from experiments.comparison import checks, rows, trainings
 from experiments.comparison.rehearsals import rehearsal
 from experiments.configs.readiness import Comparison
-from experiments.core import execution, progress, sections, switches, workdirs
+from experiments.core import execution, forgetting, progress, switches, workdirs
 from experiments.core.errors import blame_user
 from experiments.core.results import Run
 from experiments.data import datasets, digests, ids, problem
@@ -87,7 +87,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         scorer = Scorer(models.as_model(model), devices, asked.sets, model.decoder)
         requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
         inputs = {"data": digests.digest(dataset[1:4]), "parameters": models.digest(config.model)}
-        if config.forget.setting in sections.ASKED_BY:  # names: whose rows they are is part of the data
+        if config.forget.setting in forgetting.ASKED_BY:  # names: whose rows they are is part of the data
             inputs["request"] = digests.of_ids(asked.asked["id"])
         if dataset.corpus is not None:
             inputs["questions"] = digests.of_queries(dataset.corpus.queries)

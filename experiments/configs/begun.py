@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.core import sections
+from experiments.core import forgetting
 from experiments.core.config import Section, SectionT, dumped, validated
 
 # Keys whose defaults are others since version 0.1. A folder that was begun with it keeps the values that it has.
 CHANGED = (
-    *(("readiness", name) for name in sections.Suited.model_fields),
+    *(("readiness", name) for name in forgetting.Suited.model_fields),
     ("suited",),
     ("variants",),
     ("reweight", "others"),

@@ -30,7 +30,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from experiments.configs import readiness
 from experiments.configs.readiness import Comparison, Overrides, Training
-from experiments.core import sections, trackers
+from experiments.core import forgetting, sections, trackers, values
 from experiments.core.config import Section, Wrong, as_config, mistakes, validated
 
 ORACLES = ("oracle", "heldout_oracle")
@@ -40,7 +40,7 @@ POOLED = "pooled"  # all forget sets together, in tables
 QUICK = 32  # models in each fleet of `quick`: the intervals of as few are too wide for a verdict
 
 Models = Annotated[int, Field(ge=12, le=100_000)]  # intervals need 10, either half of the shadows 3 with and 3 without each
-Fraction = Annotated[sections.Share, Field(description="About this share of the training examples.")]
+Fraction = Annotated[values.Share, Field(description="About this share of the training examples.")]
 
 
 class RandomSet(Section):
@@ -54,7 +54,7 @@ class ClassSet(Section):
     """Every training example of a class."""
 
     setting: Literal["class"]
-    target: Annotated[int, Field(ge=0, le=sections.MOST, description="The class.")]
+    target: Annotated[int, Field(ge=0, le=values.MOST, description="The class.")]
 
 
 class MemorisedSet(Section):
@@ -92,7 +92,7 @@ class Tuning(Section):
     """The same trials for every way and algorithm: each rate, looked at after each number of steps."""
 
     lanes: int = Field(8, ge=1, le=100_000, description="Models that are tuned on.")
-    learning_rates: Annotated[tuple[sections.Rate, ...], AfterValidator(sections.each_once)] = Field(
+    learning_rates: Annotated[tuple[values.Rate, ...], AfterValidator(values.each_once)] = Field(
         (0.001, 0.003, 0.01, 0.03, 0.1, 0.3), min_length=1, description="Tried rates."
     )
     steps: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], AfterValidator(_increasing)] = Field(
@@ -111,8 +111,8 @@ class Judgement(Section):
     memory_bytes: int = Field(
         2**31, ge=1, le=2**50, description="Of a device, that the lanes of one program may take; one lane always runs."
     )
-    batch_size: sections.BatchSize = Field(64, description="Forget and retain examples in an update.")
-    retain: int = Field(256, ge=1, le=sections.MOST, description="Retain examples that KLoM looks at, chosen by id.")
+    batch_size: values.BatchSize = Field(64, description="Forget and retain examples in an update.")
+    retain: int = Field(256, ge=1, le=values.MOST, description="Retain examples that KLoM looks at, chosen by id.")
     tuning: Tuning = Tuning()
     revocable: float = Field(
         0.0,
@@ -132,7 +132,7 @@ class Judgement(Section):
         told = []
         for name in self.sets:
             try:
-                sections.check_name("forget set", name, POOLED)
+                values.check_name("forget set", name, POOLED)
             except ValueError as error:
                 told.append((("sets", name), str(error)))
         if told:
@@ -149,17 +149,17 @@ class Judge(Section):
         "parallel": "jit",
         "data.stream": False,
         "reweight.others": [],
-        **{f"forget.{name}": value for name, value in sections.Forget().model_dump().items() if name != "seed"},
+        **{f"forget.{name}": value for name, value in forgetting.Forget().model_dump().items() if name != "seed"},
         **{
             f"request.{name}": value
-            for name, value in sections.Request().model_dump(mode="json").items()
-            if name not in sections.Unlearners.model_fields
+            for name, value in forgetting.Request().model_dump(mode="json").items()
+            if name not in forgetting.Unlearners.model_fields
         },
     }
 
     runner: Literal["judge"] = Field("judge", description="What runs this config.")
     name: str = Field("", description="Of the experiment.")
-    seed: sections.Seed = Field(0, description="The first seed.")
+    seed: values.Seed = Field(0, description="The first seed.")
     seeds: int = Field(
         10, ge=1, le=10_000, description="Of each fleet, so many lanes are also attacked as a population and by relearning."
     )
@@ -172,18 +172,18 @@ class Judge(Section):
     data: sections.ScoredData = sections.ScoredData()
     model: sections.Model = sections.Model()
     train: sections.Train = sections.Train()
-    forget: sections.ForgetSeed = sections.ForgetSeed()
-    readiness: sections.Readiness = sections.Readiness()
+    forget: forgetting.ForgetSeed = forgetting.ForgetSeed()
+    readiness: forgetting.Readiness = forgetting.Readiness()
     variants: dict[str, Overrides] = Field(
         {}, description="Overrides of readiness by name, each judged beside the default, as in {'slow': {'every': 8}}."
     )
-    suited: dict[Literal["class", "random"], sections.Suited] = Field(
+    suited: dict[Literal["class", "random"], forgetting.Suited] = Field(
         Comparison().suited, description="What readiness leaves unset, by the kind of forget set."
     )
     reweight: sections.Reweight = sections.Reweight()
     dpsgd: sections.DPSGD = sections.DPSGD()
-    request: sections.Unlearners = sections.Unlearners(unlearners=sections.JUDGED)
-    relearn: sections.StrongRelearn = sections.StrongRelearn()
+    request: forgetting.Unlearners = forgetting.Unlearners(unlearners=values.JUDGED)
+    relearn: forgetting.StrongRelearn = forgetting.StrongRelearn()
     judge: Judgement = Judgement()
 
     @model_validator(mode="after")
@@ -206,7 +206,7 @@ class Judge(Section):
         if self.seeds > self.fewest:
             sentence = f"is {self.seeds}: give one from 1 to {self.fewest}, the models of the smallest fleet"
             raise Wrong((("seeds",), sentence))
-        sections.check_seeds(self.seed, max(self.judge.lanes, self.judge.private_lanes, self.judge.memorisation_lanes))
+        values.check_seeds(self.seed, max(self.judge.lanes, self.judge.private_lanes, self.judge.memorisation_lanes))
         return self
 
     @model_validator(mode="after")
@@ -230,9 +230,9 @@ class Judge(Section):
         chosen = self.judge.sets[name]
         seed = self.forget.seed
         if isinstance(chosen, ClassSet):
-            forget = sections.Forget(setting="class", target=chosen.target, seed=seed)
+            forget = forgetting.Forget(setting="class", target=chosen.target, seed=seed)
         else:
-            forget = sections.Forget(setting="random", fraction=chosen.fraction, seed=seed)
+            forget = forgetting.Forget(setting="random", fraction=chosen.fraction, seed=seed)
         own = {name: getattr(self, name) for name in type(self).model_fields if name not in COMPARED}
         return Judged(
             **own,
@@ -240,7 +240,7 @@ class Judge(Section):
             data=sections.StreamedData(**self.data.model_dump()),
             forget=forget,
             reweight=sections.Reweights(weight=self.reweight.weight, others=()),
-            request=sections.Request(**self.request.model_dump()),
+            request=forgetting.Request(**self.request.model_dump()),
         )
 
     def shared(self) -> Shared:
@@ -283,8 +283,8 @@ class Shared(NamedTuple):
     seeds: range
     reweight: sections.Reweight
     dpsgd: sections.DPSGD
-    request: sections.Unlearners
-    relearn: sections.StrongRelearn
+    request: forgetting.Unlearners
+    relearn: forgetting.StrongRelearn
     judgement: Judgement
 
 
@@ -298,8 +298,8 @@ class Asked(NamedTuple):
 
     name: str
     wanted: ForgetSet
-    forget: sections.Forget
-    readiness: dict[str, sections.Readiness]
+    forget: forgetting.Forget
+    readiness: dict[str, forgetting.Readiness]
     score_examples: int
 
 

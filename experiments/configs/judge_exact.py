@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from experiments.configs.pretrain import Pretrain
 from experiments.configs.s3t import Bytes, Exact, FullLora, Lora, NodeTrain
-from experiments.core import sections
+from experiments.core import sections, values
 from experiments.core.config import Section, Wrong, as_config
 
 PAIRS = 240  # of a model and an example, half of them without it: for a true-positive rate at 1%, some models left out
@@ -56,7 +56,7 @@ class JudgeExact(Exact):
     """One exact judgement."""
 
     runner: Literal["judge_exact"] = Field("judge_exact", description="What runs this config.")
-    kinds: Annotated[tuple[Literal["s3t", "sisa"], ...], AfterValidator(sections.each_once)] = Field(
+    kinds: Annotated[tuple[Literal["s3t", "sisa"], ...], AfterValidator(values.each_once)] = Field(
         ("s3t", "sisa"), min_length=1, description="Who is judged."
     )
     pretrain: Pretrain = Pretrain(model="mini")

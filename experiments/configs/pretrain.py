@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import ml_collections
 from pydantic import Field
 
-from experiments.core import sections, trackers
+from experiments.core import sections, trackers, values
 from experiments.core.config import Section, as_config
 
 
@@ -25,10 +25,10 @@ class Pretrain(Section):
 
     runner: Literal["pretrain"] = Field("pretrain", description="What runs this config.")
     name: str = Field("digits", description="Of the experiment.")
-    seed: sections.Seed = Field(0, description="Of initial parameters and batches.")
+    seed: values.Seed = Field(0, description="Of initial parameters and batches.")
     checkpoint_seconds: float = Field(30.0, ge=0, le=10**7, description="Between checkpoints.")
     tracker: trackers.Names = trackers.JSONL
-    classes: sections.Classes = Field(
+    classes: values.Classes = Field(
         (0, 1, 2, 3, 4), description="Labels to train on, all if empty; s3t must not be given these examples."
     )
     share: float = Field(

@@ -20,7 +20,7 @@ import ml_collections
 import pydantic
 from pydantic import AfterValidator, Field, model_validator
 
-from experiments.core import sections, trackers
+from experiments.core import forgetting, sections, trackers, values
 from experiments.core.config import Loc, Says, Section, Wrong, as_config, mistakes, validated
 from experiments.core.errors import ConfigError
 
@@ -65,7 +65,7 @@ RESIST: dict[str, Any] = {
     "levels": "proxy",
 }
 
-Overrides = Annotated[dict[str, sections.Option], Says("a dict of overrides of readiness")]
+Overrides = Annotated[dict[str, values.Option], Says("a dict of overrides of readiness")]
 
 
 class Comparison(Section):
@@ -73,7 +73,7 @@ class Comparison(Section):
 
     runner: Literal["readiness"] = Field("readiness", description="What runs this config.")
     name: str = Field("", description="Of the experiment.")
-    seed: sections.Seed = Field(0, description="The first seed.")
+    seed: values.Seed = Field(0, description="The first seed.")
     seeds: int = Field(10, ge=1, le=10_000, description="How many, trained together.")
     parallel: Literal["jit", "pmap"] = Field("jit", description="How devices share a batch.")
     checkpoint_seconds: float = Field(30.0, ge=0, le=10**7, description="Between checkpoints of a training.")
@@ -85,14 +85,14 @@ class Comparison(Section):
     data: sections.StreamedData = sections.StreamedData()
     model: sections.Model = sections.Model()
     train: sections.Train = sections.Train()
-    forget: sections.Forget = sections.Forget()
-    readiness: sections.Readiness = sections.Readiness()
+    forget: forgetting.Forget = forgetting.Forget()
+    readiness: forgetting.Readiness = forgetting.Readiness()
     # A class lies apart from what stays; a random forget set does not, and a model that must keep what stays so firmly, so
     # far from here, can no longer be made to forget it.
-    suited: dict[Literal["class", "random"], sections.Suited] = Field(
+    suited: dict[Literal["class", "random"], forgetting.Suited] = Field(
         {
-            "class": sections.Suited(**LEVEL),
-            "random": sections.Suited(**PAPER | {"retention": 1.0, "step_size": (0.1, 0.1)}),
+            "class": forgetting.Suited(**LEVEL),
+            "random": forgetting.Suited(**PAPER | {"retention": 1.0, "step_size": (0.1, 0.1)}),
         },
         description="What readiness leaves unset: for a class, or for anything else.",
     )
@@ -102,12 +102,12 @@ class Comparison(Section):
     reweight: sections.Reweights = sections.Reweights()
     dpsgd: sections.DPSGD = sections.DPSGD()
     neftune: sections.NEFTune = sections.NEFTune()
-    request: sections.Request = sections.Request()
-    relearn: sections.Relearn = sections.Relearn()
+    request: forgetting.Request = forgetting.Request()
+    relearn: forgetting.Relearn = forgetting.Relearn()
 
     @model_validator(mode="after")
     def _seeds_stay_apart(self) -> Comparison:
-        sections.check_seeds(self.seed, self.seeds)
+        values.check_seeds(self.seed, self.seeds)
         return self
 
     @model_validator(mode="after")
@@ -133,22 +133,22 @@ class Comparison(Section):
         for name, overrides in self.variants.items():
             at: Loc = ("variants", name)
             try:
-                sections.check_name("variant", name, "default")
+                values.check_name("variant", name, "default")
             except ValueError as error:
                 told.append((at, str(error)))
                 continue
-            values = self.readiness.model_dump() | overrides
+            overridden = self.readiness.model_dump() | overrides
             try:
                 mine: list[tuple[Loc, str]] = []
-                self._check_rehearsal(sections.Readiness.model_validate(values), at, mine)
+                self._check_rehearsal(forgetting.Readiness.model_validate(overridden), at, mine)
                 told += [(loc, said) for loc, said in mine if loc[-1] in overrides or loc[-1] not in told_of_all]
             except pydantic.ValidationError as error:
-                told += mistakes(error, sections.Readiness, values, at)
+                told += mistakes(error, forgetting.Readiness, overridden, at)
         if told:
             raise Wrong(*told)
         return self
 
-    def _check_rehearsal(self, readiness: sections.Readiness, at: Loc, told: list[tuple[Loc, str]]) -> None:
+    def _check_rehearsal(self, readiness: forgetting.Readiness, at: Loc, told: list[tuple[Loc, str]]) -> None:
         """Add to `told` what the rest of the config does not go together with."""
         if "readiness" in self.trainings and readiness.start >= self.train.steps:
             sentence = f"is {readiness.start}, but training ends after {self.train.steps} steps: start sooner"
@@ -161,9 +161,9 @@ class Comparison(Section):
             )
             told.append(((*at, "recovery"), sentence))
 
-    def _of_levels(self, readiness: sections.Readiness) -> list[tuple[str, str]]:
+    def _of_levels(self, readiness: forgetting.Readiness) -> list[tuple[str, str]]:
         """(key, sentence) of what levels do not go together with."""
-        form = readiness.form or self.suited.get(self.forget.kind, sections.Suited()).form
+        form = readiness.form or self.suited.get(self.forget.kind, forgetting.Suited()).form
         if readiness.levels == "proxy" and readiness.requests in ("classes", "random"):
             sentence = f"is {readiness.requests!r}, but a proxy stands for one known set: set --config.readiness.levels=own"
             return [("requests", sentence)]
@@ -184,7 +184,7 @@ class Comparison(Section):
         Raises:
           ConfigError: nothing suits it.
         """
-        suited = self.suited.get(self.forget.kind, sections.Suited())
+        suited = self.suited.get(self.forget.kind, forgetting.Suited())
         unset = [name for name in type(suited).model_fields if getattr(self.readiness, name) is None]
         filled = {name: getattr(suited, name) for name in unset}
         if lacking := [name for name, value in filled.items() if value is None]:
@@ -197,15 +197,15 @@ class Comparison(Section):
             )
         return self.model_copy(update={"readiness": self.readiness.model_copy(update=filled)})
 
-    def by_variant(self) -> dict[str, sections.Readiness]:
+    def by_variant(self) -> dict[str, forgetting.Readiness]:
         """The readiness of each variant, the default one under ""."""
         return {name: self.variant(name).readiness for name in ("", *self.variants)}
 
     def variant(self, name: str) -> Self:
         """The config with readiness as a variant of it has it; `default` changes nothing."""
         given = {key: value for key, value in self.variants.get(name, {}).items() if value is not None}
-        values = self.readiness.model_dump() | given
-        return self.model_copy(update={"readiness": sections.Readiness.model_validate(values)})
+        overridden = self.readiness.model_dump() | given
+        return self.model_copy(update={"readiness": forgetting.Readiness.model_validate(overridden)})
 
 
 def shipped(config: Comparison) -> Comparison:

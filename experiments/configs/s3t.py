@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from experiments.configs import exact_text, pretrain
 from experiments.configs.pretrain import Pretrain
-from experiments.core import sections
+from experiments.core import sections, values
 from experiments.core.config import Section, Wrong, as_config
 
 MOST_SLICES = 8  # of a study: 2^L answers of every shard are held at once
@@ -35,7 +35,7 @@ class Lora(Section):
     """Low-rank adapters."""
 
     rank: int = Field(8, ge=1, le=100_000, description="Of each adapter.")
-    alpha: sections.Norm = Field(8.0, description="The adapters' scale, over the rank or its root.")
+    alpha: values.Norm = Field(8.0, description="The adapters' scale, over the rank or its root.")
     targets: tuple[str, ...] = Field(
         ("query", "key", "value", "out", "Dense_0", "Dense_1"), min_length=1, description="Layers that get an adapter."
     )
@@ -46,17 +46,17 @@ class NodeTrain(Section):
     """Training of a node on its own examples."""
 
     epochs: int = Field(15, ge=1, le=100_000, description="Of each node over its own examples.")
-    batch_size: sections.BatchSize = Field(32, description="Examples in an update.")
-    learning_rate: sections.Rate = Field(1e-2, description="The highest of a cosine schedule.")
-    weight_decay: sections.Weight = Field(0.01, description="Of AdamW.")
-    clip: sections.Norm = Field(1.0, description="Clip gradients to this global norm.")
+    batch_size: values.BatchSize = Field(32, description="Examples in an update.")
+    learning_rate: values.Rate = Field(1e-2, description="The highest of a cosine schedule.")
+    weight_decay: values.Weight = Field(0.01, description="Of AdamW.")
+    clip: values.Norm = Field(1.0, description="Clip gradients to this global norm.")
 
 
 class FullLora(Section):
     """Training of one adapter on all blocks."""
 
     epochs: int = Field(15, ge=1, le=100_000, description="Over all examples.")
-    learning_rate: sections.Rate = Field(5e-3, description="The highest of a cosine schedule.")
+    learning_rate: values.Rate = Field(5e-3, description="The highest of a cosine schedule.")
 
 
 class Exact(Section):
@@ -66,7 +66,7 @@ class Exact(Section):
     retired: ClassVar[Mapping[str, Any]] = {f"pretrain.{key}": value for key, value in Pretrain.retired.items()}
 
     name: str = Field("digits", description="Of the experiment.")
-    seed: sections.Seed = Field(0, description="The first seed.")
+    seed: values.Seed = Field(0, description="The first seed.")
     checkpoint: str = Field(
         "",
         description="A backbone (.npz, of text a Hugging Face folder); if empty, one is pre-trained as `pretrain` says.",
@@ -77,7 +77,7 @@ class Exact(Section):
         description="The ViT: mini, digits, small, Ti/16, S/16, B/16 or L/16. Of text minilm (of the extra weights), "
         "folder (a checkpoint), or gpt2 (small, pre-trained here).",
     )
-    classes: sections.Classes = Field((5, 6, 7, 8, 9), description="Labels to fine-tune on, all if empty.")
+    classes: values.Classes = Field((5, 6, 7, 8, 9), description="Labels to fine-tune on, all if empty.")
     data: sections.Data = sections.Data()
     scale: sections.Scale = sections.Scale(range=16.0, mean=(0.305,), std=(0.376,))  # in pre-training, too
     slices: int = Field(4, ge=1, le=MOST_SLICES, description="Parts of a shard that are trained one after another.")
@@ -229,7 +229,7 @@ class S3TStudy(Exact):
 
     @model_validator(mode="after")
     def _seeds_stay_apart(self) -> S3TStudy:
-        sections.check_seeds(self.seed, self.seeds)
+        values.check_seeds(self.seed, self.seeds)
         return self
 
 

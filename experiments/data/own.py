@@ -23,7 +23,8 @@ import numpy as np
 
 from experiments.core.errors import DataError, line
 from experiments.core.references import call, resolve
-from experiments.core.sections import MOST, Data
+from experiments.core.sections import Data
+from experiments.core.values import MOST
 from experiments.data import sources
 from experiments.data.splits import Dataset, Split
 

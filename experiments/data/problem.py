@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.core import sections
+from experiments.core import forgetting
 from experiments.core.keys import Hash
 from experiments.data import datasets
 from experiments.data.sets import Sets, of_units
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
     asked: the same as one Batch: what the request is about.
     revocable: ids that training is told may be asked for, before any of them are wrong; see `told`.
     sets: who is scored.
-    setting: as `sections.Forget` has it.
+    setting: as `forgetting.Forget` has it.
     seed: of every random choice of ids.
     """
 
@@ -66,7 +66,7 @@ class Problem(NamedTuple):
 
 def make(
     dataset: datasets.Dataset,
-    forget: sections.Forget,
+    forget: forgetting.Forget,
     ids: np.ndarray | None = None,
     *,
     score_examples: int = 0,
@@ -93,8 +93,8 @@ def make(
     return Problem(dataset, positions, asked, revocable, sets, forget.setting, forget.seed)
 
 
-def _ids(dataset: datasets.Dataset, forget: sections.Forget, classes: Sequence[int]) -> np.ndarray:
-    if forget.setting in sections.ASKED_BY:
+def _ids(dataset: datasets.Dataset, forget: forgetting.Forget, classes: Sequence[int]) -> np.ndarray:
+    if forget.setting in forgetting.ASKED_BY:
         return of_text.ids(dataset, forget)
     return datasets.forget_ids(dataset, forget.setting, classes, forget.fraction, forget.seed)
 

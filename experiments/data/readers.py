@@ -14,7 +14,8 @@ from absl import logging
 
 from experiments.core import files
 from experiments.core.errors import DataError, WorkdirError
-from experiments.core.sections import MOST, OWN, Data
+from experiments.core.sections import OWN, Data
+from experiments.core.values import MOST
 from experiments.data import folders, prepared, tables
 from experiments.data.images import DECODE_AT_ONCE
 from experiments.data.sources import Array, Source, check_labels

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.comparison.rehearsals import Rehearsal, rehearsal
 from experiments.configs.judge import Shared
-from experiments.core import sections, workdirs
+from experiments.core import forgetting, workdirs
 from experiments.core.keys import Hash
 from experiments.data import datasets
 from experiments.data.problem import Problem
@@ -28,7 +28,7 @@ class Case(NamedTuple):
     problem: Problem
     pool: np.ndarray
     scorer: Scorer
-    readiness: dict[str, sections.Readiness]
+    readiness: dict[str, forgetting.Readiness]
     trainer: Trainer
     shared: Shared
 

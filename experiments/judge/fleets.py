@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from experiments.configs.judge import ORACLES
-from experiments.core import fleet, keys, sections
+from experiments.core import fleet, keys, values
 from experiments.core.execution import Execution
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
@@ -282,7 +282,7 @@ def forget(
         ground = _ground(case)
         watched = jax.tree.map(jnp.asarray, ground.retained)
         asked_for = datasets.batch(case.problem.dataset.train, case.pool)
-        number = sections.level_number(levels_of(case, training_))
+        number = values.level_number(levels_of(case, training_))
         single = bool(dict(every).get("each"))
         end = aims.to_levels(ground, params, teacher, asked_for, wanted, number, single=single)
     found = capacity.over(case, lambda lanes: run(rate, lanes, pool, data, watched), (params, raw, wanted, kept, end))

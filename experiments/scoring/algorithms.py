@@ -11,9 +11,10 @@ import inspect
 from collections.abc import Callable, Sequence
 
 from experiments.core.errors import UserError
+from experiments.core.forgetting import Unlearners
 from experiments.core.references import resolve
-from experiments.core.sections import AT, Unlearners
-from experiments.core.sections import short as short
+from experiments.core.values import AT
+from experiments.core.values import short as short
 from unlearn import ALGORITHMS, UnlearnAlgorithm, traits_of
 from unlearn.base import LANGUAGE
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core import sections
+from experiments.core import forgetting
 from experiments.core.keys import Hash
 from experiments.data import datasets
 from experiments.data.problem import Problem
@@ -28,7 +28,7 @@ DIGITS = 5  # that accuracies of the strong attack are kept with: on 500 example
 
 
 def relearn(
-    scorer: Scorer, section: sections.Relearn, problem: Problem, params: Any, keys: jax.Array
+    scorer: Scorer, section: forgetting.Relearn, problem: Problem, params: Any, keys: jax.Array
 ) -> dict[str, np.ndarray]:
     """Relearning curves [lanes, steps + 1] on four attack sets, watched on others, but for "all" of a random forget set.
 
@@ -63,7 +63,7 @@ class Strong(NamedTuple):
 
 
 def relearn_strongly(
-    scorer: Scorer, section: sections.StrongRelearn, problem: Problem, params: Any, keys: jax.Array
+    scorer: Scorer, section: forgetting.StrongRelearn, problem: Problem, params: Any, keys: jax.Array
 ) -> dict[str, Strong]:
     """Relearning of STRONG sets at every rate of the grid, each step of it watched.
 
@@ -89,13 +89,13 @@ def _watched(problem: Problem) -> int:
     return WATCHED_TEXTS if problem.dataset.is_text else WATCHED
 
 
-def work(section: sections.Relearn, lanes: int) -> float:
+def work(section: forgetting.Relearn, lanes: int) -> float:
     """What the attacks on so many lanes are expected to take, in steps of one model; a look is one pass forward."""
     watched = 1 + WATCHED / (3 * section.batch_size)
     return ATTACKS * section.steps * watched * (lanes + PER_STEP)
 
 
-def strong_work(section: sections.StrongRelearn, lanes: int) -> float:
+def strong_work(section: forgetting.StrongRelearn, lanes: int) -> float:
     """The same of the strong attack."""
     watched = 1 + WATCHED / (3 * section.batch_size)
     return len(STRONG) * len(section.rates) * section.strong_steps * watched * (lanes + PER_STEP)
@@ -117,7 +117,7 @@ def compared(x: Any, tokens: Tokens | None) -> Any:
     return x if tokens is None else bags(x, tokens)
 
 
-def attacks(section: sections.Relearn, problem: Problem) -> dict[str, tuple[Batch, Batch]]:
+def attacks(section: forgetting.Relearn, problem: Problem) -> dict[str, tuple[Batch, Batch]]:
     """What relearning trains on, and what it is watched on, by the attack's name."""
     forget, retain = problem.sets.forget, problem.sets.retain
     rows = lambda batch, part: {name: leaf[part] for name, leaf in batch.items()}  # noqa: E731

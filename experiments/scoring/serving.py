@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core import environment, fleet, keys, progress, sections, workdirs
+from experiments.core import environment, fleet, forgetting, keys, progress, values, workdirs
 from experiments.core.keys import Hash, Purpose
 from experiments.data.problem import Problem
 from experiments.data.sets import subsample
@@ -50,7 +50,7 @@ class Requests(NamedTuple):
 
     scorer: Scorer
     problem: Problem
-    section: sections.Request
+    section: forgetting.Request
     seeds: range
     tune_batch: int
     workdir: workdirs.Workdir
@@ -122,7 +122,7 @@ class Requests(NamedTuple):
         teacher = None if teacher is None else self.met(teacher)  # fine-tuned if those that meet the request are
         sets = self.problem.sets
         ground = aims.Ground(self.scorer.statistics, self.problem.by_class, self._watched(), sets.validation)
-        return aims.to_levels(ground, params, teacher, asked, number=sections.level_number(where), single=single)
+        return aims.to_levels(ground, params, teacher, asked, number=values.level_number(where), single=single)
 
     def _watched(self) -> Batch:
         return aims.watched(self.problem.sets.retain, self.section.to_level.retained)

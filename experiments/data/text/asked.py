@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from experiments.core.errors import DataError
-from experiments.core.sections import ASKED_BY, Forget
+from experiments.core.forgetting import ASKED_BY, Forget
 from experiments.data.ids import Array
 from experiments.data.splits import Dataset
 from experiments.data.text import requests

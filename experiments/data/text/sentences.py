@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.core.errors import DataError
-from experiments.core.sections import MOST
+from experiments.core.values import MOST
 from experiments.data import prepared
 from experiments.data.text.documents import Document, Documents, made
 

@@ -8,7 +8,7 @@ from experiments import main
 from experiments.comparison import checks, run
 from experiments.configs import judge, pretrain, s3t
 from experiments.configs import readiness as configs
-from experiments.core import sections
+from experiments.core import forgetting, sections, values
 from experiments.core.errors import ConfigError, UserError, blame_user
 from experiments.data import datasets
 from experiments.exact import run as exact_run
@@ -63,7 +63,7 @@ def test_options_that_an_algorithm_cannot_take_are_refused(changes, said):
     ],
 )
 def test_algorithms_of_language_models_are_refused_for_classifiers(changes, said):
-    suited = ", ".join(name for name in sections.SHELF if name not in ("wga", "dpo", "idk_dpo"))
+    suited = ", ".join(name for name in values.SHELF if name not in ("wga", "dpo", "idk_dpo"))
     with pytest.raises(UserError) as caught:
         checks.resolved(with_keys(configs.get_config("digits"), changes))
     assert str(caught.value) == f"{said} does not unlearn classifiers, as this run trains: choose from {suited}"
@@ -71,12 +71,12 @@ def test_algorithms_of_language_models_are_refused_for_classifiers(changes, said
 
 def test_options_of_algorithms_of_language_models_are_tried_on_one():
     options = {"wga": {"alpha": 2.0}, "idk_dpo": {"gamma": 0.5}, "rmu": {"length": 3.0}}
-    request = sections.Unlearners(unlearners=tuple(options), options=options)
+    request = forgetting.Unlearners(unlearners=tuple(options), options=options)
     checks.check_options(request, {}, LANGUAGE)
     with pytest.raises(ConfigError, match=r"config\.request\.options\.wga cannot be used \(alpha is 0.* set others$"):
         checks.check_options(request.model_copy(update={"options": {"wga": {"alpha": 0.0}}}), {}, LANGUAGE)
     with pytest.raises(UserError, match=r"'random_label' in request\.unlearners does not unlearn language models"):
-        checks.check_options(sections.Unlearners(unlearners=("random_label",)), {}, LANGUAGE)
+        checks.check_options(forgetting.Unlearners(unlearners=("random_label",)), {}, LANGUAGE)
 
 
 def test_options_that_an_algorithm_has_are_taken():

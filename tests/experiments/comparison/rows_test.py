@@ -8,7 +8,7 @@ import pytest
 from experiments.comparison import rows as comparison_rows
 from experiments.comparison.rehearsals import Prepared
 from experiments.comparison.trainings import Fleet
-from experiments.core import sections, workdirs
+from experiments.core import forgetting, workdirs
 from experiments.scoring import documents, serving
 from unlearn.until import BUDGET, REACHED
 
@@ -47,12 +47,12 @@ def judged(tmp_path, monkeypatch):
         )
         scorer = types.SimpleNamespace(score=score, diagnose=lambda *_: {})
         (tmp_path / dataset.name).mkdir()
-        section, folder = sections.Request(unlearners=("ascent",)), workdirs.Workdir(tmp_path / dataset.name)
+        section, folder = forgetting.Request(unlearners=("ascent",)), workdirs.Workdir(tmp_path / dataset.name)
         requests = serving.Requests(scorer, problem, section, range(4, 6), 64, folder)
         cost = {"step_flops": 1.0, "meta_step_flops": 0.0, "train_flops": 90.0, "peak_bytes": 8}
         trained = {name: types.SimpleNamespace(seconds=1.5, params=params[name]) for name in ("oracle", "vanilla")}
         fleets = [Fleet(name, "default", trained[name], 4, cost, {}) for name in trained]
-        return comparison_rows.judge(requests, sections.Relearn(), fleets)
+        return comparison_rows.judge(requests, forgetting.Relearn(), fleets)
 
     return judge
 
@@ -112,7 +112,7 @@ def test_a_row_holds_what_one_lane_took(rows):
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
     """`asked(name, prepared)` is how a way's request is carried out, where trials would choose a rate of 0.7."""
-    section = sections.Request(unlearners=("ascent", "level", "npo@level"))
+    section = forgetting.Request(unlearners=("ascent", "level", "npo@level"))
     requests = serving.Requests(None, None, section, range(2), 64, workdirs.Workdir(tmp_path))
     trials = []
 
@@ -134,7 +134,7 @@ def test_what_was_rehearsed_is_carried_out_so_without_a_trial(asked):
     prepared = Prepared("level", 0.1, {"beta": 0.25, "each": 1.0}, "proxy")
     (setting, levels), trials = asked("level", prepared)
     assert (setting.learning_rate, setting.options, levels) == (0.1, (("beta", 0.25), ("each", 1.0)), "proxy")
-    assert setting.max_steps == sections.ToLevel().max_steps and not trials
+    assert setting.max_steps == forgetting.ToLevel().max_steps and not trials
 
 
 @pytest.mark.parametrize("name, prepared", [("level", None), ("npo@level", Prepared("level", 0.1, {}, "own"))])

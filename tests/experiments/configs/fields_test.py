@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from experiments import models
 from experiments.configs import begun, judge, judge_exact, pretrain, readiness, s3t
-from experiments.core import execution, files, sections, workdirs
+from experiments.core import execution, files, sections, values, workdirs
 from experiments.core.config import Section, as_config, describe, dumped, expected, fields, key, limits, shown, validated
 from experiments.core.errors import ConfigError
 from experiments.data import forget_sets
@@ -194,11 +194,11 @@ def choices(section: type[Section], name: str) -> tuple[Any, ...]:
 def test_choices_are_what_there_is():
     """Configs are read before anything heavy is imported, so they name what is elsewhere."""
     assert set(choices(sections.Model, "name")) == {*models.MODELS, *named.OPTIONS, sections.FOLDER, sections.SMOLLM2}
-    assert set(sections.SHELF) == set(ALGORITHMS)
+    assert set(values.SHELF) == set(ALGORITHMS)
     assert set(get_args(s3t.Planner)) == set(planners.PLANNERS)
     assert choices(readiness.Comparison, "parallel") == execution.MODES
     assert choices(judge.MemorisedSet, "tier") == forget_sets.TIERS
-    assert sections.LEAST_SCORED == FOLDS
+    assert values.LEAST_SCORED == FOLDS
 
 
 OLD = json.loads((Path(__file__).parents[2] / "fixtures" / "configs_0_1.json").read_text())

@@ -8,7 +8,7 @@ from ml_collections import config_flags
 from experiments.configs import readiness as configs
 from experiments.configs.begun import as_begun
 from experiments.configs.readiness import Comparison
-from experiments.core import sections
+from experiments.core import forgetting
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError, UserError
 from tests.helpers.configs import with_keys
@@ -169,7 +169,7 @@ def test_a_setting_for_which_nothing_is_suited_must_be_given_it():
     assert told[2] == (
         "config.readiness.retention is unset, and suited has none for 'class': set --config.readiness.retention"
     )
-    assert len(told) == len(sections.Suited.model_fields)
+    assert len(told) == len(forgetting.Suited.model_fields)
     config = with_keys(configs.get_config(), {"suited": D({"random": {"retention": 1.0}}), "variants": {}})
     config.readiness.update(configs.PAPER)
     assert validated(Comparison, config).resolved().readiness.retention == 8.0

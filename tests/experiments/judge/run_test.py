@@ -13,7 +13,7 @@ from experiments.comparison.rehearsals import Prepared
 from experiments.configs import judge as configs
 from experiments.core import fleet, workdirs
 from experiments.core.errors import UserError
-from experiments.core.sections import ToLevel
+from experiments.core.forgetting import ToLevel
 from experiments.judge import fleets, metrics, old_logits, population, report, rows, run
 from experiments.judge.fleets import REPEATS, ROLES, SHADOWS
 from experiments.reporting.estimates import at

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.configs import judge as configs
 from experiments.configs import readiness
-from experiments.core import files, keys, sections, workdirs
+from experiments.core import files, forgetting, keys, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError
 from experiments.core.keys import Purpose
@@ -20,7 +20,7 @@ from tests.helpers.configs import changed, with_keys
 from unlearn.metrics.relearning import LIMIT
 
 RATES = (0.1, 0.3)
-NONE = sections.StrongRelearn(rates=(), strong_steps=0)
+NONE = forgetting.StrongRelearn(rates=(), strong_steps=0)
 
 
 def attack(*lanes):
@@ -30,7 +30,7 @@ def attack(*lanes):
 
 
 def test_the_weak_attack_is_the_strong_one_at_its_rate():
-    section = sections.StrongRelearn(steps=3, rates=(0.01,), strong_steps=3)
+    section = forgetting.StrongRelearn(steps=3, rates=(0.01,), strong_steps=3)
     config = changed(configs.Judge(), {"judge.lanes": 3, "seeds": 2, "train.steps": 20, "relearn": section})
     case = judgements.case(config, "class", workdirs.Workdir("nowhere"), tiny.digits())
     params = loop.init_lanes(case.trainer.way(1), fleets._lanes(case, "vanilla", REPEATS)).params

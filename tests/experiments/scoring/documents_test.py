@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import models
-from experiments.core import execution, sections
+from experiments.core import execution, forgetting, sections
 from experiments.data import datasets, problem
 from experiments.data.sets import Sets
 from experiments.models.language import named
@@ -154,7 +154,7 @@ def test_decoders_that_know_nothing_show_it(tmp_path, monkeypatch):
     for i in range(30):
         (tmp_path / f"{i}.txt").write_text(f"Number {i}. " + "word " * (3 + i % 5))
     dataset = datasets.load(sections.Data(name=f"texts:{tmp_path}", length=32))
-    made = problem.make(dataset, sections.Forget(setting="random", fraction=0.3))
+    made = problem.make(dataset, forgetting.Forget(setting="random", fraction=0.3))
     fns = named.build(sections.Model(name="gpt2", options={"width": 4, "depth": 1, "heads": 1}), 32, dataset.classes)
     assert len(made.forget) > len(np.unique(made.units)) > 1
     monkeypatch.setattr(verbatim, "score", lambda *_: [0.25, 0.5])

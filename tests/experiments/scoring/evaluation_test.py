@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.core import execution, sections
+from experiments.core import execution, forgetting
 from experiments.data import datasets, problem
 from experiments.scoring import evaluation, requests
 from experiments.scoring.statistics import make_statistics
@@ -86,7 +86,7 @@ def test_a_lane_that_diverged_is_nan_without_a_warning_and_spoils_no_other():
 
 
 def test_several_classes_leave_together():
-    toys, forget = dataset(), sections.Forget(target=3, also=(1,))
+    toys, forget = dataset(), forgetting.Forget(target=3, also=(1,))
     made = problem.make(toys, forget)
     assert made.asked["y"].tolist() == [1, 3] * 3 and made.revocable.tolist() == made.asked["id"].tolist()
     assert not np.isin(np.concatenate([made.sets.retain["y"], made.sets.test_retain["y"]]), (1, 3)).any()

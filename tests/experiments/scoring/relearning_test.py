@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.core import sections
+from experiments.core import forgetting
 from experiments.data import problem
 from experiments.data.splits import Tokens
 from experiments.scoring import relearning
@@ -11,8 +11,8 @@ from tests.helpers import tiny
 
 
 def attacks(setting, **relearn):
-    asked = problem.make(tiny.digits(), sections.Forget(setting=setting))
-    found = relearning.attacks(sections.Relearn(**{"size": 100, **relearn}), asked)
+    asked = problem.make(tiny.digits(), forgetting.Forget(setting=setting))
+    found = relearning.attacks(forgetting.Relearn(**{"size": 100, **relearn}), asked)
     ids = {name: [set(batch["id"].tolist()) for batch in pair] for name, pair in found.items()}
     assert all(len(a["id"]) == len(ids[name][0]) for name, (a, _) in found.items()), "nobody attacks twice"
     return asked, set(asked.sets.forget["id"].tolist()), ids

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from experiments.core import sections, workdirs
+from experiments.core import forgetting, workdirs
 from experiments.data.sets import Sets
 from experiments.scoring import serving
 from unlearn.until import BUDGET, REACHED
@@ -42,7 +42,7 @@ def sweep(tmp_path, monkeypatch):
             return serving.Served(kept, np.array([3, 3]), stop, {}), 0.0
 
         monkeypatch.setattr(serving.Requests, "carry_out", carry_out)
-        section = sections.Request(unlearners=("ascent",), learning_rates=tuple(outcomes))
+        section = forgetting.Request(unlearners=("ascent",), learning_rates=tuple(outcomes))
         scorer, problem = types.SimpleNamespace(measure=measure), types.SimpleNamespace(sets=names)
         requests = serving.Requests(scorer, problem, section, range(2), 64, workdirs.Workdir(tmp_path))
         return requests.choose("vanilla", "oracle")["ascent"]
@@ -80,8 +80,8 @@ def tried(tmp_path, monkeypatch):
         return np.full((2, 1), 1 - abs(setting.learning_rate - WAYS[way]) - abs(beta - 0.5)), None
 
     monkeypatch.setattr(serving.Requests, "carry_out", carry_out)
-    to_level = sections.ToLevel(learning_rates=(0.1, 0.3), betas=(0.5, 0.95), max_steps=7)
-    section = sections.Request(
+    to_level = forgetting.ToLevel(learning_rates=(0.1, 0.3), betas=(0.5, 0.95), max_steps=7)
+    section = forgetting.Request(
         unlearners=("ascent", "level", "npo@level"), learning_rates=(0.1, 0.3, 0.5), clips=(0.0, 1.0), to_level=to_level
     )
     scorer = types.SimpleNamespace(measure=measure)
@@ -108,7 +108,7 @@ def test_every_way_is_given_the_request_that_serves_it_best_by_as_many_trials(tr
 
 
 def test_levels_of_a_proxy_that_was_not_trained_are_no_level(tried):
-    section = sections.Request(to_level=sections.ToLevel(levels="proxy"))
+    section = forgetting.Request(to_level=forgetting.ToLevel(levels="proxy"))
     requests = serving.Requests(None, None, section, range(2), 64, None)
     with pytest.raises(ValueError, match="levels of a proxy are asked for, and none was trained"):
         requests.levels("params", serving.Teachers("oracle"), {})
@@ -119,6 +119,6 @@ def test_who_tells_levels_is_fine_tuned_as_those_are_that_meet_the_request(monke
     monkeypatch.setattr(serving.Requests, "_watched", lambda requests: {})
     monkeypatch.setattr(serving.aims, "to_levels", lambda ground, params, teacher, *_, **__: (params, teacher))
     problem = types.SimpleNamespace(sets=Sets(*Sets._fields), by_class=True)
-    requests = serving.Requests(types.SimpleNamespace(statistics=None), problem, sections.Request(), range(2), 64, None)
+    requests = serving.Requests(types.SimpleNamespace(statistics=None), problem, forgetting.Request(), range(2), 64, None)
     for where, teacher in (("oracle", "tuned oracle"), ("proxy", "tuned proxy"), ("own", None)):
         assert requests.levels("params", serving.Teachers("oracle", "proxy"), {}, where) == ("params", teacher)

@@ -9,7 +9,8 @@ import pytest
 from scipy.special import log_softmax
 
 from experiments.core import execution, workdirs
-from experiments.core.sections import Data, Forget
+from experiments.core.forgetting import Forget
+from experiments.core.sections import Data
 from experiments.data import datasets, problem
 from experiments.data.text import tofu as questions
 from experiments.data.text.corpus import Corpus

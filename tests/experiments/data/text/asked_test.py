@@ -6,7 +6,8 @@ import pytest
 
 from experiments.core.config import as_config, validated
 from experiments.core.errors import ConfigError
-from experiments.core.sections import Data, Forget
+from experiments.core.forgetting import Forget
+from experiments.core.sections import Data
 from experiments.data import datasets, problem
 from experiments.data.ids import id_of
 from experiments.data.text import refusals

@@ -5,7 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from experiments.core.sections import Data, Forget
+from experiments.core.forgetting import Forget
+from experiments.core.sections import Data
 from experiments.data import datasets, problem
 from experiments.data.text import classes
 from experiments.data.text.tokenisers import byte_level

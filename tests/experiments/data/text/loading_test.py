@@ -5,7 +5,8 @@ import pytest
 
 from experiments.comparison.rehearsals import pools, unseen
 from experiments.core.errors import DataError
-from experiments.core.sections import Data, Forget, Readiness
+from experiments.core.forgetting import Forget, Readiness
+from experiments.core.sections import Data
 from experiments.data import datasets, problem
 from experiments.data.text import readers
 from experiments.data.text.tokenisers import byte_level
