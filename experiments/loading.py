@@ -22,7 +22,7 @@ import numpy as np
 import pydantic
 
 from experiments import models
-from experiments.configs.readiness import Comparison
+from experiments.configs.comparison import Comparison
 from experiments.core import checkpoints, files, results, workdirs
 from experiments.core.results import Row
 from experiments.core.workdirs import WorkdirError

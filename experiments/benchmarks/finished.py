@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from experiments.comparison import checks, run
-from experiments.configs.readiness import Comparison
+from experiments.configs.comparison import Comparison
 from experiments.core import keys
 from experiments.core.keys import Purpose
 from experiments.data import datasets, problem

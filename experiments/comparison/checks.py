@@ -14,8 +14,9 @@ import optax
 from absl import logging
 
 from experiments.configs.begun import as_begun
+from experiments.configs.comparison import Comparison
 from experiments.configs.judge import Judge
-from experiments.configs.readiness import Comparison, shipped
+from experiments.configs.readiness import shipped
 from experiments.core import forgetting, keys, sections
 from experiments.core.config import Loc, key, validated
 from experiments.core.errors import ConfigError, UserError, kind, line

@@ -13,7 +13,7 @@ from absl import logging
 from experiments import models
 from experiments.comparison import checks, rows, trainings
 from experiments.comparison.rehearsals import rehearsal
-from experiments.configs.readiness import Comparison
+from experiments.configs.comparison import Comparison
 from experiments.core import execution, forgetting, progress, switches, workdirs
 from experiments.core.errors import blame_user
 from experiments.core.results import Run

@@ -29,7 +29,7 @@ import pydantic
 from pydantic import AfterValidator, Field, model_validator
 
 from experiments.configs import readiness
-from experiments.configs.readiness import Comparison, Overrides, Training
+from experiments.configs.comparison import PAPER_VARIANT, RESIST, Comparison, Overrides, Training
 from experiments.core import forgetting, sections, trackers, values
 from experiments.core.config import Section, Wrong, as_config, mistakes, validated
 
@@ -334,7 +334,7 @@ def defaults() -> ml_collections.ConfigDict:
 
 def digits(config: ml_collections.ConfigDict) -> None:
     """scikit-learn's digits: a random tenth and a class; every algorithm on vanilla, re-weighted, ready, private models."""
-    config.variants = ml_collections.ConfigDict({"paper": readiness.PAPER_VARIANT})
+    config.variants = ml_collections.ConfigDict({"paper": PAPER_VARIANT})
 
 
 def quick(config: ml_collections.ConfigDict) -> None:
@@ -362,7 +362,7 @@ def digits_full(config: ml_collections.ConfigDict) -> None:
 def levels(config: ml_collections.ConfigDict) -> None:
     """Digits classes that nothing was tuned on, 32 models of each kind: what ends where unseen examples lie."""
     config.trainings = (*ORACLES, "vanilla", "reweight", "readiness")
-    config.variants = ml_collections.ConfigDict({"paper": readiness.PAPER_VARIANT, "resist": readiness.RESIST})
+    config.variants = ml_collections.ConfigDict({"paper": PAPER_VARIANT, "resist": RESIST})
     config.request.unlearners = ("neggrad_plus", "level")
     config.seed = 3000
     config.judge.lanes = 32

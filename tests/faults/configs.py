@@ -9,13 +9,13 @@ import os
 from absl import flags
 
 from experiments import main
-from experiments.configs import judge, judge_exact, pretrain, readiness, s3t
+from experiments.configs import comparison, judge, judge_exact, pretrain, s3t
 from experiments.core import config, files
 from experiments.core.errors import UserError
 from tests.faults import odd, victims
 
 RUNS = {
-    "readiness": readiness.Comparison,
+    "readiness": comparison.Comparison,
     "judge": judge.Judge,
     "judge_exact": judge_exact.JudgeExact,
     "s3t": s3t.S3TStudy,

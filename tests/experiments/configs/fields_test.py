@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from experiments import models
-from experiments.configs import begun, judge, judge_exact, pretrain, readiness, s3t
+from experiments.configs import begun, comparison, judge, judge_exact, pretrain, readiness, s3t
 from experiments.core import execution, files, sections, values, workdirs
 from experiments.core.config import Section, as_config, describe, dumped, expected, fields, key, limits, shown, validated
 from experiments.core.errors import ConfigError
@@ -22,7 +22,7 @@ from s3t.plans import planners
 from unlearn import ALGORITHMS
 from unlearn.metrics.membership import FOLDS
 
-RUNS = (readiness.Comparison, judge.Judge, judge_exact.JudgeExact, s3t.S3TStudy, pretrain.Pretrain)
+RUNS = (comparison.Comparison, judge.Judge, judge_exact.JudgeExact, s3t.S3TStudy, pretrain.Pretrain)
 FILES = (readiness, judge, s3t, pretrain)
 DEFAULTS = {run: dumped(run()) for run in RUNS}
 NAN, INFINITY = float("nan"), float("inf")
@@ -196,7 +196,7 @@ def test_choices_are_what_there_is():
     assert set(choices(sections.Model, "name")) == {*models.MODELS, *named.OPTIONS, sections.FOLDER, sections.SMOLLM2}
     assert set(values.SHELF) == set(ALGORITHMS)
     assert set(get_args(s3t.Planner)) == set(planners.PLANNERS)
-    assert choices(readiness.Comparison, "parallel") == execution.MODES
+    assert choices(comparison.Comparison, "parallel") == execution.MODES
     assert choices(judge.MemorisedSet, "tier") == forget_sets.TIERS
     assert values.LEAST_SCORED == FOLDS
 
@@ -207,7 +207,7 @@ OLD = json.loads((Path(__file__).parents[2] / "fixtures" / "configs_0_1.json").r
 @pytest.mark.parametrize("name", OLD)
 def test_a_workdir_of_version_0_1_is_still_the_run_s(name, tmp_path):
     file, _, experiment = name.partition(":")
-    run = {"readiness": readiness.Comparison, "judge": judge.Judge, "judge_exact": judge_exact.JudgeExact}.get(
+    run = {"readiness": comparison.Comparison, "judge": judge.Judge, "judge_exact": judge_exact.JudgeExact}.get(
         file, s3t.S3TStudy if file == "s3t" else pretrain.Pretrain
     )
     made = validated(run, globals()[file].get_config(experiment))

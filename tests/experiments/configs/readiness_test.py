@@ -7,7 +7,7 @@ from ml_collections import config_flags
 
 from experiments.configs import readiness as configs
 from experiments.configs.begun import as_begun
-from experiments.configs.readiness import Comparison
+from experiments.configs.comparison import Comparison
 from experiments.core import forgetting
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError, UserError

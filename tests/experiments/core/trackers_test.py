@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from experiments.configs import judge, pretrain, readiness
+from experiments.configs import comparison, judge, pretrain
 from experiments.core import trackers, workdirs
 from experiments.core.config import as_config, describe, validated
 from experiments.core.errors import ConfigError, UserError
@@ -118,7 +118,7 @@ def test_what_tensorboard_gets_is_in_its_file_at_once_and_a_full_disk_is_one_lin
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.parametrize("model", [readiness.Comparison, judge.Judge, pretrain.Pretrain])
+@pytest.mark.parametrize("model", [comparison.Comparison, judge.Judge, pretrain.Pretrain])
 def test_the_key_is_a_run_s_and_no_part_of_what_a_workdir_is_bound_to(model):
     config = as_config(model())
     config.tracker = ("jsonl", "tensorboard")

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from experiments.configs import comparison, readiness
 from experiments.configs import judge as configs
-from experiments.configs import readiness
 from experiments.core import files, forgetting, keys, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError
@@ -81,7 +81,7 @@ def test_a_strong_attack_that_cannot_be_made_is_refused(keys_, says):
 
 def test_a_comparison_has_no_strong_attack_to_ask_for():
     with pytest.raises(ConfigError, match=r"config\.relearn\.rates is no key of this config"):
-        validated(readiness.Comparison, with_keys(readiness.get_config(), {"relearn.rates": RATES}))
+        validated(comparison.Comparison, with_keys(readiness.get_config(), {"relearn.rates": RATES}))
 
 
 def test_a_judgement_that_an_older_version_began_goes_on_without_it(tmp_path):

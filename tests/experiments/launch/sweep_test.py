@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 
 from experiments import main
-from experiments.configs.readiness import Comparison
+from experiments.configs.comparison import Comparison
 from experiments.core import results, workdirs
 from experiments.core.files import dumps
 from experiments.core.results import Row

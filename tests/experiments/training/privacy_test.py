@@ -10,7 +10,7 @@ import optax
 import pytest
 from scipy import optimize, stats
 
-from experiments.configs import readiness
+from experiments.configs import comparison, readiness
 from experiments.core import sections
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError
@@ -172,4 +172,4 @@ def test_a_delta_of_no_guarantee_is_refused(changes, message):
     config = readiness.get_config("digits")
     config.dpsgd.update(changes)
     with pytest.raises(ConfigError, match=message):
-        validated(readiness.Comparison, config)
+        validated(comparison.Comparison, config)
