@@ -249,6 +249,7 @@ def finished(tmp_path_factory):
         yield folder / "run", found, run.present(str(folder / "run"), found)
 
 
+@pytest.mark.slow
 def test_a_run_on_text_to_predict_tells_losses(finished):
     folder, found, told = finished
     assert all(row.before.keys() == {"test_loss", "validation_loss"} for row in found.rows)
@@ -259,6 +260,7 @@ def test_a_run_on_text_to_predict_tells_losses(finished):
     assert len(lattice.extra["loss"]["mean"]) == 13 and np.isfinite(lattice.extra["loss"]["mean"]).all()
 
 
+@pytest.mark.slow
 def test_commands_delete_a_group_predict_and_prove_a_store_of_text(finished, capsys):
     folder, store = finished[0], str(finished[0] / "store")
     named = ["--store", store, "--json"]
