@@ -9,7 +9,9 @@ import pytest
 
 from experiments.comparison import run, trainings
 from experiments.configs import readiness as configs
+from experiments.configs.comparison import Comparison
 from experiments.core import execution, workdirs
+from experiments.core.config import validated
 from experiments.data import datasets
 from experiments.scoring import evaluation
 from experiments.scoring.statistics import make_statistics
@@ -93,7 +95,7 @@ def test_an_encoder_forgets_a_class_of_text(tmp_path):
     ways = {"trainings": ("oracle", "vanilla", "dpsgd"), "equal_flops": False}
     config, outcome = run_config("trec", tmp_path, **ways, seeds=1)
     assert [row.training for row in outcome.rows if row.unlearner == "level"] == ["vanilla", "dpsgd"]
-    dataset = datasets.load(config.data, classify=True)
+    dataset = datasets.load(validated(Comparison, config).data, classify=True)
     for row in outcome.rows:
         assert all(0 <= row.after[f"{name}_accuracy"] <= 1 for name in ("forget", "others", "test_retain"))
         assert np.isfinite(row.after["mia_auc"]) and set(row.extra["relearning"]) == {"stable", "similar", "part", "all"}
