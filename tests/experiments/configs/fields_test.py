@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from experiments import models
+from experiments import main, models
 from experiments.configs import begun, comparison, judge, judge_exact, pretrain, readiness, s3t
 from experiments.core import execution, files, sections, values, workdirs
 from experiments.core.config import Section, as_config, describe, dumped, expected, fields, key, limits, shown, validated
@@ -181,7 +181,7 @@ def test_sections_come_back_from_files_as_they_were(run):
     "file, name", [(file, name) for file in FILES for name in file.EXPERIMENTS] + [(judge_exact, "digits")]
 )
 def test_every_shipped_config_is_taken(file, name):
-    run = next(run for run in RUNS if run.__module__ == file.__name__)
+    run = getattr(file, main.MODELS[file.__name__.rpartition(".")[2]])
     config = file.get_config(name)
     made = validated(run, config)
     assert made.name == name and dumped(made) == config.to_dict()
