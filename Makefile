@@ -11,7 +11,7 @@ ARGS ?=
 REV ?= e1d275d
 
 # What mypy checks.
-TYPED := unlearn readiness s3t experiments tools
+TYPED := unlearn readiness s3t federated experiments tools
 
 py := $(VENV)/bin/python
 stamp := $(VENV)/.installed
@@ -20,7 +20,7 @@ new_enough := import sys; sys.exit(sys.version_info < (3, 11))
 # No benchmarks of their own.
 parts := $(addprefix %/,$(addsuffix .py,__init__ smoke readiness_torch language_torch s3t_peft))
 room = $(if $(wildcard tests/$(ROOM)),tests/$(ROOM),$(error there is no folder tests/$(ROOM): ROOM is unlearn, readiness, \
-  s3t, experiments or a folder of theirs))
+  s3t, federated, experiments or a folder of theirs))
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'

@@ -140,7 +140,17 @@ def check_image(words, monkeypatch):
     """The file copies all packages and what they are built by, and installs extras that there are."""
     text = (ROOT / words[words.index("--file") + 1]).read_text()
     copied = {name for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for name in line.split()}
-    assert copied == {"pyproject.toml", "setup.cfg", "README.md", "LICENSE", "unlearn", "readiness", "s3t", "experiments"}
+    assert copied == {
+        "pyproject.toml",
+        "setup.cfg",
+        "README.md",
+        "LICENSE",
+        "unlearn",
+        "readiness",
+        "s3t",
+        "federated",
+        "experiments",
+    }
     settings = ConfigParser()
     settings.read(ROOT / "setup.cfg")
     extras = ",".join(re.findall(r"EXTRAS=(\S+)", text)).split(",")

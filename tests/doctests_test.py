@@ -7,13 +7,14 @@ import pkgutil
 import pytest
 
 import experiments
+import federated
 import readiness
 import s3t
 import unlearn
 
 MODULES = [
     info.name
-    for room in (unlearn, readiness, s3t, experiments)
+    for room in (unlearn, readiness, s3t, federated, experiments)
     for info in [*pkgutil.walk_packages(room.__path__, f"{room.__name__}."), pkgutil.ModuleInfo(None, room.__name__, True)]
     if not info.name.startswith("experiments.benchmarks.") and not info.name.endswith("__main__")  # programs, run elsewhere
 ]

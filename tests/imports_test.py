@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("unlearn", "readiness", "s3t")
+ROOMS = ("unlearn", "readiness", "s3t", "federated")
 
 ALLOWED = {
     "__future__", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum", "functools", "hashlib", "heapq",
