@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.comparison import figures, methods, shown, tofu_report
 from experiments.comparison.headline import headline
-from experiments.comparison.methods import KEPT, MATCHED, SOON, STEPS, TEST, TIMES, Measure, Way, at
+from experiments.comparison.methods import MATCHED, SOON, STEPS, TEST, TIMES, Measure, Way, at
 from experiments.comparison.summary import count, summary
 from experiments.core import files, workdirs
 from experiments.core.errors import WorkdirError
@@ -79,8 +79,8 @@ def _is_trial(trial: Any) -> bool:
         return False
     if _second(trial) is None:
         return False
-    kept = trial["validation_retain_accuracy"]
-    numbers = (trial["learning_rate"], trial["reached"], 0 if kept is None else kept, *trial["steps"])
+    kept = [trial[name] for name in ("validation_retain_accuracy", "retained_loss") if trial.get(name) is not None]
+    numbers = (trial["learning_rate"], trial["reached"], *kept, *trial["steps"])
     return bool(trial["steps"]) and all(map(files.is_number, numbers))
 
 
@@ -114,7 +114,7 @@ def compose(found: Run, swept: list[dict[str, Any]]) -> list[Block]:
         *figures.unlearning(every),
         *_relearning(every),
         *_cost(every),
-        *_sweep(swept, shown.of(every).chosen_by),
+        *_sweep(swept, shown.of(every)),
         *_failures(every),
         *_diagnostics(every),
     ]
@@ -357,7 +357,7 @@ def _request_cost(every: Sequence[Way], way: Way) -> list[Cell]:
     ]
 
 
-def _sweep(swept: Sequence[dict[str, Any]], kept_by: str) -> list[Block]:
+def _sweep(swept: Sequence[dict[str, Any]], seen: shown.Shown) -> list[Block]:
     rows, edges = [], ""
     for event in swept:
         algorithm, way = names.algorithm(event["unlearner"]), _called(_tuned(event))
@@ -368,18 +368,18 @@ def _sweep(swept: Sequence[dict[str, Any]], kept_by: str) -> list[Block]:
             second = _second(trial) or "clip"
             beside = f"{second} {trial[second]:g}" if trial[second] or second == "beta" else "no clip"
             taken = [f"{trial['reached']}/{len(trial['steps'])}", f"{np.median(trial['steps']):g} / {max(trial['steps'])}"]
-            kept = trial["validation_retain_accuracy"]
-            accuracy = methods.plain(math.nan if kept is None else kept, KEPT)
+            kept = trial.get(seen.tried)
+            kept = methods.plain(math.nan if kept is None else kept, seen.kept)
             mark = "chosen" if event["chosen"].items() <= trial.items() else ""
-            rows.append([algorithm, way, f"{trial['learning_rate']:g}", beside, *taken, accuracy, mark])
+            rows.append([algorithm, way, f"{trial['learning_rate']:g}", beside, *taken, kept, mark])
     if not rows:
         return []
     note = (
-        "Settings are chosen on validation data: most requests reached, then highest validation accuracy on what stays. "
+        f"Settings are chosen on {seen.chosen}. "
         "Requests that end at an accuracy: for vanilla, and all methods then use them. Requests that end at a level: for "
         f"each method on its own, with as many trials; one that has rehearsed its request makes it as rehearsed.{edges}"
     )
-    headers = ["algorithm", "chosen for", "learning rate", "", "reached", "steps\nmed / max", kept_by]
+    headers = ["algorithm", "chosen for", "learning rate", "", "reached", "steps\nmed / max", seen.chosen_by]
     return [Heading("Learning rate"), Text(note), Table([*headers, ""], rows, left=2, name="learning-rate")]
 
 

@@ -42,6 +42,7 @@ class Shown(NamedTuple):
     lines: sentences of the summary between aim and relearning.
     curves: of a request.
     documents: whether examples are documents.
+    tried: of a trial's numbers, by which settings are chosen.
     Others are words of notes and headers, by where they stand.
     """
 
@@ -58,6 +59,7 @@ class Shown(NamedTuple):
     lines: tuple[tuple[str, Measure], ...]
     curves: tuple[Curve, ...]
     documents: bool
+    tried: str
     kept_words: str
     start_words: str
     legend: str
@@ -68,6 +70,7 @@ class Shown(NamedTuple):
     before_note: str
     after_note: str
     attacked: str
+    chosen: str
     chosen_by: str
     ended: tuple[str, str]
 
@@ -111,6 +114,7 @@ LABELLED = Shown(
         ),
     ),
     documents=False,
+    tried="validation_retain_accuracy",
     kept_words="Test accuracy on what stays",
     start_words="Test accuracy before the request",
     legend="Accuracies in %.",
@@ -128,6 +132,7 @@ LABELLED = Shown(
         "set, or with 'part' the rest of it. With 'all' it is measured on test images of the forgotten class, or on the "
         "forget set itself if that is random."
     ),
+    chosen="validation data: most requests reached, then highest validation accuracy on what stays",
     chosen_by="validation-retain\naccuracy",
     ended=("forget after", "test-retain after"),
 )
@@ -237,6 +242,7 @@ TEXTS = Shown(
         ),
     ),
     documents=True,
+    tried="retained_loss",
     kept_words="Loss of retained documents, in nats per token",
     start_words="Loss of retained documents before the request",
     legend=(
@@ -264,6 +270,7 @@ TEXTS = Shown(
         "Accuracy, the share of tokens told right, is measured on forget data that the attack does not train on: the "
         "forget set, or with 'part' the rest of it. With 'all' it is measured on the forget set itself."
     ),
-    chosen_by="validation tokens\ntold right",
+    chosen="training documents that stay: most requests reached, then their lowest loss",
+    chosen_by="retained,\nnats per token",
     ended=("forgotten after, nats", "retained after, nats"),
 )

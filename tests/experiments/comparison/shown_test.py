@@ -39,7 +39,10 @@ def three_seeds():
 
 
 def test_the_page_leads_with_what_stays_and_what_goes(tmp_path, undrawn):  # noqa: F811
-    pages.finished(three_seeds(), tmp_path, {"forget": {"setting": "random", "fraction": 0.05}})
+    trial = {"learning_rate": 0.1, "beta": 0.5, "reached": 3, "steps": [9], "validation_retain_accuracy": 0.09}
+    trials = [trial | {"retained_loss": 1.25}, trial | {"learning_rate": 0.3, "reached": 0, "retained_loss": None}]
+    swept = {"event": "sweep", "selected_for": "readiness-default", "trials": trials, **SWEPT[0]}
+    pages.finished(three_seeds(), tmp_path, {"forget": {"setting": "random", "fraction": 0.05}}, log=[swept])
     page = report.write(tmp_path)
     markdown = (tmp_path / "report.md").read_text()
     assert markdown.startswith("# Forethought: toys, a random 5% of the documents forgotten")
@@ -53,6 +56,8 @@ def test_the_page_leads_with_what_stays_and_what_goes(tmp_path, undrawn):  # noq
     assert lead.index("What stays") < lead.index("Steps to forget") < lead.index("Relearned")
     assert "ccuracy" not in lead and "image" not in markdown and "class" not in markdown.split("## Settings")[0]
     assert "(figures/unlearning-forget-level.svg)" in markdown and "unlearning-margin" not in markdown
+    assert "chosen on training documents that stay" in markdown and "| 9 / 9 | 1.25 | chosen |" in markdown
+    assert "| 0/1 | 9 / 9 | – |  |" in markdown and "9.0" not in markdown[markdown.index("## Learning rate") :][:600]
     assert pages.read(page).said
 
 

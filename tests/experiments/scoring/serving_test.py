@@ -20,6 +20,13 @@ FULFILLED = {
     0.5: (2, (1.0, np.nan), 0.3, 0.3),  # one lane has no scores, which count as 0
     0.6: (2, (0.1, 0.1), 0.1, 0.1),
 }
+# The same of texts: the loss of both lanes on the retained documents that are watched.
+TEXTS = {
+    0.1: (2, (3.0, 3.0), 0.9, 0.9),  # tells most tokens of held-out documents right, which it never knew
+    0.2: (2, (1.0, 2.0), 0.1, 0.1),  # the best
+    0.3: (2, (0.5, np.nan), 0.5, 0.5),  # one lane has no scores
+    0.4: (1, (0.1, 0.1), 0.1, 0.1),  # keeps more, and forgets less
+}
 NEVER_ALL = {0.1: (0, (0.9, 0.9), 0.9, 0.9), 0.2: (1, (0.2, 0.2), 0.2, 0.2), 0.3: (1, (0.3, 0.3), 0.1, 0.1)}
 
 
@@ -31,9 +38,9 @@ def sweep(tmp_path, monkeypatch):
     def measure(kept, batch):
         by_lane, validation, test = kept
         right = by_lane if batch == "validation_retain" else [validation if batch == "validation" else test] * 2
-        return np.array(right)[:, None], None
+        return np.array(right)[:, None], np.array(by_lane)[:, None] if batch == "watched" else None
 
-    def run(outcomes):
+    def run(outcomes, is_text=False):
         def carry_out(requests, params, teachers, name, setting, levels):
             assert levels is None
             assert params == "vanilla", "the setting is chosen for the rival of readiness"
@@ -42,8 +49,10 @@ def sweep(tmp_path, monkeypatch):
             return serving.Served(kept, np.array([3, 3]), stop, {}), 0.0
 
         monkeypatch.setattr(serving.Requests, "carry_out", carry_out)
+        monkeypatch.setattr(serving.Requests, "_watched", lambda requests: "watched")
         section = forgetting.Request(unlearners=("ascent",), learning_rates=tuple(outcomes))
-        scorer, problem = types.SimpleNamespace(measure=measure), types.SimpleNamespace(sets=names)
+        dataset = types.SimpleNamespace(is_text=is_text)
+        scorer, problem = types.SimpleNamespace(measure=measure), types.SimpleNamespace(sets=names, dataset=dataset)
         requests = serving.Requests(scorer, problem, section, range(2), 64, workdirs.Workdir(tmp_path))
         return requests.choose("vanilla", "oracle")["ascent"]
 
@@ -52,6 +61,10 @@ def sweep(tmp_path, monkeypatch):
 
 def test_the_setting_fulfils_all_requests_and_then_keeps_most_of_the_validation_data(sweep):
     assert sweep(FULFILLED).learning_rate == 0.2
+
+
+def test_of_texts_the_setting_keeps_what_is_known_of_retained_documents(sweep):
+    assert sweep(TEXTS, is_text=True).learning_rate == 0.2
 
 
 def test_if_no_setting_fulfils_all_requests_that_which_fulfils_most_is_chosen(sweep):
@@ -84,10 +97,9 @@ def tried(tmp_path, monkeypatch):
     section = forgetting.Request(
         unlearners=("ascent", "level", "npo@level"), learning_rates=(0.1, 0.3, 0.5), clips=(0.0, 1.0), to_level=to_level
     )
-    scorer = types.SimpleNamespace(measure=measure)
-    requests = serving.Requests(
-        scorer, types.SimpleNamespace(sets=Sets(*Sets._fields)), section, range(2), 64, workdirs.Workdir(tmp_path)
-    )
+    problem = types.SimpleNamespace(sets=Sets(*Sets._fields), dataset=types.SimpleNamespace(is_text=False))
+    scorer, workdir = types.SimpleNamespace(measure=measure), workdirs.Workdir(tmp_path)
+    requests = serving.Requests(scorer, problem, section, range(2), 64, workdir)
     return lambda way, name: (requests.choose_to_level(way, way, serving.Teachers("oracle"), name, "proxy"), trials)
 
 
