@@ -91,7 +91,10 @@ docs: $(docs_stamp)  ## the documentation site: build/site/index.html
 	@JAX_PLATFORMS=cpu $(py) -m sphinx --quiet --fresh-env --fail-on-warning -c docs/site . build/site
 	@echo "See build/site/index.html"
 
+tables: $(stamp)  ## tables of the docs, written anew from the files that runs wrote (docs/numbers)
+	@$(py) -m tools.tables
+
 structure: $(stamp)  ## folders, files, lines, imports and what is longest, beside those of REV
 	@$(py) -m tools.structure --rev "$(REV)"
 
-.PHONY: help venv demo test slow faults lint types format bench docs structure
+.PHONY: help venv demo test slow faults lint types format bench docs tables structure
