@@ -265,11 +265,8 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     config.data.name, config.data.train_size, config.data.length, config.data.tokeniser = "pydoc", 60, 64, "bpe:512"
     config.model.name, config.model.options = "gpt2", ml_collections.ConfigDict({"width": 48, "depth": 2, "heads": 4})
     config.train.update({"optimizer": "adamw", "learning_rate": 0.006, "steps": 900, "batch_size": 16})
-    config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "neftune", "readiness")
-    config.seeds, config.equal_flops, config.variants, config.reweight.others = 5, False, {}, ()
-    config.forget.setting, config.forget.fraction = "random", 0.05
-    config.suited["random"].update(LEVEL)
-    config.request.unlearners = ("level",)
+    _by_heart(config)
+    config.seeds = 5
     config.request.batch_size, config.request.observe, config.request.to_level.retained = 16, 32, 48
     config.request.to_level.update({"learning_rates": (0.1, 0.3), "betas": (0.5,), "max_steps": 100})
     config.relearn.size, config.relearn.batch_size = 64, 16
@@ -327,14 +324,21 @@ def tofu_smollm2(config: ml_collections.ConfigDict) -> None:
     config.model.name, config.model.options = "smollm2", ml_collections.ConfigDict()
     config.model.lora.update({"rank": 16, "targets": ("attention", "mlp")})
     config.train.update({"optimizer": "adamw", "learning_rate": 0.001, "steps": 1600, "batch_size": 8})
-    config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "neftune", "readiness")
-    config.seeds, config.equal_flops, config.variants, config.reweight.others = 3, False, {}, ()
-    config.forget.setting, config.forget.fraction = "random", 0.05
-    config.suited["random"].update(LEVEL)
-    config.request.unlearners = ("level",)
+    _by_heart(config)
+    config.seeds = 3
     config.request.update({"batch_size": 8, "observe": 16})
     config.request.to_level.update({"learning_rates": (0.1, 0.3), "retained": 16})
     config.relearn.size, config.relearn.batch_size = 64, 8
+
+
+def _by_heart(config: ml_collections.ConfigDict) -> None:
+    """A twentieth of the documents is forgotten, to the level of unseen ones; rehearsed late, once they are learnt."""
+    config.trainings = ("oracle", "heldout_oracle", "vanilla", "reweight", "neftune", "readiness")
+    config.equal_flops, config.variants, config.reweight.others = False, {}, ()
+    config.forget.setting, config.forget.fraction = "random", 0.05
+    config.suited["random"].update(LEVEL | {"efficiency": 0.1})
+    config.readiness.start = 2 * config.train.steps // 3
+    config.request.unlearners = ("level",)
 
 
 def _few_rivals(config: ml_collections.ConfigDict) -> None:
