@@ -285,19 +285,19 @@ def speeches(config: ml_collections.ConfigDict) -> None:
 
 
 def tofu_small(config: ml_collections.ConfigDict) -> None:
-    """TOFU, 300 of its questions: the authors of forget05 forgotten by a small GPT-2 that has learnt them by heart.
+    """TOFU, 240 of its questions: the authors of forget05 forgotten by a small GPT-2 that has learnt them by heart.
 
-    Give the folder, --config.data.name=tofu:FOLDER. Ten authors are never trained on. Of the others 300 questions are drawn
-    by id, 23 of them of forget05, 7 of forget01 and 33 of forget10 (--config.forget.partition).
+    Give the folder, --config.data.name=tofu:FOLDER. Ten authors are never trained on. Of the others 240 questions are drawn
+    by id, 18 of them of forget05, 3 of forget01 and 26 of forget10 (--config.forget.partition).
     """
     pydoc(config)
-    config.data.update({"name": "tofu:tofu", "train_size": 300, "length": 128, "tokeniser": "bpe:1024"})
+    config.data.update({"name": "tofu:tofu", "train_size": 240, "length": 128, "tokeniser": "bpe:1024"})
     config.data.update({"answers_only": True, "holdout": tuple(f"author {i}" for i in range(1, 11))})
     config.data.validation_fraction = 0.5
     config.forget.setting, config.forget.partition = "partition", "forget05"
     config.model.options.width = 64
-    config.train.update({"learning_rate": 0.003, "steps": 900})
-    config.seeds = 3
+    config.train.steps, config.readiness.start, config.seeds = 720, 480, 3
+    config.request.to_level.max_steps = 60
 
 
 def trec(config: ml_collections.ConfigDict) -> None:
