@@ -280,7 +280,7 @@ def speeches(config: ml_collections.ConfigDict) -> None:
     pydoc(config)
     config.data.update({"name": "texts:state_union", "train_size": 0, "rows": 4, "group": r"\d-([A-Za-z]+)"})
     config.data.holdout, config.data.validation_fraction = ("Johnson", "Ford"), 0.5
-    config.forget.setting, config.forget.groups = "group", ("Nixon",)
+    config.forget.setting, config.forget.groups = "group", ("Carter",)
     config.seeds = 3
 
 
