@@ -41,8 +41,8 @@ TOGETHER = tuple(
 )
 TOGETHER_NOTE = (
     "After the request: a forgotten question and a retained one in one prompt (2410.02879). Each answer is scored as what "
-    "comes next, its own question being the first. ROUGE-L: recall of the right answer by what the model says. A model that "
-    "does not know such prompts says less to either: read forgotten answers against retained ones and the oracle's."
+    "comes next, its own question being the first. ROUGE-L: recall of the right answer by what the model says. A model "
+    "that does not know such prompts says less to either: read forgotten answers against retained ones and the oracle's."
 )
 
 
