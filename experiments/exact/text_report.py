@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,18 +42,29 @@ def section(every: Sequence[Way], grid: Sequence[int]) -> list[Block]:
 
 def _by_depth(every: Sequence[Way], truth: bool) -> Table:
     one, lora = ways.find(every, "s3t", "one shard"), ways.find(every, "lora")
-    scored = [
-        (f"S3T, depth {depth + 1}", one, lambda row, depth=depth: row.extra["by_depth"][depth])
-        for depth in range(len(one.rows[0].extra["by_depth"]))
+    depths: list[tuple[str, Way, int | None]] = [
+        (f"S3T, depth {depth + 1}", one, depth) for depth in range(len(one.rows[0].extra["by_depth"]))
     ]
-    scored.append(("full LoRA", lora, lambda row: row.before))
     rows: list[list[Cell]] = []
-    for name, way, of in scored:
-        measures = [Measure("", lambda row, of=of: math.exp(of(row)[f"test_{LOSS}"]), 1, ".2f")]
+    for name, way, depth in [*depths, ("full LoRA", lora, None)]:
+        measures = [Measure("", functools.partial(_test_perplexity, depth), 1, ".2f")]
         if truth:
-            measures.append(Measure("", lambda row, of=of: _number(of(row).get(TRUTH)), 1, ".3f"))
+            measures.append(Measure("", functools.partial(_truth, depth), 1, ".3f"))
         rows.append([name, *(methods.interval(way, measure) for measure in measures)])
     return Table(["model", "test perplexity", *(["truth"] if truth else [])], rows, name="perplexity-depth")
+
+
+def _test_perplexity(depth: int | None, row: Row) -> float:
+    return math.exp(_scored(depth, row)[f"test_{LOSS}"])
+
+
+def _truth(depth: int | None, row: Row) -> float:
+    return _number(_scored(depth, row).get(TRUTH))
+
+
+def _scored(depth: int | None, row: Row) -> Mapping[str, Any]:
+    """What a row has of a depth or, without depths, of the whole."""
+    return row.before if depth is None else row.extra["by_depth"][depth]
 
 
 def _by_deletions(every: Sequence[Way], grid: Sequence[int], truth: bool) -> Table:

@@ -67,7 +67,11 @@ def among(documents: Documents, canaries: Planted) -> Documents:
     own = _documents(canaries.ids, np.arange(count), canaries.secrets, documents.prompts is not None)
     groups = np.full(len(documents.ids), -1, np.int32) if documents.groups is None else documents.groups
     order = np.argsort(every)
-    merged = lambda theirs, ours: tuple((theirs + ours)[place] for place in order)  # noqa: E731
+
+    def merged(theirs: tuple[str, ...], ours: tuple[str, ...]) -> tuple[str, ...]:
+        both = theirs + ours
+        return tuple(both[place] for place in order)
+
     return documents._replace(
         ids=every[order],
         texts=merged(documents.texts, own.texts),
