@@ -25,14 +25,14 @@ MOST = 25  # questions, those of lowest hash
 class Questions(NamedTuple):
     """Rows to be answered: of every question the right answer in other words, then the wrong ones of each.
 
-    x, y: [questions * (1 + wrong)] rows, as those of a source; the prompts have no weight.
-    count, wrong: questions, and wrong answers to each.
+    x, y: [number * (1 + wrong)] rows, as those of a source; the prompts have no weight.
+    number, wrong: questions, and wrong answers to each.
     digest: of all that could be asked.
     """
 
     x: Any
     y: Any
-    count: int
+    number: int
     wrong: int
     digest: str
 
@@ -68,7 +68,7 @@ def among(data: Data, questions: Questions | None) -> Data:
     if questions is None:
         return data
     both = lambda first, second: jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)  # noqa: E731
-    asked = (questions.count, questions.wrong)
+    asked = (questions.number, questions.wrong)
     return data._replace(x=both(data.x, questions.x), y=both(data.y, questions.y), asked=asked)
 
 

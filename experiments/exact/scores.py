@@ -55,12 +55,12 @@ class Truth(NamedTuple):
     """What answers to TOFU's questions are held against; rows are as `questions.Questions` has them.
 
     weight: [rows, length], of tokens.
-    count, wrong: questions, and wrong answers to each.
+    number, wrong: questions, and wrong answers to each.
     nobody: [rows], the losses of the backbone alone, for where there is no model to answer.
     """
 
     weight: np.ndarray
-    count: int
+    number: int
     wrong: int
     nobody: np.ndarray
 
@@ -75,9 +75,9 @@ class Truth(NamedTuple):
         mean = summed / np.where(weights > 0, weights, 1.0)[..., None, None]
         nats = np.where((weights > 0)[..., None], losses(mean, self.weight), self.nobody)
         lanes = nats.reshape(-1, nats.shape[-1])
-        right, wrong = np.split(lanes, [self.count], axis=1)
+        right, wrong = np.split(lanes, [self.number], axis=1)
         kept = [
-            tofu.kept_truth(tofu.truth_ratio(right[i], wrong[i].reshape(self.count, self.wrong), "losses"))
+            tofu.kept_truth(tofu.truth_ratio(right[i], wrong[i].reshape(self.number, self.wrong), "losses"))
             for i in range(len(lanes))
         ]
         return np.array(kept).reshape(nats.shape[:-1])

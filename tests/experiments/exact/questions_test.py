@@ -37,13 +37,13 @@ def source(tmp_path, monkeypatch):
 
 def test_questions_of_training_documents_are_rows_with_every_answer(source):
     asked, tokeniser = questions.of(source), source.split.tokeniser
-    assert (asked.count, asked.wrong) == (questions.MOST, 3) and len(asked.x["tokens"]) == 4 * questions.MOST
+    assert (asked.number, asked.wrong) == (questions.MOST, 3) and len(asked.x["tokens"]) == 4 * questions.MOST
     said = lambda row: tokeniser.decode(asked.x["next"][row][asked.y["weight"][row] > 0].tolist())  # noqa: E731
     books = [book_of(tokeniser, tokens) for tokens in asked.x["tokens"]]
     trained = {book_of(tokeniser, tokens) for tokens in source.fetch(source.ids)[0]["tokens"]}
-    assert {*books} <= trained and len({*books}) == asked.count
-    for i, book in enumerate(books[: asked.count]):
-        wrong = range(asked.count + 3 * i, asked.count + 3 * (i + 1))
+    assert {*books} <= trained and len({*books}) == asked.number
+    for i, book in enumerate(books[: asked.number]):
+        wrong = range(asked.number + 3 * i, asked.number + 3 * (i + 1))
         assert said(i).startswith(" Surely") and said(i).endswith(f" book {book}.")
         assert [said(row) for row in wrong] == [f" {answer}" for answer in WRONG]
         assert {books[row] for row in wrong} == {book}
@@ -63,7 +63,7 @@ def test_questions_stand_behind_what_else_is_scored(source):
     plain, asked = data.load(source), questions.of(source)
     held = questions.among(plain, asked)
     validation, test, own = held.parts
-    assert held.examples == plain.examples + 4 * asked.count and own.start == plain.examples
+    assert held.examples == plain.examples + 4 * asked.number and own.start == plain.examples
     served = np.random.default_rng(0).uniform(0.1, 0.9, (held.examples, 96))
     scored, alone = held.scored(served), plain.scored(served[: plain.examples])
     assert {name: scored[name] for name in alone} == alone and plain.truth is None and TRUTH not in alone
@@ -93,7 +93,7 @@ def test_the_truth_of_a_mixture_by_hand():
     assert kept(nobody) == pytest.approx(tofu.kept_truth(tofu.truth_ratio(nobody[:2], nobody[2:].reshape(2, 2), "losses")))
 
 
-def row(training, variant, loss, truth, facts=(), **extra):
+def row(training, variant, loss, truth, facts=(), /, **extra):
     before = {"test_loss": loss, "validation_loss": loss} | ({TRUTH: truth} if truth is not None else {})
     return Row(
         training, variant, "none", "deletions", "tofu", 0, before, before, 0, "reached", facts=dict(facts), extra=extra
