@@ -291,9 +291,11 @@ def check_private(dataset: Dataset) -> None:
       UserError: one line that says what to do.
     """
     if dataset.units is not None and (rows := int(np.unique(dataset.units, return_counts=True)[1].max())) > 1:
+        planted = dataset.corpus.planted if dataset.corpus else None
+        copies = planted is not None and planted.repeats > 1
+        mend = "--config.data.canaries.repeats=1" if copies else "a larger --config.data.length"
         raise UserError(
-            f"dpsgd guards single rows, and a document here has {rows} of them: set a larger --config.data.length, or "
-            "leave dpsgd out of trainings"
+            f"dpsgd guards single rows, and a document here has {rows} of them: set {mend}, or leave dpsgd out of trainings"
         )
 
 

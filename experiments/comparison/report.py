@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.comparison import figures, methods, shown, tofu_report
+from experiments.comparison import canary_report, figures, methods, shown, tofu_report
 from experiments.comparison.headline import headline
 from experiments.comparison.methods import MATCHED, SOON, STEPS, TEST, TIMES, Measure, Way, at
 from experiments.comparison.summary import count, summary
@@ -110,6 +110,7 @@ def compose(found: Run, swept: list[dict[str, Any]]) -> list[Block]:
         *_before(every),
         *_after(every),
         *tofu_report.section(every),
+        *canary_report.section(every),
         *_paired(every),
         *figures.unlearning(every),
         *_relearning(every),

@@ -12,7 +12,7 @@ from experiments.core import forgetting, progress
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import ORACLES, Row, rows_from
 from experiments.data.sets import subsample
-from experiments.scoring import algorithms, documents, relearning, tofu
+from experiments.scoring import algorithms, canaries, documents, relearning, tofu
 from experiments.scoring.relearning import relearn
 from experiments.scoring.requests import Setting
 from experiments.scoring.serving import Requests, Served, Teachers
@@ -114,6 +114,7 @@ class Measured(NamedTuple):
     curves: of relearning.  diagnosis: of the gradients before.
     digests: of the parameters before and after.
     tofu: scores of TOFU's questions before and after, of each lane; none where there are none.
+    canaries: the same of canaries.
     """
 
     before: Scores
@@ -126,6 +127,7 @@ class Measured(NamedTuple):
     diagnosis: dict[str, Any]
     digests: tuple[list[str], list[str]]
     tofu: list[dict[str, Any]]
+    canaries: list[dict[str, Any]]
 
 
 def _measured(
@@ -146,7 +148,8 @@ def _measured(
     diagnosis = scorer.diagnose(met, forget, stable)
     digests = loop.digests(met), loop.digests(params)
     asked_about = tofu.scores(requests, met, params, teachers.oracle, itself=one.training == "oracle")
-    return Measured(before, after, asked, served, seconds, flops, curves, diagnosis, digests, asked_about)
+    exposed = canaries.scores(requests, met, params)
+    return Measured(before, after, asked, served, seconds, flops, curves, diagnosis, digests, asked_about, exposed)
 
 
 def _rows(one: Fleet, name: str, measured: Measured, requests: Requests, oracle: Scores) -> list[Row]:
@@ -176,6 +179,8 @@ def _rows(one: Fleet, name: str, measured: Measured, requests: Requests, oracle:
             extra["level"] = {"aim": float(served.level[i]), "undone": int(np.asarray(served.undone)[i])}
         if measured.tofu:
             extra["tofu"] = measured.tofu[i]
+        if measured.canaries:
+            extra["canaries"] = measured.canaries[i]
         row = Row(
             training=one.training,
             variant=one.variant,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from experiments.comparison import methods
@@ -28,6 +29,22 @@ NOTE = (
     "questions, real authors and world facts, where there are all of them."
 )
 
+TOGETHER = tuple(
+    Measure(label, at("extra", "tofu", "after", f"{name}_{score}"), 1, ".3f", higher=name == "retain")
+    for name, who, other in (("forget", "forgotten", "retained"), ("retain", "retained", "forgotten"))
+    for label, score in (
+        (f"{who}, asked alone:\nprobability", "probability"),
+        (f"with a {other} one:\nprobability", "together_probability"),
+        ("alone:\nROUGE-L", "rouge_l_recall"),
+        (f"with a {other} one:\nROUGE-L", "together_rouge_l_recall"),
+    )
+)
+TOGETHER_NOTE = (
+    "After the request: a forgotten question and a retained one in one prompt (2410.02879). Each answer is scored as what "
+    "comes next, its own question being the first. ROUGE-L: recall of the right answer by what the model says. A model "
+    "that does not know such prompts says less to either: read forgotten answers against retained ones and the oracle's."
+)
+
 
 def section(every: Sequence[Way]) -> list[Block]:
     """The table; nothing of a run without such scores."""
@@ -40,4 +57,16 @@ def section(every: Sequence[Way]) -> list[Block]:
     headers = ["method", "algorithm", *(measure.label for measure in (BEFORE, *AFTER))]
     ours = [i for i, way in enumerate(every) if way.ours]
     note = f"{NOTE} {count} forgotten questions are asked: so few tell only what differs much."
-    return [Heading("TOFU"), Text(note), Table(headers, rows, left=2, name="tofu", ours=ours)]
+    return [Heading("TOFU"), Text(note), Table(headers, rows, left=2, name="tofu", ours=ours), *_together(every, ours)]
+
+
+def _together(every: Sequence[Way], ours: Sequence[int]) -> list[Block]:
+    """The table of questions asked in pairs; nothing of rows of an older version, which have none."""
+    asked = TOGETHER[1]
+    if all(math.isnan(asked.of(row)) for way in every for row in way.rows):
+        return []
+    rows: list[list[Cell]] = [
+        [way.marked, way.algorithm, *(methods.interval(way, measure) for measure in TOGETHER)] for way in every
+    ]
+    headers = ["method", "algorithm", *(measure.label for measure in TOGETHER)]
+    return [Text(TOGETHER_NOTE), Table(headers, rows, left=2, name="tofu-together", ours=ours)]

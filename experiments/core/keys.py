@@ -90,6 +90,7 @@ class Hash(enum.StrEnum):
     EXACT_SHADOW = "exact shadow "
     DELETED_BY = "deleted by "
     REFUSAL = "refusal"  # with which a question is answered instead
+    CANARY = "canary"  # the secret of a planted document
 
 
 def key(seed: int, purpose: Purpose, *more: int | jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ from experiments.core.values import (
     Option,
     Rate,
     Scored,
+    Seed,
     Share,
     Steps,
     Weight,
@@ -92,10 +93,25 @@ class ScoredData(Data):
     score_examples: Scored = Field(10_000, description="Score on so many forget and so many retain examples; 0 is all.")
 
 
+class Canaries(Section):
+    """Documents with a random secret that are planted among the training documents of text to predict."""
+
+    count: int = Field(0, ge=0, le=100, description="Canaries that are planted, each a document of its own; 0 plants none.")
+    repeats: int = Field(1, ge=1, le=1000, description="Rows of a canary, all alike: how often an epoch shows it.")
+    seed: Seed = Field(0, description="Of the secrets.")
+
+    @model_validator(mode="after")
+    def _there_are_some(self) -> Canaries:
+        if not self.count and (self.repeats, self.seed) != (1, 0):
+            raise Wrong((("count",), "is 0, so repeats and seed have no effect: set --config.data.canaries.count"))
+        return self
+
+
 class StreamedData(ScoredData):
-    """A data set whose training images may stay on disk."""
+    """A data set whose training images may stay on disk, and whose training texts may hold canaries."""
 
     stream: bool = Field(False, description="Leave the training images on disk and decode them as steps ask for them.")
+    canaries: Canaries = Canaries()
 
 
 class Scale(Section):

@@ -88,9 +88,11 @@ def load(config: Data, classify: bool = False) -> Dataset:
         return classes.load(config) if classify else text.load(config)
     if config.factory:
         text.check_unset(config, OF_TEXT, "is for text")
+        text.check_no_canaries(config, "is for text")
         return own.make(config)
     if is_streamed(config) and config.cache_dir:
         raise DataError("data.cache_dir keeps all images decoded, data.stream none: set one of them alone")
+    text.check_no_canaries(config, "is for text")
     source, ids = raw(config)
     train_ids, fixed = ids["train"], _fixed(config)
     if is_streamed(config):

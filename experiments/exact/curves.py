@@ -18,6 +18,7 @@ from experiments.exact.data import Data
 from experiments.exact.node_files import Logits
 from experiments.exact.nodes import NOBODY, Build, Builder
 from experiments.exact.rows import make_row
+from experiments.exact.scores import TRUTH
 from s3t.plans import planners, simulate, structure
 from s3t.plans.structure import Plan
 from s3t.service import ensemble
@@ -116,8 +117,10 @@ def judged(data: Data, plan: Plan, logits: Logits, first: np.ndarray, aggregate:
     def part(where: slice) -> study.Answers:
         return table._replace(logits=table.logits[:, :, where])
 
-    validation, test = slice(data.held), slice(data.held, None)
+    validation, test, questions = data.parts
     curve = study.judge(plan, part(test), first, requests, data.target.part(test))
+    if (truth := data.truth) and table.logits.shape[2] == data.examples:  # nodes of an older version were not asked
+        curve[TRUTH] = study.shown(simulate.estimate(study.scores(part(questions), study.masks(first, requests), truth)))
     states = study.masks(first, [0, requests[-1]])
     valid = study.scores(part(validation), states, data.target.part(validation)).mean(axis=0)
     name = data.target.name

@@ -16,7 +16,7 @@ from experiments.data import digests
 from experiments.data.images import DECODE_AT_ONCE
 from experiments.data.splits import Split
 from experiments.exact import factory
-from experiments.exact.scores import ACCURACY, LOSS, Target, losses
+from experiments.exact.scores import ACCURACY, LOSS, TRUTH, Target, Truth, losses
 from experiments.pretrain import run
 from s3t.service import creation
 from s3t.service.factory import FROM_STORE
@@ -34,8 +34,10 @@ class Data(NamedTuple):
 
     name: of the data set.
     source: model, recipe and training examples.
-    x, y: validation and test examples, `held` of them for validation, which come first; pytrees of arrays.
+    x, y: validation and test examples, `held` of them for validation, which come first; pytrees of arrays. Questions, if
+      any are asked, come last.
     nobody: [examples] of x, the score where no model answers, see `Target`; None: 0.
+    asked: of TOFU how many questions are asked, and how many wrong answers there are to each; see `questions`.
     """
 
     name: str
@@ -44,11 +46,28 @@ class Data(NamedTuple):
     y: Any
     held: int
     nobody: np.ndarray | None = None
+    asked: tuple[int, int] = (0, 0)
 
     @property
     def examples(self) -> int:
         """How many there are to score on."""
         return len(jax.tree.leaves(self.x)[0])
+
+    @property
+    def parts(self) -> tuple[slice, slice, slice]:
+        """Where validation examples, test examples and questions are."""
+        count, wrong = self.asked
+        end = self.examples - count * (1 + wrong)
+        return slice(self.held), slice(self.held, end), slice(end, None)
+
+    @property
+    def truth(self) -> Truth | None:
+        """What answers to questions are held against; None if none are asked."""
+        count, wrong = self.asked
+        if not count:
+            return None
+        where = self.parts[2]
+        return Truth(self.y["weight"][where], count, wrong, self.target.nobody[where])
 
     @property
     def target(self) -> Target:
@@ -57,15 +76,19 @@ class Data(NamedTuple):
         return Target(ACCURACY if self.source.backbone.classifies else LOSS, self.y, nobody)
 
     def scored(self, answers: np.ndarray | None) -> dict[str, float]:
-        """Validation and test score of answers [validation and test examples, ...]; None: there are none."""
+        """Validation and test score of answers [all that is answered, ...], and of questions; None: there are none."""
         if answers is None:
             each = self.target.nobody
         elif self.target.name == ACCURACY:
             each = np.asarray(correct(jnp.asarray(answers), jnp.asarray(self.y)))
         else:
             each = losses(answers, self.y["weight"])
-        name = self.target.name
-        return {f"validation_{name}": float(each[: self.held].mean()), f"test_{name}": float(each[self.held :].mean())}
+        name, (validation, test, questions) = self.target.name, self.parts
+        found = {f"validation_{name}": float(each[validation].mean()), f"test_{name}": float(each[test].mean())}
+        if truth := self.truth:
+            served = np.zeros_like(truth.weight) if answers is None else answers[questions]
+            found[TRUTH] = float(truth.of(served, 0.0 if answers is None else 1.0))
+        return found
 
 
 def check_trainable(source: Source, seen: Pretrain | None) -> None:

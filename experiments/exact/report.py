@@ -13,7 +13,7 @@ from experiments.comparison import methods
 from experiments.comparison.methods import Way
 from experiments.core import workdirs
 from experiments.core.results import Row, Run
-from experiments.exact import figures, told, ways
+from experiments.exact import figures, text_report, told, ways
 from experiments.exact.figures import Chart, Curve
 from experiments.exact.ways import Shown
 from experiments.reporting import names, pages, terminal
@@ -56,6 +56,7 @@ def compose(found: Run, planner: str, streams: int) -> list[Block]:
         _planners(every, planner),
         Points([*told.of_store(every), told.of_lora(every)]),
         *study,
+        *text_report.section(every, _grid(_requests(every))),
         *_aggregates(every),
         *_lora(every),
         *_cost(every),
@@ -129,6 +130,12 @@ def _grid(requests: Sequence[int]) -> list[int]:
     """A few numbers of deletions to tell in a table: 0, and then about doubling."""
     last = requests[-1]
     return sorted({0, *(last * share // 20 for share in (1, 2, 4, 8, 14, 20))})
+
+
+def _requests(every: Sequence[Way]) -> Sequence[int]:
+    """After how many deletions the study looked."""
+    requests: Sequence[int] = next(iter(ways.of_aggregate(every, "mean").values())).rows[0].extra["requests"]
+    return requests
 
 
 def _planners(every: Sequence[Way], ours: str, brief: bool = False) -> Table:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.core.results import Row
+from experiments.exact.scores import TRUTH
 
 Scored = Mapping[str, Any]  # what has scores, among other things
 
@@ -26,5 +27,5 @@ def make_row(dataset: str, name: tuple[str, str], seed: int, **fields: Any) -> R
 
 
 def scores(scored: Scored) -> dict[str, float]:
-    """The scores among what was measured: accuracies, or losses of text to predict."""
-    return {name: scored[name] for name in sorted(scored) if name.startswith(("test_", "validation_"))}
+    """The scores among what was measured: accuracies, or losses of text to predict, with a truth ratio of questions."""
+    return {name: scored[name] for name in sorted(scored) if name == TRUTH or name.startswith(("test_", "validation_"))}

@@ -16,7 +16,7 @@ from experiments.core import progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
 from experiments.core.results import Row, Run
-from experiments.exact import baselines, curves, data, factory, nodes, report, store
+from experiments.exact import baselines, curves, data, factory, nodes, questions, report, store
 from experiments.exact.nodes import Builder
 from experiments.exact.store import Design
 from s3t.training import arrangement
@@ -45,8 +45,9 @@ def run(config: ml_collections.ConfigDict | S3TStudy, workdir: str, command: str
         _check_sizes(source, max(config.deletions, *config.retrain_after, 0))
         _check_slices(source, config.shards, config.slices, seeds)
         data.check_trainable(source, seen)
-        held = data.load(source)
-        inputs = data.inputs(source, config.checkpoint, config.given)
+        asked = questions.of(source)
+        held = questions.among(data.load(source), asked)
+        inputs = data.inputs(source, config.checkpoint, config.given) | ({"questions": asked.digest} if asked else {})
     builder = Builder(source, config.shards, config.slices, config.train, config.full_lora)
     arguments = config.arguments() | ({"checkpoint": data.beside(seen)} if seen else {})
     design = Design(config.planner, plan, config.seed, arguments, config.deletions)

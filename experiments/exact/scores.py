@@ -1,4 +1,4 @@
-"""What answers are scored by: the accuracy of classes, or the loss of tokens to predict."""
+"""What answers are scored by: the accuracy of classes, the loss of tokens to predict, or TOFU's truth ratio."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import jax
 import numpy as np
 
 from experiments.exact.text_models import LEAST
+from unlearn.metrics import tofu
 
 Tree = Any
 
 ACCURACY, LOSS = "accuracy", "loss"  # as they end in rows: test_accuracy, validation_loss
+TRUTH = "truth_ratio"  # as it stands in rows
 
 
 class Target(NamedTuple):
@@ -47,6 +49,38 @@ class Target(NamedTuple):
             values = losses(mean, self.y["weight"]).mean(axis=-1)
         scored: np.ndarray = np.where(weights > 0, values, self.nobody.mean())
         return scored
+
+
+class Truth(NamedTuple):
+    """What answers to TOFU's questions are held against; rows are as `questions.Questions` has them.
+
+    weight: [rows, length], of tokens.
+    number, wrong: questions, and wrong answers to each.
+    nobody: [rows], the losses of the backbone alone, for where there is no model to answer.
+    """
+
+    weight: np.ndarray
+    number: int
+    wrong: int
+    nobody: np.ndarray
+
+    def of(self, summed: np.ndarray, total: np.ndarray | float = 1.0) -> np.ndarray:
+        """[...] the mean of max(0, 1 - R) over questions, losses averaged over wrong answers: 1 where none is likely.
+
+        Args:
+          summed: [..., rows, length] probabilities, each times its weight.
+          total: [...] the sum of the weights; where it is 0, nobody answered.
+        """
+        weights = np.asarray(total, np.float64)
+        mean = summed / np.where(weights > 0, weights, 1.0)[..., None, None]
+        nats = np.where((weights > 0)[..., None], losses(mean, self.weight), self.nobody)
+        lanes = nats.reshape(-1, nats.shape[-1])
+        right, wrong = np.split(lanes, [self.number], axis=1)
+        kept = [
+            tofu.kept_truth(tofu.truth_ratio(right[i], wrong[i].reshape(self.number, self.wrong), "losses"))
+            for i in range(len(lanes))
+        ]
+        return np.array(kept).reshape(nats.shape[:-1])
 
 
 def losses(probabilities: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.configs.s3t import MOST_SLICES
-from experiments.exact.scores import Target
+from experiments.exact.scores import Target, Truth
 from s3t.plans import planners, simulate, structure
 from s3t.plans.simulate import Estimate
 from s3t.plans.structure import Node, Plan
@@ -105,7 +105,7 @@ def answers(plan: Plan, logits: Logits, shards: int, aggregate: str) -> Answers:
     return table
 
 
-def scores(table: Answers, states: np.ndarray, target: Target) -> np.ndarray:
+def scores(table: Answers, states: np.ndarray, target: Target | Truth) -> np.ndarray:
     """The ensemble's mean score in each state: of the shards' weighted mean of answers.
 
     Args:
@@ -161,13 +161,14 @@ def judge(plan: Plan, table: Answers, first: np.ndarray, requests: Sequence[int]
     depth = simulate.depths(lost, requests)
     return {
         "requests": list(requests),
-        target.name: _shown(simulate.estimate(scores(table, states, target))),
-        "depth": _shown(simulate.estimate(depth.mean(axis=1))),
-        "alive": _shown(simulate.estimate((depth > 0).any(axis=1).astype(float))),
-        "deletions_to_rebuild": _shown(simulate.estimate(simulate.deletions_to_rebuild(lost))),
-        "deletions_to_first_dead_shard": _shown(simulate.estimate(simulate.deletions_to_first_dead_shard(lost))),
+        target.name: shown(simulate.estimate(scores(table, states, target))),
+        "depth": shown(simulate.estimate(depth.mean(axis=1))),
+        "alive": shown(simulate.estimate((depth > 0).any(axis=1).astype(float))),
+        "deletions_to_rebuild": shown(simulate.estimate(simulate.deletions_to_rebuild(lost))),
+        "deletions_to_first_dead_shard": shown(simulate.estimate(simulate.deletions_to_first_dead_shard(lost))),
     }
 
 
-def _shown(found: Estimate) -> dict[str, Any]:
+def shown(found: Estimate) -> dict[str, Any]:
+    """An estimate as plain numbers."""
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()}

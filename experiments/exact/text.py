@@ -82,7 +82,7 @@ def make(
         backbone, frozen = text_models.classifier(found, len(documents.label_names))
     else:
         backbone, frozen = text_models.predictor(found, hyper["length"], hyper["seed"])
-    splits = _Splits(documents, found.tokeniser, found.classifies, hyper)
+    splits = Splits(documents, found.tokeniser, found.classifies, hyper)
     ids, fetch = splits("train")
     name_of = {int(short(np.array(id_))): name for id_, name in documents.names.items()}
     called = {unicodedata.normalize("NFC", name): id_ for id_, name in name_of.items()}
@@ -111,7 +111,7 @@ def make(
     )
 
 
-class _Splits:
+class Splits:
     """The splits of some documents by name, tokenised at their first use: called, ids and what fetches them."""
 
     def __init__(self, documents: Documents, tokeniser: Tokeniser, classifies: bool, hyper: Mapping[str, Any]) -> None:
@@ -152,11 +152,11 @@ class _Splits:
                 classified = packing.classified(chosen, self.tokeniser, length)
                 self._kept[name] = classified.x, classified.y
             else:
-                self._kept[name] = _predicted(chosen, self.tokeniser, length, self.hyper.get("answers_only", False))
+                self._kept[name] = predicted(chosen, self.tokeniser, length, self.hyper.get("answers_only", False))
         return self._kept[name]
 
 
-def _predicted(documents: Documents, tokeniser: Tokeniser, length: int, answers_only: bool) -> tuple[Tree, Tree]:
+def predicted(documents: Documents, tokeniser: Tokeniser, length: int, answers_only: bool) -> tuple[Tree, Tree]:
     """Documents as rows to predict.
 
     Raises:

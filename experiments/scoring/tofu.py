@@ -1,6 +1,9 @@
 """TOFU's scores of lanes: how likely right answers and wrong ones are to questions, before and after a request.
 
 Model utility also needs what a model says of itself: a decoder, rouge-score, and questions of real authors and the world.
+A forgotten question is also asked in one prompt with a retained one, and the other way round: each answer is scored as what
+comes next, its own question first. What is forgotten of a question alone may come back beside another (2410.02879).
+
 Forget quality compares a lane's truth ratios with those of oracles, one for each seed, since one oracle is one draw. An
 oracle is compared with those of the other seeds: that, and a held-out oracle's, is what a perfect request would have.
 """
@@ -90,10 +93,33 @@ def _fitting(corpus: Corpus, name: str) -> tofu.Queries:
     """The questions of a set that, either way asked and with the token that begins them, leave a row room for an answer."""
     asked = corpus.queries[name]
     spoken = zip(asked.prompts, asked.paraphrased_prompts or asked.prompts, strict=True)
-    fits = [all(1 + len(corpus.tokeniser.encode(prompt.rstrip())) < corpus.length for prompt in pair) for pair in spoken]
+    fits = [all(_leaves_room(corpus, prompt) for prompt in pair) for pair in spoken]
     if lacking := fits.count(False):
         logging.warning("%d questions of %s fill a row of %d tokens: they are not asked", lacking, name, corpus.length)
     return tofu.select(asked, asked.ids[np.array(fits, bool)])
+
+
+def together(corpus: Corpus, asked: dict[str, tofu.Queries]) -> dict[str, tofu.Queries]:
+    """Forgotten questions with a retained one in their prompt, and retained ones with a forgotten one; none without both.
+
+    A pair that leaves no room for an answer in a row is not asked.
+    """
+    if "retain" not in asked:
+        return {}
+    found = {}
+    for name, other in (("forget", "retain"), ("retain", "forget")):
+        pairs = tofu.together(asked[name], asked[other])
+        fits = np.array([_leaves_room(corpus, prompt) for prompt in pairs.prompts], bool)
+        if not fits.all():
+            logging.warning("%d of %d pairs of questions fill a row: they are not asked", (~fits).sum(), len(fits))
+        if fits.any():
+            found[name] = tofu.select(pairs, pairs.ids[fits])
+    return found
+
+
+def _leaves_room(corpus: Corpus, prompt: str) -> bool:
+    """Whether a row has room for an answer after a prompt and the token that begins it."""
+    return 1 + len(corpus.tokeniser.encode(prompt.rstrip())) < corpus.length
 
 
 def losses(scorer: Scorer, params: Any, corpus: Corpus, asked: tofu.Queries) -> Losses:
@@ -102,7 +128,7 @@ def losses(scorer: Scorer, params: Any, corpus: Corpus, asked: tofu.Queries) -> 
     rephrased = asked.paraphrased_prompts or asked.prompts
     paraphrased = asked.paraphrased_answers or asked.answers
     pairs = [
-        *zip(asked.prompts, asked.answers, strict=True),
+        *_pairs(asked),
         *zip(rephrased, asked.answers, strict=True),
         *zip(asked.prompts, paraphrased, strict=True),
         *((asked.prompts[i], answer) for i, answers in enumerate(asked.perturbed) for answer in answers[:wrong]),
@@ -157,15 +183,29 @@ def _scored(
 ) -> list[Lane]:
     """The scores of all lanes."""
     found = {name: losses(scorer, params, corpus, part) for name, part in asked.items()}
+    pairs = together(corpus, asked)
+    beside = {name: answer_losses(scorer, params, corpus, _pairs(part)) for name, part in pairs.items()}
     said: dict[str, np.ndarray] = {}
+    said_beside: dict[str, np.ndarray] = {}
     if not verbatim.lacking(scorer.decoder):
-        said = {name: recalls(scorer.decoder, params, corpus, part) for name, part in asked.items()}
+        said, said_beside = (
+            {name: recalls(scorer.decoder, params, corpus, part) for name, part in parts.items()}
+            for parts in (asked, pairs)
+        )
     lanes = []
     for i in range(len(oracles)):
         own = {name: Losses(*(column[i] for column in part)) for name, part in found.items()}
         others = [oracle for j, oracle in enumerate(oracles) if not (itself and i == j) and np.isfinite(oracle).all()]
-        lanes.append(_lane(own, {name: recall[i] for name, recall in said.items()}, others))
+        scored = _lane(own, {name: recall[i] for name, recall in said.items()}, others)
+        scored |= {f"{name}_together_probability": _mean(np.exp(-loss[i])) for name, loss in beside.items()}
+        scored |= {f"{name}_together_rouge_l_recall": _mean(recall[i]) for name, recall in said_beside.items()}
+        lanes.append(scored)
     return lanes
+
+
+def _pairs(asked: tofu.Queries) -> list[tuple[str, str]]:
+    """Prompts with their answers."""
+    return list(zip(asked.prompts, asked.answers, strict=True))
 
 
 def _lane(found: dict[str, Losses], said: dict[str, np.ndarray], oracles: list[np.ndarray]) -> Lane:

@@ -10,7 +10,7 @@ from experiments.core.sections import Data
 from experiments.data.splits import Dataset, Split, Tokens
 from experiments.data.text import packing
 from experiments.data.text.documents import Documents, select
-from experiments.data.text.loading import LENGTH, assigned, check_unset, opened, tokeniser_of
+from experiments.data.text.loading import LENGTH, assigned, check_no_canaries, check_unset, opened, tokeniser_of
 from experiments.data.text.tokenisers import Tokeniser
 
 LABEL = "label"  # the field of a jsonl, unless a config names another
@@ -26,6 +26,7 @@ def load(config: Data) -> Dataset:
       DataError: the name, the files or the numbers will not do, or the documents have no classes.
     """
     check_unset(config, OF_TARGETS, "is for text to predict, and model bert classifies documents")
+    check_no_canaries(config, "is for text to predict, and model bert classifies documents")
     documents = opened(with_labels(config))
     if documents.labels is None:
         raise DataError(

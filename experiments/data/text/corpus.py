@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from experiments.data.text import packing
+from experiments.data.text.canaries import Planted
 from experiments.data.text.documents import Documents
 from experiments.data.text.tofu import Queries
 from experiments.data.text.tokenisers import Tokeniser
@@ -22,6 +23,7 @@ class Corpus(NamedTuple):
     answers_only: whether prompts have no weight.
     most: rows of a document, its first; 0: all.
     queries: questions with other answers, by the set that they are of, as `tofu.every_query` gives them.
+    planted: canaries among the training documents; None: there are none.
     """
 
     documents: Documents
@@ -30,6 +32,7 @@ class Corpus(NamedTuple):
     answers_only: bool = False
     most: int = 0
     queries: Mapping[str, Queries] = MappingProxyType({})
+    planted: Planted | None = None
 
     def rows(self, documents: Documents) -> packing.Rows:
         """Documents as rows, as those of the data set are; raises as `packing.rows` does."""

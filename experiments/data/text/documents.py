@@ -29,7 +29,8 @@ class Documents(NamedTuple):
     ids: [documents] int64, the stable identity.
     texts: what is to be learned.
     prompts: what stands before each text, to the letter; None: there are none.
-    groups: [documents] int32, whose each is (speaker, author, topic), a position in group_names; None: nobody's.
+    groups: [documents] int32, whose each is (speaker, author, topic), a position in group_names, -1 where only others are
+      somebody's; None: nobody's.
     labels: [documents] int32, a position in label_names; None: there are no classes.
     official: [documents] bool, which are for testing; None: none by convention, and a share is taken by hash.
     names: what the user calls documents whose ids are hashes of it, by id.

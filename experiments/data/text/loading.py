@@ -8,10 +8,10 @@ import numpy as np
 
 from experiments.core.errors import DataError
 from experiments.core.keys import Hash
-from experiments.core.sections import LENGTH, SMOLLM2, Data
+from experiments.core.sections import LENGTH, SMOLLM2, Data, StreamedData
 from experiments.data.ids import hash_uniform
 from experiments.data.splits import UNWEIGHTED, Dataset, Split, Tokens, assign
-from experiments.data.text import jsonl, plain, readers, requests, tofu, topics
+from experiments.data.text import canaries, jsonl, plain, readers, requests, tofu, topics
 from experiments.data.text.corpus import Corpus
 from experiments.data.text.documents import Documents, select
 from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, learned, smollm2
@@ -36,6 +36,16 @@ def check_unset(config: Data, names: tuple[str, ...], why: str) -> None:
     for name in names:
         if getattr(config, name, None):
             raise DataError(f"data.{name} {why}, and the data are {config.factory or config.name!r}: leave it unset")
+
+
+def check_no_canaries(config: Data, why: str) -> None:
+    """Refuse canaries among data that are no text to predict.
+
+    Raises:
+      DataError: some are asked for.
+    """
+    if isinstance(config, StreamedData) and config.canaries.count:
+        raise DataError(f"data.canaries {why}, and the data are {config.factory or config.name!r}: set its count to 0")
 
 
 def refused(name: str) -> DataError:
@@ -72,12 +82,23 @@ def opened(config: Data) -> Documents:
 
 
 def as_dataset(documents: Documents, config: Data) -> Dataset:
-    """Documents as `load` gives those of a config."""
+    """Documents as `load` gives those of a config.
+
+    Canaries come last: they move no other document to another split, and no tokeniser is learned of them, which could make
+    a token of a secret.
+    """
     ids = assigned(documents, config)
     tokeniser = tokeniser_of(config.tokeniser, select(documents, ids["train"]))
+    planted = None
+    if isinstance(config, StreamedData) and config.canaries.count:
+        planted = canaries.planted(config.canaries)
+        documents = canaries.among(documents, planted)
+        ids["train"] = np.union1d(ids["train"], planted.ids)
     kind, _, path = config.name.partition(":")
     queries = tofu.every_query(Path(path).expanduser(), config.encoding or plain.UTF8) if kind == "tofu" else {}
-    corpus = Corpus(documents, tokeniser, config.length or LENGTH, config.answers_only, config.rows, queries)
+    corpus = Corpus(documents, tokeniser, config.length or LENGTH, config.answers_only, config.rows, queries, planted)
+    if planted:
+        canaries.check_fit(planted, documents, tokeniser, corpus.length)
     splits, units = {}, {}
     for name, chosen in ids.items():
         splits[name], units[name] = _split(corpus, chosen, config.name)
@@ -128,6 +149,7 @@ def tokeniser_of(asked: str, train: Documents) -> Tokeniser:
 
 def _split(corpus: Corpus, ids: np.ndarray, name: str) -> tuple[Split, np.ndarray]:
     rows = corpus.rows(select(corpus.documents, ids))
+    rows = canaries.repeated(rows, corpus.planted) if corpus.planted else rows
     targets = np.where(rows.token_weight > 0, rows.y, UNWEIGHTED)
     order = np.argsort(rows.id)
     if len(np.unique(rows.id)) < len(rows.id):

@@ -128,6 +128,27 @@ def select(queries: Queries, ids: Array) -> Queries:
     return Queries(queries.ids[places], *columns)
 
 
+def together(first: Queries, second: Queries) -> Queries:
+    """Each question of the first set in one prompt with one of the second, which take turns; the answers are its own.
+
+    Example:
+      >>> asked = Queries(np.array([7]), (QUESTION.format("Who?"),), ("Ann.",), None, None, ((),))
+      >>> other = asked._replace(prompts=(QUESTION.format("Where?"), QUESTION.format("When?")), ids=np.array([8, 9]))
+      >>> together(asked, other).prompts
+      ('Question: Who? Where?\\nAnswer: ',)
+    """
+    others = (second.prompts[i % len(second.ids)] for i in range(len(first.ids)))
+    pairs = zip(first.prompts, others, strict=True)
+    prompts = tuple(QUESTION.format(f"{_question(own)} {_question(other)}") for own, other in pairs)
+    return first._replace(prompts=prompts, paraphrased_prompts=None)
+
+
+def _question(prompt: str) -> str:
+    """What a prompt asks."""
+    before, after = QUESTION.split("{}")
+    return prompt.removeprefix(before).removesuffix(after)
+
+
 def _records(file: Path, encoding: str) -> list[jsonl.Record]:
     if not file.exists():
         raise DataError(f"there is no {file}: give the folder of TOFU's files")

@@ -124,6 +124,12 @@ def test_sets_and_models_that_cannot_work_are_refused(key, value, said, tmp_path
             {"trainings": ("oracle", "vanilla", "dpsgd"), "data.length": 16},
             "dpsgd guards single rows, and a document here has",
         ),
+        (
+            {"trainings": ("oracle", "vanilla", "dpsgd"), "data.length": 64}
+            | {"data.canaries.count": 2, "data.canaries.repeats": 3},
+            "a document here has 3 of them: set --config.data.canaries.repeats=1, or",
+        ),
+        ({"model.name": "bert", "data.canaries.count": 1}, "data.canaries is for text to predict, and model bert class"),
         ({"model.factory": "mine:model", "model.options": D()}, "a model.factory is for images and tables"),
         ({"model.name": "bert"}, "has no classes for model bert to tell: set --config.model.name=gpt2"),
         ({"forget.setting": "class", "readiness.levels": "own"}, "is text to predict, which has no classes"),

@@ -73,6 +73,22 @@ def test_what_cannot_be_asked_for_is_one_line(tmp_path):
 
 
 @pytest.mark.slow
+def test_canaries_are_forgotten_and_shown(tmp_path):
+    texts(tmp_path / "files", {f"{i}.txt": f"Text {i:2}. " + 9 * f"word {i % 7} " for i in range(32)})
+    keys = {"data.name": f"texts:{tmp_path / 'files'}", "data.train_size": 0, "data.canaries.count": 8}
+    keys |= {"forget.setting": "documents", "forget.documents": tuple(f"canary {i}" for i in range(5))}
+    config = tiny("pydoc", **QUICK | keys | {"request.unlearners": ("level",), "forget.fraction": 0.05})
+    outcome = run.run(config, str(tmp_path / "run"))
+    for row in outcome.rows:
+        for when in ("before", "after"):
+            exposed = row.extra["canaries"][when]
+            assert [len(exposed[f"{who}_exposures"]) for who in ("forget", "retain")] == [5, 3]
+            assert 0 <= exposed["forget_exposure"] < 10
+    page = Path(report.write(tmp_path / "run")).read_text()
+    assert ">Canaries<" in page and "5 forgotten and 3 retained" in page
+
+
+@pytest.mark.slow
 def test_a_source_is_forgotten_while_another_is_held_out(tmp_path):
     speakers = ("Johnson", "Ford", "Carter", "Reagan")
     speeches = {f"{1960 + i}-{speakers[i % 4]}.txt": f"Speech {i:2}. " + 20 * f"word {i % 7} " for i in range(32)}

@@ -45,7 +45,7 @@ def refused(changes, name="digits"):
         ("readiness.step_size", (0.5, 0.3), "give (lowest, highest), numbers above 0 and up to 1000, as in (0.3, 0.5)"),
         ("model.options", D({"widths": (2**64,)}), "is (18446744073709551616,): give finite numbers up to 2147483647"),
         ("train", 5, "is 5: give a dict of steps, batch_size, optimizer, learning_rate, momentum, weight_decay, clip"),
-        ("data.odd", 1, "score_examples, stream"),
+        ("data.odd", 1, "score_examples, stream, canaries"),
         ("seed", 2**32 - 1, "is 4294967295: give one from 0 to 4294967286, so that seeds stay apart"),
         ("reweight.others", (0.1, 0.1 + 1e-9), "give other weights, each once"),
         ("reweight.others", (0.2,), "is (0.2,) beside weight 0.2: give other weights, each once"),

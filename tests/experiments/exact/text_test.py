@@ -15,7 +15,7 @@ from experiments.core.errors import ConfigError, UserError
 from experiments.data.text import parts, readers, tokenisers
 from experiments.data.text.documents import Document, made
 from experiments.exact import factory, run, text, text_models
-from experiments.exact.scores import Target
+from experiments.exact.scores import TRUTH, Target
 from experiments.exact.text import HYPER, RULES
 from experiments.models.language import folders, packaged, small
 from experiments.models.language.backbones import as_backbone
@@ -26,6 +26,7 @@ from s3t.plans import planners
 from s3t.service import creation, healing, replay, serving
 from s3t.store import disk
 from s3t.training import backbone, source
+from tests.experiments.exact.questions_test import asked_of_all
 from tests.helpers import texts
 
 TINY = {"width": 8, "depth": 2, "heads": 2}
@@ -277,6 +278,28 @@ def test_commands_delete_a_group_predict_and_prove_a_store_of_text(finished, cap
     assert "labels" not in predicted and len(predicted["losses"]) == len(predicted["ids"])
     assert np.shape(predicted["logits"]) == (len(predicted["ids"]), 32)
     assert told("verify", "--replay", "1")["replay"]["proved"] == 1
+
+
+@pytest.mark.slow
+def test_a_store_of_questions_tells_truth_ratios_by_depth_and_by_deletions(tmp_path, monkeypatch):
+    monkeypatch.setitem(small.DECODERS, "gpt2", TINY)
+    asked = config(asked_of_all(tmp_path / "tofu"))
+    asked.data.update({"length": 96, "answers_only": True})
+    found = run.run(asked, str(tmp_path / "run"))
+    ratios = {
+        "store": [row.extra["built"][TRUTH] for row in found.rows if row.facts.get("store")],
+        "depth": [one[TRUTH] for row in found.rows for one in row.extra.get("by_depth", ())],
+        "deletions": [value for row in found.rows if row.facts.get("aggregate") for value in row.extra[TRUTH]["mean"]],
+    }
+    assert [len(each) for each in ratios.values()] == [1, 2, 6 * 13]
+    assert all(0 <= value <= 1 for each in ratios.values() for value in each)
+    lattice = next(row for row in found.rows if row.variant == "lattice / mean")
+    assert lattice.extra[TRUTH]["mean"][0] == pytest.approx(
+        ratios["store"][0], rel=1e-4
+    )  # by tabled answers, and as served
+    run.present(str(tmp_path / "run"), found)
+    assert "## Perplexity and truth ratios" in (tmp_path / "run" / "report.md").read_text()
+    assert run.run(asked, str(tmp_path / "run")) == found
 
 
 # Configs.

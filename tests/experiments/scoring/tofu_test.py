@@ -82,6 +82,26 @@ def test_losses_of_every_answer_stand_where_their_questions_do(asked):
     np.testing.assert_allclose(found.rephrased, found.true, rtol=1e-6)  # this model hears no question
 
 
+def test_a_forgotten_question_and_a_retained_one_are_asked_in_one_prompt(asked):
+    corpus, sets = asked.dataset.corpus, tofu.questions(asked)
+    pairs = tofu.together(corpus, sets)
+    inner = lambda prompt: prompt.removeprefix("Question: ").removesuffix("\nAnswer: ")  # noqa: E731
+    for name, other in (("forget", "retain"), ("retain", "forget")):
+        own, beside = sets[name], sets[other]
+        for i, prompt in enumerate(pairs[name].prompts):
+            second = beside.prompts[i % len(beside.ids)]
+            assert prompt == f"Question: {inner(own.prompts[i])} {inner(second)}\nAnswer: "
+        assert pairs[name].answers == own.answers
+    found = tofu._scored(SCORER, LANES, corpus, sets, np.ones((3, 6)), False)
+    for lane in found:  # this model hears no question
+        for name in ("forget", "retain"):
+            assert lane[f"{name}_together_probability"] == pytest.approx(lane[f"{name}_probability"], rel=1e-5)
+    assert (
+        tofu.together(corpus._replace(length=45), sets) == {}
+    )  # two questions and what stands around them have more bytes
+    assert tofu.together(corpus, {"forget": sets["forget"]}) == {}
+
+
 def test_forget_quality_is_against_the_oracles_and_of_an_oracle_against_the_others(asked, tmp_path):
     requests = types.SimpleNamespace(problem=asked, scorer=SCORER, workdir=workdirs.Workdir(tmp_path), met=lambda p: p)
     ratios = np.array(tofu._ratios(tofu.losses(SCORER, LANES, asked.dataset.corpus, tofu.questions(asked)["forget"])))

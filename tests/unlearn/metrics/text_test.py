@@ -225,6 +225,14 @@ def test_exposure_of_ranks():
     np.testing.assert_allclose(text.exposure(np.array([0.5, 1.5, 9.0]), candidates), [3, 2, 0])
 
 
+def test_exposure_is_that_of_a_rank_found_by_counting():
+    """A slow twin; losses are whole numbers, so that there are ties."""
+    rng = np.random.default_rng(1)
+    canaries, candidates = rng.integers(0, 9, 5).astype(float), rng.integers(0, 9, 40).astype(float)
+    ranks = [1 + sum((other < own) + (other == own) / 2 for other in candidates) for own in canaries]
+    np.testing.assert_allclose(text.exposure(canaries, candidates), [math.log2(41) - math.log2(rank) for rank in ranks])
+
+
 def test_a_model_that_tells_nothing_apart_exposes_nobody():
     """The trap: counting only lower losses, all canaries of a constant model would have rank 1."""
     exposed = text.exposure(np.zeros(2), np.zeros(2**10))
