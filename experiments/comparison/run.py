@@ -82,9 +82,9 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             config.neftune,
         )
         room.check(model, trainer.way().optimizer, trainings.most_lanes(plan))
-        if dataset.is_text and (why := verbatim.lacking(model.decoder)):
+        if dataset.is_text and (why := verbatim.lacking()):
             logging.warning("%s: rows will have no ROUGE-L, and no model utility of TOFU", why)
-        scorer = Scorer(models.as_model(model), devices, asked.sets, model.decoder)
+        scorer = Scorer(models.as_model(model), devices, asked.sets, model.generate)
         requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
         inputs = {"data": digests.digest(dataset[1:4]), "parameters": models.digest(config.model)}
         if config.forget.setting in forgetting.ASKED_BY:  # names: whose rows they are is part of the data

@@ -38,7 +38,7 @@ def parts(config, dataset=None, workdir="nowhere"):
         config.equal_flops,
         [rehearsal(name, config.variant(name).readiness, trainer, asked) for name in names],
     )
-    scorer = Scorer(models.as_model(model), devices, asked.sets, model.decoder)
+    scorer = Scorer(models.as_model(model), devices, asked.sets, model.generate)
     return Parts(
         asked, trainer, plan, scorer, Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
     )

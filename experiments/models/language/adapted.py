@@ -6,6 +6,7 @@ a copy. Blocks run in a loop, so that thirty of them are compiled as one.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.traverse_util
@@ -17,6 +18,7 @@ from experiments.core.errors import UserError
 from experiments.models.functions import ModelFns
 from experiments.models.language.backbones import layers
 from experiments.models.language.decoder import Block, Decoder
+from experiments.models.language.generate import generate
 from s3t.training.adapters import Factors, Lora, init_slot, switched, targeted
 
 Tree = Any
@@ -66,7 +68,26 @@ def build(module: Decoder, frozen: Tree, section: sections.Lora) -> ModelFns:
         hidden = features(params, tokens, key, noise)
         return _end(module, jax.lax.optimization_barrier(ends), hidden, None, method="logits")
 
-    return ModelFns(init, apply, features, language=True, noisy=apply, width=module.config.width)
+    told = functools.partial(_generate, module, lora, ends, blocks)
+    return ModelFns(init, apply, features, language=True, generate=told, noisy=apply, width=module.config.width)
+
+
+def _generate(module: Decoder, lora: Lora, ends: Tree, blocks: Tree, params: Tree, *prompts: Any, **how: Any) -> jax.Array:
+    """`generate.generate` by the adapters of one model, which act beside the frozen kernels as they do in training.
+
+    They are not merged into these, whose precision they would be rounded to. The blocks are stacked, and what generates has
+    each by its name: that second copy of the frozen blocks, the same for any number of models, lives as long as the call.
+    """
+    names = [f"blocks_{i}" for i in range(module.config.depth)]
+    frozen = ends | dict(zip(names, _apart(blocks, len(names)), strict=True))
+    adapters = switched(lora, tuple(map(_by_name, _apart(params, len(names)))))
+    return generate(module, frozen, *prompts, adapters=adapters, **how)
+
+
+@functools.partial(jax.jit, static_argnames="depth")
+def _apart(stacked: Tree, depth: int) -> tuple[Tree, ...]:
+    """The trees of each block."""
+    return tuple(jax.tree.map(lambda leaf: leaf[i], stacked) for i in range(depth))
 
 
 def _by_name(params: Tree) -> dict[str, Factors]:

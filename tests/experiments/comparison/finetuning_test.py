@@ -1,7 +1,9 @@
 """A whole run that fine-tunes a folder: by adapters, with every way of training text."""
 
+import importlib.util
 import json
 import math
+import shutil
 
 import jax
 import pytest
@@ -14,6 +16,7 @@ from experiments.data.text import tokenisers, topics
 from experiments.models.language import decoder, folders
 from experiments.models.language.backbones import as_functions
 from tests.experiments.comparison.run_test import shrink
+from tests.helpers.texts import authors
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +51,29 @@ def test_a_folder_is_fine_tuned_in_a_run(folder, tmp_path, rank):
     assert "parameters" in json.loads((tmp_path / "run/inputs.json").read_text())
     for row in found.rows:
         assert math.isfinite(row.before["forget_loss"])
+        assert importlib.util.find_spec("rouge_score") is None or 0 <= row.after["forget_rouge_l"] <= 1
     for training in ("vanilla", "neftune", "readiness"):
         apply, params = load(tmp_path / "run").model(training)
         assert apply(params, [[1, 2]], None).shape == (1, 2, 300)
         assert ("tokens" in params) == (rank == 0)
+
+
+@pytest.mark.slow
+def test_adapters_say_what_they_know_of_authors(folder, tmp_path):
+    """ROUGE-L of continuations, and a model's utility, which a model that knows nothing at all does not have."""
+    for package in ("tokenizers", "rouge_score"):
+        pytest.importorskip(package, reason=f"no {package} on this machine: the extra `text` has it")
+    root = authors(tmp_path / "tofu")
+    shutil.copy(root / "world_facts_perturbed.json", root / "real_authors_perturbed.json")
+    config = finetuned(folder)
+    config.data.update({"name": f"tofu:{root}", "train_size": 0, "length": 64, "answers_only": True})
+    config.data.holdout, config.data.validation_fraction = ("author 2", "author 3"), 0.5
+    config.forget.setting, config.forget.partition = "partition", "forget10"
+    config.model.lora.rank, config.trainings = 2, ("oracle", "vanilla")
+    for row in run.run(config, str(tmp_path / "run"), "test").rows:
+        assert 0 <= row.after["forget_rouge_l"] <= 1
+        for scores in row.extra["tofu"].values():
+            assert 0 <= scores["model_utility"] <= 1 and 0 <= scores["retain_rouge_l_recall"] <= 1
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from experiments.models.language import packaged, weights
 from experiments.models.language.decoder import Decoder
 from experiments.models.params import flatten
 from s3t.training.adapters import Adapter
+from tests.helpers.toys import quick_jit
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures/language"
 KEY = jax.random.key(5)
@@ -82,6 +83,26 @@ def test_adapters_act_as_those_of_a_model_whose_blocks_run_one_after_another():
     (quick, gradient), (by_hand, other) = (jax.jit(jax.value_and_grad(total(apply)))(params) for apply in (noisy, slow))
     np.testing.assert_allclose(quick, by_hand, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), gradient, other)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("gpt2", {}), ("llama3", {"options": {"remat": True}}), ("llama2", {"dtype": "bfloat16"})],
+)
+def test_adapters_continue_texts(family, changes):
+    """The slow twin reads the whole text for each token, as training does; without adapters something else is said."""
+    fns = build(section(family, lora={"rank": 2, "targets": ("attention", "mlp")}, **changes))
+    params, (tokens, _) = moved(fns), expected(family)
+    prompts, lengths, new = tokens[:, :4], np.array([4, 1, 2]), 5
+    read = quick_jit(lambda text: fns.apply(params, text, None))
+    text = np.zeros((len(prompts), 4 + new), np.int32)
+    text[:, :4] = np.where(np.arange(4) < lengths[:, None], prompts, 0)
+    rows = np.arange(len(prompts))
+    for end in lengths + np.arange(new)[:, None]:
+        text[rows, end] = read(text)[rows, end - 1].argmax(axis=-1)
+    said = np.asarray(fns.generate(params, prompts, lengths, new))
+    assert said.tolist() == [row[end : end + new].tolist() for row, end in zip(text, lengths, strict=True)]
+    assert (said != fns.generate(fns.init(KEY), prompts, lengths, new)).any()
 
 
 def test_a_short_backbone_has_adapters_in_full_precision():
