@@ -23,7 +23,7 @@ from experiments.core.errors import ConfigError, UserError, kind, line
 from experiments.data.datasets import Dataset
 from experiments.data.problem import Problem
 from experiments.data.text.loading import is_text
-from experiments.models import ModelFns, as_model
+from experiments.models import ModelFns, as_model, classifies_text
 from experiments.scoring import algorithms, requests
 from unlearn import Request, UnlearnAlgorithm, classifier, second_order, sequence_model, traits_of
 from unlearn.base import CLASSIFIER, LANGUAGE, Batch, Model, UnlearnState
@@ -59,8 +59,16 @@ def with_tokeniser(config: Tokenised) -> Tokenised:
 
 
 def kind_of(data: sections.Data, model: sections.Model) -> str:
-    """What the models of a config are: of text that is not classified, language models."""
-    return LANGUAGE if is_text(data.name) and not data.factory and not model.classifies_text else CLASSIFIER
+    """What the models of a config are: of text that is not classified, language models.
+
+    A folder that cannot be read is refused later: without it a finished run can still be looked at.
+    """
+    if not is_text(data.name) or data.factory:
+        return CLASSIFIER
+    try:
+        return CLASSIFIER if classifies_text(model) else LANGUAGE
+    except UserError:
+        return LANGUAGE
 
 
 def check_options(

@@ -41,7 +41,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()
-        dataset = datasets.load(config.data, config.model.classifies_text)
+        dataset = datasets.load(config.data, models.classifies_text(config.model))
         datasets.check_splits(dataset, config.train.batch_size)
         if "dpsgd" in config.trainings:
             checks.check_private(dataset)

@@ -47,5 +47,5 @@ def parts(config, dataset=None, workdir="nowhere"):
 def problem_of(config, dataset=None):
     """The problem of a resolved config."""
     tuned = bool(config.request.tune_steps)
-    dataset = datasets.load(config.data, config.model.classifies_text) if dataset is None else dataset
+    dataset = datasets.load(config.data, models.classifies_text(config.model)) if dataset is None else dataset
     return problem.make(dataset, config.forget, score_examples=config.data.score_examples, halve=tuned)

@@ -1,5 +1,7 @@
 """What only algorithms and data can tell, refused in one line before anything is written; and whose mistake an error is."""
 
+from pathlib import Path
+
 import jax
 import ml_collections
 import pytest
@@ -115,6 +117,10 @@ def test_sets_and_models_that_cannot_work_are_refused(key, value, said, tmp_path
     assert not (tmp_path / "new").exists()
 
 
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures/language"
+FOLDER = {"model.name": "folder", "model.options": D()}
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [
@@ -125,8 +131,13 @@ def test_sets_and_models_that_cannot_work_are_refused(key, value, said, tmp_path
             "dpsgd guards single rows, and a document here has",
         ),
         ({"model.factory": "mine:model", "model.options": D()}, "a model.factory is for images and tables"),
-        ({"model.name": "bert"}, "has no classes for model bert to tell: set --config.model.name=gpt2"),
-        ({"forget.setting": "class", "readiness.levels": "own"}, "is text to predict, which has no classes"),
+        ({"model.name": "bert"}, "has no classes for an encoder to tell: choose a decoder, as --config.model.name=gpt2"),
+        (FOLDER | {"model.params": f"{FIXTURES}/bert"}, "has no classes for an encoder to tell: choose a decoder, as"),
+        (FOLDER | {"model.params": f"{FIXTURES}/nowhere"}, "nowhere/config.json"),
+        (
+            {"forget.setting": "class", "readiness.levels": "own"},
+            "is text to predict, which has no classes: set --config.forget.setting=random, or a model that classifies",
+        ),
     ],
 )
 def test_what_cannot_work_on_text_is_refused(changes, said, tmp_path):
