@@ -56,7 +56,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         )
         model = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
         if neftune.NAME in config.trainings:
-            neftune.check(model)
+            neftune.check(model, f"trainings has {neftune.NAME!r}")
         checks.check_problem(asked, config.readiness.noise, config.request.parts, config.request.overlap)
         checks.check_own(config.request, config.by_variant(), model, asked, config.request.batch_size)
         devices = execution.make(config.parallel, convolutional=model.convolutional)

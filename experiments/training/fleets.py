@@ -65,9 +65,9 @@ class Trainer(NamedTuple):
         old = any(re.fullmatch(rf"(.*-)?{SHUFFLED}(-\d+)?", name) for name in begun)
         return SHUFFLED if dpsgd.shuffled or old else POISSON
 
-    def noisy_way(self, section: sections.NEFTune) -> loop.Way:
-        """NEFTune, at the same steps."""
-        return self.way()._replace(noise=section.alpha)
+    def noisy_way(self, alpha: float) -> loop.Way:
+        """NEFTune, at the same steps; of alpha 0 ordinary training."""
+        return self.way()._replace(noise=alpha)
 
     def guarantee(self, dpsgd: sections.DPSGD, examples: int) -> dict[str, Any]:
         """Facts of the rows of DP-SGD; `examples` is the fewest that a model was trained on."""
