@@ -132,10 +132,9 @@ def check_own(
         if algorithms.is_own(name)
     ]
     lines += [_unsuited(("request", "unlearners"), name, trial) for name in request.unlearners]
-    rehearsed = trial._replace(whole=trial.whole._replace(forget=_told_nothing_else(trial.whole.forget)))
     for variant, section in readiness.items():
         at, name = _rehearsed_at(variant), section.rehearsed
-        lines.append(_unsuited(at, name, rehearsed))
+        lines.append(_unsuited(at, name, trial))
         if algorithms.is_own(name):
             needs_retain = traits_of(algorithms.algorithm(name)).needs_retain
             given = trial if needs_retain else Trial(*trial[:2], Request(trial.whole.forget), Request(trial.batch.forget))
@@ -143,11 +142,6 @@ def check_own(
             lines.append(_told(at, name, which, given, _rehearse, **section.algorithm_options))
     if any(lines):
         raise ConfigError([told for told in lines if told])
-
-
-def _told_nothing_else(forget: Batch) -> Batch:
-    """What training batches have of a request: never alternatives."""
-    return {name: leaf for name, leaf in forget.items() if name != "alternative"}
 
 
 def _told(at: Loc, name: str, which: str, trial: Trial, attempt: Callable[..., Any], **options: Any) -> str:

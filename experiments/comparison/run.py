@@ -23,8 +23,6 @@ from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests
 from experiments.training import fleets, neftune, privacy, room
 
-ALTERNATIVES = ("dpo", "idk_dpo")  # algorithms that are told what to say instead
-
 
 def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: str = "") -> Run:
     """Run or resume the comparison that `config` describes; a finished workdir is read back instead.
@@ -47,12 +45,13 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             checks.check_private(dataset)
             if not config.dpsgd.shuffled:
                 privacy.warn()
+        rehearsed = [section.rehearsed for section in config.by_variant().values()]
         asked = problem.make(
             dataset,
             config.forget,
             score_examples=config.data.score_examples,
             halve=bool(config.request.tune_steps),
-            alternatives=any(algorithms.base(name) in ALTERNATIVES for name in config.request.unlearners),
+            alternatives=algorithms.are_told([*config.request.unlearners, *rehearsed]),
         )
         model = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
         if neftune.NAME in config.trainings:
@@ -66,6 +65,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             dataset.train,
             config.train,
             folder,
+            alternatives=problem.alternatives_of(dataset, dataset.asked_as) if algorithms.are_told(rehearsed) else None,
             on_disk=config.data.stream,
             save_every=config.checkpoint_seconds,
         )

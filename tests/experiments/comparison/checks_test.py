@@ -125,6 +125,10 @@ FOLDER = {"model.name": "folder", "model.options": D()}
     "changes, said",
     [
         ({"request.unlearners": ("level", "dpo")}, "'dpo' cannot be used (forget data have no 'alternative'"),
+        (
+            {"readiness.algorithm": "dpo"},
+            "config.readiness.algorithm 'dpo' cannot be used (forget data have no 'alternative'",
+        ),
         ({"readiness.resistance": 0.1}, "text to predict has no classes: set --config.readiness.recovery=nearest_examples"),
         (
             {"trainings": ("oracle", "vanilla", "dpsgd"), "data.length": 16},
