@@ -95,7 +95,7 @@ class Run:
                 f"{folder} holds other parameters than the run's rows tell of: remove it and results.json and run again"
             )
         self._check_frozen(config)
-        dataset = datasets.load(config.data, config.model.classifies_text)
+        dataset = datasets.load(config.data, models.classifies_text(config.model))
         fns = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
         return fns.own_apply or fns.apply, fns.unpack(params)
 

@@ -47,7 +47,7 @@ def main() -> None:
     config.train.steps = args.steps or config.train.steps
     try:
         made = checks.resolved(config)
-        dataset = datasets.load(made.data, made.model.classifies_text)
+        dataset = datasets.load(made.data, models.classifies_text(made.model))
         model = models.build(made.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
         datasets.check_splits(dataset, made.train.batch_size)
     except UserError as error:

@@ -23,7 +23,7 @@ from experiments.core.errors import ConfigError, UserError, kind, line
 from experiments.data.datasets import Dataset
 from experiments.data.problem import Problem
 from experiments.data.text.loading import is_text
-from experiments.models import ModelFns, as_model
+from experiments.models import ModelFns, as_model, classifies_text
 from experiments.scoring import algorithms, requests
 from unlearn import Request, UnlearnAlgorithm, classifier, second_order, sequence_model, traits_of
 from unlearn.base import CLASSIFIER, LANGUAGE, Batch, Model, UnlearnState
@@ -59,8 +59,16 @@ def with_tokeniser(config: Tokenised) -> Tokenised:
 
 
 def kind_of(data: sections.Data, model: sections.Model) -> str:
-    """What the models of a config are: of text that is not classified, language models."""
-    return LANGUAGE if is_text(data.name) and not data.factory and not model.classifies_text else CLASSIFIER
+    """What the models of a config are: of text that is not classified, language models.
+
+    A folder that cannot be read is refused later: without it a finished run can still be looked at.
+    """
+    if not is_text(data.name) or data.factory:
+        return CLASSIFIER
+    try:
+        return CLASSIFIER if classifies_text(model) else LANGUAGE
+    except UserError:
+        return LANGUAGE
 
 
 def check_options(
@@ -124,10 +132,9 @@ def check_own(
         if algorithms.is_own(name)
     ]
     lines += [_unsuited(("request", "unlearners"), name, trial) for name in request.unlearners]
-    rehearsed = trial._replace(whole=trial.whole._replace(forget=_told_nothing_else(trial.whole.forget)))
     for variant, section in readiness.items():
         at, name = _rehearsed_at(variant), section.rehearsed
-        lines.append(_unsuited(at, name, rehearsed))
+        lines.append(_unsuited(at, name, trial))
         if algorithms.is_own(name):
             needs_retain = traits_of(algorithms.algorithm(name)).needs_retain
             given = trial if needs_retain else Trial(*trial[:2], Request(trial.whole.forget), Request(trial.batch.forget))
@@ -135,11 +142,6 @@ def check_own(
             lines.append(_told(at, name, which, given, _rehearse, **section.algorithm_options))
     if any(lines):
         raise ConfigError([told for told in lines if told])
-
-
-def _told_nothing_else(forget: Batch) -> Batch:
-    """What training batches have of a request: never alternatives."""
-    return {name: leaf for name, leaf in forget.items() if name != "alternative"}
 
 
 def _told(at: Loc, name: str, which: str, trial: Trial, attempt: Callable[..., Any], **options: Any) -> str:

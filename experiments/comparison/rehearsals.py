@@ -18,7 +18,7 @@ from experiments.data.problem import Problem
 from experiments.data.sets import subsample
 from experiments.scoring import algorithms
 from experiments.scoring.relearning import compared
-from experiments.training import loop
+from experiments.training import loop, neftune
 from experiments.training.fleets import Trainer
 from readiness import Draw, Pools, Readiness, Terms, make_pools, make_readiness, nearest_classes, nearest_examples
 from unlearn import ALGORITHMS, normalised, traits_of
@@ -62,7 +62,10 @@ def rehearsal(variant: str, section: forgetting.Readiness, trainer: Trainer, pro
     Raises:
       ValueError: one line that says what to do.
     """
-    plain, model, classes = trainer.way(), models.as_model(trainer.model), problem.dataset.classes
+    if section.neftune:
+        neftune.check(trainer.model, f"readiness.neftune is {section.neftune:g}")
+    plain = trainer.noisy_way(section.neftune)
+    model, classes = models.as_model(trainer.model), problem.dataset.classes
     low, high = _ends(section)
     held_out = unseen(section, problem)
     drawn = draw(section, plain.batch_size, len(problem.forget))

@@ -23,8 +23,6 @@ from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests
 from experiments.training import fleets, neftune, privacy, room
 
-ALTERNATIVES = ("dpo", "idk_dpo")  # algorithms that are told what to say instead
-
 
 def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: str = "") -> Run:
     """Run or resume the comparison that `config` describes; a finished workdir is read back instead.
@@ -41,22 +39,23 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()
-        dataset = datasets.load(config.data, config.model.classifies_text)
+        dataset = datasets.load(config.data, models.classifies_text(config.model))
         datasets.check_splits(dataset, config.train.batch_size)
         if "dpsgd" in config.trainings:
             checks.check_private(dataset)
             if not config.dpsgd.shuffled:
                 privacy.warn()
+        rehearsed = [section.rehearsed for section in config.by_variant().values()]
         asked = problem.make(
             dataset,
             config.forget,
             score_examples=config.data.score_examples,
             halve=bool(config.request.tune_steps),
-            alternatives=any(algorithms.base(name) in ALTERNATIVES for name in config.request.unlearners),
+            alternatives=algorithms.are_told([*config.request.unlearners, *rehearsed]),
         )
         model = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
         if neftune.NAME in config.trainings:
-            neftune.check(model)
+            neftune.check(model, f"trainings has {neftune.NAME!r}")
         checks.check_problem(asked, config.readiness.noise, config.request.parts, config.request.overlap)
         checks.check_own(config.request, config.by_variant(), model, asked, config.request.batch_size)
         devices = execution.make(config.parallel, convolutional=model.convolutional)
@@ -66,6 +65,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             dataset.train,
             config.train,
             folder,
+            alternatives=problem.alternatives_of(dataset, dataset.asked_as) if algorithms.are_told(rehearsed) else None,
             on_disk=config.data.stream,
             save_every=config.checkpoint_seconds,
         )
@@ -82,9 +82,9 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             config.neftune,
         )
         room.check(model, trainer.way().optimizer, trainings.most_lanes(plan))
-        if dataset.is_text and (why := verbatim.lacking(model.decoder)):
+        if dataset.is_text and (why := verbatim.lacking()):
             logging.warning("%s: rows will have no ROUGE-L, and no model utility of TOFU", why)
-        scorer = Scorer(models.as_model(model), devices, asked.sets, model.decoder)
+        scorer = Scorer(models.as_model(model), devices, asked.sets, model.generate)
         requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
         inputs = {"data": digests.digest(dataset[1:4]), "parameters": models.digest(config.model)}
         if config.forget.setting in forgetting.ASKED_BY:  # names: whose rows they are is part of the data

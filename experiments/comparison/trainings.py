@@ -206,7 +206,7 @@ def train_private(trainer: Trainer, dpsgd: sections.DPSGD, lanes: loop.Lane) -> 
 
 def train_noisy(trainer: Trainer, section: sections.NEFTune, lanes: loop.Lane) -> Fleet:
     """NEFTune, at the same steps."""
-    way, name = trainer.noisy_way(section), neftune.NAME
+    way, name = trainer.noisy_way(section.alpha), neftune.NAME
     trained, facts = trainer.fleet(way, lanes, name), {"alpha": section.alpha}
     return Fleet(name, "default", trained, fleet.lane_count(lanes), trainer.cost(way, name), facts)
 

@@ -281,6 +281,7 @@ def speeches(config: ml_collections.ConfigDict) -> None:
     config.data.update({"name": "texts:state_union", "train_size": 0, "rows": 4, "group": r"\d-([A-Za-z]+)"})
     config.data.holdout, config.data.validation_fraction = ("Johnson", "Ford"), 0.5
     config.forget.setting, config.forget.groups = "group", ("Carter",)
+    config.suited["random"].efficiency, config.readiness.every = 1.0, 2
     config.seeds = 3
 
 

@@ -149,6 +149,12 @@ class Readiness(Section):
     every: Steps = Field(4, description="Rehearse on every so many steps.")
     fraction: float = Field(0.25, gt=0, le=1, description="Share of the training batch that is rehearsed on.")
     fresh: bool = Field(True, description="Judge a rehearsal on other examples than it forgot.")
+    neftune: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="Alpha of NEFTune's noise on the embedded tokens of ordinary batches of text; 0: none.",
+    )
     requests: Literal["known", "groups", "classes", "random"] = Field(
         "known", description="Rehearse the revocable set, overlapping groups of it, any class, or random parts of it."
     )

@@ -28,7 +28,8 @@ TEXTS = ("texts", "jsonl", "tofu", "muse")  # the same of text; a test holds the
 LENGTH = 256  # tokens in a row of text, unless a config says another
 # Settings of data that nothing else heeds.
 OF_TEXT = ("length", "rows", "tokeniser", "answers_only", "encoding", "group", "fields", "holdout")
-FOLDER, SMOLLM2 = "folder", "smollm2"  # pre-trained models
+FOLDER, SMOLLM2, MINILM = "folder", "smollm2", "minilm"  # pre-trained models
+PACKAGED = (SMOLLM2, MINILM)  # those whose weights and tokeniser are installed as a package
 Backbone = str  # of experiments.models.vits.VITS, or of text; others are refused when the data are looked at
 
 
@@ -57,8 +58,8 @@ class Data(Section):
     rows: int = Field(0, ge=0, le=MOST, description="Rows that are kept of a text, its first; 0 keeps all.")
     tokeniser: str = Field(
         "",
-        description="Of text, a tokenizer.json, bpe:512 to learn one of so many entries, or smollm2; if empty, that of a "
-        "pre-trained model, or bytes.",
+        description="Of text, a tokenizer.json, bpe:512 to learn one of so many entries, smollm2 or minilm; if empty, "
+        "that of a pre-trained model, or bytes.",
     )
     answers_only: bool = Field(False, description="Of questions and answers, learn the answers alone.")
     encoding: str = Field("", description="Of texts of your own; if empty, UTF-8.")
@@ -150,10 +151,13 @@ class Lora(Section):
 class Model(Section):
     """A network."""
 
-    name: Literal["mlp", "cnn", "resnet18", "vit", "whitened", "gpt2", "llama", "bert", "folder", "smollm2"] = Field(
-        "mlp",
-        description="The kind of network: of text, gpt2 and llama predict the next token, bert classifies documents. "
-        "Pre-trained: folder, of Hugging Face, at model.params; smollm2, a package.",
+    name: Literal["mlp", "cnn", "resnet18", "vit", "whitened", "gpt2", "llama", "bert", "folder", "smollm2", "minilm"] = (
+        Field(
+            "mlp",
+            description="The kind of network: of text, gpt2 and llama predict the next token, bert classifies documents. "
+            "Pre-trained: folder, of Hugging Face, at model.params; smollm2, which predicts, and minilm, which classifies, "
+            "are packages.",
+        )
     )
     options: dict[str, Option] = Field({"widths": (128, 128)}, description="Options of that kind, as in {'widths': (64,)}.")
     factory: str = Field("", description="module:function that makes a model of your own; see experiments.models.own.")
@@ -168,28 +172,25 @@ class Model(Section):
     @property
     def is_pretrained(self) -> bool:
         """Whether its sizes and its weights are those of a published model."""
-        return self.name in (FOLDER, SMOLLM2)
+        return self.name in (FOLDER, *PACKAGED)
 
     @property
     def tokeniser(self) -> str:
         """The tokeniser of pre-trained weights, as `data.tokeniser` takes it; '' of other models."""
-        return {SMOLLM2: SMOLLM2, FOLDER: os.path.join(self.params, "tokenizer.json")}.get(self.name, "")
+        if self.name == FOLDER:
+            return os.path.join(self.params, "tokenizer.json")
+        return self.name if self.name in PACKAGED else ""
 
     @model_validator(mode="after")
     def _weights_are_somewhere(self) -> Model:
         if self.name == FOLDER and not self.params:
             raise Wrong((("params",), "is empty, but model.name is 'folder': set --config.model.params=FOLDER"))
-        if self.name == SMOLLM2 and self.params:
-            raise Wrong((("params",), f"is {self.params!r}, but smollm2 has weights of its own: leave it empty"))
+        if self.name in PACKAGED and self.params:
+            raise Wrong((("params",), f"is {self.params!r}, but {self.name} has weights of its own: leave it empty"))
         if self.lora.rank and not self.is_pretrained:
             sentence = f"is {self.lora.rank}, but {self.name!r} is not pre-trained: set 0, or --config.model.name=smollm2"
             raise Wrong((("lora", "rank"), sentence))
         return self
-
-    @property
-    def classifies_text(self) -> bool:
-        """Whether it reads documents for their classes: the model alone says so, and the data are made to suit it."""
-        return self.name == "bert" and not self.factory
 
 
 class Train(Section):

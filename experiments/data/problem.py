@@ -88,9 +88,20 @@ def make(
     asked: Batch = datasets.batch(dataset.train, positions)
     revocable = dataset.train.id[positions] if forget.revocable < 0 else _ids(dataset, forget, (forget.revocable,))
     sets = make_sets(dataset, asked, forget.classes, score_examples=score_examples, halve=halve)
-    if alternatives and dataset.corpus and dataset.corpus.documents.prompts is not None:
-        asked = {**asked, "alternative": refusals.instead(dataset.corpus, dataset.asked_as[positions])}
+    if alternatives and (instead := alternatives_of(dataset, dataset.asked_as[positions])) is not None:
+        asked = {**asked, "alternative": instead}
     return Problem(dataset, positions, asked, revocable, sets, forget.setting, forget.seed)
+
+
+def alternatives_of(dataset: datasets.Dataset, asked_as: np.ndarray) -> Batch | None:
+    """What the questions of some documents are to be answered with instead, as `dpo` takes it; None: there are none.
+
+    Args:
+      asked_as: [rows], the document of each.
+    """
+    if dataset.corpus is None or dataset.corpus.documents.prompts is None:
+        return None
+    return refusals.instead(dataset.corpus, asked_as)
 
 
 def _ids(dataset: datasets.Dataset, forget: forgetting.Forget, classes: Sequence[int]) -> np.ndarray:

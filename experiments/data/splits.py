@@ -144,7 +144,8 @@ def forget_ids(dataset: Dataset, setting: str, classes: Sequence[int], fraction:
     if setting == "class":
         if dataset.is_text:
             raise DataError(
-                f"{dataset.name!r} is text to predict, which has no classes: set --config.forget.setting=random"
+                f"{dataset.name!r} is text to predict, which has no classes: set --config.forget.setting=random, or a "
+                "model that classifies, as --config.model.name=bert"
             )
         for label in classes:
             if not 0 <= label < dataset.classes:

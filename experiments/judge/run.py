@@ -69,7 +69,7 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()
-        dataset = datasets.load(config.data, config.model.classifies_text)
+        dataset = datasets.load(config.data, models.classifies_text(config.model))
         datasets.check_splits(dataset, config.train.batch_size)
         model = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
         if "dpsgd" in config.trainings:

@@ -30,7 +30,18 @@ TABULAR = ("mlp",)  # take a table; the others look at images
 DTYPES = {"": None, "float32": None, "bfloat16": jnp.bfloat16}
 SECTION = ("classes", "dtype", "dropout")  # fields of a module that are no options: the section has keys for them
 
-__all__ = ["CONVOLUTIONAL", "MODELS", "ModelFns", "as_features", "as_model", "build", "digest", "make_module", "of_module"]
+__all__ = [
+    "CONVOLUTIONAL",
+    "MODELS",
+    "ModelFns",
+    "as_features",
+    "as_model",
+    "build",
+    "classifies_text",
+    "digest",
+    "make_module",
+    "of_module",
+]
 
 
 def build(section: Model, example: np.ndarray, classes: int, tokens: Tokens | None = None) -> ModelFns:
@@ -63,12 +74,23 @@ def build(section: Model, example: np.ndarray, classes: int, tokens: Tokens | No
     elif is_text:
         _check_no_factory(section)
         if section.is_pretrained:
-            fns = weights.build(section, shape[0], classes)
+            fns = weights.build(section, shape[0], classes, tokens)
         else:
             fns = named.build(section, shape[0], classes, tokens)
     else:
         fns = _shipped(section, shape, classes)
     return begin(fns, section.params) if section.params and not section.is_pretrained else fns
+
+
+def classifies_text(section: Model) -> bool:
+    """Whether it reads documents for their classes: the model alone says so, and the data are made to suit it.
+
+    Raises:
+      UserError: a folder that cannot be read.
+    """
+    if section.factory:
+        return False
+    return weights.classifies(section) if section.is_pretrained else section.name in named.ENCODERS
 
 
 def _check_no_factory(section: Model) -> None:

@@ -26,7 +26,7 @@ class ModelFns(NamedTuple):
     module: the Linen module behind it, if it is one: DP-SGD has a short cut for those.
     convolutional: it holds convolutions, which need loops of their own on a CPU: see `experiments.core.fleet`.
     language: it gives logits of the next token at each place, [examples, length, vocabulary].
-    decoder: the module that `language.generate` continues texts with, if it is one.
+    generate: (params, prompts, lengths, new, ...) -> tokens, as `language.generate` continues texts; None: of no decoder.
     noisy: (params, x, key, noise [examples, length, width]) -> logits, as `apply` with noise on the embedded tokens; None:
       it embeds none.
     width: of an embedded token.
@@ -41,7 +41,7 @@ class ModelFns(NamedTuple):
     unpack: Callable[[Any], Any] = lambda params: params
     own_apply: Callable[[Any, Array, Array | None], Array] | None = None
     language: bool = False
-    decoder: nn.Module | None = None
+    generate: Callable[..., Array] | None = None
     noisy: Callable[[Any, Array, Array | None, Array], Array] | None = None
     width: int = 0
 

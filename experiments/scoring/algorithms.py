@@ -19,6 +19,7 @@ from unlearn import ALGORITHMS, UnlearnAlgorithm, traits_of
 from unlearn.base import LANGUAGE
 
 KEY = "request.unlearners"
+ALTERNATIVES = ("dpo", "idk_dpo")  # those that are told what to say instead
 
 
 @functools.lru_cache
@@ -47,6 +48,11 @@ def algorithm(name: str, key: str = KEY) -> Callable[..., UnlearnAlgorithm]:
 def base(name: str) -> str:
     """The algorithm's name without where its requests end."""
     return name.partition(AT)[0]
+
+
+def are_told(names: Sequence[str]) -> bool:
+    """Whether any of them is told what questions are to be answered with instead."""
+    return any(base(name) in ALTERNATIVES for name in names)
 
 
 def ends_at_level(name: str) -> bool:

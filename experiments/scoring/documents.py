@@ -59,17 +59,17 @@ def score(scorer: Scorer, dataset: Dataset, params: Any) -> list[Scores]:
     min_k_auc, min_k_plus_auc: how often a forgotten document scores above a held-out one by Min-K% and Min-K%++; 1: all
       of them look seen, .5: nothing is told, below: they stand out as unseen.
     min_40_unseen_auc: the other way round, by Min-40%, as PrivLeak takes it.
-    forget_rouge_l: of `verbatim`, of a decoder with a tokeniser, if rouge-score is installed.
+    forget_rouge_l: of `verbatim`, of a scorer that generates and data with a tokeniser, if rouge-score is installed.
     """
     tokens, sets = make_tokens(scorer.model, scorer.devices), scorer.sets
     measured = {name: tokens(params, getattr(sets, name)) for name in SCORED}
     lanes = len(measured["forget"].log_p)
     of_lane = lambda i: {name: TokenStatistics(*(leaf[i] for leaf in found)) for name, found in measured.items()}  # noqa: E731
     scores = [_score(of_lane(i), sets, dataset.units_of) for i in range(lanes)]
-    if dataset.corpus is None or verbatim.lacking(scorer.decoder):
+    if dataset.corpus is None or scorer.generate is None or verbatim.lacking():
         return scores
     documents = dataset.units_of(sets.forget["id"])
-    rouge = verbatim.score(scorer.decoder, dataset.corpus.tokeniser.decode, params, sets.forget, documents)
+    rouge = verbatim.score(scorer.generate, dataset.corpus.tokeniser.decode, params, sets.forget, documents)
     sound = [math.isfinite(lane["forget_token_loss"]) for lane in scores]
     return [
         {**lane, "forget_rouge_l": value if ok else math.nan} for lane, value, ok in zip(scores, rouge, sound, strict=True)

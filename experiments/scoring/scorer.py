@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +17,13 @@ from unlearn.base import Array, Batch, Model
 class Scorer(NamedTuple):
     """Who scores lanes of a model; `evaluation` says how.
 
-    decoder: the model's module, if it can continue texts.
+    generate: what continues texts, as of `ModelFns`; None: nothing is continued.
     """
 
     model: Model
     devices: Execution
     sets: Sets
-    decoder: Any = None
+    generate: Callable[..., Array] | None = None
 
     @property
     def statistics(self) -> Reduction:

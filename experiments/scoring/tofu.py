@@ -22,8 +22,6 @@ from experiments.data.splits import lowest
 from experiments.data.text import tofu
 from experiments.data.text.corpus import Corpus
 from experiments.data.text.documents import Documents
-from experiments.models.language.decoder import Decoder
-from experiments.models.language.generate import generate
 from experiments.scoring import verbatim
 from experiments.scoring.rouge import rouge_l
 from experiments.scoring.scorer import Scorer
@@ -151,7 +149,7 @@ def answer_losses(scorer: Scorer, params: Any, corpus: Corpus, pairs: list[tuple
     return np.add.reduceat(loss * tokens, starts, axis=1) / np.add.reduceat(tokens, starts)
 
 
-def recalls(decoder: Decoder, params: Any, corpus: Corpus, asked: tofu.Queries) -> np.ndarray:
+def recalls(generate: verbatim.Generate, params: Any, corpus: Corpus, asked: tofu.Queries) -> np.ndarray:
     """ROUGE-L recall of greedy answers, [lanes, questions]; an answer ends where the row of the longest question does."""
     tokeniser = corpus.tokeniser
     prompts = [[tokeniser.bos, *tokeniser.encode(prompt.rstrip())] for prompt in asked.prompts]
@@ -164,7 +162,7 @@ def recalls(decoder: Decoder, params: Any, corpus: Corpus, asked: tofu.Queries) 
     )
     every = []
     for lane in range(fleet.lane_count(params)):
-        said = generate(decoder, fleet.lane(params, lane), filled, lengths, room, stop=tokeniser.eos)
+        said = generate(fleet.lane(params, lane), filled, lengths, room, stop=tokeniser.eos)
         every.append(rouge_l(asked.answers, [tokeniser.decode(row) for row in np.asarray(said).tolist()]).recall)
     return np.array(every)
 
@@ -187,9 +185,9 @@ def _scored(
     beside = {name: answer_losses(scorer, params, corpus, _pairs(part)) for name, part in pairs.items()}
     said: dict[str, np.ndarray] = {}
     said_beside: dict[str, np.ndarray] = {}
-    if not verbatim.lacking(scorer.decoder):
+    if scorer.generate and not verbatim.lacking():
         said, said_beside = (
-            {name: recalls(scorer.decoder, params, corpus, part) for name, part in parts.items()}
+            {name: recalls(scorer.generate, params, corpus, part) for name, part in parts.items()}
             for parts in (asked, pairs)
         )
     lanes = []

@@ -11,13 +11,12 @@ import numpy as np
 
 from experiments.core import fleet
 from experiments.data.ids import Array
-from experiments.models.language.decoder import Decoder
-from experiments.models.language.generate import generate
 from experiments.scoring.rouge import rouge_l
 from unlearn.base import Batch
 
 DOCUMENTS = 16  # at most, the first row of each
 Decode = Callable[[Sequence[int]], str]
+Generate = Callable[..., Any]  # as of `ModelFns`
 
 
 class Halves(NamedTuple):
@@ -28,7 +27,7 @@ class Halves(NamedTuple):
     rests: list[Array]
 
 
-def score(decoder: Decoder, decode: Decode, params: Any, batch: Batch, documents: Array) -> list[float]:
+def score(generate: Generate, decode: Decode, params: Any, batch: Batch, documents: Array) -> list[float]:
     """Mean ROUGE-L F1 of greedy continuations with what the rows say, for each lane (VerbMem of MUSE, 2407.06460).
 
     Args:
@@ -47,20 +46,14 @@ def score(decoder: Decoder, decode: Decode, params: Any, batch: Batch, documents
     said, most = [decode(rest.tolist()) for rest in rests], max(map(len, rests))
     scores = []
     for lane in range(fleet.lane_count(params)):
-        made = np.asarray(generate(decoder, fleet.lane(params, lane), prompts, lengths, most))
+        made = np.asarray(generate(fleet.lane(params, lane), prompts, lengths, most))
         told = [decode(row[: len(rest)].tolist()) for row, rest in zip(made, rests, strict=True)]
         scores.append(float(rouge_l(said, told).f1.mean()))
     return scores
 
 
-def lacking(decoder: Any) -> str:
-    """Why nothing that a model says is set beside what it should say; '' where it is.
-
-    Args:
-      decoder: the model's module, if it can continue texts.
-    """
-    if decoder is None:
-        return "adapters do not continue texts"
+def lacking() -> str:
+    """Why nothing that a model says is set beside what it should say; '' where it is."""
     if importlib.util.find_spec("rouge_score") is None:
         return "rouge-score is not installed (pip install 'forethought[text]')"
     return ""

@@ -65,9 +65,9 @@ class Trainer(NamedTuple):
         old = any(re.fullmatch(rf"(.*-)?{SHUFFLED}(-\d+)?", name) for name in begun)
         return SHUFFLED if dpsgd.shuffled or old else POISSON
 
-    def noisy_way(self, section: sections.NEFTune) -> loop.Way:
-        """NEFTune, at the same steps."""
-        return self.way()._replace(noise=section.alpha)
+    def noisy_way(self, alpha: float) -> loop.Way:
+        """NEFTune, at the same steps; of alpha 0 ordinary training."""
+        return self.way()._replace(noise=alpha)
 
     def guarantee(self, dpsgd: sections.DPSGD, examples: int) -> dict[str, Any]:
         """Facts of the rows of DP-SGD; `examples` is the fewest that a model was trained on."""
@@ -111,13 +111,20 @@ def make(
     section: sections.Train,
     workdir: workdirs.Workdir,
     *,
+    alternatives: Batch | None = None,
     on_disk: bool = False,
     save_every: float = 30.0,
 ) -> Trainer:
-    """Who trains on a split, all of which comes to the device unless it stays on disk."""
+    """Who trains on a split, all of which comes to the device unless it stays on disk.
+
+    Args:
+      alternatives: what each row is to be answered with instead, where that is rehearsed.
+    """
     if section.weight_decay and section.optimizer != "adamw":
         logging.warning("train.weight_decay is of adamw alone: %s trains without it", section.optimizer)
     data: Batch = datasets.batch(split)
+    if alternatives is not None:
+        data = {**data, loop.ALTERNATIVE: alternatives}
     if not on_disk:
         data = jax.tree.map(jnp.asarray, data)
     return Trainer(model, devices, data, on_disk, section, workdir, save_every)

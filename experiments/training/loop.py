@@ -91,6 +91,7 @@ class Trained(NamedTuple):
     losses: np.ndarray
 
 
+ALTERNATIVE = "alternative"  # what is to be said instead, where that is rehearsed; ordinary batches go without it
 Numbers = Array | np.ndarray
 Report = Callable[[dict[str, Any]], None]
 # (states, lanes, data, pools, epoch, steps) -> (states, infos [lanes, steps]): the steps of an epoch, of all lanes
@@ -155,7 +156,8 @@ def draw(way: Way, lane: Lane, data: Batch, pools: Pools | None, row: Array, ind
     """The batches of one step of one lane; `rehearse` is static."""
     root = jax.random.wrap_key_data(lane.key)
     weight = jnp.where(row >= 0, lane.weight[row], 0.0) if way.capacity else lane.weight[row]
-    batch = dict(take(data, row), weight=weight)
+    ordinary = {name: leaf for name, leaf in data.items() if name != ALTERNATIVE}
+    batch = dict(take(ordinary, row), weight=weight)
     key = jax.random.key_data(keys.fold(root, Purpose.STEP, index))
     due = way.rehearsing
     if not rehearse or due is None:

@@ -16,15 +16,18 @@ from unlearn.base import Array, Batch, Model
 NAME = "neftune"
 
 
-def check(fns: models.ModelFns) -> None:
+def check(fns: models.ModelFns, asked: str) -> None:
     """Refuse models that embed no tokens.
+
+    Args:
+      asked: where a config asks for noise, as a line begins.
 
     Raises:
       UserError: one line that says what to do.
     """
     if fns.noisy is None:
         raise UserError(
-            f"trainings has {NAME!r}, noise on embedded tokens, which is for text and its decoders: take it out, or set "
+            f"{asked}, noise on embedded tokens, which is for text and its decoders: take it out, or set "
             "--config.model.name=gpt2 and data of text"
         )
 

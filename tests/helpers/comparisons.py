@@ -38,7 +38,7 @@ def parts(config, dataset=None, workdir="nowhere"):
         config.equal_flops,
         [rehearsal(name, config.variant(name).readiness, trainer, asked) for name in names],
     )
-    scorer = Scorer(models.as_model(model), devices, asked.sets, model.decoder)
+    scorer = Scorer(models.as_model(model), devices, asked.sets, model.generate)
     return Parts(
         asked, trainer, plan, scorer, Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
     )
@@ -47,5 +47,5 @@ def parts(config, dataset=None, workdir="nowhere"):
 def problem_of(config, dataset=None):
     """The problem of a resolved config."""
     tuned = bool(config.request.tune_steps)
-    dataset = datasets.load(config.data, config.model.classifies_text) if dataset is None else dataset
+    dataset = datasets.load(config.data, models.classifies_text(config.model)) if dataset is None else dataset
     return problem.make(dataset, config.forget, score_examples=config.data.score_examples, halve=tuned)

@@ -25,13 +25,13 @@ def load(config: Data) -> Dataset:
     Raises:
       DataError: the name, the files or the numbers will not do, or the documents have no classes.
     """
-    check_unset(config, OF_TARGETS, "is for text to predict, and model bert classifies documents")
-    check_no_canaries(config, "is for text to predict, and model bert classifies documents")
+    check_unset(config, OF_TARGETS, "is for text to predict, and the model classifies documents")
+    check_no_canaries(config, "is for text to predict, and the model classifies documents")
     documents = opened(with_labels(config))
     if documents.labels is None:
         raise DataError(
-            f"{config.name!r} has no classes for model bert to tell: set --config.model.name=gpt2, which predicts tokens, "
-            "or name data that have some, as trec or jsonl:PATH"
+            f"{config.name!r} has no classes for an encoder to tell: choose a decoder, as --config.model.name=gpt2, which "
+            "predicts tokens, or name data that have some, as trec or jsonl:PATH"
         )
     ids = assigned(documents, config)
     tokeniser = tokeniser_of(config.tokeniser, select(documents, ids["train"]))

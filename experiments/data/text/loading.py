@@ -8,13 +8,13 @@ import numpy as np
 
 from experiments.core.errors import DataError
 from experiments.core.keys import Hash
-from experiments.core.sections import LENGTH, SMOLLM2, Data, StreamedData
+from experiments.core.sections import LENGTH, PACKAGED, Data, StreamedData
 from experiments.data.ids import hash_uniform
 from experiments.data.splits import UNWEIGHTED, Dataset, Split, Tokens, assign
 from experiments.data.text import canaries, jsonl, plain, readers, requests, tofu, topics
 from experiments.data.text.corpus import Corpus
 from experiments.data.text.documents import Documents, select
-from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, learned, smollm2
+from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, learned, packaged
 
 MOST_ENTRIES = 1 << 20  # of a vocabulary
 OF_OTHERS = ("id_column", "cache_dir", "stream")
@@ -142,8 +142,8 @@ def tokeniser_of(asked: str, train: Documents) -> Tokeniser:
         if not size.isdecimal() or int(size) > MOST_ENTRIES:
             raise DataError(f"data.tokeniser is {asked!r}: give bpe: and how many entries it should have, as in bpe:512")
         return learned((*train.texts, *(train.prompts or ())), int(size))
-    if asked == SMOLLM2:
-        return smollm2()
+    if asked in PACKAGED:
+        return packaged(asked)
     return from_file(Path(asked).expanduser()) if asked else byte_level()
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from experiments.core import files
 from experiments.core.errors import DataError, UserError, WorkdirError, line
-from experiments.models.language import gguf, packaged
+from experiments.core.sections import MINILM
+from experiments.models.language import gguf
+from experiments.models.language import packaged as weights
 
 MISSING = "a tokenizer.json needs the library tokenizers, which is not installed: pip install 'forethought[text]'"
 END, PAD = "<|endoftext|>", "<|pad|>"  # of tokenisers that are trained here
@@ -78,15 +80,17 @@ def learned(texts: Iterable[str], vocabulary: int) -> Tokeniser:
     return _from_text(train_bpe(texts, vocabulary), Path("tokenizer.json of these texts"))
 
 
-def smollm2() -> Tokeniser:
-    """The tokeniser of SmolLM2, from the package with its weights.
+def packaged(name: str) -> Tokeniser:
+    """The tokeniser of a model of `sections.PACKAGED`, from the package with its weights.
 
     Raises:
       DataError: the library is absent.
       UserError: the package is.
     """
     _library()
-    file = packaged.smollm2()
+    if name == MINILM:
+        return from_file(weights.minilm_folder() / "tokenizer.json")
+    file = weights.smollm2()
     return _from_text(gguf.tokenizer(file), Path(file.path))
 
 

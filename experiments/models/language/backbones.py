@@ -14,6 +14,7 @@ from experiments.models.functions import ModelFns
 from experiments.models.language.decoder import Decoder
 from experiments.models.language.encoder import Encoder, Head
 from experiments.models.language.folders import Pretrained
+from experiments.models.language.generate import generate
 from s3t.training.adapters import Adapter
 from s3t.training.backbone import Backbone
 from unlearn import sequence_model
@@ -113,7 +114,8 @@ def as_functions(module: Module) -> ModelFns:
 
     fns = ModelFns(init, call, functools.partial(call, method="features"))
     if isinstance(module, Decoder):
-        fns = fns._replace(language=True, decoder=module, noisy=noisy, width=module.config.width)
+        told = functools.partial(generate, module)
+        fns = fns._replace(language=True, generate=told, noisy=noisy, width=module.config.width)
     return fns
 
 

@@ -263,11 +263,13 @@ class Decoder(nn.Module):
     def head(self, h: jax.Array) -> jax.Array:
         return self.logits(self.hidden(h))
 
-    def read(self, tokens: jax.Array, positions: jax.Array, caches: tuple[Cache, ...]) -> tuple[jax.Array, Any]:
+    def read(
+        self, tokens: jax.Array, positions: jax.Array, caches: tuple[Cache, ...], adapters: Sequence[Adapters] = ()
+    ) -> tuple[jax.Array, Any]:
         """(h [n, L, width], caches) after more tokens at `positions` [n, L]; what caches hold beyond these is not seen."""
         h, after = self.embed(tokens, positions), []
-        for block, cache in zip(self.blocks, caches, strict=True):
-            h, grown = block(h, {}, positions, cache)
+        for i, (block, cache) in enumerate(zip(self.blocks, caches, strict=True)):
+            h, grown = block(h, adapters[i] if adapters else {}, positions, cache)
             after.append(grown)
         return h, tuple(after)
 

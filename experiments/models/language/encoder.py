@@ -191,7 +191,11 @@ class Encoder(nn.Module):
 
     def features(self, x: Mapping[str, jax.Array] | jax.Array) -> jax.Array:
         """What the last layer is given, [n, width]."""
-        return self.classifier.pool(self.hidden(x))
+        return self.pool(self.hidden(x))
+
+    def pool(self, h: Hidden) -> jax.Array:
+        """The same of what the classifier looks at."""
+        return self.classifier.pool(h)
 
     def __call__(self, x: Mapping[str, jax.Array] | jax.Array) -> jax.Array:
         return self.head(self.hidden(x))

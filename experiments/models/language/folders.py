@@ -85,6 +85,12 @@ def load_folder(folder: str | Path, dtype: Any = jnp.float32) -> Pretrained:
     return Pretrained(config, params, head, values)
 
 
+def config_of(folder: str | Path) -> Config:
+    """The sizes and choices that a folder's `config.json` tells; raises as `load_folder` does of it."""
+    path = Path(folder).expanduser() / CONFIG
+    return configs.read(path, _read_json(path))[1]
+
+
 def save_folder(
     folder: str | Path, config: Config, params: Tree, head: Tree | None = None, values: Mapping[str, Any] | None = None
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.models.language.decoder import Cache, Decoder
+from experiments.models.language.layers import Adapters
 
 Tree = Any
 
@@ -24,6 +26,7 @@ def generate(
     key: jax.Array | None = None,
     temperature: float = 1.0,
     stop: int | None = None,
+    adapters: Sequence[Adapters] = (),
 ) -> jax.Array:
     """Continue prompts by `new` tokens.
 
@@ -36,6 +39,7 @@ def generate(
       key: of the draws; without one the likeliest token is taken.
       temperature: logits are divided by it before a draw.
       stop: after this token a row has only it.
+      adapters: those of each block, or of none.
 
     Returns:
       [n, new] int32, what comes after each prompt.
@@ -53,13 +57,14 @@ def generate(
         raise ValueError(f"{new} tokens after prompts of {prompts.shape[1]} are not within 1 and {most} positions")
     if not temperature > 0:
         raise ValueError(f"a temperature of {temperature} divides nothing: give a positive one, or no key to be greedy")
-    return _generate(module, params, prompts, lengths, new, key, temperature, stop)
+    return _generate(module, params, tuple(adapters), prompts, lengths, new, key, temperature, stop)
 
 
 @functools.partial(jax.jit, static_argnames=("module", "new", "stop"))
 def _generate(
     module: Decoder,
     params: Tree,
+    adapters: tuple[Adapters, ...],
     prompts: jax.Array,
     lengths: jax.Array,
     new: int,
@@ -68,7 +73,7 @@ def _generate(
     stop: int | None,
 ) -> jax.Array:
     def read(tokens: jax.Array, positions: jax.Array, caches: tuple[Cache, ...]) -> Any:
-        return module.apply({"params": params}, tokens, positions, caches, method="read")
+        return module.apply({"params": params}, tokens, positions, caches, adapters, method="read")
 
     def logits(h: jax.Array) -> jax.Array:
         made: Any = module.apply({"params": params}, h, method="head")

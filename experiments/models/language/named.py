@@ -18,6 +18,7 @@ from experiments.models.language.encoder import Encoder, EncoderConfig
 # What a config may give of each; the vocabulary and the positions are those of the data.
 SIZES = {"width": 64, "depth": 2, "heads": 4}
 OPTIONS: dict[str, dict[str, int]] = {"gpt2": SIZES, "llama": SIZES | {"mlp": 0, "kv_heads": 0}, "bert": SIZES}
+ENCODERS = ("bert",)
 MADE: dict[str, Callable[..., decoder.DecoderConfig]] = {"gpt2": decoder.gpt2, "llama": decoder.llama}
 
 

@@ -1,5 +1,7 @@
 """What only algorithms and data can tell, refused in one line before anything is written; and whose mistake an error is."""
 
+from pathlib import Path
+
 import jax
 import ml_collections
 import pytest
@@ -115,10 +117,18 @@ def test_sets_and_models_that_cannot_work_are_refused(key, value, said, tmp_path
     assert not (tmp_path / "new").exists()
 
 
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures/language"
+FOLDER = {"model.name": "folder", "model.options": D()}
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [
         ({"request.unlearners": ("level", "dpo")}, "'dpo' cannot be used (forget data have no 'alternative'"),
+        (
+            {"readiness.algorithm": "dpo"},
+            "config.readiness.algorithm 'dpo' cannot be used (forget data have no 'alternative'",
+        ),
         ({"readiness.resistance": 0.1}, "text to predict has no classes: set --config.readiness.recovery=nearest_examples"),
         (
             {"trainings": ("oracle", "vanilla", "dpsgd"), "data.length": 16},
@@ -131,8 +141,13 @@ def test_sets_and_models_that_cannot_work_are_refused(key, value, said, tmp_path
         ),
         ({"model.name": "bert", "data.canaries.count": 1}, "data.canaries is for text to predict, and model bert class"),
         ({"model.factory": "mine:model", "model.options": D()}, "a model.factory is for images and tables"),
-        ({"model.name": "bert"}, "has no classes for model bert to tell: set --config.model.name=gpt2"),
-        ({"forget.setting": "class", "readiness.levels": "own"}, "is text to predict, which has no classes"),
+        ({"model.name": "bert"}, "has no classes for an encoder to tell: choose a decoder, as --config.model.name=gpt2"),
+        (FOLDER | {"model.params": f"{FIXTURES}/bert"}, "has no classes for an encoder to tell: choose a decoder, as"),
+        (FOLDER | {"model.params": f"{FIXTURES}/nowhere"}, "nowhere/config.json"),
+        (
+            {"forget.setting": "class", "readiness.levels": "own"},
+            "is text to predict, which has no classes: set --config.forget.setting=random, or a model that classifies",
+        ),
     ],
 )
 def test_what_cannot_work_on_text_is_refused(changes, said, tmp_path):

@@ -1,5 +1,6 @@
 """Whole runs on texts of one's own, made small: a source forgotten, TOFU's authors forgotten, and the real files."""
 
+import math
 import os
 from pathlib import Path
 
@@ -56,14 +57,21 @@ def test_authors_are_forgotten_and_asked_about(tmp_path):
     assert run.run(config, str(tmp_path / "run")) == outcome
 
 
+@pytest.mark.slow
+def test_refusals_to_answer_are_rehearsed(tmp_path):
+    changes = few_authors(tmp_path / "tofu") | QUICK
+    changes |= {"trainings": ("oracle", "vanilla", "readiness"), "readiness.algorithm": "idk_dpo"}
+    outcome = run.run(tiny("tofu_small", **changes), str(tmp_path / "run"))
+    ready = [row for row in outcome.rows if row.training == "readiness"]
+    assert len(ready) == 2 and all(math.isfinite(row.after["forget_token_loss"]) for row in ready)
+
+
 def test_what_cannot_be_asked_for_is_one_line(tmp_path):
     changes = few_authors(tmp_path / "tofu")
     config = tiny("tofu_small", **changes, **QUICK)
     (tmp_path / "run").mkdir()
     with pytest.raises(UserError, match="there is no set 'forget05': did you mean 'forget10'"):
         run.run(with_keys(config, {"forget.partition": "forget05"}), str(tmp_path / "run"))
-    with pytest.raises(UserError, match=r"config.readiness.algorithm 'dpo' cannot be used \(forget data have no 'altern"):
-        run.run(tiny("tofu_small", **changes, **{"readiness.algorithm": "dpo"}), str(tmp_path / "run"))
     few = {"data.holdout": (), "forget.setting": "documents", "forget.documents": (str(first_document(changes)),)}
     with pytest.raises(
         UserError, match=r"1 examples to forget, 5 or more .* ask for more in --config.forget.documents, or"

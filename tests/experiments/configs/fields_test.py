@@ -193,7 +193,7 @@ def choices(section: type[Section], name: str) -> tuple[Any, ...]:
 
 def test_choices_are_what_there_is():
     """Configs are read before anything heavy is imported, so they name what is elsewhere."""
-    assert set(choices(sections.Model, "name")) == {*models.MODELS, *named.OPTIONS, sections.FOLDER, sections.SMOLLM2}
+    assert set(choices(sections.Model, "name")) == {*models.MODELS, *named.OPTIONS, sections.FOLDER, *sections.PACKAGED}
     assert set(values.SHELF) == set(ALGORITHMS)
     assert set(get_args(s3t.Planner)) == set(planners.PLANNERS)
     assert choices(comparison.Comparison, "parallel") == execution.MODES

@@ -4,6 +4,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from experiments import models
 from experiments.configs import judge as configs
 from experiments.core import workdirs
 from experiments.core.config import validated
@@ -29,7 +30,7 @@ def toy_of(config):
     if config.name not in texts:
         return tiny.digits()
     return datasets.load(
-        config.data.model_copy(update={"tokeniser": "", **texts[config.name]}), config.model.classifies_text
+        config.data.model_copy(update={"tokeniser": "", **texts[config.name]}), models.classifies_text(config.model)
     )
 
 

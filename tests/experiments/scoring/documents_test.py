@@ -158,9 +158,9 @@ def test_decoders_that_know_nothing_show_it(tmp_path, monkeypatch):
     fns = named.build(sections.Model(name="gpt2", options={"width": 4, "depth": 1, "heads": 1}), 32, dataset.classes)
     assert len(made.forget) > len(np.unique(made.units)) > 1
     monkeypatch.setattr(verbatim, "score", lambda *_: [0.25, 0.5])
-    monkeypatch.setattr(verbatim, "lacking", lambda decoder: "")
+    monkeypatch.setattr(verbatim, "lacking", lambda: "")
     params = jax.jit(jax.vmap(fns.init))(jax.random.split(jax.random.key(0), 2))
-    lanes = documents.score(Scorer(models.as_model(fns), DEVICES, made.sets, fns.decoder), dataset, params)
+    lanes = documents.score(Scorer(models.as_model(fns), DEVICES, made.sets, fns.generate), dataset, params)
     assert [scores["forget_rouge_l"] for scores in lanes] == [0.25, 0.5]
     for scores in lanes:
         for name in documents.SCORED:

@@ -125,14 +125,12 @@ def test_questions_of_several_files_are_asked_once(tmp_path):
     assert (np.diff(every["full"].ids) > 0).all()
 
 
-def test_what_a_decoder_says_is_set_beside_the_answer(asked, monkeypatch):
+def test_what_a_decoder_says_is_set_beside_the_answer(asked):
     part = questions.select(asked.dataset.corpus.queries["world_facts"], [WATER])
-    monkeypatch.setattr(
-        tofu, "generate", generate := Mock(side_effect=lambda _, params, *__, **___: [[*params, TOKENS.eos]])
-    )
+    generate = Mock(side_effect=lambda params, *_, **__: [[*params, TOKENS.eos]])
     said = np.array([[*b" Salt water."], [*b" Sweet wine."]])
-    assert tofu.recalls("decoder", said, asked.dataset.corpus, part).tolist() == [[1.0], [0.0]]
-    _, _, prompts, lengths, room = generate.call_args.args
+    assert tofu.recalls(generate, said, asked.dataset.corpus, part).tolist() == [[1.0], [0.0]]
+    _, prompts, lengths, room = generate.call_args.args
     assert prompts.tolist() == [[TOKENS.bos, *b"Question: What is wet?\nAnswer:"]] and lengths == len(prompts[0])
     assert room == len(" Water.") and generate.call_args.kwargs == {"stop": TOKENS.eos}
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.data.text.tokenisers import byte_level
+from experiments.models.language.backbones import as_functions
 from experiments.models.language.decoder import Decoder, gpt2
 from experiments.scoring import verbatim
 
@@ -50,10 +51,9 @@ def test_a_decoder_that_says_the_text_again_scores_one_and_another_less():
     lanes = lanes | {norm: lanes[norm] | {"bias": bias}, "tokens": {"embedding": tokens}}
     y = np.array([[ord("a")] * 8])
     rows = {"x": y, "y": y, "token_weight": np.ones((1, 8)), "id": np.array([3])}
-    assert verbatim.score(decoder, tokeniser.decode, lanes, rows, np.array([3])) == [1, 0]
+    assert verbatim.score(as_functions(decoder).generate, tokeniser.decode, lanes, rows, np.array([3])) == [1, 0]
 
 
 def test_what_is_lacking_to_compare_is_said(monkeypatch):
-    assert verbatim.lacking(None) == "adapters do not continue texts"
     monkeypatch.setattr(verbatim.importlib.util, "find_spec", lambda name: None)
-    assert verbatim.lacking("decoder").startswith("rouge-score is not installed")
+    assert verbatim.lacking().startswith("rouge-score is not installed")

@@ -3,13 +3,16 @@
 import functools
 import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.comparison import checks, rehearsals, trainings
 from experiments.configs import readiness as configs
 from experiments.core import sections
-from experiments.training import cost, fleets
+from experiments.training import cost, fleets, loop
+from readiness import Draw, make_pools
 from tests.helpers import comparisons
 
 
@@ -122,3 +125,15 @@ def test_steps_are_counted_unrolled_since_a_scan_hides_its_trips(monkeypatch):
     section = checks.resolved(configs.get_config("digits")).readiness
     rehearsal = rehearsals.rehearsal("default", section, parts.trainer, parts.problem)
     assert [way.rehearsing.readiness for way in (rehearsal.way, rehearsal.counted)] == [False, True]
+
+
+def test_alternatives_go_with_whom_is_rehearsed_and_with_no_ordinary_batch():
+    x = jnp.arange(12).reshape(6, 2)
+    data = {"x": x, "y": x, "id": jnp.arange(6), "weight": jnp.ones(6), loop.ALTERNATIVE: {"x": 10 * x, "y": 10 * x}}
+    due = loop.Rehearsing(None, Draw(4, retain=True, relearn_steps=2), 1, 0, (0.1, 0.1))
+    lane = jax.tree.map(lambda leaf: leaf[0], loop.make_lanes([0], np.ones(6, bool), np.ones(6)))
+    pools = make_pools(np.arange(6)[None] < 3)
+    drawn = loop.draw(loop.Way(None, None, 2, 2, 2, due), lane, data, pools, jnp.arange(2), jnp.asarray(0), True)
+    assert drawn.batch.keys() == data.keys() - {loop.ALTERNATIVE}
+    for batch in (drawn.meta.requests.forget, drawn.meta.forget, drawn.meta.relearn.forget):
+        np.testing.assert_array_equal(batch[loop.ALTERNATIVE]["x"], 10 * batch["x"])

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 
 from experiments import models
+from experiments.configs import readiness as configs
 from experiments.core import keys
 from experiments.core.errors import UserError
 from experiments.core.keys import Purpose
 from experiments.core.sections import Model, NEFTune
 from experiments.training import loop, neftune
 from readiness import init_state
-from tests.helpers import tiny
+from tests.experiments.comparison.run_test import shrink
+from tests.helpers import comparisons, tiny
+from tests.helpers.configs import with_keys
+from tests.helpers.toys import quick_jit
 
 KEY = jax.random.key(3)
 TOKENS = np.array([[1, 2, 3, 0], [4, 5, 0, 0]], np.int32)
@@ -85,6 +89,24 @@ def test_predictions_have_no_noise():
 
 
 def test_a_model_that_embeds_no_tokens_is_refused_in_one_line():
-    neftune.check(decoder())
+    neftune.check(decoder(), "trainings has 'neftune'")
     with pytest.raises(UserError, match="for text and its decoders: take it out, or set --config"):
-        neftune.check(tiny.MODEL)
+        neftune.check(tiny.MODEL, "trainings has 'neftune'")
+
+
+def test_readiness_trains_with_noise_and_rehearses_without():
+    """Beside a way without noise: another loss of the batch, and the same of the rehearsal."""
+    told = []
+    for alpha in (0.0, 5.0):
+        config = with_keys(shrink(configs.get_config("pydoc")), {"readiness.neftune": alpha, "seeds": 1})
+        parts = comparisons.parts(config)
+        (made,), trainer = parts.plan.rehearsals, parts.trainer
+        ones = np.ones(len(trainer.data["id"]))
+        lanes = loop.make_lanes([0], ones > 0, ones)
+        lane, state = (jax.tree.map(lambda leaf: leaf[0], tree) for tree in (lanes, loop.init_lanes(made.way, lanes)))
+        drawn = loop.draw(made.way, lane, trainer.data, made.pools, jnp.arange(4), jnp.asarray(0), True)
+        told.append(quick_jit(loop.make_apply(made.way, trainer.devices))(state, drawn)[1])
+    plain, noisy = told
+    assert plain.loss != noisy.loss
+    np.testing.assert_allclose(plain.readiness, noisy.readiness, rtol=1e-5)
+    assert plain.readiness != 0

@@ -54,7 +54,7 @@ def test_documents_that_are_cut_are_counted(caplog):
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"name": "pydoc"}, "'pydoc' has no classes for model bert to tell: set --config.model.name=gpt2"),
+        ({"name": "pydoc"}, "'pydoc' has no classes for an encoder to tell: choose a decoder, as --config.model.name=gpt2"),
         ({"answers_only": True}, "data.answers_only is for text to predict"),
         ({"rows": 2}, "data.rows is for text to predict"),
         ({"holdout": ("nobody",)}, "these documents have no group, and 'nobody' was asked for"),

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from experiments.models.language import folders
-from experiments.models.language.decoder import Decoder
+from experiments.models.language.backbones import layers
+from experiments.models.language.decoder import Cache, Decoder
 from experiments.models.language.generate import generate
+from s3t.training.adapters import Lora, init_slot, switched
 from tests.helpers.toys import quick_jit
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures/language"
@@ -40,6 +42,27 @@ def twin(module, params):
 def test_the_cache_says_what_reading_anew_says(name):
     module, params = loaded(name)
     assert generate(module, params, PROMPTS, LENGTHS, NEW).tolist() == twin(module, params)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama3"])
+def test_adapters_act_in_the_cache_as_they_do_without(name):
+    """A text read in two parts, and at once: the same logits, which those of no adapters are not."""
+    module, params = loaded(name)
+    tokens, places = np.tile(PROMPTS[:1], (2, 2)), np.tile(np.arange(8), (2, 1))
+    slot = init_slot(jax.random.key(1), Lora(2, 4.0, ("attention", "mlp/up")), (layers(module),) * 2)
+    adapters = switched(Lora(2, 4.0, ()), jax.tree.map(lambda leaf: leaf + 0.3, slot))
+    blank = jnp.zeros((2, 8, module.config.kv_heads, module.config.head_width))
+
+    def in_two(params, adapters):
+        read = lambda *given: module.apply({"params": params}, *given, adapters, method="read")  # noqa: E731
+        first, caches = read(tokens[:, :5], places[:, :5], (Cache(blank, blank),) * 2)
+        last, _ = read(tokens[:, 5:], places[:, 5:], caches)
+        return module.apply({"params": params}, jnp.concatenate([first, last], axis=1), method="head")
+
+    at_once = lambda params, adapters: module.apply({"params": params}, tokens, adapters)  # noqa: E731
+    with_, without = (quick_jit(at_once)(params, given) for given in (adapters, ()))
+    np.testing.assert_allclose(quick_jit(in_two)(params, adapters), with_, atol=2e-5)
+    assert float(jnp.abs(with_ - without).max()) > 0.1
 
 
 def test_pads_say_nothing_and_stops_stay():

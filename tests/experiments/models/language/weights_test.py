@@ -12,10 +12,13 @@ from experiments.core import environment
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError, UserError
 from experiments.core.sections import Model
+from experiments.data.splits import Tokens
 from experiments.models.language import packaged, weights
 from experiments.models.language.decoder import Decoder
+from experiments.models.language.encoder import Encoder
 from experiments.models.params import flatten
 from s3t.training.adapters import Adapter
+from tests.helpers.toys import quick_jit
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures/language"
 KEY = jax.random.key(5)
@@ -28,6 +31,13 @@ def section(family="llama3", **changes):
 
 def build(made, length=12, vocabulary=48):
     return models.build(made, np.zeros((1, length), np.int32), vocabulary)
+
+
+def classifier(family, length=12, vocabulary=48, **changes):
+    """Of four classes, where the folder's head has three."""
+    pad = {"bert": 0, "roberta": 1}[family]
+    made = section(family, **changes)
+    return models.build(made, np.zeros((1, length), np.int32), 4, Tokens(vocabulary, pad))
 
 
 def expected(family):
@@ -51,6 +61,85 @@ def moved(fns):
     leaves, structure = jax.tree.flatten(params)
     drawn = [0.3 * jax.random.normal(jax.random.fold_in(KEY, i), leaf.shape) for i, leaf in enumerate(leaves)]
     return jax.tree.unflatten(structure, drawn)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("lora", [{}, {"rank": 2}])
+def test_an_encoder_begins_with_the_weights_of_the_folder_and_a_head_of_its_seed(family, lora):
+    """What is classified is the mean of what the encoder makes of tokens, with adapters as without."""
+    fns, (tokens, _) = classifier(family, lora=lora), expected(family)
+    _, config, frozen = weights.load("folder", section(family).params)
+    every = [fns.init(jax.random.key(seed)) for seed in (0, 1)]
+    read = quick_jit(lambda params: (fns.apply(params, tokens, None), fns.features(params, tokens, None)))
+    logits, features = read(every[1])
+    whole = {"params": frozen | {"head": every[1]["head"]}}
+    pooled = quick_jit(lambda whole: Encoder(config, 4, "mean").apply(whole, tokens, method="mean"))
+    np.testing.assert_allclose(features, pooled(whole), atol=1e-5)
+    first, dense = (params["head"]["classifier"] for params in every)
+    np.testing.assert_allclose(logits, features @ dense["kernel"] + dense["bias"], atol=1e-5)
+    assert logits.shape == (3, 4) and (first["kernel"] != dense["kernel"]).all()
+    assert fns.generate is None and not fns.language
+
+
+def test_adapters_of_an_encoder_act_as_those_of_one_whose_blocks_run_one_after_another():
+    made = {"rank": 4, "alpha": 6.0, "targets": ("query", "mlp/up")}
+    fns, (tokens, _) = classifier("roberta", lora=made, options={"remat": True}), expected("roberta")
+    params, (_, config, frozen) = moved(fns), weights.load("folder", section("roberta").params)
+    module = Encoder(config, 4, "mean")
+
+    def slow(params):
+        whole = {"params": frozen | {"head": params["head"]}}
+        h = module.apply(whole, tokens, method="embed")
+        for i in range(2):
+            places = (("attention", "query"), ("mlp", "up"))
+            factors = {f"{part}/{name}": params[part][name] for part, name in places}
+            adapters = {name: Adapter(f["a"][i], 3.0 * f["b"][i], None) for name, f in factors.items()}
+            h = module.apply(whole, h, i, adapters, method="block")
+        return module.apply(whole, h, method="head")
+
+    total = lambda apply: lambda params: jnp.mean(jnp.square(apply(params)))  # noqa: E731
+    quick = lambda params: fns.apply(params, tokens, None)  # noqa: E731
+    (loss, gradient), (by_hand, other) = (quick_jit(jax.value_and_grad(total(f)))(params) for f in (quick, slow))
+    np.testing.assert_allclose(loss, by_hand, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), gradient, other)
+
+
+def test_what_fills_rows_up_is_the_data_s():
+    """A pad that is no BERT's own is as little looked at."""
+    tokens, _ = expected("bert")
+    filled = np.where(tokens == 0, 2, tokens)
+    fns = models.build(section("bert"), tokens[:1], 4, Tokens(48, 2))
+    params = fns.init(KEY)
+    odd, usual = quick_jit(fns.apply)(params, filled, None), quick_jit(classifier("bert").apply)(params, tokens, None)
+    np.testing.assert_allclose(odd, usual, atol=1e-5)
+
+
+def test_a_folder_says_itself_whether_it_classifies():
+    said = {name: models.classifies_text(section(name)) for name in ("gpt2", "llama2", "bert", "roberta")}
+    assert said == {"gpt2": False, "llama2": False, "bert": True, "roberta": True}
+    packages = {name: models.classifies_text(Model(name=name, options={})) for name in ("minilm", "smollm2", "bert", "mlp")}
+    assert packages == {"minilm": True, "smollm2": False, "bert": True, "mlp": False}
+    assert not models.classifies_text(Model(factory="mine:model"))
+    with pytest.raises(UserError, match=r"nowhere/config\.json"):
+        models.classifies_text(section("nowhere"))
+
+
+def test_a_classifier_that_is_left_out_is_told_of(caplog):
+    classifier("bert")
+    assert "bert is left out: one for the classes of these data is trained" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"length": 19}, "rows of 19 tokens are too long for the 18 positions of .*roberta: set --config.data.length"),
+        ({"vocabulary": 49}, "the data have tokens up to 48, .*roberta knows 48: leave --config.data.tokeniser"),
+        ({"lora": {"rank": 1, "targets": ("gate",)}}, "model.lora.targets is .*no layer is called 'gate'"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_one_line(changes, line):
+    with pytest.raises(UserError, match=line):
+        classifier("roberta", **changes)
 
 
 def test_adapters_act_as_those_of_a_model_whose_blocks_run_one_after_another():
@@ -84,6 +173,26 @@ def test_adapters_act_as_those_of_a_model_whose_blocks_run_one_after_another():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), gradient, other)
 
 
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("gpt2", {}), ("llama3", {"options": {"remat": True}}), ("llama2", {"dtype": "bfloat16"})],
+)
+def test_adapters_continue_texts(family, changes):
+    """The slow twin reads the whole text for each token, as training does; without adapters something else is said."""
+    fns = build(section(family, lora={"rank": 2, "targets": ("attention", "mlp")}, **changes))
+    params, (tokens, _) = moved(fns), expected(family)
+    prompts, lengths, new = tokens[:, :4], np.array([4, 1, 2]), 5
+    read = quick_jit(lambda text: fns.apply(params, text, None))
+    text = np.zeros((len(prompts), 4 + new), np.int32)
+    text[:, :4] = np.where(np.arange(4) < lengths[:, None], prompts, 0)
+    rows = np.arange(len(prompts))
+    for end in lengths + np.arange(new)[:, None]:
+        text[rows, end] = read(text)[rows, end - 1].argmax(axis=-1)
+    said = np.asarray(fns.generate(params, prompts, lengths, new))
+    assert said.tolist() == [row[end : end + new].tolist() for row, end in zip(text, lengths, strict=True)]
+    assert (said != fns.generate(fns.init(KEY), prompts, lengths, new)).any()
+
+
 def test_a_short_backbone_has_adapters_in_full_precision():
     fns = build(section("llama2", lora={"rank": 2}, dtype="bfloat16"))
     params, (tokens, logits) = fns.init(KEY), expected("llama2")
@@ -108,7 +217,7 @@ def test_a_short_backbone_has_adapters_in_full_precision():
             48,
             "option 'width' of model 'folder' is 8: its sizes are those of",
         ),
-        (section("bert"), 12, 48, "holds a bert, which tells no next token: give a gpt2 or llama"),
+        (section("bert"), 12, 48, "bert is an encoder, which tells no next token: give a gpt2 or llama"),
         (section("nowhere"), 12, 48, "nowhere/config.json"),
         (
             section(lora={"rank": 1, "targets": ("odd",)}),
@@ -133,6 +242,7 @@ def test_images_are_refused():
     [
         ({"name": "folder"}, "params is empty, but model.name is 'folder': set --config.model.params=FOLDER"),
         ({"name": "smollm2", "params": "x"}, "params is 'x', but smollm2 has weights of its own: leave it empty"),
+        ({"name": "minilm", "params": "x"}, "params is 'x', but minilm has weights of its own: leave it empty"),
         ({"name": "gpt2", "lora": {"rank": 2}}, "rank is 2, but 'gpt2' is not pre-trained: set 0, or --config"),
     ],
 )
@@ -160,7 +270,7 @@ def test_smollm2_in_a_run_is_that_of_its_package():
         pytest.skip(str(error))
     from experiments.data.text import tokenisers
 
-    tokeniser = tokenisers.smollm2()
+    tokeniser = tokenisers.packaged("smollm2")
     tokens = np.array([tokeniser.encode("The capital of Italy is")], np.int32)
     fns = build(Model(name="smollm2", options={}, lora={"rank": 1}), tokens.shape[1], tokeniser.vocabulary)
     logits = jax.jit(fns.apply)(fns.init(KEY), tokens, None)
