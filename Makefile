@@ -91,7 +91,10 @@ docs: $(docs_stamp)  ## the documentation site: build/site/index.html
 	@JAX_PLATFORMS=cpu $(py) -m sphinx --quiet --fresh-env --fail-on-warning -c docs/site . build/site
 	@echo "See build/site/index.html"
 
+notebooks: $(stamp)  ## docs/notebooks from experiments/notebooks (run them all into build/notebooks: ARGS=--execute)
+	@JAX_PLATFORMS=cpu $(py) -m tools.notebooks $(ARGS)
+
 structure: $(stamp)  ## folders, files, lines, imports and what is longest, beside those of REV
 	@$(py) -m tools.structure --rev "$(REV)"
 
-.PHONY: help venv demo test slow faults lint types format bench docs structure
+.PHONY: help venv demo test slow faults lint types format bench docs notebooks structure

@@ -26,7 +26,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from experiments.core import catalogue, distributed, preemption
 from experiments.core.errors import UserError, kind, line
@@ -291,37 +291,53 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
     Raises:
       UserError: this is one of several processes.
     """
-    name = getattr(config, "runner", None)
-    if name not in RUNNERS:
-        return fail(f"config.runner {name!r} is unknown; choose one of {', '.join(RUNNERS)}")
     distributed.refuse_several(os.environ)
     import jax
+
+    try:
+        text = carry_out(config, workdir, command, sys.stderr)
+    except (UserError, OSError) as error:  # a full or forbidden disk is the user's to mend, too
+        return fail(error)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        large = RUNNERS[config.runner][2]
+        return fail(f"out of memory ({line(error)}): lower what makes it large ({large}) and use an empty --workdir")
+    except KeyboardInterrupt as error:
+        return interrupted(error)
+    print(text)
+    return 0
+
+
+def carry_out(config: ml_collections.ConfigDict, workdir: str, command: str, stream: TextIO) -> str:
+    """Run what the config asks for and write its report; what the command line prints of it.
+
+    Args:
+      command: what the user typed, for the record.
+      stream: where progress is shown.
+
+    Raises:
+      UserError: a config that cannot be run, or an environment that it cannot run in.
+    """
+    name = getattr(config, "runner", None)
+    if name not in RUNNERS:
+        raise UserError(f"config.runner {name!r} is unknown; choose one of {', '.join(RUNNERS)}")
     from absl import logging
 
     from experiments.core import progress, switches
 
     logging.use_absl_handler()
     logging.set_verbosity(logging.FATAL)  # TFDS and Orbax warn of what is not the user's to mend, and raise what is
-    runner, reporter, large = RUNNERS[name]
+    runner, reporter, _ = RUNNERS[name]
     run = importlib.import_module(runner).run  # heavy, and only now: the flags are right, and no other runner is needed
     present = importlib.import_module(reporter).present
-    try:
-        switches.check_devices()
-        with progress.shown(sys.stderr):
-            with progress.waiting("reading data, model and config"):
-                results = run(config, workdir, command)
-            with progress.waiting("writing the report"):
-                text = present(workdir, results)
-    except (UserError, OSError) as error:  # a full or forbidden disk is the user's to mend, too
-        return fail(error)
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return fail(f"out of memory ({line(error)}): lower what makes it large ({large}) and use an empty --workdir")
-    except KeyboardInterrupt as error:
-        return interrupted(error)
-    print(text)
-    return 0
+    switches.check_devices()
+    with progress.shown(stream):
+        with progress.waiting("reading data, model and config"):
+            results = run(config, workdir, command)
+        with progress.waiting("writing the report"):
+            text: str = present(workdir, results)
+    return text
 
 
 def interrupted(error: KeyboardInterrupt) -> int:
