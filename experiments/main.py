@@ -283,15 +283,9 @@ def _unknown_key(error: KeyError | AttributeError, argv: Sequence[str]) -> str:
 
 
 def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> int:
-    """Run what the config asks for and print its results; returns the exit status.
-
-    Args:
-      command: what the user typed, for the record.
-
-    Raises:
-      UserError: this is one of several processes.
-    """
+    """Run what the config asks for and print its results; returns the exit status; see `carry_out`."""
     distributed.refuse_several(os.environ)
+    _, _, large = _runner(config)
     import jax
 
     try:
@@ -301,7 +295,6 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        large = RUNNERS[config.runner][2]
         return fail(f"out of memory ({line(error)}): lower what makes it large ({large}) and use an empty --workdir")
     except KeyboardInterrupt as error:
         return interrupted(error)
@@ -309,26 +302,26 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
     return 0
 
 
-def carry_out(config: ml_collections.ConfigDict, workdir: str, command: str, stream: TextIO) -> str:
-    """Run what the config asks for and write its report; what the command line prints of it.
+def _runner(config: ml_collections.ConfigDict) -> tuple[str, str, str]:
+    name = getattr(config, "runner", None)
+    if name not in RUNNERS:
+        raise UserError(f"config.runner {name!r} is unknown; choose one of {', '.join(RUNNERS)}")
+    return RUNNERS[name]
 
-    Args:
-      command: what the user typed, for the record.
-      stream: where progress is shown.
+
+def carry_out(config: ml_collections.ConfigDict, workdir: str, command: str, stream: TextIO) -> str:
+    """Run what the config asks for, progress shown on `stream`, and write its report; the text to print of it.
 
     Raises:
       UserError: a config that cannot be run, or an environment that it cannot run in.
     """
-    name = getattr(config, "runner", None)
-    if name not in RUNNERS:
-        raise UserError(f"config.runner {name!r} is unknown; choose one of {', '.join(RUNNERS)}")
+    runner, reporter, _ = _runner(config)
     from absl import logging
 
     from experiments.core import progress, switches
 
     logging.use_absl_handler()
     logging.set_verbosity(logging.FATAL)  # TFDS and Orbax warn of what is not the user's to mend, and raise what is
-    runner, reporter, _ = RUNNERS[name]
     run = importlib.import_module(runner).run  # heavy, and only now: the flags are right, and no other runner is needed
     present = importlib.import_module(reporter).present
     switches.check_devices()
@@ -336,8 +329,7 @@ def carry_out(config: ml_collections.ConfigDict, workdir: str, command: str, str
         with progress.waiting("reading data, model and config"):
             results = run(config, workdir, command)
         with progress.waiting("writing the report"):
-            text: str = present(workdir, results)
-    return text
+            return str(present(workdir, results))
 
 
 def interrupted(error: KeyboardInterrupt) -> int:

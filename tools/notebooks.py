@@ -58,7 +58,8 @@ def executed(name: str, folder: Path) -> nbformat.NotebookNode:
       nbclient.exceptions.CellExecutionError: a cell that fails.
     """
     notebook = made(name)
-    NotebookClient(notebook, timeout=TIMEOUT, kernel_name=KERNEL["name"], resources={"metadata": {"path": folder}}).execute()
+    place = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=TIMEOUT, kernel_name=KERNEL["name"], resources=place).execute()
     return notebook
 
 

@@ -2,8 +2,8 @@
 
 A run opens a `Progress`. What runs within it calls this module's `stage`, `advance`, `reach` and `skip`, which reach the
 open one and do nothing where none is open. A bar is drawn on a terminal and below a notebook's cell. Elsewhere there are
-plain lines: one at the start of a stage, and another whenever nothing was printed for some seconds. Nothing is shown unless the command line asks for it
-(`shown`), so that a library or a test is not spoken over.
+plain lines: one at the start of a stage, and another whenever nothing was printed for some seconds. Nothing is shown unless
+the command line or `experiments.run` asks for it (`shown`), so that a library or a test is not spoken over.
 
 Work is counted in one unit for all stages of a run (say, steps of one model), because the time that is left is
 

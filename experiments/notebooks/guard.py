@@ -1,6 +1,6 @@
 """Install forethought where it is missing, as in Colab, and leave the jax that is there alone.
 
-Colab's jax fits its GPUs and TPUs. So pip gets the versions that are there as a condition: jax and numpy are never upgraded.
+Colab's jax fits its GPUs and TPUs. So pip is held to the versions that are there: jax and numpy are never upgraded.
 """
 
 import importlib.util

@@ -1,11 +1,12 @@
 # %% [markdown]
 # # The judge: how to read it
 #
-# *Accuracy on the forgotten is 0.* That says little. A model can call no three a three, and still give away which threes it was trained
-# on. The **judge** asks a harder question: can unlearned models be told apart from models that never saw the data?
+# *Accuracy on the forgotten is 0.* That says little. A model can call no three a three, and still give away which
+# threes it was trained on. The **judge** asks a harder question: can unlearned models be told apart from models that
+# never saw the data?
 #
-# So it trains **fleets**: many models of each kind, from different seeds. This notebook runs a small judgement and goes through its
-# numbers, one by one:
+# So it trains **fleets**: many models of each kind, from different seeds. This notebook runs a small judgement and goes
+# through its numbers, one by one:
 #
 # * tug of war: forgetting, keeping and generalising in one number;
 # * KLoM: how far are margins from the oracles'?
@@ -13,8 +14,8 @@
 # * relearning: does it come back?
 # * and, before all that: what does the judge say where there is nothing to find?
 #
-# *What is small:* 8 x 8 digits, 24 models in a fleet, half of the usual training. That is too few for a verdict, and you will see why.
-# It takes about two minutes on two slow cores.
+# *What is small:* 8 x 8 digits, 24 models in a fleet, half of the usual training. That is too few for a verdict, and
+# you will see why. It takes about two minutes on two slow cores.
 
 # %%
 import os
@@ -23,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments import run
+from experiments.reporting.estimates import at, cell
 from experiments.reporting.inline import STYLE, Table
 from experiments.reporting.names import METHODS
 from unlearn.metrics.klom import klom
@@ -35,9 +37,9 @@ plt.rcParams.update(STYLE)
 # %% [markdown]
 # ## The judgement
 #
-# All threes are forgotten. `vanilla` was trained as usual, `readiness` has rehearsed the request. *Level* is the request, *none* is none
-# at all. **Oracles** were trained without threes. **Held-out oracles**, too, from other seeds: whatever the judge finds between the two is
-# chance.
+# All threes are forgotten. `vanilla` was trained as usual, `readiness` has rehearsed the request. *Level* is the
+# request, *none* is none at all. **Oracles** were trained without threes. **Held-out oracles**, too, from other seeds:
+# whatever the judge finds between the two is chance.
 
 # %%
 overrides = {
@@ -74,30 +76,38 @@ def margins(training, unlearner="none", kind="pool"):
     return judged.statistics("class", training, unlearner)[f"{kind}.margin"].astype(float)
 
 
+def intervals(axis, *path):
+    """One value with its interval for each entry, the first on top."""
+    for i, (name, row) in enumerate(rows.items()):
+        found = at(row.extra, path)
+        if found.value is not None:
+            axis.plot([found.low, found.high], [-i, -i], color=colours[name], linewidth=4, alpha=0.5)
+            axis.plot(found.value, -i, "o", color=colours[name], markersize=9)
+    axis.set_yticks([-i for i in range(len(rows))], list(rows))
+    axis.set_ylim(-len(rows) + 0.5, 0.5)
+
+
 of_oracles = margins("oracle")
 print(f"{of_oracles.shape[0]} oracles, each asked about {of_oracles.shape[1]} threes")
 
 # %% [markdown]
 # ## Tug of war
 #
-# ToW = (1 − gap on the forgotten) (1 − gap on what stays) (1 − gap on test data), each gap in accuracy from the oracle's. 1 is as good as
-# retraining. Doing nothing has 0: all threes are still known. It is easy to read, and easily pleased: it looks at accuracies alone.
+# ToW = (1 − gap on the forgotten) (1 − gap on what stays) (1 − gap on test data), each gap in accuracy from the
+# oracle's. 1 is as good as retraining. Doing nothing has 0: all threes are still known. It is easy to read, and easily
+# pleased: it looks at accuracies alone.
 
 # %%
 figure, axis = plt.subplots(figsize=(9, 2.2))
-for i, (name, row) in enumerate(rows.items()):
-    tow = row.extra["tow"]
-    axis.plot([tow.low, tow.high], [-i, -i], color=colours[name], linewidth=4, alpha=0.5)
-    axis.plot(tow.value, -i, "o", color=colours[name], markersize=9)
-axis.set_yticks([-i for i in range(len(rows))], list(rows))
-axis.set(xlabel="tug of war, with its interval", xlim=(-0.05, 1.05), ylim=(-len(rows) + 0.5, 0.5))
+intervals(axis, "tow")
+axis.set(xlabel="tug of war, with its interval", xlim=(-0.05, 1.05))
 plt.show()
 
 # %% [markdown]
 # ## KLoM, one example at a time
 #
-# Take one three, and ask all models of a fleet how sure they are of it. That is one histogram of margins. Oracles give another. KLoM is
-# the Kullback-Leibler divergence between the two, for each example.
+# Take one three, and ask all models of a fleet how sure they are of it. That is one histogram of margins. Oracles give
+# another. KLoM is the Kullback-Leibler divergence between the two, for each example.
 #
 # Below are three threes: of the readiness models, the one nearest to the oracles, one in the middle, and the furthest.
 
@@ -118,8 +128,8 @@ figure.legend(handles, labels, loc="outside lower center", ncols=4)
 plt.show()
 
 # %% [markdown]
-# Purple, far to the right: models that were not asked to forget. Orange and green went to the left. What counts is whether they lie **on**
-# the grey, in place and in width.
+# Purple, far to the right: models that were not asked to forget. Orange and green went to the left. What counts is
+# whether they lie **on** the grey, in place and in width.
 #
 # Now all threes. One KLoM for each example, so a histogram of KLoM for each row:
 
@@ -134,13 +144,13 @@ axis.legend(loc="upper center")
 plt.show()
 
 # %% [markdown]
-# The grey line is **the floor**: held-out oracles have it, though they never saw a three. Read every KLoM beside it. At the right end, at
-# 11.5, the histograms do not even overlap.
+# The grey line is **the floor**: held-out oracles have it, though they never saw a three. Read every KLoM beside it. At
+# the right end, at 11.5, the histograms do not even overlap.
 #
 # ## Why few models mislead
 #
-# Two fleets of the same kind have a KLoM of 0 only if they are endless. With few models the histograms are ragged. Here are the same
-# fleets, with some of the models left out:
+# Two fleets of the same kind have a KLoM of 0 only if they are endless. With few models the histograms are ragged. Here
+# are the same fleets, with some of the models left out:
 
 # %%
 counts = range(10, MODELS + 1, 2)
@@ -158,38 +168,37 @@ plt.show()
 #
 # ## U-LiRA: an attack on single examples
 #
-# An attacker has **shadows**: models of which each was trained on threes and forgot a half of its own of them. From their margins he learns
-# how a three looks that was unlearned, and how one that was not there. Then he guesses. AUC is how often he ranks them right: 0.5 is
-# chance. What matters in practice is the left end of the curve: how many does he find with next to no false alarm?
+# An attacker has **shadows**: models of which each was trained on threes and forgot a half of its own of them. From
+# their margins he learns how a three looks that was unlearned, and how one that was not there. Then he guesses. AUC is
+# how often he ranks them right: 0.5 is chance. What matters in practice is the left end of the curve: how many does he
+# find with next to no false alarm?
 
 # %%
 figure, axes = plt.subplots(1, 2)
-for i, (name, row) in enumerate(rows.items()):
-    ulira = row.extra["ulira"]
-    axes[0].plot(ulira["roc"]["fpr"], ulira["roc"]["tpr"], color=colours[name], linewidth=2.2)
-    auc = ulira["estimate"]
-    axes[1].plot([auc.low, auc.high], [-i, -i], color=colours[name], linewidth=4, alpha=0.5)
-    axes[1].plot(auc.value, -i, "o", color=colours[name], markersize=9)
+for name, row in rows.items():
+    curve = row.extra["ulira"]["roc"]
+    axes[0].plot(curve["fpr"], curve["tpr"], color=colours[name], linewidth=2.2)
 axes[0].plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
 axes[0].set(xlabel="false positives", ylabel="true positives", title="ROC")
 axes[1].axvspan(0.47, 0.53, color="grey", alpha=0.2, linewidth=0)
-axes[1].set_yticks([-i for i in range(len(rows))], list(rows))
-axes[1].set(xlabel="AUC, with its interval", title="in the grey band: next to nothing", ylim=(-len(rows) + 0.5, 0.5))
+intervals(axes[1], "ulira")
+axes[1].set(xlabel="AUC, with its interval", title="in the grey band: next to nothing")
 plt.show()
 
 # %% [markdown]
-# First look at the held-out oracle's row. There is nothing to find, and its interval is as wide as it is: that is what this judgement
-# can see at all. The judge checks itself and says so. The 90% interval must lie within [0.47, 0.53]:
+# First look at the held-out oracle's row. There is nothing to find, and its interval is as wide as it is: that is what
+# this judgement can see at all. The judge checks itself and says so. The 90% interval must lie within [0.47, 0.53]:
 
 # %%
-fair = judged.results.facts["calibration"]["shadows"]["pooled"]
-inside = fair.low >= 0.47 and fair.high <= 0.53
-print(f"between oracles: AUC {fair.value:.3f} [{fair.low:.3f}, {fair.high:.3f}]:", "fair" if inside else "too wide for a verdict")
+fair = at(judged.results.facts, ("calibration", "shadows", "pooled"))
+inside = fair.value is not None and 0.47 <= fair.low and fair.high <= 0.53
+print(f"AUC between oracles: {cell(fair)}:", "fair" if inside else "too wide for a verdict")
 
 # %% [markdown]
 # ## Relearning
 #
-# The judge fine-tunes what is left, here on other digits with some threes among them. Models that forgot should need as long as oracles.
+# The judge fine-tunes what is left, here on other digits with some threes among them. Models that forgot should need as
+# long as oracles.
 
 # %%
 figure, axis = plt.subplots()
@@ -208,25 +217,20 @@ plt.show()
 
 
 # %%
-def shown(estimate):
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
-
-
+COLUMNS = {
+    "tug of war": ("tow",),
+    "KLoM, forgotten": ("klom", "forget"),
+    "KLoM, what stays": ("klom", "retain"),
+    "U-LiRA": ("ulira",),
+}
 Table(
-    {
-        "": name,
-        "tug of war": shown(row.extra["tow"]),
-        "KLoM, forgotten": shown(row.extra["klom"]["forget"]["estimate"]),
-        "KLoM, what stays": shown(row.extra["klom"]["retain"]["estimate"]),
-        "U-LiRA": shown(row.extra["ulira"]["estimate"]),
-    }
-    for name, row in rows.items()
+    {"": name} | {label: str(cell(at(row.extra, path), 2)) for label, path in COLUMNS.items()} for name, row in rows.items()
 )
 
 # %% [markdown]
 # ## Next
 #
-# * `forethought --config=judge:digits --workdir=runs/judge` is the whole: 64 models, two forget sets, five ways, eight algorithms. What came
-#   out is on [the judge's page](../judge.md).
+# * `forethought --config=judge:digits --workdir=runs/judge` is the whole: 64 models, two forget sets, five ways, eight
+#   algorithms. What came out is on [the judge's page](../judge.md).
 # * Which metric finds what, with how many models, was [measured](../judge_power.md) on models of known truth.
 # * `runs/judged/report.html` has all of this run.

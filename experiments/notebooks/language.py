@@ -5,11 +5,12 @@
 #
 # * The example is a **document**; nobody asks to delete a token.
 # * Accuracy says little: some tokens of any text are easy. **Losses** lead, in nats per token.
-# * An oracle does not have loss infinity on what it never saw. It has the loss of *any* unseen passage. That is where a request should
-#   end, and no further: a model that finds a passage *more* surprising than a new one shows that it knew it.
+# * An oracle does not have loss infinity on what it never saw. It has the loss of *any* unseen passage. That is where a
+#   request should end, and no further: a model that finds a passage *more* surprising than a new one shows that it knew
+#   it.
 #
-# *What is small:* 24 passages, a vocabulary of 512, 84,000 parameters, 2 models of each kind. Two to three minutes on two slow cores. What
-# came out at five times the size is on the [page on text](../text.md).
+# *What is small:* 24 passages, a vocabulary of 512, 84,000 parameters, 2 models of each kind. Two to three minutes on
+# two slow cores. What came out at five times the size is on the [page on text](../text.md).
 
 # %%
 import os
@@ -36,8 +37,9 @@ plt.rcParams.update(STYLE)
 # %% [markdown]
 # ## Train and request
 #
-# The passages come with Python. The tokeniser is learnt from them. `reweight` weighs the loss of what may be revoked down to a fifth;
-# `readiness` rehearses. The request is the *level* request of the other notebooks: here the level is the loss of held-out passages.
+# The passages come with Python. The tokeniser is learnt from them. `reweight` weighs the loss of what may be revoked
+# down to a fifth; `readiness` rehearses. The request is the *level* request of the other notebooks: here the level is
+# the loss of held-out passages.
 
 # %%
 overrides = {
@@ -134,8 +136,9 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# Each column below is a token of a forgotten passage. Dark: the model did not expect it. What was learnt by heart is light throughout. After
-# the request the picture should have the oracle's pattern: words that any reader of English guesses stay light.
+# Each column below is a token of a forgotten passage. Dark: the model did not expect it. What was learnt by heart is
+# light throughout. After the request the picture should have the oracle's pattern: words that any reader of English
+# guesses stay light.
 
 # %%
 shown = 44
@@ -192,5 +195,6 @@ plt.show()
 # ## What to take home
 #
 # * Read the forgotten beside the oracle, and beside passages that nobody ever trained on.
-# * On text by heart, plain re-weighting did better than readiness at five times this size: the [page on text](../text.md) says by how much.
+# * On text by heart, plain re-weighting did better than readiness at five times this size: the [page on
+#   text](../text.md) says by how much.
 # * S3T fine-tunes a language model exactly: `forethought --config=s3t:pydoc --workdir=runs/exact`.

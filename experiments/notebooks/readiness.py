@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Readiness in ten minutes
 #
-# A model is trained. Later somebody asks that a part of its training data be forgotten. *Readiness* prepares for that day while the
-# model is trained: every few steps it rehearses a request, and takes the gradient **through** the rehearsal.
+# A model is trained. Later somebody asks that a part of its training data be forgotten. *Readiness* prepares for that
+# day while the model is trained: every few steps it rehearses a request, and takes the gradient **through** the
+# rehearsal.
 #
 # Here a few small networks learn handwritten digits, and then forget all threes. You will see
 #
@@ -10,8 +11,8 @@
 # 2. whether the forgotten comes back when training goes on;
 # 3. where a model that never saw a three would be: the **oracle**. Everything is read beside it.
 #
-# *What is small:* 28 x 28 became 8 x 8 pixels, five models of each kind, 1,500 training steps. It takes one to two minutes on two slow
-# cores. The [results](../results.md) have more models, classes and data.
+# *What is small:* images of 8 x 8 pixels, five models of each kind, 1,500 training steps. It takes one to two
+# minutes on two slow cores. The [results](../results.md) have more models, classes and data.
 
 # %%
 import os
@@ -39,7 +40,8 @@ plt.rcParams.update(STYLE)
 # ## Train and request
 #
 # One call trains all models, sends the requests, attacks what is left, and writes a report. It is the command
-# `forethought --config=readiness:digits --workdir=runs/ten`, with a few keys changed. Interrupt it, call it again, and it goes on.
+# `forethought --config=readiness:digits --workdir=runs/ten`, with a few keys changed. Interrupt it, call it again, and
+# it goes on.
 #
 # * `oracle`: retrained without the threes. `heldout_oracle`: another oracle, which shows what chance does.
 # * `vanilla`: ordinary training. `readiness`: prepared.
@@ -59,20 +61,21 @@ if SMOKE:
 done = run("readiness:digits", "runs/ten", overrides)
 
 # %% [markdown]
-# The rows are there, too: one for each way of training, request and seed, with about sixty columns. Here are means over seeds.
-# With pandas, `done.dataframe()` has them all.
+# The rows are there, too: one for each way of training, request and seed, with about sixty columns. Here are means over
+# seeds. With pandas, `done.dataframe()` has them all.
 
 # %%
 done.means("steps", "before.test_accuracy", "after.forget_accuracy", "after.test_retain_accuracy", "extra.tow")
 
 # %% [markdown]
-# `steps` is how many updates the request took. `test_retain` is accuracy on unseen digits other than threes: what was *kept*. ToW, the
-# tug of war, is 1 if forgetting, keeping and generalising are all as in the oracle.
+# `steps` is how many updates the request took. `test_retain` is accuracy on unseen digits other than threes: what was
+# *kept*. ToW, the tug of war, is 1 if forgetting, keeping and generalising are all as in the oracle.
 #
 # ## Look: while it forgets
 #
-# A **margin** is $\log p - \log (1 - p)$ of the right answer: 0 is even odds, 10 is certain, −20 is out of the question. The dashed line
-# is where the oracle puts threes. To stop at accuracy 0 is to stop just below 0, far from the oracle.
+# A **margin** is $\log p - \log (1 - p)$ of the right answer: 0 is even odds, 10 is certain, −20 is out of the
+# question. The dashed line is where the oracle puts threes. To stop at accuracy 0 is to stop just below 0, far from the
+# oracle.
 
 
 # %%
@@ -110,8 +113,8 @@ plt.show()
 #
 # ## Look: does it come back?
 #
-# Forgetting that a few steps of training undo is no forgetting. Here an attacker fine-tunes on other digits and **some** threes. A model
-# that never saw a three needs a while to learn them. One that only hides them is back at once.
+# Forgetting that a few steps of training undo is no forgetting. Here an attacker fine-tunes on other digits and
+# **some** threes. A model that never saw a three needs a while to learn them. One that only hides them is back at once.
 
 # %%
 figure, axes = plt.subplots(1, 2, sharey=True)
@@ -132,7 +135,8 @@ plt.show()
 #
 # ## By hand: one model, one request
 #
-# The run kept its models. `done.model` gives one as functions, and the library carries out a request on it. First, the data of the run.
+# The run kept its models. `done.model` gives one as functions, and the library carries out a request on it. First, the
+# data of the run.
 
 # %%
 train, forgotten = done.dataset().train, done.forgotten()
@@ -146,9 +150,9 @@ for axis, image in zip(axes, np.asarray(forget["x"]).reshape(-1, 8, 8), strict=F
 plt.show()
 
 # %% [markdown]
-# The request: where do unseen examples of this class lie? No oracle is asked. `look_alikes` reads it off the model itself: how sure is it
-# that digits which are *not* threes are none? `unlearn_until` then updates until the threes lie there. An update that goes too far is
-# taken back.
+# The request: where do unseen examples of this class lie? No oracle is asked. `look_alikes` reads it off the model
+# itself: how sure is it that digits which are *not* threes are none? `unlearn_until` then updates until the threes lie
+# there. An update that goes too far is taken back.
 
 
 # %%
@@ -208,13 +212,14 @@ axes[0].set_ylim(top=1.35 * axes[0].get_ylim()[1])  # room for the legends
 plt.show()
 
 # %% [markdown]
-# Left of the line at 0 a three is no longer called a three. A good request moves the dotted histogram **onto** the grey one. If it stops
-# right of it, or piles up more narrowly, whoever knows margins can tell what was forgotten. How to measure that is the notebook
-# *The judge: how to read it*.
+# Left of the line at 0 a three is no longer called a three. A good request moves the dotted histogram **onto** the grey
+# one. If it stops right of it, or piles up more narrowly, whoever knows margins can tell what was forgotten. How to
+# measure that is the notebook *The judge: how to read it*.
 #
 # ## The report
 #
-# All of it, with intervals, tables as CSV and LaTeX, and more figures, is in `runs/ten/report.html`. One of its figures:
+# All of it, with intervals, tables as CSV and LaTeX, and more figures, is in `runs/ten/report.html`. One of its
+# figures:
 
 # %%
 done.figure("kept")

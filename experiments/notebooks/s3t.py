@@ -1,16 +1,17 @@
 # %% [markdown]
 # # S3T: delete and prove
 #
-# A model is fine-tuned on data that people may want back. With S3T a deletion is **exact**: after it, no parameter that answers was
-# influenced by the deleted example. And it can be proved, byte by byte.
+# A model is fine-tuned on data that people may want back. With S3T a deletion is **exact**: after it, no parameter that
+# answers was influenced by the deleted example. And it can be proved, byte by byte.
 #
-# The trick: data are cut into shards, and each shard into slices. Adapters are trained slice after slice, from the top of the network
-# down. To delete an example is to switch off what was trained on its slice, and everything trained after it. If many orders of slices
-# are kept, something deep nearly always survives.
+# The trick: data are cut into shards, and each shard into slices. Adapters are trained slice after slice, from the top
+# of the network down. To delete an example is to switch off what was trained on its slice, and everything trained after
+# it. If many orders of slices are kept, something deep nearly always survives.
 #
 # You will build a store, delete from it, watch what serves, heal it, and check the proof yourself.
 #
-# *What is small:* 8 x 8 digits, a transformer of four blocks, 2 shards of 4 slices. It takes about two minutes on two slow cores.
+# *What is small:* 8 x 8 digits, a transformer of four blocks, 2 shards of 4 slices. It takes about two minutes on two
+# slow cores.
 
 # %%
 import os
@@ -40,8 +41,8 @@ ALIVE, DEAD, SERVES = "#9fd8c5", "#e4e8ec", "#009e73"
 # %% [markdown]
 # ## A model, and data to fine-tune it on
 #
-# The backbone is pre-trained on public data, here the digits 0 to 4. It stays frozen. What it was pre-trained on cannot be deleted, so it
-# must share no example with what people may want back: the digits 5 to 9.
+# The backbone is pre-trained on public data, here the digits 0 to 4. It stays frozen. What it was pre-trained on cannot
+# be deleted, so it must share no example with what people may want back: the digits 5 to 9.
 
 # %%
 pretrained = run("pretrain:digits", "runs/backbone", {"train.steps": 10 if SMOKE else 300})
@@ -58,8 +59,8 @@ print(f"{len(source.ids)} training images, {len(y)} test images")
 # %% [markdown]
 # ## A plan
 #
-# The **lattice** trains one node for each set of slices. A node of depth 3 was trained on three slices, one after another, each in
-# adapters of its own. In the picture a node stands below the one whose adapters it goes on from.
+# The **lattice** trains one node for each set of slices. A node of depth 3 was trained on three slices, one after
+# another, each in adapters of its own. In the picture a node stands below the one whose adapters it goes on from.
 
 # %%
 plan = planners.lattice(SLICES)
@@ -91,11 +92,13 @@ for axis, deleted in zip(axes, ((), (2,), (2, 0)) if SLICES > 2 else ((), (1,), 
 plt.show()
 
 # %% [markdown]
-# Dark: what answers. Light: what is ready in its place. Grey: off. One deletion costs one block of adapters, not the model.
+# Dark: what answers. Light: what is ready in its place. Grey: off. One deletion costs one block of adapters, not the
+# model.
 #
 # ## Build the store
 #
-# Where an example goes is a keyed hash of its id. Nobody without the key can tell, and nothing moves when another example leaves.
+# Where an example goes is a keyed hash of its id. Nobody without the key can tell, and nothing moves when another
+# example leaves.
 
 # %%
 shutil.rmtree("runs/store", ignore_errors=True)  # of an earlier run of this notebook
@@ -107,8 +110,8 @@ print(f"{work.trained} nodes were trained")
 # %% [markdown]
 # ## Delete, one by one
 #
-# `delete` is in force when it returns: every process that serves this store asks the same ledger. Here a server answers all test images
-# after each of a row of deletions. Nothing is healed meanwhile.
+# `delete` is in force when it returns: every process that serves this store asks the same ledger. Here a server answers
+# all test images after each of a row of deletions. Nothing is healed meanwhile.
 
 # %%
 rng = np.random.default_rng(0)
@@ -137,13 +140,14 @@ axes[1].legend()
 plt.show()
 
 # %% [markdown]
-# A deletion in a slice that is off already changes nothing. The first in a slice costs depth. A shard whose slices were all hit has no
-# model until it is healed: healing runs behind, while the rest serves.
+# A deletion in a slice that is off already changes nothing. The first in a slice costs depth. A shard whose slices were
+# all hit has no model until it is healed: healing runs behind, while the rest serves.
 #
 # ## How long does a plan last?
 #
-# No store is needed for that: only the first hit on each slice matters. `simulate` draws streams of deletions and reads off how deep each
-# plan serves. SISA, the usual baseline, keeps one order of slices; *stumps* keeps one path for each slice to begin with.
+# No store is needed for that: only the first hit on each slice matters. `simulate` draws streams of deletions and reads
+# off how deep each plan serves. SISA, the usual baseline, keeps one order of slices; *stumps* keeps one path for each
+# slice to begin with.
 
 # %%
 after = np.arange(0, 41)
@@ -176,24 +180,25 @@ print(f"{healed['trained']} nodes were trained anew; accuracy {accuracy:.1f}%, b
 # %% [markdown]
 # ## Prove
 #
-# **From the record.** `verify` needs no trust in whoever ran the store. It rebuilds the chain of the ledger, holds every serving node
-# against its certificate, and looks for a deleted id in any. It wants the receipt of the last deletion to be in the chain.
+# **From the record.** `verify` needs no trust in whoever ran the store. It rebuilds the chain of the ledger, holds
+# every serving node against its certificate, and looks for a deleted id in any. It wants the receipt of the last
+# deletion to be in the chain.
 
 # %%
 proof = verify("runs/store", receipt["head"])
 print({name: proof[name] for name in ("ok", "problems", "nodes", "examples", "deleted")})
 
 # %% [markdown]
-# **By training once more.** A record could be forged together with the parameters. So two nodes are drawn by chance, trained again from
-# the examples that the ledger names, and compared byte by byte.
+# **By training once more.** A record could be forged together with the parameters. So two nodes are drawn by chance,
+# trained again from the examples that the ledger names, and compared byte by byte.
 
 # %%
 again = replay.replay(store, source, 2)
 print(again["verdict"], "-", len(again["identical"]), "nodes are identical,", len(again["differs"]), "differ")
 
 # %% [markdown]
-# **By the definition.** Exact means: as if the examples had never been there. So make that store. In it the same ids are deleted
-# *before* anything is trained. Then compare all files of the two.
+# **By the definition.** Exact means: as if the examples had never been there. So make that store. In it the same ids
+# are deleted *before* anything is trained. Then compare all files of the two.
 
 # %%
 shutil.rmtree("runs/never", ignore_errors=True)
@@ -214,7 +219,8 @@ print(f"{same} of {len(ours)} files are the same to the byte; the other store ha
 # %% [markdown]
 # ## Somebody meddles
 #
-# One bit of one file is changed. `verify` finds it, the server no longer uses that node, and healing puts back what was published.
+# One bit of one file is changed. `verify` finds it, the server no longer uses that node, and healing puts back what was
+# published.
 
 # %%
 victim = disk.file_of(store, publishing.live(store)[-1].identity)
@@ -233,5 +239,6 @@ disk.close(store)
 # %% [markdown]
 # ## What this does not say
 #
-# * What was pre-trained stays. * Someone who kept answers from before a deletion can compare. * A slice that is off can be seen.
-#   The [threat model](../threat_model.md) has the rest, and [S3T](../s3t.md) the commands: `python -m s3t delete --store DIR --ids 13,51`.
+# * What was pre-trained stays. * Someone who kept answers from before a deletion can compare. * A slice that is off can
+#   be seen. The [threat model](../threat_model.md) has the rest, and [S3T](../s3t.md) the commands: `python -m s3t
+#   delete --store DIR --ids 13,51`.

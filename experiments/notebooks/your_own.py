@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Your own model, data and algorithm
 #
-# Three functions of yours go through the same comparison as everything else: oracles, tuning on validation data, relearning attacks,
-# intervals. No file of the project is changed.
+# Three functions of yours go through the same comparison as everything else: oracles, tuning on validation data,
+# relearning attacks, intervals. No file of the project is changed.
 #
 # * **Data**: a function that gives three splits, with ids.
 # * **A model**: `init` and `apply`. Here in plain JAX; Flax, NNX and Equinox work as well.
@@ -10,7 +10,8 @@
 #
 # The data have two features. So you can *see* what a model has forgotten.
 #
-# *What is small:* 1,600 points, a perceptron of 64 units, 3 models of each kind. It takes one to two minutes on two slow cores.
+# *What is small:* 1,600 points, a perceptron of 64 units, 3 models of each kind. It takes one to two minutes on two
+# slow cores.
 
 # %%
 import os
@@ -37,8 +38,8 @@ COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7"]  # of the four arms
 # %% [markdown]
 # ## Data
 #
-# Four arms of a spiral. An **id** is what people ask to delete. It must stay as it is when others are erased, and the split must follow
-# from the id alone: then nothing moves when somebody leaves.
+# Four arms of a spiral. An **id** is what people ask to delete. It must stay as it is when others are erased, and the
+# split must follow from the id alone: then nothing moves when somebody leaves.
 
 
 # %%
@@ -93,7 +94,8 @@ def make_model(example, classes, width=64):
 #
 # $$-L_f(\theta) + \text{pull} \cdot |\theta - \theta_0|^2 / 2$$
 #
-# `remember` sees the whole request once, before the first update. `declare` says what the algorithm needs: no data that stay.
+# `remember` sees the whole request once, before the first update. `declare` says what the algorithm needs: no data that
+# stay.
 
 
 # %%
@@ -109,8 +111,9 @@ def anchored(model, optimizer, *, pull=0.1):
 # %% [markdown]
 # ## Compare
 #
-# What is yours is named as `module:function`. In a notebook the module is `__main__`; on the command line it is a file of yours, as in
-# `--config.data.factory=mine:make_data`. `level` and `graddiff` are from the shelf. The rate of each is tuned on validation data.
+# What is yours is named as `module:function`. In a notebook the module is `__main__`; on the command line it is a file
+# of yours, as in `--config.data.factory=mine:make_data`. `level` and `graddiff` are from the shelf. The rate of each is
+# tuned on validation data.
 
 # %%
 overrides = {
@@ -133,16 +136,17 @@ done = run("readiness:digits", "runs/own", overrides)
 done.means("steps", "after.forget_accuracy", "after.test_retain_accuracy", "after.forget_loss", "extra.tow")
 
 # %% [markdown]
-# Read it beside the oracle's row, which never saw the forgotten arm. `forget_loss` says how sure a model is that the forgotten is
-# *something else*. Too little, and it shows that it knew; the oracle's is the measure.
+# Read it beside the oracle's row, which never saw the forgotten arm. `forget_loss` says how sure a model is that the
+# forgotten is *something else*. Too little, and it shows that it knew; the oracle's is the measure.
 #
 # ## Look
 #
-# The plane, coloured by what each model says: strong where it is sure. The forgotten arm is drawn as dots. The oracle fills its place
-# with the neighbours.
+# The plane, coloured by what each model says: strong where it is sure. The forgotten arm is drawn as dots. The oracle
+# fills its place with the neighbours.
 
 # %%
-grid = np.stack(np.meshgrid(np.linspace(-2.2, 2.2, 120), np.linspace(-2.2, 2.2, 120)), axis=-1).reshape(-1, 2).astype("float32")
+ticks = np.linspace(-2.2, 2.2, 120, dtype="float32")
+grid = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
 palette = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in COLOURS])
 gone = data.train.x[data.train.y == FORGET]
 
@@ -188,7 +192,8 @@ look(axes[4], *done.model("oracle"), "oracle")
 plt.show()
 
 # %% [markdown]
-# Which of them looks like the last? That is the question of unlearning, and a picture answers it only in two dimensions.
+# Which of them looks like the last? That is the question of unlearning, and a picture answers it only in two
+# dimensions.
 #
 # ## How much pull?
 #
@@ -218,4 +223,5 @@ plt.show()
 #
 # * A csv, an npz or a folder of images needs no function: see [your own](../your-own.md).
 # * What a `Request`, a `Model` and an algorithm are, with examples: [libraries](../library.md).
-# * An algorithm that is differentiable can be *rehearsed* too: `readiness.algorithm="__main__:anchored"`, if it needs no level.
+# * An algorithm that is differentiable can be *rehearsed* too: `readiness.algorithm="__main__:anchored"`, if it needs
+#   no level.
