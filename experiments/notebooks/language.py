@@ -73,7 +73,7 @@ def rows_of(way):
 
 
 figure, axes = plt.subplots(1, 2, sharey=True)
-for axis, part, title in ((axes[0], "forget_loss", "forgotten passages"), (axes[1], "retain_loss", "passages that stay")):
+for axis, part, title in ((axes[0], "forget_token_loss", "forgotten"), (axes[1], "retain_token_loss", "what stays")):
     for i, way in enumerate(WAYS):
         before, after = (np.mean([getattr(row, when)[part] for row in rows_of(way)]) for when in ("before", "after"))
         axis.plot([before, after], [-i, -i], color=colours[way], linewidth=2)
@@ -117,11 +117,12 @@ def mean_loss(params, part):
 target = model.margin(model.apply(vanilla, held_out["x"], None), held_out).mean()  # where unseen passages lie
 algorithm = level(model, optax.sgd(0.3), target=target)
 request = Request(forget, retain)
+unseen = mean_loss(vanilla, held_out)
 state, update = algorithm.init(vanilla, request, jax.random.key(0)), jax.jit(algorithm.update)
 curve = []
 for step in range(3 if SMOKE else 100):
     curve.append((mean_loss(state.params, forget), mean_loss(state.params, retain)))
-    if curve[-1][0] >= mean_loss(vanilla, held_out):
+    if curve[-1][0] >= unseen:
         break
     state, _ = update(state, request, jax.random.key(step))
 gone = state.params
@@ -129,7 +130,7 @@ gone = state.params
 figure, axis = plt.subplots()
 for line, colour, name in zip(zip(*curve, strict=True), ("#d55e00", "#0072b2"), ("forgotten", "stays"), strict=True):
     axis.plot(line, color=colour, linewidth=2.4, marker="o", markersize=3, label=name)
-axis.axhline(mean_loss(vanilla, held_out), color="#d55e00", linestyle=":", label="unseen passages, by this model")
+axis.axhline(unseen, color="#d55e00", linestyle=":", label="unseen passages, by this model")
 axis.axhline(mean_loss(oracle, forget), color="#1c2126", linestyle="--", label="the forgotten, by the oracle")
 axis.set(xlabel="update", ylabel="loss, nats per token", ylim=(0, None))
 axis.legend()

@@ -114,6 +114,8 @@ def anchored(model, optimizer, *, pull=0.1):
 # What is yours is named as `module:function`. In a notebook the module is `__main__`; on the command line it is a file
 # of yours, as in `--config.data.factory=mine:make_data`. `level` and `graddiff` are from the shelf. The rate of each is
 # tuned on validation data.
+#
+# A run knows your functions by their names. So after a change to one, restart the kernel and take a new folder.
 
 # %%
 overrides = {
@@ -223,5 +225,5 @@ plt.show()
 #
 # * A csv, an npz or a folder of images needs no function: see [your own](../your-own.md).
 # * What a `Request`, a `Model` and an algorithm are, with examples: [libraries](../library.md).
-# * An algorithm that is differentiable can be *rehearsed* too: `readiness.algorithm="__main__:anchored"`, if it needs
-#   no level.
+# * To be *rehearsed* (`readiness.algorithm`), an algorithm takes `mean` and `grad`, too: see
+#   [contributing](../../CONTRIBUTING.md#add-an-algorithm).
