@@ -64,6 +64,7 @@ def executed(name: str, folder: Path) -> nbformat.NotebookNode:
 
 
 def main() -> None:
+    """Make the notebooks, and run them if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--execute", action="store_true", help="run them, and write them with outputs to build/notebooks")
     parser.add_argument("--only", nargs="+", choices=NEEDS, default=list(NEEDS), help="notebooks; all unless given")

@@ -185,24 +185,28 @@ def to_level(params, steps):
 
 
 # %%
+asked = next(row for row in done.rows if (row.training, row.unlearner) == ("vanilla", "anchored"))
+rate = asked.extra["setting"]["learning_rate"]  # as the run tuned it; it stopped after so many steps
+
 figure, axes = plt.subplots(1, 5, figsize=(11, 2.6))
 look(axes[0], apply, vanilla, "vanilla, as trained")
-look(axes[1], apply, after(anchored(model, optax.sgd(0.03), pull=0.02), vanilla, 40), "vanilla, anchored x 40")
-look(axes[2], apply, to_level(vanilla, 40), "vanilla, level x 40")
-look(axes[3], apply, to_level(ready, 1), "readiness, level x 1")
+look(axes[1], apply, after(anchored(model, optax.sgd(rate), pull=0.02), vanilla, asked.steps), f"anchored x {asked.steps}")
+look(axes[2], apply, to_level(vanilla, 40), "level x 40")
+look(axes[3], apply, to_level(ready, 1), "readiness: level x 1")
 look(axes[4], *done.model("oracle"), "oracle")
 plt.show()
 
 # %% [markdown]
 # Which of them looks like the last? That is the question of unlearning, and a picture answers it only in two
-# dimensions.
+# dimensions. Ascent knows no end: it goes on after the arm is forgotten, and takes the neighbours with it. A request to
+# the level has one.
 #
 # ## How much pull?
 #
-# An option of yours is an argument as any other. The same request, with more and with less pull:
+# An option of yours is an argument as any other. The same request at a small rate, with more and with less pull:
 
 # %%
-pulls = (0.0, 0.02, 0.1, 0.5)
+pulls = (0.0, 1.0, 4.0, 16.0)
 kept_rows = data.test.y != FORGET
 figure, axes = plt.subplots(1, 2)
 for pull, colour in zip(pulls, plt.cm.viridis(np.linspace(0.1, 0.85, len(pulls))), strict=True):

@@ -38,8 +38,8 @@ def cell(value: Any) -> str:
     """A value as a table shows it: numbers by four digits.
 
     Example:
-      >>> cell(0.98765), cell(12), cell(None)
-      ('0.9877', '12', '–')
+      >>> cell(0.123456), cell(12), cell(None)
+      ('0.1235', '12', '–')
     """
     if value is None:
         return NONE
