@@ -9,8 +9,8 @@
 #   request should end, and no further: a model that finds a passage *more* surprising than a new one shows that it knew
 #   it.
 #
-# *What is small:* 24 passages, a vocabulary of 512, 84,000 parameters, 2 models of each kind. Two to three minutes on
-# two slow cores. What came out at five times the size is on the [page on text](../text.md).
+# *What is small:* 24 passages, a vocabulary of 512, two blocks, 2 models of each kind. It takes two to four minutes on two
+# slow cores. The [page on text](../text.md) has more.
 
 # %%
 import os
@@ -65,7 +65,7 @@ done = run("readiness:pydoc", "runs/pydoc", overrides)
 # %% [markdown]
 # ## What was forgotten, and what stayed
 #
-# A good request moves the hollow dot of the forgotten **onto** the dashed line, and leaves what stays where it was.
+# The dashed line is the oracle. A good request ends **on** it for the forgotten, and leaves what stays where it was.
 
 
 # %%

@@ -61,7 +61,7 @@ if SMOKE:
 done = run("readiness:digits", "runs/ten", overrides)
 
 # %% [markdown]
-# The rows are there, too: one for each way of training, request and seed, with about sixty columns. Here are means over
+# The rows are there, too: one for each way of training, request and seed, with many columns. Here are means over
 # seeds. With pandas, `done.dataframe()` has them all.
 
 # %%
