@@ -67,15 +67,15 @@ def main() -> None:
     """Make the notebooks, and run them if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--execute", action="store_true", help="run them, and write them with outputs to build/notebooks")
-    parser.add_argument("--only", nargs="+", choices=NEEDS, default=list(NEEDS), help="notebooks; all unless given")
+    parser.add_argument("--only", nargs="+", choices=NEEDS, default=list(NEEDS), help="those to run; all unless given")
     args = parser.parse_args()
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    for name in args.only:
+    for name in NEEDS:
         (NOTEBOOKS / f"{name}.ipynb").write_text(text(name), "utf-8")
-        if args.execute:
-            folder = ROOT / "build/notebooks" / name
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder.parent / f"{name}.ipynb").write_text(nbformat.writes(executed(name, folder)), "utf-8")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    for name in args.only if args.execute else ():
+        folder = ROOT / "build/notebooks" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder.parent / f"{name}.ipynb").write_text(nbformat.writes(executed(name, folder)), "utf-8")
 
 
 if __name__ == "__main__":
