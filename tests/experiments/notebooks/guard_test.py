@@ -36,8 +36,8 @@ def test_plugins_of_jax_stay_too_and_nothing_else(monkeypatch):
         def __init__(self, name, version):
             self.metadata, self.version = {"Name": name}, version
 
-    parts = [Part("jax", "9.1"), Part("jax-cuda13-plugin", "9.2"), Part("NumPy", "9.3"), Part("flax", "9.4"), Part(None, "9.5")]
-    monkeypatch.setattr(metadata, "distributions", lambda: parts)
+    versions = {"jax": "9.1", "jax-cuda13-plugin": "9.2", "NumPy": "9.3", "flax": "9.4", None: "9.5"}
+    monkeypatch.setattr(metadata, "distributions", lambda: [Part(*pair) for pair in versions.items()])
     assert guard.kept() == ["jax-cuda13-plugin==9.2", "jax==9.1", "numpy==9.3"]
 
 
