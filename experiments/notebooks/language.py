@@ -27,7 +27,7 @@ from experiments.reporting.names import METHODS
 from unlearn import Request, level, sequence_model
 
 SMOKE = bool(os.environ.get("SMOKE"))  # set by tests: all is tiny then, and no picture means anything
-SEEDS, STEPS = 2, 20 if SMOKE else 300
+SEEDS, STEPS = 2, 20 if SMOKE else 240
 
 WAYS = ("oracle", "vanilla", "reweight", "readiness")
 names = {way: METHODS[way, "default"].name for way in WAYS}
@@ -51,8 +51,8 @@ overrides = {
     "readiness.efficiency": 0.1,
     "trainings": WAYS,
     "request.to_level.learning_rates": (0.3,),
-    "request.to_level.max_steps": 40,
-    "relearn.steps": 20,
+    "request.to_level.max_steps": 30,
+    "relearn.steps": 12,
 }
 if SMOKE:
     overrides |= {
@@ -121,7 +121,7 @@ request = Request(forget, retain)
 unseen = mean_loss(vanilla, held_out)
 state, update = algorithm.init(vanilla, request, jax.random.key(0)), jax.jit(algorithm.update)
 curve = []
-for step in range(3 if SMOKE else 100):
+for step in range(3 if SMOKE else 60):
     curve.append((mean_loss(state.params, forget), mean_loss(state.params, retain)))
     if curve[-1][0] >= unseen:
         break
