@@ -195,7 +195,7 @@ plt.show()
 
 # %%
 fair = at(judged.results.facts, ("calibration", "shadows", "pooled"))
-inside = fair.value is not None and 0.47 <= fair.low and fair.high <= 0.53
+inside = fair.value is not None and fair.low >= 0.47 and fair.high <= 0.53
 print(f"AUC between oracles: {cell(fair)}:", "fair" if inside else "too wide for a verdict")
 
 # %% [markdown]

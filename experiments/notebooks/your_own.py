@@ -14,6 +14,7 @@
 # slow cores.
 
 # %%
+import itertools
 import os
 
 import jax
@@ -73,7 +74,7 @@ def make_model(example, classes, width=64):
 
     def init(key):
         keys = jax.random.split(key, 3)
-        shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+        shapes = list(itertools.pairwise(sizes))
         return [
             {"w": jax.random.normal(one, shape) * (2 / shape[0]) ** 0.5, "b": jnp.zeros(shape[1])}
             for one, shape in zip(keys, shapes, strict=True)
