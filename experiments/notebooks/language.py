@@ -123,7 +123,7 @@ for way, params in trained.items():
 
 
 # %%
-def asked_to_forget(params, rate=0.3):
+def asked_to_forget(params, rate=0.05):
     """The parameters after the request, and the losses of what goes and of what stays on the way."""
     target = model.margin(model.apply(params, held_out["x"], None), held_out).mean()
     unseen = nats(params, held_out)
@@ -147,6 +147,7 @@ for i, (axis, part, title) in enumerate(zip(axes, (forget, retain), ("what goes"
         axis.plot(len(curve) - 1, curve[-1, i], "o", color=colours[way], markersize=7)
     axis.axhline(nats(trained["oracle"], part), color=colours["oracle"], linestyle="--", linewidth=1.5, label="Oracle")
     axis.set(title=title, xlabel="update of the request", ylim=(0, None))
+    axis.xaxis.get_major_locator().set_params(integer=True)
 axes[0].set_ylabel("loss, nats per token")
 axes[1].legend()
 plt.show()
