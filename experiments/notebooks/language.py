@@ -12,7 +12,7 @@
 # Here the training is done by hand, with `unlearn` as a library. A whole comparison, readiness in it, is one command:
 # `forethought --config=readiness:pydoc --workdir=runs/pydoc`. What came out is on the [page on text](../text.md).
 #
-# *What is small:* 24 passages, a vocabulary of 512, two blocks, one model of each kind. It takes two to three minutes
+# *What is small:* 24 passages, a vocabulary of 512, two blocks, one model of each kind. It takes one to two minutes
 # on two slow cores.
 
 # %%
