@@ -153,7 +153,8 @@ axes[1].legend()
 plt.show()
 
 # %% [markdown]
-# Dots are where the request ended. Left it should end on the dashed line; right it should not move.
+# Dots are where the request ended. Left it should end on the dashed line; right it should not move. This loop stops at the
+# first update that goes far enough. A run chooses the rate on validation data, too, and takes back updates that overshoot.
 #
 # ## Token by token
 #
