@@ -133,6 +133,7 @@ overrides = {
 }
 if SMOKE:
     overrides |= {"request.learning_rates": (0.05,), "request.max_steps": 5, "relearn.steps": 3}
+    overrides["request.unlearners"] = ("__main__:anchored",)
 done = run("readiness:digits", "runs/own", overrides)
 
 # %%
