@@ -94,7 +94,10 @@ docs: $(docs_stamp)  ## the documentation site: build/site/index.html
 tables: $(stamp)  ## tables of the docs, written anew from the files that runs wrote (docs/numbers)
 	@$(py) -m tools.tables
 
+notebooks: $(stamp)  ## docs/notebooks from experiments/notebooks (run them all into build/notebooks: ARGS=--execute)
+	@JAX_PLATFORMS=cpu $(py) -m tools.notebooks $(ARGS)
+
 structure: $(stamp)  ## folders, files, lines, imports and what is longest, beside those of REV
 	@$(py) -m tools.structure --rev "$(REV)"
 
-.PHONY: help venv demo test slow faults lint types format bench docs tables structure
+.PHONY: help venv demo test slow faults lint types format bench docs notebooks tables structure

@@ -4,16 +4,21 @@ from experiments import load
 
 run = load("runs/digits")
 run.table()                                      # a list of flat dicts; run.csv() as text, run.dataframe() with pandas
+run.means("steps", "after.test_accuracy")        # the same over seeds, of the columns that are named
+run.figure("kept")                               # a figure of its report
 apply, params = run.model("readiness", seed=3)   # logits = apply(params, x, None)
+run.dataset().train.x                            # the data that it was trained on
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import difflib
 import io
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +31,8 @@ from experiments.configs.comparison import Comparison
 from experiments.core import checkpoints, files, results, workdirs
 from experiments.core.results import Row
 from experiments.core.workdirs import WorkdirError
-from experiments.data import datasets
+from experiments.data import datasets, problem
+from experiments.reporting.inline import Figure, Table
 from experiments.training import fleets, neftune
 from unlearn import tree
 
@@ -50,11 +56,67 @@ class Run:
         """The rows, with the estimates in them."""
         return self.results.rows
 
-    def table(self) -> list[dict[str, Any]]:
+    def table(self) -> Table:
         """One flat dict per row, all with the same columns: `after.test_accuracy`, say; curves are left out."""
         flat = [dict(_flat(files.plain(dataclasses.asdict(row)))) for row in self.rows]
         columns = list(dict.fromkeys(name for row in flat for name in row))
-        return [{name: row.get(name) for name in columns} for row in flat]
+        return Table({name: row.get(name) for name in columns} for row in flat)
+
+    def means(self, *columns: str) -> Table:
+        """Means over seeds of some numbers of the table, a row for each way; None where a seed has none.
+
+        Raises:
+          ValueError: a column that the table lacks, or that holds no numbers.
+        """
+        rows, ways = self.table(), ("training", "variant", "unlearner")
+        for name in columns:
+            if not any(isinstance(row.get(name), int | float) for row in rows):
+                near = difflib.get_close_matches(name, rows[0], 3, 0.3)
+                raise ValueError(f"{name!r} is no column of numbers of {self.path}: try {', '.join(near) or 'table()'}")
+        groups = itertools.groupby(sorted(rows, key=_place_of(rows, ways)), lambda row: [row[name] for name in ways])
+        return Table(
+            dict(zip(ways, way, strict=True)) | {name: _mean([row[name] for row in members]) for name in columns}
+            for way, members in ((way, list(members)) for way, members in groups)
+        )
+
+    def figure(self, name: str) -> Figure:
+        """A figure of the report, which a notebook shows.
+
+        Raises:
+          WorkdirError: the report has no such figure.
+        """
+        file = self.path / "figures" / f"{name}.svg"
+        if not file.is_file():
+            known = sorted(file.stem for file in file.parent.glob("*.svg"))
+            raise WorkdirError(f"{file.parent} has no {name!r}: it has {', '.join(known) or 'none'}")
+        return Figure(file.read_text("utf-8"))
+
+    def statistics(self, case: str, training: str, unlearner: str = "none") -> dict[str, np.ndarray]:
+        """What a judgement kept of single examples: [models, examples] by names such as `pool.margin`.
+
+        `pool`, `retain`, `validation` and `test` are of the repeats, `shadows` are of the shadows on the pool. Of each:
+        loss, margin, correct, entropy, modified_entropy.
+
+        Args:
+          case: the name of the forget set.
+
+        Raises:
+          WorkdirError: no such statistics, or a file that cannot be read.
+        """
+        file = self.path / "statistics" / f"{case}-{training}-{unlearner}.npz"
+        if not file.is_file():
+            known = sorted(file.stem for file in file.parent.glob("*.npz"))
+            raise WorkdirError(f"{self.path} has no statistics {file.stem!r}: it has {', '.join(known) or 'none'}")
+        return dict(files.read_arrays(file, workdirs.AGAIN))
+
+    def dataset(self) -> datasets.Dataset:
+        """The data that the run's models were trained and judged on.
+
+        Raises:
+          DataError: they cannot be read.
+        """
+        config = self._typed()
+        return datasets.load(config.data, config.model.classifies_text)
 
     def csv(self) -> str:
         """The table as comma-separated text."""
@@ -69,6 +131,14 @@ class Run:
         import pandas
 
         return pandas.DataFrame(self.table())
+
+    def forgotten(self) -> np.ndarray:
+        """Positions in the training split of what the requests were about; of text, all rows of its documents.
+
+        Raises:
+          DataError: the data cannot be read.
+        """
+        return problem.make(self.dataset(), self._typed().forget).forget
 
     def model(
         self, training: str = "readiness", variant: str = "default", seed: int | None = None
@@ -95,7 +165,7 @@ class Run:
                 f"{folder} holds other parameters than the run's rows tell of: remove it and results.json and run again"
             )
         self._check_frozen(config)
-        dataset = datasets.load(config.data, models.classifies_text(config.model))
+        dataset = self.dataset()
         fns = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
         return fns.own_apply or fns.apply, fns.unpack(params)
 
@@ -175,6 +245,16 @@ def load(workdir: str | os.PathLike[str]) -> Run:
     """
     folder = Path(workdir)
     return Run(folder, *workdirs.read_run(folder))
+
+
+def _place_of(rows: Sequence[Mapping[str, Any]], ways: Sequence[str]) -> Callable[[Mapping[str, Any]], int]:
+    """Where the way of a row comes first: rows of a way may stand apart."""
+    first = list(dict.fromkeys(tuple(row[name] for name in ways) for row in rows))
+    return lambda row: first.index(tuple(row[name] for name in ways))
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    return float(np.mean(values)) if all(isinstance(value, int | float) for value in values) else None
 
 
 def _lane(kept: Any, lane: int) -> Any:

@@ -26,7 +26,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from experiments.core import catalogue, distributed, preemption
 from experiments.core.errors import UserError, kind, line
@@ -283,35 +283,13 @@ def _unknown_key(error: KeyError | AttributeError, argv: Sequence[str]) -> str:
 
 
 def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> int:
-    """Run what the config asks for and print its results; returns the exit status.
-
-    Args:
-      command: what the user typed, for the record.
-
-    Raises:
-      UserError: this is one of several processes.
-    """
-    name = getattr(config, "runner", None)
-    if name not in RUNNERS:
-        return fail(f"config.runner {name!r} is unknown; choose one of {', '.join(RUNNERS)}")
+    """Run what the config asks for and print its results; returns the exit status; see `carry_out`."""
     distributed.refuse_several(os.environ)
+    _, _, large = _runner(config)
     import jax
-    from absl import logging
 
-    from experiments.core import progress, switches
-
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.FATAL)  # TFDS and Orbax warn of what is not the user's to mend, and raise what is
-    runner, reporter, large = RUNNERS[name]
-    run = importlib.import_module(runner).run  # heavy, and only now: the flags are right, and no other runner is needed
-    present = importlib.import_module(reporter).present
     try:
-        switches.check_devices()
-        with progress.shown(sys.stderr):
-            with progress.waiting("reading data, model and config"):
-                results = run(config, workdir, command)
-            with progress.waiting("writing the report"):
-                text = present(workdir, results)
+        text = carry_out(config, workdir, command, sys.stderr)
     except (UserError, OSError) as error:  # a full or forbidden disk is the user's to mend, too
         return fail(error)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -322,6 +300,36 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
         return interrupted(error)
     print(text)
     return 0
+
+
+def _runner(config: ml_collections.ConfigDict) -> tuple[str, str, str]:
+    name = getattr(config, "runner", None)
+    if name not in RUNNERS:
+        raise UserError(f"config.runner {name!r} is unknown; choose one of {', '.join(RUNNERS)}")
+    return RUNNERS[name]
+
+
+def carry_out(config: ml_collections.ConfigDict, workdir: str, command: str, stream: TextIO) -> str:
+    """Run what the config asks for, progress shown on `stream`, and write its report; the text to print of it.
+
+    Raises:
+      UserError: a config that cannot be run, or an environment that it cannot run in.
+    """
+    runner, reporter, _ = _runner(config)
+    from absl import logging
+
+    from experiments.core import progress, switches
+
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.FATAL)  # TFDS and Orbax warn of what is not the user's to mend, and raise what is
+    run = importlib.import_module(runner).run  # heavy, and only now: the flags are right, and no other runner is needed
+    present = importlib.import_module(reporter).present
+    switches.check_devices()
+    with progress.shown(stream):
+        with progress.waiting("reading data, model and config"):
+            results = run(config, workdir, command)
+        with progress.waiting("writing the report"):
+            return str(present(workdir, results))
 
 
 def interrupted(error: KeyboardInterrupt) -> int:

@@ -12,11 +12,12 @@ import readiness
 import s3t
 import unlearn
 
+PROGRAMS = ("experiments.benchmarks.", "experiments.notebooks.")  # run elsewhere
 MODULES = [
     info.name
     for room in (unlearn, readiness, s3t, federated, experiments)
     for info in [*pkgutil.walk_packages(room.__path__, f"{room.__name__}."), pkgutil.ModuleInfo(None, room.__name__, True)]
-    if not info.name.startswith("experiments.benchmarks.") and not info.name.endswith("__main__")  # programs, run elsewhere
+    if not info.name.startswith(PROGRAMS) and not info.name.endswith("__main__")
 ]
 
 

@@ -1,9 +1,9 @@
 """One bar for a whole run: the stage it is in, how far it is, and when it will be done.
 
 A run opens a `Progress`. What runs within it calls this module's `stage`, `advance`, `reach` and `skip`, which reach the
-open one and do nothing where none is open. A bar is drawn on a terminal. Elsewhere there are plain lines: one at the start
-of a stage, and another whenever nothing was printed for some seconds. Nothing is shown unless the command line asks for it
-(`shown`), so that a library or a test is not spoken over.
+open one and do nothing where none is open. A bar is drawn on a terminal and below a notebook's cell. Elsewhere there are
+plain lines: one at the start of a stage, and another whenever nothing was printed for some seconds. Nothing is shown unless
+the command line or `experiments.run` asks for it (`shown`), so that a library or a test is not spoken over.
 
 Work is counted in one unit for all stages of a run (say, steps of one model), because the time that is left is
 
@@ -20,6 +20,7 @@ Example:
 
 from __future__ import annotations
 
+import html
 import threading
 import time
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ _speaking = threading.Event()  # set while a run shows its own progress
 
 @contextmanager
 def shown(stream: TextIO) -> Iterator[None]:
-    """Show the progress of runs that are opened meanwhile: a bar if `stream` is a terminal, else lines."""
+    """Show the progress of runs that are opened meanwhile: a bar if `stream` is a terminal or a notebook's, else lines."""
     token = _stream.set(stream)
     try:
         yield
@@ -131,14 +132,14 @@ class Progress:
         self._left: float | None = None  # seconds, when last estimated
         self._estimated = 0.0  # when that was, in seconds without compilation
         self._stack, self._ended = ExitStack(), threading.Event()
-        self._screen: _Bar | _Lines | None = None
+        self._screen: _Bar | _Cell | _Lines | None = None
 
     def __enter__(self) -> Progress:
         self._active = self._stack.enter_context(environment.stopwatch())
         token = _open.set(self)
         self._stack.callback(_open.reset, token)
         if (stream := _stream.get()) is not None:
-            self._screen = _Bar(stream) if stream.isatty() else _Lines(stream)
+            self._screen = _screen(stream)
             ticking = threading.Thread(target=self._tick, daemon=True, name="progress")
             _speaking.set()
             self._stack.callback(_speaking.clear)
@@ -207,6 +208,13 @@ class Progress:
                 self._screen.tick(self)
 
 
+def _screen(stream: TextIO) -> _Bar | _Cell | _Lines:
+    """What suits a stream: a notebook's kernel has one of its own kind for what its cells print."""
+    if stream.isatty():
+        return _Bar(stream)
+    return _Cell() if type(stream).__module__.startswith("ipykernel.") else _Lines(stream)
+
+
 class _Bar:
     """A bar on a terminal, drawn again every second."""
 
@@ -226,6 +234,28 @@ class _Bar:
         if run is not None:
             self.tick(run)
         self._bar.close()
+
+
+class _Cell:
+    """A bar below a notebook's cell, drawn again where it stands; in plain text where there is no HTML."""
+
+    def __init__(self) -> None:
+        from IPython.display import DisplayHandle  # a kernel brings it
+
+        self._started, self._handle = time.monotonic(), DisplayHandle()
+        self._handle.display({"text/plain": ""}, raw=True)
+
+    def begin(self, run: Progress) -> None:
+        self.tick(run)
+
+    def tick(self, run: Progress) -> None:
+        words = f"{run.percent():3.0f}% {run.title()}, {_times(time.monotonic() - self._started, run.left())}"
+        bar = f'<progress max="100" value="{run.percent():.0f}"></progress> {html.escape(words)}'
+        self._handle.update({"text/plain": words, "text/html": bar}, raw=True)
+
+    def close(self, run: Progress | None) -> None:
+        if run is not None:
+            self.tick(run)
 
 
 class _Lines:

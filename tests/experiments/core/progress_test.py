@@ -214,3 +214,19 @@ def test_what_no_run_covers_is_not_silent_either(monkeypatch):
     with progress.shown(quick), progress.waiting("reading"):
         pass
     assert quick.getvalue() == ""
+
+
+def test_a_notebook_gets_one_bar_below_its_cell(monkeypatch):
+    display = pytest.importorskip("IPython.display", reason="needs the extra notebooks")
+    shown = []
+    monkeypatch.setattr(display.DisplayHandle, "display", lambda self, data, raw: shown.append(data))
+    monkeypatch.setattr(display.DisplayHandle, "update", lambda self, data, raw: shown.append(data))
+    kernels = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    with progress.shown(kernels), Progress(100, "a<b") as made:
+        Clock(made)
+        progress.stage("a", 60)
+        progress.advance(60)
+        progress.stage("b", 40)
+    bars = [data for data in shown if 'value="60"' in data.get("text/html", "")]
+    assert bars and "a&lt;b: b" in bars[0]["text/html"] and " 60% a<b: b" in bars[0]["text/plain"]
+    assert shown[-1]["text/plain"].startswith("100% a<b: done") and kernels.getvalue() == ""

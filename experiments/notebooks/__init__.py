@@ -1,0 +1,1 @@
+"""Sources of the notebooks in docs/notebooks, as jupytext reads them; `make notebooks` makes these from those."""
