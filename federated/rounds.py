@@ -65,7 +65,7 @@ class FederatedState(NamedTuple):
 
 
 class Round(NamedTuple):
-    """What a server keeps of a round: what the compressor made of the updates, and the weights [clients] they entered with."""
+    """What a server keeps of a round: what the compressor made of updates, and the weights [clients] they entered with."""
 
     updates: Any
     weights: Array
@@ -208,8 +208,9 @@ def fedavg(
     Example:
       >>> loss = lambda params, batch, key: jnp.mean((params - batch["x"]) ** 2) / 2
       >>> clients = stack_clients([0, 1], [dict(x=np.zeros(1), weight=np.ones(1)), dict(x=np.ones(1), weight=np.ones(1))])
-      >>> algorithm = fedavg(loss, optax.sgd(1.0))
-      >>> state, history = train(algorithm, algorithm.init(jnp.zeros(1), clients), clients, jnp.ones((1, 2), bool), jax.random.key(0))
+      >>> algorithm, everybody = fedavg(loss, optax.sgd(1.0)), jnp.ones((1, 2), bool)
+      >>> state = algorithm.init(jnp.zeros(1), clients)
+      >>> state, history = train(algorithm, state, clients, everybody, jax.random.key(0))
       >>> print(state.params, history.updates.ravel())
       [0.5] [0. 1.]
     """

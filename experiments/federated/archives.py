@@ -93,10 +93,11 @@ def add_round(opened: Store, round: int, users: Sequence[str], codes: Codes, wei
 
 def add_history(opened: Store, history: History, users: Sequence[str], first: int = 0) -> int:
     """Add all rounds of a training whose `updates` are codes, from the round `first` on; returns the bytes they take."""
-    return sum(
-        add_round(opened, first + t, users, jax.tree.map(lambda leaf: leaf[t], history.updates), history.weights[t])  # noqa: B023
-        for t in range(len(history.weights))
-    )
+    size = 0
+    for t, weights in enumerate(history.weights):
+        codes = jax.tree.map(lambda leaf: leaf[t], history.updates)  # noqa: B023
+        size += add_round(opened, first + t, users, codes, weights)
+    return size
 
 
 def drop_before(opened: Store, round: int, start: jax.Array) -> None:
@@ -106,7 +107,7 @@ def drop_before(opened: Store, round: int, start: jax.Array) -> None:
       ArchiveError: as `Store.drop_before` does; or later updates are told as differences from earlier ones.
     """
     if scheme_of(opened).reference == "last":
-        raise ArchiveError("updates that refer to the last one need all before them: keep all rounds, or choose another reference")
+        raise ArchiveError("updates that refer to the last one need all before: keep all rounds, or use another reference")
     opened.drop_before(round, model_bytes(start))
 
 

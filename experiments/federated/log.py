@@ -1,7 +1,12 @@
 """The log of an archive: rows of JSON, one a line, each bound to the row before by its digest, and only ever appended to.
 
-A changed, removed or moved row shows. An end that was cut off shows only against files that it told of, or against a later row
-that somebody kept: a certificate is such a row.
+A changed, removed or moved row shows. An end that was cut off shows only against files that it told of, or against a later
+row that somebody kept: a certificate is such a row. Kinds of rows, and what they tell beside number, time and digests:
+
+    created    format, about (what the caller says of it), start
+    round      round, updates (user, weight, digest and bytes of each who took part), shared, model (a digest, or empty)
+    dropped    before: rounds before it are gone; start, the model before it
+    erased     user, method, model_before, model_after (digests), removed (round, digest and bytes of each update)
 """
 
 from __future__ import annotations

@@ -1,20 +1,8 @@
 """An archive of a federated training on a disk: who sent what in which round, kept until it is erased or too old.
 
-    log.jsonl                   rows, each bound to the one before; see `experiments.federated.log`
-    start/000000.bin            the model before the first round that is kept
-    users/NAME/000007.bin       a user's update of a round; NAME is a hash of the user's id
-    shared/000007.bin           what belongs to a round and to no user, if there is something
-    certificates/000012.json    of an erasure, by the number of its row
-
-Kinds of rows, and what they tell beside number, time and digests:
-
-    created    format, about (what the caller says of it), start
-    round      round, updates (user, weight, digest and bytes of each who took part), shared, model (a digest, or empty)
-    dropped    before: rounds before it are gone; start, the model before it
-    erased     user, method, model_before, model_after (digests), removed (round, digest and bytes of each update)
-
-A round is there once its row is on the disk. What a kill leaves is mended by the next writer: a row that was cut short goes,
-files of the round that has no row yet go, and so do files whose rows say that they are gone.
+Its files are those of `experiments.federated.layout`, its log is that of `experiments.federated.log`. A round is there once
+its row is on the disk. What a kill leaves is mended by the next writer: a row that was cut short goes, files of the round
+that has no row yet go, and so do files whose rows say that they are gone.
 
 Users are called by a stable id of their own, never by what an engine calls a connection: a client that restarts may get
 another. The log and the certificates name whom they tell of, after an erasure too: give pseudonyms. Files are unlinked, not
@@ -31,11 +19,9 @@ from types import TracebackType
 from typing import IO, Any, NamedTuple
 
 from experiments.core import files
-from experiments.federated import log
+from experiments.federated import layout, log
 from experiments.federated.log import ArchiveError, Row
-from s3t.store.files import sync
 
-LOG = "log.jsonl"
 NODE_ID = re.compile(r"\d{17,20}")  # 64 bits at random, as Flower calls its nodes
 
 
@@ -84,9 +70,9 @@ def create(root: Path, start: bytes, about: Mapping[str, Any]) -> Store:
     others = {path.name for path in root.iterdir()} - {"start"} if root.exists() else set()
     if others:
         raise ArchiveError(f"{root} is not empty: open the archive that is there, or give another folder")
-    files.write_bytes(_start(root, 0), start)
+    files.write_bytes(layout.start(root, 0), start)
     told = {"format": log.FORMAT, "about": dict(about), "start": log.facts(start)}
-    files.write_bytes(root / LOG, log.line(log.next_row([], "created", told)))
+    files.write_bytes(root / layout.LOG, log.line(log.next_row([], "created", told)))
     return open_store(root, write=True)
 
 
@@ -99,9 +85,9 @@ def open_store(root: Path, *, write: bool = False) -> Store:
     if not write:
         return Store(root, None)
     try:
-        lock = (root / LOG).open("rb")
+        lock = (root / layout.LOG).open("rb")
     except OSError as error:
-        raise ArchiveError(f"{root} is no archive (no {LOG}): give the folder of one, or create it") from error
+        raise ArchiveError(f"{root} is no archive (no {layout.LOG}): give the folder of one, or create it") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return Store(root, lock)
@@ -127,7 +113,7 @@ class Store:
         self.rounds: dict[int, dict[str, Entry]] = {}
         self._shared: dict[int, str] = {}  # digests
         self._gone: set[tuple[str, int]] = set()
-        removed = [path for row in log.read(root / LOG, mend=lock is not None) for path in self._take(row)]
+        removed = [path for row in log.read(root / layout.LOG, mend=lock is not None) for path in self._take(row)]
         if lock is not None:
             self._mend(removed)
 
@@ -166,24 +152,24 @@ class Store:
         entry = self._round(round).get(user)
         if entry is None:
             raise ArchiveError(f"{user} took no part in round {round}: choose from its {len(self.rounds[round])} users")
-        return _content(_update(self.root, user, round), entry.digest)
+        return layout.content(layout.update(self.root, user, round), entry.digest)
 
     def shared(self, round: int) -> bytes:
         """What belongs to a round and to no user; empty if there is nothing. Raises as `read` does."""
         self._round(round)
-        return _content(_shared(self.root, round), self._shared[round]) if round in self._shared else b""
+        return layout.content(layout.shared(self.root, round), self._shared[round]) if round in self._shared else b""
 
     def start(self) -> tuple[int, bytes]:
         """The number of the first round that may be kept, and the model before it. Raises as `read` does."""
         row = next(row for row in reversed(self.rows) if "start" in row)
         first = row.get("before", 0)
-        return first, _content(_start(self.root, first), row["start"]["digest"])
+        return first, layout.content(layout.start(self.root, first), row["start"]["digest"])
 
     def sizes(self) -> dict[str, int]:
         """Bytes on the disk, by what they are."""
         names = ("users", "shared", "start", "certificates")
         sizes = {name: sum(path.stat().st_size for path in (self.root / name).rglob("*.*")) for name in names}
-        return sizes | {"log": (self.root / LOG).stat().st_size}
+        return sizes | {"log": (self.root / layout.LOG).stat().st_size}
 
     def verify(self) -> int:
         """Read every file against its digest, and count them. Raises as `read` does."""
@@ -219,16 +205,16 @@ class Store:
             check_user(user)
             if not 0 <= update.weight <= 1:
                 raise ArchiveError(f"the weight of {user} is {update.weight}: give its share of the round, from 0 to 1")
-        contents = {_update(self.root, user, round): update.content for user, update in updates.items()}
+        contents = {layout.update(self.root, user, round): update.content for user, update in updates.items()}
         if shared:
-            contents[_shared(self.root, round)] = shared
+            contents[layout.shared(self.root, round)] = shared
         told = [{"user": user, "weight": float(one.weight), **log.facts(one.content)} for user, one in updates.items()]
         try:
             for path, content in contents.items():
                 files.write_bytes(path, content)
             self._add("round", round=round, updates=told, shared=log.facts(shared) if shared else None, model=model)
         except BaseException:
-            _remove(contents)
+            layout.remove(contents)
             raise
 
     def drop_before(self, round: int, start: bytes) -> None:
@@ -236,8 +222,8 @@ class Store:
         self._check_writer()
         self._round(round)
         if round > self.start()[0]:
-            files.write_bytes(_start(self.root, round), start)
-            _remove(self._add("dropped", before=round, start=log.facts(start)))
+            files.write_bytes(layout.start(self.root, round), start)
+            layout.remove(self._add("dropped", before=round, start=log.facts(start)))
 
     def erase(self, user: str, *, method: str, model_before: str, model_after: str) -> Row:
         """Delete a user's own history, once the model is free of the user; returns the certificate.
@@ -257,12 +243,12 @@ class Store:
             raise ArchiveError(f"there is no update of {user} in {self.root}: name a user of the archive")
         removed = [{"round": t, "digest": entry.digest, "bytes": entry.bytes} for t, entry in entries.items()]
         told = {"user": user, "method": method, "model_before": model_before, "model_after": model_after}
-        _remove(self._add("erased", **told, removed=removed))
+        layout.remove(self._add("erased", **told, removed=removed))
         return self._certify(self.rows[-1])
 
     def _add(self, kind: str, **told: Any) -> list[Path]:
         row = log.next_row(self.rows, kind, told)
-        log.append(self.root / LOG, row)
+        log.append(self.root / layout.LOG, row)
         return self._take(row)
 
     def _take(self, row: Row) -> list[Path]:
@@ -279,8 +265,8 @@ class Store:
                 gone += [self._forget(user, t) for user in list(self.rounds[t])]
                 del self.rounds[t]
                 self._shared.pop(t, None)
-                gone.append(_shared(self.root, t))
-            gone += [_start(self.root, one.get("before", 0)) for one in self.rows[:-1] if "start" in one]
+                gone.append(layout.shared(self.root, t))
+            gone += [layout.start(self.root, one.get("before", 0)) for one in self.rows[:-1] if "start" in one]
         elif row["kind"] == "erased":
             gone += [self._forget(row["user"], one["round"]) for one in row["removed"]]
         return gone
@@ -288,29 +274,29 @@ class Store:
     def _forget(self, user: str, round: int) -> Path:
         del self.rounds[round][user]
         self._gone.add((user, round))
-        return _update(self.root, user, round)
+        return layout.update(self.root, user, round)
 
     def _certify(self, row: Row) -> Row:
         certificate = {"archive": self.rows[0]["digest"], **row}
-        files.write_json(_certificate(self.root, row), certificate, indent=1)
+        files.write_json(layout.certificate(self.root, row), certificate, indent=1)
         return certificate
 
     def _mend(self, gone: Iterable[Path]) -> None:
         """Finish what a kill interrupted; files that the log does not know are refused."""
         files.remove_unfinished(self.root)
-        _remove(gone)
-        known = {_update(self.root, user, t) for t, users in self.rounds.items() for user in users}
-        known |= {_shared(self.root, t) for t in self._shared}
+        layout.remove(gone)
+        known = {layout.update(self.root, user, t) for t, users in self.rounds.items() for user in users}
+        known |= {layout.shared(self.root, t) for t in self._shared}
         strange = {*(self.root / "users").glob("*/*"), *(self.root / "shared").glob("*")} - known
         late = {path for path in strange if path.stem.isdecimal() and int(path.stem) > self._last()}
         if strange - late or len({path.stem for path in late}) > 1:
             path = min(strange - late or late)
-            raise ArchiveError(f"the log of {self.root} does not tell of {path}: restore its end from a copy, or move the file away")
-        _remove(late)
+            raise ArchiveError(f"the log of {self.root} does not know {path}: restore the log, or move the file away")
+        layout.remove(late)
         newest = self.start()[0]
-        _remove(path for path in (self.root / "start").glob("*") if path != _start(self.root, newest))
+        layout.remove(path for path in (self.root / "start").glob("*") if path != layout.start(self.root, newest))
         for row in self.rows:
-            if row["kind"] == "erased" and not _certificate(self.root, row).exists():
+            if row["kind"] == "erased" and not layout.certificate(self.root, row).exists():
                 self._certify(row)
 
     def _last(self) -> int:
@@ -333,48 +319,5 @@ def check_certificate(store: Store, certificate: Row) -> None:
     if not known or certificate.get("archive") != store.rows[0]["digest"]:
         raise ArchiveError(f"the archive {store.root} has no such erasure: give its own certificate, as it was issued")
     for one in row["removed"]:
-        if (path := _update(store.root, row["user"], one["round"])).exists():
+        if (path := layout.update(store.root, row["user"], one["round"])).exists():
             raise ArchiveError(f"{path} is there, though it was erased: open the archive for writing, which removes it")
-
-
-# --- Files ------------------------------------------------------------------------------------------------------------
-
-
-def _update(root: Path, user: str, round: int) -> Path:
-    return root / "users" / log.digest(user.encode(errors="surrogatepass"))[:32] / f"{round:06d}.bin"
-
-
-def _shared(root: Path, round: int) -> Path:
-    return root / "shared" / f"{round:06d}.bin"
-
-
-def _start(root: Path, round: int) -> Path:
-    return root / "start" / f"{round:06d}.bin"
-
-
-def _certificate(root: Path, row: Row) -> Path:
-    return root / "certificates" / f"{row['seq']:06d}.json"
-
-
-def _content(path: Path, digest: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ArchiveError(f"{path} is missing or cannot be read: restore it from a copy") from error
-    if log.digest(content) != digest:
-        raise ArchiveError(f"{path} was altered: its digest is not the log's; restore it from a copy")
-    return content
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    """Unlink files, for good once this returns, and folders that are left empty."""
-    folders = set()
-    for path in paths:
-        if path.exists():
-            with files.writing(path):
-                path.unlink()
-            folders.add(path.parent)
-    for folder in folders:
-        sync(folder)
-        if folder.parent.name == "users" and not any(folder.iterdir()):
-            folder.rmdir()

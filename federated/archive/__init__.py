@@ -1,7 +1,7 @@
-"""A compressed archive of updates: user sampling, thresholding, lattice quantisation with subtractive dither, streams to code.
+"""A compressed archive of updates: user sampling, thresholding, lattices with subtractive dither, streams to code.
 
-After MEDU (2505.03388), whose text is not public; see `Scheme` for what is chosen here. The archive holds symbols; bytes are
-made of them, and kept on a disk, in `experiments.federated`.
+After MEDU (2505.03388), whose text is not public; see `Scheme` for what is chosen here. What is here makes symbols;
+bytes are made of them, and kept on a disk, in `experiments.federated`.
 """
 
 from federated.archive.coding import entropy, entropy_bits, joined, streams

@@ -1,7 +1,7 @@
 """What is stored of an update as streams of integers for an entropy coder, and what they take by their own frequencies.
 
-By the chain rule nothing is lost in splitting lattice points: first each block's word (its integers mod 2), then each integer,
-halved, given its bit. Integers on steps of equal length share a stream.
+A lattice point is told in parts: first each block's word (its integers mod 2), then each integer, halved, given its bit.
+Integers on steps of equal length share a stream. Of entries that are independent and alike next to nothing is lost so.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,12 +86,12 @@ def nearest(lattice: Lattice, x: Array) -> Array:
     return best.astype(jnp.int32)
 
 
-def points(lattice: Lattice, n: Array, dtype: jnp.dtype | None = None) -> Array:
+def points(lattice: Lattice, n: Array, dtype: Any = None) -> Array:
     """The lattice points of integers n, [..., d]."""
     return n * jnp.asarray(lattice.steps, dtype)
 
 
-def cell_dither(lattice: Lattice, key: Array, shape: tuple[int, ...], dtype: jnp.dtype | None = None) -> Array:
+def cell_dither(lattice: Lattice, key: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
     """Draws that are uniform on the cell of 0, [*shape, d].
 
     Uniform on a box that holds one point of each class modulo the lattice equally often, then less the nearest point.
@@ -139,8 +139,8 @@ def _points_within(lattice: Lattice, radius: float) -> np.ndarray:
         left = room[:, None] - (step * more) ** 2
         rows, columns = np.nonzero(left >= 0)
         inside, room = np.column_stack([inside[rows], more[columns]]), left[rows, columns]
-    words = {word for word in lattice.words}
-    return inside[[tuple(row) in words for row in inside % 2]]
+    words = set(lattice.words)
+    return inside[[tuple(row) in words for row in (inside % 2).tolist()]]
 
 
 def nearest_of(lattice: Lattice, book: np.ndarray, x: Array) -> Array:

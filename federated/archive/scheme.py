@@ -29,9 +29,9 @@ class Scheme(NamedTuple):
 
     lattice: "scalar", "hexagonal", "D2", "E8", or "none" for float32 values.
     rate: R; the cell's side is 2 g / 2^R, so that 2^R cells an entry reach from -g to g. What is really spent is measured.
-    scale: g, of each update: "std", (2 + R / 5) times the root mean square of the stored entries, after UVeQFed's code,
-      per entry here whatever the dimension; or "max", the largest by amount.
-    finite: only the 2^(dR) points nearest to 0 are used, at R bits an entry at most; else all, at what entropy coding takes.
+    scale: g, of each update: "std", (2 + R / 5) times the root mean square of the stored entries, after UVeQFed's code but
+      per entry whatever the dimension; or "max", the largest by amount.
+    finite: only the 2^(dR) points nearest to 0 are used, at R bits an entry at most; else all, at what a coder takes.
     users: how many users' updates of a round are stored, on average; None for all.
     unbiased: they are sampled by norm and divided by their probability; False: the largest, as they are.
     reference: what of an update is stored is its difference from "zero", from the user's update as "last" stored, or from
@@ -55,6 +55,8 @@ class Scheme(NamedTuple):
 class Code(NamedTuple):
     """An update as it is stored; a leading axis for many. The rest is drawn again from the archive's key, user and round.
 
+    Its arrays are JAX's where updates are encoded and decoded, and NumPy's where bytes are made of them.
+
     factor: what the decoded update is multiplied by; 0 if it is not stored.
     side: of a cell, float32.
     mask: [parameters] bool, which entries are stored; None if that needs no telling.
@@ -62,15 +64,15 @@ class Code(NamedTuple):
     overload: the share of blocks whose nearest point is not among those used; told and not stored.
     """
 
-    factor: Array
-    side: Array
-    mask: Array | None
-    symbols: Array
-    overload: Array
+    factor: Any
+    side: Any
+    mask: Any
+    symbols: Any
+    overload: Any
 
 
 class Codes(NamedTuple):
-    """What is stored of a round: a `Code` with a leading axis of clients, and the mean where it is the reference, or None."""
+    """What is stored of a round: a `Code` with a leading axis of clients, and the mean if it is the reference, or None."""
 
     updates: Code
     mean: Array | None
@@ -105,7 +107,8 @@ def check_scheme(scheme: Scheme) -> None:
 def _book(scheme: Scheme, lattice: Lattice) -> Any:
     bits = len(lattice.steps) * scheme.rate
     if bits != int(bits):
-        raise ValueError(f"a codebook of 2^{bits:g} points has no whole number of bits: give a rate in steps of 1/{len(lattice.steps)}")
+        step = f"1/{len(lattice.steps)}"
+        raise ValueError(f"a codebook of 2^{bits:g} points has no whole number of bits: give a rate in steps of {step}")
     return lattices.codebook(lattice, int(bits))
 
 

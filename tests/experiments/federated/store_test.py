@@ -13,7 +13,7 @@ import pytest
 
 from experiments.core import files
 from experiments.core.errors import UnwritableError
-from experiments.federated import log, store
+from experiments.federated import layout, log, store
 from experiments.federated.log import ArchiveError
 from experiments.federated.store import Update
 
@@ -32,7 +32,7 @@ def add(opened, t, users=USERS):
 
 def story(root):
     """Make an archive, or go on with one from wherever it stopped: two rounds, one user erased, a round dropped."""
-    opened = store.open_store(root, write=True) if (root / store.LOG).exists() else store.create(root, b"w0", {"m": 3})
+    opened = store.open_store(root, write=True) if (root / layout.LOG).exists() else store.create(root, b"w0", {"m": 3})
     kinds = [row["kind"] for row in opened.rows]
     for t in range(kinds.count("round"), 2):
         add(opened, t, USERS[:2])
@@ -209,7 +209,7 @@ def test_a_log_without_its_end_is_refused_before_anything_is_removed(root, opene
     lines = (root / "log.jsonl").read_bytes().splitlines(keepends=True)
     (root / "log.jsonl").write_bytes(b"".join(lines[:2]))
     before = told(root)
-    with pytest.raises(ArchiveError, match="does not tell of .*00000[12].bin"):
+    with pytest.raises(ArchiveError, match="does not know .*00000[12].bin"):
         store.open_store(root, write=True)
     assert told(root) == before
 

@@ -56,12 +56,12 @@ def test_streams_take_what_whole_points_take(name, more):
 
 
 def test_lattices_of_one_cell_take_about_the_same_bits():
-    """Dithered, I(x; x + error) bits and a little more; at a fine scale h(x) - log2(side), with h = 2.05 of a normal distribution."""
-    rate = 2.0
-    for name in LATTICES:
-        code = coded(Scheme(name, rate=rate))
-        expected = 0.5 * np.log2(2 * np.pi * np.e) - np.log2(code.side)
-        assert entropy_bits(Scheme(name, rate=rate), SIZE, code) / SIZE == pytest.approx(expected, abs=0.15)
+    """Points have the density of the update, dither and error together: of a normal distribution, nearly normal."""
+    for name, lattice in LATTICES.items():
+        code = coded(Scheme(name, rate=2.0))
+        spread = 1 + 2 * lattice.second_moment * code.side**2
+        expected = 0.5 * np.log2(2 * np.pi * np.e * spread) - np.log2(code.side)
+        assert entropy_bits(Scheme(name, rate=2.0), SIZE, code) / SIZE == pytest.approx(expected, abs=0.02)
 
 
 def test_what_is_not_stored_takes_nothing():

@@ -1,4 +1,4 @@
-"""Lattices: known shells and second moments, nearest points against all neighbours, errors that do not depend on the input."""
+"""Lattices: known shells and moments, nearest points against all neighbours, errors that do not depend on the input."""
 
 from __future__ import annotations
 

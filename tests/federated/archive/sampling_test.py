@@ -18,7 +18,8 @@ def test_probabilities_follow_norms_are_capped_and_sum_to_the_count(count):
     norms = np.array([0.0, 5.0, 1.0, 0.1, 30.0, 2.0, 0.0])
     low, high = 0.0, 1e3
     for _ in range(100):  # the slope, by bisection
-        low, high = ((low + high) / 2, high) if np.minimum((low + high) / 2 * norms, 1).sum() < count else (low, (low + high) / 2)
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.minimum(middle * norms, 1).sum() < count else (low, middle)
     chances = inclusion(jnp.asarray(norms), count)
     np.testing.assert_allclose(chances, np.minimum(low * norms, 1), atol=1e-5)
     assert chances.sum() == pytest.approx(min(count, 5), rel=1e-5)
