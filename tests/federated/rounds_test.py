@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,18 +77,24 @@ def by_loops(batches, optimizer, epochs, batch_size, weighting):
     return flat, updates, weights
 
 
-def trained(batches, setting, ids=IDS, plan=PLAN, **more):
+run = toys.quick_jit(rounds.train, static_argnums=0)
+
+
+@functools.cache
+def make(setting, compressor=rounds.keep_updates):
     optimizer, epochs, batch_size, weighting = setting
-    clients = rounds.stack_clients(ids, batches)
     options = {"epochs": epochs, "batch_size": batch_size, "weighting": weighting}
-    algorithm = rounds.fedavg(loss, optimizer, **options, **more)
-    run = toys.quick_jit(rounds.train, static_argnums=0)
-    return algorithm, clients, run, run(algorithm, algorithm.init(PARAMS, clients), clients, plan, KEY)
+    return rounds.fedavg(loss, optimizer, **options, compressor=compressor)
+
+
+def trained(batches, setting, ids=IDS, plan=PLAN, **more):
+    clients, algorithm = rounds.stack_clients(ids, batches), make(setting, **more)
+    return run(algorithm, algorithm.init(PARAMS, clients), clients, plan, KEY)
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=["batches of 2", "one full step"])
 def test_rounds_equal_plain_loops(batches, setting):
-    _, _, _, (state, history) = trained(batches, setting)
+    state, history = trained(batches, setting)
     flat, updates, weights = by_loops(batches, *setting)
     assert state.round == 4 and isinstance(history, History)
     np.testing.assert_allclose(ravel_pytree(state.params)[0], flat, atol=2e-6)
@@ -99,16 +107,17 @@ def test_rounds_equal_plain_loops(batches, setting):
 
 def test_other_clients_and_padding_change_no_draw(batches):
     """Without the largest client, the others' first updates are as with it; a round later the model differs."""
-    _, _, _, (_, history) = trained(batches, SETTINGS[0])
+    _, history = trained(batches, SETTINGS[0])
     stay = [0, 2, 3]
-    _, _, _, (_, others) = trained([batches[u] for u in stay], SETTINGS[0], [IDS[u] for u in stay], PLAN[:, stay])
+    _, others = trained([batches[u] for u in stay], SETTINGS[0], [IDS[u] for u in stay], PLAN[:, stay])
     np.testing.assert_allclose(others.updates[0], history.updates[0, stay], atol=1e-6)
     np.testing.assert_allclose(others.weights, without(history.weights, jnp.arange(4) == 1)[:, stay], rtol=1e-6)
     assert np.abs(others.updates[1, 1] - history.updates[1, 2]).max() > 1e-3
 
 
 def test_going_on_equals_never_stopping(batches):
-    algorithm, clients, run, (whole, history) = trained(batches, SETTINGS[0])
+    algorithm, clients = make(SETTINGS[0]), rounds.stack_clients(IDS, batches)
+    whole, history = trained(batches, SETTINGS[0])
     half, first = run(algorithm, algorithm.init(PARAMS, clients), clients, PLAN[:2], KEY)
     ended, second = run(algorithm, half, clients, PLAN[2:], KEY)
     np.testing.assert_array_equal(ravel_pytree(ended.params)[0], ravel_pytree(whole.params)[0])
@@ -122,11 +131,11 @@ def test_what_is_kept_goes_through_the_compressor_and_the_model_does_not(batches
         lambda memory, updates, weights, ids, t: (memory + 1, jnp.sign(updates).astype(jnp.int8)),
         lambda memory, codes, ids, t: (memory + 1, codes * (1.0 + memory)),
     )
-    _, clients, _, (state, plain) = trained(batches, SETTINGS[1])
-    _, _, _, (coded, history) = trained(batches, SETTINGS[1], compressor=signs)
+    state, plain = trained(batches, SETTINGS[1])
+    coded, history = trained(batches, SETTINGS[1], compressor=signs)
     np.testing.assert_array_equal(coded.params["w"], state.params["w"])
     assert coded.memory == 4 and history.updates.dtype == jnp.int8
-    made = rounds.decoded(signs, history, clients.ids)
+    made = rounds.decoded(signs, history, jnp.array(IDS))
     np.testing.assert_array_equal(made.updates, np.sign(plain.updates) * np.arange(1.0, 5.0)[:, None, None])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from experiments.federated import archives, store
 from experiments.federated.log import ArchiveError
 from federated import decoded, fedavg, models, stack_clients, train, without
-from federated.archive import Scheme
+from federated.archive import Scheme, archive
 from tests.helpers import toys
 
 pytest.importorskip("constriction", reason="no constriction on this machine: the extra `federated` has it")
@@ -19,25 +21,33 @@ pytest.importorskip("constriction", reason="no constriction on this machine: the
 USERS, SIZE = ["7", "12", "ann"], 301
 PLAN = jnp.array([[1, 1, 1], [1, 0, 1], [0, 1, 1]], bool)
 START = jnp.full(SIZE, 0.5)
+SCHEMES = (
+    Scheme("hexagonal", rate=4.0),
+    Scheme("scalar", reference="mean", entries="changed", amount=0.5, users=2),
+    Scheme("D2", reference="last", entries="top", amount=0.2),
+)
 
 
-def trained(opened):
-    """A training whose updates go through an archive's compressor: its last model, and the history as codes."""
+@functools.cache
+def trained(scheme):
+    """A training whose updates go through an archive's compressor: its last model, its history as codes and decoded."""
+    key = jax.random.key(5, impl=archives.IMPL)
     generator = np.random.default_rng(0)
     batches = [dict(x=generator.normal(size=(4, SIZE)).astype(np.float32), weight=np.ones(4, np.float32)) for _ in USERS]
     loss = lambda params, batch, key: jnp.sum((params - batch["x"]) ** 2) / 8  # noqa: E731
     clients = stack_clients(archives.numbers(USERS).tolist(), batches)
-    algorithm = fedavg(loss, optax.sgd(0.2), compressor=archives.compressor(opened))
+    keeper = archive(scheme, SIZE, key)
+    algorithm = fedavg(loss, optax.sgd(0.2), compressor=keeper)
     run = toys.quick_jit(train, static_argnums=0)
     state, history = run(algorithm, algorithm.init(START, clients), clients, PLAN, jax.random.key(1))
-    return state.params, history, clients
+    return state.params, history, toys.quick_jit(lambda codes: decoded(keeper, codes, clients.ids))(history)
 
 
 def filled(folder, scheme):
     opened = archives.create(folder / "archive", scheme, 5, START)
-    model, history, clients = trained(opened)
-    size = archives.add_history(opened, history, USERS)
-    return opened, model, decoded(archives.compressor(opened), history, clients.ids), size
+    model, codes, history = trained(scheme)
+    size = archives.add_history(opened, codes, USERS)
+    return opened, model, history, size
 
 
 def test_numbers_of_users_are_their_digits_or_a_hash():
@@ -45,15 +55,7 @@ def test_numbers_of_users_are_their_digits_or_a_hash():
     assert numbers[:2].tolist() == [7, 12] and numbers[2] == archives.numbers(["ann"])[0] != archives.numbers(["bob"])[0]
 
 
-@pytest.mark.parametrize(
-    "scheme",
-    [
-        Scheme("hexagonal", rate=4.0),
-        Scheme("scalar", reference="mean", entries="changed", amount=0.5, users=2),
-        Scheme("E8", reference="last", entries="top", amount=0.2),
-    ],
-    ids=["hexagonal", "changed from the mean", "top of the change"],
-)
+@pytest.mark.parametrize("scheme", SCHEMES, ids=["hexagonal", "changed from the mean", "top of the change"])
 def test_what_is_read_is_what_was_encoded(tmp_path, scheme):
     opened, model, history, size = filled(tmp_path, scheme)
     with opened:
@@ -69,7 +71,7 @@ def test_what_is_read_is_what_was_encoded(tmp_path, scheme):
 
 
 def test_without_an_erased_user_the_others_share(tmp_path):
-    opened, model, history, _ = filled(tmp_path, Scheme("scalar"))
+    opened, model, history, _ = filled(tmp_path, SCHEMES[0])
     with opened:
         certificate = archives.erase(opened, "12", "test", model, model - 1)
         assert certificate["model_before"] == archives.model_digest(model) != certificate["model_after"]
@@ -80,7 +82,7 @@ def test_without_an_erased_user_the_others_share(tmp_path):
 
 
 def test_old_rounds_go_and_the_history_begins_later(tmp_path):
-    opened, _, history, _ = filled(tmp_path, Scheme("scalar"))
+    opened, _, history, _ = filled(tmp_path, SCHEMES[0])
     with opened:
         archives.drop_before(opened, 2, models(history)[2])
         again, users = archives.read_history(opened)
@@ -91,7 +93,7 @@ def test_old_rounds_go_and_the_history_begins_later(tmp_path):
 
 
 def test_what_cannot_be_is_told_in_one_line(tmp_path):
-    opened, _, history, _ = filled(tmp_path, Scheme("scalar", reference="last"))
+    opened, _, history, _ = filled(tmp_path, SCHEMES[2])
     with opened, pytest.raises(ArchiveError, match="keep all rounds"):
         archives.drop_before(opened, 2, models(history)[2])
     with store.create(tmp_path / "other", b"", {"rate": 2}) as other, pytest.raises(ArchiveError, match="no scheme"):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.core.errors import UserError
 from experiments.federated import coding
-from federated.archive import Scheme, archive, entropy_bits
-from tests.helpers import toys
+from federated.archive import Scheme, entropy_bits
+from tests.helpers.updates import random_code
 
 pytest.importorskip("constriction", reason="no constriction on this machine: the extra `federated` has it")
 
@@ -24,17 +20,9 @@ SCHEMES = [
 ]  # fmt: skip
 
 
-@functools.cache
-def coded(scheme):
-    update = np.random.default_rng(0).standard_t(4, (1, SIZE)).astype(np.float32)
-    encode = toys.quick_jit(archive(scheme, SIZE, jax.random.key(0)).encode)
-    _, codes = encode((), update, jnp.ones(1), jnp.arange(1), jnp.asarray(0))
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], codes.updates)
-
-
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_bytes_hold_the_update_at_the_rate_of_its_entropy(scheme):
-    code = coded(scheme)
+    code = random_code(scheme, SIZE)
     content = coding.pack(scheme, SIZE, code)
     back = coding.unpack(scheme, SIZE, content)
     for name in ("factor", "side", "mask", "symbols"):
@@ -44,7 +32,7 @@ def test_bytes_hold_the_update_at_the_rate_of_its_entropy(scheme):
 
 
 def test_what_is_not_stored_takes_its_header():
-    code = coded(SCHEMES[0])._replace(factor=np.float32(0))
+    code = random_code(SCHEMES[0], SIZE)._replace(factor=np.float32(0))
     content = coding.pack(SCHEMES[0], SIZE, code)
     assert len(content) == 10
     back = coding.unpack(SCHEMES[0], SIZE, content)
@@ -52,7 +40,7 @@ def test_what_is_not_stored_takes_its_header():
 
 
 def test_an_update_of_one_value_needs_no_message():
-    code = coded(SCHEMES[0])._replace(symbols=np.full((SIZE, 1), -3, np.int16))
+    code = random_code(SCHEMES[0], SIZE)._replace(symbols=np.full((SIZE, 1), -3, np.int16))
     content = coding.pack(SCHEMES[0], SIZE, code)
     assert len(content) < 40
     np.testing.assert_array_equal(coding.unpack(SCHEMES[0], SIZE, content).symbols, code.symbols)
@@ -66,7 +54,7 @@ def test_numbers_come_back(number):
 
 
 def test_damaged_bytes_are_told_in_one_line():
-    content = coding.pack(SCHEMES[1], SIZE, coded(SCHEMES[1]))
+    content = coding.pack(SCHEMES[1], SIZE, random_code(SCHEMES[1], SIZE))
     with pytest.raises(UserError, match="version 9 cannot be read"):
         coding.unpack(SCHEMES[1], SIZE, b"\x09" + content[1:])
     for cut in (content[:5], content[:12], content[:-1]):

@@ -11,6 +11,7 @@ import pytest
 
 from federated.archive import LATTICES, Code, Scheme, archive, entropy, entropy_bits, joined, streams
 from tests.helpers import toys
+from tests.helpers.updates import random_code
 
 SIZE = 20_001
 UPDATE = np.random.default_rng(0).normal(size=(1, SIZE)).astype(np.float32)
@@ -30,7 +31,7 @@ def coded(scheme):
     ids=str,
 )  # fmt: skip
 def test_streams_hold_the_code(scheme):
-    code = coded(scheme)
+    code = random_code(scheme, SIZE)
     back = joined(scheme, SIZE, code._replace(mask=None, symbols=None), streams(scheme, SIZE, code))
     np.testing.assert_array_equal(back.symbols, code.symbols)
     assert (back.mask is None) == (code.mask is None)

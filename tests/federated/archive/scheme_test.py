@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,22 +21,27 @@ UPDATES = (SCALES * np.random.default_rng(0).normal(size=(ROUNDS, USERS, SIZE)))
 WEIGHTS = np.full((ROUNDS, USERS), 1 / USERS, np.float32)
 
 
-def stored(scheme, updates=UPDATES, weights=WEIGHTS, key=KEY):
-    """The codes of all rounds, stacked, and what the encoder's memory was at the end."""
+@functools.partial(toys.quick_jit, static_argnums=0)
+def encode(scheme, key, *rounds):
     keeper = archive(scheme, SIZE, key)
+    of_round = lambda memory, given: keeper.encode(memory, given[1], given[2], IDS, given[0])  # noqa: E731
+    return jax.lax.scan(of_round, keeper.init(USERS, SIZE), rounds)
 
-    def of_round(memory, given):
-        t, update, weight = given
-        return keeper.encode(memory, update, weight, IDS, t)
 
-    run = toys.quick_jit(lambda *given: jax.lax.scan(of_round, keeper.init(USERS, SIZE), given))
-    memory, codes = run(jnp.arange(len(updates), dtype=jnp.int32), jnp.asarray(updates), jnp.asarray(weights))
+@functools.partial(toys.quick_jit, static_argnums=0)
+def decode(scheme, key, codes):
+    history = History(jnp.zeros(SIZE), codes, jnp.zeros(codes.updates.factor.shape))
+    return decoded(archive(scheme, SIZE, key), history, IDS).updates
+
+
+def stored(scheme, updates=UPDATES, weights=WEIGHTS):
+    """The codes of all rounds, stacked, and what the encoder's memory was at the end."""
+    memory, codes = encode(scheme, KEY, jnp.arange(len(updates), dtype=jnp.int32), updates, weights)
     return codes, memory
 
 
 def restored(scheme, codes, key=KEY):
-    history = History(jnp.zeros(SIZE), codes, jnp.zeros(codes.updates.factor.shape))
-    return np.asarray(toys.quick_jit(lambda h: decoded(archive(scheme, SIZE, key), h, IDS).updates)(history))
+    return np.asarray(decode(scheme, key, codes))
 
 
 @pytest.mark.parametrize("lattice", LATTICES)
@@ -54,7 +61,7 @@ def test_a_decoder_draws_the_dither_again(lattice):
 
 def test_dithers_of_users_and_rounds_differ():
     same = np.broadcast_to(UPDATES[0, 1], UPDATES.shape)
-    symbols = np.asarray(stored(Scheme("scalar"), same)[0].updates.symbols).reshape(ROUNDS * USERS, -1)
+    symbols = np.asarray(stored(Scheme("scalar", rate=3.0), same)[0].updates.symbols).reshape(ROUNDS * USERS, -1)
     assert len({row.tobytes() for row in symbols}) == ROUNDS * USERS
 
 
@@ -84,30 +91,26 @@ def test_a_finite_codebook_says_what_is_overloaded():
     assert error > least
 
 
-def test_float32_values_of_all_entries_are_the_updates():
-    codes, _ = stored(Scheme("none"))
-    np.testing.assert_array_equal(restored(Scheme("none"), codes), UPDATES)
-
-
 def test_absent_and_unsampled_users_have_no_update():
     weights = WEIGHTS.copy()
     weights[1, 0] = 0
     scheme = Scheme("none", users=1, unbiased=False)
     codes, _ = stored(scheme, weights=weights)
     np.testing.assert_array_equal(restored(scheme, codes), UPDATES * np.array([0, 0, 1])[:, None])
-    codes, _ = stored(Scheme("scalar"), np.zeros_like(UPDATES))
-    assert not restored(Scheme("scalar"), codes).any()
+    codes, _ = stored(Scheme("scalar", rate=3.0), np.zeros_like(UPDATES))
+    assert not restored(Scheme("scalar", rate=3.0), codes).any()
 
 
-def test_sampled_updates_are_unbiased_over_keys():
-    scheme, flat = Scheme("none", users=2), np.ones_like(UPDATES) * np.array([1.0, 2.0, 3.0])[:, None]
-    encode = lambda key: archive(scheme, SIZE, key).encode((), flat[0], WEIGHTS[0], IDS, jnp.asarray(0))  # noqa: E731
-    run = toys.quick_jit(jax.vmap(lambda key: encode(key)[1].updates.factor))
-    factors = np.asarray(run(jax.random.split(KEY, 2000)))
-    chances = np.array([1 / 3, 2 / 3, 1])
-    assert (abs(factors.mean(axis=0) - 1) <= 4 * np.sqrt((1 - chances) / chances / 2000) + 1e-6).all()
-    codes, _ = stored(scheme, flat)
-    np.testing.assert_allclose(restored(scheme, codes), flat * codes.updates.factor[..., None], rtol=1e-6)
+def test_sampled_updates_are_divided_by_their_probability():
+    """Of norms 1, 2 and 3 two are stored on average: with probability 1/3, 2/3 and 1."""
+    scheme = Scheme("none", users=2)
+    updates = np.ones((60, USERS, SIZE), np.float32) * np.array([1, 2, 3], np.float32)[:, None]
+    codes, _ = stored(scheme, updates, np.full((60, USERS), 1 / 3, np.float32))
+    factors, chances = np.asarray(codes.updates.factor), np.array([1 / 3, 2 / 3, 1])
+    for user, chance in enumerate(chances):
+        assert set(np.round(factors[:, user], 3)) <= {0, np.float32(np.round(1 / chance, 3))}
+    assert (abs((factors > 0).mean(axis=0) - chances) <= 4 * np.sqrt(chances * (1 - chances) / 60)).all()
+    np.testing.assert_allclose(restored(scheme, codes), updates * factors[..., None], rtol=1e-6)
 
 
 @pytest.mark.parametrize("reference", ["last", "mean"])
