@@ -139,7 +139,7 @@ def read_history(opened: Store) -> tuple[History, list[str]]:
             _full(scheme, parameters, coding.unpack(scheme, parameters, opened.read(user, t)) if user in entries else None)
             for user in users
         ]
-        mean = np.frombuffer(opened.shared(t), "<f4") if scheme.reference == "mean" else None
+        mean = jnp.asarray(np.frombuffer(opened.shared(t), "<f4")) if scheme.reference == "mean" else None
         codes = Codes(jax.tree.map(lambda *leaves: np.stack(leaves), *rows), mean)
         memory, decoded = decode(memory, codes, ids, jnp.asarray(t))
         updates.append(decoded)

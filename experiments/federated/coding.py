@@ -2,9 +2,9 @@
 
 Layout: version, factor and side (float32), how many streams; of each, what it is, how many symbols, and its table (values
 as differences, and counts, all as varints); float32 values as they are; then one message of the range coder for all
-streams. Every byte counts in a rate, tables included. The coder does not look at the dither, though a reader knows it: with cells of
-side s on a normal distribution of variance 1 that costs log2((1 + 2 c s^2) / (1 + c s^2)) / 2 bits an entry, c the second
-moment of the cell.
+streams. Every byte counts in a rate, tables included. The coder does not look at the dither, though a reader knows it: with
+cells of side s on a normal distribution of variance 1 that costs log2((1 + 2 c s^2) / (1 + c s^2)) / 2 bits an entry, c the
+second moment of the cell.
 """
 
 from __future__ import annotations

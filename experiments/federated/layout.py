@@ -1,5 +1,7 @@
 """Where an archive's files lie; contents read against their digests, and files removed for good.
 
+In an archive's folder:
+
     log.jsonl                   see `experiments.federated.log`
     start/000000.bin            the model before the first round that is kept
     users/NAME/000007.bin       a user's update of a round; NAME is a hash of the user's id

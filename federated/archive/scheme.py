@@ -6,7 +6,6 @@ known; each reconstructed choice is a field of `Scheme`.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -147,9 +146,9 @@ def archive(scheme: Scheme, parameters: int, key: Array) -> Compressor:
         mean = weights @ updates if scheme.reference == "mean" else None
         references = _references(memory, mean, updates.shape)
         one = lambda update, reference, user: _encode(scheme, key, update, reference, user, round)  # noqa: E731
-        codes = jax.vmap(one)(updates, references, ids)
+        stored = jax.vmap(one)(updates, references, ids)
         norms = jnp.where(weights > 0, jnp.linalg.norm(updates, axis=1), 0.0)
-        codes = Codes(codes._replace(factor=_factors(scheme, key, norms, ids, round)), mean)
+        codes = Codes(stored._replace(factor=_factors(scheme, key, norms, ids, round)), mean)
         return decode(memory, codes, ids, round)[0], codes
 
     def decode(memory: Any, codes: Codes, ids: Array, round: Array) -> tuple[Any, Array]:
@@ -218,9 +217,7 @@ def _side(scheme: Scheme, entries: Array, used: Array) -> Array:
     return (2 * reach / 2**scheme.rate).astype(jnp.float32)
 
 
-def _quantised(
-    scheme: Scheme, key: Array, scaled: Array, used: Array, user: Array, round: Array
-) -> tuple[Array, Array]:
+def _quantised(scheme: Scheme, key: Array, scaled: Array, used: Array, user: Array, round: Array) -> tuple[Array, Array]:
     """The integers of the points nearest to blocks plus dither, and the share of blocks that are overloaded."""
     lattice = lattices.find_lattice(scheme.lattice)
     d = len(lattice.steps)
@@ -250,6 +247,7 @@ def _symbol_type(scheme: Scheme) -> Any:
 
 def _decode(scheme: Scheme, key: Array, parameters: int, code: Code, user: Array, round: Array) -> Array:
     """The difference from the reference, 0 where nothing is stored, [parameters]."""
+    entries: Array
     if scheme.lattice == EXACT:
         entries = code.symbols[:, 0]
     else:

@@ -197,7 +197,7 @@ def test_an_altered_file_is_named(root, opened):
         [lines[0], b"\xff\n"],
     ):
         (root / "log.jsonl").write_bytes(b"".join(altered))
-        with pytest.raises(ArchiveError, match="log.jsonl was altered at line 2"):
+        with pytest.raises(ArchiveError, match=r"log\.jsonl was altered at line 2"):
             store.open_store(root)
     (root / "log.jsonl").write_bytes(lines[0].replace(b'"format": 1', b'"format": 2'))
     with pytest.raises(ArchiveError, match="is of format 2: this forethought reads 1"):
@@ -209,7 +209,7 @@ def test_a_log_without_its_end_is_refused_before_anything_is_removed(root, opene
     lines = (root / "log.jsonl").read_bytes().splitlines(keepends=True)
     (root / "log.jsonl").write_bytes(b"".join(lines[:2]))
     before = told(root)
-    with pytest.raises(ArchiveError, match="does not know .*00000[12].bin"):
+    with pytest.raises(ArchiveError, match=r"does not know .*00000[12]\.bin"):
         store.open_store(root, write=True)
     assert told(root) == before
 
