@@ -116,7 +116,7 @@ class Run:
           DataError: they cannot be read.
         """
         config = self._typed()
-        return datasets.load(config.data, config.model.classifies_text)
+        return datasets.load(config.data, models.classifies_text(config.model))
 
     def csv(self) -> str:
         """The table as comma-separated text."""

@@ -4,5 +4,21 @@ After MEDU (2505.03388) and its neighbours. The texts of MEDU were not available
 """
 
 from federated.history import History, models, took_part, without
+from federated.rounds import (
+    Clients,
+    Compressor,
+    FederatedAlgorithm,
+    FederatedState,
+    client_update,
+    decoded,
+    fedavg,
+    fedsgd,
+    participation,
+    stack_clients,
+    train,
+)
 
-__all__ = ["History", "models", "took_part", "without"]
+__all__ = [
+    "Clients", "Compressor", "FederatedAlgorithm", "FederatedState", "History", "client_update", "decoded", "fedavg",
+    "fedsgd", "models", "participation", "stack_clients", "took_part", "train", "without",
+]  # fmt: skip
