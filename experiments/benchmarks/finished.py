@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from experiments import models
 from experiments.comparison import checks, run
 from experiments.configs.comparison import Comparison
 from experiments.core import keys
@@ -18,7 +19,7 @@ from experiments.data import datasets, problem
 from experiments.data.sets import padded
 from experiments.loading import Run, load
 from experiments.scoring import relearning
-from unlearn import Model, classifier
+from unlearn import Model
 from unlearn.base import Batch
 from unlearn.metrics.intervals import t_interval
 
@@ -57,9 +58,9 @@ def finished(config: ml_collections.ConfigDict, workdir: str) -> Finished:
     """Run a comparison, or read it back."""
     run.run(config, workdir)
     resolved, found = checks.resolved(config), load(workdir)
-    asked = problem.make(datasets.load(resolved.data), resolved.forget)
-    apply, _ = found.model("oracle")
-    return Finished(found, resolved, asked, classifier(apply))
+    data = datasets.load(resolved.data)
+    made = models.build(resolved.model, data.train.x[:1], data.classes, data.tokens)
+    return Finished(found, resolved, problem.make(data, resolved.forget), models.as_model(made))
 
 
 def back(curves: np.ndarray) -> str:

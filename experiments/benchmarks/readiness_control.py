@@ -27,6 +27,7 @@ from experiments.core.keys import Purpose
 from experiments.scoring import aims, evaluation
 from unlearn import Model, Request, level, levels, tree, unlearn_until
 from unlearn.base import Batch
+from unlearn.gradient import GradOperator, second_order
 from unlearn.losses import correct, weighted_mean
 from unlearn.until import never
 
@@ -38,6 +39,7 @@ class Way(NamedTuple):
     """One way to carry out a request: whose models, at which share of what stays and rate, and where it ends.
 
     after: updates, whatever has settled; 0: as soon as it has settled.
+    grad: how the gradient is taken, of the objective alone or with a penalty beside it.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Way(NamedTuple):
     beta: float
     rate: float
     after: int = 0
+    grad: GradOperator = second_order
 
 
 class Setting(NamedTuple):
@@ -79,19 +82,24 @@ def main() -> None:
 
 def table(args: argparse.Namespace, compared: Finished) -> str:
     """Every way's updates, depth, distance and retention, and what the attack brings back."""
-    asked, section = compared.problem, compared.config.request.to_level
-    shown = aims.watched(asked.sets.retain, section.retained)
-    batches = asked.asked, asked.sets.retain, shown, asked.sets.test_retain
-    setting = Setting(compared.model, *(jax.tree.map(jnp.asarray, batch) for batch in batches))
+    setting = setting_of(compared)
     params = {name: compared.params(name) for name in ("oracle", "vanilla", "readiness")}
     attack = _attack(compared, args.attack_steps)
     shown_steps = steps_shown(args.attack_steps)
     lines = [f"{'way':<38}  updates  margin        distance     test-retain    back after {shown_steps}"]
     lines.append(_line("oracle", np.zeros(args.seeds), params["oracle"], params["oracle"], setting, attack))
     for way in ways(args.more):
-        after, updates = _carried_out(setting, way, params[way.training], args.seed)
+        after, updates = carried_out(setting, way, params[way.training], args.seed)
         lines.append(_line(way.name, updates, params[way.training], after, setting, attack))
     return "\n".join(lines)
+
+
+def setting_of(compared: Finished) -> Setting:
+    """The setting of a comparison's request."""
+    asked, section = compared.problem, compared.config.request.to_level
+    shown = aims.watched(asked.sets.retain, section.retained)
+    batches = asked.asked, asked.sets.retain, shown, asked.sets.test_retain
+    return Setting(compared.model, *(jax.tree.map(jnp.asarray, batch) for batch in batches))
 
 
 def ways(more: Sequence[int]) -> list[Way]:
@@ -108,7 +116,7 @@ def ways(more: Sequence[int]) -> list[Way]:
     ]
 
 
-def _carried_out(setting: Setting, way: Way, params: Any, seed: int) -> tuple[Any, np.ndarray]:
+def carried_out(setting: Setting, way: Way, params: Any, seed: int) -> tuple[Any, np.ndarray]:
     """The models after a way's request, and how many updates each was given."""
     model = setting.model
 
@@ -123,7 +131,7 @@ def _carried_out(setting: Setting, way: Way, params: Any, seed: int) -> tuple[An
             return whole._replace(retain=jax.tree.map(lambda leaf: leaf[rows], setting.retain))
 
         until = unlearn_until(
-            level(model, optax.sgd(way.rate), beta=way.beta),
+            level(model, optax.sgd(way.rate), beta=way.beta, grad=way.grad),
             whole=lambda data: whole,
             draw=draw,
             observe=lambda params, data: _seen(setting, params),
@@ -160,15 +168,18 @@ def _attack(compared: Finished, steps: int) -> Callable[[Any], np.ndarray]:
 def _line(
     name: str, updates: np.ndarray, before: Any, after: Any, setting: Setting, attack: Callable[[Any], np.ndarray]
 ) -> str:
+    return f"{name:<38}  {standing(updates, before, after, setting)}  {back(attack(after))}"
+
+
+def standing(updates: np.ndarray, before: Any, after: Any, setting: Setting) -> str:
+    """Where a way led: updates, and over models the forgotten's margin, distance moved and accuracy on what stays."""
     margin = jax.jit(jax.vmap(lambda params: _seen(setting, params)["forget_margin"]))(after)
     moved = jax.vmap(lambda a, b: tree.norm(jax.tree.map(jnp.subtract, a, b)))(after, before)
     kept = jax.jit(
         jax.vmap(lambda params: jnp.mean(correct(setting.model.apply(params, setting.test["x"], None), setting.test["y"])))
     )(after)
     cells = [mean(margin, ".1f"), mean(moved, ".2f"), mean(100 * kept, ".2f")]
-    return (
-        f"{name:<38}  {np.median(updates):7g}  " + "  ".join(f"{cell:<13}" for cell in cells) + f"  {back(attack(after))}"
-    )
+    return f"{np.median(updates):7g}  " + "  ".join(f"{cell:<13}" for cell in cells)
 
 
 if __name__ == "__main__":

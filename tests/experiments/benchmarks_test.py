@@ -14,7 +14,8 @@ import optax
 import pytest
 
 import experiments.benchmarks
-from experiments.benchmarks import finished, judge_parts, judge_power, readiness_attacks, smoke
+from experiments.benchmarks import finished, judge_parts, judge_power, readiness_attacks, readiness_invariance, smoke
+from unlearn import classifier
 
 ROOT = Path(experiments.benchmarks.__file__).resolve().parents[2]
 PARTS = {"smoke", "finished", "readiness_torch", "language_torch", "s3t_peft"}  # no benchmarks of their own
@@ -89,6 +90,17 @@ def test_an_attack_on_some_layers_moves_no_others():
     updates, _ = optimizer.update(jax.tree.map(np.ones_like, params), optimizer.init(params), params)
     moved = jax.tree.map(lambda leaf: bool((leaf != 0).all()), updates)
     assert moved == last
+
+
+def test_every_term_stands_beside_the_request_at_its_weight_or_at_all_of_them():
+    model = classifier(lambda params, x, key: x, features=lambda params, x, key: x)
+    terms, weights = readiness_invariance.TERMS, readiness_invariance.GRID
+    chosen = list(readiness_invariance.ways(model, ["readiness"], 9, grid=False))
+    assert [(way.after, way.training) for way in chosen] == [(0, "readiness"), *[(9, "readiness")] * (1 + len(terms))]
+    assert all(f", {term.chosen['readiness']:g}" in way.name for term, way in zip(terms, chosen[2:], strict=True))
+    all_of_them = list(readiness_invariance.ways(model, ["vanilla", "readiness"], 9, grid=True))
+    assert len({way.name for way in all_of_them}) == len(all_of_them) == 2 * (2 + len(terms) * len(weights))
+    assert all({*term.chosen.values()} <= {*weights} for term in terms)
 
 
 def test_what_members_lie_above_the_unseen_is_a_mean_over_models_of_either_kind():
