@@ -298,7 +298,7 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
     import jax
     from absl import logging
 
-    from experiments.core import progress, switches
+    from experiments.core import notices, progress, switches
 
     logging.use_absl_handler()
     logging.set_verbosity(logging.FATAL)  # TFDS and Orbax warn of what is not the user's to mend, and raise what is
@@ -307,7 +307,7 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
     present = importlib.import_module(reporter).present
     try:
         switches.check_devices()
-        with progress.shown(sys.stderr):
+        with progress.shown(sys.stderr), notices.shown(sys.stderr):
             with progress.waiting("reading data, model and config"):
                 results = run(config, workdir, command)
             with progress.waiting("writing the report"):

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from absl import logging
 
 from experiments.core import fleet
 from experiments.core.keys import Hash
+from experiments.core.notices import LOG
 from experiments.data.problem import Problem
 from experiments.data.splits import lowest
 from experiments.data.text import tofu
@@ -92,7 +92,7 @@ def _fitting(corpus: Corpus, name: str) -> tofu.Queries:
     spoken = zip(asked.prompts, asked.paraphrased_prompts or asked.prompts, strict=True)
     fits = [all(1 + len(corpus.tokeniser.encode(prompt.rstrip())) < corpus.length for prompt in pair) for pair in spoken]
     if lacking := fits.count(False):
-        logging.warning("%d questions of %s fill a row of %d tokens: they are not asked", lacking, name, corpus.length)
+        LOG.warning("%d questions of %s fill a row of %d tokens: they are not asked", lacking, name, corpus.length)
     return tofu.select(asked, asked.ids[np.array(fits, bool)])
 
 

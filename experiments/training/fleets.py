@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 
 from experiments.core import fleet, progress, sections, workdirs
 from experiments.core.execution import Execution
+from experiments.core.notices import LOG
 from experiments.data import datasets
 from experiments.models import ModelFns
 from experiments.training import cost, epochs, loop, privacy
@@ -116,7 +116,7 @@ def make(
 ) -> Trainer:
     """Who trains on a split, all of which comes to the device unless it stays on disk."""
     if section.weight_decay and section.optimizer != "adamw":
-        logging.warning("train.weight_decay is of adamw alone: %s trains without it", section.optimizer)
+        LOG.warning("train.weight_decay is of adamw alone: %s trains without it", section.optimizer)
     data: Batch = datasets.batch(split)
     if not on_disk:
         data = jax.tree.map(jnp.asarray, data)
