@@ -150,7 +150,7 @@ class Readiness(Section):
     fraction: float = Field(0.25, gt=0, le=1, description="Share of the training batch that is rehearsed on.")
     fresh: bool = Field(True, description="Judge a rehearsal on other examples than it forgot.")
     requests: Literal["known", "groups", "classes", "random"] = Field(
-        "known", description="Rehearse the revocable set, overlapping groups of it, any class, or random parts of it."
+        "known", description="Rehearse the revocable set, overlapping groups of it, any class, or random examples of all."
     )
     noise: float = Field(0.0, ge=0, le=1, description="Share of the revocable ids that are wrong.")
     recovery: Literal["nearest_classes", "nearest_examples", "stable"] = Field(
