@@ -103,8 +103,9 @@ def test_documents_to_classify_are_cut_and_counted():
 def test_a_document_that_a_tokeniser_knows_nothing_of_is_refused():
     """A tokeniser of words, say, to which letters of another alphabet are nothing."""
     latin = dataclasses.replace(BYTES, encode=lambda text: [byte for byte in text.encode() if byte < 128])
-    named = [Document("1", "ab", "first", label="x"), Document("2", "\u65e5\u672c", "second", label="y")]
+    texts = ("ab", "cd", "ef", "\u65e5\u672c")
+    named = [Document(str(i), text, f"no. {i}", label="xy"[i % 2]) for i, text in enumerate(texts)]
     for fn in (rows, classified):
-        refused("leaves no token of document second: give one that knows its letters", fn, made("some", named), latin, 8)
+        refused(r"leaves no token of document no\. 3: give one that knows its letters", fn, made("some", named), latin, 8)
     alone = made("some", [Document("1", "\u65e5\u672c")])
     refused(f"leaves no token of document {alone.ids[0]}: give", rows, alone, latin, 8)
