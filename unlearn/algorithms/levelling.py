@@ -78,8 +78,9 @@ def level(
         assert retain is not None  # declared, so checked
         weights = forget["weight"]
         goal = _goal(memory, forget) if target is None else target
-        if jnp.shape(goal) not in ((), shape := jnp.shape(weights)):
-            raise ValueError(f"levels of shape {jnp.shape(goal)} for examples of shape {shape}: give one, or one for each")
+        told, examples = jnp.shape(goal), jnp.shape(weights)
+        if told not in ((), examples):
+            raise ValueError(f"levels of shape {told} for examples of shape {examples}: give one, or one for each")
         away = model.margin(model.apply(params, forget["x"], key), forget) - goal
         pull = mean(huber(away, width), weights) if each else huber(mean(away, weights), width)
         return beta * mean_loss(model, params, retain, key, mean) + (1 - beta) * pull
