@@ -318,14 +318,14 @@ def carry_out(config: ml_collections.ConfigDict, workdir: str, command: str, str
     runner, reporter, _ = _runner(config)
     from absl import logging
 
-    from experiments.core import progress, switches
+    from experiments.core import notices, progress, switches
 
     logging.use_absl_handler()
     logging.set_verbosity(logging.FATAL)  # TFDS and Orbax warn of what is not the user's to mend, and raise what is
     run = importlib.import_module(runner).run  # heavy, and only now: the flags are right, and no other runner is needed
     present = importlib.import_module(reporter).present
     switches.check_devices()
-    with progress.shown(stream):
+    with progress.shown(stream), notices.shown(stream):
         with progress.waiting("reading data, model and config"):
             results = run(config, workdir, command)
         with progress.waiting("writing the report"):

@@ -43,7 +43,7 @@ from unlearn.base import (
     merged,
     roll_out,
 )
-from unlearn.checking import check_number
+from unlearn.checking import check_batch, check_number
 from unlearn.losses import huber, weighted_mean
 
 FORMS = ("level", "gain", "raw")
@@ -142,8 +142,8 @@ def make_readiness(
       rehearsed: step size -> the unlearning algorithm that the inner steps run; the same that will serve real requests.
       terms: weights and switches.
       relearner: the algorithm of the simulated relearning steps, needed if `terms.relearning` is not 0.
-      unseen: held-out examples, never trained on. Where the data have no levels, the model's mean margin on as many of them
-        as are stable, drawn anew, is the level. None: it is read off stable examples of other classes.
+      unseen: held-out examples, never trained on; ids are not needed. Where the data have no levels, the mean margin on as
+        many of them as are stable, drawn anew, is the level. None: it is read off stable examples of other classes.
       mean: the reduction of the device mode.
       unroll: trace inner steps one by one instead of `lax.scan`.
       remat: recompute inner steps in the backward pass, so that memory grows by parameters and not by activations;
@@ -151,10 +151,14 @@ def make_readiness(
 
     Raises:
       ValueError: an algorithm that cannot be differentiated through, an unknown form, a term without
-        its data, or a number out of range.
+        its data, a number out of range, or unseen data that are no batch.
     """
     check_model(model)
     _check(rehearsed(jnp.float32(0.0)), terms, relearner)
+    if unseen is not None:
+        check_batch(unseen, "unseen", ids=False)
+        if not len(unseen["weight"]):
+            raise ValueError("unseen data have no examples: give some, or None for levels of other classes")
 
     def steps_from(params: Params, algorithm: UnlearnAlgorithm, requests: Request, key: Array) -> Params:
         if not _count(requests):

@@ -84,19 +84,19 @@ def held_state(params: Params) -> str | None:
     return None
 
 
-def check_batch(batch: Any, name: str, *, labels: bool = True, steps: bool = False) -> None:
+def check_batch(batch: Any, name: str, *, labels: bool = True, ids: bool = True, steps: bool = False) -> None:
     """Refuse data that are no batch.
 
     Args:
       batch: [examples, ...], or [steps, examples, ...] if `steps`.
       name: of the data, for the message.
-      labels: whether y must be there.
+      labels, ids: whether y and id must be there.
 
     Raises:
       TypeError: no mapping.
       ValueError: x, y, id or weight is missing, there is an axis too few or too many, or examples do not line up.
     """
-    check_keys(batch, name, ("weight", "x", *(("y",) if labels else ()), "id"))
+    check_keys(batch, name, ("weight", "x", *(("y",) if labels else ()), *(("id",) if ids else ())))
     lead = jnp.shape(batch["weight"])
     if steps and len(lead) == 1:
         raise ValueError(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from unlearn import tree
 from unlearn.base import Array, Params, Request, UnlearnAlgorithm, UnlearnState, begin
+from unlearn.checking import check_number
 
 REACHED, DIVERGED, BUDGET = 0, 1, 2
 STOPS = ("reached", "diverged", "budget")
@@ -107,7 +108,7 @@ def unlearn_until(
       steps.
 
     Raises:
-      ValueError: numbers to record after that do not increase, or lie beyond the budget.
+      ValueError: a budget below 0; numbers to record after that do not increase, or lie beyond the budget.
 
     Example, gradient descent on (params - 3)^2 / 2 by halves, until params are above 2:
       >>> import jax, jax.numpy as jnp, optax
@@ -127,6 +128,7 @@ def unlearn_until(
       >>> print(outcome.state.params, outcome.steps, STOPS[outcome.stop], outcome.curve["at"], outcome.recorded[0].params)
       2.25 2 reached [0.   1.5  2.25  nan  nan  nan] 1.5
     """
+    check_number(max_steps, "max_steps")
     increasing = all(a < b for a, b in zip((-1, *record), record, strict=False))
     if not increasing or max(record, default=0) > max_steps:
         raise ValueError(

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from absl import logging
 
 from experiments.configs.begun import as_begun
 from experiments.configs.comparison import Comparison
@@ -20,6 +19,7 @@ from experiments.configs.readiness import shipped
 from experiments.core import forgetting, keys, sections
 from experiments.core.config import Loc, key, validated
 from experiments.core.errors import ConfigError, UserError, kind, line
+from experiments.core.notices import LOG
 from experiments.data.datasets import Dataset
 from experiments.data.problem import Problem
 from experiments.data.text.loading import is_text
@@ -312,7 +312,7 @@ def check_problem(problem: Problem, noise: float, parts: int = 1, overlap: float
       UserError: one line that says what to do.
     """
     if overlap and parts == 1:
-        logging.warning("request.overlap is of several request.parts: a request of one part goes without it")
+        LOG.warning("request.overlap is of several request.parts: a request of one part goes without it")
     asked, sets = problem.asked, problem.sets
     named = forgetting.ASKED_BY.get(problem.setting)
     more = f"raise --config.{'data.train_size' if problem.by_class else 'forget.fraction'}"

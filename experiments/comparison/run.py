@@ -8,7 +8,6 @@ same call resumes after a kill and ends with the same bytes.
 from __future__ import annotations
 
 import ml_collections
-from absl import logging
 
 from experiments import models
 from experiments.comparison import checks, rows, trainings
@@ -16,6 +15,7 @@ from experiments.comparison.rehearsals import rehearsal
 from experiments.configs.comparison import Comparison
 from experiments.core import execution, forgetting, progress, switches, workdirs
 from experiments.core.errors import blame_user
+from experiments.core.notices import LOG
 from experiments.core.results import Run
 from experiments.data import datasets, digests, ids, problem
 from experiments.scoring import algorithms, verbatim
@@ -83,7 +83,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         )
         room.check(model, trainer.way().optimizer, trainings.most_lanes(plan))
         if dataset.is_text and (why := verbatim.lacking()):
-            logging.warning("%s: rows will have no ROUGE-L, and no model utility of TOFU", why)
+            LOG.warning("%s: rows will have no ROUGE-L, and no model utility of TOFU", why)
         scorer = Scorer(models.as_model(model), devices, asked.sets, model.generate)
         requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
         inputs = {"data": digests.digest(dataset[1:4]), "parameters": models.digest(config.model)}

@@ -199,7 +199,7 @@ TEXTS = Shown(
         _exact("forgotten,\ntold right", "after"),
         VERBATIM,
         _auc("Min-K%++\nAUC", "after", "min_k_plus_auc"),
-        _auc("loss\nAUC", "after", "mia_auc"),
+        _auc("loss AUC,\nof rows", "after", "mia_auc"),
         Measure("gap", at("extra", "distance", "mean"), 1, ".2f", higher=False),
     ),
     first_before=(Column("forgotten\nbefore", FORGOTTEN_BEFORE), Column("extraction\nbefore", EXTRACTED_BEFORE)),
@@ -263,8 +263,8 @@ TEXTS = Shown(
     ),
     after_note=(
         "Told right: the share of tokens that are the likeliest ones after the right ones before them, in %. AUCs: 1 if "
-        "all forgotten documents look more likely seen than held-out ones. Gap: mean absolute difference from the oracle "
-        "of the same seed in the loss of forgotten, retained and held-out documents, in nats per token."
+        "all forgotten documents, or rows of them, look more likely seen than held-out ones. Gap: mean absolute difference "
+        "from the oracle of the same seed in the loss of forgotten, retained and held-out documents, in nats per token."
     ),
     attacked=(
         "Accuracy, the share of tokens told right, is measured on forget data that the attack does not train on: the "

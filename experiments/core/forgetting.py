@@ -156,7 +156,7 @@ class Readiness(Section):
         description="Alpha of NEFTune's noise on the embedded tokens of ordinary batches of text; 0: none.",
     )
     requests: Literal["known", "groups", "classes", "random"] = Field(
-        "known", description="Rehearse the revocable set, overlapping groups of it, any class, or random parts of it."
+        "known", description="Rehearse the revocable set, overlapping groups of it, any class, or random examples of all."
     )
     noise: float = Field(0.0, ge=0, le=1, description="Share of the revocable ids that are wrong.")
     recovery: Literal["nearest_classes", "nearest_examples", "stable"] = Field(

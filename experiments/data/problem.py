@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from experiments.core import forgetting
+from experiments.core.errors import DataError
 from experiments.core.keys import Hash
 from experiments.data import datasets
 from experiments.data.sets import Sets, of_units
@@ -82,7 +83,8 @@ def make(
       alternatives: also say what questions are to be answered with instead, where there are questions.
 
     Raises:
-      DataError: ids that cannot be asked for, names of nobody, or questions that are too long.
+      DataError: ids that cannot be asked for, names of nobody, or questions that are too long; half of one
+        validation example, or document of text.
     """
     positions = datasets.check_ids(dataset, _ids(dataset, forget, forget.classes) if ids is None else ids)
     asked: Batch = datasets.batch(dataset.train, positions)
@@ -137,6 +139,11 @@ def _halves(dataset: datasets.Dataset, halve: bool) -> tuple[datasets.Split, dat
     validation = dataset.validation
     units = dataset.units_of(validation.id)
     distinct = np.unique(units)
+    if halve and len(distinct) < 2:
+        raise DataError(
+            "fine-tuning takes half of the validation data, of which there is one example: raise "
+            "--config.data.validation_fraction"
+        )
     drawn = distinct[datasets.lowest(distinct, len(distinct) // 2 if halve else 0, Hash.TUNE, 0)]
     tuned_on = np.isin(units, drawn)
     return jax.tree.map(lambda leaf: leaf[~tuned_on], validation), jax.tree.map(lambda leaf: leaf[tuned_on], validation)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from experiments.core import files
 from experiments.core.errors import DataError, WorkdirError
+from experiments.core.notices import LOG
 from experiments.core.sections import OWN, Data
 from experiments.core.values import MOST
 from experiments.data import folders, prepared, tables
@@ -93,11 +93,11 @@ def _decoded(name: str, data_dir: str, cache_dir: str) -> Source:
             check_labels(str(cache), np.arange(len(kept["y"])), kept["y"], int(kept["classes"]))
             return _in_memory(kept["x"], kept["y"], int(kept["official"]), int(kept["classes"]))
         except files.UNREADABLE as error:
-            logging.warning("cannot use %s (%s): decoding %s again", cache, prepared.first_line(error), name)
+            LOG.warning("cannot use %s (%s): decoding %s again", cache, prepared.first_line(error), name)
     source = _prepared(name, root)
     if cache_dir and cache is None:
-        logging.warning("no cache is kept of %s, whose files do not lie in %s", name, root)
-    logging.info("decoding the %d examples of %s", len(source.ids), name)
+        LOG.warning("no cache is kept of %s, whose files do not lie in %s", name, root)
+    LOG.info("decoding the %d examples of %s", len(source.ids), name)
     x, y = _decode(source, name)
     official = len(x) if source.official is None else int(source.official[0])
     if cache is not None:

@@ -102,7 +102,7 @@ def assign(ids: Array, official: Array | None, name: str, validation_fraction: f
     validation = ~test & (draw < validation_fraction)
     train = ids[~test & ~validation]
     if len(train) == 0:
-        raise DataError(f"no training example of {name!r} is left: choose a smaller validation_fraction")
+        raise DataError(f"no training example of {name!r} is left: choose a smaller validation_fraction, or give more")
     if train_size and not 1 <= train_size <= len(train):
         raise DataError(f"train_size is {train_size}: {name!r} has 1..{len(train)} training examples to give (0 takes all)")
     return {

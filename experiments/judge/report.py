@@ -377,8 +377,9 @@ def _trials(found: Run) -> list[Block]:
     note = (
         "The gap of every trial, in points: the mean distance to the oracles in accuracy on forget data and on validation "
         "data that stay. It is measured on models that nothing else is reported of. The smallest, marked *, was chosen. "
-        "Of requests to a level: how many models settled, and their accuracy on validation data that stay; no oracle takes "
-        "part. A readiness that has rehearsed its request has no trials."
+        "Of requests to a level: how many models settled, and their accuracy on validation data that stay or, of texts to "
+        "predict, their loss of retained ones, in nats per token; no oracle takes part. A readiness that has rehearsed its "
+        "request has no trials."
     )
     return [Heading("Tuning"), Text(note), *blocks] if blocks else []
 
@@ -392,11 +393,16 @@ def _tried(row: Row) -> Iterator[str]:
     setting = row.extra["setting"]
     for trial in row.extra["trials"]:
         if "reached" in trial:
-            kept = NONE if trial["kept"] is None else f"{100 * trial['kept']:.1f}"
-            text = f"{trial['reached']}: {kept}"
+            text = f"{trial['reached']}: {_kept(trial)}"
         else:
             text = NONE if trial["gap"] is None else f"{100 * trial['gap']:.1f}"
         yield f"{text}*" if setting and setting.items() <= trial.items() else text
+
+
+def _kept(trial: Mapping[str, Any]) -> str:
+    """What a trial kept: accuracy in % or, of texts to predict, the loss of retained ones."""
+    name, scale, digits = ("retained_loss", 1, ".2f") if "retained_loss" in trial else ("kept", 100, ".1f")
+    return NONE if trial[name] is None else f"{scale * trial[name]:{digits}}"
 
 
 def _failures(found: Run) -> list[Block]:

@@ -214,17 +214,26 @@ def settled_on(case: Case, trained: Fleets, name: str, unlearner: str) -> tuple[
         return Setting(prepared.learning_rate, steps, tuple(sorted(prepared.options.items()))), []
     if by_level:
         trials = tried_to_level(case, trained, name, unlearner)
-        best = max(trials, key=lambda trial: (trial["reached"], -1.0 if trial["kept"] is None else trial["kept"]))
+        best = max(trials, key=_rank)
         options = (("beta", best["beta"]),) if "beta" in best else ()
         return Setting(best["learning_rate"], best["steps"], options), trials
     trials = tried(case, trained, name, unlearner)
     return chosen(trials), trials
 
 
+def _rank(trial: dict[str, Any]) -> tuple[int, float]:
+    """The models of a trial that settled, and what they kept: accuracy or, of texts to predict, less loss of what stays."""
+    if "retained_loss" in trial:  # not in trials of older versions
+        loss = trial["retained_loss"]
+        return trial["reached"], -np.inf if loss is None else -loss
+    return trial["reached"], -1.0 if trial["kept"] is None else trial["kept"]
+
+
 def tried_to_level(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[str, Any]]:
     """The trials of one way whose request ends at a level: each setting, how many models settled, and what they kept.
 
-    As many for every way, on models that nothing is reported of. No oracle is asked: what is kept is on validation data.
+    As many for every way, on models that nothing is reported of. No oracle is asked: what is kept is on
+    validation data or, of texts to predict, on retained ones.
     """
     tuning, section = case.shared.judgement.tuning, case.shared.request.to_level
     settings: list[dict[str, float]] = [{"learning_rate": rate} for rate in tuning.learning_rates]
@@ -249,7 +258,8 @@ def tried_to_level(case: Case, trained: Fleets, name: str, unlearner: str) -> li
             )
             forget, kept = _accuracies(case, ended.params)
             reached = int((ended.stop == REACHED).sum())
-            found.append(setting | {"steps": most, "reached": reached, "forget": forget, "kept": kept})
+            trial = setting | {"steps": most, "reached": reached, "forget": forget, "kept": kept}
+            found.append(trial | texts.costs(case, ended.params))
             progress.advance(work.trials(case, name) / len(settings))
         return found
 

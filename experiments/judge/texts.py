@@ -15,6 +15,7 @@ from experiments.data import datasets
 from experiments.data.datasets import Dataset
 from experiments.judge import capacity
 from experiments.judge.cases import Case
+from experiments.scoring import aims
 from experiments.scoring.relearning import bags
 from experiments.scoring.statistics import Statistics
 from unlearn.base import Batch
@@ -28,6 +29,18 @@ def statistics(case: Case, params: Any, batch: Batch) -> Statistics:
     if not case.problem.dataset.is_text:
         return found
     return by_document(found, batch["token_weight"].sum(axis=1), case.problem.dataset.units_of(batch["id"]))
+
+
+def costs(case: Case, params: Any) -> dict[str, float]:
+    """The mean loss of retained texts to predict that are watched, in nats, by name; of anything else nothing.
+
+    What a language model knows by heart is what it loses; held-out documents it never knew.
+    """
+    if not case.problem.dataset.is_text:
+        return {}
+    retained = aims.watched(case.problem.sets.retain, case.shared.request.to_level.retained)
+    _, losses = case.scorer.measure(params, retained)
+    return {"retained_loss": float(losses.mean())}
 
 
 def by_document(rows: Statistics, tokens: np.ndarray, units: np.ndarray) -> Statistics:

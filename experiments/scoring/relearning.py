@@ -129,7 +129,10 @@ def attacks(section: forgetting.Relearn, problem: Problem) -> dict[str, tuple[Ba
         similar = nearest_classes(features, both["y"], asked, 3)
     else:
         similar = nearest_examples(features, asked, 2 * section.size)
-    known = _known(problem.dataset.units_of(forget["id"]), max(1, round(section.share * section.size)))
+    units = problem.dataset.units_of(forget["id"])
+    if len(np.unique(units)) == 1:  # of a single document an attacker has rows, or nothing of it would be learnt again
+        units = forget["id"]
+    known = _known(units, max(1, round(section.share * section.size)))
     stable = subsample(retain, section.size, Hash.RELEARN)
     beside = rows(stable, datasets.lowest(stable["id"], max(0, section.size - known.sum()), Hash.RELEARN, 0))
     return {

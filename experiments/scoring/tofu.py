@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from absl import logging
 
 from experiments.core import fleet
 from experiments.core.keys import Hash
+from experiments.core.notices import LOG
 from experiments.data.problem import Problem
 from experiments.data.splits import lowest
 from experiments.data.text import tofu
@@ -93,7 +93,7 @@ def _fitting(corpus: Corpus, name: str) -> tofu.Queries:
     spoken = zip(asked.prompts, asked.paraphrased_prompts or asked.prompts, strict=True)
     fits = [all(_leaves_room(corpus, prompt) for prompt in pair) for pair in spoken]
     if lacking := fits.count(False):
-        logging.warning("%d questions of %s fill a row of %d tokens: they are not asked", lacking, name, corpus.length)
+        LOG.warning("%d questions of %s fill a row of %d tokens: they are not asked", lacking, name, corpus.length)
     return tofu.select(asked, asked.ids[np.array(fits, bool)])
 
 
@@ -109,7 +109,7 @@ def together(corpus: Corpus, asked: dict[str, tofu.Queries]) -> dict[str, tofu.Q
         pairs = tofu.together(asked[name], asked[other])
         fits = np.array([_leaves_room(corpus, prompt) for prompt in pairs.prompts], bool)
         if not fits.all():
-            logging.warning("%d of %d pairs of questions fill a row: they are not asked", (~fits).sum(), len(fits))
+            LOG.warning("%d of %d pairs of questions fill a row: they are not asked", (~fits).sum(), len(fits))
         if fits.any():
             found[name] = tofu.select(pairs, pairs.ids[fits])
     return found

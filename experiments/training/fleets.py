@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 
 from experiments.core import fleet, progress, sections, workdirs
 from experiments.core.execution import Execution
+from experiments.core.notices import LOG
 from experiments.data import datasets
 from experiments.models import ModelFns
 from experiments.training import cost, epochs, loop, privacy
@@ -121,7 +121,7 @@ def make(
       alternatives: what each row is to be answered with instead, where that is rehearsed.
     """
     if section.weight_decay and section.optimizer != "adamw":
-        logging.warning("train.weight_decay is of adamw alone: %s trains without it", section.optimizer)
+        LOG.warning("train.weight_decay is of adamw alone: %s trains without it", section.optimizer)
     data: Batch = datasets.batch(split)
     if alternatives is not None:
         data = {**data, loop.ALTERNATIVE: alternatives}

@@ -15,11 +15,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 from scipy import stats
 
 from experiments.core import keys
 from experiments.core.keys import Purpose
+from experiments.core.notices import LOG
 from unlearn.base import Array
 
 OVERFLOW = 1e-9  # the probability that any batch of a training is larger than its room; it is part of delta
@@ -100,7 +100,7 @@ SHUFFLED: dict[str, Any] = {"sampling": "shuffled"}
 def warn() -> None:
     """Say before a training that its epsilon cannot be counted, if it cannot."""
     if importlib.util.find_spec("dp_accounting") is None:
-        logging.warning("no epsilon of DP-SGD will be stated: %s", MISSING)
+        LOG.warning("no epsilon of DP-SGD will be stated: %s", MISSING)
 
 
 def said(facts: Mapping[str, Any]) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 import jax
 import optax
-from absl import logging
 
 from experiments.core import keys
 from experiments.core.errors import UserError
+from experiments.core.notices import LOG
 from experiments.models import ModelFns
 
 TOLD = 1e9  # bytes from which on a line tells
@@ -45,7 +45,7 @@ def check(model: ModelFns, optimizer: optax.GradientTransformation, lanes: int, 
             "weights, --config.model.lora.rank=8"
         )
     if needed >= TOLD:
-        logging.info("%s, of %.3g GB", said, there / 1e9)
+        LOG.warning("%s, of %.3g GB", said, there / 1e9)
 
 
 def memory() -> float:

@@ -6,7 +6,7 @@ from federated.archive import LATTICES, Code, Scheme
 
 
 def random_code(scheme: Scheme, parameters: int, spread: float = 1.0) -> Code:
-    """A code as its scheme would have it: lattice points about `spread` integers from 0, heavy-tailed, a mask if it has one."""
+    """A code as its scheme would have it: lattice points about `spread` integers from 0, and a mask if it has one."""
     generator = np.random.default_rng(0)
     count, mask = parameters, None
     if scheme.entries in ("changed", "top"):

@@ -13,7 +13,7 @@ import pytest
 from experiments.core import execution
 from readiness import Terms, init_state, make_readiness, make_step
 from tests.helpers import toys
-from unlearn import Request, ascent, classifier, find_algorithm, losses, unlearn, unlearn_until, weighted_mean
+from unlearn import Request, ascent, classifier, find_algorithm, level, losses, unlearn, unlearn_until, weighted_mean
 from unlearn.base import mean_loss, merged, roll_out
 from unlearn.until import never
 
@@ -152,6 +152,51 @@ def test_a_term_out_of_range_is_refused(field, value):
     rehearsed = lambda size: ascent(toys.MLP, optax.sgd(size))  # noqa: E731
     terms = Terms(cap=1.0)._replace(**{field: value})
     refused(ValueError, f"^{field} is {value}: give", lambda: make_readiness(toys.MLP, rehearsed, terms))
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (4, 1), (1, 1)])
+def test_levels_are_one_number_or_one_for_each_example(shape):
+    hint = rf"^levels of shape {re.escape(str(shape))} for examples of shape \(4,\): give one, or one for each$"
+
+    def updated(forget, target=None):
+        made, request = level(toys.MLP, optax.sgd(0.1), target=target), Request(forget, BATCH)
+        return jax.eval_shape(lambda p: made.update(made.init(p, request, KEY), request, KEY), toys.mlp_params())
+
+    refused(ValueError, hint, lambda: updated(BATCH, jnp.ones(shape)))
+    if shape[0] == 4:
+        refused(ValueError, hint, lambda: updated(BATCH | {"level": np.ones(shape, np.float32)}))
+    updated(BATCH, jnp.ones(4))
+    updated(BATCH, jnp.ones(()))
+
+
+def test_a_batch_of_a_request_with_levels_has_some():
+    made, params = level(toys.MLP, optax.sgd(0.1)), toys.mlp_params()
+    state = made.init(params, Request(BATCH | {"level": np.ones(4, np.float32)}, BATCH), KEY)
+    hint = "^the whole request has levels, and a batch of it has none: give every forget batch its `level`$"
+    refused(ValueError, hint, lambda: made.update(state, Request(BATCH, BATCH), KEY))
+
+
+@pytest.mark.parametrize(
+    "unseen, match",
+    [
+        ({name: BATCH[name] for name in ("x", "y")}, "^unseen data have no 'weight': add"),
+        (BATCH | {"x": BATCH["x"][:2]}, r"^\['x'\] of the unseen data has shape"),
+        ({name: leaf[:0] for name, leaf in BATCH.items()}, "^unseen data have no examples: give some, or None"),
+    ],
+)
+def test_held_out_examples_that_are_no_batch_are_refused(unseen, match):
+    rehearsed = lambda size: level(toys.MLP, optax.sgd(size))  # noqa: E731
+    refused(ValueError, match, lambda: make_readiness(toys.MLP, rehearsed, Terms(), unseen=unseen))
+    without_ids = {name: leaf for name, leaf in BATCH.items() if name != "id"}
+    make_readiness(toys.MLP, rehearsed, Terms(), unseen=without_ids)
+
+
+def test_a_budget_below_nothing_is_refused():
+    refused(
+        ValueError,
+        "^max_steps is -1: give a number of 0 or more$",
+        lambda: unlearn_until(algorithm(), Request, lambda *_: Request(BATCH), lambda *_: {}, never, -1),
+    )
 
 
 def test_an_unknown_algorithm_is_answered_with_the_nearest_names():

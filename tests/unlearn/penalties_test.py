@@ -107,9 +107,7 @@ def twin(name, kind, params, request):
     return 2 * apart(0, 1) - apart(0, 0) - apart(1, 1)
 
 
-@pytest.mark.parametrize(
-    "name, kind", [("logits", "pytree"), ("params", "classifier"), ("likeness", "sequence")]
-)
+@pytest.mark.parametrize("name, kind", [("logits", "pytree"), ("params", "classifier"), ("likeness", "sequence")])
 def test_penalties_are_those_of_their_twins(name, kind):
     kind = toys.KINDS[kind]
     params, request = kind.params(), toys.first(kind.requests())

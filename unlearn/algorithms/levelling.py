@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from unlearn import levels
@@ -42,7 +43,8 @@ def level(
       grad: the gradient operator; see `unlearn.gradient`.
 
     Raises:
-      ValueError: from `init`, for a model of sequences, if neither target nor batch says what its level is.
+      ValueError: from `init`, for a model of sequences, if neither target nor batch says what its level is; from `update`,
+        for levels that are not one number for each example, or for a batch without those of its request.
 
     Reference:
       Ours; margins as in KLoM (2410.23232). docs/readiness.md has what it is compared with.
@@ -74,8 +76,12 @@ def level(
     ) -> Array:
         forget, retain = request
         assert retain is not None  # declared, so checked
+        weights = forget["weight"]
         goal = _goal(memory, forget) if target is None else target
-        away, weights = model.margin(model.apply(params, forget["x"], key), forget) - goal, forget["weight"]
+        told, examples = jnp.shape(goal), jnp.shape(weights)
+        if told not in ((), examples):
+            raise ValueError(f"levels of shape {told} for examples of shape {examples}: give one, or one for each")
+        away = model.margin(model.apply(params, forget["x"], key), forget) - goal
         pull = mean(huber(away, width), weights) if each else huber(mean(away, weights), width)
         return beta * mean_loss(model, params, retain, key, mean) + (1 - beta) * pull
 
@@ -84,5 +90,9 @@ def level(
 
 def _goal(memory: Any, forget: Batch) -> Array:
     """The level of each example of a batch, its own or that of its class."""
-    goal: Array = forget["level"] if "level" in forget else memory[forget["y"]]
+    if "level" in forget:
+        return jnp.asarray(forget["level"])
+    if isinstance(memory, tuple):
+        raise ValueError("the whole request has levels, and a batch of it has none: give every forget batch its `level`")
+    goal: Array = memory[forget["y"]]
     return goal

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from absl import logging
 
 from experiments.core.errors import DataError
+from experiments.core.notices import LOG
 from experiments.core.sections import Data
 from experiments.data.splits import Dataset, Split, Tokens
 from experiments.data.text import packing
@@ -57,6 +57,6 @@ def with_labels(config: Data) -> Data:
 def _split(name: str, documents: Documents, tokeniser: Tokeniser, config: Data) -> Split:
     found = packing.classified(documents, tokeniser, config.length or LENGTH)
     if found.cut:
-        logging.warning("%s documents of %r: %s", name, config.name, found.note)
+        LOG.warning("%s documents of %r: %s", name, config.name, found.note)
     # Pads never stand within a text, so that the tokens alone say where it ends: no mask goes along.
     return Split(found.x["tokens"], found.y, np.asarray(found.id))

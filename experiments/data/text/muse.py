@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from experiments.core.errors import DataError
+from experiments.core.notices import LOG
 from experiments.data.folders import files_below
 from experiments.data.text import plain
 from experiments.data.text.documents import Document, Documents, content_id, made
@@ -53,7 +53,7 @@ def read(root: Path, encoding: str = plain.UTF8) -> Documents:
             if before.group != part:
                 shared.add(document.text)
     if shared:
-        logging.warning("%d passages of %s are in several parts: they are left out of all", len(shared), root)
+        LOG.warning("%d passages of %s are in several parts: they are left out of all", len(shared), root)
     kept = [document for text, document in documents.items() if text not in shared]
     forget = sorted(content_id(None, document.text) for document in kept if document.group == "forget")
     return made(str(root), kept)._replace(sets={"forget": np.array(forget, np.int64)})

@@ -65,8 +65,8 @@ def rows(documents: Documents, tokeniser: Tokeniser, length: int, answers_only: 
       answers_only: give no weight to prompts.
 
     Raises:
-      DataError: no such length, a prompt that leaves no room for its answer, or weights for answers of documents that have
-        none.
+      DataError: no such length, a prompt that leaves no room for its answer, weights for answers of documents that have
+        none, or a text without tokens.
 
     Example:
       >>> from experiments.data.text.documents import Document, made
@@ -83,7 +83,7 @@ def rows(documents: Documents, tokeniser: Tokeniser, length: int, answers_only: 
     counts, sequences = [], []
     for i, id_ in enumerate(documents.ids.tolist()):
         prompt, text = pieces(documents, i)
-        before, after = tokeniser.encode(prompt) if prompt else [], tokeniser.encode(text)
+        before, after = tokeniser.encode(prompt) if prompt else [], _encoded(documents, i, text, tokeniser)
         if answers_only and len(before) >= length:
             raise DataError(
                 f"the prompt of document {documents.names.get(id_, id_)} has {len(before)} tokens and leaves no room for "
@@ -118,11 +118,27 @@ def pieces(documents: Documents, position: int) -> tuple[str, str]:
     return prompt, documents.prompts[position][len(prompt) :] + text
 
 
+def _encoded(documents: Documents, position: int, text: str, tokeniser: Tokeniser) -> list[int]:
+    """The tokens of a document's text; one without any would be no example.
+
+    Raises:
+      DataError: the tokeniser knows nothing of the text.
+    """
+    tokens = tokeniser.encode(text)
+    if not tokens:
+        id_ = int(documents.ids[position])
+        raise DataError(
+            f"the tokeniser leaves no token of document {documents.names.get(id_, id_)}: give one that knows its letters, "
+            "or leave the document out"
+        )
+    return tokens
+
+
 def classified(documents: Documents, tokeniser: Tokeniser, length: int) -> Classified:
     """Documents as rows bos, t_1 .. t_n, eos for an encoder; those of more than length - 2 tokens are cut, and counted.
 
     Raises:
-      DataError: no such length; documents without classes, or with prompts.
+      DataError: no such length; documents without classes, or with prompts; a text without tokens.
     """
     _check_length(length, 3)
     if documents.labels is None:
@@ -133,7 +149,7 @@ def classified(documents: Documents, tokeniser: Tokeniser, length: int) -> Class
     mask = np.zeros(tokens.shape, bool)
     cut = 0
     for row, text in enumerate(documents.texts):
-        encoded = tokeniser.encode(text)
+        encoded = _encoded(documents, row, text, tokeniser)
         cut += len(encoded) > length - 2
         sequence = [tokeniser.bos, *encoded[: length - 2], tokeniser.eos]
         tokens[row, : len(sequence)] = sequence

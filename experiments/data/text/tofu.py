@@ -114,9 +114,12 @@ def _joined(root: Path, parts: dict[str, Queries]) -> Queries:
     if lacking:
         raise DataError(f"{root / lacking[0]}{PERTURBED} has no paraphrased answers: add them, or move it away")
     rows: dict[int, tuple[Any, ...]] = {}
-    for part in parts.values():
+    for name, part in parts.items():
         columns = part._replace(paraphrased_prompts=part.paraphrased_prompts or part.prompts)
-        rows |= {row[0]: row for row in zip(*tuple(columns), strict=True)}
+        for row in zip(*tuple(columns), strict=True):
+            if rows.setdefault(row[0], row) != row:
+                question = f"{row[1]!r:.80}"
+                raise DataError(f"{root / name}{PERTURBED} has {question} in another form than a file before: keep one")
     ids, *texts = zip(*(rows[id_] for id_ in sorted(rows)), strict=True)
     return Queries(np.array(ids, np.int64), *texts)
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 
 from experiments.core import files
 from experiments.core.errors import UserError
+from experiments.core.notices import LOG
 from experiments.core.sections import FOLDER, MINILM, SMOLLM2, Model
 from experiments.data.splits import Tokens
 from experiments.models.functions import ModelFns
@@ -108,7 +108,7 @@ def load(name: str, path: str, short: bool = False) -> Weights:
         return Weights("SmolLM2", file.config, gguf.parameters(file, dtype))
     found = load_folder(_folder(name, path), dtype)
     if "classifier" in (found.head or {}):
-        logging.warning("the classifier in %s is left out: one for the classes of these data is trained", path)
+        LOG.warning("the classifier in %s is left out: one for the classes of these data is trained", path)
     return Weights("MiniLM" if name == MINILM else path, found.config, found.params)
 
 

@@ -273,6 +273,18 @@ def test_what_was_rehearsed_is_asked_for_so_and_other_requests_are_tried(monkeyp
     assert settled_on("readiness", "neggrad_plus")[0].learning_rate == 0.2, "to an accuracy is not what was rehearsed"
 
 
+def test_of_texts_the_trial_is_chosen_that_costs_retained_ones_least(monkeypatch):
+    """Accuracy on held-out documents, which no model knew, has no say; who diverged has lost everything."""
+    lost = {0.1: (2, 3.0, 0.9), 0.2: (2, None, 0.8), 0.3: (1, 0.1, 0.7), 0.4: (2, 1.0, 0.1)}
+    trials = [
+        {"learning_rate": rate, "beta": 0.5, "steps": 80, "reached": reached, "kept": kept, "retained_loss": loss}
+        for rate, (reached, loss, kept) in lost.items()
+    ]
+    monkeypatch.setattr(run, "tried_to_level", lambda *_: trials)
+    assert run.settled_on(case("class"), None, "vanilla", "level")[0] == fleets.Setting(0.4, 80, (("beta", 0.5),))
+    assert [report._kept(trial) for trial in trials[:2]] == ["3.00", "–"]
+
+
 def test_of_fewer_models_alike_klom_and_epsilon_are_larger():
     """Why DP-SGD's rows have a floor of their own."""
     rng = np.random.default_rng(0)

@@ -6,12 +6,13 @@ import pytest
 
 from experiments.core.config import as_config, validated
 from experiments.core.errors import ConfigError
-from experiments.core.forgetting import Forget
+from experiments.core.forgetting import Forget, Relearn
 from experiments.core.sections import Data
 from experiments.data import datasets, problem
 from experiments.data.ids import id_of
 from experiments.data.text import refusals
 from experiments.data.text.documents import QUESTION, content_id
+from experiments.scoring import relearning
 from tests.helpers.configs import with_keys
 from tests.helpers.texts import authors, lines, refused, texts
 
@@ -171,3 +172,28 @@ def test_fields_of_a_jsonl_are_named_in_the_config(tmp_path):
     refused("data.fields is for jsonl:PATH", load, "pydoc", group="", fields=fields)
     with pytest.raises(ConfigError, match=r"fields\.txt has no such name: choose text, prompt"):
         validated(Data, with_keys(as_config(Data()), {"fields": ml_collections.ConfigDict({"txt": "a"})}))
+
+
+def test_a_single_document_is_learnt_again_by_half_of_its_rows(speeches):
+    """Of several documents an attacker has some, whole; of one that would be none."""
+    dataset = load(speeches)
+    one, two = sorted(names(dataset, dataset.train.id))[:2]
+    for documents, known in (((one,), 1), ((one, two), 3)):
+        made = problem.make(dataset, Forget(setting="documents", documents=documents))
+        attack, watch = relearning.attacks(Relearn(size=20, share=1.0), made)["part"]
+        asked = set(made.asked["id"].tolist())
+        assert len(asked & set(attack["id"].tolist())) == known and set(watch["id"].tolist()) < asked
+        assert not set(watch["id"].tolist()) & set(attack["id"].tolist())
+
+
+def test_fine_tuning_has_half_of_the_validation_documents_and_there_is_one(speeches):
+    dataset = load(speeches, validation_fraction=0.3)
+    documents, validation = dataset.held_out_units[0], dataset.validation
+    first = documents == documents[0]
+    alone = dataset._replace(
+        validation=type(validation)(*(leaf[first] for leaf in validation)),
+        held_out_units=(documents[first], dataset.held_out_units[1]),
+    )
+    asked = Forget(setting="group", groups=("Bell",))
+    refused("takes half of the validation data, of which there is one example", problem.make, alone, asked, halve=True)
+    assert len(problem.make(alone, asked).sets.validation["id"]) == 3

@@ -1,5 +1,7 @@
 """Rows: each of one document, every token a target once, ids of their own; and rows to classify."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -96,3 +98,14 @@ def test_documents_to_classify_are_cut_and_counted():
     refused("no classes", classified, documents._replace(labels=None), BYTES, 5)
     refused("have prompts", classified, documents._replace(prompts=("a",) * 4), BYTES, 5)
     refused("choose 3 or more", classified, documents, BYTES, 2)
+
+
+def test_a_document_that_a_tokeniser_knows_nothing_of_is_refused():
+    """A tokeniser of words, say, to which letters of another alphabet are nothing."""
+    latin = dataclasses.replace(BYTES, encode=lambda text: [byte for byte in text.encode() if byte < 128])
+    texts = ("ab", "cd", "ef", "\u65e5\u672c")
+    named = [Document(str(i), text, f"no. {i}", label="xy"[i % 2]) for i, text in enumerate(texts)]
+    for fn in (rows, classified):
+        refused(r"leaves no token of document no\. 3: give one that knows its letters", fn, made("some", named), latin, 8)
+    alone = made("some", [Document("1", "\u65e5\u672c")])
+    refused(f"leaves no token of document {alone.ids[0]}: give", rows, alone, latin, 8)

@@ -172,6 +172,15 @@ def test_parts_of_tofu_that_do_not_fit_are_named(tofu_folder):
     refused("line 1 of .* has \"a\" in 'perturbed_answer': give a list of texts", tofu.queries, tofu_folder, "retain")
 
 
+def test_a_question_of_two_files_has_one_form(tofu_folder):
+    more = {"paraphrased_answer": "p", "paraphrased_question": "pq", "perturbed_answer": ["a", "b"]}
+    lines(tofu_folder / "forget05_perturbed.json", [pair(i, **more) for i in range(50, 60)])
+    assert len(tofu.every_query(tofu_folder)["full"].ids) == 20
+    lines(tofu_folder / "forget05_perturbed.json", [pair(50, **more), pair(51, **(more | {"perturbed_answer": ["c"]}))])
+    told = r"forget10_perturbed\.json has .Question: who is 51\?.* in another form than a file before: keep one"
+    refused(told, tofu.every_query, tofu_folder)
+
+
 # --- MUSE ---
 
 
