@@ -80,7 +80,8 @@ def invariance(
     def of_logits(params: Params, batch: Batch, key: Array) -> Array:
         logits = model.apply(params, batch["x"], key)
         scaled = lambda w: mean(model.loss(jax.tree.map(lambda z: w * z, logits), batch), batch["weight"])  # noqa: E731
-        return jax.grad(scaled)(jnp.ones(())) ** 2
+        slope: Array = jax.grad(scaled)(jnp.ones(()))
+        return slope**2
 
     def of_params(params: Params, batch: Batch, key: Array) -> Array:
         slope = jax.grad(lambda at: mean_loss(model, at, batch, key, mean))(params)
