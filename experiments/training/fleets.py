@@ -88,7 +88,7 @@ class Trainer(NamedTuple):
 
         epoch_fn = epochs.make(way, self.devices, on_disk=self.on_disk)
         folder = self.workdir.path / "checkpoints" / name
-        trained = loop.train(way, lanes, self.data, pools, epoch_fn, folder, report, self.save_every)
+        trained = loop.train(way, lanes, self.data, pools, epoch_fn, folder, report, self.save_every, self.devices.place)
         progress.skip()  # what was not reported had been done before
         return trained
 

@@ -236,6 +236,7 @@ def train(
     folder: Path,
     report: Report,
     save_every: float,
+    place: Callable[[TrainState], TrainState] = lambda states: states,
 ) -> Trained:
     """Train all lanes to the end, from the latest checkpoint in `folder` if there is one.
 
@@ -245,6 +246,7 @@ def train(
       folder: of the checkpoints; a finished training is restored from it.
       report: called after each epoch with step, steps, epoch, mean loss and seconds.
       save_every: seconds between checkpoints; 0 saves after every epoch.
+      place: `Execution.place`, where states begin on several devices.
 
     Raises:
       Preempted: a signal came, and the epoch that it came in is saved.
@@ -252,7 +254,7 @@ def train(
     states = init_lanes(way, lanes)
     if not way.private:  # what is taken from members would be taken without noise
         states = states._replace(params=whitening.prepared(way.model.module, states.params, lanes.member, data["x"]))
-    initial = (states, _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
+    initial = (place(states), _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
     epochs = -(-way.steps // way.per_epoch)
     # The folder is closed after an interrupt too, when saves under way have finished.
     with checkpoints.open_folder(folder) as manager, preemption.postponed() as asked_to_leave:
