@@ -25,6 +25,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,8 +74,9 @@ def main() -> int:
     sys.path.append("")  # the current folder, last
     preemption.listen()
     status = command(sys.argv)
-    if status in (INTERRUPTED, preemption.STATUS):
+    if status in (INTERRUPTED, preemption.STATUS) or (status and distributed.joined()):
         # Programs may be at work on what Python would take away as it ends: a segmentation fault, and another status.
+        # And a process of several would wait for those that wait for it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -289,16 +291,18 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
       command: what the user typed, for the record.
 
     Raises:
-      UserError: this is one of several processes.
+      UserError: this is one of several processes, which the runner does not share its work between.
     """
     name = getattr(config, "runner", None)
     if name not in RUNNERS:
         return fail(f"config.runner {name!r} is unknown; choose one of {', '.join(RUNNERS)}")
-    distributed.refuse_several(os.environ)
+    choice = distributed.begin(os.environ, name)
+    if choice.processes != 1:
+        print(f"forethought: {choice.words()}", file=sys.stderr)
     import jax
     from absl import logging
 
-    from experiments.core import progress, switches
+    from experiments.core import processes, progress, switches
 
     logging.use_absl_handler()
     logging.set_verbosity(logging.FATAL)  # TFDS and Orbax warn of what is not the user's to mend, and raise what is
@@ -307,11 +311,11 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
     present = importlib.import_module(reporter).present
     try:
         switches.check_devices()
-        with progress.shown(sys.stderr):
+        with progress.shown(sys.stderr) if processes.is_first() else nullcontext():
             with progress.waiting("reading data, model and config"):
                 results = run(config, workdir, command)
             with progress.waiting("writing the report"):
-                text = present(workdir, results)
+                text = processes.first(lambda: present(workdir, results))
     except (UserError, OSError) as error:  # a full or forbidden disk is the user's to mend, too
         return fail(error)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -320,13 +324,16 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
         return fail(f"out of memory ({line(error)}): lower what makes it large ({large}) and use an empty --workdir")
     except KeyboardInterrupt as error:
         return interrupted(error)
-    print(text)
+    if processes.is_first():
+        print(text)
     return 0
 
 
 def interrupted(error: KeyboardInterrupt) -> int:
     """Say that a run can go on; the exit status: of Ctrl-C as a shell has it, else one that asks for another try."""
-    print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+    lost = isinstance(error, preemption.Lost)
+    why = f"another process of this run is gone ({error}): the same commands go" if lost else "interrupted: the same command goes"
+    print(f"{why} on from the last checkpoint", file=sys.stderr)
     return preemption.STATUS if isinstance(error, preemption.Preempted) else INTERRUPTED
 
 

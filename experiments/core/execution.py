@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from experiments.core import fleet, sharding
+from experiments.core import fleet, processes, sharding
 from readiness.objective import MetaBatch
 from unlearn.base import Batch, Mean
 from unlearn.gradient import GradOperator, first_order, second_order
@@ -59,8 +59,8 @@ class Execution:
         return fleet.in_loops(self.convolutional)
 
     def lanes(self, fn: Callable, *, compiled: bool = True) -> Callable:
-        """`fn` over the leading lane axis of its first argument; see `fleet.over_lanes`."""
-        return fleet.over_lanes(fn, self.loops, compiled=compiled)
+        """`fn` over the leading lane axis of its first argument, a part in each process; see `fleet.over_lanes`."""
+        return processes.share(fleet.over_lanes(fn, self.loops, compiled=compiled))
 
     def place(self, state: Any) -> Any:
         """A state where `compile` takes it, so that what is restored comes there as well."""

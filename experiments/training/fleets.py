@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from experiments.core import fleet, progress, sections, workdirs
+from experiments.core import fleet, processes, progress, sections, workdirs
 from experiments.core.execution import Execution
 from experiments.data import datasets
 from experiments.models import ModelFns
@@ -61,7 +61,8 @@ class Trainer(NamedTuple):
 
     def private_name(self, dpsgd: sections.DPSGD) -> str:
         """What checkpoints of DP-SGD are called. Those that 0.1 began go on as it began them, with shuffled batches."""
-        begun = [path.name for path in (self.workdir.path / "checkpoints").glob(f"*{SHUFFLED}*")]
+        folder = self.workdir.path / "checkpoints"
+        begun = processes.first(lambda: [path.name for path in folder.glob(f"*{SHUFFLED}*")])
         old = any(re.fullmatch(rf"(.*-)?{SHUFFLED}(-\d+)?", name) for name in begun)
         return SHUFFLED if dpsgd.shuffled or old else POISSON
 

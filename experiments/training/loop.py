@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from experiments import models
-from experiments.core import checkpoints, environment, fleet, keys, preemption, sections
+from experiments.core import checkpoints, environment, fleet, keys, preemption, processes, sections
 from experiments.core.execution import Execution
 from experiments.core.keys import Purpose
 from experiments.training import dpsgd, neftune, privacy, whitening
@@ -275,7 +275,7 @@ def train(
                     "seconds": seconds,
                 }
             )
-            leaves = asked_to_leave()
+            leaves = processes.anyone(asked_to_leave())
             if epoch + 1 == epochs or leaves or time.monotonic() - saved >= save_every:
                 checkpoints.save(
                     manager, epoch + 1, {"states": states, "seconds": progress.seconds, "losses": progress.losses}
@@ -293,7 +293,7 @@ class _Progress(NamedTuple):
 
 def _restore(manager: Any, initial: tuple[TrainState, _Progress], epochs: int) -> tuple[int, TrainState, _Progress]:
     states, progress = initial
-    step = manager.latest_step() or 0
+    step = checkpoints.latest(manager)
     blank = {"states": states, "seconds": progress.seconds, "losses": np.zeros((step, progress.losses.shape[1]))}
     done, restored = checkpoints.restore_or(manager, blank)
     return done, restored["states"], _Progress(restored["seconds"], restored["losses"])
