@@ -255,7 +255,7 @@ def train(
     if not way.private:  # what is taken from members would be taken without noise
         states = states._replace(params=whitening.prepared(way.model.module, states.params, lanes.member, data["x"]))
     initial = (place(states), _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
-    epochs = -(-way.steps // way.per_epoch)
+    epochs, leaves = -(-way.steps // way.per_epoch), False
     # The folder is closed after an interrupt too, when saves under way have finished.
     with checkpoints.open_folder(folder) as manager, preemption.postponed() as asked_to_leave:
         done, states, progress = _restore(manager, initial, epochs)
@@ -283,6 +283,8 @@ def train(
                 saved = time.monotonic()
             if leaves:
                 break
+    if leaves:  # for another process was asked to
+        raise preemption.Preempted
     return Trained(states.params, float(progress.seconds) / fleet.lane_count(lanes), progress.losses)
 
 

@@ -5,7 +5,9 @@ Real processes find each other on the loopback interface, with JAX's collectives
 
 import json
 import os
+import signal
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -120,8 +122,9 @@ def test_a_step_over_two_processes_is_one_device_s(devices):
 
 RUN = (
     "-m", "experiments.main", "--config=readiness:digits", "--config.seeds=3", "--config.train.steps=60",
-    "--config.trainings=('oracle','vanilla','readiness')", "--config.equal_flops=False", "--config.checkpoint_seconds=0",
-    "--config.request.max_steps=8", "--config.request.unlearners=('level','ascent')", "--config.relearn.steps=3",
+    "--config.trainings=('oracle','vanilla','readiness')", "--config.variants={}", "--config.equal_flops=False",
+    "--config.checkpoint_seconds=0", "--config.request.unlearners=('ascent',)", "--config.request.learning_rates=(0.05,)",
+    "--config.request.max_steps=8", "--config.relearn.steps=3",
 )  # fmt: skip
 NUMBERS = ("test_accuracy", "retain_accuracy", "forget_accuracy", "forget_loss", "test_loss")
 
@@ -148,21 +151,22 @@ def test_a_run_that_two_processes_share_is_one_process_s(tmp_path):
         assert (one["training"], one["unlearner"], one["seed"]) == (shared["training"], shared["unlearner"], shared["seed"])
         for when in ("before", "after"):
             for name in NUMBERS:
-                assert one[when][name] == pytest.approx(shared[when][name], rel=2e-3, abs=2e-3), (when, name)
+                assert one[when][name] == pytest.approx(shared[when][name], rel=1e-3, abs=1e-4), (when, name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_run_of_which_one_process_is_killed_goes_on_to_the_same_end(tmp_path, killed):
+@pytest.mark.parametrize("process, number", [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGUSR1)])
+def test_a_run_of_which_one_process_is_ended_goes_on_to_the_same_end(tmp_path, process, number):
     """The other one ends by itself, with a status that asks for another try."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert [status for status, *_ in ranks.ended(run(whole, 2))] == [0, 0]
     started = run(broken, 2)
-    while not any((broken / "run" / "checkpoints").glob("readiness-default/1")) and started[killed].poll() is None:
-        pass
-    started[killed].kill()
+    while not any((broken / "run" / "checkpoints").glob("readiness-default/1")) and started[process].poll() is None:
+        time.sleep(0.01)
+    started[process].send_signal(number)
     statuses = [status for status, *_ in ranks.ended(started, seconds=120)]
-    assert statuses[killed] == -9 and statuses[1 - killed] == 75, words(broken, 1 - killed)[1][-3000:]
+    assert statuses[process] == (75 if number == signal.SIGUSR1 else -number), words(broken, process)[1][-3000:]
+    assert statuses[1 - process] == 75, words(broken, 1 - process)[1][-3000:]
     assert not (broken / "run" / "results.json").exists()
     assert [status for status, *_ in ranks.ended(run(broken, 2))] == [0, 0], words(broken, 1)
     assert kills.settled(broken / "run") == kills.settled(whole / "run")
