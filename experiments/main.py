@@ -311,6 +311,8 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
     present = importlib.import_module(reporter).present
     try:
         switches.check_devices()
+        if (count := jax.process_count()) > 1:  # a TPU knows without being told
+            distributed.check(name, f"one of {count} processes (JAX's devices)")
         with progress.shown(sys.stderr) if processes.is_first() else nullcontext():
             with progress.waiting("reading data, model and config"):
                 results = run(config, workdir, command)

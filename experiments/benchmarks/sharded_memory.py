@@ -5,7 +5,8 @@
 The model is GPT-2 with float32 parameters, by default the medium one; blocks and the inner step are computed again for the
 gradient. The step is AdamW on an ordinary loss with the level form beside it, second order, one inner step, and its
 forget, retain and stable batches are as large as the batch. Devices are a CPU's, made by JAX; no weights are made, and
-nothing runs: numbers are XLA's plan of the compiled program. A `!` marks a bound that is not met.
+nothing runs: numbers are XLA's plan of the compiled program, whose machine code is left slow. A `!` marks a bound that is
+not met.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def main() -> None:
     args = smoke.parse(parser, devices=2, depth=1, width=64, vocabulary=128, documents=2, length=8)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", args.devices)
+    jax.config.update("jax_disable_most_optimizations", True)
     sizes = {"width": args.width, "depth": args.depth, "heads": args.width // 64, "positions": 1024}
     work = Work(decoder.gpt2(vocabulary=args.vocabulary, **sizes), args.length, args.documents, args.documents)
     given = jax.eval_shape(lambda: arguments(work, ONCE, OPTIMIZER))

@@ -101,12 +101,7 @@ def begin(env: Mapping[str, str], runner: str) -> Choice:
     choice = resolve(env)
     if choice.processes == 1:
         return choice
-    if runner not in RUNNERS:
-        alone = f"start one process, or set {VARIABLES['processes']}=1 where each has a run of its own"
-        shared = ", ".join(RUNNERS)
-        raise UserError(
-            f"this is {choice.words()}, and {runner} does not share its work between processes, as {shared} does: {alone}"
-        )
+    check(runner, choice.words())
     import jax
 
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from `preemption`
@@ -119,6 +114,21 @@ def begin(env: Mapping[str, str], runner: str) -> Choice:
             f"start all of them, or set {', '.join(VARIABLES.values())}"
         ) from error
     return choice._replace(processes=jax.process_count(), process=jax.process_index())
+
+
+def check(runner: str, words: str) -> None:
+    """Refuse several processes of a runner that does not share its work.
+
+    Args:
+      words: what this process is.
+
+    Raises:
+      UserError: one line that names those that do.
+    """
+    if runner not in RUNNERS:
+        alone = f"start one process, or set {VARIABLES['processes']}=1 where each has a run of its own"
+        shared = ", ".join(RUNNERS)
+        raise UserError(f"this is {words}, and {runner} does not share its work between processes, as {shared} does: {alone}")
 
 
 def joined() -> bool:
