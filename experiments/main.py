@@ -334,7 +334,11 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
 def interrupted(error: KeyboardInterrupt) -> int:
     """Say that a run can go on; the exit status: of Ctrl-C as a shell has it, else one that asks for another try."""
     lost = isinstance(error, preemption.Lost)
-    why = f"another process of this run is gone ({error}): the same commands go" if lost else "interrupted: the same command goes"
+    why = (
+        f"another process of this run is gone ({error}): the same commands go"
+        if lost
+        else "interrupted: the same command goes"
+    )
     print(f"{why} on from the last checkpoint", file=sys.stderr)
     return preemption.STATUS if isinstance(error, preemption.Preempted) else INTERRUPTED
 

@@ -52,7 +52,7 @@ def main() -> None:
     work = Work(decoder.gpt2(vocabulary=args.vocabulary, **sizes), args.length, args.documents, args.documents)
     given = jax.eval_shape(lambda: arguments(work, ONCE, OPTIMIZER))
     numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(given[0].params))
-    print(f"{numbers / 1e6:.0f}M parameters, {args.documents} x {args.length} tokens in each batch, {work.config.depth} blocks")
+    print(f"{numbers / 1e6:.0f}M parameters, {args.depth} blocks, {args.documents} x {args.length} tokens in each batch")
     print("devices  arguments   results  temporaries     total  of one  compiled in", flush=True)
     alone = planned(work, execution.make("jit", jax.devices()[:1]), given, 1, None)
     planned(work, execution.make("jit", jax.devices(), fsdp=args.devices), given, args.devices, alone)
@@ -68,7 +68,10 @@ def planned(work: Work, devices: execution.Execution, given: Any, count: int, al
     share = total / (alone or total)
     mark = " !" if alone and count >= 8 and share > BOUND else ""
     sizes = [f"{size / 1e9:.2f} GB" for size in (*parts, total)]
-    print(f"{count:7d} {sizes[0]:>10s} {sizes[1]:>9s} {sizes[2]:>12s} {sizes[3]:>9s} {share:7.3f} {took:10.0f} s{mark}", flush=True)
+    print(
+        f"{count:7d} {sizes[0]:>10s} {sizes[1]:>9s} {sizes[2]:>12s} {sizes[3]:>9s} {share:7.3f} {took:10.0f} s{mark}",
+        flush=True,
+    )
     return total
 
 

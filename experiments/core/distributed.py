@@ -105,9 +105,11 @@ def begin(env: Mapping[str, str], runner: str) -> Choice:
     import jax
 
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from `preemption`
-    told = (choice.coordinator, choice.processes, choice.process) if choice.coordinator else ()
     try:
-        jax.distributed.initialize(*told)
+        if choice.coordinator:
+            jax.distributed.initialize(choice.coordinator, choice.processes, choice.process)
+        else:
+            jax.distributed.initialize()
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"this is {choice.words()}, and the processes do not find each other ({line(error)}): "
@@ -128,7 +130,9 @@ def check(runner: str, words: str) -> None:
     if runner not in RUNNERS:
         alone = f"start one process, or set {VARIABLES['processes']}=1 where each has a run of its own"
         shared = ", ".join(RUNNERS)
-        raise UserError(f"this is {words}, and {runner} does not share its work between processes, as {shared} does: {alone}")
+        raise UserError(
+            f"this is {words}, and {runner} does not share its work between processes, as {shared} does: {alone}"
+        )
 
 
 def joined() -> bool:

@@ -7,7 +7,7 @@ multiplies with a Hessian.
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -38,9 +38,8 @@ def spec(shape: tuple[int, ...], parts: int) -> PartitionSpec:
       >>> spec((50257, 768), 8), spec((768, 3072), 8), spec((768,), 8)
       (PartitionSpec(None, 'parameters'), PartitionSpec(None, 'parameters'), PartitionSpec())
     """
-    size = functools.reduce(lambda a, b: a * b, shape, 1)
     axes = [axis for axis, length in enumerate(shape) if length % parts == 0 and length >= parts]
-    if size < SMALL or not axes:
+    if math.prod(shape) < SMALL or not axes:
         return PartitionSpec()
     largest = max(axes, key=lambda axis: shape[axis])
     return PartitionSpec(*[None] * largest, PARAMETERS)

@@ -89,10 +89,8 @@ def command(argv: Sequence[str]) -> int:
     checked(words)
     config, _, workdir = arguments.configured(words)
     if (nodes := getattr(args, "nodes", 1)) > 1 and config.runner not in distributed.RUNNERS:
-        shared = ", ".join(distributed.RUNNERS)
-        raise UserError(
-            f"--nodes is {nodes}, and {config.runner} does not share its work between processes, as {shared} does: leave it out"
-        )
+        alone = f"{config.runner} does not share its work between processes, as {', '.join(distributed.RUNNERS)} does"
+        raise UserError(f"--nodes is {nodes}, and {alone}: leave it out")
     name = args.name or named(Path(workdir).name)
     script = rendered(args.kind, ["forethought", *words], workdir, {**vars(args), "name": name})
     return submit(args.kind, name, script, args.dry_run)

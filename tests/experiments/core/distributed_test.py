@@ -1,4 +1,4 @@
-"""Which process this is, by variables and what clusters set; runners that do not share refuse several before anything runs."""
+"""Which process this is, by variables and what clusters set; runners that do not share refuse several at once."""
 
 import jax
 import pytest
@@ -56,8 +56,8 @@ def test_what_makes_no_sense_is_one_line(change, said):
     [
         (
             OURS,
-            "error: this is process 1 of 2 (as told), process 0 at node1:8476, and pretrain does not share its work between "
-            "processes, as readiness does: start one process",
+            "error: this is process 1 of 2 (as told), process 0 at node1:8476, and pretrain does not share its work "
+            "between processes, as readiness does: start one process",
         ),
         (SLURM, "error: this is process 1 of 2 (SLURM), and pretrain does not share its work between processes"),
         ({"FORETHOUGHT_PROCESSES": "auto"}, "error: this is one of as many processes as the cluster says"),

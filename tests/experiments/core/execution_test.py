@@ -241,9 +241,7 @@ def test_steps_agree_with_one_device(which, names):
     assert errors.pop("sharded"), "the jit mode does not communicate: nothing is sharded"
     print(json.dumps(errors, indent=1))
     assert tuple(errors) == names
-    wrong = {
-        (name, mode): error[mode] for name, error in errors.items() for mode in MODES if not error[mode] < 1e-10
-    }
+    wrong = {(name, mode): error[mode] for name, error in errors.items() for mode in MODES if not error[mode] < 1e-10}
     assert not wrong
     # The tests can fail: what a mode would do that averages the devices' own gradients is far off.
     lucky = {name: error["averaged"] for name, error in errors.items() if not error["averaged"] > 0.05}
@@ -272,7 +270,9 @@ def test_an_unknown_mode_is_refused():
 
 
 def test_devices_that_cannot_share_parameters_are_refused():
-    with pytest.raises(ValueError, match="3 devices cannot share a copy of the parameters where there are 1: give a divisor"):
+    with pytest.raises(
+        ValueError, match="3 devices cannot share a copy of the parameters where there are 1: give a divisor"
+    ):
         execution.make("jit", jax.local_devices()[:1], fsdp=3)
     with pytest.raises(ValueError, match="'pmap' gives each device a copy of the parameters: use jit"):
         execution.make("pmap", fsdp=2)
@@ -301,4 +301,6 @@ def test_padding_adds_rows_of_weight_0():
 
 if __name__ == "__main__":
     sharding.SMALL = 1
-    print(json.dumps({"steps": steps, "some_steps": some_steps, "trainings": trainings, "restored": restored}[sys.argv[1]]()))
+    print(
+        json.dumps({"steps": steps, "some_steps": some_steps, "trainings": trainings, "restored": restored}[sys.argv[1]]())
+    )

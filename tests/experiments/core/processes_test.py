@@ -51,7 +51,7 @@ def test_shared_lanes_are_all_lanes_in_order(monkeypatch, count, lanes):
 
 
 def talk():
-    """What process 0 says, its mistake, a signal of the other, and bytes of unequal lengths, one longer than is sent at once."""
+    """What process 0 says, its mistake, a signal of the other, and more bytes than are sent at once."""
     distributed.begin(os.environ, "readiness")
     processes.MOST = 1 << 14
     me = jax.process_index()
@@ -142,7 +142,9 @@ def words(folder, process):
 def test_a_run_that_two_processes_share_is_one_process_s(tmp_path):
     alone, both = tmp_path / "alone", tmp_path / "both"
     for folder, count in ((alone, 1), (both, 2)):
-        assert [status for status, *_ in ranks.ended(run(folder, count, "readiness"))] == [0] * count, words(folder, count - 1)
+        assert [status for status, *_ in ranks.ended(run(folder, count, "readiness"))] == [0] * count, words(
+            folder, count - 1
+        )
     assert "process 1 of 2 (as told)" in words(both, 1)[1]
     assert "test accuracy" in words(both, 0)[0] and "test accuracy" not in words(both, 1)[0]
     rows = [kills.settled(folder / "run") for folder in (alone, both)]
