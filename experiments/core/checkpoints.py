@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from experiments.core.errors import line
 from experiments.core.workdirs import WorkdirError
 
 CHECKSUM = "crc32"
-Manager = ocp.CheckpointManager | None  # None in all processes but the first
+Manager: TypeAlias = ocp.CheckpointManager | None  # None in all processes but the first
 UNFINISHED = "*.orbax-checkpoint-tmp*"  # the folder of a checkpoint while it is written
 
 
