@@ -159,7 +159,7 @@ def test_a_run_that_two_processes_share_is_one_process_s(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("process, number", [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGUSR1)])
 def test_a_run_of_which_one_process_is_ended_goes_on_to_the_same_end(tmp_path, process, number):
-    """The other one ends by itself, with a status that asks for another try."""
+    """The other one ends by itself, with a status that asks for another try, or aborted by JAX where it lost process 0."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert [status for status, *_ in ranks.ended(run(whole, 2))] == [0, 0]
     started = run(broken, 2)
@@ -168,7 +168,8 @@ def test_a_run_of_which_one_process_is_ended_goes_on_to_the_same_end(tmp_path, p
     started[process].send_signal(number)
     statuses = [status for status, *_ in ranks.ended(started, seconds=120)]
     assert statuses[process] == (75 if number == signal.SIGUSR1 else -number), words(broken, process)[1][-3000:]
-    assert statuses[1 - process] == 75, words(broken, 1 - process)[1][-3000:]
+    expected = (75, -signal.SIGABRT) if process == 0 else (75,)
+    assert statuses[1 - process] in expected, words(broken, 1 - process)[1][-3000:]
     assert not (broken / "run" / "results.json").exists()
     assert [status for status, *_ in ranks.ended(run(broken, 2))] == [0, 0], words(broken, 1)
     assert kills.settled(broken / "run") == kills.settled(whole / "run")
