@@ -25,6 +25,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -73,8 +74,9 @@ def main() -> int:
     sys.path.append("")  # the current folder, last
     preemption.listen()
     status = command(sys.argv)
-    if status in (INTERRUPTED, preemption.STATUS):
+    if status in (INTERRUPTED, preemption.STATUS) or (status and distributed.joined()):
         # Programs may be at work on what Python would take away as it ends: a segmentation fault, and another status.
+        # And a process of several would wait for those that wait for it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -283,10 +285,18 @@ def _unknown_key(error: KeyError | AttributeError, argv: Sequence[str]) -> str:
 
 
 def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> int:
-    """Run what the config asks for and print its results; returns the exit status; see `carry_out`."""
-    distributed.refuse_several(os.environ)
+    """Run what the config asks for and print its results; returns the exit status; see `carry_out`.
+
+    Raises:
+      UserError: this is one of several processes, which the runner does not share its work between.
+    """
     _, _, large = _runner(config)
+    choice = distributed.begin(os.environ, config.runner)
+    if choice.processes != 1:
+        print(f"forethought: {choice.words()}", file=sys.stderr)
     import jax
+
+    from experiments.core import processes
 
     try:
         text = carry_out(config, workdir, command, sys.stderr)
@@ -298,7 +308,8 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
         return fail(f"out of memory ({line(error)}): lower what makes it large ({large}) and use an empty --workdir")
     except KeyboardInterrupt as error:
         return interrupted(error)
-    print(text)
+    if processes.is_first():
+        print(text)
     return 0
 
 
@@ -316,25 +327,37 @@ def carry_out(config: ml_collections.ConfigDict, workdir: str, command: str, str
       UserError: a config that cannot be run, or an environment that it cannot run in.
     """
     runner, reporter, _ = _runner(config)
+    import jax
     from absl import logging
 
-    from experiments.core import notices, progress, switches
+    from experiments.core import notices, processes, progress, switches
 
     logging.use_absl_handler()
     logging.set_verbosity(logging.FATAL)  # TFDS and Orbax warn of what is not the user's to mend, and raise what is
     run = importlib.import_module(runner).run  # heavy, and only now: the flags are right, and no other runner is needed
     present = importlib.import_module(reporter).present
     switches.check_devices()
-    with progress.shown(stream), notices.shown(stream):
+    if (count := jax.process_count()) > 1:  # a TPU knows without being told
+        distributed.check(config.runner, f"one of {count} processes (JAX's devices)")
+    with ExitStack() as shown:
+        if processes.is_first():
+            shown.enter_context(progress.shown(stream))
+            shown.enter_context(notices.shown(stream))
         with progress.waiting("reading data, model and config"):
             results = run(config, workdir, command)
         with progress.waiting("writing the report"):
-            return str(present(workdir, results))
+            return str(processes.first(lambda: present(workdir, results)))
 
 
 def interrupted(error: KeyboardInterrupt) -> int:
     """Say that a run can go on; the exit status: of Ctrl-C as a shell has it, else one that asks for another try."""
-    print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+    lost = isinstance(error, preemption.Lost)
+    why = (
+        f"another process of this run is gone ({error}): the same commands go"
+        if lost
+        else "interrupted: the same command goes"
+    )
+    print(f"{why} on from the last checkpoint", file=sys.stderr)
     return preemption.STATUS if isinstance(error, preemption.Preempted) else INTERRUPTED
 
 

@@ -58,7 +58,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             neftune.check(model, f"trainings has {neftune.NAME!r}")
         checks.check_problem(asked, config.readiness.noise, config.request.parts, config.request.overlap)
         checks.check_own(config.request, config.by_variant(), model, asked, config.request.batch_size)
-        devices = execution.make(config.parallel, convolutional=model.convolutional)
+        devices = execution.make(config.parallel, fsdp=config.fsdp, convolutional=model.convolutional)
         trainer = fleets.make(
             model,
             devices,

@@ -63,6 +63,9 @@ class Comparison(Section):
     seed: values.Seed = Field(0, description="The first seed.")
     seeds: int = Field(10, ge=1, le=10_000, description="How many, trained together.")
     parallel: Literal["jit", "pmap"] = Field("jit", description="How devices share a batch.")
+    fsdp: int = Field(
+        1, ge=1, le=10_000, description="Devices that share one copy of the parameters and the optimiser's state."
+    )
     checkpoint_seconds: float = Field(30.0, ge=0, le=10**7, description="Between checkpoints of a training.")
     tracker: trackers.Names = trackers.JSONL
     trainings: Annotated[tuple[Training, ...], AfterValidator(_has_needed)] = Field(
@@ -91,6 +94,13 @@ class Comparison(Section):
     neftune: sections.NEFTune = sections.NEFTune()
     request: forgetting.Request = forgetting.Request()
     relearn: forgetting.Relearn = forgetting.Relearn()
+
+    @model_validator(mode="after")
+    def _pmap_copies_parameters(self) -> Comparison:
+        if self.fsdp > 1 and self.parallel == "pmap":
+            sentence = f"is {self.fsdp}, but pmap gives each device a copy of the parameters: set --config.parallel=jit"
+            raise Wrong((("fsdp",), sentence))
+        return self
 
     @model_validator(mode="after")
     def _seeds_stay_apart(self) -> Comparison:

@@ -1,4 +1,7 @@
-"""Orbax behind three functions: open a folder of checkpoints, save one, restore the latest or begin."""
+"""Orbax behind three functions: open a folder of checkpoints, save one, restore the latest or begin.
+
+Of several processes the first alone has the folder, and gives the others what it restores.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,24 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.core import files
+from experiments.core import files, processes
 from experiments.core.errors import line
 from experiments.core.workdirs import WorkdirError
 
 CHECKSUM = "crc32"
+Manager: TypeAlias = ocp.CheckpointManager | None  # None in all processes but the first
 UNFINISHED = "*.orbax-checkpoint-tmp*"  # the folder of a checkpoint while it is written
 
 
 @contextmanager
-def open_folder(path: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
+def open_folder(path: Path, *, read_only: bool = False) -> Iterator[Manager]:
     """A manager of the checkpoints in `path`, which is made if it is missing; the two latest are kept.
 
     At the end saves under way are waited for, and what one that failed, or that a kill cut short, left is removed.
@@ -37,16 +42,12 @@ def open_folder(path: Path, *, read_only: bool = False) -> Iterator[ocp.Checkpoi
       WorkdirError: what stands there cannot be read, or a checkpoint could not be written.
     """
     _hide_repetitions()
-    if not read_only:
-        _remove_unfinished(path)
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, create=not read_only)
-    try:
-        manager = ocp.CheckpointManager(path.absolute(), options=options)
-    except Exception as error:  # of several kinds, as below
-        raise WorkdirError(
-            f"the checkpoints in {path} cannot be read ({line(error, 120)}): remove the latest of them, and results.json "
-            "if there is one, and run again, which goes on from the one before it"
-        ) from error
+    made: list[ocp.CheckpointManager] = []
+    processes.first(lambda: made.append(_manager(path, read_only)))
+    if not made:
+        yield None
+        return
+    (manager,) = made
     try:
         yield manager
     except BaseException:
@@ -58,12 +59,33 @@ def open_folder(path: Path, *, read_only: bool = False) -> Iterator[ocp.Checkpoi
         manager.close()
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
+def _manager(path: Path, read_only: bool) -> ocp.CheckpointManager:
+    if not read_only:
+        _remove_unfinished(path)
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, create=not read_only)
+    if jax.process_count() > 1:
+        with files.writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        options.create, options.multiprocessing_options = False, ocp.options.MultiprocessingOptions(active_processes={0})
+    try:
+        return ocp.CheckpointManager(path.absolute(), options=options)
+    except Exception as error:  # of several kinds, as below
+        raise WorkdirError(
+            f"the checkpoints in {path} cannot be read ({line(error, 120)}): remove the latest of them, and results.json "
+            "if there is one, and run again, which goes on from the one before it"
+        ) from error
+
+
+def save(manager: Manager, step: int, state: Any) -> None:
     """Save `state` in the background under `step`; a process killed meanwhile leaves the former checkpoint untouched.
 
     Raises:
       WorkdirError: a save before this one failed: a disk that is full, say.
     """
+    if manager is None:
+        return
+    if jax.process_count() > 1:  # Orbax takes an array of one process for a mistake
+        state = jax.tree.map(np.asarray, state)
     with _saving(manager):
         manager.save(step, args=ocp.args.StandardSave(state), custom_metadata={CHECKSUM: checksum(state)})
 
@@ -79,21 +101,31 @@ def _saving(manager: ocp.CheckpointManager) -> Iterator[None]:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove checkpoints that were never whole; with several processes each may be at work on a part of one."""
-    if jax.process_count() == 1:
-        for left in folder.glob(UNFINISHED):
-            shutil.rmtree(left, ignore_errors=True)
+    """Remove checkpoints that were never whole."""
+    for left in folder.glob(UNFINISHED):
+        shutil.rmtree(left, ignore_errors=True)
 
 
-def restore_or(manager: ocp.CheckpointManager, initial: Any) -> tuple[int, Any]:
+def latest(manager: Manager) -> int:
+    """The step of the latest checkpoint; 0 if there is none."""
+    return processes.first(lambda: (manager and manager.latest_step()) or 0)
+
+
+def restore_or(manager: Manager, initial: Any) -> tuple[int, Any]:
     """The latest checkpoint as (step, state), or (0, initial); `initial` also gives structure, shapes and devices.
 
     Raises:
       WorkdirError: a checkpoint that cannot be read.
     """
-    step = manager.latest_step()
-    if step is None:
+    if not (step := latest(manager)):
         return 0, initial
+    if jax.process_count() == 1:
+        return step, _restored(manager, step, initial)
+    state = processes.first(lambda: jax.tree.map(np.asarray, _restored(manager, step, initial)))
+    return step, jax.tree.map(lambda new, old: jnp.asarray(new) if isinstance(old, jax.Array) else new, state, initial)
+
+
+def _restored(manager: Any, step: int, initial: Any) -> Any:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, initial)
     try:
         state = manager.restore(step, args=ocp.args.StandardRestore(abstract))
@@ -105,7 +137,7 @@ def restore_or(manager: ocp.CheckpointManager, initial: Any) -> tuple[int, Any]:
             f"the checkpoint {manager.directory / str(step)} cannot be read ({line(error, 120)}): remove that folder and "
             "run again, which goes on from the checkpoint before it"
         ) from error
-    return step, jax.tree.map(lambda new, old: np.asarray(new) if isinstance(old, np.ndarray) else new, state, initial)
+    return jax.tree.map(lambda new, old: np.asarray(new) if isinstance(old, np.ndarray) else new, state, initial)
 
 
 def restore_raw(path: Path) -> Any:
@@ -120,6 +152,7 @@ def restore_raw(path: Path) -> Any:
     if not path.is_dir():
         raise WorkdirError(missing)
     with open_folder(path, read_only=True) as manager:
+        assert manager is not None  # by one process
         step = manager.latest_step()
         if step is None:
             raise WorkdirError(missing)

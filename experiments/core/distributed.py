@@ -1,6 +1,6 @@
 """Which of how many processes this is: FORETHOUGHT_* variables, else what a cluster says of itself, else one.
 
-A run does not share its work between processes yet. Several would each do the whole of it, in one folder: they are refused.
+How several share a run, `processes` says. A runner that does not know them would do all of its work in each: it is refused.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from experiments.core.errors import UserError
+from experiments.core.errors import UserError, line
 
+RUNNERS = ("readiness",)  # that share their work between processes
 VARIABLES = {  # what is asked -> the variable that says it
     "coordinator": "FORETHOUGHT_COORDINATOR",
     "processes": "FORETHOUGHT_PROCESSES",
@@ -17,6 +18,7 @@ VARIABLES = {  # what is asked -> the variable that says it
 }
 AUTO = "auto"  # as the count of processes: several, of which only the cluster knows how many
 SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID")  # of srun; SLURM_NTASKS may be of a job in whose shell a run stands alone
+TPU = "TPU_WORKER_HOSTNAMES"  # of Kubernetes on a TPU slice
 OPEN_MPI = ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
 
 
@@ -60,6 +62,8 @@ def resolve(env: Mapping[str, str]) -> Choice:
     for how, names in {"SLURM": SLURM, "Open MPI": OPEN_MPI}.items():
         if all(env.get(name) for name in names) and (count := _number(env, names[0])) > 1:
             return Choice(how, processes=count, process=_number(env, names[1]))
+    if "," in env.get(TPU, ""):
+        return Choice("a TPU of several hosts")
     return Choice("nothing says otherwise", processes=1, process=0)
 
 
@@ -88,13 +92,51 @@ def _number(values: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def refuse_several(env: Mapping[str, str]) -> None:
-    """Refuse to run in one of several processes; before JAX looks at any device.
+def begin(env: Mapping[str, str], runner: str) -> Choice:
+    """Join the processes of a run, if there are several; before JAX looks at any device.
 
     Raises:
-      UserError: one line that says which process this is, and by what.
+      UserError: one line: a runner that does not share its work, or processes that do not find each other.
     """
     choice = resolve(env)
-    if choice.processes != 1:
+    if choice.processes == 1:
+        return choice
+    check(runner, choice.words())
+    import jax
+
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from `preemption`
+    try:
+        if choice.coordinator:
+            jax.distributed.initialize(choice.coordinator, choice.processes, choice.process)
+        else:
+            jax.distributed.initialize()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"this is {choice.words()}, and the processes do not find each other ({line(error)}): "
+            f"start all of them, or set {', '.join(VARIABLES.values())}"
+        ) from error
+    return choice._replace(processes=jax.process_count(), process=jax.process_index())
+
+
+def check(runner: str, words: str) -> None:
+    """Refuse several processes of a runner that does not share its work.
+
+    Args:
+      words: what this process is.
+
+    Raises:
+      UserError: one line that names those that do.
+    """
+    if runner not in RUNNERS:
         alone = f"start one process, or set {VARIABLES['processes']}=1 where each has a run of its own"
-        raise UserError(f"this is {choice.words()}, and a run does not share its work between processes yet: {alone}")
+        shared = ", ".join(RUNNERS)
+        raise UserError(
+            f"this is {words}, and {runner} does not share its work between processes, as {shared} does: {alone}"
+        )
+
+
+def joined() -> bool:
+    """Whether this is one of several processes that have begun."""
+    import jax
+
+    return bool(jax.distributed.is_initialized())

@@ -1,10 +1,11 @@
-"""Execution: one training code, three ways to spread a batch over devices, two to carry out lanes and steps.
+"""Execution: one training code, four ways to spread work over devices, two to carry out lanes and steps.
 
 A mode is a set of operators that the pure rooms take as arguments. `min(mean, cap)` is not linear, so devices must agree
 on each mean before the cap is applied: averaging per-device gradients afterwards would be wrong.
 
 * one device: the defaults.
 * `jit`: a mesh; batches are sharded by their example axis, and XLA inserts the communication.
+* `jit` with `fsdp` devices to a copy of the parameters: the mesh has an axis for these, too; see `sharding`.
 * `pmap`: each device holds its rows of a batch. A mean is a psum over a psum. Each device differentiates its share (1/n)
   of the objective, because the transpose of a psum is a psum, and gradients are summed.
 """
@@ -19,15 +20,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from experiments.core import fleet
+from experiments.core import fleet, processes, sharding
 from readiness.objective import MetaBatch
 from unlearn.base import Batch, Mean
 from unlearn.gradient import GradOperator, first_order, second_order
 from unlearn.losses import require_same_shape, weighted_mean
 
-AXIS = "data"
+AXIS = sharding.DATA
 MODES = ("jit", "pmap")
 
 
@@ -39,7 +40,8 @@ class Execution:
     inner_grad: order (1 or 2) -> the gradient operator of simulated unlearning steps.
     outer_grad: of the type of `jax.value_and_grad`, `has_aux` included.
     split: (batch, axis of the examples) -> this device's rows of it.
-    compile: compiles a function of replicated arguments and results.
+    compile: compiles a function (state, *arguments) -> (state, results), all but the state replicated.
+    shardings: state -> how each of its arrays lies on several devices, or what only has its shape; None: as it comes.
     convolutional: whether the model is; see `fleet`.
     """
 
@@ -48,6 +50,7 @@ class Execution:
     outer_grad: Callable[..., Any]
     split: Callable[[Batch, int], Batch]
     compile: Callable[[Callable], Callable]
+    shardings: Callable[[Any], Any] | None = None
     convolutional: bool = False
 
     @property
@@ -56,8 +59,12 @@ class Execution:
         return fleet.in_loops(self.convolutional)
 
     def lanes(self, fn: Callable, *, compiled: bool = True) -> Callable:
-        """`fn` over the leading lane axis of its first argument; see `fleet.over_lanes`."""
-        return fleet.over_lanes(fn, self.loops, compiled=compiled)
+        """`fn` over the leading lane axis of its first argument, a part in each process; see `fleet.over_lanes`."""
+        return processes.share(fleet.over_lanes(fn, self.loops, compiled=compiled))
+
+    def place(self, state: Any) -> Any:
+        """A state where `compile` takes it, so that what is restored comes there as well."""
+        return jax.device_put(state, self.shardings(state)) if self.shardings else state
 
     def split_meta(self, meta: MetaBatch) -> MetaBatch:
         """A device's rows of every part of a meta-batch; the requests of inner steps lead with a step axis."""
@@ -72,17 +79,24 @@ class Execution:
         return MetaBatch(request(meta.requests), *parts, request(meta.relearn))
 
 
-def make(mode: str, devices: Sequence[jax.Device] | None = None, *, convolutional: bool = False) -> Execution:
+def make(
+    mode: str, devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1, convolutional: bool = False
+) -> Execution:
     """The execution for `mode` ("jit" or "pmap") on the given devices, all local ones by default.
 
     The same arguments give the same object, so that what was compiled for it is found again.
 
+    Args:
+      fsdp: devices that share one copy of the parameters, each with a part of every large array.
+
     Raises:
-      ValueError: no such mode.
+      ValueError: no such mode, or devices that cannot share parameters so.
     """
     if mode not in MODES:
         raise ValueError(f"parallel mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
-    return _make(mode, tuple(devices or jax.local_devices()), convolutional)
+    if fsdp > 1 and mode != "jit":
+        raise ValueError(f"parallel mode {mode!r} gives each device a copy of the parameters: use jit, or fsdp=1")
+    return _make(mode, tuple(devices or jax.local_devices()), fsdp, convolutional)
 
 
 def one_device(*, convolutional: bool = False) -> Execution:
@@ -91,9 +105,11 @@ def one_device(*, convolutional: bool = False) -> Execution:
 
 
 @functools.lru_cache
-def _make(mode: str, devices: tuple[jax.Device, ...], convolutional: bool) -> Execution:
+def _make(mode: str, devices: tuple[jax.Device, ...], fsdp: int, convolutional: bool) -> Execution:
     if mode == "pmap":
         made = _pmap(devices)
+    elif fsdp > 1:
+        made = _fsdp(sharding.mesh(devices, fsdp))
     elif len(devices) == 1:
         inner = _inner(first_order, second_order)
         made = Execution(weighted_mean, inner, jax.value_and_grad, lambda batch, axis: batch, jax.jit)
@@ -122,14 +138,39 @@ def _jit(devices: Sequence[jax.Device]) -> Execution:
     mesh = jax.make_mesh((len(devices),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
     replicated = NamedSharding(mesh, PartitionSpec())
 
-    def split(batch: Batch, axis: int) -> Batch:
-        sharded = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
-        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharded), pad(batch, axis, len(devices)))
-
     def compiled(fn: Callable) -> Callable:
         return jax.jit(fn, in_shardings=replicated, out_shardings=replicated)
 
-    return Execution(weighted_mean, _inner(first_order, second_order), jax.value_and_grad, split, compiled)
+    inner, everywhere = _inner(first_order, second_order), lambda state: jax.tree.map(lambda leaf: replicated, state)
+    return Execution(weighted_mean, inner, jax.value_and_grad, _over(mesh), compiled, everywhere)
+
+
+def _over(mesh: Mesh) -> Callable[[Batch, int], Batch]:
+    """`split` over all axes of a mesh."""
+
+    def split(batch: Batch, axis: int) -> Batch:
+        sharded = NamedSharding(mesh, PartitionSpec(*[None] * axis, mesh.axis_names))
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, sharded), pad(batch, axis, mesh.size))
+
+    return split
+
+
+def _fsdp(mesh: Mesh) -> Execution:
+    replicated = NamedSharding(mesh, PartitionSpec())
+    shardings = lambda state: sharding.of(state, mesh)  # noqa: E731
+
+    def compiled(fn: Callable) -> Callable:
+        def spread(state: Any, *rest: Any) -> tuple[Any, Any]:
+            state, results = fn(state, *rest)
+            everywhere = jax.tree.map(lambda leaf: replicated, results)
+            return sharding.keep(state, mesh), jax.lax.with_sharding_constraint(results, everywhere)
+
+        program = jax.jit(spread)
+        return lambda state, *rest: program(jax.device_put(state, shardings(state)), *jax.device_put(rest, replicated))
+
+    inner = _inner(sharding.kept(first_order, mesh), sharding.kept(second_order, mesh))
+    outer = sharding.kept(jax.value_and_grad, mesh)
+    return Execution(weighted_mean, inner, outer, _over(mesh), compiled, shardings)
 
 
 def _pmap(devices: Sequence[jax.Device]) -> Execution:

@@ -52,7 +52,7 @@ def in_parts(fn: Callable[[Any], Any], lanes: Any) -> Any:
       fn: lanes -> pytree of arrays with a leading lane axis, too.
     """
     count = lane_count(lanes)
-    if jax.default_backend() != "cpu" or jax.device_count() > 1 or count <= 2 * CPU_LANES:
+    if jax.default_backend() != "cpu" or jax.local_device_count() > 1 or count <= 2 * CPU_LANES:
         return fn(lanes)
     size = -(-count // -(-count // CPU_LANES))
     whole = count // size
@@ -69,7 +69,7 @@ def each(fn: Callable[[int], Any], count: int) -> list[Any]:
     What a context manager of JAX sets (`enable_x64`, `default_matmul_precision`, ...) holds for the caller's thread alone
     and does not reach these threads; what `jax.config` sets does.
     """
-    if jax.device_count() > 1:
+    if jax.local_device_count() > 1:
         return [fn(i) for i in range(count)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores, MOST_THREADS)

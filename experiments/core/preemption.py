@@ -19,6 +19,10 @@ class Preempted(KeyboardInterrupt):
     """Asked to leave; what has been saved goes on by the same command."""
 
 
+class Lost(Preempted):
+    """Another process of the run is gone, and this one cannot go on alone; the message says why."""
+
+
 @dataclass
 class _State:
     postponing: bool = False

@@ -43,7 +43,7 @@ def settle() -> None:
 
 
 def check_devices() -> None:
-    """Refuse platforms that cannot be used here, and accelerators that several processes have together, as a TPU's hosts.
+    """Refuse platforms that cannot be used here.
 
     Raises:
       UserError: one line with what JAX says of them.
@@ -55,7 +55,3 @@ def check_devices() -> None:
             str(error)
             or f"JAX_PLATFORMS is {getattr(jax.config, 'jax_platforms', '')!r}, and there is no such device here: unset it"
         ) from error
-    if (count := jax.process_count()) > 1:
-        raise UserError(
-            f"JAX has devices of {count} processes, and a run does not share its work yet: use those of one host"
-        )

@@ -1,4 +1,7 @@
-"""What a run leaves behind: config.json, inputs.json, metrics.jsonl, finished stages, results.json."""
+"""What a run leaves behind: config.json, inputs.json, metrics.jsonl, finished stages, results.json.
+
+Of several processes the first alone reads and writes them; see `processes`.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import jax
-
-from experiments.core import files, results, trackers
+from experiments.core import files, processes, results, trackers
 from experiments.core.environment import environment
 from experiments.core.errors import WorkdirError, line
 from experiments.core.files import crc32, dumps, read_json, write_json, write_text
@@ -52,10 +53,13 @@ class Workdir:
         Raises:
           WorkdirError: it is damaged.
         """
-        self._check_name()
-        file = self.path / "config.json"
-        found: dict[str, Any] | None = read_json(file, dict, OTHER) if file.exists() else None
-        return found
+
+        def read() -> dict[str, Any] | None:
+            self._check_name()
+            file = self.path / "config.json"
+            return read_json(file, dict, OTHER) if file.exists() else None
+
+        return processes.first(read)
 
     def finished(self, owner: dict[str, Any]) -> Run | None:
         """results.json if the run of this owner has finished: what it recorded then, whatever became of its data since.
@@ -64,11 +68,13 @@ class Workdir:
           WorkdirError: the folder belongs to another owner or to none that is known, or results.json is damaged.
         """
         file = self.path / "results.json"
-        self._check_name()
-        self._is_bound(owner)
-        if not os.path.lexists(file):  # a link to nowhere is damaged, not absent
-            return None
-        return read_results(file)
+
+        def read() -> Run | None:
+            self._check_name()
+            self._is_bound(owner)
+            return read_results(file) if os.path.lexists(file) else None  # a link to nowhere is damaged, not absent
+
+        return processes.first(read)
 
     def _check_name(self) -> None:
         """Refuse a path that the system cannot hold, or may not look at."""
@@ -97,6 +103,12 @@ class Workdir:
             inputs, or cannot be written.
           UserError: a tracker whose package is missing, or that cannot begin.
         """
+        with ExitStack() as held:
+            processes.first(lambda: held.enter_context(self._held(owner, inputs, tracker)))
+            yield
+
+    @contextmanager
+    def _held(self, owner: dict[str, Any], inputs: Mapping[str, str] | None, tracker: Sequence[str]) -> Iterator[None]:
         trackers.check(tracker)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -105,13 +117,12 @@ class Workdir:
             raise WorkdirError(f"cannot write {self.path}: {error.strerror}; choose another --workdir") from error
         with lock:
             self._lock(lock)
-            if jax.process_count() == 1:
-                files.remove_unfinished(self.path)
+            files.remove_unfinished(self.path)
             if not self._is_bound(owner):
                 write_json(self.path / "config.json", owner, indent=2)
             self._bind({name: digest for name, digest in (inputs or {}).items() if digest})
             self._end_line()
-            with trackers.opened(tracker if jax.process_index() == 0 else (), self.path, owner) as log:
+            with trackers.opened(tracker, self.path, owner) as log:
                 self._track = log
                 try:
                     yield
@@ -152,9 +163,7 @@ class Workdir:
         return dumps(_at(key, old)) == dumps(self.retired[key])
 
     def _lock(self, file: IO[str]) -> None:
-        """Lock an open file until it is closed or the process ends, however it ends; the first process does so for all."""
-        if jax.process_index():
-            return
+        """Lock an open file until it is closed or the process ends, however it ends."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -165,7 +174,7 @@ class Workdir:
     def _end_line(self) -> None:
         """End the line of metrics.jsonl that a kill cut short, so that the next does not go on from it."""
         file = self.path / "metrics.jsonl"
-        if jax.process_index() == 0 and file.exists():
+        if file.exists():
             with files.writing(file), file.open("rb+") as lines:
                 if lines.seek(0, os.SEEK_END):
                     lines.seek(-1, os.SEEK_END)
@@ -177,7 +186,7 @@ class Workdir:
 
         Numbers of a step go to trackers, too.
         """
-        if jax.process_index() == 0:
+        if processes.is_first():
             entry, path = {"event": event, "time": time.time(), **fields}, self.path / "metrics.jsonl"
             with files.writing(path), path.open("a") as file:
                 file.write(dumps({**entry, CHECKSUM: crc32(entry)}) + "\n")
@@ -186,7 +195,7 @@ class Workdir:
 
     def has(self, stage: str) -> bool:
         """Whether a stage has finished before."""
-        return self._kept(stage).exists()
+        return processes.first(self._kept(stage).exists)
 
     def _kept(self, stage: str) -> Path:
         return self.path / "stages" / f"{stage}.json"
@@ -201,15 +210,24 @@ class Workdir:
           WorkdirError: what was kept is damaged.
         """
         file = self._kept(name)
-        if not file.exists() or (beside and not beside.exists()):
+
+        def has_finished() -> bool:
+            if file.exists() and not (beside and not beside.exists()):
+                return True
             with files.writing(file):
                 file.parent.mkdir(exist_ok=True)
+            return False
+
+        def read() -> Any:
+            kept = read_json(file, dict, AGAIN)
+            if kept.keys() != {"crc32", "value"} or kept["crc32"] != crc32(kept["value"]):
+                raise WorkdirError(f"{file} cannot be read (it is not what was written): {AGAIN}")
+            return kept["value"]
+
+        if not processes.first(has_finished):
             value = compute()
-            write_json(file, {"crc32": crc32(value), "value": value})
-        kept = read_json(file, dict, AGAIN)
-        if kept.keys() != {"crc32", "value"} or kept["crc32"] != crc32(kept["value"]):
-            raise WorkdirError(f"{file} cannot be read (it is not what was written): {AGAIN}")
-        return kept["value"]
+            processes.first(lambda: write_json(file, {"crc32": crc32(value), "value": value}))
+        return processes.first(read)
 
     def finish(self, command: str, rows: Sequence[Row], facts: Mapping[str, Any] | None = None) -> Run:
         """Write results.json; what it now holds.
@@ -217,8 +235,9 @@ class Workdir:
         Args:
           facts: of the run, beside its rows.
         """
-        write_text(self.path / "results.json", results.to_json(Run(command, environment(), rows, facts or {})))
-        return read_results(self.path / "results.json")
+        file = self.path / "results.json"
+        processes.first(lambda: write_text(file, results.to_json(Run(command, environment(), rows, facts or {}))))
+        return processes.first(lambda: read_results(file))
 
 
 def read_results(path: Path) -> Run:

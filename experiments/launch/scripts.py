@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from experiments.core import distributed
 from experiments.core.errors import UserError
 from experiments.core.files import write_text
 from experiments.launch import arguments
@@ -78,19 +79,18 @@ def command(argv: Sequence[str]) -> int:
     """Carry out `forethought launch KIND ARGUMENTS -- RUN'S ARGUMENTS`; the exit status is that of what submits.
 
     Raises:
-      UserError: arguments or a config that cannot be used, several nodes, or no such system here: nothing is submitted.
+      UserError: arguments or a config that cannot be used, several nodes for a runner that does not share its work, or no
+        such system here: nothing is submitted.
     """
     own, words = _parted(argv)
     args = parser().parse_args(own)
     if not words:
         raise UserError("give the run's arguments after --, as in: forethought launch slurm -- --config=... --workdir=DIR")
     checked(words)
-    _, _, workdir = arguments.configured(words)
-    if (nodes := getattr(args, "nodes", 1)) > 1:
-        said = f"--nodes is {nodes}, and a run does not share its work between processes yet"
-        if not args.dry_run:
-            raise UserError(f"{said}: leave it out, or print the script by --dry-run")
-        print(f"{said}: each process of this script would be refused", file=sys.stderr)
+    config, _, workdir = arguments.configured(words)
+    if (nodes := getattr(args, "nodes", 1)) > 1 and config.runner not in distributed.RUNNERS:
+        alone = f"{config.runner} does not share its work between processes, as {', '.join(distributed.RUNNERS)} does"
+        raise UserError(f"--nodes is {nodes}, and {alone}: leave it out")
     name = args.name or named(Path(workdir).name)
     script = rendered(args.kind, ["forethought", *words], workdir, {**vars(args), "name": name})
     return submit(args.kind, name, script, args.dry_run)
@@ -114,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
                 type=arguments.number,
                 default=1,
                 metavar="N",
-                help="machines, a process on each (1); more are printed alone",
+                help="machines, a process on each (1)",
             )
         if name == "slurm":
             sub.add_argument(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments.core import fleet, progress, sections, workdirs
+from experiments.core import fleet, processes, progress, sections, workdirs
 from experiments.core.execution import Execution
 from experiments.core.notices import LOG
 from experiments.data import datasets
@@ -61,7 +61,8 @@ class Trainer(NamedTuple):
 
     def private_name(self, dpsgd: sections.DPSGD) -> str:
         """What checkpoints of DP-SGD are called. Those that 0.1 began go on as it began them, with shuffled batches."""
-        begun = [path.name for path in (self.workdir.path / "checkpoints").glob(f"*{SHUFFLED}*")]
+        folder = self.workdir.path / "checkpoints"
+        begun = processes.first(lambda: [path.name for path in folder.glob(f"*{SHUFFLED}*")])
         old = any(re.fullmatch(rf"(.*-)?{SHUFFLED}(-\d+)?", name) for name in begun)
         return SHUFFLED if dpsgd.shuffled or old else POISSON
 
@@ -88,7 +89,7 @@ class Trainer(NamedTuple):
 
         epoch_fn = epochs.make(way, self.devices, on_disk=self.on_disk)
         folder = self.workdir.path / "checkpoints" / name
-        trained = loop.train(way, lanes, self.data, pools, epoch_fn, folder, report, self.save_every)
+        trained = loop.train(way, lanes, self.data, pools, epoch_fn, folder, report, self.save_every, self.devices.place)
         progress.skip()  # what was not reported had been done before
         return trained
 

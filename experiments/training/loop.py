@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from experiments import models
-from experiments.core import checkpoints, environment, fleet, keys, preemption, sections
+from experiments.core import checkpoints, environment, fleet, keys, preemption, processes, sections
 from experiments.core.execution import Execution
 from experiments.core.keys import Purpose
 from experiments.training import dpsgd, neftune, privacy, whitening
@@ -238,6 +238,7 @@ def train(
     folder: Path,
     report: Report,
     save_every: float,
+    place: Callable[[TrainState], TrainState] = lambda states: states,
 ) -> Trained:
     """Train all lanes to the end, from the latest checkpoint in `folder` if there is one.
 
@@ -247,6 +248,7 @@ def train(
       folder: of the checkpoints; a finished training is restored from it.
       report: called after each epoch with step, steps, epoch, mean loss and seconds.
       save_every: seconds between checkpoints; 0 saves after every epoch.
+      place: `Execution.place`, where states begin on several devices.
 
     Raises:
       Preempted: a signal came, and the epoch that it came in is saved.
@@ -254,8 +256,8 @@ def train(
     states = init_lanes(way, lanes)
     if not way.private:  # what is taken from members would be taken without noise
         states = states._replace(params=whitening.prepared(way.model.module, states.params, lanes.member, data["x"]))
-    initial = (states, _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
-    epochs = -(-way.steps // way.per_epoch)
+    initial = (place(states), _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
+    epochs, leaves = -(-way.steps // way.per_epoch), False
     # The folder is closed after an interrupt too, when saves under way have finished.
     with checkpoints.open_folder(folder) as manager, preemption.postponed() as asked_to_leave:
         done, states, progress = _restore(manager, initial, epochs)
@@ -275,7 +277,7 @@ def train(
                     "seconds": seconds,
                 }
             )
-            leaves = asked_to_leave()
+            leaves = processes.anyone(asked_to_leave())
             if epoch + 1 == epochs or leaves or time.monotonic() - saved >= save_every:
                 checkpoints.save(
                     manager, epoch + 1, {"states": states, "seconds": progress.seconds, "losses": progress.losses}
@@ -283,6 +285,8 @@ def train(
                 saved = time.monotonic()
             if leaves:
                 break
+    if leaves:  # for another process was asked to
+        raise preemption.Preempted
     return Trained(states.params, float(progress.seconds) / fleet.lane_count(lanes), progress.losses)
 
 
@@ -293,7 +297,7 @@ class _Progress(NamedTuple):
 
 def _restore(manager: Any, initial: tuple[TrainState, _Progress], epochs: int) -> tuple[int, TrainState, _Progress]:
     states, progress = initial
-    step = manager.latest_step() or 0
+    step = checkpoints.latest(manager)
     blank = {"states": states, "seconds": progress.seconds, "losses": np.zeros((step, progress.losses.shape[1]))}
     done, restored = checkpoints.restore_or(manager, blank)
     return done, restored["states"], _Progress(restored["seconds"], restored["losses"])

@@ -1,12 +1,12 @@
-"""Which process this is, resolved from variables and what clusters set; several are refused before anything runs."""
+"""Which process this is, by variables and what clusters set; runners that do not share refuse several at once."""
 
 import jax
 import pytest
 from absl import flags
 
 from experiments import main
-from experiments.core import distributed, switches
-from experiments.core.distributed import Choice
+from experiments.core import distributed
+from experiments.core.distributed import TPU, Choice
 from experiments.core.errors import UserError
 
 OURS = {"FORETHOUGHT_COORDINATOR": "node1:8476", "FORETHOUGHT_PROCESSES": "2", "FORETHOUGHT_PROCESS": "1"}
@@ -27,6 +27,8 @@ ONE = Choice("nothing says otherwise", processes=1, process=0)
         ({**SLURM, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, ONE),  # salloc's shell
         ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, ONE),  # sbatch without srun
         (MPI, Choice("Open MPI", None, 4, 3)),
+        ({TPU: "host-0,host-1"}, Choice("a TPU of several hosts")),
+        ({TPU: "localhost"}, ONE),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, ONE),  # how many, only its API knows
     ],
 )
@@ -52,11 +54,12 @@ def test_what_makes_no_sense_is_one_line(change, said):
 @pytest.mark.parametrize(
     "env, said",
     [
-        (OURS, "error: this is process 1 of 2 (as told), process 0 at node1:8476, and a run does not share its work"),
         (
-            SLURM,
-            "error: this is process 1 of 2 (SLURM), and a run does not share its work between processes yet: start one",
+            OURS,
+            "error: this is process 1 of 2 (as told), process 0 at node1:8476, and pretrain does not share its work "
+            "between processes, as readiness does: start one process",
         ),
+        (SLURM, "error: this is process 1 of 2 (SLURM), and pretrain does not share its work between processes"),
         ({"FORETHOUGHT_PROCESSES": "auto"}, "error: this is one of as many processes as the cluster says"),
     ],
 )
@@ -69,12 +72,27 @@ def test_one_of_several_processes_runs_nothing(tmp_path, monkeypatch, capsys, en
     assert err.startswith(said) and err.count("\n") == 1 and not (tmp_path / "new").exists()
 
 
-def test_hosts_of_a_tpu_are_refused_when_jax_has_counted_them(monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 4)
-    with pytest.raises(UserError, match="JAX has devices of 4 processes"):
-        switches.check_devices()
+@pytest.mark.parametrize(
+    "env, arguments",
+    [(OURS, ("node1:8476", 2, 1)), (SLURM, ()), ({"FORETHOUGHT_PROCESSES": "auto"}, ()), ({TPU: "host-0,host-1"}, ())],
+)
+def test_a_runner_that_shares_joins_the_others(monkeypatch, env, arguments):
+    """What is not told is left to JAX, which asks the cluster."""
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *told: joined.append(told))
+    distributed.begin(env, "readiness")
+    assert joined == [arguments]
+
+
+def test_processes_that_do_not_find_each_other_are_one_line(monkeypatch):
+    def fails(*told):
+        raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fails)
+    with pytest.raises(UserError, match=r"do not find each other \(DEADLINE_EXCEEDED.*start all of them"):
+        distributed.begin(OURS, "readiness")
 
 
 def test_one_process_goes_on():
-    distributed.refuse_several({})
-    distributed.refuse_several({**SLURM, "FORETHOUGHT_PROCESSES": "1"})
+    assert distributed.begin({}, "s3t") == ONE
+    assert distributed.begin({**SLURM, "FORETHOUGHT_PROCESSES": "1"}, "s3t").processes == 1

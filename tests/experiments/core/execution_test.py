@@ -1,4 +1,4 @@
-"""Devices: sharded `jit` and `pmap` on four fake devices do what one device does, through the second-order step.
+"""Devices: sharded `jit`, FSDP and `pmap` on four fake devices do what one device does, through the second-order step.
 
 Fake devices need a process of their own: the cases run in child processes (`python -m tests.experiments.core.execution_test
 NAME`) that print relative errors as JSON. Steps are in float64, so that 1e-10 tells a wrong reduction from rounding.
@@ -17,26 +17,38 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.core import execution
+from experiments.core import checkpoints, execution, sharding
 from experiments.training import epochs, loop
 from readiness import MetaBatch, make_readiness, make_step, paper_terms
 from readiness.step import init_state
 from tests.helpers import tiny, toys
-from unlearn import ALGORITHMS, Request, unlearn
+from unlearn import ALGORITHMS, Request, tree, unlearn
 
 ROOT = Path(__file__).resolve().parents[3]
 DEVICES, RATE, FAR = 4, 0.4, 50.0
 NEAR = 0.02  # how far (relative) caps lie from the mean over all devices, where that matters
+HIDDEN = 4  # so that FSDP cuts all but one of the toy model's arrays
+MODES = (*execution.MODES, "fsdp")
 TERMS = paper_terms(None, retention=1.0, resistance=0.7, relearning=0.3, capped="mean")
 
 
 # In the child: steps
 
 
+def parameters():
+    return toys.mlp_params(hidden=HIDDEN)
+
+
+def make(mode, **options):
+    """The execution of a mode; FSDP has two copies of the parameters on two devices each. '' is one device."""
+    devices = jax.local_devices()[: DEVICES if mode else 1]
+    return execution.make("pmap" if mode == "pmap" else "jit", devices, fsdp=2 if mode == "fsdp" else 1, **options)
+
+
 @functools.cache
 def meta_gradient(mode, algorithm, order):
     """A compiled `(params, batch, meta, outer cap, inner cap, key) -> gradient` of one step with all terms of readiness."""
-    ops = execution.make(mode or "jit", jax.local_devices()[: DEVICES if mode else 1])
+    ops = make(mode)
 
     def run(params, batch, meta, outer_cap, inner_cap, key):
         options = {"cap": inner_cap} if algorithm == "ascent" else {}
@@ -71,7 +83,7 @@ def by_loss(params, batch):
 
 def outer_cap(side):
     """A forget batch whose device means after the inner step lie on both sides of the cap; their mean on `side`."""
-    params, meta = toys.mlp_params(), meta_batch(1, 8)
+    params, meta = parameters(), meta_batch(1, 8)
     algorithm = ALGORITHMS["ascent"](toys.MLP, optax.sgd(RATE))
     after = unlearn(algorithm, params, toys.first(meta.requests), meta.requests, jax.random.key(0))[0].params
     forget, means, mean = by_loss(after, meta.forget)
@@ -83,7 +95,7 @@ def outer_cap(side):
 def inner_cap(side):
     """The same for the batch of the inner step, whose ascent stops at a cap."""
     meta = meta_batch(1, 8)
-    forget, means, mean = by_loss(toys.mlp_params(), toys.lane(meta.requests.forget, 0))
+    forget, means, mean = by_loss(parameters(), toys.lane(meta.requests.forget, 0))
     cap = mean * (1 + NEAR * side)
     assert means.min() < cap * (1 - 5 * NEAR) and means.max() > cap * (1 + 5 * NEAR)
     asked = Request(jax.tree.map(lambda leaf: leaf[None], forget), meta.requests.retain)
@@ -118,11 +130,11 @@ def rows_of(device, batch, meta):
 
 def errors_of(meta, outer=FAR, inner=FAR, order=2, algorithm="ascent", size=8):
     """Relative errors of the gradient of each mode, and of averaging the devices' own gradients."""
-    params, batch, key = toys.mlp_params(), toys.batch(9, size), jax.random.PRNGKey(0)
+    params, batch, key = parameters(), toys.batch(9, size), jax.random.PRNGKey(0)
     args = np.float64(outer), np.float64(inner), key
     gradient, info = meta_gradient("", algorithm, order)(params, batch, meta, *args)
     errors = {}
-    for mode in execution.MODES:
+    for mode in MODES:
         there, seen = meta_gradient(mode, algorithm, order)(params, batch, meta, *args)
         errors[mode] = max(toys.relative_error(there, gradient), toys.relative_error(seen, info))
     alone = [meta_gradient("", algorithm, order)(params, *rows_of(i, batch, meta), *args)[0] for i in range(DEVICES)]
@@ -140,7 +152,7 @@ def some_steps():
 def steps(names=tuple(CASES)):
     jax.config.update("jax_enable_x64", True)
     batch, meta = toys.batch(9, 8), meta_batch(1, 8)
-    lowered = meta_gradient("jit", "ascent", 2).lower(toys.mlp_params(), batch, meta, FAR, FAR, jax.random.PRNGKey(0))
+    lowered = meta_gradient("jit", "ascent", 2).lower(parameters(), batch, meta, FAR, FAR, jax.random.PRNGKey(0))
     sharded = "all-reduce" in lowered.compile().as_text()
     return {"sharded": sharded} | {name: errors_of(**CASES[name]()) for name in names}
 
@@ -153,12 +165,10 @@ def trainings():
     errors = {}
     for kind, form in (("readiness", "scan"), ("readiness", "loops"), ("readiness", "streamed"), ("dpsgd", "scan")):
         results = []
-        for mode in ("", *execution.MODES):
-            ops = execution.make(
-                mode or "jit", jax.local_devices()[: DEVICES if mode else 1], convolutional=form == "loops"
-            )
+        for mode in ("", *MODES):
+            ops = make(mode, convolutional=form == "loops")
             results.append(train(kind, ops, form))
-        for mode, result in zip(execution.MODES, results[1:], strict=True):
+        for mode, result in zip(MODES, results[1:], strict=True):
             errors[f"{kind}, {form}, {mode}"] = toys.relative_error(result, results[0])
     return errors
 
@@ -169,8 +179,43 @@ def train(kind, ops, form):
         way, lanes = tiny.way(kind, ops), tiny.lanes([0, 1])
         epoch_fn = epochs.make(way, ops, on_disk=streamed)
         data = tiny.on_disk() if streamed else tiny.data()
-        trained = loop.train(way, lanes, data, tiny.pools(), epoch_fn, Path(folder), lambda entry: None, 1e9)
+        trained = loop.train(way, lanes, data, tiny.pools(), epoch_fn, Path(folder), lambda entry: None, 1e9, ops.place)
     return trained.params, trained.losses
+
+
+# In the child: checkpoints
+
+
+def restored():
+    """What is saved after an epoch on four devices is restored on four, two and one, and trains on.
+
+    By mode and devices: whether the restored bits are those that were saved, whether an epoch later they are those of four
+    devices, and how far off that is.
+    """
+    told = {}
+    for mode in ("jit", "fsdp"):
+        with tempfile.TemporaryDirectory() as folder:
+            saved, later = trained_on(make(mode), Path(folder), saves=True)
+            for count in (DEVICES, 2, 1):
+                ops = execution.make("jit", jax.local_devices()[:count], fsdp=min(count, 2) if mode == "fsdp" else 1)
+                state, after = trained_on(ops, Path(folder))
+                bits = tree.bits_equal(state, saved), tree.bits_equal(after, later)
+                told[f"{mode}, {count}"] = [*bits, float(toys.relative_error(after, later))]
+    return told
+
+
+def trained_on(ops, folder, saves=False):
+    """The states after a first epoch, which are saved or restored, and after a second, both on the host."""
+    way, lanes = tiny.way("readiness", ops), tiny.lanes([0, 1])
+    epoch = lambda number, states: epoch_fn(states, lanes, tiny.data(), tiny.pools(), number, 3)[0]  # noqa: E731
+    epoch_fn, states = epochs.make(way, ops), ops.place(loop.init_lanes(way, lanes))
+    with checkpoints.open_folder(folder) as manager:
+        if saves:
+            states = epoch(0, states)
+            checkpoints.save(manager, 1, states)
+        else:
+            _, states = checkpoints.restore_or(manager, states)
+    return jax.tree.map(np.asarray, (states, epoch(1, states)))
 
 
 # In the parent
@@ -196,9 +241,7 @@ def test_steps_agree_with_one_device(which, names):
     assert errors.pop("sharded"), "the jit mode does not communicate: nothing is sharded"
     print(json.dumps(errors, indent=1))
     assert tuple(errors) == names
-    wrong = {
-        (name, mode): error[mode] for name, error in errors.items() for mode in execution.MODES if not error[mode] < 1e-10
-    }
+    wrong = {(name, mode): error[mode] for name, error in errors.items() for mode in MODES if not error[mode] < 1e-10}
     assert not wrong
     # The tests can fail: what a mode would do that averages the devices' own gradients is far off.
     lucky = {name: error["averaged"] for name, error in errors.items() if not error["averaged"] > 0.05}
@@ -209,13 +252,38 @@ def test_steps_agree_with_one_device(which, names):
 def test_training_agrees_with_one_device():
     errors = child("trainings")
     print(json.dumps(errors, indent=1))
-    assert len(errors) == 8
+    assert len(errors) == 12
     assert not {name: error for name, error in errors.items() if not error < 1e-5}
+
+
+@pytest.mark.slow
+def test_checkpoints_of_four_devices_are_restored_on_any_number():
+    told = child("restored")
+    print(json.dumps(told, indent=1))
+    assert len(told) == 6 and all(same and error < 1e-5 for same, _, error in told.values())
+    assert told["jit, 4"][1] and told["fsdp, 4"][1]
 
 
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="'tpu' is unknown; choose one of jit, pmap"):
         execution.make("tpu")
+
+
+def test_devices_that_cannot_share_parameters_are_refused():
+    with pytest.raises(
+        ValueError, match="3 devices cannot share a copy of the parameters where there are 1: give a divisor"
+    ):
+        execution.make("jit", jax.local_devices()[:1], fsdp=3)
+    with pytest.raises(ValueError, match="'pmap' gives each device a copy of the parameters: use jit"):
+        execution.make("pmap", fsdp=2)
+
+
+def test_an_array_is_cut_along_its_largest_axis_that_divides():
+    """4096 x 6 numbers; of axes that do not divide, and of small arrays, each device has all."""
+    shapes = {(4096, 6): 0, (6, 4096): 1, (3, 4096, 512): 1, (4094, 512): 1, (4093, 511): None, (512,): None, (): None}
+    for shape, axis in shapes.items():
+        cut = [None] * (axis or 0) + ["parameters"] * (axis is not None)
+        assert sharding.spec(shape, 4) == jax.sharding.PartitionSpec(*cut), shape
 
 
 @pytest.mark.parametrize("mode", execution.MODES)
@@ -232,4 +300,7 @@ def test_padding_adds_rows_of_weight_0():
 
 
 if __name__ == "__main__":
-    print(json.dumps({"steps": steps, "some_steps": some_steps, "trainings": trainings}[sys.argv[1]]()))
+    sharding.SMALL = 1
+    print(
+        json.dumps({"steps": steps, "some_steps": some_steps, "trainings": trainings, "restored": restored}[sys.argv[1]]())
+    )

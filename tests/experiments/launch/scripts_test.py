@@ -62,12 +62,6 @@ def stubs(tmp_path, monkeypatch):
     return Stubs()
 
 
-def test_a_script_for_several_nodes_says_that_its_processes_would_be_refused(capsys):
-    assert called("slurm", "--nodes=2", "--dry-run", "--", *NASTY) == 0
-    out, err = capsys.readouterr()
-    assert "--nodes=2" in out and err.count("\n") == 1 and "each process of this script would be refused" in err
-
-
 # --- Quoting ----------------------------------------------------------------------------------------------------------
 
 
@@ -229,7 +223,10 @@ def test_a_sweep_is_an_array_of_what_has_not_finished(capsys, stubs, tmp_path, m
         (["slurm", "--", NASTY[0]], "give --config=readiness:digits and --workdir=DIR"),
         (["slurm", "--", *NASTY, "--config.seeds=0"], "config.seeds is 0"),
         (["slurm", "--", *NASTY, "--config.name=a\nb"], "has a character that is not printed"),
-        (["slurm", "--nodes=2", "--", *NASTY], "--nodes is 2, and a run does not share its work between processes yet"),
+        (
+            ["slurm", "--nodes=2", "--", "--config=pretrain:digits", "--workdir=runs/a"],
+            "--nodes is 2, and pretrain does not share its work between processes, as readiness does: leave it out",
+        ),
         (["slurm", "--", *NASTY], "sbatch is not here: launch where it is, or use --dry-run"),
         (["kubernetes", "--", *NASTY], "the following arguments are required: --image, --claim"),
         (["kubernetes", *KINDS["kubernetes"], "--", NASTY[0], "--workdir=runs/a"], "--workdir=runs/a is not in a folder"),
