@@ -1,0 +1,1 @@
+"""Erasure: pure functions that take clients out of a federated model."""
