@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from federated.history import Array, History, without
+from federated.history import Array, History
 
 # (params [parameters], client, key of the round) -> update [parameters]. The client is an index; clients that are to draw
 # apart fold their ids into the key, as `asking` does.
@@ -98,16 +98,31 @@ def leaving(leavers: Any, clients: int) -> Array:
     return leavers if leavers.dtype != bool else leavers.astype(float)
 
 
+def leaving_whole(leavers: Array, clients: int) -> Array:
+    """As `leaving`, of methods that a client can only leave whole.
+
+    Raises:
+      ValueError: as of `leaving`, or shares in the place of booleans.
+    """
+    if jnp.asarray(leavers).dtype != bool:
+        raise ValueError("leavers are no booleans: by this method a client leaves whole; for shares choose rollback")
+    return leaving(leavers, clients)
+
+
 def remaining(weights: Array, leavers: Array) -> Array:
     """The weights of a training without the leavers, [rounds, clients]; of whole clients it is `without`.
 
-    weights[t, u] (1 - leavers[u]) / their sum over u. A share lowers a client's weight as fewer examples would.
+    weights[t, u] (1 - leavers[u]) / their sum over u. A share lowers a client's weight as fewer examples would. Rounds
+    without a leaver keep their weights to the last bit.
     """
-    stay = weights * (1 - leavers)
-    total = stay.sum(axis=1, keepdims=True)
-    shared = jnp.where(total > 0, stay / jnp.where(total > 0, total, 1), 0)
-    whole = jnp.all((leavers == 0) | (leavers == 1))
-    return jnp.where(whole, without(weights, leavers == 1), shared)
+    touched = jnp.any((weights > 0) & (leavers > 0), axis=1, keepdims=True)
+    return jnp.where(touched, normalised(weights * (1 - leavers)), weights)
+
+
+def normalised(weights: Array) -> Array:
+    """Weights of which each round's sum to 1, or to 0 if nobody is there."""
+    total = weights.sum(axis=1, keepdims=True)
+    return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 0)
 
 
 # --- What is given ----------------------------------------------------------------------------------------------------

@@ -54,14 +54,16 @@ def correction(history: History, leavers: Array, *, alpha: float | Array = 0.0) 
     check_number(alpha, "alpha", least=-1.0, above=True)
     leavers = leaving(leavers, history.weights.shape[1]).astype(history.updates.dtype)
 
-    kind = history.updates.dtype
-    growth = jnp.asarray(1 + alpha, kind)
+    return _corrected(history.updates, history.weights, leavers, jnp.asarray(1 + alpha, leavers.dtype))
 
+
+@jax.jit
+def _corrected(updates: Array, weights: Array, leavers: Array, growth: Array) -> Array:
     def add(total: Array, kept: tuple[Array, Array]) -> tuple[Array, None]:
         return growth * total + round_change(*kept, leavers), None
 
-    rounds = (history.weights.astype(kind), history.updates)
-    total, _ = jax.lax.scan(add, jnp.zeros(history.updates.shape[2], kind), rounds)
+    empty = jnp.zeros(updates.shape[2], updates.dtype)
+    total: Array = jax.lax.scan(add, empty, (weights.astype(updates.dtype), updates))[0]
     return total
 
 
