@@ -8,8 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from federated.erase.contract import (
-    REMAINING, AskClient, Erased, ask, check_count, check_model, declare, leaving_whole, normalised,
-)  # fmt: skip
+    REMAINING,
+    AskClient,
+    Erased,
+    ask,
+    check_count,
+    check_model,
+    declare,
+    leaving_whole,
+    normalised,
+)
 from federated.history import Array
 from unlearn.checking import check_number
 

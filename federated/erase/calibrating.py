@@ -6,9 +6,18 @@ import jax
 import jax.numpy as jnp
 
 from federated.erase.contract import (
-    REMAINING, AskClient, Erased, ask, check_checkpoints, check_count, check_history, declare,
-    leaving_whole, normalised, remaining,
-)  # fmt: skip
+    REMAINING,
+    AskClient,
+    Erased,
+    ask,
+    check_checkpoints,
+    check_count,
+    check_history,
+    declare,
+    leaving_whole,
+    normalised,
+    remaining,
+)
 from federated.history import Array, History
 from unlearn.checking import check_number
 

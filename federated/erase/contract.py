@@ -179,9 +179,7 @@ def check_count(value: int, name: str, least: int = 1) -> None:
 # --- Clients ----------------------------------------------------------------------------------------------------------
 
 
-def asking(
-    update: Callable[[Any, Any, Array], Any], data: Any, ids: Array, unravel: Callable[[Array], Any]
-) -> AskClient:
+def asking(update: Callable[[Any, Any, Array], Any], data: Any, ids: Array, unravel: Callable[[Array], Any]) -> AskClient:
     """What a client answers, by its index, from an update on parameters and data as they are for training.
 
     The client's id is folded into the key of the round. With the key of a training it draws as it did there.

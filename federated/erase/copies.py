@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from federated.erase.contract import CLIENT, EXAMPLES, LEAVER, Erased, check_count, declare
 from federated.history import Array
@@ -31,7 +32,7 @@ def zero_sum_noise(scales: Array, sigma: Array, key: Array) -> Array:
     """
     if jnp.ndim(scales) != 1 or len(scales) < 2:
         raise ValueError(f"scales have shape {jnp.shape(scales)}: give one for each of at least 2 copies")
-    if not isinstance(scales, jax.core.Tracer) and not jnp.all(scales > 0):
+    if not isinstance(scales, jax.core.Tracer) and not np.all(np.asarray(scales) > 0):
         raise ValueError("scales of noise are not above 0: give a positive one for each copy")
     copies = len(scales)
     draws = sigma * jax.random.normal(key, (copies, *sigma.shape), sigma.dtype)

@@ -8,9 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from federated.erase.contract import (
-    REMAINING, AskClient, Erased, ask, check_checkpoints, check_count, check_history, declare,
-    leaving_whole, remaining,
-)  # fmt: skip
+    REMAINING,
+    AskClient,
+    Erased,
+    ask,
+    check_checkpoints,
+    check_count,
+    check_history,
+    declare,
+    leaving_whole,
+    remaining,
+)
 from federated.erase.rollback import first_affected
 from federated.history import Array, History
 from unlearn.checking import check_number

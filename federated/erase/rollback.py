@@ -6,8 +6,17 @@ import jax
 import jax.numpy as jnp
 
 from federated.erase.contract import (
-    CLASS, CLIENT, EXAMPLES, REMAINING, Erased, ServerStep, check_checkpoints, declare, leaving, remaining,
-)  # fmt: skip
+    CLASS,
+    CLIENT,
+    EXAMPLES,
+    REMAINING,
+    Erased,
+    ServerStep,
+    check_checkpoints,
+    declare,
+    leaving,
+    remaining,
+)
 from federated.history import Array
 
 

@@ -130,7 +130,7 @@ def sums_without(sums: Sums, leavers: Array) -> Sums:
         raise ValueError("weights changed between rounds: sums cannot go on without a client; keep a history")
     leavers = _checked(sums, leavers)
     stay = (leavers < 1) & (sums.weights > 0)
-    if not isinstance(stay, jax.core.Tracer) and sums.rounds > 0 and stay.sum() == 1:
+    if not isinstance(stay, jax.core.Tracer) and sums.rounds > 0 and np.count_nonzero(stay) == 1:
         raise ValueError("one client would be left, and these sums could never take it out: keep a history")
     parts = (1 - sums.weights)[:, None] * sums.totals
     both = leavers @ parts + (1 - leavers)[:, None] * parts
