@@ -43,7 +43,8 @@ def _lengths(updates: Array, layers: Array | None) -> Array:
         return jnp.linalg.norm(updates, axis=1, keepdims=True)
     count = updates.shape[1]  # as many layers as there can be
     squares = jax.vmap(lambda row: jax.ops.segment_sum(row, layers, count))(updates**2)
-    return jnp.sqrt(squares)[:, layers]
+    lengths: Array = jnp.sqrt(squares)[:, layers]
+    return lengths
 
 
 def _recover(

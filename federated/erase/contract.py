@@ -95,7 +95,8 @@ def leaving(leavers: Any, clients: int) -> Array:
             raise ValueError("leavers hold shares out of range: give numbers from 0 to 1")
         if np.all(shares == 1):
             raise ValueError("all clients leave: nobody would be left to have a model of; start anew")
-    return leavers if leavers.dtype != bool else leavers.astype(float)
+    shares_of: Array = leavers if leavers.dtype != bool else leavers.astype(float)
+    return shares_of
 
 
 def leaving_whole(leavers: Array, clients: int) -> Array:

@@ -41,7 +41,7 @@ def zero_sum_noise(scales: Array, sigma: Array, key: Array) -> Array:
 
 
 def layer_sigma(model: Array, layers: Array, kappa: float) -> Array:
-    """kappa times the root mean square of each parameter's layer, [parameters]; layers [parameters] int.
+    """The noise of each parameter: kappa times the root mean square of its layer, [parameters]; layers [parameters] int.
 
     Example:
       >>> print(layer_sigma(jnp.array([3.0, -3.0, 1.0]), jnp.array([0, 0, 1]), 0.5))

@@ -21,7 +21,6 @@ from federated.erase.contract import (
 )
 from federated.erase.rollback import first_affected
 from federated.history import Array, History
-from unlearn.checking import check_number
 
 CURVED = 1e-10  # |s y| / (|s| |y|) beneath which a pair says nothing of curvature
 
@@ -44,8 +43,8 @@ def curvature_product(moves: Array, changes: Array, vector: Array) -> Array:
 
     Example:
       >>> s, y = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([[3.0, 0.0], [0.0, 10.0]])  # curvatures 3 and 5
-      >>> print(jnp.round(curvature_product(s, y, jnp.array([1.0, 1.0])), 3))
-      [3. 5.]
+      >>> [f"{entry:.3f}" for entry in curvature_product(s, y, jnp.array([1.0, 1.0]))]
+      ['3.000', '5.000']
     """
     along = jnp.sum(moves * changes, axis=1)
     size = jnp.linalg.norm(moves, axis=1) * jnp.linalg.norm(changes, axis=1)

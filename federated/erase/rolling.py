@@ -54,7 +54,8 @@ def correction(history: History, leavers: Array, *, alpha: float | Array = 0.0) 
     check_number(alpha, "alpha", least=-1.0, above=True)
     leavers = leaving(leavers, history.weights.shape[1]).astype(history.updates.dtype)
 
-    return _corrected(history.updates, history.weights, leavers, jnp.asarray(1 + alpha, leavers.dtype))
+    corrected: Array = _corrected(history.updates, history.weights, leavers, jnp.asarray(1 + alpha, leavers.dtype))
+    return corrected
 
 
 @jax.jit

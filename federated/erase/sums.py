@@ -78,7 +78,8 @@ def summed(history: History, *, alpha: float | Array = 0.0) -> Sums:
     """
     check_history(history)
     add = lambda sums, kept: (update_sums(sums, *kept, alpha=alpha), None)  # noqa: E731
-    empty = init_sums(*history.updates.shape[1:], history.updates.dtype)
+    _, clients, parameters = history.updates.shape
+    empty = init_sums(clients, parameters, history.updates.dtype)
     return jax.lax.scan(add, empty, (history.weights, history.updates))[0]
 
 

@@ -33,7 +33,7 @@ class Walked(NamedTuple):
 def noise_scale(
     lipschitz: float, epsilon: float, delta: float, *, steps: int, clients: int, jump: float, constant: float = 1.0
 ) -> float:
-    """sigma = constant (L / epsilon) sqrt(jump steps ln(1 / delta) ln N / N), as far as the abstract gives it.
+    """The noise sigma = constant (L / epsilon) sqrt(jump steps ln(1 / delta) ln N / N), as far as the abstract gives it.
 
     The paper's statement is of an order, and its constant is not public, nor what it asks of step size, ball and graph. The
     p of its formula is read as the probability of a jump. So no value of this function is a certificate; it says how sigma

@@ -35,7 +35,8 @@ def online(history, alpha=0.0):
 
 
 def test_a_round_by_hand():
-    sums = update_sums(init_sums(3, 1, jnp.float64), jnp.array([0.5, 0.25, 0.25]), jnp.array([[4.0], [0.0], [8.0]]))  # s = 4
+    empty, updates = init_sums(3, 1, jnp.float64), jnp.array([[4.0], [0.0], [8.0]])
+    sums = update_sums(empty, jnp.array([0.5, 0.25, 0.25]), updates)  # s = 4
     np.testing.assert_allclose(sums.totals, [[0], [4 / 3], [-4 / 3]], rtol=1e-12)
     sums = update_sums(sums, jnp.array([0.0, 1.0, 0.0]), jnp.array([[0.0], [5.0], [0.0]]), alpha=0.5)
     np.testing.assert_allclose(sums.totals, [[0], [2 - 5], [-2]], rtol=1e-12)
