@@ -40,7 +40,8 @@ def calibrated(kept: Array, fresh: Array, layers: Array | None = None) -> Array:
 
 def _lengths(updates: Array, layers: Array | None) -> Array:
     if layers is None:
-        return jnp.linalg.norm(updates, axis=1, keepdims=True)
+        whole: Array = jnp.linalg.norm(updates, axis=1, keepdims=True)
+        return whole
     count = updates.shape[1]  # as many layers as there can be
     squares = jax.vmap(lambda row: jax.ops.segment_sum(row, layers, count))(updates**2)
     lengths: Array = jnp.sqrt(squares)[:, layers]

@@ -33,11 +33,10 @@ def test_the_ball_holds_the_leavers_steps():
 
 
 def test_noise_falls_at_the_leaver_alone():
-    run = lambda steps: (
-        rr_du(  # noqa: E731
-            jnp.zeros(4000), RING, 0, nothing, nothing, KEY, steps=steps, rate=0.5, sigma=3.0, radius=1e6, jump=0.0
-        ).model
-    )
+    def run(steps):
+        options = {"steps": steps, "rate": 0.5, "sigma": 3.0, "radius": 1e6, "jump": 0.0}
+        return rr_du(jnp.zeros(4000), RING, 0, nothing, nothing, KEY, **options).model
+
     np.testing.assert_allclose(jnp.std(run(4)), 0.5 * 3.0, rtol=0.05)  # one visit in four steps
     np.testing.assert_allclose(jnp.std(run(5)), 0.5 * 3.0 * np.sqrt(2), rtol=0.05)
 
