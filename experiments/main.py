@@ -290,7 +290,10 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
     Raises:
       UserError: this is one of several processes, which the runner does not share its work between.
     """
-    _, _, large = _runner(config)
+    try:
+        _, _, large = _runner(config)
+    except UserError as error:
+        return fail(error)
     choice = distributed.begin(os.environ, config.runner)
     if choice.processes != 1:
         print(f"forethought: {choice.words()}", file=sys.stderr)

@@ -18,7 +18,7 @@ Example, a linear classifier that forgets one of three examples by name:
 
 from importlib import metadata
 
-from unlearn import levels
+from unlearn import levels, penalties
 from unlearn.algorithms import (
     ALGORITHMS,
     ascent,
@@ -61,8 +61,8 @@ __all__ = [
     "ALGORITHMS", "KINDS", "STOPS", "Batch", "Model", "Outcome", "Recorded", "Request", "Traits", "UnlearnAlgorithm",
     "UnlearnInfo", "UnlearnState", "ascent", "ascent_kl", "classifier", "declare", "dpo", "find_algorithm", "finetune",
     "first_order", "from_objective", "graddiff", "idk_dpo", "level", "levels", "neggrad_plus", "normalised", "npo",
-    "random_label", "rmu", "second_order", "sequence_model", "simnpo", "traits_of", "undial", "unlearn", "unlearn_until",
-    "weighted_mean", "wga",
+    "penalties", "random_label", "rmu", "second_order", "sequence_model", "simnpo", "traits_of", "undial", "unlearn",
+    "unlearn_until", "weighted_mean", "wga",
 ]  # fmt: skip
 
 try:

@@ -156,7 +156,7 @@ def test_a_term_out_of_range_is_refused(field, value):
 
 @pytest.mark.parametrize("shape", [(1,), (3,), (4, 1), (1, 1)])
 def test_levels_are_one_number_or_one_for_each_example(shape):
-    hint = rf"^levels of shape {re.escape(str(shape))} for examples of shape \(4,\): give one, or one for each$"
+    hint = rf"^levels of shape {re.escape(str(shape))} for examples of shape \(4,\): give one, or one for each"
 
     def updated(forget, target=None):
         made, request = level(toys.MLP, optax.sgd(0.1), target=target), Request(forget, BATCH)
@@ -172,7 +172,7 @@ def test_levels_are_one_number_or_one_for_each_example(shape):
 def test_a_batch_of_a_request_with_levels_has_some():
     made, params = level(toys.MLP, optax.sgd(0.1)), toys.mlp_params()
     state = made.init(params, Request(BATCH | {"level": np.ones(4, np.float32)}, BATCH), KEY)
-    hint = "^the whole request has levels, and a batch of it has none: give every forget batch its `level`$"
+    hint = "^the whole request has levels, and a batch of it has none: give every forget batch its `level`"
     refused(ValueError, hint, lambda: made.update(state, Request(BATCH, BATCH), KEY))
 
 

@@ -139,7 +139,7 @@ FOLDER = {"model.name": "folder", "model.options": D()}
             | {"data.canaries.count": 2, "data.canaries.repeats": 3},
             "a document here has 3 of them: set --config.data.canaries.repeats=1, or",
         ),
-        ({"model.name": "bert", "data.canaries.count": 1}, "data.canaries is for text to predict, and model bert class"),
+        ({"model.name": "bert", "data.canaries.count": 1}, "data.canaries is for text to predict, and the model class"),
         ({"model.factory": "mine:model", "model.options": D()}, "a model.factory is for images and tables"),
         ({"model.name": "bert"}, "has no classes for an encoder to tell: choose a decoder, as --config.model.name=gpt2"),
         (FOLDER | {"model.params": f"{FIXTURES}/bert"}, "has no classes for an encoder to tell: choose a decoder, as"),

@@ -25,7 +25,7 @@ def tiny(name, **changes):
     """A config of text at toy size."""
     small = {"data.length": 64, "data.tokeniser": "", "seeds": 2, "train.steps": 8, "train.batch_size": 16}
     small |= {"model.options": D({"width": 8, "depth": 1, "heads": 1}), "request.max_steps": 2, "relearn.steps": 2}
-    small |= {"relearn.size": 20, "readiness.every": 2, "request.to_level.max_steps": 2}
+    small |= {"relearn.size": 20, "readiness.every": 2, "readiness.start": 0, "request.to_level.max_steps": 2}
     return with_keys(configs.get_config(name), small | changes)
 
 

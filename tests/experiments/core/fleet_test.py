@@ -109,7 +109,7 @@ def test_settings_of_jax_config_reach_the_threads_and_those_of_context_managers_
 
 
 def test_with_several_devices_lanes_go_one_after_another(monkeypatch):
-    monkeypatch.setattr(fleet.jax, "device_count", lambda: 4)
+    monkeypatch.setattr(fleet.jax, "local_device_count", lambda: 4)
     assert set(fleet.each(lambda i: threading.get_ident(), 8)) == {threading.get_ident()}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.comparison import checks, rehearsals, trainings
 from experiments.configs import readiness as configs
-from experiments.core import sections
+from experiments.core import notices, sections
 from experiments.training import cost, fleets, loop
 from readiness import Draw, make_pools
 from tests.helpers import comparisons
@@ -107,8 +107,7 @@ def test_dp_sgd_has_the_clipping_and_the_noise_of_the_config(monkeypatch, tmp_pa
 
 def test_settings_that_others_leave_without_effect_are_told(monkeypatch):
     said, parts = [], digits()
-    for module in (fleets, checks):
-        monkeypatch.setattr(module.logging, "warning", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr(notices.LOG, "warning", lambda text, *values: said.append(text % values))
     for optimizer in ("sgd", "adamw"):
         section = sections.Train(weight_decay=0.1, optimizer=optimizer)
         fleets.make(parts.trainer.model, parts.trainer.devices, parts.problem.dataset.train, section, parts.trainer.workdir)

@@ -98,7 +98,9 @@ def test_readiness_trains_with_noise_and_rehearses_without():
     """Beside a way without noise: another loss of the batch, and the same of the rehearsal."""
     told = []
     for alpha in (0.0, 5.0):
-        config = with_keys(shrink(configs.get_config("pydoc")), {"readiness.neftune": alpha, "seeds": 1})
+        config = with_keys(
+            shrink(configs.get_config("pydoc")), {"readiness.neftune": alpha, "readiness.start": 0, "seeds": 1}
+        )
         parts = comparisons.parts(config)
         (made,), trainer = parts.plan.rehearsals, parts.trainer
         ones = np.ones(len(trainer.data["id"]))
