@@ -57,17 +57,18 @@ def _decoder(module: Decoder, lora: Lora, ends: Tree, blocks: Tree) -> ModelFns:
     block = decoder.Block(module.config, module.dtype, module.dropout)
 
     def features(params: Tree, tokens: jax.Array, key: jax.Array | None, noise: jax.Array | None = None) -> jax.Array:
-        # Left alone by XLA, which would transpose constants of this size while it compiles.
-        own, inner = jax.lax.optimization_barrier((ends, blocks))
+        # Left alone by XLA, which would transpose constants of this size while it compiles. Not so what tokens are looked
+        # up in: behind a barrier, a lookup of many tokens on a CPU ends in a segmentation fault (jaxlib 0.10).
+        inner = jax.lax.optimization_barrier(blocks)
         places = jnp.arange(tokens.shape[1])[None]
 
         def through(weights: Tree, h: jax.Array, adapters: Adapters, rngs: Tree) -> jax.Array:
             moved: jax.Array = block.apply({"params": weights}, h, adapters, places, None, rngs=rngs)[0]
             return moved
 
-        h = _end(module, own, tokens, key, method="embed", noise=noise)
+        h = _end(module, ends, tokens, key, method="embed", noise=noise)
         h = _through(module, lora, through, h, inner, params, key)
-        return _end(module, own, h, None, method="hidden")
+        return _end(module, ends, h, None, method="hidden")
 
     def apply(params: Tree, tokens: jax.Array, key: jax.Array | None, noise: jax.Array | None = None) -> jax.Array:
         hidden = features(params, tokens, key, noise)
@@ -85,13 +86,13 @@ def _encoder(module: Encoder, lora: Lora, ends: Tree, blocks: Tree) -> ModelFns:
         return _init(module, lora, key) | {"head": init_head(module, jax.random.fold_in(key, module.config.depth))}
 
     def call(method: str, params: Tree, x: Any, key: jax.Array | None) -> jax.Array:
-        own, inner = jax.lax.optimization_barrier((ends, blocks))
+        inner = jax.lax.optimization_barrier(blocks)
         adapters = {name: part for name, part in params.items() if name != "head"}
 
         def through(weights: Tree, h: Tree, adapters: Adapters, rngs: Tree) -> Tree:
             return block.apply({"params": weights}, h, adapters, rngs=rngs)
 
-        h = _end(module, own, x, key, method="embed")
+        h = _end(module, ends, x, key, method="embed")
         h = _through(module, lora, through, h, inner, adapters, key)
         return _end(module, {"head": params["head"]}, h, key, method=method)
 

@@ -11,11 +11,12 @@ from experiments import models
 from experiments.core import environment
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError, UserError
-from experiments.core.sections import Model
+from experiments.core.sections import Lora, Model
 from experiments.data.splits import Tokens
-from experiments.models.language import packaged, weights
-from experiments.models.language.decoder import Decoder
-from experiments.models.language.encoder import Encoder
+from experiments.models.language import adapted, packaged, weights
+from experiments.models.language.backbones import as_functions
+from experiments.models.language.decoder import Decoder, gpt2
+from experiments.models.language.encoder import Encoder, EncoderConfig
 from experiments.models.params import flatten
 from s3t.training.adapters import Adapter
 from tests.helpers.toys import quick_jit
@@ -275,3 +276,16 @@ def test_smollm2_in_a_run_is_that_of_its_package():
     fns = build(Model(name="smollm2", options={}, lora={"rank": 1}), tokens.shape[1], tokeniser.vocabulary)
     logits = jax.jit(fns.apply)(fns.init(KEY), tokens, None)
     assert tokeniser.decode([int(logits[0, -1].argmax())]) == " Rome"
+
+
+@pytest.mark.parametrize("module", [
+    Decoder(gpt2(vocabulary=270, width=16, depth=2, heads=2, positions=24)),
+    Encoder(EncoderConfig(270, 16, 2, 2, 24, 20, 2, 1e-12, 0), classes=3),
+], ids=["gpt2", "bert"])  # fmt: skip
+def test_many_rows_of_adapted_models_at_once(module):
+    """Lanes on 512 rows, as the same rows few at a time; a lookup behind a barrier ended the process at these sizes."""
+    fns = adapted.build(module, as_functions(module).init(KEY), Lora(rank=2))
+    lanes = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), moved(fns))
+    tokens = np.random.default_rng(0).integers(2, 270, (512, 16)).astype(np.int32)
+    every = jax.jit(jax.vmap(lambda params, x: fns.apply(params, x, None), (0, None)))
+    np.testing.assert_allclose(every(lanes, tokens)[:, :8], every(lanes, tokens[:8]), atol=1e-5)
