@@ -146,7 +146,7 @@ def test_a_run_that_two_processes_share_is_one_process_s(tmp_path):
             folder, count - 1
         )
     assert "process 1 of 2 (as told)" in words(both, 1)[1]
-    assert "test accuracy" in words(both, 0)[0] and "test accuracy" not in words(both, 1)[0]
+    assert "report: " in words(both, 0)[0] and "report: " not in words(both, 1)[0]
     rows = [kills.settled(folder / "run") for folder in (alone, both)]
     assert len(rows[0]) == len(rows[1]) > 0
     for one, shared in zip(*rows, strict=True):
