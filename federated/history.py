@@ -31,8 +31,12 @@ def models(history: History) -> Array:
       >>> print(models(history).ravel())
       [0. 2.]
     """
-    steps = jnp.einsum("tu,tum->tm", history.weights, history.updates)
-    return jnp.cumsum(jnp.concatenate([history.start[None], steps]), axis=0)
+    return jnp.cumsum(jnp.concatenate([history.start[None], steps(history.weights, history.updates)]), axis=0)
+
+
+def steps(weights: Array, updates: Array) -> Array:
+    """What each round adds to the model, sum_u weights[t, u] updates[t, u], [rounds, parameters]."""
+    return jnp.einsum("tu,tum->tm", weights, updates)
 
 
 def took_part(history: History) -> Array:

@@ -69,28 +69,13 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             on_disk=config.data.stream,
             save_every=config.checkpoint_seconds,
         )
-        names = ("default", *config.variants) if "readiness" in config.trainings else ()
-        plan = trainings.Plan(
-            config.trainings,
-            range(config.seed, config.seed + config.seeds),
-            asked.told(config.readiness.noise),
-            config.reweight,
-            config.dpsgd,
-            config.equal_flops,
-            [rehearsal(name, config.variant(name).readiness, trainer, asked) for name in names],
-            config.request.to_level.levels == "proxy",
-            config.neftune,
-        )
+        plan = _plan(config, trainer, asked)
         room.check(model, trainer.way().optimizer, trainings.most_lanes(plan))
         if dataset.is_text and (why := verbatim.lacking()):
             LOG.warning("%s: rows will have no ROUGE-L, and no model utility of TOFU", why)
         scorer = Scorer(models.as_model(model), devices, asked.sets, model.generate)
         requests = Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)
-        inputs = {"data": digests.digest(dataset[1:4]), "parameters": models.digest(config.model)}
-        if config.forget.setting in forgetting.ASKED_BY:  # names: whose rows they are is part of the data
-            inputs["request"] = digests.of_ids(asked.asked["id"])
-        if dataset.corpus is not None:
-            inputs["questions"] = digests.of_queries(dataset.corpus.queries)
+        inputs = _inputs(config, dataset, asked)
     work = trainings.work(plan, config.train.steps) + rows.work(requests, config.relearn, trainings.count(plan))
     # Claimed only now: a mistake in the config must not bind the folder to it.
     with folder.claimed(config.model_dump(), inputs, config.tracker), progress.Progress(work, "readiness"):
@@ -99,3 +84,29 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         proxies = trainings.train_proxies(trainer, scorer, asked, plan) if plan.wants_proxies else None
         trained = trainings.train_all(trainer, scorer, asked, plan, proxies)
         return folder.finish(command, rows.judge(requests, config.relearn, trained, proxies and proxies.params))
+
+
+def _plan(config: Comparison, trainer: fleets.Trainer, asked: problem.Problem) -> trainings.Plan:
+    """What is trained, in which ways."""
+    names = ("default", *config.variants) if "readiness" in config.trainings else ()
+    return trainings.Plan(
+        config.trainings,
+        range(config.seed, config.seed + config.seeds),
+        asked.told(config.readiness.noise),
+        config.reweight,
+        config.dpsgd,
+        config.equal_flops,
+        [rehearsal(name, config.variant(name).readiness, trainer, asked) for name in names],
+        config.request.to_level.levels == "proxy",
+        config.neftune,
+    )
+
+
+def _inputs(config: Comparison, dataset: datasets.Dataset, asked: problem.Problem) -> dict[str, str]:
+    """Digests of what a run depends on beside its config; a workdir is bound to them."""
+    inputs = {"data": digests.digest(dataset[1:4]), "parameters": models.digest(config.model)}
+    if config.forget.setting in forgetting.ASKED_BY:  # names: whose rows they are is part of the data
+        inputs["request"] = digests.of_ids(asked.asked["id"])
+    if dataset.corpus is not None:
+        inputs["questions"] = digests.of_queries(dataset.corpus.queries)
+    return inputs

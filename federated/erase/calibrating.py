@@ -18,7 +18,7 @@ from federated.erase.contract import (
     normalised,
     remaining,
 )
-from federated.history import Array, History
+from federated.history import Array, History, steps
 from unlearn.checking import check_number
 
 
@@ -134,12 +134,12 @@ def crab_keep(history: History, *, window: int = 10, rounds: float = 0.6, client
     check_number(rounds, "rounds", above=True, most=1.0)
     check_number(clients, "clients", above=True, most=1.0)
     updates, weights = history.updates, history.weights
-    steps = jnp.einsum("tu,tum->tm", weights, updates)
-    lengths = jnp.linalg.norm(steps, axis=1)
+    moves = steps(weights, updates)
+    lengths = jnp.linalg.norm(moves, axis=1)
     total = len(lengths)
     kept = [_largest(lengths[at : at + window], rounds, min(window, total - at)) for at in range(0, total, window)]
     norms = jnp.linalg.norm(updates, axis=2) * lengths[:, None]
-    cosines = jnp.einsum("tum,tm->tu", updates, steps) / jnp.where(norms > 0, norms, 1)
+    cosines = jnp.einsum("tum,tm->tu", updates, moves) / jnp.where(norms > 0, norms, 1)
     came = weights > 0
     cosines = jnp.where(came, cosines, -jnp.inf)
     aligned = jax.vmap(lambda row, count: _largest(row, clients, count))(cosines, came.sum(axis=1))
@@ -192,7 +192,7 @@ def crab(
         raise ValueError(f"kept has shape {jnp.shape(kept)}: give what crab_keep makes of this history")
     weights, updates = jnp.where(kept, history.weights, 0), history.updates
     shares = leaving_whole(leavers, weights.shape[1]).astype(weights.dtype)
-    moved = jnp.linalg.norm(jnp.einsum("tu,tum->tm", weights * shares, updates), axis=1)
+    moved = jnp.linalg.norm(steps(weights * shares, updates), axis=1)
     seen = jnp.cumsum(moved) - moved  # by the model before each round
     used = jnp.any(kept, axis=1)
     rounds = jnp.arange(len(weights))
