@@ -260,9 +260,9 @@ def server_update(weighting: str = "examples", compressor: Compressor = keep_upd
       ValueError: an unknown weighting.
 
     Example:
-      >>> none, two, everybody = jnp.zeros(1), jnp.arange(2), jnp.ones(2, bool)
-      >>> server_update()(none, (), jnp.array([[1.0], [5.0]]), jnp.array([3.0, 1.0]), everybody, two, jnp.asarray(0))[0].item()
-      2.0
+      >>> updates, examples, ids = jnp.array([[1.0], [5.0]]), jnp.array([3.0, 1.0]), jnp.arange(2)
+      >>> print(server_update()(jnp.zeros(1), (), updates, examples, ids >= 0, ids, jnp.asarray(0))[0])
+      [2.]
     """
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting is {weighting!r}: choose from {', '.join(WEIGHTINGS)}")

@@ -47,8 +47,7 @@ def erase(root: Path, user: str, alpha: float = 0.0) -> Erasure:
       UserError: an alpha that cannot be; nobody else took part.
     """
     with serving.open_archive(root) as opened:
-        before = serving.read_model(opened)
-        history, users = archives.read_history(opened)
+        users = sorted({name for entries in opened.rounds.values() for name in entries})
         if user not in users:
             gone = user in serving.erased_users(opened)
             there = ", ".join(users[:5]) + (", ..." if len(users) > 5 else "")
@@ -56,6 +55,7 @@ def erase(root: Path, user: str, alpha: float = 0.0) -> Erasure:
             raise ArchiveError(f"{user} {why}")
         if len(users) == 1:
             raise UserError(f"{user} is the only one in the archive: nobody would be left to have a model of; start anew")
+        before, (history, users) = serving.read_model(opened), archives.read_history(opened)
         with blame_user():
             erased = medu(jnp.asarray(before), history, jnp.asarray([name == user for name in users]), alpha=alpha)
         after = np.asarray(erased.model)

@@ -111,7 +111,9 @@ def sorted_out(
         else:
             good.append(reply)
     nodes = Counter(reply.user for reply in good)
-    refused += [f"{user}: {count} nodes claim to be this user: stop all but one" for user, count in nodes.items() if count > 1]
+    refused += [
+        f"{user}: {count} nodes claim to be this user: stop all but one" for user, count in nodes.items() if count > 1
+    ]
     return {reply.user: reply for reply in good if nodes[reply.user] == 1}, refused
 
 

@@ -65,6 +65,7 @@ class InProcessGrid(Grid):
         return [self._answer(message) for message in messages]
 
     def _answer(self, message: Message) -> Message:
+        message.metadata.__dict__["_message_id"] = message.object_id  # as Flower's own Grid does
         node = message.metadata.dst_node_id
         config = self.configs.get(node, {"user": self.users[node]})
         context = Context(run_id=RUN, node_id=node, node_config=dict(config), state=RecordDict(), run_config={})

@@ -15,11 +15,13 @@ VECTOR = "vector"
 
 def reply(user: str, update: Any, examples: float) -> RecordDict:
     """A client's answer."""
-    return RecordDict({
-        UPDATE: ArrayRecord({VECTOR: Array(update)}),
-        "examples": MetricRecord({"examples": examples}),
-        TOLD: ConfigRecord({"user": user}),
-    })
+    return RecordDict(
+        {
+            UPDATE: ArrayRecord({VECTOR: Array(update)}),
+            "examples": MetricRecord({"examples": examples}),
+            TOLD: ConfigRecord({"user": user}),
+        }
+    )
 
 
 def read_reply(message: Message) -> Reply:

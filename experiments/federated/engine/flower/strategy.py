@@ -33,6 +33,7 @@ class ArchivingStrategy(Strategy):
         self.server, self.clients, self.per_round, self.tell = server, clients, per_round, tell
         self.registered = registered
         self._names: dict[int, str] = {}
+        self._messages: list[Message] = []  # of the round
 
     def summary(self) -> None:
         """Say what begins."""
@@ -44,12 +45,15 @@ class ArchivingStrategy(Strategy):
         """The messages to the clients of a round."""
         names = self._waited_for(grid)
         round = self.server.round
-        content = RecordDict({
-            records.MODEL: ArrayRecord({records.VECTOR: Array(self.server.model)}),
-            records.ORDER: ConfigRecord({"round": round, "seed": self.server.seed}),
-        })
+        content = RecordDict(
+            {
+                records.MODEL: ArrayRecord({records.VECTOR: Array(self.server.model)}),
+                records.ORDER: ConfigRecord({"round": round, "seed": self.server.seed}),
+            }
+        )
         nodes = asked(names, self.per_round, self.server.seed, round)
-        return [Message(content, node, MessageType.TRAIN, group_id=str(round)) for node in nodes]
+        self._messages = [Message(content, node, MessageType.TRAIN, group_id=str(round)) for node in nodes]
+        return self._messages
 
     def _waited_for(self, grid: Grid) -> dict[int, str]:
         """Nodes that may be asked -> their names, once there are enough."""
@@ -74,10 +78,10 @@ class ArchivingStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Take the replies that count into model and archive."""
-        read = [records.read_reply(reply) for reply in replies]
+        read = self._read(replies)
         counted, refused = self._sorted_out(read)
         for line in refused:
-            self.tell(f"round {self.server.round}: refused {line}")
+            self.tell(f"round {self.server.round}: without {line}")
         if not counted:
             self.tell(f"round {self.server.round}: no update came: the model stays as it is")
             return None, None
@@ -85,6 +89,16 @@ class ArchivingStrategy(Strategy):
         self.tell(f"round {taken.round}: {len(taken.users)} of {len(read)} clients, {taken.bytes:,} bytes archived")
         metrics = MetricRecord({"clients": len(taken.users), "bytes": taken.bytes})
         return ArrayRecord({records.VECTOR: Array(self.server.model)}), metrics
+
+    def _read(self, replies: Iterable[Message]) -> list[Reply]:
+        """A reply for each node that was asked; of one that is gone, the SuperLink answers in its place or nobody does."""
+        asked_by_id = {message.metadata.message_id: message.metadata.dst_node_id for message in self._messages}
+        read = []
+        for message in replies:
+            reply = records.read_reply(message)
+            read.append(reply._replace(node=asked_by_id.get(message.metadata.reply_to_message_id, reply.node)))
+        silent = set(asked_by_id.values()) - {reply.node for reply in read}
+        return read + [Reply(node, error="no answer in time") for node in sorted(silent)]
 
     def _sorted_out(self, replies: list[Reply]) -> tuple[dict[str, Reply], list[str]]:
         gone = serving.erased_users(self.server.opened)

@@ -75,7 +75,7 @@ def test_some_clients_are_asked_and_a_user_is_erased_and_stays_away(tmp_path):
         assert set(opened.rounds[2]) == set(USERS) - {leaver}
         _, told = trained(opened, 1, registered=False)
         assert set(opened.rounds[3]) == set(USERS) - {leaver}
-        assert any(line.startswith(f"round 3: refused {leaver}: this user was erased") for line in told)
+        assert any(line.startswith(f"round 3: without {leaver}: this user was erased") for line in told)
 
 
 def test_two_nodes_of_one_user_are_refused_and_so_are_lies_and_failures(tmp_path):
@@ -84,10 +84,12 @@ def test_two_nodes_of_one_user_are_refused_and_so_are_lies_and_failures(tmp_path
     with federation(tmp_path) as opened:
         _, told = trained(opened, 1, registered=False, configs=says | {second: {"user": USERS[0]}})
         assert set(opened.rounds[0]) == set(USERS[2:])
-        assert f"round 0: refused {USERS[0]}: 2 nodes claim to be this user: stop all but one" in told
+        assert f"round 0: without {USERS[0]}: 2 nodes claim to be this user: stop all but one" in told
         _, told = trained(opened, 1, configs=says | {first: {"user": USERS[1]}, third: {"user": str(third)}, fourth: {}})
         assert set(opened.rounds[1]) == {USERS[1]}
-        lie, node_id, nobody = (next(line for line in told if f"refused {user}" in line) for user in (*USERS[:1], *USERS[2:]))
+        lie, node_id, nobody = (
+            next(line for line in told if f"without {user}" in line) for user in (*USERS[:1], *USERS[2:])
+        )
         assert f"says that it is {USERS[1]}, and its key is registered for {USERS[0]}" in lie
         assert "node id" in node_id and "start the client with --user" in nobody
 
