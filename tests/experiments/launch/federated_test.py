@@ -1,4 +1,4 @@
-"""`forethought federated`: mistakes in one line, archives that are begun and gone on with, an erasure; no process starts."""
+"""`forethought federated`: mistakes in one line, archives begun and gone on with, an erasure; no process starts."""
 
 import json
 
@@ -57,7 +57,10 @@ def test_help_tells_of_every_option(words, capsys):
     [
         ([], "COMMAND"),
         (["sever"], "invalid choice: 'sever'"),
-        ([*SERVER], "give --certificate, --certificate-key, --authority, --keys, or --insecure for a trial on this machine"),
+        (
+            [*SERVER],
+            "give --certificate, --certificate-key, --authority, --keys, or --insecure for a trial on this machine",
+        ),
         ([*SERVER, "--insecure", "--keys", "keys"], "--insecure has neither certificates nor keys"),
         ([*SERVER, "--insecure", "--host", "0.0.0.0"], "--insecure beyond this machine (0.0.0.0) shows every update"),
         ([*SERVER, *SECURED[:-1], "nowhere"], "there is no USER.pub in nowhere"),
@@ -103,7 +106,12 @@ def test_an_archive_is_begun_gone_on_with_and_never_mixed(folder, capsys, monkey
     scheme = ("--scheme", "lattice=none,users=2,finite=false,amount=0.5")
     assert called(*SERVER, *scheme, "--seed", 4, *SECURED) == 0
     assert "3 rounds; bytes on the disk: users" in capsys.readouterr().out
-    assert (served[0].keys.name, served[0].tls.key.name, served[0].port, served[0].host) == ("keys", "key", 8000, "127.0.0.1")
+    assert (served[0].keys.name, served[0].tls.key.name, served[0].port, served[0].host) == (
+        "keys",
+        "key",
+        8000,
+        "127.0.0.1",
+    )
     assert called(*SERVER, *SECURED) == 0 and len(served) == 1, "it has its rounds"
     assert called(*SERVER[:-1], 5, "--insecure", "--seed", 4, "--scheme", "lattice=none") == 0 and served[1].tls is None
     for other in (("--seed", 5), ("--scheme", "lattice=scalar")):
