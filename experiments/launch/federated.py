@@ -13,7 +13,7 @@ from experiments.federated.engine import deployment, erasing, serving
 from experiments.federated.engine import task as tasks
 from experiments.federated.engine.deployment import TLS, Participant, Service
 from experiments.federated.log import ArchiveError
-from experiments.federated.store import Store
+from experiments.federated.store import Store, check_user
 from experiments.launch import arguments
 from federated.archive import Scheme
 from federated.rounds import WEIGHTINGS
@@ -96,6 +96,7 @@ def serve(args: argparse.Namespace) -> int:
     tls = _protection(args, ("certificate", "certificate_key", "authority", "keys"))
     if args.per_round and args.per_round > args.clients:
         raise UserError(f"--per-round is {args.per_round} of --clients {args.clients}: wait for as many as are asked")
+    deployment.check_address(args.host, tls)
     if tls:
         deployment.users_of(args.keys)
     with _archive(args, task) as opened:
@@ -146,8 +147,10 @@ def _archive(args: argparse.Namespace, task: tasks.Task) -> Store:
 def take_part(args: argparse.Namespace) -> int:
     """Take part with this machine's data until stopped; a client that starts again is the same user."""
     protected = _protection(args, ("authority", "key"))
-    tasks.data_of(tasks.load(args.task), args.user)  # a mistake shows here, and not only in the first round
     host, port = args.server
+    deployment.check_address(host, protected)
+    check_user(args.user)
+    tasks.data_of(tasks.load(args.task), args.user)  # a mistake shows here, and not only in the first round
     parts = (args.authority, args.key) if protected else (None, None)
     return deployment.take_part(Participant(args.task, args.user, host, port, *parts))
 

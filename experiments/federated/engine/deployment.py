@@ -117,7 +117,6 @@ def serve(service: Service, tell: Callable[[str], None]) -> None:
     Raises:
       UserError: a port in use, a key that is refused, or a training that failed.
     """
-    check_address(service.host, service.tls is not None and service.keys is not None)
     here = ANY.get(service.host, service.host)
     if processes.answers(here, service.port):
         raise UserError(f"port {service.port} of {here} is in use: give another --port")
@@ -190,7 +189,7 @@ def failure(*logs: Path) -> str:
     text = "\n".join(log.read_text(errors="replace") for log in logs if log.exists())
     lines = [" ".join(entry.strip("╭─╮│╰╯ ").split()) for entry in text.splitlines()]
     start = next((i for i, entry in enumerate(lines) if "error" in entry.lower()), None)
-    return "Flower does not say why" if start is None else " ".join(lines[start:])[:300]
+    return "Flower does not say why" if start is None else " ".join(" ".join(lines[start:]).split())[:300]
 
 
 def _app(service: Service, folder: Path, events: Path, done: Path) -> Path:
@@ -241,13 +240,7 @@ class Participant(NamedTuple):
 
 
 def take_part(client: Participant) -> int:
-    """Run a SuperNode until it is stopped; returns its status.
-
-    Raises:
-      UserError: a user's id that cannot be, or no protection beyond this machine.
-    """
-    check_user(client.user)
-    check_address(client.host, client.authority is not None and client.key is not None)
+    """Run a SuperNode until it is stopped; returns its status."""
     with tempfile.TemporaryDirectory(prefix="forethought-") as name:
         env = processes.environment(Path(name))
         child = subprocess.Popen(supernode(client, env), env=env, stdin=subprocess.DEVNULL)

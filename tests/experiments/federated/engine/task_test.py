@@ -11,7 +11,7 @@ from experiments.core.errors import UserError
 from experiments.federated import archives
 from experiments.federated.engine import task as tasks
 from federated import client_key, client_update
-from tests.helpers import federations
+from tests.helpers import docs, federations
 from tests.helpers.federations import TASK
 
 ALONE = """\
@@ -85,3 +85,12 @@ def test_a_client_computes_what_the_function_of_federated_does():
     by_hand = client_update(TASK.model, optax.sgd(0.25), batch_size=2)({"w": jnp.asarray(vector)}, data, key)
     np.testing.assert_allclose(update, ravel_pytree(by_hand)[0], rtol=1e-6)
     assert not np.array_equal(update, tasks.client_program(TASK)(vector, data, 3, 1, number)), "rounds draw apart"
+
+
+def test_the_example_of_the_page_is_a_task_of_three_users(tmp_path):
+    (block,) = [block for block in docs.blocks(docs.ROOT / "docs/federated.md", "python") if block.startswith("# task.py")]
+    (tmp_path / "task.py").write_text(block)
+    task = tasks.load(tmp_path / "task.py")
+    data = [tasks.data_of(task, user) for user in ("alice", "bob", "carol")]
+    assert sorted(np.concatenate([part["id"] for part in data]).tolist()) == list(range(1797))
+    assert tasks.initial(task, 0).shape == (64 * 32 + 32 * 10,)
