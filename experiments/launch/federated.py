@@ -114,7 +114,7 @@ def serve(args: argparse.Namespace) -> int:
             tls=TLS(args.certificate, args.certificate_key, args.authority) if tls else None,
             keys=args.keys if tls else None,
         )
-        deployment.serve(service, lambda line: print(line, flush=True))
+        deployment.serve(service, _say)
     with serving.open_archive(args.archive) as opened:
         sizes = ", ".join(f"{name} {size:,}" for name, size in opened.sizes().items())
         print(f"{serving.next_round(opened)} rounds; bytes on the disk: {sizes}")
@@ -152,7 +152,8 @@ def take_part(args: argparse.Namespace) -> int:
     check_user(args.user)
     tasks.data_of(tasks.load(args.task), args.user)  # a mistake shows here, and not only in the first round
     parts = (args.authority, args.key) if protected else (None, None)
-    return deployment.take_part(Participant(args.task, args.user, host, port, *parts))
+    deployment.take_part(Participant(args.task, args.user, host, port, *parts), _say)
+    return 0
 
 
 def erase(args: argparse.Namespace) -> int:
@@ -162,6 +163,10 @@ def erase(args: argparse.Namespace) -> int:
     print(f"the model moved by {erased.distance:.6g}: {erased.model}")
     print(f"certificate: {erased.certificate}")
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 # --- Arguments --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ to a user. Without keys and TLS there is only a trial on one machine.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -22,6 +23,7 @@ from experiments.federated.store import check_user
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where to listen -> where to reach it from here
+UNREACHABLE, AGAIN = 305, 10.0  # Flower's exit code of a SuperNode that finds no server, or is unknown to it; seconds
 START = 180.0  # seconds that a busy machine may take to start a SuperLink
 
 PROJECT = """\
@@ -145,11 +147,11 @@ def superlink(service: Service, env: dict[str, str]) -> list[str]:
     words = [processes.program("flower-superlink", env), "--host", service.host, "--port", str(service.port)]
     words += ["--disable-runtime-dependency-installation"]
     if service.tls:
-        words += ["--ssl-certfile", service.tls.certificate, "--ssl-keyfile", service.tls.key]
-        words += ["--ssl-ca-certfile", service.tls.authority]
+        words += ["--ssl-certfile", str(service.tls.certificate), "--ssl-keyfile", str(service.tls.key)]
+        words += ["--ssl-ca-certfile", str(service.tls.authority)]
     else:
         words += ["--insecure"]
-    return [*map(str, words), *(["--enable-supernode-auth"] if service.keys else [])]
+    return words + (["--enable-supernode-auth"] if service.keys else [])
 
 
 def _asked(words: Sequence[str], env: dict[str, str], what: str) -> None:
@@ -239,26 +241,52 @@ class Participant(NamedTuple):
     key: Path | None
 
 
-def take_part(client: Participant) -> int:
-    """Run a SuperNode until it is stopped; returns its status."""
+def take_part(client: Participant, tell: Callable[[str], None]) -> None:
+    """Run a SuperNode until this process is stopped; it starts again while there is no server that knows its key.
+
+    Raises:
+      UserError: the SuperNode ended for another reason.
+    """
     with tempfile.TemporaryDirectory(prefix="forethought-") as name:
         env = processes.environment(Path(name))
-        child = subprocess.Popen(supernode(client, env), env=env, stdin=subprocess.DEVNULL)
+        while (code := _participation(client, env, tell)) == UNREACHABLE:
+            tell(f"no server at {_address(client.host, client.port)} that knows this key: trying again in {AGAIN:g} s")
+            time.sleep(AGAIN)
+    if code != 0:
+        raise UserError(f"Flower's SuperNode ended with its exit code {code}: its own words stand above")
+
+
+def _participation(client: Participant, env: dict[str, str], tell: Callable[[str], None]) -> int:
+    """A SuperNode's life; what it says is passed on. Returns Flower's exit code, which is more than a status."""
+    child = subprocess.Popen(
+        supernode(client, env),
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    code = 0
+    assert child.stdout is not None
+    try:
+        for said in child.stdout:
+            tell(said.rstrip())
+            if match := re.search(r"Exit Code: (\d+)", said):
+                code = int(match[1])
+        return code or child.wait()
+    finally:
+        child.terminate()  # no word to one that has ended
         try:
-            return child.wait()
-        finally:
-            child.terminate()  # no word to one that has ended
-            try:
-                child.wait(processes.GRACE)
-            except subprocess.TimeoutExpired:
-                child.kill()
+            child.wait(processes.GRACE)
+        except subprocess.TimeoutExpired:
+            child.kill()
 
 
 def supernode(client: Participant, env: dict[str, str]) -> list[str]:
     """The command line of a client's SuperNode."""
     words = [processes.program("flower-supernode", env), "--superlink", _address(client.host, client.port)]
-    words += ["--port", processes.free_port()]
-    words += ["--root-certificates", client.authority] if client.authority else ["--insecure"]
-    words += ["--auth-supernode-private-key", client.key] if client.key else []
+    words += ["--port", str(processes.free_port())]
+    words += ["--root-certificates", str(client.authority)] if client.authority else ["--insecure"]
+    words += ["--auth-supernode-private-key", str(client.key)] if client.key else []
     config = f"user={_toml(client.user)} task={_toml(client.task.resolve())}"
-    return [*map(str, words), "--node-config", config]
+    return [*words, "--node-config", config]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from experiments.core.errors import UserError, blame_user
 from experiments.federated import archives, layout
@@ -55,10 +54,9 @@ def erase(root: Path, user: str, alpha: float = 0.0) -> Erasure:
             raise ArchiveError(f"{user} {why}")
         if len(users) == 1:
             raise UserError(f"{user} is the only one in the archive: nobody would be left to have a model of; start anew")
-        before, (history, users) = serving.read_model(opened), archives.read_history(opened)
+        before, (history, users) = jnp.asarray(serving.read_model(opened)), archives.read_history(opened)
         with blame_user():
-            erased = medu(jnp.asarray(before), history, jnp.asarray([name == user for name in users]), alpha=alpha)
-        after = np.asarray(erased.model)
+            after = medu(before, history, jnp.asarray([name == user for name in users]), alpha=alpha).model
         serving.write_model(root, after)
         row = archives.erase(opened, user, f"after MEDU, alpha = {alpha:g}", before, after)
         serving.remove_others(opened)
@@ -67,5 +65,5 @@ def erase(root: Path, user: str, alpha: float = 0.0) -> Erasure:
             certificate=layout.certificate(root, row),
             rounds=len(row["removed"]),
             bytes=sum(entry["bytes"] for entry in row["removed"]),
-            distance=float(np.linalg.norm(after - before)),
+            distance=float(jnp.linalg.norm(after - before)),
         )

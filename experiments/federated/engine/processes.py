@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import experiments
 from experiments.core.errors import UserError
 
 QUIET = {
@@ -28,7 +27,7 @@ GRACE = 15.0  # seconds between being asked to end and being killed
 def environment(home: Path) -> dict[str, str]:
     """The environment of Flower's programs: quiet, with a home of its own, this Python's programs and this forethought."""
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    source = str(Path(experiments.__file__).parents[1])
+    source = str(Path(__file__).resolve().parents[3])
     modules = os.pathsep.join(entry for entry in (source, os.environ.get("PYTHONPATH")) if entry)
     return {**os.environ, **QUIET, "FLWR_HOME": str(home), "PATH": programs, "PYTHONPATH": modules}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
@@ -64,7 +65,8 @@ def load(path: Path) -> Task:
     if missing := [name for name in NEEDED if not hasattr(module, name)]:
         raise UserError(f"the task {path} has no {', '.join(missing)}: a task has {', '.join(NEEDED)}")
     given = {name: getattr(module, name) for name in NEEDED}
-    task = Task(**given, **{name: getattr(module, name, default) for name, default in MAY_BE.items()})
+    may_be: dict[str, Any] = {name: getattr(module, name, default) for name, default in MAY_BE.items()}
+    task = Task(**given, **may_be)
     return checked(task, str(path))
 
 
@@ -129,7 +131,8 @@ def client_program(task: Task) -> Callable[[Any, Batch, int, int, int], np.ndarr
         return ravel_pytree(step(unravel(task, vector), data, key))[0]
 
     def run(vector: Any, data: Batch, seed: int, round: int, number: int) -> np.ndarray:
-        return np.asarray(of_vector(vector, data, client_key(training_key(seed), round, np.uint32(number))))
+        key = client_key(training_key(seed), round, jnp.uint32(number))
+        return np.asarray(of_vector(vector, data, key))
 
     return run
 

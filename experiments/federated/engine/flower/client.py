@@ -56,9 +56,8 @@ def user_of(context: Context) -> str:
 
 def answer(task: Task, program: Callable[..., object], message: Message, user: str) -> Message:
     """A client's update to the model in a message."""
-    order = message.content[records.ORDER]
-    model = message.content[records.MODEL][records.VECTOR].numpy()
+    order = records.read_order(message)
     data = tasks.data_of(task, user)
     (number,) = archives.numbers([user])
-    update = program(model, data, int(order["seed"]), int(order["round"]), int(number))
+    update = program(order.model, data, order.seed, order.round, int(number))
     return Message(records.reply(user, update, tasks.examples(data)), reply_to=message)

@@ -29,7 +29,7 @@ def main(grid: Grid, context: Context) -> None:
                 clients=int(config["clients"]),
                 per_round=int(config["per-round"]) or None,
                 registered=bool(config["registered"]),
-                tell=lambda line: lines.write(f"{line}\n"),
+                tell=lambda line: print(line, file=lines),
             )
             left = int(config["rounds"]) - server.round
             train(strategy, grid, left, float(config["timeout"]))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -45,12 +45,7 @@ class ArchivingStrategy(Strategy):
         """The messages to the clients of a round."""
         names = self._waited_for(grid)
         round = self.server.round
-        content = RecordDict(
-            {
-                records.MODEL: ArrayRecord({records.VECTOR: Array(self.server.model)}),
-                records.ORDER: ConfigRecord({"round": round, "seed": self.server.seed}),
-            }
-        )
+        content = records.order(self.server.model, round, self.server.seed)
         nodes = asked(names, self.per_round, self.server.seed, round)
         self._messages = [Message(content, node, MessageType.TRAIN, group_id=str(round)) for node in nodes]
         return self._messages
