@@ -264,22 +264,17 @@ def _participation(client: Participant, env: dict[str, str], tell: Callable[[str
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        start_new_session=True,
     )
     code = 0
-    assert child.stdout is not None
     try:
-        for said in child.stdout:
-            tell(said.rstrip())
+        for said in processes.lines_of(child):
+            tell(said)
             if match := re.search(r"Exit Code: (\d+)", said):
                 code = int(match[1])
         return code or child.wait()
     finally:
-        child.terminate()  # no word to one that has ended
-        try:
-            child.wait(processes.GRACE)
-        except subprocess.TimeoutExpired:
-            child.kill()
+        processes.stop(child)
 
 
 def supernode(client: Participant, env: dict[str, str]) -> list[str]:
