@@ -23,7 +23,8 @@ from experiments.federated.store import check_user
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where to listen -> where to reach it from here
-UNREACHABLE, AGAIN = 305, 10.0  # Flower's exit code of a SuperNode that finds no server, or is unknown to it; seconds
+# Flower's exit codes of a SuperNode that loses its server, and of one that finds none or is unknown to it; seconds.
+LOST, UNREACHABLE, AGAIN = 0, 305, 10.0
 START = 180.0  # seconds that a busy machine may take to start a SuperLink
 
 PROJECT = """\
@@ -242,17 +243,16 @@ class Participant(NamedTuple):
 
 
 def take_part(client: Participant, tell: Callable[[str], None]) -> None:
-    """Run a SuperNode until this process is stopped; it starts again while there is no server that knows its key.
+    """Run a SuperNode until this process is stopped; without a server that knows its key it tries again and again.
 
     Raises:
       UserError: the SuperNode ended for another reason.
     """
     with tempfile.TemporaryDirectory(prefix="forethought-") as name:
         env = processes.environment(Path(name))
-        while (code := _participation(client, env, tell)) == UNREACHABLE:
+        while (code := _participation(client, env, tell)) in (LOST, UNREACHABLE):
             tell(f"no server at {_address(client.host, client.port)} that knows this key: trying again in {AGAIN:g} s")
             time.sleep(AGAIN)
-    if code != 0:
         raise UserError(f"Flower's SuperNode ended with its exit code {code}: its own words stand above")
 
 
