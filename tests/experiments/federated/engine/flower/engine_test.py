@@ -10,6 +10,8 @@ from jax.flatten_util import ravel_pytree
 pytest.importorskip("flwr", reason="no Flower on this machine: the extra `federated` has it")
 pytest.importorskip("constriction", reason="no constriction on this machine: the extra `federated` has it")
 
+from flwr.app import Error, Message
+
 from experiments.federated import archives
 from experiments.federated.engine import erasing, serving
 from experiments.federated.engine import task as tasks
@@ -100,3 +102,30 @@ def test_a_round_without_an_update_changes_nothing(tmp_path):
         model, told = trained(opened, 1, app=broken)
         np.testing.assert_array_equal(model, np.zeros(federations.SIZE))
         assert len(opened.rows) == 1 and "the model stays as it is" in told[-1] and "no 'id'" in told[-2]
+
+
+class Lossy(InProcessGrid):
+    """Loses one node's answer, and answers in the place of another, as a SuperLink does for a node that is gone."""
+
+    def send_and_receive(self, messages, *, timeout=None):
+        answers = list(super().send_and_receive(messages, timeout=timeout))
+        if not answers:  # nobody is asked to evaluate
+            return []
+        _, second, *others = answers
+        gone = Message(Error(3, "Node Unavailable"), reply_to=second)
+        gone.metadata.__dict__.update(_src_node_id=1, _reply_to_message_id=second.metadata.reply_to_message_id)
+        return [gone, *others]
+
+
+def test_clients_that_are_gone_are_told_by_name_and_the_round_goes_on(tmp_path):
+    told = []
+    with federation(tmp_path) as opened:
+        strategy = ArchivingStrategy(Server(opened), clients=4, per_round=None, registered=True, tell=told.append)
+        train(strategy, Lossy(APP, NODES), 1, timeout=60.0)
+        silent, gone, *others = sorted(USERS)
+        assert set(opened.rounds[0]) == set(others)
+    assert told[1:] == [
+        f"round 0: without {gone}: Node Unavailable",
+        f"round 0: without {silent}: no answer in time",
+        f"round 0: 2 of 4 clients, {sum(entry.bytes for entry in opened.rounds[0].values())} bytes archived",
+    ]
