@@ -132,7 +132,7 @@ def serve(service: Service, tell: Callable[[str], None]) -> None:
         with processes.running(superlink(service, env), env, folder / "superlink.log") as child:
             processes.wait_for(here, service.port, child, folder / "superlink.log", START)
             for user, key in (users_of(service.keys) if service.keys else {}).items():
-                _asked([flwr, "supernode", "register", str(key.resolve()), "--name", user], env, f"the key {key}")
+                _asked([flwr, "supernode", "register", str(key.resolve()), f"--name={user}"], env, f"the key {key}")
             tell(f"listening on {service.host}:{service.port}")
             _train(service, folder, env, child, tell)
     except (UserError, OSError) as error:
@@ -221,7 +221,7 @@ def _address(host: str, port: int) -> str:
 
 def _toml(value: object) -> str:
     """A string, a number or a boolean as TOML has it, which is as JSON has it."""
-    return json.dumps(value if isinstance(value, bool | int | float) else str(value))
+    return json.dumps(value if isinstance(value, bool | int | float) else str(value), ensure_ascii=False)
 
 
 # --- A client ---------------------------------------------------------------------------------------------------------
@@ -266,13 +266,13 @@ def _participation(client: Participant, env: dict[str, str], tell: Callable[[str
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    code = 0
+    code = 1
     try:
-        for said in processes.lines_of(child):
+        for said in processes.lines_of(child):  # the last code is its own: those of its children stand before
             tell(said)
             if match := re.search(r"Exit Code: (\d+)", said):
                 code = int(match[1])
-        return code or child.wait()
+        return code if child.wait() else LOST
     finally:
         processes.stop(child)
 

@@ -58,8 +58,9 @@ def test_a_port_in_use_and_a_program_that_is_missing_are_refused(tmp_path, monke
 
 
 def test_a_client_tries_again_while_no_server_knows_it_and_stops_for_other_reasons(tmp_path, monkeypatch):
-    (tmp_path / "ends").write_text("Exit Code: 305\nlost\nExit Code: 302\n")
-    code = f"head -n 1 {tmp_path}/ends; sed -i 1d {tmp_path}/ends"
+    said = ["Exit Code: 305", "Exit Code: 800 of an app; lost", "Exit Code: 302"]
+    (tmp_path / "ends").write_text("\n".join(said) + "\n")
+    code = f"head -n 1 {tmp_path}/ends; sed -i 1d {tmp_path}/ends; [ $(wc -l < {tmp_path}/ends) = 1 ]"
     script = f"sleep 1000 & {code}"  # what it leaves behind holds its output open
     monkeypatch.setattr(deployment, "supernode", lambda client, env: ["sh", "-c", script])
     monkeypatch.setattr(deployment, "AGAIN", 0.0)
@@ -67,4 +68,4 @@ def test_a_client_tries_again_while_no_server_knows_it_and_stops_for_other_reaso
     with pytest.raises(UserError, match="SuperNode ended with its exit code 302"):
         deployment.take_part(CLIENT, told.append)
     waits = "no server at 127.0.0.1:80 that knows this key: trying again in 0 s"
-    assert told == ["Exit Code: 305", waits, "lost", waits, "Exit Code: 302"]
+    assert told == [said[0], waits, said[1], waits, said[2]]
