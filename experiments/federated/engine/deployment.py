@@ -101,6 +101,29 @@ def users_of(keys: Path) -> dict[str, Path]:
     return found
 
 
+def public_keys(folder: Path) -> dict[bytes, str]:
+    """Public keys, as Flower tells of them, and whose they are; see `users_of`.
+
+    Raises:
+      UserError: a file without a key, or one key of two users.
+    """
+    try:
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
+    except ImportError as error:
+        raise UserError("keys need Flower's packages: pip install 'forethought[federated]'") from error
+    found: dict[bytes, str] = {}
+    for user, path in users_of(folder).items():
+        try:
+            key = load_ssh_public_key(path.read_bytes())
+        except ValueError as error:
+            raise UserError(f"{path} is no public key: give what ssh-keygen -t ecdsa writes") from error
+        content = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        if content in found:
+            raise UserError(f"{user} and {found[content]} have one key: give each its own")
+        found[content] = user
+    return found
+
+
 def check_address(host: str, protected: bool) -> None:
     """Refuse a server or client without TLS and keys that talks beyond this machine.
 
@@ -204,7 +227,7 @@ def _app(service: Service, folder: Path, events: Path, done: Path) -> Path:
         "per-round": service.per_round or 0,
         "weighting": service.weighting,
         "timeout": service.timeout,
-        "registered": service.keys is not None,
+        "keys": str(service.keys.resolve()) if service.keys else "",
         "events": str(events),
         "done": str(done),
     }

@@ -31,12 +31,14 @@ def federation(folder, *, scheme=SCHEME, task=TASK):
     return serving.create(folder / "archive", scheme, SEED, tasks.initial(task, SEED))
 
 
-def trained(opened, rounds, *, app=APP, nodes=NODES, registered=True, per_round=None, configs=None):
+def trained(opened, rounds, *, app=APP, nodes=NODES, keyed=True, per_round=None, configs=None):
     """The model after more rounds, and what was told of them."""
     told = []
     server = Server(opened)
-    strategy = ArchivingStrategy(server, clients=2, per_round=per_round, registered=registered, tell=told.append)
-    return train(strategy, InProcessGrid(app, nodes, configs), rounds, timeout=60.0), told
+    grid = InProcessGrid(app, nodes, configs)
+    users = grid.keys if keyed else None
+    strategy = ArchivingStrategy(server, clients=2, per_round=per_round, users=users, tell=told.append)
+    return train(strategy, grid, rounds, timeout=60.0), told
 
 
 def test_the_archive_holds_rounds_weights_and_codes_of_the_program_to_the_last_bit(tmp_path):
@@ -75,7 +77,7 @@ def test_some_clients_are_asked_and_a_user_is_erased_and_stays_away(tmp_path):
     with serving.open_archive(tmp_path / "archive") as opened:
         trained(opened, 1)
         assert set(opened.rounds[2]) == set(USERS) - {leaver}
-        _, told = trained(opened, 1, registered=False)
+        _, told = trained(opened, 1, keyed=False)
         assert set(opened.rounds[3]) == set(USERS) - {leaver}
         assert any(line.startswith(f"round 3: without {leaver}: this user was erased") for line in told)
 
@@ -84,7 +86,7 @@ def test_two_nodes_of_one_user_are_refused_and_so_are_lies_and_failures(tmp_path
     says = {node: {"user": user} for node, user in NODES.items()}
     first, second, third, fourth = NODES
     with federation(tmp_path) as opened:
-        _, told = trained(opened, 1, registered=False, configs=says | {second: {"user": USERS[0]}})
+        _, told = trained(opened, 1, keyed=False, configs=says | {second: {"user": USERS[0]}})
         assert set(opened.rounds[0]) == set(USERS[2:])
         assert f"round 0: without {USERS[0]}: 2 nodes claim to be this user: stop all but one" in told
         _, told = trained(opened, 1, configs=says | {first: {"user": USERS[1]}, third: {"user": str(third)}, fourth: {}})
@@ -92,7 +94,7 @@ def test_two_nodes_of_one_user_are_refused_and_so_are_lies_and_failures(tmp_path
         lie, node_id, nobody = (
             next(line for line in told if f"without {user}" in line) for user in (*USERS[:1], *USERS[2:])
         )
-        assert f"says that it is {USERS[1]}, and its key is registered for {USERS[0]}" in lie
+        assert f"says that it is {USERS[1]}, and its key is that of {USERS[0]}" in lie
         assert "node id" in node_id and "start the client with --user" in nobody
 
 
@@ -120,8 +122,10 @@ class Lossy(InProcessGrid):
 def test_clients_that_are_gone_are_told_by_name_and_the_round_goes_on(tmp_path):
     told = []
     with federation(tmp_path) as opened:
-        strategy = ArchivingStrategy(Server(opened), clients=4, per_round=None, registered=True, tell=told.append)
-        train(strategy, Lossy(APP, NODES), 1, timeout=60.0)
+        grid = Lossy(APP, NODES | {1: "eve"})  # whose key the operator does not have: she is not asked
+        users = {user.encode(): user for user in USERS}
+        strategy = ArchivingStrategy(Server(opened), clients=4, per_round=None, users=users, tell=told.append)
+        train(strategy, grid, 1, timeout=60.0)
         silent, gone, *others = sorted(USERS)
         assert set(opened.rounds[0]) == set(others)
     assert told[1:] == [
