@@ -108,7 +108,7 @@ def check_faults(words, monkeypatch):
 def check_make(words, monkeypatch):
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     variables = [word.split("=")[0] for word in words[2:]]
-    assert words[1] in targets and set(variables) <= {"ROOM", "ARGS", "PYTHON", "WORKDIR"}
+    assert words[1] in targets and set(variables) <= {"ROOM", "ARGS", "LOCK", "PYTHON", "PYTHONS", "VENV", "WORKDIR"}
     rooms = [word.partition("=")[2] for word in words[2:] if word.startswith("ROOM=")]
     assert all((ROOT / "tests" / room).is_dir() for room in rooms)
 
@@ -145,6 +145,7 @@ def check_image(words, monkeypatch):
         "setup.cfg",
         "README.md",
         "LICENSE",
+        "locks",
         "unlearn",
         "readiness",
         "s3t",
