@@ -15,6 +15,11 @@ REV ?= e1d275d
 # Where `make dist` tries the wheel.
 PYTHONS ?= python3.11 python3.12 python3.13
 
+# `make image`: what builds it, its name, and its extras if others than the file's own.
+ENGINE ?= docker
+TAG ?= forethought
+EXTRAS ?=
+
 # What mypy checks.
 TYPED := unlearn readiness s3t federated experiments tools
 
@@ -121,7 +126,12 @@ lock: $(release_stamp)  ## the versions that tests and the image are held to, an
 dist: $(release_stamp)  ## wheel and sdist, tried in empty environments (PYTHONS="python3.12"; ARGS=--notebooks)
 	@$(py) -m tools.dist $(PYTHONS) $(ARGS)
 
+image:  ## the container image (ENGINE=podman; EXTRAS=cuda,experiments)
+	@command -v $(ENGINE) >/dev/null || { echo "error: $(ENGINE) is missing; name another: make image ENGINE=podman" >&2; exit 1; }
+	$(ENGINE) build --file Containerfile $(if $(EXTRAS),--build-arg EXTRAS=$(EXTRAS)) --tag $(TAG) .
+	$(ENGINE) run --rm $(TAG) forethought --version
+
 structure: $(stamp)  ## folders, files, lines, imports and what is longest, beside those of REV
 	@$(py) -m tools.structure --rev "$(REV)"
 
-.PHONY: help venv demo test slow faults lint types format bench docs notebooks tables lock dist structure
+.PHONY: help venv demo test slow faults lint types format bench docs notebooks tables lock dist image structure

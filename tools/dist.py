@@ -151,7 +151,7 @@ def try_notebook(scripts: Path, name: str, folder: Path, smoke: bool) -> None:
     """
     shutil.copy(NOTEBOOKS / f"{name}.ipynb", folder)
     size = {"SMOKE": "1"} if smoke else {}
-    line = [scripts / "jupyter-execute", "--inplace", f"--timeout={TIMEOUT}", f"{name}.ipynb"]
+    line: list[str | Path] = [scripts / "jupyter-execute", "--inplace", f"--timeout={TIMEOUT}", f"{name}.ipynb"]
     run(line, folder, PATH=f"{scripts}{os.pathsep}{os.environ['PATH']}", PIP_FIND_LINKS=str(OUT), **size)
 
 
