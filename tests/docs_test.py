@@ -137,6 +137,14 @@ def check_launch(words, monkeypatch):
     assert scripts.parser().parse_args(words[2:at]).kind and arguments.configured(words[at + 1 :])
 
 
+def check_federated(words, monkeypatch):
+    """A server, a client or an erasure: its options are understood; its files need not be there."""
+    from experiments.launch import federated
+
+    monkeypatch.setattr(federated, "_file", str)
+    assert federated.parser().parse_args(words[2:]).command == words[2]
+
+
 def check_image(words, monkeypatch):
     """The file copies all packages and what they are built by, and installs extras that there are."""
     text = (ROOT / words[words.index("--file") + 1]).read_text()
@@ -161,6 +169,7 @@ def check_image(words, monkeypatch):
 
 CHECKS = {
     "docker build ": check_image,
+    "forethought federated ": check_federated,
     "forethought launch ": check_launch,
     "forethought sweep ": check_sweep,
     "forethought ": check_run,
