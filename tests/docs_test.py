@@ -106,9 +106,10 @@ def check_faults(words, monkeypatch):
 
 
 def check_make(words, monkeypatch):
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text()
+    targets, settings = (re.findall(pattern, makefile, re.MULTILINE) for pattern in (r"^(\w+):", r"^(\w+) \?="))
     variables = [word.split("=")[0] for word in words[2:]]
-    assert words[1] in targets and set(variables) <= {"ROOM", "ARGS", "PYTHON", "WORKDIR"}
+    assert words[1] in targets and set(variables) <= set(settings)
     rooms = [word.partition("=")[2] for word in words[2:] if word.startswith("ROOM=")]
     assert all((ROOT / "tests" / room).is_dir() for room in rooms)
 
@@ -153,6 +154,7 @@ def check_image(words, monkeypatch):
         "setup.cfg",
         "README.md",
         "LICENSE",
+        "locks",
         "unlearn",
         "readiness",
         "s3t",
