@@ -2,8 +2,8 @@
 
     python -m tools.slurm_cluster    installs Debian's packages where they are missing, and where it may
 
-`make slurm` does that, and then runs the tests that need a cluster. Configuration, key, state and logs of the daemons lie in
-a folder that is given. The daemons need no root.
+`make slurm` does that, and then runs the tests that need a cluster. Configuration, key, state and logs of the daemons lie
+in a folder that is given. The daemons need no root.
 """
 
 from __future__ import annotations
