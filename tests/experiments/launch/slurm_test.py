@@ -64,7 +64,7 @@ class Cluster:
 
     def submit(self, *words):
         """The number of the job that a command of Forethought submits."""
-        return self.call("forethought", *words).split()[-1]
+        return self.call(sys.executable, "-m", "experiments.main", *words).split()[-1]
 
     def states(self, job):
         return self.call("squeue", "--noheader", "--array", f"--job={job}", "--states=all", "--format=%T").split()
@@ -140,6 +140,25 @@ def test_a_run_that_gets_usr1_is_queued_again_and_ends_with_the_same_bits(cluste
     assert len(leaves[0]) > 4 and jax.tree.structure(restored[0]) == jax.tree.structure(restored[1])
     for preempted, uninterrupted in zip(*leaves, strict=True):
         assert np.asarray(preempted).tobytes() == np.asarray(uninterrupted).tobytes()
+
+
+def test_slurm_itself_sends_usr1_before_the_time_is_over(cluster, monkeypatch):
+    """To the script alone, which hands it on; in place of the run stands one that leaves as it should."""
+    folder = cluster.folder / "bin"
+    folder.mkdir()
+    stub = folder / "forethought"
+    stub.write_text("#!/bin/sh\ntrap 'echo asked; exit 75' USR1\nwhile :; do sleep 0.1; done\n")
+    stub.chmod(0o755)
+    monkeypatch.setitem(cluster.env, "PATH", f"{folder}{os.pathsep}{cluster.env['PATH']}")
+    job = cluster.submit("launch", "slurm", "--nodes=2", "--sbatch=--time=3", "--", *RUN, "--workdir=timed")
+    deadline = time.monotonic() + 170
+    while "Restarts=1 " not in cluster.call("scontrol", "show", "job", job) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    said = (cluster.folder / f"slurm-{job}.out").read_text()
+    print(said, cluster.call("squeue", f"--job={job}", "--format=%i %j %t %D %r"))
+    assert said.count("asked") == 2 and cluster.states(job) == ["PENDING"]
+    cluster.call("scancel", job)
+    assert cluster.ended(job)[0] == ["CANCELLED"]
 
 
 def test_a_sweep_is_an_array_of_four_points_and_a_table(cluster):
