@@ -3,6 +3,7 @@
 import signal
 import time
 
+import jax
 import pytest
 
 from tests.helpers import kills, ranks
@@ -12,12 +13,11 @@ from tests.experiments.judge.run_test import SETS, tiny_config
 
 
 def get_config():
-    config = tiny_config(("vanilla", "readiness"), {"tier": SETS["tier"]})
+    config = tiny_config(("vanilla",), {"tier": SETS["tier"]})
     config.request.unlearners = ("level",)
     config.checkpoint_seconds = 0.0
     return config
 """
-NUMBERS = ("test_accuracy", "retain_accuracy", "forget_accuracy", "forget_loss", "test_loss")
 
 
 def start(folder, count):
@@ -25,6 +25,11 @@ def start(folder, count):
     (folder / "small.py").write_text(CONFIG)
     words = f"--config={folder / 'small.py'}", f"--workdir={folder / 'run'}"
     return ranks.start(count, "-m", "experiments.main", *words, folder=folder)
+
+
+def flat(rows):
+    """Every number and word of some rows, by where it stands."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(rows)}
 
 
 def said(folder, process):
@@ -43,17 +48,11 @@ def whole(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_judgement_that_two_processes_share_is_one_process_s(tmp_path, whole):
-    """Within an example that lies on an edge; the tier is of examples that a fleet has memorised."""
+    """Each number of each row; the tier is of examples that a fleet, shared as well, has memorised."""
     assert "report: " in (whole / "out.0").read_text() and not (whole / "out.1").read_text().count("report: ")
     assert [status for status, *_ in ranks.ended(start(tmp_path, 1), seconds=1200)] == [0], said(tmp_path, 0)
-    rows = [kills.settled(folder / "run") for folder in (tmp_path, whole)]
-    assert len(rows[0]) == len(rows[1]) > 0
-    for one, shared in zip(*rows, strict=True):
-        name = one["setting"], one["training"], one["unlearner"], one["seed"]
-        assert name == (shared["setting"], shared["training"], shared["unlearner"], shared["seed"])
-        for when in ("before", "after"):
-            for number in NUMBERS:
-                assert one[when][number] == pytest.approx(shared[when][number], rel=1e-3, abs=4e-3), (name, when, number)
+    alone, shared = (flat(kills.settled(folder / "run")) for folder in (tmp_path, whole))
+    assert len(alone) > 1000 and shared == pytest.approx(alone, abs=1e-2)
 
 
 @pytest.mark.slow
