@@ -17,6 +17,7 @@ RUNS = {
     "comparison": ("model", "comparison"),
     "judge": ("model", "judge"),
     "judge_exact": ("judge_exact",),
+    "engine": ("engine",),
 }
 
 
