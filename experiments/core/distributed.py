@@ -124,6 +124,8 @@ def begin(env: Mapping[str, str], runner: str, flags: Mapping[str, str | None] |
     check(runner, choice.words())
     import jax
 
+    from experiments.core import processes
+
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from `preemption`
     try:
         if choice.coordinator:
@@ -135,6 +137,7 @@ def begin(env: Mapping[str, str], runner: str, flags: Mapping[str, str | None] |
             f"this is {choice.words()}, and the processes do not find each other ({line(error)}): "
             f"start all of them, or set {', '.join(VARIABLES.values())}"
         ) from error
+    processes.anyone(False)  # who is late by half a minute is not connected; once all are, they wait for each other
     return choice._replace(processes=jax.process_count(), process=jax.process_index())
 
 
