@@ -45,7 +45,7 @@ html_copy_source = False
 
 
 def add_navigation(app: Sphinx, page: str, text: list[str]) -> None:
-    """The order of the pages, which the start page alone carries; of the decisions, by number; of the notebooks, as listed."""
+    """The order of the pages, which the start page alone carries; decisions by number, notebooks as they are listed."""
     if page == root_doc:
         text[0] += "\n\n" + (HERE / "navigation.txt").read_text("utf-8")
     if page == DECISIONS:

@@ -114,7 +114,7 @@ def by_flower(task: Task, users: list[str], count: int, folder: Path, archived: 
     quiet: Callable[[str], None] = lambda line: None  # noqa: E731
     with serving.create(folder, SCHEME, SEED, tasks.initial(task, SEED)) as opened:
         server = rounds.Server(opened) if archived else Unarchived(opened)
-        strategy = ArchivingStrategy(server, clients=len(users), per_round=None, registered=True, tell=quiet)
+        strategy = ArchivingStrategy(server, clients=len(users), per_round=None, users=grid.keys, tell=quiet)
         train(strategy, grid, 1, 1e6)  # compiles
         with environment.stopwatch() as stopwatch:
             train(strategy, grid, count - 1, 1e6)

@@ -98,7 +98,7 @@ def serve(args: argparse.Namespace) -> int:
         raise UserError(f"--per-round is {args.per_round} of --clients {args.clients}: wait for as many as are asked")
     deployment.check_address(args.host, tls)
     if tls:
-        deployment.users_of(args.keys)
+        deployment.public_keys(args.keys)
     with _archive(args, task) as opened:
         stands = serving.next_round(opened)
     if stands < args.rounds:

@@ -23,7 +23,8 @@ from experiments.federated.store import check_user
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where to listen -> where to reach it from here
-UNREACHABLE, AGAIN = 305, 10.0  # Flower's exit code of a SuperNode that finds no server, or is unknown to it; seconds
+# Flower's exit codes of a SuperNode that loses its server, and of one that finds none or is unknown to it; seconds.
+LOST, UNREACHABLE, AGAIN = 0, 305, 10.0
 START = 180.0  # seconds that a busy machine may take to start a SuperLink
 
 PROJECT = """\
@@ -100,6 +101,29 @@ def users_of(keys: Path) -> dict[str, Path]:
     return found
 
 
+def public_keys(folder: Path) -> dict[bytes, str]:
+    """Public keys, as Flower tells of them, and whose they are; see `users_of`.
+
+    Raises:
+      UserError: a file without a key, or one key of two users.
+    """
+    try:
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
+    except ImportError as error:
+        raise UserError("keys need Flower's packages: pip install 'forethought[federated]'") from error
+    found: dict[bytes, str] = {}
+    for user, path in users_of(folder).items():
+        try:
+            key = load_ssh_public_key(path.read_bytes())
+        except ValueError as error:
+            raise UserError(f"{path} is no public key: give what ssh-keygen -t ecdsa writes") from error
+        content = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        if content in found:
+            raise UserError(f"{user} and {found[content]} have one key: give each its own")
+        found[content] = user
+    return found
+
+
 def check_address(host: str, protected: bool) -> None:
     """Refuse a server or client without TLS and keys that talks beyond this machine.
 
@@ -131,7 +155,7 @@ def serve(service: Service, tell: Callable[[str], None]) -> None:
         with processes.running(superlink(service, env), env, folder / "superlink.log") as child:
             processes.wait_for(here, service.port, child, folder / "superlink.log", START)
             for user, key in (users_of(service.keys) if service.keys else {}).items():
-                _asked([flwr, "supernode", "register", str(key.resolve()), "--name", user], env, f"the key {key}")
+                _asked([flwr, "supernode", "register", str(key.resolve()), f"--name={user}"], env, f"the key {key}")
             tell(f"listening on {service.host}:{service.port}")
             _train(service, folder, env, child, tell)
     except (UserError, OSError) as error:
@@ -203,7 +227,7 @@ def _app(service: Service, folder: Path, events: Path, done: Path) -> Path:
         "per-round": service.per_round or 0,
         "weighting": service.weighting,
         "timeout": service.timeout,
-        "registered": service.keys is not None,
+        "keys": str(service.keys.resolve()) if service.keys else "",
         "events": str(events),
         "done": str(done),
     }
@@ -220,7 +244,7 @@ def _address(host: str, port: int) -> str:
 
 def _toml(value: object) -> str:
     """A string, a number or a boolean as TOML has it, which is as JSON has it."""
-    return json.dumps(value if isinstance(value, bool | int | float) else str(value))
+    return json.dumps(value if isinstance(value, bool | int | float) else str(value), ensure_ascii=False)
 
 
 # --- A client ---------------------------------------------------------------------------------------------------------
@@ -242,17 +266,16 @@ class Participant(NamedTuple):
 
 
 def take_part(client: Participant, tell: Callable[[str], None]) -> None:
-    """Run a SuperNode until this process is stopped; it starts again while there is no server that knows its key.
+    """Run a SuperNode until this process is stopped; without a server that knows its key it tries again and again.
 
     Raises:
       UserError: the SuperNode ended for another reason.
     """
     with tempfile.TemporaryDirectory(prefix="forethought-") as name:
         env = processes.environment(Path(name))
-        while (code := _participation(client, env, tell)) == UNREACHABLE:
+        while (code := _participation(client, env, tell)) in (LOST, UNREACHABLE):
             tell(f"no server at {_address(client.host, client.port)} that knows this key: trying again in {AGAIN:g} s")
             time.sleep(AGAIN)
-    if code != 0:
         raise UserError(f"Flower's SuperNode ended with its exit code {code}: its own words stand above")
 
 
@@ -264,22 +287,17 @@ def _participation(client: Participant, env: dict[str, str], tell: Callable[[str
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        start_new_session=True,
     )
-    code = 0
-    assert child.stdout is not None
+    code = 1
     try:
-        for said in child.stdout:
-            tell(said.rstrip())
+        for said in processes.lines_of(child):  # the last code is its own: those of its children stand before
+            tell(said)
             if match := re.search(r"Exit Code: (\d+)", said):
                 code = int(match[1])
-        return code or child.wait()
+        return code if child.wait() else LOST
     finally:
-        child.terminate()  # no word to one that has ended
-        try:
-            child.wait(processes.GRACE)
-        except subprocess.TimeoutExpired:
-            child.kill()
+        processes.stop(child)
 
 
 def supernode(client: Participant, env: dict[str, str]) -> list[str]:

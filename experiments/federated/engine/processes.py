@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -69,6 +70,23 @@ def stop(child: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             continue
     child.wait()
+
+
+def lines_of(child: subprocess.Popen[bytes]) -> Iterator[str]:
+    """What a child and its children say, until the child has ended: those that it leaves behind may hold the pipe open."""
+    assert child.stdout is not None
+    held = b""
+    while True:
+        ready, _, _ = select.select([child.stdout], [], [], 1.0)
+        if not ready:
+            if child.poll() is not None:
+                return
+            continue
+        content = os.read(child.stdout.fileno(), 1 << 16)
+        *lines, held = (held + content).split(b"\n")
+        yield from (line.decode(errors="replace").rstrip() for line in lines)
+        if not content:
+            return
 
 
 def answers(host: str, port: int) -> bool:

@@ -1,7 +1,7 @@
 """A server's part of a round, whatever engine brings the replies: whose they are, which are refused, and the next row.
 
-A user is known by the name under which the operator registered the key of the user's node. Where nodes have no keys, it is
-what the client says. In either case two nodes of one user are both refused, and a node id is nobody's name.
+A user is known by the key of its node, which the operator has. Where nodes have no keys, it is what the client says. In
+either case two nodes of one user are both refused, and a node id is nobody's name.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _mistake(reply: Reply, parameters: int, gone: set[str], registered: Mapping[
         return str(error)
     if registered is not None and registered.get(reply.node) != reply.user:
         owner = registered.get(reply.node)
-        return f"the node says that it is {reply.user}, and its key is registered for {owner or 'nobody'}"
+        return f"the node says that it is {reply.user}, and its key is that of {owner or 'nobody'}"
     if reply.user in gone:
         return "this user was erased: stop the client, or let it come back under a new id"
     update = np.asarray(reply.update)

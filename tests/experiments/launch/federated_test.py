@@ -24,13 +24,24 @@ load_data = lambda user: {"weight": np.ones(3 if user == "ann" else 0)}
 optimizer = optax.sgd(0.1)
 """
 
+KEY = (
+    "ecdsa-sha2-nistp384 AAAAE2VjZHNhLXNoYTItbmlzdHAzODQAAAAIbmlzdHAzODQAAA"
+    "BhBO6UMVCbMvf2GGU4rHwX4QRc9UsSuBO0R78sL53/yCqh4xxTtGXrWlcayrrqvNs7J/FTWqRZv32LzynBIykoLC5jNzpJTbHy6W"
+    "llBzAw5qM/kE5YJ4Z9IfyRk++UXi7OPA==\n"
+)
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "task.py").write_text(TASK)
     (tmp_path / "keys").mkdir()
-    (tmp_path / "keys/ann.pub").write_text("ecdsa")
+    (tmp_path / "keys/ann.pub").write_text(KEY)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/ann.pub").write_text("ecdsa")
+    (tmp_path / "twice").mkdir()
+    for user in ("ann", "bob"):
+        (tmp_path / "twice" / f"{user}.pub").write_text(KEY)
     for name in ("pem", "key"):
         (tmp_path / name).write_text("")
     return tmp_path
@@ -64,6 +75,8 @@ def test_help_tells_of_every_option(words, capsys):
         ([*SERVER, "--insecure", "--keys", "keys"], "--insecure has neither certificates nor keys"),
         ([*SERVER, "--insecure", "--host", "0.0.0.0"], "--insecure beyond this machine (0.0.0.0) shows every update"),
         ([*SERVER, *SECURED[:-1], "nowhere"], "there is no USER.pub in nowhere"),
+        ([*SERVER, *SECURED[:-1], "bad"], "ann.pub is no public key: give what ssh-keygen -t ecdsa writes"),
+        ([*SERVER, *SECURED[:-1], "twice"], "bob and ann have one key: give each its own"),
         ([*SERVER, "--certificate", "nowhere.pem"], "there is no file nowhere.pem"),
         ([*SERVER, "--insecure", "--scheme", "rat=2"], "'rat=2' is no field of a scheme: choose from lattice, rate"),
         ([*SERVER, "--insecure", "--scheme", "finite=2"], "'finite=2' has no value of a finite, as False is one"),

@@ -21,7 +21,7 @@ class InProcessGrid(Grid):
 
     Args:
       app: of all nodes.
-      users: node id -> the user, under whose name the node is registered and whom its config names.
+      users: node id -> the user, whom its config names and who stands for a public key.
       configs: node id -> another config, for tests.
     """
 
@@ -49,8 +49,13 @@ class InProcessGrid(Grid):
         return list(self.users)
 
     def get_nodes(self) -> Iterable[NodeInfo]:
-        """All nodes, by name."""
-        return [NodeInfo(node_id=node, name=user) for node, user in self.users.items()]
+        """All nodes, with the keys of `keys`."""
+        return [NodeInfo(node_id=node, name=user, public_key=user.encode()) for node, user in self.users.items()]
+
+    @property
+    def keys(self) -> dict[bytes, str]:
+        """Public keys and whose they are, for a Strategy."""
+        return {user.encode(): user for user in self.users.values()}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Refused: messages are answered at once, by `send_and_receive`."""

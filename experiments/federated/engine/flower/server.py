@@ -9,6 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from experiments.core.errors import UserError
 from experiments.federated.engine import serving
+from experiments.federated.engine.deployment import public_keys
 from experiments.federated.engine.flower.strategy import ArchivingStrategy, train
 from experiments.federated.engine.rounds import Server
 
@@ -28,7 +29,7 @@ def main(grid: Grid, context: Context) -> None:
                 server,
                 clients=int(config["clients"]),
                 per_round=int(config["per-round"]) or None,
-                registered=bool(config["registered"]),
+                users=public_keys(Path(str(config["keys"]))) if config["keys"] else None,
                 tell=lambda line: print(line, file=lines),
             )
             left = int(config["rounds"]) - server.round

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
@@ -23,15 +23,21 @@ class ArchivingStrategy(Strategy):
       server: the archive and its model.
       clients: a round begins once so many nodes are there.
       per_round: how many are asked; None for all that are there.
-      registered: whether nodes have keys and the names they were registered by are users; else clients say who they are.
+      users: public key of a node -> the user, by the operator's own list: Flower's would take a key from whoever reaches
+        it. None: nodes have no keys, and clients say who they are.
       tell: gets a line for each round and for each reply that was refused.
     """
 
     def __init__(
-        self, server: Server, *, clients: int, per_round: int | None, registered: bool, tell: Callable[[str], None]
+        self,
+        server: Server,
+        *,
+        clients: int,
+        per_round: int | None,
+        users: Mapping[bytes, str] | None,
+        tell: Callable[[str], None],
     ) -> None:
-        self.server, self.clients, self.per_round, self.tell = server, clients, per_round, tell
-        self.registered = registered
+        self.server, self.clients, self.per_round, self.users, self.tell = server, clients, per_round, users, tell
         self._names: dict[int, str] = {}
         self._messages: list[Message] = []  # of the round
 
@@ -61,10 +67,10 @@ class ArchivingStrategy(Strategy):
         return names
 
     def _nodes(self, grid: Grid) -> dict[int, str]:
-        if not self.registered:
+        if self.users is None:
             return {node: str(node) for node in grid.get_node_ids()}
         gone = serving.erased_users(self.server.opened)
-        found = {node.node_id: node.name for node in grid.get_nodes()}
+        found = {node.node_id: self.users.get(node.public_key, "") for node in grid.get_nodes()}
         nodes = Counter(found.values())
         self._names |= found
         return {node: name for node, name in found.items() if name and nodes[name] == 1 and name not in gone}
@@ -97,7 +103,7 @@ class ArchivingStrategy(Strategy):
 
     def _sorted_out(self, replies: list[Reply]) -> tuple[dict[str, Reply], list[str]]:
         gone = serving.erased_users(self.server.opened)
-        return sorted_out(replies, self.server.model.size, gone, self._names if self.registered else None)
+        return sorted_out(replies, self.server.model.size, gone, None if self.users is None else self._names)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

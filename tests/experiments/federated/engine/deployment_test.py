@@ -1,5 +1,6 @@
 """A real deployment on loopback: TLS, registered keys, a client that is killed, and the erasure of another afterwards."""
 
+import contextlib
 import datetime
 import ipaddress
 import json
@@ -119,9 +120,10 @@ def node_keys(folder):
 
 def forethought(folder, *words):
     """A command of Forethought's in the background, in a session of its own, its output in a file."""
-    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "TMPDIR": str(folder / "tmp")}
-    line = [sys.executable, "-m", "experiments.main", "federated", *map(str, words)]
     name = f"{words[0]}-{words[words.index('--user') + 1]}" if "--user" in words else words[0]
+    (folder / name).mkdir(exist_ok=True)
+    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "TMPDIR": str(folder / name)}
+    line = [sys.executable, "-m", "experiments.main", "federated", *map(str, words)]
     with (folder / f"{name}.log").open("ab") as output:
         return subprocess.Popen(line, cwd=folder, env=env, stdout=output, stderr=output, start_new_session=True)
 
@@ -152,16 +154,20 @@ def descendants(folder):
     return found
 
 
+def kill(folder, number):
+    for process in descendants(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "tmp").mkdir()
     (tmp_path / "task.py").write_text(TASK)
     certificates(tmp_path)
     node_keys(tmp_path)
     yield tmp_path
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for process in descendants(tmp_path):
-            os.kill(process, number)
+        kill(tmp_path, number)
         time.sleep(3)
 
 
@@ -193,7 +199,7 @@ def test_a_client_is_killed_the_rounds_go_on_and_another_is_erased(folder, capfd
     wait_until("the first round", lambda: len(rounds()) == 1, 600, server, *clients.values())
     (folder / "hang").touch()
     wait_until("the last client's next round", (folder / "hanging").exists, 300, server, *clients.values())
-    os.killpg(clients[SLOW].pid, signal.SIGKILL)
+    kill(folder / f"client-{SLOW}", signal.SIGKILL)  # all of it, as if its machine had gone
     others = [clients[user] for user in USERS if user != SLOW]
     wait_until("the round's end without it", lambda: len(rounds()) == 2, 600, server, *others)
     (folder / "hang").unlink()
@@ -201,8 +207,8 @@ def test_a_client_is_killed_the_rounds_go_on_and_another_is_erased(folder, capfd
     wait_until("the end of the rounds", lambda: server.poll() is not None, 900, *clients.values())
     assert server.returncode == 0, (folder / "server.log").read_text()
     for process in clients.values():
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+        process.terminate()
+        process.wait(120)
 
     told = (folder / "server.log").read_text()
     took_part = rounds()

@@ -58,12 +58,14 @@ def test_a_port_in_use_and_a_program_that_is_missing_are_refused(tmp_path, monke
 
 
 def test_a_client_tries_again_while_no_server_knows_it_and_stops_for_other_reasons(tmp_path, monkeypatch):
-    second = f"[ -e {tmp_path}/again ]"
-    script = f"echo hello; {second} && echo 'Exit Code: 302' || echo 'Exit Code: 305'; touch {tmp_path}/again; exit 1"
+    said = ["Exit Code: 305", "Exit Code: 800 of an app; lost", "Exit Code: 302"]
+    (tmp_path / "ends").write_text("\n".join(said) + "\n")
+    code = f"head -n 1 {tmp_path}/ends; sed -i 1d {tmp_path}/ends; [ $(wc -l < {tmp_path}/ends) = 1 ]"
+    script = f"sleep 1000 & {code}"  # what it leaves behind holds its output open
     monkeypatch.setattr(deployment, "supernode", lambda client, env: ["sh", "-c", script])
     monkeypatch.setattr(deployment, "AGAIN", 0.0)
     told = []
     with pytest.raises(UserError, match="SuperNode ended with its exit code 302"):
         deployment.take_part(CLIENT, told.append)
-    again = "no server at 127.0.0.1:80 that knows this key: trying again in 0 s"
-    assert told == ["hello", "Exit Code: 305", again, "hello", "Exit Code: 302"]
+    waits = "no server at 127.0.0.1:80 that knows this key: trying again in 0 s"
+    assert told == [said[0], waits, said[1], waits, said[2]]

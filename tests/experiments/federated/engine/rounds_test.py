@@ -23,8 +23,8 @@ def ones(size=2, **changes):
     ("reply", "why"),
     [
         (ones(error="Node\n Unavailable"), "ann: Node Unavailable"),
-        (ones(user="bob"), "says that it is bob, and its key is registered for ann"),
-        (ones(node=2), "its key is registered for nobody"),
+        (ones(user="bob"), "says that it is bob, and its key is that of ann"),
+        (ones(node=2), "its key is that of nobody"),
         (ones(user=3), "ann: a user is 3, no text"),
         (ones(user="1933777960571370878"), "looks like an engine's node id"),
         (ones(size=3), r"the update is float32 \(3,\) and the model float32 \(2,\): use one task everywhere"),

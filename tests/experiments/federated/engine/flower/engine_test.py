@@ -10,6 +10,8 @@ from jax.flatten_util import ravel_pytree
 pytest.importorskip("flwr", reason="no Flower on this machine: the extra `federated` has it")
 pytest.importorskip("constriction", reason="no constriction on this machine: the extra `federated` has it")
 
+from flwr.app import Error, Message
+
 from experiments.federated import archives
 from experiments.federated.engine import erasing, serving
 from experiments.federated.engine import task as tasks
@@ -29,12 +31,14 @@ def federation(folder, *, scheme=SCHEME, task=TASK):
     return serving.create(folder / "archive", scheme, SEED, tasks.initial(task, SEED))
 
 
-def trained(opened, rounds, *, app=APP, nodes=NODES, registered=True, per_round=None, configs=None):
+def trained(opened, rounds, *, app=APP, nodes=NODES, keyed=True, per_round=None, configs=None):
     """The model after more rounds, and what was told of them."""
     told = []
     server = Server(opened)
-    strategy = ArchivingStrategy(server, clients=2, per_round=per_round, registered=registered, tell=told.append)
-    return train(strategy, InProcessGrid(app, nodes, configs), rounds, timeout=60.0), told
+    grid = InProcessGrid(app, nodes, configs)
+    users = grid.keys if keyed else None
+    strategy = ArchivingStrategy(server, clients=2, per_round=per_round, users=users, tell=told.append)
+    return train(strategy, grid, rounds, timeout=60.0), told
 
 
 def test_the_archive_holds_rounds_weights_and_codes_of_the_program_to_the_last_bit(tmp_path):
@@ -73,7 +77,7 @@ def test_some_clients_are_asked_and_a_user_is_erased_and_stays_away(tmp_path):
     with serving.open_archive(tmp_path / "archive") as opened:
         trained(opened, 1)
         assert set(opened.rounds[2]) == set(USERS) - {leaver}
-        _, told = trained(opened, 1, registered=False)
+        _, told = trained(opened, 1, keyed=False)
         assert set(opened.rounds[3]) == set(USERS) - {leaver}
         assert any(line.startswith(f"round 3: without {leaver}: this user was erased") for line in told)
 
@@ -82,7 +86,7 @@ def test_two_nodes_of_one_user_are_refused_and_so_are_lies_and_failures(tmp_path
     says = {node: {"user": user} for node, user in NODES.items()}
     first, second, third, fourth = NODES
     with federation(tmp_path) as opened:
-        _, told = trained(opened, 1, registered=False, configs=says | {second: {"user": USERS[0]}})
+        _, told = trained(opened, 1, keyed=False, configs=says | {second: {"user": USERS[0]}})
         assert set(opened.rounds[0]) == set(USERS[2:])
         assert f"round 0: without {USERS[0]}: 2 nodes claim to be this user: stop all but one" in told
         _, told = trained(opened, 1, configs=says | {first: {"user": USERS[1]}, third: {"user": str(third)}, fourth: {}})
@@ -90,7 +94,7 @@ def test_two_nodes_of_one_user_are_refused_and_so_are_lies_and_failures(tmp_path
         lie, node_id, nobody = (
             next(line for line in told if f"without {user}" in line) for user in (*USERS[:1], *USERS[2:])
         )
-        assert f"says that it is {USERS[1]}, and its key is registered for {USERS[0]}" in lie
+        assert f"says that it is {USERS[1]}, and its key is that of {USERS[0]}" in lie
         assert "node id" in node_id and "start the client with --user" in nobody
 
 
@@ -100,3 +104,32 @@ def test_a_round_without_an_update_changes_nothing(tmp_path):
         model, told = trained(opened, 1, app=broken)
         np.testing.assert_array_equal(model, np.zeros(federations.SIZE))
         assert len(opened.rows) == 1 and "the model stays as it is" in told[-1] and "no 'id'" in told[-2]
+
+
+class Lossy(InProcessGrid):
+    """Loses one node's answer, and answers in the place of another, as a SuperLink does for a node that is gone."""
+
+    def send_and_receive(self, messages, *, timeout=None):
+        answers = list(super().send_and_receive(messages, timeout=timeout))
+        if not answers:  # nobody is asked to evaluate
+            return []
+        _, second, *others = answers
+        gone = Message(Error(3, "Node Unavailable"), reply_to=second)
+        gone.metadata.__dict__.update(_src_node_id=1, _reply_to_message_id=second.metadata.reply_to_message_id)
+        return [gone, *others]
+
+
+def test_clients_that_are_gone_are_told_by_name_and_the_round_goes_on(tmp_path):
+    told = []
+    with federation(tmp_path) as opened:
+        grid = Lossy(APP, NODES | {1: "eve"})  # whose key the operator does not have: she is not asked
+        users = {user.encode(): user for user in USERS}
+        strategy = ArchivingStrategy(Server(opened), clients=4, per_round=None, users=users, tell=told.append)
+        train(strategy, grid, 1, timeout=60.0)
+        silent, gone, *others = sorted(USERS)
+        assert set(opened.rounds[0]) == set(others)
+    assert told[1:] == [
+        f"round 0: without {gone}: Node Unavailable",
+        f"round 0: without {silent}: no answer in time",
+        f"round 0: 2 of 4 clients, {sum(entry.bytes for entry in opened.rounds[0].values())} bytes archived",
+    ]
