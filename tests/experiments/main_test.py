@@ -77,7 +77,7 @@ def test_a_config_is_found_by_name_wherever_one_is(ran, tmp_path, monkeypatch, n
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     assert called(*form.format(f"{name}:digits").split(), "--workdir=there") == 0
-    ((config, workdir, _),) = ran
+    ((config, workdir, *_),) = ran
     assert (config.runner, config.name, workdir) == (name, "digits", "there")
 
 
