@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from absl import flags
 
 RUNNERS = {  # name -> what runs it, what reports it, and which settings make its programs large
+    "federated": (
+        "experiments.erasure.run",
+        "experiments.erasure.report",
+        "federation.clients, federation.rounds, model.options",
+    ),
     "readiness": (
         "experiments.comparison.run",
         "experiments.comparison.report",
@@ -52,6 +57,7 @@ RUNNERS = {  # name -> what runs it, what reports it, and which settings make it
     ),
 }
 MODELS = {  # packaged config -> its model, which describes the fields
+    "federated": "Federated",
     "judge": "Judge",
     "judge_exact": "JudgeExact",
     "pretrain": "Pretrain",
