@@ -86,6 +86,16 @@ def _shown(scheme: Scheme) -> dict[str, Scalar]:
     return {name: getattr(scheme, name) for name in ("lattice", "rate", "users", "reference", "entries", "amount")}
 
 
+def swept(alphas: Sequence[float], trials: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, dict[str, Estimate]]:
+    """Alpha -> score -> mean over seeds, of Fast-FedUL on the uncompressed history; empty if it was not run."""
+    if not all(trials):
+        return {}
+    return {
+        f"{alpha:g}": {score: over_seeds([told[i][score] for told in trials]) for score in SCORES}
+        for i, alpha in enumerate(alphas)
+    }
+
+
 def over_seeds(values: Sequence[float | None], reason: str = "") -> Estimate:
     """The mean over seeds with its 95% t-interval; what is not finite counts as missing."""
     kept = [np.nan if value is None else float(value) for value in values]

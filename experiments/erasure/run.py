@@ -6,6 +6,8 @@ the same call resumes after a kill, with the same rows but for seconds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import ml_collections
 
 from experiments.configs.federated import Federated
@@ -14,7 +16,7 @@ from experiments.core.config import validated
 from experiments.core.errors import blame_user
 from experiments.core.results import Run
 from experiments.data import datasets, digests
-from experiments.erasure import archives, calibration, problem, rows, trial
+from experiments.erasure import archives, calibration, methods, problem, rows, trial
 from experiments.erasure.problem import Problem
 
 CALIBRATING = 10.0  # what a federation of calibration takes, in erasures
@@ -52,19 +54,19 @@ def run(config: ml_collections.ConfigDict | Federated, workdir: str, command: st
             trials.append(folder.stage(f"seed-{seed}", lambda seed=seed: trial.trial(programs, seed)))
             progress.skip()  # what was done before
         progress.stage("rows")
-        return folder.finish(command, rows.rows(programs, trials), facts(made, chosen))
+        return folder.finish(command, rows.rows(programs, trials), facts(made, chosen, trials))
 
 
-def facts(made: Problem, chosen: calibration.Told) -> dict[str, object]:
+def facts(made: Problem, chosen: calibration.Told, trials: Sequence[trial.Told]) -> dict[str, object]:
     """What belongs to the run and to no row: sizes, what was chosen, and among what."""
     fed, train = made.config.federation, made.dataset.train
     return {
         "parameters": made.parameters,
-        "clients": fed.clients,
-        "rounds": fed.rounds,
         "examples": len(train.id),
         "leavers_examples": [len(part) for part in made.leaving],
         # A byte for each pixel or feature, and one for the label.
         "raw_bytes": len(train.id) * (int(train.x[0].size) + 1),
+        "sums_bytes": methods.sums_bytes(fed.clients, made.parameters),
         "calibration": chosen,
+        "sweep": rows.swept(made.config.erase.alphas, [one["sweep"] for one in trials]),
     }
