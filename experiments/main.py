@@ -37,11 +37,6 @@ if TYPE_CHECKING:
     from absl import flags
 
 RUNNERS = {  # name -> what runs it, what reports it, and which settings make its programs large
-    "federated": (
-        "experiments.erasure.run",
-        "experiments.erasure.report",
-        "federation.clients, federation.rounds, model.options",
-    ),
     "readiness": (
         "experiments.comparison.run",
         "experiments.comparison.report",
@@ -54,6 +49,11 @@ RUNNERS = {  # name -> what runs it, what reports it, and which settings make it
         "experiments.judge_exact.run",
         "experiments.judge_exact.report",
         "exact.models, lanes, cache_bytes, model",
+    ),
+    "federated": (
+        "experiments.erasure.run",
+        "experiments.erasure.report",
+        "federation.clients, federation.rounds, model.options",
     ),
 }
 MODELS = {  # packaged config -> its model, which describes the fields

@@ -13,7 +13,7 @@ sums are smaller than any archive; see docs/federated.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import ml_collections
 from pydantic import AfterValidator, Field, model_validator
@@ -22,11 +22,7 @@ from experiments.core import sections, trackers, values
 from experiments.core.config import Section, Wrong, as_config
 
 MOST_CLIENTS = 10_000
-METHODS = (  # the room's; a test holds them equal
-    "retrain", "rollback", "running_sums", "fast_fedul", "medu", "federaser", "fedrecover", "crab", "ridge", "fused",
-    "rr_du", "mpu",
-)  # fmt: skip
-
+# A method of the room `federated`; a test holds them equal.
 Method = Literal[
     "retrain", "rollback", "running_sums", "fast_fedul", "medu", "federaser", "fedrecover", "crab", "ridge", "fused",
     "rr_du", "mpu",
@@ -49,7 +45,10 @@ class Federation(Section):
         "examples", description="A client's weight: by the examples it says it has, or alike for all."
     )
     dirichlet: float = Field(
-        0.0, ge=0, le=10**4, description="Concentration by which a class is spread over clients; 0 deals examples out alike."
+        0.0,
+        ge=0,
+        le=10**4,
+        description="Concentration by which a class is spread over clients; 0 deals examples out alike.",
     )
 
     @model_validator(mode="after")
@@ -82,14 +81,20 @@ class Archives(Section):
         (1.0, 2.0, 4.0), min_length=1, description="2^rate cells an entry; what is spent is measured."
     )
     users: int = Field(
-        10, ge=0, le=MOST_CLIENTS, description="Updates of a round that are stored on average, with user sampling; 0: no such."
+        10,
+        ge=0,
+        le=MOST_CLIENTS,
+        description="Updates of a round that are stored on average, with user sampling; 0: no such.",
     )
     threshold: values.Weight = Field(
         0.5,
-        description="Entries that changed by more than so many root mean squares since the last update; 0: no such archives.",
+        description="Entries that changed by more than so many root mean squares since the last update; 0: no such.",
     )
     share: float = Field(
-        0.25, ge=0, le=1, description="Of entries, the largest or random ones, stored at the middle rate; 0: no such archives."
+        0.25,
+        ge=0,
+        le=1,
+        description="Of entries, the largest or random ones, stored at the middle rate; 0: no such.",
     )
     coded: Rounds = Field(3, description="Rounds of each seed, evenly apart, whose updates are really coded for the rate.")
 
@@ -98,7 +103,7 @@ class Erasing(Section):
     """Settings of methods. Those with several values are chosen on clients of other federations; see `calibrations`."""
 
     methods: Annotated[tuple[Method, ...], AfterValidator(values.each_once)] = Field(
-        METHODS, min_length=1, description="Which of the room `federated` are run."
+        get_args(Method), min_length=1, description="Which of the room `federated` are run."
     )
     calibrations: int = Field(
         3, ge=1, le=1000, description="Federations without the leavers' data, in which others leave, to choose settings on."
@@ -109,7 +114,9 @@ class Erasing(Section):
         description="Of Fast-FedUL and MEDU; one is chosen, -0.07, 0 and 0.07 have rows in any case.",
     )
     rates: Annotated[tuple[values.Rate, ...], AfterValidator(values.each_once)] = Field(
-        (0.0001, 0.0003, 0.001, 0.003, 0.01), min_length=1, description="Step sizes of MPU's and RR-DU's ascent; one each is chosen."
+        (0.0001, 0.0003, 0.001, 0.003, 0.01),
+        min_length=1,
+        description="Step sizes of MPU's and RR-DU's ascent; one each is chosen.",
     )
     penalties: Annotated[tuple[values.Norm, ...], AfterValidator(values.each_once)] = Field(
         (0.1, 1.0, 10.0, 100.0), min_length=1, description="Of ridge heads; one is chosen on validation examples."
@@ -132,7 +139,9 @@ class Federated(Section):
     runner: Literal["federated"] = Field("federated", description="What runs this config.")
     name: str = Field("digits", description="Of the experiment.")
     seed: values.Seed = Field(0, description="The first seed, and who leaves.")
-    seeds: int = Field(16, ge=1, le=100_000, description="Federations, each with parameters, clients and batches of its own.")
+    seeds: int = Field(
+        16, ge=1, le=100_000, description="Federations, each with parameters, clients and batches of its own."
+    )
     tracker: trackers.Names = trackers.JSONL
     data: sections.Data = sections.Data()
     model: sections.Model = sections.Model(options={"widths": (32,)})
@@ -165,13 +174,20 @@ def digits(config: ml_collections.ConfigDict) -> None:
     """30 clients with 40 digits each, dealt out alike; an honest one leaves."""
 
 
+def _one_lattice(config: ml_collections.ConfigDict) -> None:
+    """Fewer archives: what lattices and sparse ones do, `digits` and `digits_backdoor` tell."""
+    config.archive.lattices, config.archive.share = ("hexagonal",), 0.0
+
+
 def digits_dirichlet(config: ml_collections.ConfigDict) -> None:
     """The same with classes unevenly spread over clients, by a Dirichlet distribution of concentration 0.5."""
+    _one_lattice(config)
     config.federation.dirichlet = 0.5
 
 
 def digits_dirichlet01(config: ml_collections.ConfigDict) -> None:
     """The same with concentration 0.1: most clients have two or three classes."""
+    _one_lattice(config)
     config.federation.dirichlet = 0.1
 
 
@@ -182,11 +198,13 @@ def digits_backdoor(config: ml_collections.ConfigDict) -> None:
 
 def digits_backdoor_dirichlet(config: ml_collections.ConfigDict) -> None:
     """A backdoor, and classes by a Dirichlet distribution of concentration 0.5."""
+    _one_lattice(config)
     config.leaver.backdoor, config.federation.dirichlet = True, 0.5
 
 
 def digits_partial(config: ml_collections.ConfigDict) -> None:
     """Ten of thirty clients in each round, drawn anew, and three that leave: running sums cannot."""
+    _one_lattice(config)
     config.federation.present, config.federation.rounds, config.leaver.clients = 10, 60, 3
     config.archive.users = 5
 
@@ -196,7 +214,7 @@ def fashion_mnist(config: ml_collections.ConfigDict) -> None:
     config.data.name, config.data.train_size = "fashion_mnist", 6000
     config.data.validation_fraction = 0.02
     config.federation.learning_rate, config.seeds = 0.05, 8
-    config.archive.lattices = ("hexagonal",)
+    _one_lattice(config)
 
 
 def fashion_mnist_backdoor(config: ml_collections.ConfigDict) -> None:

@@ -54,7 +54,9 @@ def check(x: np.ndarray, side: int, target: int, classes: int) -> None:
       UserError: a table, a stamp that covers the image, or a target that is no class; one line.
     """
     if x.ndim != 4:
-        raise UserError(f"a backdoor stamps images, these data are a table of {x.shape[1:]}: set --config.leaver.backdoor=False")
+        raise UserError(
+            f"a backdoor stamps images, these data are a table of {x.shape[1:]}: set --config.leaver.backdoor=False"
+        )
     if side >= min(x.shape[1:3]):
         raise UserError(
             f"config.leaver.stamp is {side} on images of {x.shape[1]} x {x.shape[2]}: set one below {min(x.shape[1:3])}"

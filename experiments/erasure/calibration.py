@@ -30,9 +30,7 @@ def calibrate(problem: Problem) -> Told:
     section = problem.config.erase
     grids: dict[str, Sequence[float]] = {"alpha": section.alphas, "mpu": section.rates, "rr_du": section.rates}
     needed = {"alpha": {"fast_fedul", "medu"}, "mpu": {"mpu"}, "rr_du": {"rr_du"}}
-    makers = {
-        name: maker for name, maker in _makers(problem).items() if needed[name] & set(section.methods)
-    }
+    makers = {name: maker for name, maker in _makers(problem).items() if needed[name] & set(section.methods)}
     look = jax.jit(lambda setup: _divergences(problem, setup, makers, grids))
     found: dict[str, list[list[float]]] = {name: [] for name in makers}
     heads: list[list[float]] = []

@@ -41,7 +41,7 @@ def by_rate(rows: Sequence[Row], backdoor: bool) -> list[Figures]:
         _curves(f"rate-{left[0].replace('_', '-')}", f"{left[1].split(',')[0]} by measured rate", rows, curves, left[0]),
         _ratios(curves),
     ]
-    legend = [Key(name, shown.LATTICES[str(name)]) for name in curves]
+    legend = [Key(str(name), shown.LATTICES[str(name)]) for name in curves]
     legend += [Key(LINES[name], _line_style(name)) for name in LINES]
     return [Figures(legend, panels)]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -52,7 +53,7 @@ class Way(NamedTuple):
     method: str
     erase: Callable[[Trained], Erased]
     stored: Callable[[Trained], int]
-    facts: dict[str, Scalar] = {}
+    facts: Mapping[str, Scalar] = MappingProxyType({})
     eager: bool = False
 
 
@@ -68,7 +69,13 @@ def ways(problem: Problem, settings: Settings) -> list[Way]:
         Way("rollback", "rollback", lambda trained: _rollback(problem, trained), _checkpoint_bytes),
         Way("running_sums", "running_sums", _running_sums, _sums_bytes, eager=True),
         *(
-            Way(f"fast_fedul alpha={alpha:g}", "fast_fedul", _fast_fedul(alpha), _history_bytes, _alpha_facts(alpha, settings))
+            Way(
+                f"fast_fedul alpha={alpha:g}",
+                "fast_fedul",
+                _fast_fedul(alpha),
+                _history_bytes,
+                _alpha_facts(alpha, settings),
+            )
             for alpha in sorted({*PUBLISHED, settings.alpha})
         ),
         Way("federaser", "federaser", lambda trained: _federaser(problem, trained), lambda t: _federaser_bytes(problem, t)),
@@ -76,7 +83,9 @@ def ways(problem: Problem, settings: Settings) -> list[Way]:
         Way("crab", "crab", lambda trained: _crab(problem, trained), _crab_bytes),
         Way("fused", "fused", lambda trained: _fused(problem, trained), lambda _: 0),
         Way("mpu", "mpu", lambda trained: mpu(problem, trained, settings.mpu), lambda _: 0, {"rate": settings.mpu}),
-        Way("rr_du", "rr_du", lambda trained: rr_du(problem, trained, settings.rr_du), lambda _: 0, {"rate": settings.rr_du}),
+        Way(
+            "rr_du", "rr_du", lambda trained: rr_du(problem, trained, settings.rr_du), lambda _: 0, {"rate": settings.rr_du}
+        ),
     ]
     asked_for = {SERVED, "retrain", *problem.config.erase.methods}
     return [way for way in made if way.method in asked_for]
@@ -133,7 +142,12 @@ def _federaser(problem: Problem, trained: Trained) -> Erased:
     section = problem.config.erase
     update = asked(problem, trained.setup, local(problem, section.retraining_epochs))
     return erase.federaser(
-        trained.history, trained.leavers, update, trained.setup.erasing, interval=section.interval, layers=jnp.asarray(problem.layers)
+        trained.history,
+        trained.leavers,
+        update,
+        trained.setup.erasing,
+        interval=section.interval,
+        layers=jnp.asarray(problem.layers),
     )
 
 

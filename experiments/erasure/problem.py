@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
@@ -101,15 +100,13 @@ def make(config: Federated, dataset: Dataset) -> Problem:
         backdoor.check(dataset.train.x, leaver.stamp, leaver.target, dataset.classes)
     fns = models.build(config.model, dataset.train.x[:1], dataset.classes)
     tree = fns.init(keys.unused())
-    flat, unravel = ravel_pytree(tree)
+    unravel = ravel_pytree(tree)[1]
     layers = np.concatenate([np.full(leaf.size, i) for i, leaf in enumerate(jax.tree.leaves(tree))])
     parts = partition.split(dataset.train.y, fed.clients, fed.dirichlet, keys.generator(config.seed, Purpose.LEAVING))
     leaving = partition.middling(parts, leaver.clients)
     others = np.setdiff1d(np.arange(len(dataset.train.id)), np.concatenate(leaving))
     init = lambda key: ravel_pytree(fns.init(key))[0]  # noqa: E731
-    made = Problem(
-        config, dataset, models.as_model(fns), init, unravel, layers, leaving, others, 0
-    )
+    made = Problem(config, dataset, models.as_model(fns), init, unravel, layers, leaving, others, 0)
     drawn = [_parts(made, seed) for seed in seeds(config)] + calibrating(made)
     return made._replace(size=max(len(part) for parts in (leaving, *drawn) for part in parts))
 
@@ -166,9 +163,7 @@ def _leavers(problem: Problem, batches: Sequence[Batch], of_calibration: bool = 
         return list(batches)
     target = (leaver.target + of_calibration) % problem.dataset.classes
     corner = backdoor.FIRST if of_calibration else backdoor.LAST
-    return [
-        backdoor.poisoned(batch, leaver.share, target, leaver.stamp, bright, corner, leaver.claim) for batch in batches
-    ]
+    return [backdoor.poisoned(batch, leaver.share, target, leaver.stamp, bright, corner, leaver.claim) for batch in batches]
 
 
 def _of(problem: Problem) -> Callable[[np.ndarray], Batch]:

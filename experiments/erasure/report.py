@@ -23,11 +23,8 @@ HUGE = 100.0  # from which on a distance is told as such
 def present(workdir: str, found: Run) -> str:
     """Write the report of a finished run; what the command line prints of it."""
     report, columns = pages.told(write, workdir), terminal.width()
-    tables = [terminal.to_text(_methods(found), columns)]
-    if archives := _archives(found):
-        tables.append(terminal.to_text(archives, columns))
-    verdict = [terminal.wrapped(sentence, columns) for sentence in verdicts(found)]
-    return "\n\n".join([*tables, *verdict, report])
+    said = [terminal.wrapped(sentence, columns) for sentence in verdicts(found)]
+    return "\n\n".join([terminal.to_text(_methods(found), columns), *said, report])
 
 
 def write(workdir: str | Path) -> Path:
@@ -46,35 +43,42 @@ def compose(config: Mapping[str, Any], found: Run) -> list[Block]:
     if archives := _archives(found):
         blocks += [Heading("Archives after MEDU"), Text(ARCHIVES), archives, *figures.by_rate(found.rows, backdoor)]
     if found.facts.get("sweep"):
-        blocks += [Heading("The choice of α"), Text(CHOICE), _sweep(found), *figures.by_alpha(found.facts["sweep"], backdoor)]
+        blocks += [
+            Heading("The choice of α"),
+            Text(CHOICE),
+            _sweep(found),
+            *figures.by_alpha(found.facts["sweep"], backdoor),
+        ]
     return blocks
 
 
 READING = (
-    "Gap: test accuracy minus that of retraining, in points. Distance: of parameters from retraining, where nothing done is "
-    "1; retraining in other batches is its floor. Differs: test examples that get another class than by retraining. U-LiRA: "
-    "the AUC of an attack that asks whether the leavers were ever there; 0.5 tells nothing, and the fleet has few models, so "
-    "read its interval (90%). Other brackets are 95% t-intervals over seeds. Ridge heads are another model, on a network as "
-    "it was drawn, and stand beside a retraining of their own. Sent counts models down and updates up. Seconds are a median "
-    "on this machine, without compilation; of an archive those of encoding all rounds are in them."
+    "Gap: test accuracy minus that of retraining, in points. Distance: of parameters from retraining, where nothing "
+    "done is 1; retraining in other batches is its floor. Differs: test examples that get another class than by "
+    "retraining. U-LiRA: the AUC of an attack that asks whether the leavers were ever there. 0.5 tells nothing; the "
+    "fleet has few models, so read the interval (90%). Other brackets are 95% t-intervals over seeds. Ridge heads are "
+    "another model, on a network as it was drawn, and stand beside a retraining of their own. Sent counts models down "
+    "and updates up. Seconds are a median on this machine, without compilation; of an archive they hold the encoding "
+    "of all rounds."
 )
 ARCHIVES = (
-    "After MEDU, whose text and code were not available: no reproduction. Each archive stores the same updates. Bits are what "
-    "a range coder takes, tables included, over all updates of all who took part, stored or not. Thresholds and sampling save "
-    "what their columns say. SNR: log10 of the variance over entries of the erased model over that of what compression "
-    "changed in it."
+    "After MEDU, whose text and code were not available: no reproduction. Each archive stores the same updates. Bits "
+    "are what a range coder takes, tables included, over all updates of all who took part, stored or not. SNR: log10 "
+    "of the variance over entries of the erased model, over that of what compression changed in it."
 )
 CHOICE = (
-    "α was chosen on clients that left other federations, without the leavers' data: the α whose model tells least from "
-    "retraining there, on validation examples and on those of who left. The table and the figure show the test set at every "
-    "α that was tried; nothing was chosen by them."
+    "α was chosen on clients that left other federations, without the leavers' data: the α whose model tells least "
+    "from retraining there, on validation examples and on those of who left. The table and the figure show the test "
+    "set at every α that was tried; nothing was chosen by them."
 )
 
 
 def _setting(config: Mapping[str, Any], found: Run) -> str:
     fed, leaver, facts = config["federation"], config["leaver"], found.facts
     present = f"{fed['present']} in each round" if fed["present"] else "all in each round"
-    spread = f"classes by a Dirichlet distribution of {fed['dirichlet']:g}" if fed["dirichlet"] else "examples dealt out alike"
+    spread = (
+        f"classes by a Dirichlet distribution of {fed['dirichlet']:g}" if fed["dirichlet"] else "examples dealt out alike"
+    )
     who = "one leaves" if leaver["clients"] == 1 else f"{leaver['clients']} leave"
     planted = (
         f" and had planted a backdoor: {leaver['share']:.0%} of its images were stamped and called {leaver['target']}, and "
@@ -84,8 +88,8 @@ def _setting(config: Mapping[str, Any], found: Run) -> str:
     )
     owned = ", ".join(map(str, facts["leavers_examples"]))
     return (
-        f"{fed['clients']} clients, {present}, {fed['rounds']} rounds of federated averaging, {spread}; {who}{planted}, with "
-        f"{owned} of {facts['examples']} examples. {facts['parameters']} parameters, {config['seeds']} seeds."
+        f"{fed['clients']} clients, {present}, {fed['rounds']} rounds of federated averaging, {spread}; {who}{planted}, "
+        f"with {owned} of {facts['examples']} examples. {facts['parameters']} parameters, {config['seeds']} seeds."
     )
 
 
@@ -105,6 +109,10 @@ def verdicts(found: Run) -> list[str]:
     if good:
         best = min(good, key=lambda row: row.extra["bits"].value or math.inf)
         said[0] += f" The smallest is {shown.label(best)} at {best.extra['bits'].value:.2f} bits."
+        served = next(row for row in found.rows if row.variant == "served")
+        said[0] += " So is the model to which nothing was done: this setting does not ask much." * _is_good(
+            served, backdoor
+        )
     elif low:
         near = min(low, key=lambda row: abs(row.extra["test_gap"].value or 0) + (row.extra["backdoor"].value or 0))
         said[0] += f" The nearest is {shown.label(near)}: {_points(near)}."
@@ -128,13 +136,15 @@ def _sizes(found: Run, rows: Sequence[Row]) -> str:
     stored = small.extra["stored"].value or math.nan
     return (
         f"The smallest archive, {small.facts['scheme']}, takes {stored / 1000:,.0f} kB: {stored / raw:.2g} times the raw "
-        f"data ({raw / 1000:,.0f} kB at a byte a pixel), {stored / sums:.2g} times running sums ({sums / 1000:,.0f} kB), which "
-        "take one client out as the uncompressed history does at α = 0."
+        f"data ({raw / 1000:,.0f} kB at a byte a pixel), {stored / sums:.2g} times running sums ({sums / 1000:,.0f} kB), "
+        "which take one client out as the uncompressed history does at α = 0."
     )
 
 
 def _headline(found: Run, backdoor: bool) -> Headline:
-    rows = [row for row in shown.main_rows(found.rows) if row.variant != "oracle" and row.extra["test_gap"].value is not None]
+    rows = [
+        row for row in shown.main_rows(found.rows) if row.variant != "oracle" and row.extra["test_gap"].value is not None
+    ]
     rows = [row for row in rows if not row.unlearner.startswith("ridge")]
     entries = [(shown.label(row), cell(row.extra["test_gap"], 1, scale=100), shown.style(row)) for row in rows]
     caption = "Test accuracy minus that of retraining, with 95% intervals; within the band it is within 1 point"
@@ -163,7 +173,16 @@ def _methods(found: Run) -> Table:
     rows = shown.main_rows(found.rows)
     backdoor = any(row.setting == "backdoor" for row in rows)
     headers = ["way", "test\nacc. %", "gap,\npoints", "leavers'\nacc. %", *(["backdoor\n%"] if backdoor else [])]
-    headers += ["U-LiRA\nAUC", "told\napart", "distance", "differs\n%", "bits an\nentry", "stored\nkB", "sent\nkB", "rounds"]
+    headers += [
+        "U-LiRA\nAUC",
+        "told\napart",
+        "distance",
+        "differs\n%",
+        "bits an\nentry",
+        "stored\nkB",
+        "sent\nkB",
+        "rounds",
+    ]
     headers += ["updates", "seconds"]
     lines: list[list[Cell]] = []
     for row in rows:
@@ -193,17 +212,18 @@ def _methods(found: Run) -> Table:
 def _needs(found: Run) -> Table:
     lines: list[list[Cell]] = []
     for row in shown.main_rows(found.rows):
-        if row.unlearner != "served" and not any(line[1] == row.unlearner for line in lines):
+        if row.unlearner != "served" and not any(line[0] == row.unlearner for line in lines):
             facts = row.facts
             refused = f" Here: {row.extra['reason']}." if row.extra["reason"] else ""
-            lines.append(
-                [shown.label(row), row.unlearner, str(facts["helpers"]), str(facts["source"]), f"{facts['exact']}.{refused}"]
-            )
-    return Table(["way", "method", "who must help", "source", "exact"], lines, left=5, name="needs", prose=True)
+            lines.append([row.unlearner, f"{facts['helpers']}. Exact: {facts['exact']}. {facts['source']}.{refused}"])
+    return Table(["method", "who must help, when it is exact, and whose it is"], lines, left=2, name="needs", prose=True)
 
 
 def _archives(found: Run) -> Table | None:
-    rows, zero = shown.archives(found.rows, chosen=True), {row.facts["scheme"]: row for row in shown.archives(found.rows, False)}
+    rows, zero = (
+        shown.archives(found.rows, chosen=True),
+        {row.facts["scheme"]: row for row in shown.archives(found.rows, False)},
+    )
     if not rows:
         return None
     backdoor = rows[0].setting == "backdoor"
@@ -238,8 +258,18 @@ def _archives(found: Run) -> Table | None:
 
 
 def _sweep(found: Run) -> Table:
-    scores = [score for score in figures.SWEPT if any(at(told, (score,)).value is not None for told in found.facts["sweep"].values())]
-    headers = ["α", "divergence\nelsewhere", *(f"{figures.SWEPT[score][0].lower()}\n%" for score in scores), "gap,\npoints", "distance"]
+    scores = [
+        score
+        for score in figures.SWEPT
+        if any(at(told, (score,)).value is not None for told in found.facts["sweep"].values())
+    ]
+    headers = [
+        "α",
+        "divergence\nelsewhere",
+        *(f"{figures.SWEPT[score][0].lower()}\n%" for score in scores),
+        "gap,\npoints",
+        "distance",
+    ]
     away = _divergences(found)
     chosen = float(found.facts["calibration"]["chosen"]["alpha"])
     lines: list[list[Cell]] = []

@@ -45,7 +45,7 @@ def rows(run: Programs, trials: Sequence[Told]) -> list[Row]:
             Row(
                 training={ORACLE: "oracle", HELDOUT: "heldout_oracle"}.get(name, "federated"),
                 variant=name,
-                unlearner=facts[name]["method"],
+                unlearner=str(facts[name]["method"]),
                 setting="backdoor" if config.leaver.backdoor else "honest",
                 dataset=run.problem.dataset.name,
                 seed=config.seed,
@@ -65,7 +65,7 @@ def rows(run: Programs, trials: Sequence[Told]) -> list[Row]:
 
 def described(run: Programs) -> dict[str, dict[str, Scalar]]:
     """What sets each row apart, by name of the way: method, helpers, when it is exact, and settings."""
-    found: dict[str, dict[str, Scalar]] = {way.name: _needs(way.method) | way.facts for way, _ in run.ways}
+    found: dict[str, dict[str, Scalar]] = {way.name: {**_needs(way.method), **way.facts} for way, _ in run.ways}
     for name in (trial.RIDGE_SERVED, RIDGE, trial.RIDGE_ORACLE):
         found[name] = _needs("ridge") | {"penalty": run.settings.penalty}
     for name, (scheme, _) in run.archives.items():
@@ -137,6 +137,9 @@ def membership(name: str, trials: Sequence[Told]) -> Any:
     if not np.isfinite(margins).all():
         return Estimate(reason="margins are not finite")
     seeds, _, examples = margins.shape
+    if np.array_equal(margins[:, 0], margins[:, 1]):  # the attack refuses scores that are all alike
+        chance = Estimate(0.5, 0.5, 0.5, 2 * seeds)
+        return {"estimate": chance, "estimate90": chance, "balanced_accuracy": chance}
     included = np.broadcast_to(np.array([True, False])[None, :, None], margins.shape).reshape(2 * seeds, examples)
     second = np.repeat(np.arange(seeds) >= seeds // 2, 2)
     try:
@@ -144,4 +147,3 @@ def membership(name: str, trials: Sequence[Told]) -> Any:
     except ValueError as refused:
         return Estimate(reason=line(refused))
     return {key: found[key] for key in ("estimate", "estimate90", "balanced_accuracy")}
-

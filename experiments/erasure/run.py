@@ -6,6 +6,7 @@ the same call resumes after a kill, with the same rows but for seconds.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import ml_collections
@@ -51,7 +52,7 @@ def run(config: ml_collections.ConfigDict | Federated, workdir: str, command: st
         trials = []
         for seed in problem.seeds(config):
             progress.stage(f"seed {seed}", trial.work(config))
-            trials.append(folder.stage(f"seed-{seed}", lambda seed=seed: trial.trial(programs, seed)))
+            trials.append(folder.stage(f"seed-{seed}", functools.partial(trial.trial, programs, seed)))
             progress.skip()  # what was done before
         progress.stage("rows")
         return folder.finish(command, rows.rows(programs, trials), facts(made, chosen, trials))

@@ -123,7 +123,7 @@ def trial(run: Programs, seed: int) -> Told:
     for name in run.archives:
         ways |= _archive(seen, name)
         progress.advance(4)
-    swept = run.sweep(trained) if run.archives else []
+    swept = list(run.sweep(trained)) if run.archives else []
     return told | {"ways": ways, "sweep": [seen.score(vector)["scores"] for vector in swept]}
 
 
@@ -198,5 +198,6 @@ def _ridge(seen: Seen) -> Told:
     costs = {"seconds": took, "rounds": 0, "updates": 0, "stored": stored, "sent": 0}
     reference = found[RIDGE_ORACLE]
     return {
-        name: _told(one, scoring.score(one, reference, gaps[name], gaps[RIDGE_SERVED])) | costs for name, one in found.items()
+        name: _told(one, scoring.score(one, reference, gaps[name], gaps[RIDGE_SERVED])) | costs
+        for name, one in found.items()
     }
