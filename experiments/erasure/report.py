@@ -215,7 +215,8 @@ def _needs(found: Run) -> Table:
         if row.unlearner != "served" and not any(line[0] == row.unlearner for line in lines):
             facts = row.facts
             refused = f" Here: {row.extra['reason']}." if row.extra["reason"] else ""
-            lines.append([row.unlearner, f"{facts['helpers']}. Exact: {facts['exact']}. {facts['source']}.{refused}"])
+            helpers, source = (str(facts[name])[:1].upper() + str(facts[name])[1:] for name in ("helpers", "source"))
+            lines.append([row.unlearner, f"{helpers}. Exact: {facts['exact']}. {source}.{refused}"])
     return Table(["method", "who must help, when it is exact, and whose it is"], lines, left=2, name="needs", prose=True)
 
 

@@ -14,6 +14,7 @@ from experiments.erasure import archives, calibration, problem, report, rows, ru
 from federated.archive import Scheme
 from tests.helpers import kills
 from tests.helpers.configs import with_keys
+from tests.helpers.pictures import undrawn  # noqa: F401
 
 TINY = {
     "seeds": 2, "data.train_size": 120, "model.options.widths": (4,), "federation.clients": 5, "federation.rounds": 3,
@@ -175,7 +176,7 @@ def test_an_archive_costs_what_the_coder_says_and_is_near_the_whole_history(foun
     assert row.extra["ratio"].value > 1
 
 
-def test_the_page_has_every_row_and_every_way_a_name_of_its_own(found):
+def test_the_page_has_every_row_and_every_way_a_name_of_its_own(undrawn, found):  # noqa: F811
     page = report.write(found[1]).read_text()
     assert len({shown.label(row) for row in found[0].rows}) == len(found[0].rows)
     assert all(shown.label(row) in page for row in shown.main_rows(found[0].rows))
