@@ -126,6 +126,9 @@ class Erasing(Section):
     warmup: Rounds = Field(5, description="Of FedRecover: rounds in which all clients are asked first.")
     correct: Rounds = Field(5, description="Of FedRecover: every so many rounds all are asked again.")
     final: int = Field(2, ge=0, le=100_000, description="Of FedRecover: rounds at the end in which all are asked.")
+    believed: values.Weight = Field(
+        1.0, description="Of FedRecover: the largest estimate that is believed, in largest old updates; 0 believes all."
+    )
     adapter_rounds: Rounds = Field(30, description="Of FUSED, one gradient step in each.")
     steps: Rounds = Field(100, description="Of RR-DU's walk.")
     sigma: values.Weight = Field(0.001, description="Of RR-DU's noise, by entry; it certifies nothing.")

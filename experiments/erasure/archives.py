@@ -76,11 +76,19 @@ def kept(trained: Trained) -> Kept:
     return Kept(trained.setup.ids, trained.setup.archive, trained.model, trained.history, trained.leavers)
 
 
-def archived(scheme: Scheme, kept: Kept, alphas: Array) -> tuple[Codes, Array]:
-    """The codes of all rounds, and MEDU by them at each alpha, [alphas, parameters].
+class Archived(NamedTuple):
+    """What an archive has, and what MEDU makes of it.
 
-    Updates are read back from their codes round by round, as they come.
+    codes: of all rounds.  history: with updates as they are read back.  models: [alphas, parameters].
     """
+
+    codes: Codes
+    history: History
+    models: Array
+
+
+def archived(scheme: Scheme, kept: Kept, alphas: Array) -> Archived:
+    """An archive of all rounds, and MEDU by it at each alpha; updates are read back round by round, as they come."""
     keeper = archive(scheme, len(kept.model), kept.key)
 
     def advance(memory: Any, turn: tuple[Array, Array, Array]) -> tuple[Any, tuple[Codes, Array]]:
@@ -94,7 +102,7 @@ def archived(scheme: Scheme, kept: Kept, alphas: Array) -> tuple[Codes, Array]:
     _, (codes, updates) = jax.lax.scan(advance, begun, turns)
     history = kept.history._replace(updates=updates)
     erased = lambda alpha: erase.medu(kept.model, history, kept.leavers, alpha=alpha).model  # noqa: E731
-    return codes, jax.vmap(erased)(alphas)
+    return Archived(codes, history, jax.vmap(erased)(alphas))
 
 
 def ratio(whole: np.ndarray, compressed: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -66,7 +67,7 @@ def ways(problem: Problem, settings: Settings) -> list[Way]:
         Way(SERVED, SERVED, _served, lambda _: 0),
         Way(ORACLE, "retrain", lambda trained: retrained(problem, trained, trained.setup.key), _start_bytes),
         Way(HELDOUT, "retrain", lambda trained: retrained(problem, trained, trained.setup.second), _start_bytes),
-        Way("rollback", "rollback", lambda trained: _rollback(problem, trained), _checkpoint_bytes),
+        Way("rollback", "rollback", lambda trained: _rollback(problem, trained), checkpoint_bytes),
         Way("running_sums", "running_sums", _running_sums, _sums_bytes, eager=True),
         *(
             Way(
@@ -154,6 +155,7 @@ def _federaser(problem: Problem, trained: Trained) -> Erased:
 def _fedrecover(problem: Problem, trained: Trained) -> Erased:
     section = problem.config.erase
     update = asked(problem, trained.setup, local(problem))
+    largest = section.believed * jnp.max(jnp.abs(trained.history.updates))
     return erase.fedrecover(
         trained.checkpoints,
         trained.history,
@@ -163,6 +165,7 @@ def _fedrecover(problem: Problem, trained: Trained) -> Erased:
         warmup=section.warmup,
         correct=section.correct,
         final=section.final,
+        threshold=largest if section.believed else math.inf,
     )
 
 
@@ -295,7 +298,8 @@ def _start_bytes(trained: Trained) -> int:
     return FLOAT * len(trained.model)
 
 
-def _checkpoint_bytes(trained: Trained) -> int:
+def checkpoint_bytes(trained: Trained) -> int:
+    """Of the server's models."""
     return FLOAT * trained.checkpoints.size
 
 
@@ -318,7 +322,7 @@ def _federaser_bytes(problem: Problem, trained: Trained) -> int:
 
 
 def _recover_bytes(trained: Trained) -> int:
-    return _history_bytes(trained) + _checkpoint_bytes(trained)
+    return _history_bytes(trained) + checkpoint_bytes(trained)
 
 
 def _crab_bytes(trained: Trained) -> int:

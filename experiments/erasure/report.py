@@ -98,7 +98,7 @@ def _setting(config: Mapping[str, Any], found: Run) -> str:
 
 def verdicts(found: Run) -> list[str]:
     """What the run shows of archives, in sentences: whether one is good enough, and what they save."""
-    rows = [row for row in found.rows if row.unlearner == "medu"]
+    rows = [row for row in found.rows if "scheme" in row.facts]
     if not rows:
         return []
     backdoor = any(row.setting == "backdoor" for row in rows)
@@ -205,7 +205,7 @@ def _methods(found: Run) -> Table:
                 bare(row.unlearn_seconds, f"{row.unlearn_seconds:.2f}") if row.unlearn_seconds is not None else NONE,
             ]
         )
-    ours = [i for i, row in enumerate(rows) if row.unlearner == "medu"]
+    ours = [i for i, row in enumerate(rows) if "scheme" in row.facts]
     return Table(headers, lines, name="methods", ours=ours, stacked=True)
 
 

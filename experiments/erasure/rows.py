@@ -72,6 +72,7 @@ def described(run: Programs) -> dict[str, dict[str, Scalar]]:
         for alpha in run.alphas:
             told: dict[str, Scalar] = {"alpha": alpha, "chosen": alpha == run.settings.alpha, "scheme": name}
             found[trial.archive_name(name, alpha)] = _needs("medu") | told | _shown(scheme)
+        found[trial.recover_name(name)] = _needs("fedrecover") | {"scheme": name} | _shown(scheme)
     return found
 
 

@@ -54,6 +54,8 @@ def label(row: Row) -> str:
         return f"Fast-FedUL, {alpha(row)}"
     if row.unlearner == "medu":
         return f"MEDU, {row.facts['scheme']}, {alpha(row)}"
+    if row.unlearner == "fedrecover" and "scheme" in row.facts:
+        return f"FedRecover by {row.facts['scheme']}"
     return LABELS.get(row.variant, row.variant)
 
 
@@ -76,4 +78,4 @@ def is_plain(row: Row) -> bool:
 def main_rows(rows: Sequence[Row]) -> list[Row]:
     """The rows of the main table: all but the archives that vary the main one."""
     first = next((row.facts["lattice"] for row in rows if row.unlearner == "medu"), "")
-    return [row for row in rows if row.unlearner != "medu" or (is_plain(row) and row.facts["lattice"] == first)]
+    return [row for row in rows if "scheme" not in row.facts or (is_plain(row) and row.facts["lattice"] == first)]

@@ -13,15 +13,14 @@ import numpy as np
 from experiments.configs.federated import Federated
 from experiments.core import environment, progress
 from experiments.core.errors import line
-from experiments.core.results import Scalar
 from experiments.erasure import archives, methods, scoring
 from experiments.erasure import problem as problems
-from experiments.erasure.archives import Kept
+from experiments.erasure.archives import Archived, Kept
 from experiments.erasure.methods import Settings, Way
 from experiments.erasure.problem import Problem, Setup
 from experiments.erasure.scoring import Answers, Asked
 from experiments.erasure.training import Trained, train
-from federated.archive import Codes, Scheme
+from federated.archive import Scheme
 from federated.erase import Erased
 from federated.history import Array
 
@@ -41,7 +40,7 @@ class Programs(NamedTuple):
     settings: Settings
     train: Callable[[Setup], Trained]
     ways: list[tuple[Way, Callable[[Trained], Erased]]]
-    archives: dict[str, tuple[Scheme, Callable[[Kept, Array], tuple[Codes, Array]]]]
+    archives: dict[str, tuple[Scheme, Callable[[Kept, Array], Archived]]]
     apply: Callable[[Array, Any], Array]
     alphas: tuple[float, ...]
     sweep: Callable[[Trained], Array]
@@ -49,7 +48,7 @@ class Programs(NamedTuple):
 
 def programs(problem: Problem, settings: Settings) -> Programs:
     """The programs of a run."""
-    made: dict[str, tuple[Scheme, Callable[[Kept, Array], tuple[Codes, Array]]]] = {}
+    made: dict[str, tuple[Scheme, Callable[[Kept, Array], Archived]]] = {}
     if "medu" in problem.config.erase.methods:
         for name, scheme in archives.schemes(problem.config).items():
             made[name] = scheme, jax.jit(functools.partial(archives.archived, scheme))
@@ -148,12 +147,12 @@ def _archive(seen: Seen, name: str) -> Told:
     scheme, program = run.archives[name]
     kept = archives.kept(trained)
     with environment.stopwatch() as seconds:
-        codes, models = jax.block_until_ready(program(kept, jnp.asarray(run.alphas)))
+        found = jax.block_until_ready(program(kept, jnp.asarray(run.alphas)))
         took = seconds()
-    rate = archives.measured(scheme, kept, codes, run.problem.config.archive.coded)
+    rate = archives.measured(scheme, kept, found.codes, run.problem.config.archive.coded)
     whole = [methods.fast_fedul(trained, alpha).model for alpha in run.alphas]
     took_part = int((trained.history.weights > 0).sum())
-    costs: dict[str, Scalar] = {
+    costs: dict[str, float] = {
         "seconds": took,
         "rounds": 0,
         "updates": 0,
@@ -162,12 +161,24 @@ def _archive(seen: Seen, name: str) -> Told:
         "kept": rate.stored,
         "stored": rate.bits / 8 * run.problem.parameters * took_part,
     }
-    return {
-        archive_name(name, alpha): seen.score(models[i])
+    ways = {
+        archive_name(name, alpha): seen.score(found.models[i])
         | costs
-        | {"ratio": archives.ratio(np.asarray(whole[i]), np.asarray(models[i]))}
+        | {"ratio": archives.ratio(np.asarray(whole[i]), np.asarray(found.models[i]))}
         for i, alpha in enumerate(run.alphas)
     }
+    recover = next(((way, program) for way, program in run.ways if way.method == "fedrecover"), None)
+    if recover and scheme.users is None:  # what is sampled lacks the updates that FedRecover starts from
+        way, fedrecover = recover
+        stored = costs["stored"] + methods.checkpoint_bytes(trained)
+        told = _erase(seen, way, lambda trained: fedrecover(trained._replace(history=found.history)))
+        ways[recover_name(name)] = told | {"bits": rate.bits, "kept": rate.stored, "stored": stored}
+    return ways
+
+
+def recover_name(scheme: str) -> str:
+    """The way that erases by FedRecover on an archive."""
+    return f"fedrecover by {scheme}"
 
 
 def archive_name(scheme: str, alpha: float) -> str:
