@@ -58,6 +58,11 @@ def schemes(config: Federated) -> dict[str, Scheme]:
     return made
 
 
+def is_plain(scheme: Scheme, config: Federated) -> bool:
+    """Whether a scheme is of the main lattice and stores every entry of every update: FedRecover starts from all of them."""
+    return scheme == Scheme(config.archive.lattices[0], scheme.rate)
+
+
 def _sparser(section: Archives, scheme: Scheme) -> dict[str, Scheme]:
     """A scheme with user sampling, with a threshold, and with both; by what they add to its name."""
     made = {}

@@ -168,7 +168,7 @@ def _archive(seen: Seen, name: str) -> Told:
         for i, alpha in enumerate(run.alphas)
     }
     recover = next(((way, program) for way, program in run.ways if way.method == "fedrecover"), None)
-    if recover and scheme.users is None:  # what is sampled lacks the updates that FedRecover starts from
+    if recover and archives.is_plain(scheme, run.problem.config):
         way, fedrecover = recover
         stored = costs["stored"] + methods.checkpoint_bytes(trained)
         told = _erase(seen, way, lambda trained: fedrecover(trained._replace(history=found.history)))
