@@ -59,7 +59,7 @@ def schemes(config: Federated) -> dict[str, Scheme]:
 
 
 def is_plain(scheme: Scheme, config: Federated) -> bool:
-    """Whether a scheme is of the main lattice and stores every entry of every update: FedRecover starts from all of them."""
+    """Whether a scheme is of the main lattice and stores all entries of all updates, which FedRecover starts from."""
     return scheme == Scheme(config.archive.lattices[0], scheme.rate)
 
 
