@@ -3,6 +3,8 @@
 # Candidates, tried in order; name one with `make venv PYTHON=/path/to/python`.
 PYTHON ?= python3.13 python3.12 python3.11 python3
 VENV ?= .venv
+# Versions that the environment is held to: make venv LOCK=locks/lowest.txt.
+LOCK ?=
 WORKDIR ?= runs/demo
 # A folder below tests, `make test ROOM=s3t`; all of them if empty. More options for pytest: `make test ARGS="-x -k word"`.
 ROOM ?=
@@ -10,12 +12,26 @@ ARGS ?=
 # What `make structure` sets beside the checkout: the last commit before the rooms had folders.
 REV ?= e1d275d
 
+# Where `make dist` tries the wheel.
+PYTHONS ?= python3.11 python3.12 python3.13
+
+# `make image`: what builds it, its name, and its extras if others than the file's own.
+ENGINE ?= docker
+TAG ?= forethought
+EXTRAS ?=
+
 # What mypy checks.
 TYPED := unlearn readiness s3t federated experiments tools
 
+# What the lock of the newest versions is for: all but `weights` and `peers`, which bring torch.
+LOCKED := test wandb mlflow docs release cuda tpu
+
 py := $(VENV)/bin/python
+held := $(if $(LOCK),--constraint $(LOCK))
 stamp := $(VENV)/.installed
 docs_stamp := $(VENV)/.docs
+release_stamp := $(VENV)/.release
+uv_compile := $(VENV)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-annotate --custom-compile-command "make lock"
 new_enough := import sys; sys.exit(sys.version_info < (3, 11))
 # No benchmarks of their own.
 parts := $(addprefix %/,$(addsuffix .py,__init__ smoke readiness_torch language_torch s3t_peft))
@@ -43,8 +59,8 @@ $(stamp): setup.cfg pyproject.toml
 	      "(Debian, Ubuntu: apt install python3-venv) or uv" >&2; exit 1; }; \
 	fi
 	@echo "Installing into $(VENV) (about 1.2 GB; a minute or two)"
-	@{ command -v uv >/dev/null && uv pip install --quiet --python $(py) -e '.[test]'; } || \
-	  $(py) -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@{ command -v uv >/dev/null && uv pip install --quiet --python $(py) $(held) -e '.[test]'; } || \
+	  $(py) -m pip install --quiet --disable-pip-version-check $(held) -e '.[test]'
 	@touch $(stamp)
 
 demo: $(stamp)  ## train, forget, compare with retraining, and write a report (WORKDIR=runs/demo)
@@ -82,8 +98,8 @@ bench: $(stamp)  ## the benchmarks, one after another (at toy size: ARGS=--smoke
 # In the same environment, but only when it is asked for.
 $(docs_stamp): $(stamp)
 	@echo "Installing what builds the site into $(VENV) (about 60 MB; seconds)"
-	@{ command -v uv >/dev/null && uv pip install --quiet --python $(py) -e '.[docs]'; } || \
-	  $(py) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@{ command -v uv >/dev/null && uv pip install --quiet --python $(py) $(held) -e '.[docs]'; } || \
+	  $(py) -m pip install --quiet --disable-pip-version-check $(held) -e '.[docs]'
 	@touch $(docs_stamp)
 
 # A link that leads nowhere is a warning, and a warning is an error.
@@ -97,7 +113,25 @@ tables: $(stamp)  ## tables of the docs, written anew from the files that runs w
 notebooks: $(stamp)  ## docs/notebooks from experiments/notebooks (run them all into build/notebooks: ARGS=--execute)
 	@JAX_PLATFORMS=cpu $(py) -m tools.notebooks $(ARGS)
 
+$(release_stamp): $(stamp)
+	@{ command -v uv >/dev/null && uv pip install --quiet --python $(py) $(held) -e '.[release]'; } || \
+	  $(py) -m pip install --quiet --disable-pip-version-check $(held) -e '.[release]'
+	@touch $(release_stamp)
+
+# The lowest are those of Python 3.11, which has no newer JAX; what they need in turn is as new as it may be.
+lock: $(release_stamp)  ## the versions that tests and the image are held to, anew: locks/
+	@$(uv_compile) --universal $(addprefix --extra ,$(LOCKED)) --output-file locks/newest.txt setup.cfg
+	@$(uv_compile) --resolution lowest-direct --extra test --output-file locks/lowest.txt setup.cfg
+
+dist: $(release_stamp)  ## wheel and sdist, tried in empty environments (PYTHONS="python3.12"; ARGS=--notebooks)
+	@$(py) -m tools.dist $(PYTHONS) $(ARGS)
+
+image:  ## the container image (ENGINE=podman; EXTRAS=cuda,experiments)
+	@command -v $(ENGINE) >/dev/null || { echo "error: $(ENGINE) is missing; name another: make image ENGINE=podman" >&2; exit 1; }
+	$(ENGINE) build --file Containerfile $(if $(EXTRAS),--build-arg EXTRAS=$(EXTRAS)) --tag $(TAG) .
+	$(ENGINE) run --rm $(TAG) forethought --version
+
 structure: $(stamp)  ## folders, files, lines, imports and what is longest, beside those of REV
 	@$(py) -m tools.structure --rev "$(REV)"
 
-.PHONY: help venv demo test slow faults lint types format bench docs notebooks tables structure
+.PHONY: help venv demo test slow faults lint types format bench docs notebooks tables lock dist image structure

@@ -3,6 +3,7 @@
   forethought --config=readiness:digits --workdir=DIR [--config.key=value ...]
   forethought sweep --config=... --grid 'seed=0,10' --workdir=DIR    many runs and one table; sweep --help
   forethought launch slurm -- --config=... --workdir=DIR             a job of a cluster; launch --help
+  forethought federated server|client|erase                          real clients, an archive; federated --help
   forethought --list                 the packaged configs, each with one line
   forethought --describe=readiness   all fields of a config: type, range, default, meaning
   forethought --version
@@ -64,7 +65,11 @@ MODELS = {  # packaged config -> its model, which describes the fields
     "readiness": "Comparison",
     "s3t": "S3TStudy",
 }
-COMMANDS = {"sweep": "experiments.launch.sweep", "launch": "experiments.launch.scripts"}  # what starts runs
+COMMANDS = {  # what starts runs, and what is no run
+    "sweep": "experiments.launch.sweep",
+    "launch": "experiments.launch.scripts",
+    "federated": "experiments.launch.federated",
+}
 INTERRUPTED = 130  # the exit status that a shell gives Ctrl-C
 BESIDE_FACTORY = {"data": ("name", "validation_fraction"), "model": ("name", "options")}  # of no use to a factory
 EXTRA = {  # what the extra `experiments` brings and the pure rooms do without

@@ -9,16 +9,18 @@ from federated.rounds import (
     Compressor,
     FederatedAlgorithm,
     FederatedState,
+    client_key,
     client_update,
     decoded,
     fedavg,
     fedsgd,
     participation,
+    server_update,
     stack_clients,
     train,
 )
 
 __all__ = [
-    "Clients", "Compressor", "FederatedAlgorithm", "FederatedState", "History", "client_update", "decoded", "fedavg",
-    "fedsgd", "models", "participation", "stack_clients", "took_part", "train", "without",
+    "Clients", "Compressor", "FederatedAlgorithm", "FederatedState", "History", "client_key", "client_update", "decoded",
+    "fedavg", "fedsgd", "models", "participation", "server_update", "stack_clients", "took_part", "train", "without",
 ]  # fmt: skip

@@ -23,6 +23,9 @@ WEIGHTINGS = ("examples", "equal")
 
 Loss = Callable[[Params, Batch, Array], Array]  # (params, batch, key) -> scalar
 ClientUpdate = Callable[[Params, Batch, Array], Params]  # (params, data, key) -> update
+# (model [parameters], memory, updates [clients, parameters], examples [clients], present [clients] bool, ids, round)
+# -> (the next model, memory, Round)
+ServerUpdate = Callable[[Array, Any, Array, Array, Array, Array, Array], tuple[Array, Any, "Round"]]
 
 
 class Clients(NamedTuple):
@@ -214,9 +217,8 @@ def fedavg(
       >>> print(state.params, history.updates.ravel())
       [0.5] [0. 1.]
     """
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f"weighting is {weighting!r}: choose from {', '.join(WEIGHTINGS)}")
     client = client_update(loss, optimizer, epochs=epochs, batch_size=batch_size)
+    server = server_update(weighting, compressor)
 
     def init(params: Params, clients: Clients) -> FederatedState:
         memory = compressor.init(len(clients.ids), ravel_pytree(params)[0].size)
@@ -224,15 +226,12 @@ def fedavg(
 
     def apply(state: FederatedState, clients: Clients, present: Array, key: Array) -> tuple[FederatedState, Round]:
         flat, unravel = ravel_pytree(state.params)
-        round_key = jax.random.fold_in(key, state.round)
-        keys = jax.vmap(lambda entry: jax.random.fold_in(round_key, entry))(clients.ids)
+        keys = jax.vmap(client_key, in_axes=(None, None, 0))(key, state.round, clients.ids)
         trees = jax.vmap(client, in_axes=(None, 0, 0))(state.params, clients.data, keys)
         updates = jax.vmap(lambda entry: ravel_pytree(entry)[0])(trees)
-        updates = jnp.where(present[:, None], updates, 0.0)
-        weights = _weights(clients, present, weighting).astype(updates.dtype)
-        memory, kept = compressor.encode(state.memory, updates, weights, clients.ids, state.round)
-        params = unravel(flat + weights @ updates)
-        return FederatedState(params, state.round + 1, memory), Round(kept, weights)
+        examples = jnp.sum(clients.data["weight"], axis=1)
+        model, memory, kept = server(flat, state.memory, updates, examples, present, clients.ids, state.round)
+        return FederatedState(unravel(model), state.round + 1, memory), kept
 
     return FederatedAlgorithm(init, apply)
 
@@ -247,9 +246,40 @@ def fedsgd(
     return fedavg(loss, optax.sgd(learning_rate), weighting=weighting, compressor=compressor)
 
 
-def _weights(clients: Clients, present: Array, weighting: str) -> Array:
+def client_key(key: Array, round: Array | int, id: Array | int) -> Array:
+    """The key of a client in a round, from that of the whole training."""
+    return jax.random.fold_in(jax.random.fold_in(key, round), id)
+
+
+def server_update(weighting: str = "examples", compressor: Compressor = keep_updates) -> ServerUpdate:
+    """What a server does in a round once updates are there, w + sum_u p_u h_u, as a pure function; see `ServerUpdate`.
+
+    `fedavg` is this beside `client_update`; an engine that has its clients elsewhere calls it alone.
+
+    Raises:
+      ValueError: an unknown weighting.
+
+    Example:
+      >>> updates, examples, ids = jnp.array([[1.0], [5.0]]), jnp.array([3.0, 1.0]), jnp.arange(2)
+      >>> print(server_update()(jnp.zeros(1), (), updates, examples, ids >= 0, ids, jnp.asarray(0))[0])
+      [2.]
+    """
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting is {weighting!r}: choose from {', '.join(WEIGHTINGS)}")
+
+    def update(
+        model: Array, memory: Any, updates: Array, examples: Array, present: Array, ids: Array, round: Array
+    ) -> tuple[Array, Any, Round]:
+        updates = jnp.where(present[:, None], updates, 0.0)
+        weights = _weights(examples, present, weighting).astype(updates.dtype)
+        memory, kept = compressor.encode(memory, updates, weights, ids, round)
+        return model + weights @ updates, memory, Round(kept, weights)
+
+    return update
+
+
+def _weights(examples: Array, present: Array, weighting: str) -> Array:
     """[clients]: with what weight each enters a round; 0 for all if nobody came who has an example."""
-    examples = jnp.sum(clients.data["weight"], axis=1)
     share = jnp.where(present, examples if weighting == "examples" else 1.0, 0.0)
     total = jnp.sum(share)
     return share / jnp.where(total > 0, total, 1.0)

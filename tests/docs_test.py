@@ -106,9 +106,10 @@ def check_faults(words, monkeypatch):
 
 
 def check_make(words, monkeypatch):
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text()
+    targets, settings = (re.findall(pattern, makefile, re.MULTILINE) for pattern in (r"^(\w+):", r"^(\w+) \?="))
     variables = [word.split("=")[0] for word in words[2:]]
-    assert words[1] in targets and set(variables) <= {"ROOM", "ARGS", "PYTHON", "WORKDIR"}
+    assert words[1] in targets and set(variables) <= set(settings)
     rooms = [word.partition("=")[2] for word in words[2:] if word.startswith("ROOM=")]
     assert all((ROOT / "tests" / room).is_dir() for room in rooms)
 
@@ -136,6 +137,14 @@ def check_launch(words, monkeypatch):
     assert scripts.parser().parse_args(words[2:at]).kind and arguments.configured(words[at + 1 :])
 
 
+def check_federated(words, monkeypatch):
+    """A server, a client or an erasure: its options are understood; its files need not be there."""
+    from experiments.launch import federated
+
+    monkeypatch.setattr(federated, "_file", str)
+    assert federated.parser().parse_args(words[2:]).command == words[2]
+
+
 def check_image(words, monkeypatch):
     """The file copies all packages and what they are built by, and installs extras that there are."""
     text = (ROOT / words[words.index("--file") + 1]).read_text()
@@ -145,6 +154,7 @@ def check_image(words, monkeypatch):
         "setup.cfg",
         "README.md",
         "LICENSE",
+        "locks",
         "unlearn",
         "readiness",
         "s3t",
@@ -159,6 +169,7 @@ def check_image(words, monkeypatch):
 
 CHECKS = {
     "docker build ": check_image,
+    "forethought federated ": check_federated,
     "forethought launch ": check_launch,
     "forethought sweep ": check_sweep,
     "forethought ": check_run,

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 
 import pytest
@@ -13,6 +14,8 @@ import s3t
 import unlearn
 
 PROGRAMS = ("experiments.benchmarks.", "experiments.notebooks.")  # run elsewhere
+if not importlib.util.find_spec("flwr"):  # of the extra `federated`
+    PROGRAMS += ("experiments.federated.engine.flower.",)
 MODULES = [
     info.name
     for room in (unlearn, readiness, s3t, federated, experiments)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("unlearn", "readiness", "s3t", "experiments")
+ROOMS = ("unlearn", "readiness", "s3t", "federated", "experiments")
 SMALL = (
     "--config.seeds=1", "--config.train.steps=22", "--config.trainings=('oracle', 'heldout_oracle', 'vanilla')",
     "--config.equal_flops=False", "--config.request.learning_rates=(0.05,)", "--config.request.max_steps=5",

@@ -25,6 +25,7 @@ NEEDS = {  # notebook, in the order of reading -> extras, and modules of which o
     "language": ("experiments,text", "unlearn", "ml_collections", "tokenizers"),
 }
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+FOLDED = {"cellView": "form", "tags": ["hide-cell"]}  # in Colab; on the site
 TIMEOUT = 900  # seconds for a cell
 
 
@@ -35,11 +36,11 @@ def made(name: str) -> nbformat.NotebookNode:
     guard = (SOURCES / "guard.py").read_text("utf-8")
     call = f"install({', '.join(repr(need) for need in NEEDS[name])})".replace("'", '"')
     cells = jupytext.read(SOURCES / f"{name}.py", fmt="py:percent").cells
-    cells[1:1] = [nbformat.v4.new_code_cell(f"# @title Install\n{guard}\n\n{call}", metadata={"cellView": "form"})]
+    cells[1:1] = [nbformat.v4.new_code_cell(f"# @title Install\n{guard}\n\n{call}", metadata=FOLDED)]
     cells[:0] = [nbformat.v4.new_markdown_cell(badge)]
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"  # the library draws them
-        cell["metadata"] = {key: value for key, value in cell["metadata"].items() if key == "cellView"}
+        cell["metadata"] = {key: value for key, value in cell["metadata"].items() if key in FOLDED}
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
 
 

@@ -13,18 +13,19 @@ from sphinx.application import Sphinx
 import unlearn
 
 HERE = Path(__file__).parent
-DECISIONS = "docs/decisions/README"
+DECISIONS, NOTEBOOKS = "docs/decisions/README", "docs/notebooks/README"
 CODE = re.compile(r"(``?[^`]+``?)")
 INTERVAL = re.compile(r"(\[[−.\d]+), ([−.\d]+\])")
 FIELD = re.compile(r"^([a-z]\w*(?:, [a-z]\w*)*): ")
 
 project, author, copyright = "Forethought", "The Forethought authors", "The Forethought authors"
 release = unlearn.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 root_doc = "README"
 include_patterns = ["*.md", "docs/**", "experiments/benchmarks/README.md"]
 exclude_patterns = [".*", "build", "dist", "runs", "tests"]
 myst_heading_anchors = 4
+nb_execution_mode = "off"  # the tests run them
 default_role = "py:obj"  # a name in single backticks leads to its entry, where it has one
 smartquotes = False  # two hyphens are an option, not a dash
 napoleon_custom_sections = ["Reference"]
@@ -44,11 +45,14 @@ html_copy_source = False
 
 
 def add_navigation(app: Sphinx, page: str, text: list[str]) -> None:
-    """The order of the pages, which the start page alone carries, and that of the decisions: by number."""
+    """The order of the pages, which the start page alone carries; decisions by number, notebooks as they are listed."""
     if page == root_doc:
         text[0] += "\n\n" + (HERE / "navigation.txt").read_text("utf-8")
     if page == DECISIONS:
         text[0] += "\n\n```{toctree}\n:hidden:\n:glob:\n\n[0-9]*\n```\n"
+    if page == NOTEBOOKS:
+        names = re.findall(r"\]\((\w+)\.ipynb\)", text[0])
+        text[0] += "\n\n```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
 
 
 def keep_intervals_whole(app: Sphinx, page: str, text: list[str]) -> None:

@@ -13,6 +13,7 @@ from experiments import models
 from experiments.core import execution, forgetting
 from experiments.core.errors import UserError
 from experiments.core.keys import Hash
+from experiments.core.notices import LOG
 from experiments.data import datasets
 from experiments.data.problem import Problem
 from experiments.data.sets import subsample
@@ -25,6 +26,7 @@ from unlearn import ALGORITHMS, normalised, traits_of
 from unlearn.base import Batch, Model
 
 UNSEEN = 256  # held-out examples, of which each rehearsal draws some
+RANDOM_GROUPS = 64  # of random documents: so many requests are rehearsed in turn
 
 
 class Prepared(NamedTuple):
@@ -68,7 +70,13 @@ def rehearsal(variant: str, section: forgetting.Readiness, trainer: Trainer, pro
     model, classes = models.as_model(trainer.model), problem.dataset.classes
     low, high = _ends(section)
     held_out = unseen(section, problem)
-    drawn = draw(section, plain.batch_size, len(problem.forget))
+    drawn = draw(section, plain.batch_size, problem)
+    if section.form == "level" and section.levels == "own" and section.relearning:
+        at = "readiness" if variant == "default" else f"variants.{variant}"
+        LOG.warning(
+            f"config.{at}.relearning pulls at a level that moves with the model, and both may run away: "
+            "levels='proxy' are fixed before training"
+        )
 
     def rehearsing(devices: execution.Execution, unroll: bool) -> loop.Way:
         objective = _objective(section, model, classes, devices, unroll, held_out)
@@ -152,8 +160,20 @@ def _cap(cap: str, classes: int) -> float | None:
     return float(cap)
 
 
-def draw(section: forgetting.Readiness, batch_size: int, forgotten: int) -> Draw:
-    """The shape of a meta-batch beside training batches of a size, where so many examples are forgotten."""
+def _random_documents(problem: Problem) -> np.ndarray:
+    """Masks [groups, rows] of random documents, in each group as many as are asked for."""
+    asked_as = problem.dataset.asked_as
+    documents, asked = np.unique(asked_as), np.unique(problem.units)
+    drawn = [datasets.hash_uniform(documents, f"{Hash.GROUP}{i}", problem.seed) for i in range(RANDOM_GROUPS)]
+    return np.stack([np.isin(asked_as, documents[np.argsort(one)[: len(asked)]]) for one in drawn])
+
+
+def draw(section: forgetting.Readiness, batch_size: int, problem: Problem) -> Draw:
+    """The shape of a meta-batch beside training batches of a size.
+
+    Random examples are drawn anew at every step; random documents, whose rows go together, are drawn once, as pools.
+    """
+    anew = section.requests == "random" and not problem.dataset.is_text
     return Draw(
         size=max(1, round(section.fraction * batch_size)),
         inner_steps=section.inner_steps,
@@ -161,7 +181,7 @@ def draw(section: forgetting.Readiness, batch_size: int, forgotten: int) -> Draw
         retain=traits_of(algorithms.algorithm(section.rehearsed)).needs_retain,
         recovery=bool(section.resistance),
         relearn_steps=section.relearn_steps if section.relearning else 0,
-        anew=min(forgotten, 256) if section.requests == "random" else 0,
+        anew=min(len(problem.forget), 256) if anew else 0,
     )
 
 
@@ -180,7 +200,9 @@ def pools(section: forgetting.Readiness, problem: Problem) -> Pools:
             )
     known = np.zeros(len(split.id), bool)
     known[problem.told(section.noise)] = True
-    if section.requests in ("known", "random"):
+    if section.requests == "random" and problem.dataset.is_text:
+        groups = _random_documents(problem)
+    elif section.requests in ("known", "random"):
         groups = known[None]
     elif section.requests == "classes":
         groups = np.arange(problem.dataset.classes)[:, None] == split.y

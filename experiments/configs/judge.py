@@ -16,6 +16,9 @@ Forget sets are given as a whole, each with a name of its own:
     memorised        tier, fraction  a share out of those memorised least (low), in between (medium) or most (high)
     near_duplicates  fraction        one member of each of the closest pairs of images or texts; its twin stays
     cluster          fraction        a synthetic group: a cluster of k-means on pixels, or on shares of tokens
+    group            groups          of text: all documents of these speakers, authors or sources
+    documents        documents       of text: these documents, by their names or ids
+    partition        partition       of text: a part that came with the data, as forget05
 """
 
 from __future__ import annotations
@@ -79,7 +82,29 @@ class Cluster(Section):
     fraction: Fraction
 
 
-ForgetSet = Annotated[RandomSet | ClassSet | MemorisedSet | NearDuplicates | Cluster, Field(discriminator="setting")]
+class Groups(Section):
+    """All documents of some speakers, authors or sources."""
+
+    setting: Literal["group"]
+    groups: Annotated[forgetting.Names, Field(min_length=1, description="Theirs are forgotten.")]
+
+
+class Documents(Section):
+    """Some documents."""
+
+    setting: Literal["documents"]
+    documents: Annotated[forgetting.Names, Field(min_length=1, description="By their names or ids.")]
+
+
+class Partition(Section):
+    """A part that came with the data."""
+
+    setting: Literal["partition"]
+    partition: Annotated[str, Field(min_length=1, description="Of tofu:PATH, as forget05; of muse:PATH, forget.")]
+
+
+Named = ClassSet | Groups | Documents | Partition  # what a comparison forgets so, too
+ForgetSet = Annotated[RandomSet | Named | MemorisedSet | NearDuplicates | Cluster, Field(discriminator="setting")]
 
 
 def _increasing(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -226,11 +251,11 @@ class Judge(Section):
         return self
 
     def of_set(self, name: str) -> Judged:
-        """The comparison of one forget set: what is no class is forgotten as random data are."""
+        """The comparison of one forget set: what has no name is forgotten as random data are."""
         chosen = self.judge.sets[name]
         seed = self.forget.seed
-        if isinstance(chosen, ClassSet):
-            forget = forgetting.Forget(setting="class", target=chosen.target, seed=seed)
+        if isinstance(chosen, Named):
+            forget = forgetting.Forget(**chosen.model_dump(), seed=seed)
         else:
             forget = forgetting.Forget(setting="random", fraction=chosen.fraction, seed=seed)
         own = {name: getattr(self, name) for name in type(self).model_fields if name not in COMPARED}

@@ -59,6 +59,10 @@ class Purpose(enum.Enum):
     LEAVING = "host of federated", 1  # whose examples the leavers have
     CALIBRATING = "host of federated", 2  # who has which in federations that settings are chosen on
 
+    FEDERATION_MODEL = "engine", 100  # w_0; below 100 are an archive's draws, `federated.archive.draws`
+    FEDERATION_CLIENTS = "engine", 101
+    FEDERATION_SAMPLE = "engine", 102  # who is asked in a round
+
     INIT = "lane", 0
     ORDER = "lane", 1
     STEP = "lane", 2
@@ -110,8 +114,8 @@ def key(seed: int, purpose: Purpose, *more: int | jax.Array) -> jax.Array:
       >>> bool((key(0, Purpose.REQUEST) == jax.random.fold_in(jax.random.key(0), 2)).all())
       True
     """
-    # Nodes are kept and served by other processes: their keys do not hang on a setting of JAX.
-    impl = "threefry2x32" if purpose.value[0] in ("s3t", "judge_exact") else None
+    # Nodes and archives are kept and served by other processes: their keys do not hang on a setting of JAX.
+    impl = "threefry2x32" if purpose.value[0] in ("s3t", "judge_exact", "engine") else None
     return fold(jax.random.key(int(seed), impl=impl), purpose, *more)
 
 

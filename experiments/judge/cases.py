@@ -44,8 +44,8 @@ class Case(NamedTuple):
 
 
 def pool_of(problem: Problem) -> np.ndarray:
-    """Positions of P: F itself if it is a class, else with as many others of the training split, by id."""
-    if problem.by_class:
+    """Positions of P: F itself if it is like no others, a class, a group or a part; else with as many others, by id."""
+    if problem.by_class or problem.setting in ("group", "partition"):
         return problem.forget
     forgotten = len(np.unique(problem.units))
     others = len(np.unique(problem.dataset.asked_as)) - forgotten

@@ -55,6 +55,9 @@ SETS = {  # setting -> what is forgotten
         "one member each of the closest pairs of {kind} (a share of {fraction:g}). Their twins stay in every training set, "
         "so that oracles know them, too"
     ),
+    "group": "all documents of {names}",
+    "documents": "documents by name: {names}",
+    "partition": "the part {partition} of the data",
     "cluster": "a synthetic group, one whole cluster of k-means on {by} (about a share of {fraction:g})",
 }
 
@@ -229,6 +232,7 @@ def _ours(rows: Sequence[Row]) -> list[int]:
 def _forgotten(one: Mapping[str, Any]) -> str:
     """What a forget set is, in words."""
     alike = {"kind": "texts", "by": "shares of tokens"} if one.get("texts") else {"kind": "images", "by": "pixels"}
+    alike["names"] = ", ".join(one.get("groups") or one.get("documents") or ())
     words = f"Forgotten are {one['forget']} examples: {SETS[one['setting']].format(**one, **alike)}."
     words += f" U-LiRA's pool holds {one['pool']}" + (
         ": the forget set itself." if one["pool"] == one["forget"] else ", the others of the same kind."

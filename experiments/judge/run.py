@@ -18,8 +18,8 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs.begun import as_begun, section_of
-from experiments.configs.judge import Asked, ClassSet, Cluster, Judge, MemorisedSet, NearDuplicates, Shared, shipped
-from experiments.core import environment, execution, fleet, keys, progress, switches, workdirs
+from experiments.configs.judge import Asked, Cluster, Judge, MemorisedSet, Named, NearDuplicates, Shared, shipped
+from experiments.core import environment, execution, fleet, forgetting, keys, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
 from experiments.core.keys import Hash, Purpose
@@ -127,6 +127,8 @@ def make_case(
         dataset.train.id[chosen.forget] if chosen else None,
         score_examples=asked.score_examples,
     )
+    if forgotten.setting in forgetting.ASKED_BY:
+        _enough(asked.name, len(np.unique(forgotten.units)), "name more")
     checks.check_problem(forgotten, max(section.noise for section in readiness.values()))
     checks.check_own(shared.request, readiness, trainer.model, forgotten, shared.judgement.batch_size)
     case = Case(
@@ -148,23 +150,23 @@ def _chosen(asked: Asked, dataset: datasets.Dataset, scores: np.ndarray | None) 
     """Who is forgotten, if what the comparison forgets is not what is wanted; of text to predict, whole documents."""
     name, wanted, seed = asked.name, asked.wanted, asked.forget.seed
     ids = np.unique(dataset.asked_as)
-    if not isinstance(wanted, ClassSet):
-        _enough(name, round(wanted.fraction * len(ids)))
+    if not isinstance(wanted, Named):
+        _enough(name, round(wanted.fraction * len(ids)), "raise its fraction")
     if isinstance(wanted, MemorisedSet):
         known = np.zeros(len(ids)) if scores is None else scores
         chosen = forget_sets.memorised(ids, known, wanted.tier, wanted.fraction, seed)
     elif isinstance(wanted, NearDuplicates | Cluster):
         find = {"near_duplicates": forget_sets.near_duplicates, "cluster": forget_sets.cluster}[wanted.setting]
         chosen = find(ids, texts.compared(dataset), wanted.fraction, seed)
-        _enough(name, len(chosen.forget))
+        _enough(name, len(chosen.forget), "raise its fraction")
     else:
         return None
     return forget_sets.Chosen(*(texts.rows_of(dataset, positions) for positions in chosen))
 
 
-def _enough(name: str, size: int) -> None:
+def _enough(name: str, size: int, instead: str) -> None:
     if size < FOLDS:
-        raise UserError(f"forget set {name!r} has {size} examples, {FOLDS} or more are needed: raise its fraction")
+        raise UserError(f"forget set {name!r} has {size} examples, {FOLDS} or more are needed: {instead}")
 
 
 def settled(asked: Asked, case: Case) -> Case:

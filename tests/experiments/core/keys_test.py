@@ -18,6 +18,7 @@ RUNS = {
     "judge": ("model", "judge"),
     "judge_exact": ("judge_exact",),
     "federated": ("federated",),
+    "engine": ("engine",),
 }
 
 

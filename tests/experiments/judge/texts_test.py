@@ -59,8 +59,19 @@ def manual():
 
 @functools.cache
 def case(setting):
-    config = validated(configs.Judge, config_of("pydoc", {"set": {"setting": setting, "fraction": 0.08}}))
+    config = validated(configs.Judge, config_of("pydoc", {"set": {"setting": setting} | asked(setting)}))
     return judgements.case(config, "set", workdirs.Workdir("nowhere"), manual())
+
+
+def asked(setting):
+    """Whom a set asks for: a share, or the six documents, or all of the two groups, of lowest id or most documents."""
+    documents, units = manual().corpus.documents, np.unique(manual().units)
+    if setting == "documents":
+        return {"documents": tuple(map(str, units[:6]))}
+    if setting == "group":
+        largest = np.argsort(-np.bincount(documents.groups[np.isin(documents.ids, units)]))[:2]
+        return {"groups": tuple(documents.group_names[i] for i in largest)}
+    return {"fraction": 0.08}
 
 
 def test_the_margin_of_a_document_by_hand():
@@ -95,7 +106,7 @@ def test_a_loss_of_0_has_a_finite_margin():
     assert np.isfinite(texts.by_document(Statistics(*[np.zeros(1)] * 5), np.ones(1), np.zeros(1)).margin).all()
 
 
-@pytest.mark.parametrize("setting", ["random", "near_duplicates", "cluster"])
+@pytest.mark.parametrize("setting", ["random", "near_duplicates", "cluster", "group", "documents"])
 def test_rows_of_a_document_are_in_a_model_or_in_a_pool_together(setting):
     one, dataset = case(setting), manual()
     together = lambda mask: all(len(set(mask[dataset.units == unit])) == 1 for unit in np.unique(dataset.units))  # noqa: E731
@@ -104,7 +115,7 @@ def test_rows_of_a_document_are_in_a_model_or_in_a_pool_together(setting):
     for role in (REPEATS, SHADOWS):
         assert all(together(mask) for mask in fleets.members(one, "vanilla", role))
     pool, forgotten = (len(np.unique(dataset.units[rows])) for rows in (one.pool, one.problem.forget))
-    assert pool == (forgotten if setting == "cluster" else 2 * forgotten)
+    assert pool == (forgotten if setting in ("cluster", "group") else 2 * forgotten)
     retain = run.points_of(one)["retain"]
     units = dataset.units_of(retain["id"])
     assert len(np.unique(units)) == one.shared.judgement.retain and not np.isin(units, dataset.units[one.pool]).any()
@@ -124,6 +135,7 @@ def test_texts_are_alike_by_their_tokens_and_not_by_their_lengths():
     [
         ("trec", {"class": {"setting": "class", "target": 1}, "group": {"setting": "cluster", "fraction": 0.1}}),
         ("pydoc", {"random": {"setting": "random", "fraction": 0.1}}),
+        ("pydoc", {"topics": {"setting": "group", "groups": ("types", "try", "import")}}),
         ("pydoc", {"tier": {"setting": "memorised", "tier": "high", "fraction": 0.1}}),
     ],
 )
@@ -139,16 +151,23 @@ def test_a_small_judgement_of_text_runs_to_the_end(name, sets, tmp_path):
             assert value.value is not None, (row.training, metric, value.reason)
     if name == "pydoc":
         told = found.facts["sets"][next(iter(sets))]
-        assert told["pool"] == 2 * told["forget"] and told["texts"]
+        assert told["pool"] == (1 if "groups" in told else 2) * told["forget"] and told["texts"]
+        assert ("all documents of types, try, import" in report.write(tmp_path).read_text()) == ("groups" in told)
 
 
 @pytest.mark.parametrize(
     "changes, said",
     [
+        ({"judge.sets": D({"set": {"setting": "group", "groups": ("clas",)}})}, "no group 'clas': did you mean 'class'"),
+        ({"judge.sets": D({"set": {"setting": "group", "groups": ()}})}, r"config.judge.sets.set.groups is \(\): "),
+        ({"judge.sets": D({"set": {"setting": "documents", "documents": ("1",)}})}, "there is no document '1'"),
+        ({"judge.sets": D({"set": {"setting": "partition", "partition": "forget05"}})}, "no set 'forget05'"),
         ({"request.unlearners": ("random_label",)}, "random_label"),
         ({"trainings": (*ORACLES, "vanilla", "dpsgd"), "judge.private_lanes": 12}, "dpsgd guards single rows"),
     ],
 )
 def test_what_cannot_be_judged_of_text_is_refused(changes, said, tmp_path):
-    config = config_of("pydoc", {"random": {"setting": "random", "fraction": 0.1}}, **changes)
+    config = config_of("pydoc", {"random": {"setting": "random", "fraction": 0.1}})
+    config.judge.sets = changes.pop("judge.sets", config.judge.sets)
+    config.update_from_flattened_dict(changes)
     helpers.refused(said, run.run, config, str(tmp_path / "new"))

@@ -126,6 +126,29 @@ def test_steps_are_counted_unrolled_since_a_scan_hides_its_trips(monkeypatch):
     assert [way.rehearsing.readiness for way in (rehearsal.way, rehearsal.counted)] == [False, True]
 
 
+def test_random_requests_of_text_are_for_whole_documents_as_many_as_are_forgotten():
+    config = configs.get_config("pydoc")
+    config.readiness.requests, config.model.options = "random", {"width": 8, "depth": 1, "heads": 1}
+    parts = comparisons.parts(checks.resolved(config))
+    rehearsal, documents = parts.plan.rehearsals[0], parts.problem.dataset.asked_as
+    assert not rehearsal.way.rehearsing.draw.anew
+    asked = []
+    for row, count in zip(rehearsal.pools.forget, rehearsal.pools.forget_count, strict=True):
+        asked.append(np.unique(documents[row[:count]]))
+        assert len(asked[-1]) == len(np.unique(parts.problem.units)) and count == np.isin(documents, asked[-1]).sum()
+    assert len(np.unique(np.concatenate(asked))) > 40  # of 60
+
+
+def test_a_level_that_moves_is_warned_of_where_relearning_pulls_at_it(monkeypatch):
+    said, parts = [], digits()
+    monkeypatch.setattr(rehearsals.LOG, "warning", said.append)
+    section = checks.resolved(configs.get_config("digits")).readiness
+    for levels in ("own", "proxy"):
+        moving = section.model_copy(update={"relearning": 1.0, "levels": levels})
+        rehearsals.rehearsal("mine", moving, parts.trainer, parts.problem)
+    assert len(said) == 1 and said[0].startswith("config.variants.mine.relearning pulls at a level that moves")
+
+
 def test_alternatives_go_with_whom_is_rehearsed_and_with_no_ordinary_batch():
     x = jnp.arange(12).reshape(6, 2)
     data = {"x": x, "y": x, "id": jnp.arange(6), "weight": jnp.ones(6), loop.ALTERNATIVE: {"x": 10 * x, "y": 10 * x}}

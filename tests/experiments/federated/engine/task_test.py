@@ -1,0 +1,96 @@
+"""A task's file: what it gives, its mistakes in one line, and a client's work as the function of `federated`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from experiments.core.errors import UserError
+from experiments.federated import archives
+from experiments.federated.engine import task as tasks
+from federated import client_key, client_update
+from tests.helpers import docs, federations
+from tests.helpers.federations import TASK
+
+ALONE = """\
+import jax.numpy as jnp
+import optax
+
+model = lambda params, batch, key: jnp.sum(params ** 2)
+init = lambda key: jnp.ones(SIZE)
+load_data = lambda user: {"weight": [1.0], "user": [7.0]}
+optimizer, epochs = optax.sgd(0.1), 3
+SIZE = 2
+"""
+FILE = ALONE.replace("SIZE = 2", "from beside import SIZE")
+
+
+def test_a_file_gives_a_task_and_may_import_what_lies_beside_it(tmp_path):
+    (tmp_path / "beside.py").write_text("SIZE = 4")
+    (tmp_path / "task.py").write_text(FILE)
+    task = tasks.load(tmp_path / "task.py")
+    assert (task.epochs, task.batch_size) == (3, None) and tasks.initial(task, 0).tolist() == [1.0] * 4
+    assert tasks.examples(tasks.data_of(task, "ann")) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("import no_such_thing", "cannot be imported: ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("model = 1", "has no init, load_data, optimizer: a task has"),
+        (ALONE.replace("SIZE)", "SIZE, jnp.bfloat16)"), "parameters of bfloat16: give float32"),
+        (ALONE.replace("optax.sgd(0.1)", "0.1"), "optimizer of .* is a float"),
+        (ALONE.replace(", 3", ", 0"), "0 epochs"),
+        (ALONE.replace("SIZE)", "no)"), "cannot be used: NameError"),
+        (ALONE.replace("model = lambda", "model = 1  #"), "model of .* is a int"),
+        (ALONE.replace("load_data = lambda user:", "load_data ="), "give a function"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_task_is_refused_in_one_line(tmp_path, text, why):
+    (tmp_path / "task.py").write_text(text)
+    with pytest.raises(UserError, match=why) as refused:
+        tasks.load(tmp_path / "task.py")
+    assert "\n" not in str(refused.value) and "task.py" in str(refused.value)
+
+
+def test_no_file_and_another_model_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no task file .*give a Python file with model, init, load_data, optimizer"):
+        tasks.load(tmp_path / "task.py")
+    with pytest.raises(UserError, match=r"shape \(5,\) and the task 6 parameters: use one task everywhere"):
+        tasks.unravel(TASK, np.zeros(5, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (None, r"gives no batch: .*mapping"),
+        ({"weight": np.ones(1)}, "no 'id'"),
+        ({"weight": np.zeros(2), "id": np.arange(2)}, "no example of a weight above 0"),
+    ],
+)
+def test_data_that_cannot_be_used_are_refused_in_one_line(data, why):
+    with pytest.raises(UserError, match=why):
+        tasks.data_of(TASK._replace(load_data=lambda user: data), "ann")
+    with pytest.raises(UserError, match=r"load_data\('ann'\) fails: ZeroDivisionError"):
+        tasks.data_of(TASK._replace(load_data=lambda user: 1 / 0), "ann")
+
+
+def test_a_client_computes_what_the_function_of_federated_does():
+    vector, (number,) = np.full(federations.SIZE, 0.5, np.float32), archives.numbers(["ann"])
+    data = TASK.load_data("ann")
+    update = tasks.client_program(TASK)(vector, data, 3, 2, number)
+    key = client_key(jax.random.fold_in(jax.random.key(3, impl="threefry2x32"), 101), 2, number)
+    by_hand = client_update(TASK.model, optax.sgd(0.25), batch_size=2)({"w": jnp.asarray(vector)}, data, key)
+    np.testing.assert_allclose(update, ravel_pytree(by_hand)[0], rtol=1e-6)
+    assert not np.array_equal(update, tasks.client_program(TASK)(vector, data, 3, 1, number)), "rounds draw apart"
+
+
+def test_the_example_of_the_page_is_a_task_of_three_users(tmp_path):
+    (block,) = [block for block in docs.blocks(docs.ROOT / "docs/federated.md", "python") if block.startswith("# task.py")]
+    (tmp_path / "task.py").write_text(block)
+    task = tasks.load(tmp_path / "task.py")
+    data = [tasks.data_of(task, user) for user in ("alice", "bob", "carol")]
+    assert sorted(np.concatenate([part["id"] for part in data]).tolist()) == list(range(1797))
+    assert tasks.initial(task, 0).shape == (64 * 32 + 32 * 10,)
