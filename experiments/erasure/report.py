@@ -30,7 +30,9 @@ def present(workdir: str, found: Run) -> str:
 def write(workdir: str | Path) -> Path:
     """Write the report of a finished run; see `write_page`."""
     config, found = workdirs.read_run(Path(workdir))
-    kind = "a backdoor leaves" if config["leaver"]["backdoor"] else "an honest client leaves"
+    one, planted = config["leaver"]["clients"] == 1, config["leaver"]["backdoor"]
+    client = "a client leaves" if one else f"{config['leaver']['clients']} clients leave"
+    kind = f"{client}, with a backdoor" if planted else client
     return pages.write_page(workdir, f"Forethought: federated {config['data']['name']}, {kind}", compose(config, found))
 
 
