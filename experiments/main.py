@@ -52,8 +52,14 @@ RUNNERS = {  # name -> what runs it, what reports it, and which settings make it
         "experiments.judge_exact.report",
         "exact.models, lanes, cache_bytes, model",
     ),
+    "federated": (
+        "experiments.erasure.run",
+        "experiments.erasure.report",
+        "federation.clients, federation.rounds, model.options",
+    ),
 }
 MODELS = {  # packaged config -> its model, which describes the fields
+    "federated": "Federated",
     "judge": "Judge",
     "judge_exact": "JudgeExact",
     "pretrain": "Pretrain",
