@@ -15,6 +15,7 @@ ALONE = {  # the others -> why they do not
     "pretrain": "trains one model",
     "s3t": "trains nodes whose bytes belong to one process's program",
     "judge_exact": "trains nodes whose bytes belong to one process's program",
+    "federated": "trains each federation in one program",
 }
 VARIABLES = {  # flag -> the variable that says the same
     "coordinator": "FORETHOUGHT_COORDINATOR",
@@ -88,6 +89,8 @@ def resolve(env: Mapping[str, str], flags: Mapping[str, str | None] | None = Non
 
 def _told(asked: Mapping[str, _Told]) -> Choice:
     if asked["processes"].value == AUTO:
+        if beside := [told.by for name, told in asked.items() if name != "processes" and told.value]:
+            raise UserError(f"{asked['processes'].by} is {AUTO}, which the cluster answers: leave out {' and '.join(beside)}")
         return Choice("the cluster is asked")
     if asked["processes"].value == "1" and not asked["process"].value:
         return Choice("as told", processes=1, process=0)

@@ -44,6 +44,10 @@ def test_what_is_said_goes_before_what_is_found(env, choice):
         ({"FORETHOUGHT_COORDINATOR": "node1:99999"}, "give HOST:PORT"),
         ({"FORETHOUGHT_PROCESS": "2"}, "FORETHOUGHT_PROCESS is 2: give a number from 0 to 1"),
         ({"FORETHOUGHT_PROCESSES": "two"}, "FORETHOUGHT_PROCESSES is 'two': give a whole number"),
+        (
+            {"FORETHOUGHT_PROCESSES": "auto"},
+            "is auto, which the cluster answers: leave out FORETHOUGHT_COORDINATOR and FORETHOUGHT_PROCESS",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_one_line(change, said):
