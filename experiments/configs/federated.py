@@ -96,7 +96,7 @@ class Archives(Section):
         le=1,
         description="Of entries, the largest or random ones, stored at the middle rate; 0: no such.",
     )
-    coded: Rounds = Field(3, description="Rounds of each seed, evenly apart, whose updates are really coded for the rate.")
+    coded: Rounds = Field(3, description="Rounds of each seed, others in each, that are really coded for the rate.")
 
 
 class Erasing(Section):
@@ -159,8 +159,26 @@ class Federated(Section):
         clients, leavers = self.federation.clients, self.leaver.clients
         if leavers > clients - 2:
             raise Wrong((("leaver", "clients"), f"is {leavers} of {clients} clients: at least two have to stay, set fewer"))
-        if self.archive.users > clients:
-            raise Wrong((("archive", "users"), f"is {self.archive.users} of {clients} clients: set at most all, or 0"))
+        present = self.federation.present or clients
+        if self.archive.users > present:
+            raise Wrong((
+                ("archive", "users"),
+                f"is {self.archive.users} of {present} clients in a round: set at most all, or 0",
+            ))  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_are_left_to_methods(self) -> Federated:
+        rounds, erase = self.federation.rounds, self.erase
+        if "fedrecover" in erase.methods and erase.warmup + erase.final >= rounds:
+            told = f"is {erase.warmup}, and final {erase.final}, of {rounds} rounds: none is left to estimate, lower one"
+            raise Wrong((("erase", "warmup"), told))
+        if "fedrecover" in erase.methods and erase.correct == 1:
+            raise Wrong((("erase", "correct"), "is 1: all would be asked in every round, as by retraining, raise it"))
+        if "federaser" in erase.methods and erase.interval >= rounds:
+            raise Wrong(
+                (("erase", "interval"), f"is {erase.interval} of {rounds} rounds: FedEraser would redo none, lower it")
+            )
         return self
 
 

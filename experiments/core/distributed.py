@@ -90,7 +90,9 @@ def resolve(env: Mapping[str, str], flags: Mapping[str, str | None] | None = Non
 def _told(asked: Mapping[str, _Told]) -> Choice:
     if asked["processes"].value == AUTO:
         if beside := [told.by for name, told in asked.items() if name != "processes" and told.value]:
-            raise UserError(f"{asked['processes'].by} is {AUTO}, which the cluster answers: leave out {' and '.join(beside)}")
+            raise UserError(
+                f"{asked['processes'].by} is {AUTO}, which the cluster answers: leave out {' and '.join(beside)}"
+            )
         return Choice("the cluster is asked")
     if asked["processes"].value == "1" and not asked["process"].value:
         return Choice("as told", processes=1, process=0)

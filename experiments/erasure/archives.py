@@ -116,10 +116,25 @@ def ratio(whole: np.ndarray, compressed: np.ndarray) -> float:
     return float(np.log10(np.var(whole) / noise)) if noise else float("nan")
 
 
-def measured(scheme: Scheme, kept: Kept, codes: Codes, rounds: int) -> Rate:
-    """What the range coder makes of the updates of some rounds, evenly apart."""
+def coded_rounds(rounds: int, coded: int, place: float) -> np.ndarray:
+    """Which rounds of a seed are coded: one in each of as many equal parts, at the same place of each.
+
+    Seeds have places evenly apart, so that together they code all rounds alike: the first takes more than others.
+
+    Args:
+      place: from 0 to below 1.
+
+    Example:
+      >>> coded_rounds(30, 3, 0.5).tolist(), coded_rounds(2, 3, 0.5).tolist()
+      ([5, 15, 25], [0, 1])
+    """
+    count = min(coded, rounds)
+    return ((np.arange(count) + place) * rounds / count).astype(int)
+
+
+def measured(scheme: Scheme, kept: Kept, codes: Codes, chosen: np.ndarray) -> Rate:
+    """What the range coder makes of the updates of some rounds."""
     weights, parameters = np.asarray(kept.history.weights), len(kept.model)
-    chosen = np.unique(np.linspace(0, len(weights) - 1, min(rounds, len(weights))).round().astype(int))
     size = came = stored = 0
     for t in chosen:
         of_round = jax.tree.map(lambda leaf: np.asarray(leaf[t]), codes.updates)  # noqa: B023

@@ -39,7 +39,7 @@ def calibrate(problem: Problem) -> Told:
         trained, told = look(setup)
         for name, divergences in told.items():
             found[name].append(np.asarray(divergences).tolist())
-        if "ridge" in section.methods and problem.model.features is not None:
+        if "ridge" in section.methods:
             heads.append([_ridge_error(problem, trained, penalty) for penalty in section.penalties])
     chosen = {name: _best(grids[name], values) for name, values in found.items()}
     chosen["penalty"] = _best(section.penalties, heads) if heads else section.penalties[0]

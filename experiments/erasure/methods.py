@@ -82,7 +82,7 @@ def ways(problem: Problem, settings: Settings) -> list[Way]:
         Way("federaser", "federaser", lambda trained: _federaser(problem, trained), lambda t: _federaser_bytes(problem, t)),
         Way("fedrecover", "fedrecover", lambda trained: _fedrecover(problem, trained), _recover_bytes),
         Way("crab", "crab", lambda trained: _crab(problem, trained), _crab_bytes),
-        Way("fused", "fused", lambda trained: _fused(problem, trained), lambda _: 0),
+        Way("fused", "fused", lambda trained: _fused(problem, trained), _start_bytes),
         Way("mpu", "mpu", lambda trained: mpu(problem, trained, settings.mpu), lambda _: 0, {"rate": settings.mpu}),
         Way(
             "rr_du", "rr_du", lambda trained: rr_du(problem, trained, settings.rr_du), lambda _: 0, {"rate": settings.rr_du}
@@ -279,7 +279,7 @@ def ridge_heads(problem: Problem, trained: Trained, penalty: float) -> Heads:
 
 def ridge_features(problem: Problem, start: Array, x: Any) -> Array:
     """What the last layer of the network is given before any training, and a one, [examples, features]."""
-    assert problem.model.features is not None
+    assert problem.model.features is not None  # see `problem.make`
     found = problem.model.features(problem.unravel(start), x, None)
     found = found.reshape(len(found), -1)
     return jnp.concatenate([found, jnp.ones((len(found), 1), found.dtype)], axis=1)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
@@ -99,16 +100,55 @@ def make(config: Federated, dataset: Dataset) -> Problem:
     if leaver.backdoor:
         backdoor.check(dataset.train.x, leaver.stamp, leaver.target, dataset.classes)
     fns = models.build(config.model, dataset.train.x[:1], dataset.classes)
+    if "ridge" in config.erase.methods and fns.features is None:
+        raise UserError("ridge heads need a model with features, and this one names none: leave ridge out of erase.methods")
     tree = fns.init(keys.unused())
     unravel = ravel_pytree(tree)[1]
     layers = np.concatenate([np.full(leaf.size, i) for i, leaf in enumerate(jax.tree.leaves(tree))])
     parts = partition.split(dataset.train.y, fed.clients, fed.dirichlet, keys.generator(config.seed, Purpose.LEAVING))
+    _check_filled(config, parts)
     leaving = partition.middling(parts, leaver.clients)
     others = np.setdiff1d(np.arange(len(dataset.train.id)), np.concatenate(leaving))
     init = lambda key: ravel_pytree(fns.init(key))[0]  # noqa: E731
     made = Problem(config, dataset, models.as_model(fns), init, unravel, layers, leaving, others, 0)
-    drawn = [_parts(made, seed) for seed in seeds(config)] + calibrating(made)
+    elsewhere = calibrating(made)
+    for parts in elsewhere:
+        _check_filled(config, parts)
+    if fed.present:
+        _check_present(config)
+    drawn = [_parts(made, seed) for seed in seeds(config)] + elsewhere
     return made._replace(size=max(len(part) for parts in (leaving, *drawn) for part in parts))
+
+
+def _check_filled(config: Federated, parts: Sequence[np.ndarray]) -> None:
+    """Refuse clients of whom so few have examples that a leaver would have none, or nobody else would."""
+    filled, leavers = sum(len(part) > 0 for part in parts), config.leaver.clients
+    if filled <= leavers:
+        raise UserError(
+            f"only {filled} of {config.federation.clients} clients would have examples and {leavers} of them leave: "
+            "raise --config.federation.dirichlet, or set it to 0"
+        )
+
+
+def _check_present(config: Federated) -> None:
+    """Refuse federations of which a leaver never was a part: there would be nothing to erase."""
+    leavers = config.leaver.clients
+    trained = {f"seed {seed}": keys.key(seed, Purpose.FEDERATION) for seed in seeds(config)}
+    for number in range(config.erase.calibrations):
+        trained[f"calibration {number}"] = keys.key(config.seed, Purpose.CALIBRATION, number)
+    if absent := [name for name, key in trained.items() if not _plan(config, key)[:, :leavers].any()]:
+        named = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
+        raise UserError(
+            f"no leaver is present in any of {config.federation.rounds} rounds of {named}: raise "
+            "--config.federation.present or --config.federation.rounds"
+        )
+
+
+def _plan(config: Federated, key: Array) -> Array:
+    """Who is present, [rounds, clients], by the key of a federation."""
+    fed = config.federation
+    ids = jnp.arange(fed.clients)
+    return participation(keys.fold(key, Purpose.ORDER), ids, fed.rounds, fed.present or fed.clients)
 
 
 def seeds(config: Federated) -> range:
@@ -179,12 +219,11 @@ def _setup(problem: Problem, batches: Sequence[Batch], seed: int, purpose: Purpo
     fed = problem.config.federation
     clients = stack_clients(range(fed.clients), [sets.padded(batch, problem.size) for batch in batches])
     key = keys.key(seed, purpose, *more)
-    plan = participation(keys.fold(key, Purpose.ORDER), clients.ids, fed.rounds, fed.present or fed.clients)
     return Setup(
         clients.ids,
         clients.data,
         problem.init(keys.fold(key, Purpose.INIT)),
-        plan,
+        _plan(problem.config, key),
         keys.fold(key, Purpose.STEP),
         keys.key(seed, Purpose.HELDOUT_FEDERATION, *more),
         jax.random.fold_in(jax.random.key(seed, impl=IMPL), Purpose.ARCHIVING.value[1]),

@@ -77,11 +77,15 @@ def work(config: Federated) -> float:
 
 
 class Seen(NamedTuple):
-    """A seed's federation and what its models answer: of the retraining, and of all else as it comes."""
+    """A seed's federation and what its models answer: of the retraining, and of all else as it comes.
+
+    coded: rounds whose updates are coded, for the rate of archives.
+    """
 
     run: Programs
     trained: Trained
     asked: Asked
+    coded: np.ndarray
     oracle: Array
     reference: Answers
     served_gap: float
@@ -112,17 +116,20 @@ def trial(run: Programs, seed: int) -> Told:
     asked = scoring.asked(run.problem, problems.forgotten(run.problem, setup))
     oracle = next(program for way, program in run.ways if way.name == methods.ORACLE)(trained).model
     reference = scoring.answers(run.problem, asked, run.apply, oracle)
-    seen = Seen(run, trained, asked, oracle, reference, float(jnp.linalg.norm(trained.model - oracle)))
+    config = run.problem.config
+    place = (seed - config.seed + 0.5) / config.seeds
+    coded = archives.coded_rounds(config.federation.rounds, config.archive.coded, place)
+    seen = Seen(run, trained, asked, coded, oracle, reference, float(jnp.linalg.norm(trained.model - oracle)))
     ways: Told = {}
     for way, program in run.ways:
         ways[way.name] = _erase(seen, way, program)
         progress.advance()
-    if "ridge" in run.problem.config.erase.methods and run.problem.model.features is not None:
+    if "ridge" in config.erase.methods:
         ways |= _ridge(seen)
     for name in run.archives:
         ways |= _archive(seen, name)
         progress.advance(4)
-    swept = list(run.sweep(trained)) if run.archives else []
+    swept = list(run.sweep(trained)) if {"fast_fedul", "medu"} & set(config.erase.methods) else []
     return told | {"ways": ways, "sweep": [seen.score(vector)["scores"] for vector in swept]}
 
 
@@ -149,7 +156,7 @@ def _archive(seen: Seen, name: str) -> Told:
     with environment.stopwatch() as seconds:
         found = jax.block_until_ready(program(kept, jnp.asarray(run.alphas)))
         took = seconds()
-    rate = archives.measured(scheme, kept, found.codes, run.problem.config.archive.coded)
+    rate = archives.measured(scheme, kept, found.codes, seen.coded)
     whole = [methods.fast_fedul(trained, alpha).model for alpha in run.alphas]
     took_part = int((trained.history.weights > 0).sum())
     costs: dict[str, float] = {

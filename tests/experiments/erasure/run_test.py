@@ -79,7 +79,23 @@ def test_the_forgotten_are_the_leavers_examples_without_padding():
     [
         ({"leaver.clients": 4}, "config.leaver.clients is 4 of 5 clients: at least two have to stay, set fewer"),
         ({"federation.present": 6}, "config.federation.present is 6 of 5 clients: set at most all, or 0"),
-        ({"archive.users": 6}, "config.archive.users is 6 of 5 clients: set at most all, or 0"),
+        ({"archive.users": 6}, "config.archive.users is 6 of 5 clients in a round: set at most all, or 0"),
+        (
+            {"archive.users": 4, "federation.present": 3},
+            "config.archive.users is 4 of 3 clients in a round: set at most all, or 0",
+        ),
+        (
+            {"erase.methods": ("fedrecover",), "erase.final": 1, "erase.warmup": 2},
+            "config.erase.warmup is 2, and final 1, of 3 rounds: none is left to estimate, lower one",
+        ),
+        (
+            {"erase.methods": ("fedrecover",), "erase.final": 0, "erase.warmup": 1, "erase.correct": 1},
+            "config.erase.correct is 1: all would be asked in every round, as by retraining, raise it",
+        ),
+        (
+            {"erase.methods": ("federaser",), "erase.interval": 3},
+            "config.erase.interval is 3 of 3 rounds: FedEraser would redo none, lower it",
+        ),
         ({"erase.methods": ("medu", "medu")}, "config.erase.methods is ('medu', 'medu'): give each once"),
     ],
 )
@@ -95,6 +111,8 @@ def test_a_bad_value_is_one_line(changes, told, tmp_path):
         ({"federation.clients": 100}, "are too few for 100 clients"),
         ({"data.validation_fraction": 1e-9}, "there are no validation examples"),
         ({"leaver.backdoor": True, "leaver.stamp": 8}, "set one below 8"),
+        ({"federation.dirichlet": 1e-4, "federation.clients": 30, "leaver.clients": 12}, "only 8 of 30 clients would have"),
+        ({"federation.present": 1, "federation.rounds": 2}, "no leaver is present in any of 2 rounds of seed 0"),
     ],
 )
 def test_data_that_will_not_do_are_one_line(changes, told, tmp_path):
@@ -113,6 +131,15 @@ def test_a_config_has_lattices_by_rates_and_the_main_one_sparser():
         "hexagonal", 2.0, users=10, reference="last", entries="changed", amount=0.5
     )
     assert names["hexagonal 2, top 0.25"].entries == "top"
+
+
+@pytest.mark.parametrize("rounds, coded", [(30, 3), (7, 3), (2, 3)])
+def test_seeds_together_code_all_rounds_alike(rounds, coded):
+    """A rate that codes the first round of each seed is too high where that alone has nothing to refer to."""
+    chosen = [archives.coded_rounds(rounds, coded, (i + 0.5) / 70) for i in range(70)]
+    assert {len(set(each)) for each in chosen} == {min(rounds, coded)}
+    counts = np.bincount(np.concatenate(chosen), minlength=rounds)
+    assert len(counts) == rounds and counts.max() - counts.min() <= 1 + counts.mean() * 0.25
 
 
 def test_the_ratio_of_variances_by_hand():
@@ -200,6 +227,7 @@ def test_every_shipped_config_runs_with_every_method(name, tmp_path):
     changes = {"erase.methods": configs.get_config(name).erase.methods, "archive.users": 2, "archive.threshold": 0.5}
     if name == "digits_partial":
         changes |= {"federation.present": 3, "leaver.clients": 2}
+    changes |= {"erase.warmup": 1, "erase.final": 0}
     done = run.run(config(name, **changes), str(tmp_path / "run"))
     assert {row.unlearner for row in done.rows} == {"served", *changes["erase.methods"]}
     refused = {row.unlearner for row in done.rows if row.extra["reason"]}
