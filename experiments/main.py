@@ -370,6 +370,7 @@ def carry_out(config: ml_collections.ConfigDict, workdir: str, command: str, str
     switches.check_devices()
     if (count := jax.process_count()) > 1:  # a TPU knows without being told
         distributed.check(config.runner, f"one of {count} processes (JAX's devices)")
+        processes.check_same({f"config.{name}": value for name, value in config.to_dict().items()}, "command")
     with ExitStack() as shown:
         if processes.is_first():
             shown.enter_context(progress.shown(stream))

@@ -8,7 +8,7 @@ of it travels as bytes, so that no bit changes. With one process nothing here do
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -54,6 +54,25 @@ def first(compute: Callable[[], T]) -> T:
 def anyone(flag: bool) -> bool:
     """Whether it is so in any process."""
     return flag if jax.process_count() == 1 else b"1" in exchange(b"1" if flag else b"0")
+
+
+def check_same(values: Mapping[str, Any], what: str) -> None:
+    """Refuse processes of which one would do something else; all of them have to call it.
+
+    Args:
+      values: name -> value, of this process.
+      what: all are to be started with the same of it.
+
+    Raises:
+      UserError: one process has other values than process 0; it names them, in every process.
+    """
+    if jax.process_count() == 1:
+        return
+    each = [pickle.loads(part) for part in exchange(pickle.dumps({name: repr(value) for name, value in values.items()}))]
+    for process, others in enumerate(each):
+        if differing := sorted(name for name in each[0].keys() | others.keys() if each[0].get(name) != others.get(name)):
+            named = ", ".join(differing[:3])
+            raise UserError(f"process {process} has other values of {named} than process 0: start all with the same {what}")
 
 
 def share(fn: Callable[..., Any]) -> Callable[..., Any]:

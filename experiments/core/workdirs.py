@@ -101,8 +101,9 @@ class Workdir:
         Raises:
           WorkdirError: another process is at work in the folder, or it belongs to another owner, or was begun with other
             inputs, or cannot be written.
-          UserError: a tracker whose package is missing, or that cannot begin.
+          UserError: a tracker whose package is missing, or that cannot begin, or inputs that differ between processes.
         """
+        processes.check_same(inputs or {}, "files")
         with ExitStack() as held:
             processes.first(lambda: held.enter_context(self._held(owner, inputs, tracker)))
             yield

@@ -25,6 +25,7 @@ from tests.helpers import kills, ranks
 def test_alone_nobody_is_asked(monkeypatch):
     monkeypatch.delattr(processes, "exchange")
     assert processes.first(lambda: 3) == 3 and processes.anyone(True) and not processes.anyone(False)
+    processes.check_same({"seed": 1}, "config")
     assert processes.is_first() and processes.share(lambda lanes: lanes)(5) == 5
 
 
@@ -63,6 +64,11 @@ def talk():
         processes.first(lambda: _mistake(me))
     except UserError as error:
         told["mistake"] = str(error)
+    processes.check_same({"config.seed": 1}, "config")
+    try:
+        processes.check_same({"config.seed": 1, "config.rate": me, "config.trainings": ("a",) * me}, "config")
+    except UserError as error:
+        told["other"] = str(error)
     return told
 
 
@@ -76,6 +82,8 @@ def test_two_processes_tell_each_other():
     for _, out, _ in ends:
         assert json.loads(out.splitlines()[-1]) == {
             "lengths": [0, 40_000], "last": 1, "first": ["of", 0], "anyone": [True, False], "mistake": "of process 0",
+            "other": "process 1 has other values of config.rate, config.trainings than process 0: start all with the same "
+            "config",
         }  # fmt: skip
 
 

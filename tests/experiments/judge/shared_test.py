@@ -20,9 +20,12 @@ def get_config():
 """
 
 
-def start(folder, count):
+OTHER = CONFIG.replace("    return", "    config.seed = int(__import__('os').environ['FORETHOUGHT_PROCESS'])\n    return")
+
+
+def start(folder, count, config=CONFIG):
     folder.mkdir(exist_ok=True)
-    (folder / "small.py").write_text(CONFIG)
+    (folder / "small.py").write_text(config)
     words = f"--config={folder / 'small.py'}", f"--workdir={folder / 'run'}"
     return ranks.start(count, "-m", "experiments.main", *words, folder=folder)
 
@@ -53,6 +56,14 @@ def test_a_judgement_that_two_processes_share_is_one_process_s(tmp_path, whole):
     assert [status for status, *_ in ranks.ended(start(tmp_path, 1), seconds=1200)] == [0], said(tmp_path, 0)
     alone, shared = (flat(kills.settled(folder / "run")) for folder in (tmp_path, whole))
     assert len(alone) > 1000 and shared == pytest.approx(alone, abs=1e-2)
+
+
+@pytest.mark.slow
+def test_processes_of_two_configs_mix_nothing(tmp_path):
+    ends = ranks.ended(start(tmp_path, 2, OTHER))
+    why = "error: process 1 has other values of config.seed than process 0: start all with the same command"
+    assert [(status, said(tmp_path, i).count(why)) for i, (status, *_) in enumerate(ends)] == [(2, 1), (2, 1)]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
