@@ -119,7 +119,7 @@ def ratio(whole: np.ndarray, compressed: np.ndarray) -> float:
 def coded_rounds(rounds: int, coded: int, place: float) -> np.ndarray:
     """Which rounds of a seed are coded: one in each of as many equal parts, at the same place of each.
 
-    Seeds have places evenly apart, so that together they code all rounds alike: the first takes more than others.
+    Seeds have places evenly apart, so that together they code all rounds alike: with thresholds the first takes most.
 
     Args:
       place: from 0 to below 1.

@@ -59,13 +59,14 @@ READING = (
     "done is 1; retraining in other batches is its floor. Differs: test examples that get another class than by "
     "retraining. U-LiRA: the AUC of an attack that asks whether the leavers were ever there. 0.5 tells nothing; the "
     "fleet has few models, so read the interval (90%). Other brackets are 95% t-intervals over seeds. Ridge heads are "
-    "another model, on a network as it was drawn, and stand beside a retraining of their own. Sent counts models down "
-    "and updates up. Seconds are a median on this machine, without compilation; of an archive they hold the encoding "
-    "of all rounds."
+    "another model, on a network as it was drawn, and stand beside a retraining of their own. Sent counts a whole model "
+    "down and an update up for each update, also where a part of it would do. Seconds are a median on this machine, "
+    "without compilation; of an archive they hold the encoding of all rounds."
 )
 ARCHIVES = (
     "After MEDU, whose text and code were not available: no reproduction. Each archive stores the same updates. Bits "
-    "are what a range coder takes, tables included, over all updates of all who took part, stored or not. SNR: log10 "
+    "are what a range coder takes, tables included, over all updates of all who took part in some rounds of each seed, "
+    "stored or not. Raw data are a byte a pixel, four a number of a table, and one a label. SNR: log10 "
     "of the variance over entries of the erased model, over that of what compression changed in it."
 )
 CHOICE = (
@@ -138,7 +139,7 @@ def _sizes(found: Run, rows: Sequence[Row]) -> str:
     stored = small.extra["stored"].value or math.nan
     return (
         f"The smallest archive, {small.facts['scheme']}, takes {stored / 1000:,.0f} kB: {stored / raw:.2g} times the raw "
-        f"data ({raw / 1000:,.0f} kB at a byte a pixel), {stored / sums:.2g} times running sums ({sums / 1000:,.0f} kB), "
+        f"data ({raw / 1000:,.0f} kB), {stored / sums:.2g} times running sums ({sums / 1000:,.0f} kB), "
         "which take one client out as the uncompressed history does at α = 0."
     )
 

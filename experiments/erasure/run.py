@@ -65,8 +65,8 @@ def facts(made: Problem, chosen: calibration.Told, trials: Sequence[trial.Told])
         "parameters": made.parameters,
         "examples": len(train.id),
         "leavers_examples": [len(part) for part in made.leaving],
-        # A byte for each pixel or feature, and one for the label.
-        "raw_bytes": len(train.id) * (int(train.x[0].size) + 1),
+        # A byte for each pixel of an image, four for each number of a table, and one for the label.
+        "raw_bytes": len(train.id) * (int(train.x[0].size) * (1 if train.x.ndim == 4 else methods.FLOAT) + 1),
         "sums_bytes": methods.sums_bytes(fed.clients, made.parameters),
         "calibration": chosen,
         "sweep": rows.swept(made.config.erase.alphas, [one["sweep"] for one in trials]),

@@ -87,10 +87,7 @@ def test_a_setting_that_asks_nothing_is_said_to():
 
 
 def test_sizes_are_beside_the_raw_data_and_running_sums():
-    assert (
-        "takes 5 kB: 5 times the raw data (1 kB at a byte a pixel), 2.5 times running sums (2 kB)"
-        in report.verdicts(found(GOOD))[1]
-    )
+    assert "takes 5 kB: 5 times the raw data (1 kB), 2.5 times running sums (2 kB)" in report.verdicts(found(GOOD))[1]
 
 
 def test_a_page_is_written_with_its_tables(undrawn, tmp_path):  # noqa: F811
