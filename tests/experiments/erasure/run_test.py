@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 
+from experiments import models
 from experiments.configs import federated as configs
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError, UserError
@@ -119,6 +120,22 @@ def test_data_that_will_not_do_are_one_line(changes, told, tmp_path):
     with pytest.raises(UserError, match=told):
         run.run(config(**changes), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_ridge_heads_of_a_model_without_features_are_refused(monkeypatch):
+    section = validated(configs.Federated, config(**{"erase.methods": ("ridge",)}))
+    build = models.build
+    monkeypatch.setattr(models, "build", lambda *given: build(*given)._replace(features=None))
+    with pytest.raises(UserError, match="leave ridge out"):
+        problem.make(section, datasets.load(section.data))
+
+
+def test_raw_data_are_a_byte_a_pixel_and_four_a_number_of_a_table():
+    one = made("digits")
+    train = one.dataset.train
+    table = one._replace(dataset=one.dataset._replace(train=train._replace(x=train.x.reshape(-1, 64))))
+    sizes = [run.facts(each, {}, [])["raw_bytes"] for each in (one, table)]
+    assert sizes == [120 * (64 + 1), 120 * (4 * 64 + 1)]
 
 
 # --- Archives ---------------------------------------------------------------------------------------------------------
