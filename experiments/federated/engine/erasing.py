@@ -43,7 +43,7 @@ def erase(root: Path, user: str, alpha: float = 0.0) -> Erasure:
 
     Raises:
       ArchiveError: no archive, one that a server writes to, or nothing of the user.
-      UserError: an alpha that cannot be; nobody else took part.
+      UserError: an alpha that cannot be, or that gives no finite model; nobody else took part.
     """
     with serving.open_archive(root) as opened:
         users = sorted({name for entries in opened.rounds.values() for name in entries})
@@ -57,6 +57,8 @@ def erase(root: Path, user: str, alpha: float = 0.0) -> Erasure:
         before, (history, users) = jnp.asarray(serving.read_model(opened)), archives.read_history(opened)
         with blame_user():
             after = medu(before, history, jnp.asarray([name == user for name in users]), alpha=alpha).model
+        if not jnp.isfinite(after).all():
+            raise UserError(f"alpha = {alpha:g} gives a model that is not finite, so nothing was erased: give one nearer to 0")
         serving.write_model(root, after)
         row = archives.erase(opened, user, f"after MEDU, alpha = {alpha:g}", before, after)
         serving.remove_others(opened)

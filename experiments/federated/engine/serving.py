@@ -30,7 +30,7 @@ def create(root: Path, scheme: Scheme, seed: int, start: jax.Array) -> Store:
 
 
 def open_archive(root: Path) -> Store:
-    """Open an engine's archive for writing.
+    """Open an engine's archive for writing, without the models that a kill left.
 
     Raises:
       ArchiveError: as `store.open_store` does; a scheme that an engine cannot go on with.
@@ -38,6 +38,8 @@ def open_archive(root: Path) -> Store:
     opened = store.open_store(root, write=True)
     try:
         check_scheme(archives.scheme_of(opened))
+        if model_path(root, model_digest(opened)).exists():  # else one of the others may be all that there is
+            remove_others(opened)
     except BaseException:
         opened.close()
         raise
