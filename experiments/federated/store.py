@@ -63,9 +63,11 @@ def create(root: Path, start: bytes, about: Mapping[str, Any]) -> Store:
       about: what JSON can hold; the archive only keeps it.
 
     Raises:
-      ArchiveError: there is something already.
+      ArchiveError: there is something already, or no folder.
       WorkdirError: the disk is full or may not be written.
     """
+    if root.exists() and not root.is_dir():
+        raise ArchiveError(f"{root} is no folder: give another")
     files.remove_unfinished(root)
     others = {path.name for path in root.iterdir()} - {"start"} if root.exists() else set()
     if others:

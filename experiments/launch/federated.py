@@ -150,7 +150,8 @@ def take_part(args: argparse.Namespace) -> int:
     host, port = args.server
     deployment.check_address(host, protected)
     check_user(args.user)
-    tasks.data_of(tasks.load(args.task), args.user)  # a mistake shows here, and not only in the first round
+    task = tasks.load(args.task)
+    tasks.check_work(task, tasks.data_of(task, args.user))  # a mistake shows here, and not only in the first round
     parts = (args.authority, args.key) if protected else (None, None)
     deployment.take_part(Participant(args.task, args.user, host, port, *parts), _say)
     return 0
@@ -189,6 +190,8 @@ def _fields(text: str) -> dict[str, Any]:
         name, _, value = part.partition("=")
         if name not in Scheme._fields:
             raise argparse.ArgumentTypeError(f"{part!r} is no field of a scheme: choose from {FIELDS}")
+        if name in fields:
+            raise argparse.ArgumentTypeError(f"{name} is given twice: give it once")
         default = Scheme._field_defaults[name]
         try:
             if isinstance(default, bool):
@@ -196,7 +199,8 @@ def _fields(text: str) -> dict[str, Any]:
             else:
                 fields[name] = (int if name == "users" else type(default))(value)
         except (KeyError, ValueError):
-            raise argparse.ArgumentTypeError(f"{part!r} has no value of a {name}, as {default!r} is one") from None
+            example = "3" if name == "users" else str(default).lower()
+            raise argparse.ArgumentTypeError(f"{part!r} has no value for {name}: give one as {name}={example}") from None
     return fields
 
 

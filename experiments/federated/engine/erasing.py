@@ -58,7 +58,9 @@ def erase(root: Path, user: str, alpha: float = 0.0) -> Erasure:
         with blame_user():
             after = medu(before, history, jnp.asarray([name == user for name in users]), alpha=alpha).model
         if not jnp.isfinite(after).all():
-            raise UserError(f"alpha = {alpha:g} gives a model that is not finite, so nothing was erased: give one nearer to 0")
+            raise UserError(
+                f"alpha = {alpha:g} gives a model that is not finite, so nothing was erased: give one nearer to 0"
+            )
         serving.write_model(root, after)
         row = archives.erase(opened, user, f"after MEDU, alpha = {alpha:g}", before, after)
         serving.remove_others(opened)

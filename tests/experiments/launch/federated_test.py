@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-model = lambda params, batch, key: jnp.sum(params ** 2)
+model = lambda params, batch, key: jnp.sum(params ** 2) * (1 / (len(batch["weight"]) - 1))
 init = lambda key: jnp.ones(2)
-load_data = lambda user: {"weight": np.ones(3 if user == "ann" else 0)}
+load_data = lambda user: {"weight": np.ones({"ann": 3, "eve": 1}.get(user, 0))}
 optimizer = optax.sgd(0.1)
 """
 
@@ -79,7 +79,10 @@ def test_help_tells_of_every_option(words, capsys):
         ([*SERVER, *SECURED[:-1], "twice"], "bob and ann have one key: give each its own"),
         ([*SERVER, "--certificate", "nowhere.pem"], "there is no file nowhere.pem"),
         ([*SERVER, "--insecure", "--scheme", "rat=2"], "'rat=2' is no field of a scheme: choose from lattice, rate"),
-        ([*SERVER, "--insecure", "--scheme", "finite=2"], "'finite=2' has no value of a finite, as False is one"),
+        ([*SERVER, "--insecure", "--scheme", "finite=2"], "'finite=2' has no value for finite: give one as finite=false"),
+        ([*SERVER, "--insecure", "--scheme", "users=all"], "'users=all' has no value for users: give one as users=3"),
+        ([*SERVER, "--insecure", "--scheme", "rate=2,rate=3"], "rate is given twice"),
+        ([*SERVER[:4], "task.py", *SERVER[5:], "--insecure"], "task.py is no folder: give another"),
         ([*SERVER, "--insecure", "--scheme", "lattice=E9"], "E9"),
         ([*SERVER, "--insecure", "--scheme", "reference=last"], "give reference=zero or reference=mean"),
         ([*SERVER, "--insecure", "--per-round", "3"], "--per-round is 3 of --clients 2: wait for as many as are asked"),
@@ -88,6 +91,7 @@ def test_help_tells_of_every_option(words, capsys):
         ([*SERVER, "--insecure", "--seed", "-1"], "'-1' is no seed"),
         (["client", "--task", "no.py", "--user", "ann", "--insecure"], "there is no task file no.py"),
         (["client", "--task", "task.py", "--user", "bob", "--insecure"], "load_data('bob') gives no example"),
+        (["client", "--task", "task.py", "--user", "eve", "--insecure"], "the task cannot train on what load_data gives"),
         (["client", "--task", "task.py", "--user", "ann"], "give --authority, --key, or --insecure"),
         (["client", "--task", "task.py", "--user", "ann", "--server", "here"], "'here' is no address: give HOST:PORT"),
         (["client", "--task", "task.py", "--user", "ann", "--server", "a.b:80", "--insecure"], "beyond this machine (a.b)"),
