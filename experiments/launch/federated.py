@@ -9,9 +9,10 @@ from typing import Any
 
 from experiments.core.errors import UserError, blame_user
 from experiments.federated import archives
-from experiments.federated.engine import deployment, erasing, serving
+from experiments.federated.engine import credentials, deployment, erasing, serving
 from experiments.federated.engine import task as tasks
-from experiments.federated.engine.deployment import TLS, Participant, Service
+from experiments.federated.engine.credentials import TLS
+from experiments.federated.engine.deployment import Participant, Service
 from experiments.federated.log import ArchiveError
 from experiments.federated.store import Store, check_user
 from experiments.launch import arguments
@@ -97,8 +98,10 @@ def serve(args: argparse.Namespace) -> int:
     if args.per_round and args.per_round > args.clients:
         raise UserError(f"--per-round is {args.per_round} of --clients {args.clients}: wait for as many as are asked")
     deployment.check_address(args.host, tls)
-    if tls:
-        deployment.public_keys(args.keys)
+    certified = TLS(args.certificate, args.certificate_key, args.authority) if tls else None
+    if certified:
+        credentials.public_keys(args.keys)
+        credentials.check_certificate(certified)
     with _archive(args, task) as opened:
         stands = serving.next_round(opened)
     if stands < args.rounds:
@@ -111,7 +114,7 @@ def serve(args: argparse.Namespace) -> int:
             timeout=args.timeout,
             host=args.host,
             port=args.port,
-            tls=TLS(args.certificate, args.certificate_key, args.authority) if tls else None,
+            tls=certified,
             keys=args.keys if tls else None,
         )
         deployment.serve(service, _say)

@@ -23,7 +23,6 @@ from experiments.federated.log import ArchiveError
 from experiments.federated.store import Store, check_user
 from federated import client_key, server_update
 
-
 # Float32 holds sums, squares and shares of what lies within these.
 LARGEST = 1e15  # Euclidean norm of an update
 FEWEST, MOST = 1e-3, 1e9  # examples of a client

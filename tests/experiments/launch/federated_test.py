@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from experiments import main
+from experiments.core.errors import UserError
 from experiments.federated import archives
 from experiments.federated.engine import deployment, processes, serving
+from experiments.federated.engine.credentials import TLS
 from experiments.federated.engine.rounds import Reply, Server
 from experiments.federated.store import check_certificate
 from federated.archive import Scheme
+from tests.helpers.certificates import certificates
 
 TASK = """\
 import jax.numpy as jnp
@@ -42,8 +45,8 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "twice").mkdir()
     for user in ("ann", "bob"):
         (tmp_path / "twice" / f"{user}.pub").write_text(KEY)
-    for name in ("pem", "key"):
-        (tmp_path / name).write_text("")
+    (tmp_path / "pem").write_text("")
+    certificates(tmp_path)
     return tmp_path
 
 
@@ -51,7 +54,7 @@ def called(*words):
     return main.command(["forethought", "federated", *map(str, words)])
 
 
-SECURED = ("--certificate", "pem", "--certificate-key", "key", "--authority", "pem", "--keys", "keys")
+SECURED = ("--certificate", "server.pem", "--certificate-key", "server.key", "--authority", "ca.pem", "--keys", "keys")
 SERVER = ("server", "--task", "task.py", "--archive", "archive", "--rounds", "3")
 
 
@@ -77,6 +80,7 @@ def test_help_tells_of_every_option(words, capsys):
         ([*SERVER, *SECURED[:-1], "nowhere"], "there is no USER.pub in nowhere"),
         ([*SERVER, *SECURED[:-1], "bad"], "ann.pub is no public key: give what ssh-keygen -t ecdsa writes"),
         ([*SERVER, *SECURED[:-1], "twice"], "bob and ann have one key: give each its own"),
+        ([*SERVER, "--authority", "pem", *SECURED[:4], *SECURED[6:]], "pem is no certificate in PEM"),
         ([*SERVER, "--certificate", "nowhere.pem"], "there is no file nowhere.pem"),
         ([*SERVER, "--insecure", "--scheme", "rat=2"], "'rat=2' is no field of a scheme: choose from lattice, rate"),
         ([*SERVER, "--insecure", "--scheme", "finite=2"], "'finite=2' has no value for finite: give one as finite=false"),
@@ -125,7 +129,7 @@ def test_an_archive_is_begun_gone_on_with_and_never_mixed(folder, capsys, monkey
     assert "3 rounds; bytes on the disk: users" in capsys.readouterr().out
     assert (served[0].keys.name, served[0].tls.key.name, served[0].port, served[0].host) == (
         "keys",
-        "key",
+        "server.key",
         8000,
         "127.0.0.1",
     )
@@ -157,7 +161,7 @@ def test_what_is_started_is_quiet_installs_nothing_and_has_a_home_of_its_own(fol
     assert env["FLWR_HOME"] == str(folder / "home") and env["FLWR_TELEMETRY_ENABLED"] == "0"
     assert env["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == env["FLWR_DISABLE_UPDATE_CHECK"] == "1"
     path = folder / "pem"
-    secured = deployment.TLS(path, path, path)
+    secured = TLS(path, path, path)
     service = deployment.Service(path, 1, 1, None, "equal", 1.0, "127.0.0.1", 80, secured, folder)
     words = deployment.superlink(service, env)
     assert "--disable-runtime-dependency-installation" in words and "--enable-supernode-auth" in words
@@ -171,4 +175,6 @@ def test_flower_s_own_words_are_found_in_its_logs(folder):
     log = folder / "run.log"
     log.write_text("INFO fine\n╭─ Error ───╮\n│ The thing    │\n│ is wrong. │\n╰───╯\n")
     assert deployment.failure(log) == "Error The thing is wrong."
+    with pytest.raises(UserError, match=r"Flower refuses the key: Error The thing is wrong\.$"):
+        deployment._asked(["sh", "-c", f"cat {log}; exit 1"], {}, "the key")
     assert deployment.failure(folder / "none.log") == "Flower does not say why"

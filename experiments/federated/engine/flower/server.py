@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from experiments.core.errors import UserError
 from experiments.federated.engine import serving
-from experiments.federated.engine.deployment import public_keys
+from experiments.federated.engine.credentials import public_keys
 from experiments.federated.engine.flower.strategy import ArchivingStrategy, train
 from experiments.federated.engine.rounds import Server
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.core.errors import UserError
-from experiments.federated.engine import deployment, processes
+from experiments.federated.engine import credentials, deployment, processes
 from experiments.federated.engine.deployment import Participant, Service
 
 CLIENT = Participant(Path("task.py"), "ann", "127.0.0.1", 80, None, None)
@@ -51,10 +51,10 @@ def test_a_port_in_use_and_a_program_that_is_missing_are_refused(tmp_path, monke
     with pytest.raises(UserError, match=r"no flower-superduper here: pip install 'forethought\[federated\]'"):
         processes.program("flower-superduper", processes.environment(tmp_path))
     (tmp_path / "-odd.pub").touch()
-    assert list(deployment.users_of(tmp_path)) == ["-odd"]
+    assert list(credentials.users_of(tmp_path)) == ["-odd"]
     (tmp_path / f"{10**18}.pub").touch()
     with pytest.raises(UserError, match="looks like an engine's node id"):
-        deployment.users_of(tmp_path)
+        credentials.users_of(tmp_path)
 
 
 def test_a_client_tries_again_while_no_server_knows_it_and_stops_for_other_reasons(tmp_path, monkeypatch):
