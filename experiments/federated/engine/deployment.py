@@ -100,7 +100,7 @@ def serve(service: Service, tell: Callable[[str], None]) -> None:
     """
     here = ANY.get(service.host, service.host)
     if processes.answers(here, service.port):
-        raise UserError(f"port {service.port} of {here} is in use: give another --port")
+        raise UserError(f"port {service.port} of {here} is in use: give another --port, or end what a killed server left")
     folder = Path(tempfile.mkdtemp(prefix="forethought-"))
     try:
         env = processes.environment(folder / "home")

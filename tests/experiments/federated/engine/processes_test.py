@@ -46,7 +46,7 @@ def test_a_port_in_use_and_a_program_that_is_missing_are_refused(tmp_path, monke
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         service = Service(tmp_path, 1, 1, None, "equal", 1.0, "127.0.0.1", taken.getsockname()[1], None, None)
-        with pytest.raises(UserError, match="is in use: give another --port"):
+        with pytest.raises(UserError, match="is in use: give another --port, or end what a killed server left"):
             deployment.serve(service, print)
     with pytest.raises(UserError, match=r"no flower-superduper here: pip install 'forethought\[federated\]'"):
         processes.program("flower-superduper", processes.environment(tmp_path))
