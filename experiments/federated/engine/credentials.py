@@ -45,7 +45,7 @@ def public_keys(folder: Path) -> dict[bytes, str]:
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
     except ImportError as error:
         raise UserError("keys need Flower's packages: pip install 'forethought[federated]'") from error
-    found: dict[bytes, str] = {}
+    users: dict[bytes, str] = {}
     for user, path in users_of(folder).items():
         try:
             key = load_ssh_public_key(path.read_bytes())
@@ -54,10 +54,10 @@ def public_keys(folder: Path) -> dict[bytes, str]:
         if not isinstance(key, EllipticCurvePublicKey):
             raise UserError(f"{path} is a key of another kind than ECDSA: give what ssh-keygen -t ecdsa writes")
         content = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        if content in found:
-            raise UserError(f"{user} and {found[content]} have one key: give each its own")
-        found[content] = user
-    return found
+        if content in users:
+            raise UserError(f"{user} and {users[content]} have one key: give each its own")
+        users[content] = user
+    return users
 
 
 def check_certificate(tls: TLS) -> None:

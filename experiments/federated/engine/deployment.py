@@ -7,6 +7,7 @@ to a user. Without keys and TLS there is only a trial on one machine.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -112,7 +113,7 @@ def serve(service: Service, tell: Callable[[str], None]) -> None:
             if service.tls:
                 check_name(service.tls, here, service.port)
             for user, key in (users_of(service.keys) if service.keys else {}).items():
-                _asked([flwr, "supernode", "register", str(key.resolve()), f"--name={user}"], env, f"the key {key}")
+                _run_flower([flwr, "supernode", "register", str(key.resolve()), f"--name={user}"], env, f"the key {key}")
             tell(f"listening on {service.host}:{service.port}")
             _train(service, folder, env, child, tell)
     except (UserError, OSError) as error:
@@ -135,7 +136,7 @@ def superlink(service: Service, env: dict[str, str]) -> list[str]:
     return words + (["--enable-supernode-auth"] if service.keys else [])
 
 
-def _asked(words: Sequence[str], env: dict[str, str], what: str) -> None:
+def _run_flower(words: Sequence[str], env: dict[str, str], what: str) -> None:
     """A command of Flower's that must succeed."""
     done = subprocess.run(words, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
@@ -187,6 +188,7 @@ def _app(service: Service, folder: Path, events: Path, done: Path) -> Path:
         "weighting": service.weighting,
         "timeout": service.timeout,
         "keys": str(service.keys.resolve()) if service.keys else "",
+        "command": os.getpid(),
         "events": str(events),
         "done": str(done),
     }

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +27,21 @@ def test_a_child_ends_with_its_block_and_so_do_its_children(tmp_path):
     while grandchild.exists() and " Z " not in grandchild.read_text():  # until init has seen it
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_program_of_another_session_ends_with_the_command(tmp_path):
+    code = (
+        "import sys, time; from experiments.federated.engine import processes; processes.end_with(int(sys.argv[1]), 0.01)"
+    )
+    with processes.running(["sleep", "1000"], os.environ, tmp_path / "log") as command:
+        line = [sys.executable, "-c", f"{code}; print('watching', flush=True); time.sleep(1000)", str(command.pid)]
+        watching = subprocess.Popen(
+            line, env=processes.environment(tmp_path), stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert watching.stdout.readline() == b"watching\n"
+        time.sleep(0.1)
+        assert watching.poll() is None
+    assert watching.wait(60) == 1
 
 
 def test_a_child_that_does_not_listen_is_told_in_one_line(tmp_path):

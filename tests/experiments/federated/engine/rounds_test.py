@@ -154,7 +154,7 @@ def test_what_cannot_be_erased_is_refused_and_changes_nothing(opened):
         erasing.erase(opened.root, "ann", alpha=1e38)
     assert {path: path.read_bytes() for path in opened.root.rglob("*.*")} == before
     erasing.erase(opened.root, "ann")
-    with pytest.raises(ArchiveError, match="ann was erased already: its certificate is in .*certificates"):
+    with pytest.raises(ArchiveError, match=r"ann was erased already: its certificate is in .*certificates"):
         erasing.erase(opened.root, "ann")
     for odd in ("", "x\ny", "x" * 201):
         with pytest.raises(ArchiveError, match="give 1 to 200 printable characters"):
