@@ -58,7 +58,7 @@ def create(root: Path, start: bytes, about: Mapping[str, Any]) -> Store:
     """Make an archive and open it for writing.
 
     Args:
-      root: a folder that is not there, or empty.
+      root: a folder that is not there, and which only its owner will read; or an empty one, whose mode stays.
       start: the model before the first round.
       about: what JSON can hold; the archive only keeps it.
 
@@ -72,6 +72,8 @@ def create(root: Path, start: bytes, about: Mapping[str, Any]) -> Store:
     others = {path.name for path in root.iterdir()} - {"start"} if root.exists() else set()
     if others:
         raise ArchiveError(f"{root} is not empty: open the archive that is there, or give another folder")
+    with files.writing(root):
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # updates tell of users' data
     files.write_bytes(layout.start(root, 0), start)
     told = {"format": log.FORMAT, "about": dict(about), "start": log.facts(start)}
     files.write_bytes(root / layout.LOG, log.line(log.next_row([], "created", told)))
