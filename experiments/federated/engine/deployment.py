@@ -117,7 +117,10 @@ def serve(service: Service, tell: Callable[[str], None]) -> None:
             tell(f"listening on {service.host}:{service.port}")
             _train(service, folder, env, child, tell)
     except (UserError, OSError) as error:
-        raise UserError(f"{line(error)}; Flower's logs are in {folder}") from error
+        if any(folder.glob("*.log")):
+            raise UserError(f"{line(error)}; Flower's logs are in {folder}") from error
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UserError(line(error)) from error
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

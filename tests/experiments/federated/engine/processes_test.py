@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -65,6 +66,12 @@ def test_a_port_in_use_and_a_program_that_is_missing_are_refused(tmp_path, monke
         service = Service(tmp_path, 1, 1, None, "equal", 1.0, "127.0.0.1", taken.getsockname()[1], None, None)
         with pytest.raises(UserError, match="is in use: give another --port, or end what a killed server left"):
             deployment.serve(service, print)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(processes.shutil, "which", lambda name, path: None)
+    with pytest.raises(UserError, match=r"no flwr here: pip install 'forethought\[federated\]'$"):
+        deployment.serve(service._replace(port=processes.free_port()), print)
+    assert not list(tmp_path.glob("forethought-*")), "there are no logs to read"
     with pytest.raises(UserError, match=r"no flower-superduper here: pip install 'forethought\[federated\]'"):
         processes.program("flower-superduper", processes.environment(tmp_path))
     (tmp_path / "-odd.pub").touch()
