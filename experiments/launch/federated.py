@@ -129,9 +129,8 @@ def _archive(args: argparse.Namespace, task: tasks.Task) -> Store:
     """The archive that is there, if it is the one that is asked for; else a new one."""
     if not (args.archive / "log.jsonl").exists():
         with blame_user():
-            return serving.create(
-                args.archive, Scheme(**(args.scheme or {})), args.seed or 0, tasks.initial(task, args.seed or 0)
-            )
+            scheme, seed = Scheme(**(args.scheme or {})), args.seed or 0
+            return serving.create(args.archive, scheme, seed, tasks.initial(task, seed), tasks.structure(task))
     opened = serving.open_archive(args.archive)
     try:
         scheme = archives.scheme_of(opened)
@@ -141,6 +140,7 @@ def _archive(args: argparse.Namespace, task: tasks.Task) -> Store:
                 f"{args.archive} was begun with another --scheme or --seed: leave them out, or give another folder"
             )
         tasks.unravel(task, serving.read_model(opened))
+        tasks.check_structure(task, opened.about.get("structure", ""))
     except BaseException:
         opened.close()
         raise

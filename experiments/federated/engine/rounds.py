@@ -63,7 +63,7 @@ class Server:
     def __init__(self, opened: Store, weighting: str = "examples") -> None:
         """Take up where the archive stands. Raises as `serving.read_model` does, and ValueError of an unknown weighting."""
         self.opened, self.model = opened, serving.read_model(opened)
-        self.seed = int(opened.about["seed"])
+        self.seed, self.structure = int(opened.about["seed"]), str(opened.about.get("structure", ""))
         self._keeper = archives.compressor(opened)
         self._program = jax.jit(server_update(weighting, self._keeper))
         serving.remove_others(opened)

@@ -23,10 +23,14 @@ from federated.archive import Scheme
 MODELS = "models"
 
 
-def create(root: Path, scheme: Scheme, seed: int, start: jax.Array) -> Store:
-    """Make an archive that an engine can write to; raises as `archives.create` does, and as `check_scheme` below."""
+def create(root: Path, scheme: Scheme, seed: int, start: jax.Array, structure: str = "") -> Store:
+    """Make an archive that an engine can write to; raises as `archives.create` does, and as `check_scheme` below.
+
+    Args:
+      structure: of the task's parameters, see `task.structure`; empty if anything of that size will do.
+    """
     check_scheme(scheme)
-    return archives.create(root, scheme, seed, start)
+    return archives.create(root, scheme, seed, start, structure=structure)
 
 
 def open_archive(root: Path) -> Store:

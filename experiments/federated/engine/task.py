@@ -21,6 +21,7 @@ from jax.flatten_util import ravel_pytree
 from experiments.core import keys
 from experiments.core.errors import UserError, kind
 from experiments.core.keys import Purpose
+from experiments.federated import log
 from federated import client_key, client_update
 from unlearn.base import Batch, Model, Params
 from unlearn.checking import check_keys
@@ -115,6 +116,25 @@ def initial(task: Task, seed: int) -> jax.Array:
     if not finite:
         raise UserError("init gives parameters that are not finite: give finite ones")
     return start
+
+
+def structure(task: Task) -> str:
+    """A digest of the names and shapes of a task's parameters, in the order in which they are ravelled."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(task.init, jax.random.key(0)))
+    return log.digest(repr([(jax.tree_util.keystr(path), leaf.shape) for path, leaf in leaves]).encode())
+
+
+def check_structure(task: Task, expected: str) -> None:
+    """Refuse a task whose parameters are not those of a training.
+
+    Args:
+      expected: the training's `structure`; empty if it is not known.
+
+    Raises:
+      UserError: other names or shapes.
+    """
+    if expected and structure(task) != expected:
+        raise UserError("the task's parameters have other names or shapes than the server's: use one task everywhere")
 
 
 def unravel(task: Task, vector: Any) -> Params:

@@ -142,6 +142,9 @@ def test_an_archive_is_begun_gone_on_with_and_never_mixed(folder, capsys, monkey
     for other in (("--seed", 5), ("--scheme", "lattice=scalar")):
         assert called(*SERVER, "--insecure", *other) == 2
         assert "was begun with another --scheme or --seed" in capsys.readouterr().err
+    (folder / "task.py").write_text(TASK.replace("ones(2)", "ones((2, 1))"))
+    assert called(*SERVER, "--insecure") == 2
+    assert "other names or shapes than the server's: use one task" in capsys.readouterr().err
     (folder / "task.py").write_text(TASK.replace("ones(2)", "ones(3)"))
     assert called(*SERVER, "--insecure") == 2
     assert "the model has shape (2,) and the task 3 parameters" in capsys.readouterr().err

@@ -96,6 +96,16 @@ def test_no_file_and_another_model_are_refused(tmp_path):
         tasks.unravel(TASK, np.zeros(5, np.float32))
 
 
+def test_a_structure_is_names_and_shapes_in_the_order_of_the_vector():
+    of = lambda **shapes: TASK._replace(init=lambda key: {name: jnp.ones(shape) for name, shape in shapes.items()})  # noqa: E731
+    known = tasks.structure(of(a=(2, 3), b=(4,)))
+    for same in (known, ""):
+        tasks.check_structure(of(b=(4,), a=(2, 3)), same)
+    for other in (of(a=(3, 2), b=(4,)), of(a=(4,), b=(2, 3)), of(a=(2, 3), c=(4,)), of(a=(10,))):
+        with pytest.raises(UserError, match="other names or shapes than the server's: use one task everywhere"):
+            tasks.check_structure(other, known)
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
