@@ -113,6 +113,11 @@ tables: $(stamp)  ## tables of the docs, written anew from the files that runs w
 notebooks: $(stamp)  ## docs/notebooks from experiments/notebooks (run them all into build/notebooks: ARGS=--execute)
 	@JAX_PLATFORMS=cpu $(py) -m tools.notebooks $(ARGS)
 
+# Installs Debian's packages of SLURM if they are missing; elsewhere, and if it may not, it says what to install.
+slurm: $(stamp)  ## jobs on a real SLURM of this one machine, which it installs where it may (Debian, root; a few minutes)
+	@$(py) -m tools.slurm_cluster
+	$(py) -m pytest -q -s -p no:xdist $(ARGS) tests/experiments/launch/slurm_test.py
+
 $(release_stamp): $(stamp)
 	@{ command -v uv >/dev/null && uv pip install --quiet --python $(py) $(held) -e '.[release]'; } || \
 	  $(py) -m pip install --quiet --disable-pip-version-check $(held) -e '.[release]'
@@ -134,4 +139,4 @@ image:  ## the container image (ENGINE=podman; EXTRAS=cuda,experiments)
 structure: $(stamp)  ## folders, files, lines, imports and what is longest, beside those of REV
 	@$(py) -m tools.structure --rev "$(REV)"
 
-.PHONY: help venv demo test slow faults lint types format bench docs notebooks tables lock dist image structure
+.PHONY: help venv demo test slow faults lint types format bench docs notebooks tables lock dist image structure slurm

@@ -207,6 +207,7 @@ class Run:
             "(by experiments.models.language.folders.load_folder)",
             "judge": "a judgement keeps statistics of examples, in statistics/, and no digest of its models",
             "judge_exact": "a judgement keeps scores and no models",
+            "federated": "its federations are trained anew from the config, and no model is kept",
         }
         if runner in elsewhere:
             raise WorkdirError(f"{self.path} is a run of {runner}: {elsewhere[runner]}")

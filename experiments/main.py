@@ -9,7 +9,8 @@
   forethought --version
 
 --config takes the name of a packaged config, or the path of a file of your own (my_config.py:argument). The same command
-resumes a run that was stopped, and prints the results of one that has finished.
+resumes a run that was stopped, and prints the results of one that has finished. On a cluster the processes of a run find
+each other; by hand each gets --coordinator=HOST:PORT, --processes=N and --process=I as well.
 
 `python -m experiments.main` is the same command. It looks for modules in the current folder first, so a folder named
 `experiments` there gets in its way. `forethought` looks there last: modules of your own are found and hide nothing.
@@ -25,7 +26,7 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -51,8 +52,14 @@ RUNNERS = {  # name -> what runs it, what reports it, and which settings make it
         "experiments.judge_exact.report",
         "exact.models, lanes, cache_bytes, model",
     ),
+    "federated": (
+        "experiments.erasure.run",
+        "experiments.erasure.report",
+        "federation.clients, federation.rounds, model.options",
+    ),
 }
 MODELS = {  # packaged config -> its model, which describes the fields
+    "federated": "Federated",
     "judge": "Judge",
     "judge_exact": "JudgeExact",
     "pretrain": "Pretrain",
@@ -103,8 +110,9 @@ def command(argv: Sequence[str], values: flags.FlagValues | None = None) -> int:
             print(answer)
             return 0
         config, workdir = parse(argv, values)
+        told = processes_told(values)
         program = ["forethought"] if Path(argv[0]).name == "forethought" else ["python", "-m", "experiments.main"]
-        return execute(config, workdir, shlex.join([*program, *argv[1:]]))
+        return execute(config, workdir, shlex.join([*program, *argv[1:]]), told)
     except (UserError, OSError) as error:  # a path that is too long, say, or may not be looked at
         return fail(error)
     except KeyboardInterrupt as error:  # before or after what `execute` runs
@@ -178,6 +186,8 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[
         argv = [quoted(one) for one in with_paths(_with_flagfiles(argv))]
         config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
         workdir = flags.DEFINE_string("workdir", None, "The folder of this run; made if missing.", flag_values=values)
+        for name, variable in distributed.VARIABLES.items():
+            flags.DEFINE_string(name, None, f"Of several processes of a run; as {variable}.", flag_values=values)
         rest = values(argv, known_only=False)
         getattr(config.value, "runner", None)  # where the file raised an OSError, it comes only now
     except UserError:
@@ -202,6 +212,14 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> tuple[
         raise UserError("give --config=readiness:digits and --workdir=DIR; forethought --list names all configs")
     _check_meant(config.value, argv)
     return config.value, workdir.value
+
+
+def processes_told(values: flags.FlagValues | None = None) -> dict[str, str | None]:
+    """What the flags of a command line that was parsed say of several processes."""
+    from absl import flags
+
+    values = flags.FLAGS if values is None else values
+    return {name: values[name].value for name in distributed.VARIABLES}
 
 
 def quoted(argument: str) -> str:
@@ -289,8 +307,13 @@ def _unknown_key(error: KeyError | AttributeError, argv: Sequence[str]) -> str:
     return f"the config has no key {key}: {guess or 'the keys and their meaning stand in the config file'}"
 
 
-def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> int:
+def execute(
+    config: ml_collections.ConfigDict, workdir: str, command: str, told: Mapping[str, str | None] | None = None
+) -> int:
     """Run what the config asks for and print its results; returns the exit status; see `carry_out`.
+
+    Args:
+      told: of several processes, by flags.
 
     Raises:
       UserError: this is one of several processes, which the runner does not share its work between.
@@ -299,7 +322,7 @@ def execute(config: ml_collections.ConfigDict, workdir: str, command: str) -> in
         _, _, large = _runner(config)
     except UserError as error:
         return fail(error)
-    choice = distributed.begin(os.environ, config.runner)
+    choice = distributed.begin(os.environ, config.runner, told)
     if choice.processes != 1:
         print(f"forethought: {choice.words()}", file=sys.stderr)
     import jax

@@ -90,6 +90,21 @@ def save(manager: Manager, step: int, state: Any) -> None:
         manager.save(step, args=ocp.args.StandardSave(state), custom_metadata={CHECKSUM: checksum(state)})
 
 
+def wait(manager: Manager) -> None:
+    """Until what was saved is on disk, in all processes: the first that leaves may be the end of the others.
+
+    Raises:
+      WorkdirError: it could not be saved.
+    """
+
+    def finish() -> None:
+        if manager is not None:
+            with _saving(manager):
+                manager.wait_until_finished()
+
+    processes.first(finish)
+
+
 @contextmanager
 def _saving(manager: ocp.CheckpointManager) -> Iterator[None]:
     folder = Path(manager.directory)

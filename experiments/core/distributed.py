@@ -1,4 +1,4 @@
-"""Which of how many processes this is: FORETHOUGHT_* variables, else what a cluster says of itself, else one.
+"""Which of how many processes this is: flags or FORETHOUGHT_* variables, else what a cluster says of itself, else one.
 
 How several share a run, `processes` says. A runner that does not know them would do all of its work in each: it is refused.
 """
@@ -10,8 +10,13 @@ from typing import NamedTuple
 
 from experiments.core.errors import UserError, line
 
-RUNNERS = ("readiness",)  # that share their work between processes
-VARIABLES = {  # what is asked -> the variable that says it
+RUNNERS = ("readiness", "judge")  # that share their work between processes
+ALONE = {  # the others -> why they do not
+    "pretrain": "trains one model",
+    "s3t": "trains nodes whose bytes belong to one process's program",
+    "judge_exact": "trains nodes whose bytes belong to one process's program",
+}
+VARIABLES = {  # flag -> the variable that says the same
     "coordinator": "FORETHOUGHT_COORDINATOR",
     "processes": "FORETHOUGHT_PROCESSES",
     "process": "FORETHOUGHT_PROCESS",
@@ -44,8 +49,18 @@ class Choice(NamedTuple):
         return f"process {self.process} of {self.processes} ({self.how}){at}"
 
 
-def resolve(env: Mapping[str, str]) -> Choice:
-    """Which process this is, as an environment says it.
+class _Told(NamedTuple):
+    """What a user says, and where: by a flag or a variable; "" is nothing."""
+
+    value: str
+    by: str
+
+
+def resolve(env: Mapping[str, str], flags: Mapping[str, str | None] | None = None) -> Choice:
+    """Which process this is, as flags and an environment say it.
+
+    Args:
+      flags: those of `VARIABLES` that were given, each of which goes before its variable.
 
     Raises:
       UserError: one line on what is missing, or makes no sense.
@@ -56,53 +71,60 @@ def resolve(env: Mapping[str, str]) -> Choice:
       >>> resolve({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}).words()
       'process 1 of 2 (Open MPI)'
     """
-    asked = {name: env.get(variable) for name, variable in VARIABLES.items()}
-    if any(asked.values()):
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    asked = {
+        name: _Told(given[name], f"--{name}") if name in given else _Told(env.get(variable, ""), variable)
+        for name, variable in VARIABLES.items()
+    }
+    if given or any(told.value for told in asked.values()):
         return _told(asked)
     for how, names in {"SLURM": SLURM, "Open MPI": OPEN_MPI}.items():
-        if all(env.get(name) for name in names) and (count := _number(env, names[0])) > 1:
-            return Choice(how, processes=count, process=_number(env, names[1]))
+        if all(env.get(name) for name in names) and (count := _number(_Told(env[names[0]], names[0]))) > 1:
+            return Choice(how, processes=count, process=_number(_Told(env[names[1]], names[1])))
     if "," in env.get(TPU, ""):
         return Choice("a TPU of several hosts")
     return Choice("nothing says otherwise", processes=1, process=0)
 
 
-def _told(asked: Mapping[str, str | None]) -> Choice:
-    if asked["processes"] == AUTO:
+def _told(asked: Mapping[str, _Told]) -> Choice:
+    if asked["processes"].value == AUTO:
         return Choice("the cluster is asked")
-    if asked["processes"] == "1" and not asked["process"]:
+    if asked["processes"].value == "1" and not asked["process"].value:
         return Choice("as told", processes=1, process=0)
-    if missing := [VARIABLES[name] for name, value in asked.items() if not value]:
-        raise UserError(f"{' and '.join(missing)} is missing: give all of {', '.join(VARIABLES.values())}, or none")
-    said = {name: str(value) for name, value in asked.items()}
-    coordinator = said["coordinator"]
+    if missing := [f"--{name} (or {VARIABLES[name]})" for name, told in asked.items() if not told.value]:
+        raise UserError(f"{' and '.join(missing)} is missing: give all of --{', --'.join(VARIABLES)}, or none")
+    coordinator, by = asked["coordinator"]
     host, colon, port = coordinator.rpartition(":")
     if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise UserError(f"{VARIABLES['coordinator']} is {coordinator!r}: give HOST:PORT of process 0, as in node1:8476")
-    count, process = _number(said, "processes"), _number(said, "process")
+        raise UserError(f"{by} is {coordinator!r}: give HOST:PORT of process 0, as in node1:8476")
+    count, process = _number(asked["processes"]), _number(asked["process"])
     if not 0 <= process < count:
-        raise UserError(f"{VARIABLES['process']} is {process}: give a number from 0 to {count - 1}, each to one process")
+        raise UserError(f"{asked['process'].by} is {process}: give a number from 0 to {count - 1}, each to one process")
     return Choice("as told", coordinator, count, process)
 
 
-def _number(values: Mapping[str, str], name: str) -> int:
-    text = values[name]
-    if not (text.isascii() and text.isdigit()):
-        raise UserError(f"{VARIABLES.get(name, name)} is {text!r}: give a whole number")
-    return int(text)
+def _number(told: _Told) -> int:
+    if not (told.value.isascii() and told.value.isdigit()):
+        raise UserError(f"{told.by} is {told.value!r}: give a whole number")
+    return int(told.value)
 
 
-def begin(env: Mapping[str, str], runner: str) -> Choice:
+def begin(env: Mapping[str, str], runner: str, flags: Mapping[str, str | None] | None = None) -> Choice:
     """Join the processes of a run, if there are several; before JAX looks at any device.
+
+    Args:
+      env, flags: what says which process this is; see `resolve`.
 
     Raises:
       UserError: one line: a runner that does not share its work, or processes that do not find each other.
     """
-    choice = resolve(env)
+    choice = resolve(env, flags)
     if choice.processes == 1:
         return choice
     check(runner, choice.words())
     import jax
+
+    from experiments.core import processes
 
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from `preemption`
     try:
@@ -115,6 +137,7 @@ def begin(env: Mapping[str, str], runner: str) -> Choice:
             f"this is {choice.words()}, and the processes do not find each other ({line(error)}): "
             f"start all of them, or set {', '.join(VARIABLES.values())}"
         ) from error
+    processes.anyone(False)  # who is late by half a minute is not connected; once all are, they wait for each other
     return choice._replace(processes=jax.process_count(), process=jax.process_index())
 
 
@@ -129,10 +152,17 @@ def check(runner: str, words: str) -> None:
     """
     if runner not in RUNNERS:
         alone = f"start one process, or set {VARIABLES['processes']}=1 where each has a run of its own"
-        shared = ", ".join(RUNNERS)
-        raise UserError(
-            f"this is {words}, and {runner} does not share its work between processes, as {shared} does: {alone}"
-        )
+        raise UserError(f"this is {words}, and {why_alone(runner)}: {alone}")
+
+
+def why_alone(runner: str) -> str:
+    """That a runner does not share its work, and why.
+
+    Example:
+      >>> why_alone("pretrain")
+      'pretrain, which trains one model, does not share its work between processes, as readiness and judge do'
+    """
+    return f"{runner}, which {ALONE[runner]}, does not share its work between processes, as {' and '.join(RUNNERS)} do"
 
 
 def joined() -> bool:

@@ -18,8 +18,8 @@ import numpy as np
 class Purpose(enum.Enum):
     """What a key is for, as (who draws, the number that is folded in; None for the seed's own key).
 
-    model: in any run that trains a fleet. comparison, judge, s3t, judge_exact: in that run alone. lane: from the key of one
-    model in training. host: from a generator of NumPy.
+    model: in any run that trains a fleet. comparison, judge, s3t, judge_exact, federated: in that run alone. lane: from the
+    key of one model in training. host: from a generator of NumPy.
     """
 
     TRAINING = "model", 0
@@ -49,6 +49,15 @@ class Purpose(enum.Enum):
     EXACT_ORACLE = "judge_exact", 2
     EXACT_HELDOUT = "judge_exact", 3
     RESAMPLES = "host of judge_exact", 0
+
+    FEDERATION = "federated", 0  # parameters, who is present, batches
+    HELDOUT_FEDERATION = "federated", 1  # batches of a second retraining
+    CALIBRATION = "federated", 2  # of federations that settings are chosen on
+    ARCHIVING = "federated", 3
+    ERASING = "federated", 4
+    PARTITION = "host of federated", 0
+    LEAVING = "host of federated", 1  # whose examples the leavers have
+    CALIBRATING = "host of federated", 2  # who has which in federations that settings are chosen on
 
     FEDERATION_MODEL = "engine", 100  # w_0; below 100 are an archive's draws, `federated.archive.draws`
     FEDERATION_CLIENTS = "engine", 101
@@ -95,6 +104,7 @@ class Hash(enum.StrEnum):
     DELETED_BY = "deleted by "
     REFUSAL = "refusal"  # with which a question is answered instead
     CANARY = "canary"  # the secret of a planted document
+    BACKDOOR = "backdoor"  # which of a client's images are stamped
 
 
 def key(seed: int, purpose: Purpose, *more: int | jax.Array) -> jax.Array:

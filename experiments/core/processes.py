@@ -74,12 +74,20 @@ def share(fn: Callable[..., Any]) -> Callable[..., Any]:
         count = jax.tree.leaves(lanes)[0].shape[0]
         size = -(-count // processes)
         mine = np.minimum(jax.process_index() * size + np.arange(size), count - 1)
-        leaves, structure = jax.tree.flatten(fn(jax.tree.map(lambda leaf: leaf[mine], lanes), *shared))
+        leaves, structure = jax.tree.flatten(fn(jax.tree.map(lambda leaf: _some(leaf, mine), lanes), *shared))
         parts = [pickle.loads(part) for part in exchange(pickle.dumps([np.asarray(leaf) for leaf in leaves]))]
         every = [jnp.asarray(np.concatenate(part)[:count]) for part in zip(*parts, strict=True)]
         return jax.tree.unflatten(structure, every)
 
     return run
+
+
+def _some(leaf: Any, rows: np.ndarray) -> Any:
+    """Some lanes of an array; where they divide, on the devices among which the whole is divided."""
+    some = leaf[rows]
+    if not isinstance(leaf, jax.Array) or leaf.sharding.is_fully_replicated or len(rows) % leaf.sharding.num_devices:
+        return some
+    return jax.device_put(some, leaf.sharding)
 
 
 def exchange(content: bytes) -> list[bytes]:

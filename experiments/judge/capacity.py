@@ -59,11 +59,11 @@ def parts(total: int, most: int, devices: int) -> Iterator[slice]:
 
 
 def spread(lanes: Any) -> Any:
-    """Lanes divided among as many devices as divide them."""
-    devices = math.gcd(fleet.lane_count(lanes), jax.device_count())
+    """Lanes divided among as many of this process's devices as divide them; `processes.share` divides among processes."""
+    devices = math.gcd(fleet.lane_count(lanes), jax.local_device_count())
     if devices == 1:
         return jax.tree.map(jnp.asarray, lanes)
-    mesh = jax.make_mesh((devices,), ("lanes",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    mesh = jax.make_mesh((devices,), ("lanes",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices])
     return jax.device_put(lanes, NamedSharding(mesh, PartitionSpec("lanes")))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.core import processes
 from experiments.core.files import Arrays, unreadable
 from experiments.core.workdirs import AGAIN
 from experiments.judge import metrics, population
@@ -30,9 +31,9 @@ def convert(case: Case, old: Path, new: Path, points: Mapping[str, Batch]) -> No
     Raises:
       WorkdirError: the old file cannot be read.
     """
-    if new.exists() or not old.exists():
+    if not processes.first(lambda: old.exists() and not new.exists()):
         return
-    logits = metrics.read(old)
+    logits = processes.first(lambda: metrics.read(old))
     try:
         labels = {kind: batch["y"] for kind, batch in points.items()}
         statistics = {kind: of_logits(logits[kind], labels.get(kind, labels["pool"])) for kind in (*labels, "shadows")}
@@ -42,7 +43,7 @@ def convert(case: Case, old: Path, new: Path, points: Mapping[str, Batch]) -> No
     except (ValueError, KeyError) as error:
         raise unreadable(old, error, AGAIN) from error
     arrays: Arrays = metrics.flat(statistics) | {"features": features, "divergence": divergence}
-    metrics.keep(new, arrays)
+    processes.first(lambda: metrics.keep(new, arrays))
 
 
 def _divergence(case: Case, logits: np.ndarray) -> np.ndarray:

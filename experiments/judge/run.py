@@ -19,7 +19,7 @@ from experiments import models
 from experiments.comparison import checks
 from experiments.configs.begun import as_begun, section_of
 from experiments.configs.judge import Asked, Cluster, Judge, MemorisedSet, Named, NearDuplicates, Shared, shipped
-from experiments.core import environment, execution, fleet, forgetting, keys, progress, switches, workdirs
+from experiments.core import environment, execution, fleet, forgetting, keys, processes, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user
 from experiments.core.keys import Hash, Purpose
@@ -358,7 +358,8 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
         before, after = (fleet.lane(params, few) for params in (trained.params[name, REPEATS], ended[REPEATS]))
         raw = keys.raw(case.shared.seeds, Purpose.RELEARNING)
         witnesses = {"features": population.features(case, after), "divergence": population.divergence(case, after)}
-        metrics.keep(file, metrics.flat(_statistics(case, ended)) | witnesses)
+        arrays = metrics.flat(_statistics(case, ended)) | witnesses
+        processes.first(lambda: metrics.keep(file, arrays))
         return {
             "before": case.scorer.score(before),
             "after": case.scorer.score(after),
@@ -420,7 +421,7 @@ def _judged(case: Case, name: str, unlearner: str) -> dict[str, Any]:
 
     stage = f"judged-{case.name}-{name}-{unlearner}"
     work.begin(case, stage, f"metrics of {name}, {unlearner}", work.metrics(case, name))
-    return revived(case.workdir.stage(stage, compute))
+    return revived(case.workdir.stage(stage, lambda: processes.first(compute)))
 
 
 def _read(case: Case, name: str, unlearner: str) -> metrics.Kept:
@@ -446,7 +447,7 @@ def calibrated(cases: list[Case]) -> dict[str, Any]:
             groups[case.name] = calibration.Group(held_out, oracle, _masks(case))
         return calibration.calibrated(groups)
 
-    return revived(cases[0].workdir.stage("calibration", compute))
+    return revived(cases[0].workdir.stage("calibration", lambda: processes.first(compute)))
 
 
 def _cost(case: Case, trained: Fleets, name: str, unlearner: str, found: dict[str, Any]) -> dict[str, Any]:

@@ -89,8 +89,7 @@ def command(argv: Sequence[str]) -> int:
     checked(words)
     config, _, workdir = arguments.configured(words)
     if (nodes := getattr(args, "nodes", 1)) > 1 and config.runner not in distributed.RUNNERS:
-        alone = f"{config.runner} does not share its work between processes, as {', '.join(distributed.RUNNERS)} does"
-        raise UserError(f"--nodes is {nodes}, and {alone}: leave it out")
+        raise UserError(f"--nodes is {nodes}, and {distributed.why_alone(config.runner)}: leave it out")
     name = args.name or named(Path(workdir).name)
     script = rendered(args.kind, ["forethought", *words], workdir, {**vars(args), "name": name})
     return submit(args.kind, name, script, args.dry_run)

@@ -284,6 +284,7 @@ def train(
                 )
                 saved = time.monotonic()
             if leaves:
+                checkpoints.wait(manager)
                 break
     if leaves:  # for another process was asked to
         raise preemption.Preempted

@@ -77,7 +77,7 @@ def fedrecover(
     correct: int = 20,
     final: int = 5,
     pairs: int = 2,
-    threshold: float = math.inf,
+    threshold: float | Array = math.inf,
 ) -> Erased:
     """FedRecover: training anew from w_0, in which the server estimates most updates from the old ones.
 
@@ -114,7 +114,7 @@ def fedrecover(
     check_checkpoints(checkpoints, rounds)
     for name, value, least in (("warmup", warmup, 1), ("correct", correct, 1), ("final", final, 0), ("pairs", pairs, 1)):
         check_count(value, name, least)
-    if math.isnan(threshold) or threshold <= 0:
+    if not isinstance(threshold, jax.Array) and (math.isnan(threshold) or threshold <= 0):
         raise ValueError(f"threshold is {threshold}: give a number above 0, or infinity to believe all estimates")
     left = remaining(history.weights, leaving_whole(leavers, clients).astype(history.weights.dtype))
     index = jnp.arange(rounds)

@@ -83,7 +83,7 @@ def rr_du(
     key: Array,
     *,
     steps: int = 100,
-    rate: float = 0.005,
+    rate: float | Array = 0.005,
     sigma: float,
     radius: float,
     jump: float | None = None,

@@ -70,14 +70,14 @@ def test_all_packaged_configs_are_named():
     assert catalogue.names() == sorted(main.MODELS) == sorted(main.RUNNERS)
 
 
-@pytest.mark.parametrize("name", ["judge", "judge_exact", "pretrain", "readiness", "s3t"])
+@pytest.mark.parametrize("name", ["federated", "judge", "judge_exact", "pretrain", "readiness", "s3t"])
 @pytest.mark.parametrize("form", ["--config={}", "-config={}", "--config {}"])
 def test_a_config_is_found_by_name_wherever_one_is(ran, tmp_path, monkeypatch, name, form):
     (tmp_path / "experiments").mkdir()
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     assert called(*form.format(f"{name}:digits").split(), "--workdir=there") == 0
-    ((config, workdir, _),) = ran
+    ((config, workdir, *_),) = ran
     assert (config.runner, config.name, workdir) == (name, "digits", "there")
 
 
@@ -163,15 +163,15 @@ def test_the_command_is_recorded_as_it_was_typed(ran, program, recorded):
         pytest.param([NAMED + "s"], "readiness.py:digitss is unknown", id="an unknown experiment of a name"),
         pytest.param(
             ["--config=readines:digits"],
-            "config 'readines' is neither a file nor one of judge, judge_exact, pretrain, readiness, s3t; "
+            "config 'readines' is neither a file nor one of federated, judge, judge_exact, pretrain, readiness, s3t; "
             "did you mean readiness:digits?",
             id="nearly a name",
         ),
         pytest.param(["--config=there/readiness.py:x"], "did you mean readiness:x?", id="no such file"),
-        pytest.param(["--config=odd"], "one of judge, judge_exact, pretrain, readiness, s3t", id="an unknown name"),
+        pytest.param(["--config=odd"], "one of federated, judge, judge_exact, pretrain, readiness", id="an unknown name"),
         pytest.param([], "give --config=readiness:digits and --workdir=DIR", id="no config"),
         pytest.param(["--flagfile=/no/such/file"], "Unable to open flagfile: ", id="a flagfile"),
-        pytest.param(["--describe=odd"], "config 'odd' is unknown; choose one of judge", id="describing what is not"),
+        pytest.param(["--describe=odd"], "config 'odd' is unknown; choose one of federated", id="describing what is not"),
         pytest.param(["--describe"], "config '' is unknown", id="describing nothing"),
     ],
 )

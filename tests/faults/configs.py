@@ -9,7 +9,7 @@ import os
 from absl import flags
 
 from experiments import main
-from experiments.configs import comparison, judge, judge_exact, pretrain, s3t
+from experiments.configs import comparison, federated, judge, judge_exact, pretrain, s3t
 from experiments.core import config, files
 from experiments.core.errors import UserError
 from tests.faults import odd, victims
@@ -20,6 +20,7 @@ RUNS = {
     "judge_exact": judge_exact.JudgeExact,
     "s3t": s3t.S3TStudy,
     "pretrain": pretrain.Pretrain,
+    "federated": federated.Federated,
 }
 PER_ROUND = 8  # overrides are typed once in so many tries: flags are slow
 

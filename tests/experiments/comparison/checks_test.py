@@ -235,7 +235,7 @@ def test_an_interrupt_is_one_line(monkeypatch, tmp_path, capsys):
 
 def test_an_unknown_runner_is_one_line(monkeypatch, tmp_path, capsys):
     assert called(monkeypatch, tmp_path, runner="odd") == 2
-    told = "error: config.runner 'odd' is unknown; choose one of readiness, pretrain, s3t, judge, judge_exact\n"
+    told = "error: config.runner 'odd' is unknown; choose one of readiness, pretrain, s3t, judge, judge_exact, federated\n"
     assert capsys.readouterr().err == told
 
 

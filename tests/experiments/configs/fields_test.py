@@ -11,19 +11,21 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from experiments import main, models
-from experiments.configs import begun, comparison, judge, judge_exact, pretrain, readiness, s3t
+from experiments.configs import begun, comparison, federated, judge, judge_exact, pretrain, readiness, s3t
 from experiments.core import execution, files, sections, values, workdirs
 from experiments.core.config import Section, as_config, describe, dumped, expected, fields, key, limits, shown, validated
 from experiments.core.errors import ConfigError
 from experiments.data import forget_sets
 from experiments.judge.run import attacked_as_begun
 from experiments.models.language import named
+from federated.archive import LATTICES
+from federated.erase import METHODS
 from s3t.plans import planners
 from unlearn import ALGORITHMS
 from unlearn.metrics.membership import FOLDS
 
-RUNS = (comparison.Comparison, judge.Judge, judge_exact.JudgeExact, s3t.S3TStudy, pretrain.Pretrain)
-FILES = (readiness, judge, s3t, pretrain)
+RUNS = (comparison.Comparison, judge.Judge, judge_exact.JudgeExact, s3t.S3TStudy, pretrain.Pretrain, federated.Federated)
+FILES = (readiness, judge, s3t, pretrain, federated)
 DEFAULTS = {run: dumped(run()) for run in RUNS}
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -199,6 +201,8 @@ def test_choices_are_what_there_is():
     assert choices(comparison.Comparison, "parallel") == execution.MODES
     assert choices(judge.MemorisedSet, "tier") == forget_sets.TIERS
     assert values.LEAST_SCORED == FOLDS
+    assert set(get_args(federated.Method)) == set(METHODS)
+    assert set(get_args(federated.Lattice)) == set(LATTICES)
 
 
 OLD = json.loads((Path(__file__).parents[2] / "fixtures" / "configs_0_1.json").read_text())

@@ -39,7 +39,7 @@ def test_what_is_said_goes_before_what_is_found(env, choice):
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"FORETHOUGHT_PROCESS": ""}, "FORETHOUGHT_PROCESS is missing: give all of"),
+        ({"FORETHOUGHT_PROCESS": ""}, r"--process \(or FORETHOUGHT_PROCESS\) is missing: give all of --coordinator, --pro"),
         ({"FORETHOUGHT_COORDINATOR": "node1"}, "is 'node1': give HOST:PORT"),
         ({"FORETHOUGHT_COORDINATOR": "node1:99999"}, "give HOST:PORT"),
         ({"FORETHOUGHT_PROCESS": "2"}, "FORETHOUGHT_PROCESS is 2: give a number from 0 to 1"),
@@ -51,15 +51,56 @@ def test_what_makes_no_sense_is_one_line(change, said):
         distributed.resolve({**OURS, **change})
 
 
+FLAGS = {"coordinator": "node2:8476", "processes": "4", "process": "3"}
+
+
+@pytest.mark.parametrize(
+    "env, flags, choice",
+    [
+        ({**SLURM, **OURS}, FLAGS, Choice("as told", "node2:8476", 4, 3)),
+        (OURS, {**FLAGS, "coordinator": None, "processes": None, "process": "0"}, Choice("as told", "node1:8476", 2, 0)),
+        (SLURM, {"processes": "1"}, Choice("as told", None, 1, 0)),
+        (SLURM, dict.fromkeys(FLAGS), Choice("SLURM", None, 2, 1)),
+    ],
+)
+def test_flags_go_before_variables(env, flags, choice):
+    assert distributed.resolve(env, flags) == choice
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"process": None}, r"--process \(or FORETHOUGHT_PROCESS\) is missing"),
+        ({"coordinator": ""}, r"--coordinator \(or FORETHOUGHT_COORDINATOR\) is missing"),
+        ({"coordinator": "node2"}, "--coordinator is 'node2': give HOST:PORT"),
+        ({"processes": "-1"}, "--processes is '-1': give a whole number"),
+        ({"process": "4"}, "--process is 4: give a number from 0 to 3"),
+    ],
+)
+def test_flags_that_make_no_sense_are_one_line(change, said):
+    with pytest.raises(UserError, match=said):
+        distributed.resolve({}, {**FLAGS, **change})
+
+
+def test_flags_of_the_command_line_say_which_process_this_is(tmp_path, capsys):
+    words = ["forethought", "--config=pretrain:digits", f"--workdir={tmp_path / 'new'}", "--processes=4", "--process", "3"]
+    assert main.command([*words, "--coordinator=node2:8476"], flags.FlagValues()) == 2
+    assert "this is process 3 of 4 (as told), process 0 at node2:8476, and pretrain, which" in capsys.readouterr().err
+    assert main.command(words, flags.FlagValues()) == 2
+    err = capsys.readouterr().err
+    assert "--coordinator (or FORETHOUGHT_COORDINATOR) is missing" in err and err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     "env, said",
     [
         (
             OURS,
-            "error: this is process 1 of 2 (as told), process 0 at node1:8476, and pretrain does not share its work "
-            "between processes, as readiness does: start one process",
+            "error: this is process 1 of 2 (as told), process 0 at node1:8476, and pretrain, which trains one model, does "
+            "not share its work between processes, as readiness and judge do: start one process",
         ),
-        (SLURM, "error: this is process 1 of 2 (SLURM), and pretrain does not share its work between processes"),
+        (SLURM, "error: this is process 1 of 2 (SLURM), and pretrain, which trains one model, does not share its work"),
         ({"FORETHOUGHT_PROCESSES": "auto"}, "error: this is one of as many processes as the cluster says"),
     ],
 )
@@ -91,6 +132,10 @@ def test_processes_that_do_not_find_each_other_are_one_line(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", fails)
     with pytest.raises(UserError, match=r"do not find each other \(DEADLINE_EXCEEDED.*start all of them"):
         distributed.begin(OURS, "readiness")
+
+
+def test_every_runner_shares_or_says_why_not():
+    assert sorted((*distributed.RUNNERS, *distributed.ALONE)) == sorted(main.RUNNERS)
 
 
 def test_one_process_goes_on():

@@ -17,6 +17,7 @@ RUNS = {
     "comparison": ("model", "comparison"),
     "judge": ("model", "judge"),
     "judge_exact": ("judge_exact",),
+    "federated": ("federated",),
     "engine": ("engine",),
 }
 
@@ -42,7 +43,7 @@ def test_no_two_purposes_of_one_seed_share_a_key(run):
 def test_purposes_have_values_of_their_own():
     assert len({purpose.value for purpose in Purpose}) == len(list(Purpose)) == len(Purpose.__members__)
     assert {purpose.value[0] for purpose in Purpose} - {family for run in RUNS.values() for family in run} == {
-        "lane", "s3t", "backbone", "host of s3t", "host of judge_exact",
+        "lane", "s3t", "backbone", "host of s3t", "host of judge_exact", "host of federated",
     }  # fmt: skip
 
 

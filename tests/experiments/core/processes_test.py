@@ -138,16 +138,23 @@ def words(folder, process):
     return (folder / f"out.{process}").read_text(), (folder / f"err.{process}").read_text()
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder of a run that has one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    assert [status for status, *_ in ranks.ended(run(folder, 1, "readiness"))] == [0], words(folder, 0)
+    return folder
+
+
 @pytest.mark.slow
-def test_a_run_that_two_processes_share_is_one_process_s(tmp_path):
-    alone, both = tmp_path / "alone", tmp_path / "both"
-    for folder, count in ((alone, 1), (both, 2)):
-        assert [status for status, *_ in ranks.ended(run(folder, count, "readiness"))] == [0] * count, words(
-            folder, count - 1
-        )
-    assert "process 1 of 2 (as told)" in words(both, 1)[1]
-    assert "report: " in words(both, 0)[0] and "report: " not in words(both, 1)[0]
-    rows = [kills.settled(folder / "run") for folder in (alone, both)]
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_run_that_several_processes_share_is_one_process_s(tmp_path, alone, count):
+    """With four, the six models of a program do not divide: the last process computes one of them once more."""
+    ends = ranks.ended(run(tmp_path, count, "readiness"), seconds=900)
+    assert [status for status, *_ in ends] == [0] * count, words(tmp_path, count - 1)
+    assert f"process 1 of {count} (as told)" in words(tmp_path, 1)[1]
+    assert ["report: " in words(tmp_path, process)[0] for process in range(count)] == [True] + [False] * (count - 1)
+    rows = [kills.settled(folder / "run") for folder in (alone, tmp_path)]
     assert len(rows[0]) == len(rows[1]) > 0
     for one, shared in zip(*rows, strict=True):
         assert (one["training"], one["unlearner"], one["seed"]) == (shared["training"], shared["unlearner"], shared["seed"])

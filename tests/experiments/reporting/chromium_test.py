@@ -9,6 +9,7 @@ from experiments.pretrain import report as pretrain
 from experiments.reporting import document
 from experiments.reporting.document import Table
 from tests.experiments.comparison import report_test as comparisons
+from tests.experiments.erasure import report_test as federations
 from tests.experiments.exact import report_test as exact
 from tests.experiments.judge import report_test as judgements
 from tests.experiments.judge_exact import report_test as exact_judgements
@@ -57,6 +58,7 @@ PAGES = {
     "judge_exact": exact_judgements.written,
     "s3t": exact.written,
     "pretrain": pretrained,
+    "federated": federations.written,
 }
 
 

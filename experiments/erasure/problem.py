@@ -1,0 +1,192 @@
+"""A config's data and model as federations: one for each seed, and others that settings are chosen on.
+
+The leavers' data are the same in all seeds, so that the fleet of federations can be asked about them; whom the other
+examples belong to, initial parameters and batches are drawn anew for each seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from experiments import models
+from experiments.configs.federated import Federated
+from experiments.core import keys
+from experiments.core.errors import UserError
+from experiments.core.keys import Purpose
+from experiments.data import datasets, ids, sets
+from experiments.data.datasets import Dataset
+from experiments.erasure import backdoor, partition
+from federated import participation, stack_clients
+from federated.history import Array
+from unlearn.base import Batch, Model
+
+IMPL = "threefry2x32"  # of an archive's draws, as archives on a disk have it
+
+
+class Problem(NamedTuple):
+    """What all federations of a run share.
+
+    config, dataset: of the run.
+    model: as pure rooms see it.
+    init: key -> [parameters].
+    unravel: [parameters] -> the model's parameters.
+    layers: [parameters] int, the array of the model that each parameter is in.
+    leaving, others: positions of training examples, of each leaver, and of all the rest.
+    size: examples that each client is padded to.
+    """
+
+    config: Federated
+    dataset: Dataset
+    model: Model
+    init: Callable[[Array], Array]
+    unravel: Callable[[Array], Any]
+    layers: np.ndarray
+    leaving: Sequence[np.ndarray]
+    others: np.ndarray
+    size: int
+
+    @property
+    def parameters(self) -> int:
+        return len(self.layers)
+
+    @property
+    def leaves(self) -> np.ndarray:
+        """[clients] bool; the leavers are the first."""
+        return np.arange(self.config.federation.clients) < self.config.leaver.clients
+
+
+class Setup(NamedTuple):
+    """A federation before it trains.
+
+    ids: [clients].  data: of the clients, [clients, examples, ...].  start: [parameters].
+    plan: [rounds, clients] bool, who is present.
+    key, second: of its training, and of a second retraining.
+    archive, erasing: of an archive's draws, and of methods'.
+    """
+
+    ids: Array
+    data: Batch
+    start: Array
+    plan: Array
+    key: Array
+    second: Array
+    archive: Array
+    erasing: Array
+
+
+def make(config: Federated, dataset: Dataset) -> Problem:
+    """The problem of a config.
+
+    Raises:
+      UserError: data or a model that cannot be federated so; one line that says what to do.
+    """
+    fed, leaver = config.federation, config.leaver
+    if dataset.is_text:
+        raise UserError(f"federations are of images and tables, {dataset.name} is text: set another --config.data.name")
+    if len(dataset.train.id) < 2 * fed.clients:
+        raise UserError(
+            f"{len(dataset.train.id)} training examples are too few for {fed.clients} clients: set fewer "
+            "--config.federation.clients"
+        )
+    for name in ("validation", "test"):
+        if not len(getattr(dataset, name).id):
+            raise UserError(f"there are no {name} examples: set a larger --config.data.validation_fraction")
+    if leaver.backdoor:
+        backdoor.check(dataset.train.x, leaver.stamp, leaver.target, dataset.classes)
+    fns = models.build(config.model, dataset.train.x[:1], dataset.classes)
+    tree = fns.init(keys.unused())
+    unravel = ravel_pytree(tree)[1]
+    layers = np.concatenate([np.full(leaf.size, i) for i, leaf in enumerate(jax.tree.leaves(tree))])
+    parts = partition.split(dataset.train.y, fed.clients, fed.dirichlet, keys.generator(config.seed, Purpose.LEAVING))
+    leaving = partition.middling(parts, leaver.clients)
+    others = np.setdiff1d(np.arange(len(dataset.train.id)), np.concatenate(leaving))
+    init = lambda key: ravel_pytree(fns.init(key))[0]  # noqa: E731
+    made = Problem(config, dataset, models.as_model(fns), init, unravel, layers, leaving, others, 0)
+    drawn = [_parts(made, seed) for seed in seeds(config)] + calibrating(made)
+    return made._replace(size=max(len(part) for parts in (leaving, *drawn) for part in parts))
+
+
+def seeds(config: Federated) -> range:
+    """Of the federations."""
+    return range(config.seed, config.seed + config.seeds)
+
+
+def federation(problem: Problem, seed: int) -> Setup:
+    """The federation of a seed: the leavers, and clients who share the other examples as this seed draws."""
+    clean = [_batch(problem, part) for part in problem.leaving]
+    return _setup(problem, [*_leavers(problem, clean), *map(_of(problem), _parts(problem, seed))], seed, Purpose.FEDERATION)
+
+
+def calibration(problem: Problem, number: int) -> Setup:
+    """A federation without the leavers' data, in which others leave: as many, of the same kind, with another stamp."""
+    batches = [_batch(problem, part) for part in calibrating(problem)[number]]
+    count = problem.config.leaver.clients
+    played = _leavers(problem, batches[:count], of_calibration=True)
+    return _setup(problem, [*played, *batches[count:]], problem.config.seed, Purpose.CALIBRATION, number)
+
+
+def calibrating(problem: Problem) -> list[list[np.ndarray]]:
+    """Positions of each client in each federation of `calibration`, typical clients first: they are those who leave."""
+    config, generator = problem.config, keys.generator(problem.config.seed, Purpose.CALIBRATING)
+    labels = problem.dataset.train.y[problem.others]
+    drawn = []
+    for _ in range(config.erase.calibrations):
+        parts = partition.split(labels, config.federation.clients, config.federation.dirichlet, generator)
+        drawn.append([problem.others[part] for part in partition.middling(parts, len(parts))])
+    return drawn
+
+
+def forgotten(problem: Problem, setup: Setup) -> Batch:
+    """All examples of those who leave, as they train on them, without padding."""
+    count = problem.config.leaver.clients
+    flat = jax.tree.map(lambda leaf: np.asarray(leaf[:count]).reshape(-1, *leaf.shape[2:]), dict(setup.data))
+    return jax.tree.map(lambda leaf: leaf[flat["weight"] > 0], flat)
+
+
+def _parts(problem: Problem, seed: int) -> list[np.ndarray]:
+    """Positions of each client that stays, in the federation of a seed."""
+    fed, labels = problem.config.federation, problem.dataset.train.y[problem.others]
+    generator = keys.generator(seed, Purpose.PARTITION)
+    parts = partition.split(labels, fed.clients - problem.config.leaver.clients, fed.dirichlet, generator)
+    return [problem.others[part] for part in parts]
+
+
+def _leavers(problem: Problem, batches: Sequence[Batch], of_calibration: bool = False) -> list[Batch]:
+    """The data of those who leave, with a backdoor if the config has one; those of a calibration have one of their own."""
+    leaver, bright = problem.config.leaver, float(problem.dataset.train.x.max())
+    if not leaver.backdoor:
+        return list(batches)
+    target = (leaver.target + of_calibration) % problem.dataset.classes
+    corner = backdoor.FIRST if of_calibration else backdoor.LAST
+    return [backdoor.poisoned(batch, leaver.share, target, leaver.stamp, bright, corner, leaver.claim) for batch in batches]
+
+
+def _of(problem: Problem) -> Callable[[np.ndarray], Batch]:
+    return lambda positions: _batch(problem, positions)
+
+
+def _batch(problem: Problem, positions: np.ndarray) -> Batch:
+    batch = datasets.batch(problem.dataset.train, positions)
+    return batch | {"id": ids.short(batch["id"]).astype(np.uint32)}
+
+
+def _setup(problem: Problem, batches: Sequence[Batch], seed: int, purpose: Purpose, *more: int) -> Setup:
+    fed = problem.config.federation
+    clients = stack_clients(range(fed.clients), [sets.padded(batch, problem.size) for batch in batches])
+    key = keys.key(seed, purpose, *more)
+    plan = participation(keys.fold(key, Purpose.ORDER), clients.ids, fed.rounds, fed.present or fed.clients)
+    return Setup(
+        clients.ids,
+        clients.data,
+        problem.init(keys.fold(key, Purpose.INIT)),
+        plan,
+        keys.fold(key, Purpose.STEP),
+        keys.key(seed, Purpose.HELDOUT_FEDERATION, *more),
+        jax.random.fold_in(jax.random.key(seed, impl=IMPL), Purpose.ARCHIVING.value[1]),
+        keys.key(seed, Purpose.ERASING, *more),
+    )

@@ -1,0 +1,73 @@
+"""Federated erasure: federations of several seeds, the leavers taken out by every way, each beside retraining without them.
+
+`run(config, workdir)` chooses settings on other federations, then takes seed by seed. Each seed that is done is kept, so
+the same call resumes after a kill, with the same rows but for seconds.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import ml_collections
+
+from experiments.configs.federated import Federated
+from experiments.core import progress, switches, workdirs
+from experiments.core.config import validated
+from experiments.core.errors import blame_user
+from experiments.core.results import Run
+from experiments.data import datasets, digests
+from experiments.erasure import archives, calibration, methods, problem, rows, trial
+from experiments.erasure.problem import Problem
+
+CALIBRATING = 10.0  # what a federation of calibration takes, in erasures
+
+
+def run(config: ml_collections.ConfigDict | Federated, workdir: str, command: str = "") -> Run:
+    """Run or resume the experiment that `config` describes; a finished workdir is read back instead.
+
+    Returns:
+      What results.json holds.
+
+    Raises:
+      UserError: a config that cannot be run; one line that says what to do.
+    """
+    with blame_user():
+        config = validated(Federated, config)
+        folder = workdirs.Workdir(workdir, config.retired)
+        if found := folder.finished(config.model_dump()):
+            return found
+        switches.settle()
+        if "medu" in config.erase.methods:
+            archives.check_coder()
+        dataset = datasets.load(config.data)
+        made = problem.make(config, dataset)
+        inputs = {"data": digests.digest(dataset[1:4])}
+    calibrations = CALIBRATING * config.erase.calibrations
+    total = calibrations + config.seeds * trial.work(config)
+    with folder.claimed(config.model_dump(), inputs, config.tracker), progress.Progress(total, "federated"):
+        progress.stage("settings", calibrations)
+        chosen = folder.stage("calibration", lambda: calibration.calibrate(made))
+        programs = trial.programs(made, calibration.settings(chosen))
+        trials = []
+        for seed in problem.seeds(config):
+            progress.stage(f"seed {seed}", trial.work(config))
+            trials.append(folder.stage(f"seed-{seed}", functools.partial(trial.trial, programs, seed)))
+            progress.skip()  # what was done before
+        progress.stage("rows")
+        return folder.finish(command, rows.rows(programs, trials), facts(made, chosen, trials))
+
+
+def facts(made: Problem, chosen: calibration.Told, trials: Sequence[trial.Told]) -> dict[str, object]:
+    """What belongs to the run and to no row: sizes, what was chosen, and among what."""
+    fed, train = made.config.federation, made.dataset.train
+    return {
+        "parameters": made.parameters,
+        "examples": len(train.id),
+        "leavers_examples": [len(part) for part in made.leaving],
+        # A byte for each pixel or feature, and one for the label.
+        "raw_bytes": len(train.id) * (int(train.x[0].size) + 1),
+        "sums_bytes": methods.sums_bytes(fed.clients, made.parameters),
+        "calibration": chosen,
+        "sweep": rows.swept(made.config.erase.alphas, [one["sweep"] for one in trials]),
+    }

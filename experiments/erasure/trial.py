@@ -1,0 +1,214 @@
+"""One seed: a federation trains, the leavers are taken out by every way, and each model is scored beside retraining."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.configs.federated import Federated
+from experiments.core import environment, progress
+from experiments.core.errors import line
+from experiments.erasure import archives, methods, scoring
+from experiments.erasure import problem as problems
+from experiments.erasure.archives import Archived, Kept
+from experiments.erasure.methods import Settings, Way
+from experiments.erasure.problem import Problem, Setup
+from experiments.erasure.scoring import Answers, Asked
+from experiments.erasure.training import Trained, train
+from federated.archive import Scheme
+from federated.erase import Erased
+from federated.history import Array
+
+Told = dict[str, Any]
+RIDGE_ORACLE, RIDGE_SERVED = "ridge, retrained", "ridge, served"
+
+
+class Programs(NamedTuple):
+    """What is compiled once for all seeds.
+
+    train: Setup -> Trained.  ways: with their programs.  archives: by the name of a scheme, see `archives.archived`.
+    apply: (vector, x) -> logits.  alphas: of archives, 0 and the chosen one.
+    sweep: Trained -> [alphas, parameters], Fast-FedUL at all alphas among which one was chosen.
+    """
+
+    problem: Problem
+    settings: Settings
+    train: Callable[[Setup], Trained]
+    ways: list[tuple[Way, Callable[[Trained], Erased]]]
+    archives: dict[str, tuple[Scheme, Callable[[Kept, Array], Archived]]]
+    apply: Callable[[Array, Any], Array]
+    alphas: tuple[float, ...]
+    sweep: Callable[[Trained], Array]
+
+
+def programs(problem: Problem, settings: Settings) -> Programs:
+    """The programs of a run."""
+    made: dict[str, tuple[Scheme, Callable[[Kept, Array], Archived]]] = {}
+    if "medu" in problem.config.erase.methods:
+        for name, scheme in archives.schemes(problem.config).items():
+            made[name] = scheme, jax.jit(functools.partial(archives.archived, scheme))
+    found = methods.ways(problem, settings)
+
+    def sweep(trained: Trained) -> Array:
+        grid = jnp.asarray(problem.config.erase.alphas)
+        return jax.vmap(lambda alpha: methods.fast_fedul(trained, alpha).model)(grid)
+
+    return Programs(
+        problem,
+        settings,
+        jax.jit(functools.partial(train, problem)),
+        [(way, way.erase if way.eager else jax.jit(way.erase)) for way in found],
+        made,
+        jax.jit(lambda vector, x: problem.model.apply(problem.unravel(vector), x, None)),
+        tuple(sorted({0.0, settings.alpha})),
+        jax.jit(sweep),
+    )
+
+
+def work(config: Federated) -> float:
+    """What a seed is expected to take, in erasures."""
+    archived = 4 * len(archives.schemes(config)) if "medu" in config.erase.methods else 0
+    return 2.0 + len(config.erase.methods) + archived
+
+
+class Seen(NamedTuple):
+    """A seed's federation and what its models answer: of the retraining, and of all else as it comes."""
+
+    run: Programs
+    trained: Trained
+    asked: Asked
+    oracle: Array
+    reference: Answers
+    served_gap: float
+
+    def score(self, vector: Array) -> Told:
+        """A model's numbers and margins beside those of retraining."""
+        found = scoring.answers(self.run.problem, self.asked, self.run.apply, vector)
+        gap = float(jnp.linalg.norm(vector - self.oracle))
+        return _told(found, scoring.score(found, self.reference, gap, self.served_gap))
+
+
+def _told(found: Answers, scores: dict[str, float]) -> Told:
+    return {"scores": scores, "margins": found.margins}
+
+
+def trial(run: Programs, seed: int) -> Told:
+    """What a seed leads to: the scores, margins and costs of every way, as JSON has them.
+
+    Returns:
+      ways: by name; scores and margins, and seconds, rounds, updates, stored, sent; of one that refused, its reason.
+      seconds: of training.  sweep: scores at all alphas.
+    """
+    setup = problems.federation(run.problem, seed)
+    with environment.stopwatch() as seconds:
+        trained = jax.block_until_ready(run.train(setup))
+        told: Told = {"seconds": seconds()}
+    progress.advance(2)
+    asked = scoring.asked(run.problem, problems.forgotten(run.problem, setup))
+    oracle = next(program for way, program in run.ways if way.name == methods.ORACLE)(trained).model
+    reference = scoring.answers(run.problem, asked, run.apply, oracle)
+    seen = Seen(run, trained, asked, oracle, reference, float(jnp.linalg.norm(trained.model - oracle)))
+    ways: Told = {}
+    for way, program in run.ways:
+        ways[way.name] = _erase(seen, way, program)
+        progress.advance()
+    if "ridge" in run.problem.config.erase.methods and run.problem.model.features is not None:
+        ways |= _ridge(seen)
+    for name in run.archives:
+        ways |= _archive(seen, name)
+        progress.advance(4)
+    swept = list(run.sweep(trained)) if run.archives else []
+    return told | {"ways": ways, "sweep": [seen.score(vector)["scores"] for vector in swept]}
+
+
+def _erase(seen: Seen, way: Way, program: Callable[[Trained], Erased]) -> Told:
+    stored = way.stored(seen.trained)
+    try:
+        with environment.stopwatch() as seconds:
+            found = jax.block_until_ready(program(seen.trained))
+            took = seconds()
+    except ValueError as refused:
+        if not way.eager:
+            raise
+        return {"reason": line(refused), "stored": stored}
+    sent = 2 * methods.FLOAT * seen.run.problem.parameters * int(found.updates)
+    costs = {"seconds": took, "rounds": int(found.rounds), "updates": int(found.updates), "stored": stored, "sent": sent}
+    return seen.score(found.model) | costs
+
+
+def _archive(seen: Seen, name: str) -> Told:
+    """What an archive leads to at each alpha, by the name of the way."""
+    run, trained = seen.run, seen.trained
+    scheme, program = run.archives[name]
+    kept = archives.kept(trained)
+    with environment.stopwatch() as seconds:
+        found = jax.block_until_ready(program(kept, jnp.asarray(run.alphas)))
+        took = seconds()
+    rate = archives.measured(scheme, kept, found.codes, run.problem.config.archive.coded)
+    whole = [methods.fast_fedul(trained, alpha).model for alpha in run.alphas]
+    took_part = int((trained.history.weights > 0).sum())
+    costs: dict[str, float] = {
+        "seconds": took,
+        "rounds": 0,
+        "updates": 0,
+        "sent": 0,
+        "bits": rate.bits,
+        "kept": rate.stored,
+        "stored": rate.bits / 8 * run.problem.parameters * took_part,
+    }
+    ways = {
+        archive_name(name, alpha): seen.score(found.models[i])
+        | costs
+        | {"ratio": archives.ratio(np.asarray(whole[i]), np.asarray(found.models[i]))}
+        for i, alpha in enumerate(run.alphas)
+    }
+    recover = next(((way, program) for way, program in run.ways if way.method == "fedrecover"), None)
+    if recover and archives.is_plain(scheme, run.problem.config):
+        way, fedrecover = recover
+        stored = costs["stored"] + methods.checkpoint_bytes(trained)
+        told = _erase(seen, way, lambda trained: fedrecover(trained._replace(history=found.history)))
+        ways[recover_name(name)] = told | {"bits": rate.bits, "kept": rate.stored, "stored": stored}
+    return ways
+
+
+def recover_name(scheme: str) -> str:
+    """The way that erases by FedRecover on an archive."""
+    return f"fedrecover by {scheme}"
+
+
+def archive_name(scheme: str, alpha: float) -> str:
+    """The way that erases by an archive at an alpha."""
+    return f"medu {scheme}, alpha={alpha:g}"
+
+
+def _ridge(seen: Seen) -> Told:
+    """The ridge head's own served model, retraining and erasure, beside its own retraining."""
+    run, trained = seen.run, seen.trained
+    penalty = run.settings.penalty
+    with environment.stopwatch() as seconds:
+        heads = jax.block_until_ready(methods.ridge_heads(run.problem, trained, penalty))
+        took = seconds()
+
+    def apply(head: Array, x: Any) -> Array:
+        return methods.ridge_features(run.problem, trained.setup.start, x) @ head
+
+    found = {
+        name: scoring.answers(run.problem, seen.asked, apply, head)
+        for name, head in ((RIDGE_SERVED, heads.served), (methods.RIDGE, heads.erased), (RIDGE_ORACLE, heads.retrained))
+    }
+    gaps = {
+        name: float(jnp.linalg.norm(head - heads.retrained))
+        for name, head in ((RIDGE_SERVED, heads.served), (methods.RIDGE, heads.erased), (RIDGE_ORACLE, heads.retrained))
+    }
+    stored = methods.ridge_bytes(heads, len(trained.leavers))
+    costs = {"seconds": took, "rounds": 0, "updates": 0, "stored": stored, "sent": 0}
+    reference = found[RIDGE_ORACLE]
+    return {
+        name: _told(one, scoring.score(one, reference, gaps[name], gaps[RIDGE_SERVED])) | costs
+        for name, one in found.items()
+    }

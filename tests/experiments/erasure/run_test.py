@@ -1,0 +1,218 @@
+"""Federated erasure end to end: tiny federations of digits, their rows, and runs that are killed."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from experiments.configs import federated as configs
+from experiments.core.config import validated
+from experiments.core.errors import ConfigError, UserError
+from experiments.core.results import Estimate
+from experiments.data import datasets
+from experiments.erasure import archives, calibration, problem, report, rows, run, shown, trial
+from federated.archive import Scheme
+from tests.helpers import kills
+from tests.helpers.configs import with_keys
+from tests.helpers.pictures import undrawn  # noqa: F401
+
+TINY = {
+    "seeds": 2, "data.train_size": 120, "model.options.widths": (4,), "federation.clients": 5, "federation.rounds": 3,
+    "federation.epochs": 1, "leaver.claim": 2.0, "archive.lattices": ("scalar",), "archive.rates": (2.0,),
+    "archive.users": 0, "archive.threshold": 0.0, "archive.share": 0.0, "archive.coded": 1, "erase.calibrations": 1,
+    "erase.alphas": (-0.1, 0.0),
+}  # fmt: skip
+QUICK = ("retrain", "rollback", "running_sums", "fast_fedul", "medu")
+
+
+def config(name="digits", **changes):
+    made = configs.get_config(name)
+    return with_keys(made, TINY | {"erase.methods": QUICK} | changes)
+
+
+@functools.cache
+def made(name):
+    section = validated(configs.Federated, config(name))
+    return problem.make(section, datasets.load(section.data))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("federated") / "run"
+    return run.run(config("digits_backdoor"), str(folder), "a command"), folder
+
+
+# --- Federations ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_dirichlet"])
+def test_leavers_are_the_same_in_all_seeds_and_the_others_share_the_rest(name):
+    one = made(name)
+    owned = []
+    for seed in problem.seeds(one.config):
+        setup = problem.federation(one, seed)
+        real = np.asarray(setup.data["weight"]) > 0
+        ids = np.asarray(setup.data["id"])
+        assert sorted(ids[0][real[0]]) == sorted(one.dataset.train.id[one.leaving[0]])
+        assert sorted(ids[real]) == sorted(one.dataset.train.id)
+        owned.append(ids[1][real[1]].tolist())
+    assert owned[0] != owned[1]
+
+
+def test_settings_are_chosen_without_the_leavers_data():
+    one = made("digits")
+    setup = problem.calibration(one, 0)
+    used = np.asarray(setup.data["id"])[np.asarray(setup.data["weight"]) > 0]
+    assert not set(used) & set(one.dataset.train.id[one.leaving[0]])
+    assert sorted(used) == sorted(one.dataset.train.id[one.others])
+
+
+def test_the_forgotten_are_the_leavers_examples_without_padding():
+    one = made("digits_backdoor")
+    batch = problem.forgotten(one, problem.federation(one, 0))
+    assert sorted(batch["id"]) == sorted(one.dataset.train.id[one.leaving[0]])
+    assert (batch["weight"] == 2).all() and (batch["y"] == 0).sum() >= len(batch["y"]) / 2
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"leaver.clients": 4}, "config.leaver.clients is 4 of 5 clients: at least two have to stay, set fewer"),
+        ({"federation.present": 6}, "config.federation.present is 6 of 5 clients: set at most all, or 0"),
+        ({"archive.users": 6}, "config.archive.users is 6 of 5 clients: set at most all, or 0"),
+        ({"erase.methods": ("medu", "medu")}, "config.erase.methods is ('medu', 'medu'): give each once"),
+    ],
+)
+def test_a_bad_value_is_one_line(changes, told, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        run.run(config(**changes), str(tmp_path / "run"))
+    assert list(caught.value.mistakes) == [told] and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"federation.clients": 100}, "are too few for 100 clients"),
+        ({"data.validation_fraction": 1e-9}, "there are no validation examples"),
+        ({"leaver.backdoor": True, "leaver.stamp": 8}, "set one below 8"),
+    ],
+)
+def test_data_that_will_not_do_are_one_line(changes, told, tmp_path):
+    with pytest.raises(UserError, match=told):
+        run.run(config(**changes), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+# --- Archives ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_config_has_lattices_by_rates_and_the_main_one_sparser():
+    names = archives.schemes(validated(configs.Federated, configs.get_config("digits")))
+    assert len(names) == 3 * 3 + 3 * 3 + 2
+    assert names["hexagonal 2, 10 users, threshold 0.5"] == Scheme(
+        "hexagonal", 2.0, users=10, reference="last", entries="changed", amount=0.5
+    )
+    assert names["hexagonal 2, top 0.25"].entries == "top"
+
+
+def test_the_ratio_of_variances_by_hand():
+    whole = np.array([0.0, 2.0])
+    assert archives.ratio(whole, whole + np.array([0.1, -0.1])) == pytest.approx(2.0)
+    assert np.isnan(archives.ratio(whole, whole))
+
+
+# --- Settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_least_mean_is_chosen_and_nothing_that_is_not_finite():
+    assert calibration._best((1.0, 2.0, 3.0), [[3.0, 1.0, float("nan")], [1.0, 2.0, 0.0]]) == 2.0
+
+
+# --- Rows -------------------------------------------------------------------------------------------------------------
+
+
+def told_of(margins, reference):
+    return {"ways": {"way": {"margins": margins}, "oracle": {"margins": reference}}}
+
+
+@pytest.mark.parametrize("shift, low, high", [(0.0, 0.5, 0.5), (0.01, 0.4, 0.6), (9.0, 0.999, 1.001)])
+def test_membership_is_chance_near_retraining_and_certain_far_from_it(shift, low, high):
+    draw = np.random.default_rng(0)
+    each = [draw.normal(size=20) for _ in range(12)]
+    told = rows.membership("way", [told_of(margins + shift, margins) for margins in each])
+    assert low <= told["estimate"].value <= high
+
+
+def test_membership_says_why_there_is_none():
+    few = [told_of(np.ones(3), np.ones(3))] * 2
+    assert rows.membership("way", few) == Estimate(reason="needs at least 6 seeds")
+    assert "told apart from" in rows.membership("oracle", few).reason
+
+
+def test_a_mean_over_seeds_by_hand():
+    assert rows.over_seeds([1.0, None, 3.0]).value == 2.0
+    assert rows.over_seeds([float("nan")]).reason == "not measured"
+
+
+# --- A run ------------------------------------------------------------------------------------------------------------
+
+
+def test_exact_ways_are_exact_and_equal_ways_are_equal(found):
+    by_name = {row.variant: row for row in found[0].rows}
+    assert by_name["rollback"].extra["distance"].value == pytest.approx(0, abs=1e-5)
+    assert by_name["oracle"].extra["distance"].value == 0 and by_name["served"].extra["distance"].value == 1
+    sums, rule = by_name["running_sums"].extra, by_name["fast_fedul alpha=0"].extra
+    assert sums["each"]["distance"] == pytest.approx(rule["each"]["distance"], rel=1e-4)
+    assert by_name["heldout_oracle"].extra["distance"].value > 0
+
+
+def test_an_archive_costs_what_the_coder_says_and_is_near_the_whole_history(found):
+    by_name = {row.variant: row for row in found[0].rows}
+    row, whole = by_name["medu scalar 2, alpha=0"], by_name["fast_fedul alpha=0"]
+    updates, parameters = 3 * 5, found[0].facts["parameters"]
+    assert row.storage_bytes == pytest.approx(row.extra["bits"].value / 8 * updates * parameters)
+    assert whole.storage_bytes == 4 * updates * parameters
+    assert row.extra["distance"].value == pytest.approx(whole.extra["distance"].value, rel=0.2)
+    assert row.extra["ratio"].value > 1
+
+
+def test_the_page_has_every_row_and_every_way_a_name_of_its_own(undrawn, found):  # noqa: F811
+    page = report.write(found[1]).read_text()
+    assert len({shown.label(row) for row in found[0].rows}) == len(found[0].rows)
+    assert all(shown.label(row) in page for row in shown.main_rows(found[0].rows))
+    assert "backdoor" in (found[1] / "tables" / "methods.csv").read_text()
+    assert "at most 4 bits an entry" in " ".join(report.present(str(found[1]), found[0]).split())
+
+
+def test_a_finished_run_is_read_back(found, monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda *_: pytest.fail("read again"))
+    again = run.run(config("digits_backdoor"), str(found[1]))
+    assert again == found[0]
+
+
+# --- All methods, all configs, kills ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in configs.EXPERIMENTS if "mnist" not in name])
+def test_every_shipped_config_runs_with_every_method(name, tmp_path):
+    """Partial participation has two of five clients, of whom one or two leave."""
+    changes = {"erase.methods": configs.get_config(name).erase.methods, "archive.users": 2, "archive.threshold": 0.5}
+    if name == "digits_partial":
+        changes |= {"federation.present": 3, "leaver.clients": 2}
+    done = run.run(config(name, **changes), str(tmp_path / "run"))
+    assert {row.unlearner for row in done.rows} == {"served", *changes["erase.methods"]}
+    refused = {row.unlearner for row in done.rows if row.extra["reason"]}
+    assert refused == ({"running_sums"} if name == "digits_partial" else set())
+    assert report.write(tmp_path / "run").exists()
+    ridge = {row.variant: row.extra["distance"].value for row in done.rows if row.unlearner == "ridge"}
+    assert ridge["ridge"] < 1e-3 < ridge[trial.RIDGE_SERVED]
+
+
+@pytest.mark.slow
+def test_killed_runs_end_with_the_rows_of_one_that_never_was(tmp_path):
+    code = (
+        "import sys; from tests.experiments.erasure import run_test; "
+        "run_test.run.run(run_test.config('digits'), sys.argv[1])"
+    )
+    kills.check_ends_the_same(code, tmp_path, ["stages/calibration.json", "stages/seed-0.json"])
