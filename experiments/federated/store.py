@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +51,10 @@ def check_user(user: Any) -> None:
         raise ArchiveError(f"a user is {user!r:.80}, no text: give the user's stable id, not what an engine calls a node")
     if not user or len(user) > 200 or not user.isprintable():
         raise ArchiveError(f"a user's id is {user!r:.80}: give 1 to 200 printable characters")
+    if unicodedata.normalize("NFC", user) != user:
+        raise ArchiveError(
+            f"a user's id is {user!r:.80}, with accents as characters of their own: write it in Unicode's NFC"
+        )
     if NODE_ID.fullmatch(user):
         raise ArchiveError(f"{user} looks like an engine's node id, which a restart may change: give the user's stable id")
 

@@ -46,10 +46,10 @@ def erase(root: Path, user: str, alpha: float = 0.0) -> Erasure:
       ArchiveError: no archive, one that a server writes to, no user's id, or nothing of the user.
       UserError: an alpha that cannot be, or that gives no finite model; nobody else took part.
     """
-    check_user(user)
     with serving.open_archive(root) as opened:
         users = sorted({name for entries in opened.rounds.values() for name in entries})
         if user not in users:
+            check_user(user)
             gone = user in serving.erased_users(opened)
             there = ", ".join(users[:5]) + (", ..." if len(users) > 5 else "")
             done = f"was erased already: its certificate is in {root / 'certificates'}"

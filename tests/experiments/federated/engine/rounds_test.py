@@ -27,6 +27,7 @@ def ones(size=2, **changes):
         (ones(node=2), "its key is that of nobody"),
         (ones(user=3), "ann: a user is 3, no text"),
         (ones(user="1933777960571370878"), "looks like an engine's node id"),
+        (ones(user="Zoe\u0308"), "accents as characters of their own: write it in Unicode's NFC"),
         (ones(size=3), r"the update is float32 \(3,\) and the model float32 \(2,\): use one task everywhere"),
         (ones(update=np.ones(2)), "the update is float64"),
         (ones(update=None), "the update is object"),
