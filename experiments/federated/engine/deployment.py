@@ -26,6 +26,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where to listen -> where to reach it from here
 # Flower's exit codes of a SuperNode that loses its server, and of one that finds none or is unknown to it; seconds.
 LOST, UNREACHABLE, AGAIN = 0, 305, 10.0
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 START = 180.0  # seconds that a busy machine may take to start a SuperLink
 
 PROJECT = """\
@@ -118,7 +119,7 @@ def serve(service: Service, tell: Callable[[str], None]) -> None:
             _train(service, folder, env, child, tell)
     except (UserError, OSError) as error:
         if any(folder.glob("*.log")):
-            raise UserError(f"{line(error)}; Flower's logs are in {folder}") from error
+            raise UserError(f"{line(error, 400)}; Flower's logs are in {folder}") from error
         shutil.rmtree(folder, ignore_errors=True)
         raise UserError(line(error)) from error
     except BaseException:
@@ -165,7 +166,8 @@ def _train(
                 break
             time.sleep(0.3)
     if not done.exists():
-        raise UserError(f"the training failed: {failure(folder / 'run.log', folder / 'superlink.log')}")
+        why = failure(folder / "run.log", folder / "superlink.log")
+        raise UserError(f"the training failed: {why}; mend it, and the same command goes on")
     if mistake := done.read_text():
         raise UserError(mistake)
 
@@ -176,7 +178,9 @@ def failure(*logs: Path) -> str:
 
 
 def _first_error(text: str) -> str:
-    lines = [" ".join(entry.strip("╭─╮│╰╯ ").split()) for entry in text.splitlines()]
+    """A log's first line that names an error and is no mere information, and those after it, in one line."""
+    lines = [" ".join(entry.strip("╭─╮│╰╯ ").split()) for entry in COLOUR.sub("", text).splitlines()]
+    lines = [entry for entry in lines if not re.match(r"(\S+Z )?INFO\b", entry)]  # uvicorn.error is the name of a log
     start = next((i for i, entry in enumerate(lines) if "error" in entry.lower()), None)
     return "Flower does not say why" if start is None else " ".join(" ".join(lines[start:]).split())[:300]
 

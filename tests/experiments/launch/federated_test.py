@@ -184,4 +184,9 @@ def test_flower_s_own_words_are_found_in_its_logs(folder):
     assert deployment.failure(log) == "Error The thing is wrong."
     with pytest.raises(UserError, match=r"Flower refuses the key: Error The thing is wrong\.$"):
         deployment._run_flower(["sh", "-c", f"cat {log}; exit 1"], {}, "the key")
+    log.write_text("2026-11-27T01:23:22.184Z INFO [uvicorn.error] Started\n\x1b[92mINFO \x1b[0m:   no error\n")
+    assert deployment.failure(log) == "Flower does not say why"
+    with log.open("a") as more:
+        more.write("\x1b[91mERROR \x1b[0m:   Exit Code: 500\n\x1b[92mINFO \x1b[0m:  bye\nMore.\n")
+    assert deployment.failure(log) == "ERROR : Exit Code: 500 More."
     assert deployment.failure(folder / "none.log") == "Flower does not say why"
