@@ -161,7 +161,7 @@ LevelsOf = Annotated[
 Option = Annotated[Any, AfterValidator(sound)]
 AlgorithmOptions = dict[str, Weight]
 Names = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(each_once), Says("none or more texts, as in ('a',)")
+    tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(each_once), Says("texts, each once, as in ('a',)")
 ]
 ClassNumber = Annotated[int, Field(ge=0, le=MOST)]
 Classes = Annotated[tuple[ClassNumber, ...], AfterValidator(each_once)]

@@ -23,10 +23,14 @@ from federated.archive import Code, Codes, Scheme, archive
 IMPL = "threefry2x32"  # of keys in archives: their draws do not hang on a setting of JAX
 
 
-def create(root: Path, scheme: Scheme, seed: int, start: jax.Array) -> Store:
-    """Make an archive for updates of a model, from w_0 [parameters]; raises as `store.create` and `check_scheme` do."""
+def create(root: Path, scheme: Scheme, seed: int, start: jax.Array, **more: Any) -> Store:
+    """Make an archive for updates of a model, from w_0 [parameters]; raises as `store.create` and `check_scheme` do.
+
+    Args:
+      more: what else its first row is to say of it.
+    """
     archive(scheme, start.size, jax.random.key(seed, impl=IMPL))
-    about = {"scheme": scheme._asdict(), "parameters": int(start.size), "seed": int(seed)}
+    about = {"scheme": scheme._asdict(), "parameters": int(start.size), "seed": int(seed)} | more
     return store.create(root, model_bytes(start), about)
 
 

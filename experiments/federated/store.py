@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +51,10 @@ def check_user(user: Any) -> None:
         raise ArchiveError(f"a user is {user!r:.80}, no text: give the user's stable id, not what an engine calls a node")
     if not user or len(user) > 200 or not user.isprintable():
         raise ArchiveError(f"a user's id is {user!r:.80}: give 1 to 200 printable characters")
+    if unicodedata.normalize("NFC", user) != user:
+        raise ArchiveError(
+            f"a user's id is {user!r:.80}, with accents as characters of their own: write it in Unicode's NFC"
+        )
     if NODE_ID.fullmatch(user):
         raise ArchiveError(f"{user} looks like an engine's node id, which a restart may change: give the user's stable id")
 
@@ -58,18 +63,22 @@ def create(root: Path, start: bytes, about: Mapping[str, Any]) -> Store:
     """Make an archive and open it for writing.
 
     Args:
-      root: a folder that is not there, or empty.
+      root: a folder that is not there, and which only its owner will read; or an empty one, whose mode stays.
       start: the model before the first round.
       about: what JSON can hold; the archive only keeps it.
 
     Raises:
-      ArchiveError: there is something already.
+      ArchiveError: there is something already, or no folder.
       WorkdirError: the disk is full or may not be written.
     """
+    if root.exists() and not root.is_dir():
+        raise ArchiveError(f"{root} is no folder: give another")
     files.remove_unfinished(root)
     others = {path.name for path in root.iterdir()} - {"start"} if root.exists() else set()
     if others:
         raise ArchiveError(f"{root} is not empty: open the archive that is there, or give another folder")
+    with files.writing(root):
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # updates tell of users' data
     files.write_bytes(layout.start(root, 0), start)
     told = {"format": log.FORMAT, "about": dict(about), "start": log.facts(start)}
     files.write_bytes(root / layout.LOG, log.line(log.next_row([], "created", told)))

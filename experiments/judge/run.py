@@ -18,37 +18,34 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs.begun import as_begun, section_of
-from experiments.configs.judge import Asked, Cluster, Judge, MemorisedSet, Named, NearDuplicates, Shared, shipped
-from experiments.core import environment, execution, fleet, forgetting, keys, processes, progress, switches, workdirs
+from experiments.configs.judge import Judge, shipped
+from experiments.core import environment, execution, fleet, keys, processes, progress, switches, workdirs
 from experiments.core.config import validated
-from experiments.core.errors import UserError, blame_user
+from experiments.core.errors import blame_user
 from experiments.core.keys import Hash, Purpose
 from experiments.core.results import Row, Run, revived
-from experiments.data import datasets, digests, forget_sets, problem
+from experiments.data import datasets, digests
 from experiments.judge import (
     calibration,
     capacity,
     fleets,
-    memorisation,
+    making,
     metrics,
     old_logits,
     population,
     rows,
     strength,
     texts,
+    tuning,
     work,
 )
-from experiments.judge.cases import Case, pool_of, rehearsed
-from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, TUNING, Fleets, Setting
-from experiments.scoring import algorithms
+from experiments.judge.cases import Case
+from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, Fleets, Setting
 from experiments.scoring.relearning import relearn
-from experiments.scoring.scorer import Scorer
 from experiments.scoring.statistics import Statistics
 from experiments.training import fleets as training_fleets
 from experiments.training import privacy
-from experiments.training.fleets import Trainer
-from unlearn.base import CLASSIFIER, LANGUAGE, Batch
-from unlearn.metrics.membership import FOLDS
+from unlearn.base import Batch
 from unlearn.until import REACHED
 
 
@@ -83,13 +80,13 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         )
         shared = config.shared()
         asked = config.asked()
-        cases = [make_case(trainer, shared, one, dataset) for one in asked]
+        cases = [making.make_case(trainer, shared, one, dataset) for one in asked]
         inputs = {"data": digests.digest(dataset[1:4]), "parameters": models.digest(config.model)}
     with (
         folder.claimed(config.model_dump(), inputs, config.tracker),
         progress.Progress(work.total(cases, entries(cases[0])), "judge"),
     ):
-        cases = [settled(*pair) for pair in zip(asked, cases, strict=True)]
+        cases = [making.settled(*pair) for pair in zip(asked, cases, strict=True)]
         judged = judge_all(cases)
         progress.stage("calibration")
         facts = {"calibration": calibrated(cases), "sets": {case.name: rows.forget_set(case) for case in cases}}
@@ -105,75 +102,6 @@ def attacked_as_begun(config: Judge, begun: dict[str, Any] | None) -> Judge:
     if begun is None or "rates" in section_of(begun, ["relearn"]):
         return config
     return config.model_copy(update={"relearn": config.relearn.model_copy(update={"rates": (), "strong_steps": 0})})
-
-
-def make_case(
-    trainer: Trainer, shared: Shared, asked: Asked, dataset: datasets.Dataset, scores: np.ndarray | None = None
-) -> Case:
-    """A forget set, as the readiness comparison would set it up.
-
-    Args:
-      scores: [examples] memorisation, if tiers are to be what they are called; no size depends on it.
-
-    Raises:
-      UserError: a set that cannot be judged; one line that says what to do.
-    """
-    readiness = {name.partition(" ")[2]: section for name, section in asked.readiness.items()}  # by variant
-    checks.check_options(shared.request, readiness, LANGUAGE if trainer.model.language else CLASSIFIER)
-    chosen = _chosen(asked, dataset, scores)
-    forgotten = problem.make(
-        dataset,
-        asked.forget,
-        dataset.train.id[chosen.forget] if chosen else None,
-        score_examples=asked.score_examples,
-    )
-    if forgotten.setting in forgetting.ASKED_BY:
-        _enough(asked.name, len(np.unique(forgotten.units)), "name more")
-    checks.check_problem(forgotten, max(section.noise for section in readiness.values()))
-    checks.check_own(shared.request, readiness, trainer.model, forgotten, shared.judgement.batch_size)
-    case = Case(
-        asked.name,
-        forgotten,
-        chosen.pool if chosen else pool_of(forgotten),
-        Scorer(models.as_model(trainer.model), trainer.devices, forgotten.sets),
-        asked.readiness,
-        trainer,
-        shared,
-    )
-    left = len(np.setdiff1d(dataset.asked_as, dataset.asked_as[case.pool]))
-    if left < (retain := shared.judgement.retain):
-        raise UserError(f"judge.retain is {retain}, but set {case.name!r} leaves {left}: set --config.judge.retain")
-    return case
-
-
-def _chosen(asked: Asked, dataset: datasets.Dataset, scores: np.ndarray | None) -> forget_sets.Chosen | None:
-    """Who is forgotten, if what the comparison forgets is not what is wanted; of text to predict, whole documents."""
-    name, wanted, seed = asked.name, asked.wanted, asked.forget.seed
-    ids = np.unique(dataset.asked_as)
-    if not isinstance(wanted, Named):
-        _enough(name, round(wanted.fraction * len(ids)), "raise its fraction")
-    if isinstance(wanted, MemorisedSet):
-        known = np.zeros(len(ids)) if scores is None else scores
-        chosen = forget_sets.memorised(ids, known, wanted.tier, wanted.fraction, seed)
-    elif isinstance(wanted, NearDuplicates | Cluster):
-        find = {"near_duplicates": forget_sets.near_duplicates, "cluster": forget_sets.cluster}[wanted.setting]
-        chosen = find(ids, texts.compared(dataset), wanted.fraction, seed)
-        _enough(name, len(chosen.forget), "raise its fraction")
-    else:
-        return None
-    return forget_sets.Chosen(*(texts.rows_of(dataset, positions) for positions in chosen))
-
-
-def _enough(name: str, size: int, instead: str) -> None:
-    if size < FOLDS:
-        raise UserError(f"forget set {name!r} has {size} examples, {FOLDS} or more are needed: {instead}")
-
-
-def settled(asked: Asked, case: Case) -> Case:
-    """The case itself, or, of a tier, with the scores that it waited for; those are estimated once for all."""
-    if not isinstance(asked.wanted, MemorisedSet):
-        return case
-    return make_case(case.trainer, case.shared, asked, case.problem.dataset, memorisation.memorisation(case))
 
 
 def judge_all(cases: list[Case]) -> list[Row]:
@@ -198,132 +126,11 @@ def judge(case: Case) -> list[Row]:
     trained = fleets.train(case)
     found = []
     for name, unlearner in entries(case):
-        setting, trials = settled_on(case, trained, name, unlearner)
+        setting, trials = tuning.settled_on(case, trained, name, unlearner)
         done = carried_out(case, trained, name, unlearner, setting)
         judged, spent = _judged(case, name, unlearner), _cost(case, trained, name, unlearner, done)
-        found.append(rows.Entry(name, unlearner, done, judged, trials, spent, aim(case, trained)[0]))
+        found.append(rows.Entry(name, unlearner, done, judged, trials, spent, tuning.aim(case, trained)[0]))
     return rows.rows(case, found)
-
-
-def settled_on(case: Case, trained: Fleets, name: str, unlearner: str) -> tuple[Setting | None, list[dict[str, Any]]]:
-    """How a request is carried out, and the trials that it was chosen by: none if it is as was rehearsed."""
-    if unlearner == "none":
-        return None, []
-    prepared = rehearsed(case, name).prepared if name in case.readiness else None
-    by_level = algorithms.ends_at_level(unlearner)
-    if prepared and by_level and prepared.algorithm == algorithms.base(unlearner):
-        steps = max(case.shared.judgement.tuning.steps)
-        return Setting(prepared.learning_rate, steps, tuple(sorted(prepared.options.items()))), []
-    if by_level:
-        trials = tried_to_level(case, trained, name, unlearner)
-        best = max(trials, key=_rank)
-        options = (("beta", best["beta"]),) if "beta" in best else ()
-        return Setting(best["learning_rate"], best["steps"], options), trials
-    trials = tried(case, trained, name, unlearner)
-    return chosen(trials), trials
-
-
-def _rank(trial: dict[str, Any]) -> tuple[int, float]:
-    """The models of a trial that settled, and what they kept: accuracy or, of texts to predict, less loss of what stays."""
-    if "retained_loss" in trial:  # not in trials of older versions
-        loss = trial["retained_loss"]
-        return trial["reached"], -np.inf if loss is None else -loss
-    return trial["reached"], -1.0 if trial["kept"] is None else trial["kept"]
-
-
-def tried_to_level(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[str, Any]]:
-    """The trials of one way whose request ends at a level: each setting, how many models settled, and what they kept.
-
-    As many for every way, on models that nothing is reported of. No oracle is asked: what is kept is on
-    validation data or, of texts to predict, on retained ones.
-    """
-    tuning, section = case.shared.judgement.tuning, case.shared.request.to_level
-    settings: list[dict[str, float]] = [{"learning_rate": rate} for rate in tuning.learning_rates]
-    if unlearner == "level":
-        settings = [{"learning_rate": rate, "beta": beta} for beta in section.betas for rate in section.learning_rates]
-    most = max(tuning.steps)
-
-    def trials() -> list[dict[str, Any]]:
-        found = []
-        for setting in settings:
-            options = tuple((key, value) for key, value in setting.items() if key != "learning_rate")
-            (ended,) = fleets.forget(
-                case,
-                trained.params[name, TUNING],
-                name,
-                TUNING,
-                unlearner,
-                setting["learning_rate"],
-                (most,),
-                options=options,
-                teacher=fleets.teacher(case, trained, name, TUNING),
-            )
-            forget, kept = _accuracies(case, ended.params)
-            reached = int((ended.stop == REACHED).sum())
-            trial = setting | {"steps": most, "reached": reached, "forget": forget, "kept": kept}
-            found.append(trial | texts.costs(case, ended.params))
-            progress.advance(work.trials(case, name) / len(settings))
-        return found
-
-    stage = f"trials-{case.name}-{name}-{unlearner}"
-    work.begin(case, stage, f"tune {name}, {unlearner}", work.trials(case, name))
-    kept: list[dict[str, Any]] = case.workdir.stage(stage, trials)
-    case.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept)
-    return kept
-
-
-def tried(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[str, Any]]:
-    """The trials of one way and algorithm: each rate after each number of steps, and how far that is from the oracles.
-
-    The same trials for every way and algorithm, on models that nothing is reported of, against oracles of their own. The
-    gap is the mean of |accuracy - oracles'| on forget data and on validation data that stay; None if models diverged.
-    """
-    tuning = case.shared.judgement.tuning
-
-    def trials() -> list[dict[str, Any]]:
-        oracle, found = np.array(aim(case, trained)), []
-        for rate in tuning.learning_rates:
-            stops = tuple(tuning.steps)
-            ended = fleets.forget(case, trained.params[name, TUNING], name, TUNING, unlearner, rate, stops, oracle[0])
-            for steps, one in zip(tuning.steps, ended, strict=True):
-                seen = np.array(_accuracies(case, one.params))
-                gap = float(np.abs(seen - oracle).mean())
-                found.append({"learning_rate": rate, "steps": steps, "forget": seen[0], "kept": seen[1], "gap": gap})
-            progress.advance(work.trials(case, name) / len(tuning.learning_rates))
-        return found
-
-    stage = f"trials-{case.name}-{name}-{unlearner}"
-    work.begin(case, stage, f"tune {name}, {unlearner}", work.trials(case, name))
-    kept = case.workdir.stage(stage, trials)
-    case.workdir.log("trials", case=case.name, training=name, unlearner=unlearner, trials=kept)
-    return kept
-
-
-def aim(case: Case, trained: Fleets) -> list[float]:
-    """What requests aim at, on models that nothing is reported of: oracles' accuracy on forget data, where a request rests,
-    and on validation data that stay.
-
-    Raises:
-      UserError: an oracle diverged; one line that says what to do.
-    """
-    found = case.workdir.stage(f"aim-{case.name}", lambda: _accuracies(case, trained.params["oracle", TUNING]))
-    if None in found:
-        raise UserError(
-            f"oracles of set {case.name!r} have logits that are not finite, so that no request has an aim: lower "
-            "--config.train.learning_rate and use an empty --workdir"
-        )
-    return found
-
-
-def _accuracies(case: Case, params: Any) -> list[float]:
-    sets, measure = case.scorer.sets, case.scorer.measure
-    return [float(measure(params, batch)[0].mean()) for batch in (sets.forget, sets.validation_retain)]
-
-
-def chosen(trials: list[dict[str, Any]]) -> Setting:
-    """The trial with the smallest gap; the first if all diverged."""
-    best = min(trials, key=lambda trial: np.inf if trial["gap"] is None else trial["gap"])
-    return Setting(best["learning_rate"], best["steps"])
 
 
 def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting: Setting | None) -> dict[str, Any]:
@@ -335,7 +142,7 @@ def carried_out(case: Case, trained: Fleets, name: str, unlearner: str, setting:
         ended, seconds = {role: trained.params[name, role] for role in (REPEATS, SHADOWS)}, 0.0
         updates, reached = np.zeros(1), None
         if setting:
-            rate, stops, (enough, _) = setting.learning_rate, (setting.steps,), aim(case, trained)
+            rate, stops, (enough, _) = setting.learning_rate, (setting.steps,), tuning.aim(case, trained)
             for role, params in ended.items():
                 with environment.stopwatch() as stopwatch:
                     (after,) = fleets.forget(

@@ -9,9 +9,10 @@ from typing import Any
 
 from experiments.core.errors import UserError, blame_user
 from experiments.federated import archives
-from experiments.federated.engine import deployment, erasing, serving
+from experiments.federated.engine import credentials, deployment, erasing, serving
 from experiments.federated.engine import task as tasks
-from experiments.federated.engine.deployment import TLS, Participant, Service
+from experiments.federated.engine.credentials import TLS
+from experiments.federated.engine.deployment import Participant, Service
 from experiments.federated.log import ArchiveError
 from experiments.federated.store import Store, check_user
 from experiments.launch import arguments
@@ -97,8 +98,10 @@ def serve(args: argparse.Namespace) -> int:
     if args.per_round and args.per_round > args.clients:
         raise UserError(f"--per-round is {args.per_round} of --clients {args.clients}: wait for as many as are asked")
     deployment.check_address(args.host, tls)
-    if tls:
-        deployment.public_keys(args.keys)
+    certified = TLS(args.certificate, args.certificate_key, args.authority) if tls else None
+    if certified:
+        credentials.public_keys(args.keys)
+        credentials.check_certificate(certified)
     with _archive(args, task) as opened:
         stands = serving.next_round(opened)
     if stands < args.rounds:
@@ -111,7 +114,7 @@ def serve(args: argparse.Namespace) -> int:
             timeout=args.timeout,
             host=args.host,
             port=args.port,
-            tls=TLS(args.certificate, args.certificate_key, args.authority) if tls else None,
+            tls=certified,
             keys=args.keys if tls else None,
         )
         deployment.serve(service, _say)
@@ -126,9 +129,8 @@ def _archive(args: argparse.Namespace, task: tasks.Task) -> Store:
     """The archive that is there, if it is the one that is asked for; else a new one."""
     if not (args.archive / "log.jsonl").exists():
         with blame_user():
-            return serving.create(
-                args.archive, Scheme(**(args.scheme or {})), args.seed or 0, tasks.initial(task, args.seed or 0)
-            )
+            scheme, seed = Scheme(**(args.scheme or {})), args.seed or 0
+            return serving.create(args.archive, scheme, seed, tasks.initial(task, seed), tasks.structure(task))
     opened = serving.open_archive(args.archive)
     try:
         scheme = archives.scheme_of(opened)
@@ -138,6 +140,7 @@ def _archive(args: argparse.Namespace, task: tasks.Task) -> Store:
                 f"{args.archive} was begun with another --scheme or --seed: leave them out, or give another folder"
             )
         tasks.unravel(task, serving.read_model(opened))
+        tasks.check_structure(task, opened.about.get("structure", ""))
     except BaseException:
         opened.close()
         raise
@@ -150,7 +153,8 @@ def take_part(args: argparse.Namespace) -> int:
     host, port = args.server
     deployment.check_address(host, protected)
     check_user(args.user)
-    tasks.data_of(tasks.load(args.task), args.user)  # a mistake shows here, and not only in the first round
+    task = tasks.load(args.task)
+    tasks.check_work(task, tasks.data_of(task, args.user))  # a mistake shows here, and not only in the first round
     parts = (args.authority, args.key) if protected else (None, None)
     deployment.take_part(Participant(args.task, args.user, host, port, *parts), _say)
     return 0
@@ -189,6 +193,8 @@ def _fields(text: str) -> dict[str, Any]:
         name, _, value = part.partition("=")
         if name not in Scheme._fields:
             raise argparse.ArgumentTypeError(f"{part!r} is no field of a scheme: choose from {FIELDS}")
+        if name in fields:
+            raise argparse.ArgumentTypeError(f"{name} is given twice: give it once")
         default = Scheme._field_defaults[name]
         try:
             if isinstance(default, bool):
@@ -196,7 +202,8 @@ def _fields(text: str) -> dict[str, Any]:
             else:
                 fields[name] = (int if name == "users" else type(default))(value)
         except (KeyError, ValueError):
-            raise argparse.ArgumentTypeError(f"{part!r} has no value of a {name}, as {default!r} is one") from None
+            example = "3" if name == "users" else str(default).lower()
+            raise argparse.ArgumentTypeError(f"{part!r} has no value for {name}: give one as {name}={example}") from None
     return fields
 
 

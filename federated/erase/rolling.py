@@ -10,6 +10,7 @@ from federated.history import Array, History
 from unlearn.checking import check_number
 
 SKEW = 0.07  # of Fast-FedUL's repository; the paper recommends .05 to .1
+FEW = 1e-3  # of a round's weight
 
 
 def round_change(weights: Array, updates: Array, leavers: Array) -> Array:
@@ -21,6 +22,7 @@ def round_change(weights: Array, updates: Array, leavers: Array) -> Array:
 
     which is computed: the order of operations is that of `federated.erase.sums`. With weights 1/U and one leaver it is the
     published (1 / (U (U - 1))) sum_{u stays} (h_u - h_leaver). It is -s if nobody else took part, and 0 without leavers.
+    If the others' share is below .001, where 1 - sum loses its digits, the first form is computed.
 
     Args:
       weights: [clients] of the round.
@@ -34,8 +36,10 @@ def round_change(weights: Array, updates: Array, leavers: Array) -> Array:
     step = weights @ updates
     moved = leavers @ (weights[:, None] * (step - updates))
     alone = ~jnp.any((weights > 0) & (leavers < 1))
-    share = 1 - leavers @ weights
-    changed: Array = jnp.where(alone, -step, moved / jnp.where(alone, 1, share))
+    share, stay = 1 - leavers @ weights, (1 - leavers) * weights
+    few = share < FEW
+    direct = stay @ updates / jnp.where(alone, 1, jnp.sum(stay)) - step
+    changed: Array = jnp.where(alone, -step, jnp.where(few, direct, moved / jnp.where(few, 1, share)))
     return changed
 
 

@@ -96,9 +96,10 @@ def running_sums(model: Array, sums: Sums, leavers: Array) -> Erased:
     One client leaves exactly whatever the weights were, and who took part when: w' = w_T + C_u. Several leave exactly if
     the weights p were the same in all rounds, by w' = w_T + sum_u C_u (1 - p_u) leavers[u] / (1 - sum_u p_u leavers[u]).
 
-    At alpha = 0 the result for one whole client is that of `fast_fedul` bit for bit: both take s, s - h_u, weights[u] times
-    it and the quotient, add those up in the order of rounds, and add the model last. Otherwise they agree up to rounding.
-    To undo an erasure, keep the model and the sums from before.
+    At alpha = 0 the result for one whole client, whose weights are at most .999 where it was not alone, is that of
+    `fast_fedul` bit for bit: both take s, s - h_u, weights[u] times it and the quotient, add those up in the order of
+    rounds, and add the model last. Otherwise they agree up to rounding. To undo an erasure, keep the model and the sums
+    from before.
 
     Args:
       model: [parameters], w_T.

@@ -6,7 +6,7 @@ from experiments import models
 from experiments.configs.judge import Judge
 from experiments.core import execution, workdirs
 from experiments.data import datasets
-from experiments.judge import run
+from experiments.judge import making
 from experiments.judge.cases import Case
 from experiments.training import fleets
 
@@ -21,10 +21,10 @@ def trainer(config: Judge, folder: workdirs.Workdir, dataset: datasets.Dataset) 
 def cases(config: Judge, folder: workdirs.Workdir, dataset: datasets.Dataset) -> list[Case]:
     """Of every forget set."""
     made = trainer(config, folder, dataset)
-    return [run.make_case(made, config.shared(), asked, dataset) for asked in config.asked()]
+    return [making.make_case(made, config.shared(), asked, dataset) for asked in config.asked()]
 
 
 def case(config: Judge, name: str, folder: workdirs.Workdir, dataset: datasets.Dataset) -> Case:
     """Of the forget set of a name."""
     made = trainer(config, folder, dataset)
-    return next(run.make_case(made, config.shared(), asked, dataset) for asked in config.asked() if asked.name == name)
+    return next(making.make_case(made, config.shared(), asked, dataset) for asked in config.asked() if asked.name == name)

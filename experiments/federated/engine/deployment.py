@@ -7,6 +7,7 @@ to a user. Without keys and TLS there is only a trial on one machine.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -19,12 +20,13 @@ from typing import NamedTuple
 from experiments.core.errors import UserError, line
 from experiments.core.files import write_text
 from experiments.federated.engine import processes
-from experiments.federated.store import check_user
+from experiments.federated.engine.credentials import TLS, check_name, users_of
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where to listen -> where to reach it from here
 # Flower's exit codes of a SuperNode that loses its server, and of one that finds none or is unknown to it; seconds.
 LOST, UNREACHABLE, AGAIN = 0, 305, 10.0
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 START = 180.0  # seconds that a busy machine may take to start a SuperLink
 
 PROJECT = """\
@@ -58,14 +60,6 @@ MODULES = {
 }
 
 
-class TLS(NamedTuple):
-    """The server's certificate, its private key, and the authority that signed it: PEM files."""
-
-    certificate: Path
-    key: Path
-    authority: Path
-
-
 class Service(NamedTuple):
     """A server's settings.
 
@@ -85,43 +79,6 @@ class Service(NamedTuple):
     port: int
     tls: TLS | None
     keys: Path | None
-
-
-def users_of(keys: Path) -> dict[str, Path]:
-    """Users and their public keys, from files called USER.pub.
-
-    Raises:
-      UserError: there are none, or one is called by what is no user's id.
-    """
-    found = {path.stem: path for path in sorted(keys.glob("*.pub"))}
-    if not found:
-        raise UserError(f"there is no USER.pub in {keys}: put the public key of each user there")
-    for user in found:
-        check_user(user)
-    return found
-
-
-def public_keys(folder: Path) -> dict[bytes, str]:
-    """Public keys, as Flower tells of them, and whose they are; see `users_of`.
-
-    Raises:
-      UserError: a file without a key, or one key of two users.
-    """
-    try:
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
-    except ImportError as error:
-        raise UserError("keys need Flower's packages: pip install 'forethought[federated]'") from error
-    found: dict[bytes, str] = {}
-    for user, path in users_of(folder).items():
-        try:
-            key = load_ssh_public_key(path.read_bytes())
-        except ValueError as error:
-            raise UserError(f"{path} is no public key: give what ssh-keygen -t ecdsa writes") from error
-        content = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        if content in found:
-            raise UserError(f"{user} and {found[content]} have one key: give each its own")
-        found[content] = user
-    return found
 
 
 def check_address(host: str, protected: bool) -> None:
@@ -145,7 +102,7 @@ def serve(service: Service, tell: Callable[[str], None]) -> None:
     """
     here = ANY.get(service.host, service.host)
     if processes.answers(here, service.port):
-        raise UserError(f"port {service.port} of {here} is in use: give another --port")
+        raise UserError(f"port {service.port} of {here} is in use: give another --port, or end what a killed server left")
     folder = Path(tempfile.mkdtemp(prefix="forethought-"))
     try:
         env = processes.environment(folder / "home")
@@ -154,12 +111,17 @@ def serve(service: Service, tell: Callable[[str], None]) -> None:
         flwr = processes.program("flwr", env)
         with processes.running(superlink(service, env), env, folder / "superlink.log") as child:
             processes.wait_for(here, service.port, child, folder / "superlink.log", START)
+            if service.tls:
+                check_name(service.tls, here, service.port)
             for user, key in (users_of(service.keys) if service.keys else {}).items():
-                _asked([flwr, "supernode", "register", str(key.resolve()), f"--name={user}"], env, f"the key {key}")
+                _run_flower([flwr, "supernode", "register", str(key.resolve()), f"--name={user}"], env, f"the key {key}")
             tell(f"listening on {service.host}:{service.port}")
             _train(service, folder, env, child, tell)
     except (UserError, OSError) as error:
-        raise UserError(f"{line(error)}; Flower's logs are in {folder}") from error
+        if any(folder.glob("*.log")):
+            raise UserError(f"{line(error, 400)}; Flower's logs are in {folder}") from error
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UserError(line(error)) from error
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -178,12 +140,11 @@ def superlink(service: Service, env: dict[str, str]) -> list[str]:
     return words + (["--enable-supernode-auth"] if service.keys else [])
 
 
-def _asked(words: Sequence[str], env: dict[str, str], what: str) -> None:
+def _run_flower(words: Sequence[str], env: dict[str, str], what: str) -> None:
     """A command of Flower's that must succeed."""
     done = subprocess.run(words, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise UserError(f"Flower refuses {what}: {said[-200:]}")
+        raise UserError(f"Flower refuses {what}: {_first_error(done.stderr or done.stdout)}")
 
 
 def _train(
@@ -205,15 +166,21 @@ def _train(
                 break
             time.sleep(0.3)
     if not done.exists():
-        raise UserError(f"the training failed: {failure(folder / 'run.log', folder / 'superlink.log')}")
+        why = failure(folder / "run.log", folder / "superlink.log")
+        raise UserError(f"the training failed: {why}; mend it, and the same command goes on")
     if mistake := done.read_text():
         raise UserError(mistake)
 
 
 def failure(*logs: Path) -> str:
     """What Flower's logs say of a failure: from the first line that names an error."""
-    text = "\n".join(log.read_text(errors="replace") for log in logs if log.exists())
-    lines = [" ".join(entry.strip("╭─╮│╰╯ ").split()) for entry in text.splitlines()]
+    return _first_error("\n".join(log.read_text(errors="replace") for log in logs if log.exists()))
+
+
+def _first_error(text: str) -> str:
+    """A log's first line that names an error and is no mere information, and those after it, in one line."""
+    lines = [" ".join(entry.strip("╭─╮│╰╯ ").split()) for entry in COLOUR.sub("", text).splitlines()]
+    lines = [entry for entry in lines if not re.match(r"(\S+Z )?INFO\b", entry)]  # uvicorn.error is the name of a log
     start = next((i for i, entry in enumerate(lines) if "error" in entry.lower()), None)
     return "Flower does not say why" if start is None else " ".join(" ".join(lines[start:]).split())[:300]
 
@@ -228,6 +195,7 @@ def _app(service: Service, folder: Path, events: Path, done: Path) -> Path:
         "weighting": service.weighting,
         "timeout": service.timeout,
         "keys": str(service.keys.resolve()) if service.keys else "",
+        "command": os.getpid(),
         "events": str(events),
         "done": str(done),
     }

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,25 @@ def stop(child: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             continue
     child.wait()
+
+
+def end_with(process: int, every: float = 1.0) -> None:
+    """End this process soon after another has ended, for a program that Flower starts in a session of its own."""
+
+    def watch() -> None:
+        while _runs(process):
+            time.sleep(every)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def lines_of(child: subprocess.Popen[bytes]) -> Iterator[str]:

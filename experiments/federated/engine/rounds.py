@@ -6,7 +6,6 @@ either case two nodes of one user are both refused, and a node id is nobody's na
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,12 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.core import keys
+from experiments.core.errors import line
 from experiments.core.keys import Purpose
 from experiments.federated import archives
 from experiments.federated.engine import serving
 from experiments.federated.log import ArchiveError
 from experiments.federated.store import Store, check_user
 from federated import client_key, server_update
+
+# Float32 holds sums, squares and shares of what lies within these.
+LARGEST = 1e15  # Euclidean norm of an update
+FEWEST, MOST = 1e-3, 1e9  # examples of a client
 
 
 class Reply(NamedTuple):
@@ -59,7 +63,7 @@ class Server:
     def __init__(self, opened: Store, weighting: str = "examples") -> None:
         """Take up where the archive stands. Raises as `serving.read_model` does, and ValueError of an unknown weighting."""
         self.opened, self.model = opened, serving.read_model(opened)
-        self.seed = int(opened.about["seed"])
+        self.seed, self.structure = int(opened.about["seed"]), str(opened.about.get("structure", ""))
         self._keeper = archives.compressor(opened)
         self._program = jax.jit(server_update(weighting, self._keeper))
         serving.remove_others(opened)
@@ -105,9 +109,8 @@ def sorted_out(
     """
     refused, good = [], []
     for reply in replies:
-        owner = (registered or {}).get(reply.node) or (reply.user if isinstance(reply.user, str) else None)
         if why := _mistake(reply, parameters, gone, registered):
-            refused.append(f"{owner or f'node {reply.node}'}: {why}")
+            refused.append(f"{_name(reply, registered)}: {why}")
         else:
             good.append(reply)
     nodes = Counter(reply.user for reply in good)
@@ -117,10 +120,20 @@ def sorted_out(
     return {reply.user: reply for reply in good if nodes[reply.user] == 1}, refused
 
 
+def _name(reply: Reply, registered: Mapping[int, str] | None) -> str:
+    """What to call a node in a line: by its key, else by what it says if that can be a user."""
+    try:
+        check_user(user := (registered or {}).get(reply.node, reply.user))
+    except ArchiveError:
+        return f"node {reply.node}"
+    return str(user)
+
+
 def _mistake(reply: Reply, parameters: int, gone: set[str], registered: Mapping[int, str] | None) -> str:
     """What is wrong with a reply; empty if nothing is."""
     if reply.error:
-        return " ".join(reply.error.split())
+        words = " ".join(reply.error.split())
+        return line(ValueError("".join(letter if letter.isprintable() else "?" for letter in words)))
     try:
         check_user(reply.user)
     except ArchiveError as error:
@@ -135,8 +148,10 @@ def _mistake(reply: Reply, parameters: int, gone: set[str], registered: Mapping[
         return f"the update is {update.dtype} {update.shape} and the model float32 ({parameters},): use one task everywhere"
     if not np.isfinite(update).all():
         return "the update has entries that are not finite: lower the learning rate"
-    if not (isinstance(reply.examples, int | float) and 0 < reply.examples < math.inf):
-        return f"the update is of {reply.examples!r:.40} examples: give a number above 0"
+    if (norm := float(np.linalg.norm(update.astype(np.float64)))) > LARGEST:
+        return f"the update has norm {norm:.3g}, above {LARGEST:g}: lower the learning rate"
+    if not (isinstance(reply.examples, int | float) and FEWEST <= reply.examples <= MOST):
+        return f"the update is of {reply.examples!r:.40} examples: give a number from {FEWEST:g} to {MOST:g}"
     return ""
 
 

@@ -23,14 +23,18 @@ from federated.archive import Scheme
 MODELS = "models"
 
 
-def create(root: Path, scheme: Scheme, seed: int, start: jax.Array) -> Store:
-    """Make an archive that an engine can write to; raises as `archives.create` does, and as `check_scheme` below."""
+def create(root: Path, scheme: Scheme, seed: int, start: jax.Array, structure: str = "") -> Store:
+    """Make an archive that an engine can write to; raises as `archives.create` does, and as `check_scheme` below.
+
+    Args:
+      structure: of the task's parameters, see `task.structure`; empty if anything of that size will do.
+    """
     check_scheme(scheme)
-    return archives.create(root, scheme, seed, start)
+    return archives.create(root, scheme, seed, start, structure=structure)
 
 
 def open_archive(root: Path) -> Store:
-    """Open an engine's archive for writing.
+    """Open an engine's archive for writing, without the models that a kill left.
 
     Raises:
       ArchiveError: as `store.open_store` does; a scheme that an engine cannot go on with.
@@ -38,6 +42,8 @@ def open_archive(root: Path) -> Store:
     opened = store.open_store(root, write=True)
     try:
         check_scheme(archives.scheme_of(opened))
+        if model_path(root, model_digest(opened)).exists():  # else one of the others may be all that there is
+            remove_others(opened)
     except BaseException:
         opened.close()
         raise

@@ -157,6 +157,17 @@ def test_users_have_stable_ids(opened, user):
     assert max(opened.rounds) == 2
 
 
+def test_a_folder_that_is_made_is_its_owner_s_alone_and_one_that_is_there_keeps_its_mode(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there").chmod(0o750)
+    for name, mode in (("a/new", 0o700), ("there", 0o750)):
+        store.create(tmp_path / name, b"w0", {}).close()
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
+    (tmp_path / "file").touch()
+    with pytest.raises(ArchiveError, match="file is no folder: give another"):
+        store.create(tmp_path / "file", b"w0", {})
+
+
 def test_rounds_and_weights_that_cannot_be_are_refused(root, opened):
     with pytest.raises(ArchiveError, match="round 2 cannot follow round 2"):
         add(opened, 2)

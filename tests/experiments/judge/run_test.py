@@ -14,7 +14,7 @@ from experiments.configs import judge as configs
 from experiments.core import fleet, workdirs
 from experiments.core.errors import UserError
 from experiments.core.forgetting import ToLevel
-from experiments.judge import fleets, metrics, old_logits, population, report, rows, run
+from experiments.judge import fleets, metrics, old_logits, population, report, rows, run, tuning
 from experiments.judge.fleets import REPEATS, ROLES, SHADOWS
 from experiments.reporting.estimates import at
 from experiments.scoring import aims, evaluation
@@ -103,7 +103,7 @@ def test_oracles_that_diverged_are_no_aim(tmp_path):
     one = one._replace(trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
     one.workdir.stage("aim-class", lambda: [float("nan"), 0.9])
     with pytest.raises(UserError, match="oracles of set 'class' have logits that are not finite"):
-        run.aim(one, fleets.Fleets({}, {}, {}))
+        tuning.aim(one, fleets.Fleets({}, {}, {}))
 
 
 def test_models_are_compared_with_oracles_of_other_keys():
@@ -260,15 +260,15 @@ def test_what_was_rehearsed_is_asked_for_so_and_other_requests_are_tried(monkeyp
         {"learning_rate": rate, "beta": 0.95, "steps": 80, "reached": reached, "kept": share}
         for rate, (reached, share) in kept.items()
     ]
-    monkeypatch.setattr(run, "tried_to_level", lambda *_: trials)
-    settled_on = functools.partial(run.settled_on, case("class"), None)
+    monkeypatch.setattr(tuning, "tried_to_level", lambda *_: trials)
+    settled_on = functools.partial(tuning.settled_on, case("class"), None)
     assert settled_on("readiness", "level") == (fleets.Setting(0.1, 80, ()), [])
     assert settled_on("vanilla", "level") == (fleets.Setting(0.4, 80, (("beta", 0.95),)), trials)
     assert settled_on("readiness", "npo@level")[1] == trials == settled_on("vanilla", "npo@level")[1]
     assert settled_on("vanilla", "none") == (None, [])
     prepared = types.SimpleNamespace(prepared=Prepared("neggrad_plus", 0.1, {}, "own"))
-    monkeypatch.setattr(run, "rehearsed", lambda *_: prepared)
-    monkeypatch.setattr(run, "tried", lambda *_: [{"learning_rate": 0.2, "steps": 5, "gap": 0.0}])
+    monkeypatch.setattr(tuning, "rehearsed", lambda *_: prepared)
+    monkeypatch.setattr(tuning, "tried", lambda *_: [{"learning_rate": 0.2, "steps": 5, "gap": 0.0}])
     assert settled_on("readiness", "neggrad_plus@level") == (fleets.Setting(0.1, 80, ()), [])
     assert settled_on("readiness", "neggrad_plus")[0].learning_rate == 0.2, "to an accuracy is not what was rehearsed"
 
@@ -280,8 +280,8 @@ def test_of_texts_the_trial_is_chosen_that_costs_retained_ones_least(monkeypatch
         {"learning_rate": rate, "beta": 0.5, "steps": 80, "reached": reached, "kept": kept, "retained_loss": loss}
         for rate, (reached, loss, kept) in lost.items()
     ]
-    monkeypatch.setattr(run, "tried_to_level", lambda *_: trials)
-    assert run.settled_on(case("class"), None, "vanilla", "level")[0] == fleets.Setting(0.4, 80, (("beta", 0.5),))
+    monkeypatch.setattr(tuning, "tried_to_level", lambda *_: trials)
+    assert tuning.settled_on(case("class"), None, "vanilla", "level")[0] == fleets.Setting(0.4, 80, (("beta", 0.5),))
     assert [report._kept(trial) for trial in trials[:2]] == ["3.00", "–"]
 
 

@@ -159,7 +159,7 @@ def test_a_small_judgement_of_text_runs_to_the_end(name, sets, tmp_path):
     "changes, said",
     [
         ({"judge.sets": D({"set": {"setting": "group", "groups": ("clas",)}})}, "no group 'clas': did you mean 'class'"),
-        ({"judge.sets": D({"set": {"setting": "group", "groups": ()}})}, r"config.judge.sets.set.groups is \(\): "),
+        ({"judge.sets": D({"set": {"setting": "group", "groups": ()}})}, r"is \(\): give texts, each once, as in"),
         ({"judge.sets": D({"set": {"setting": "documents", "documents": ("1",)}})}, "there is no document '1'"),
         ({"judge.sets": D({"set": {"setting": "partition", "partition": "forget05"}})}, "no set 'forget05'"),
         ({"request.unlearners": ("random_label",)}, "random_label"),

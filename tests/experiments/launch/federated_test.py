@@ -7,20 +7,24 @@ import numpy as np
 import pytest
 
 from experiments import main
+from experiments.core.errors import UserError
 from experiments.federated import archives
 from experiments.federated.engine import deployment, processes, serving
+from experiments.federated.engine.credentials import TLS
 from experiments.federated.engine.rounds import Reply, Server
 from experiments.federated.store import check_certificate
+from experiments.launch import federated as launcher
 from federated.archive import Scheme
+from tests.helpers.certificates import certificates
 
 TASK = """\
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-model = lambda params, batch, key: jnp.sum(params ** 2)
+model = lambda params, batch, key: jnp.sum(params ** 2) * (1 / (len(batch["weight"]) - 1))
 init = lambda key: jnp.ones(2)
-load_data = lambda user: {"weight": np.ones(3 if user == "ann" else 0)}
+load_data = lambda user: {"weight": np.ones({"ann": 3, "eve": 1}.get(user, 0))}
 optimizer = optax.sgd(0.1)
 """
 
@@ -42,8 +46,8 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "twice").mkdir()
     for user in ("ann", "bob"):
         (tmp_path / "twice" / f"{user}.pub").write_text(KEY)
-    for name in ("pem", "key"):
-        (tmp_path / name).write_text("")
+    (tmp_path / "pem").write_text("")
+    certificates(tmp_path)
     return tmp_path
 
 
@@ -51,16 +55,19 @@ def called(*words):
     return main.command(["forethought", "federated", *map(str, words)])
 
 
-SECURED = ("--certificate", "pem", "--certificate-key", "key", "--authority", "pem", "--keys", "keys")
+SECURED = ("--certificate", "server.pem", "--certificate-key", "server.key", "--authority", "ca.pem", "--keys", "keys")
 SERVER = ("server", "--task", "task.py", "--archive", "archive", "--rounds", "3")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["server", "--help"], ["client", "--help"], ["erase", "--help"]])
-def test_help_tells_of_every_option(words, capsys):
+@pytest.mark.parametrize("name", ["server", "client", "erase"])
+def test_help_explains_every_option(name, capsys):
     with pytest.raises(SystemExit) as ended:
-        called(*words)
-    told = capsys.readouterr().out
-    assert ended.value.code == 0 and ("--archive" in told or "--user" in told or "erase" in told)
+        called(name, "--help")
+    told = " ".join(capsys.readouterr().out.split())
+    (commands,) = (action for action in launcher.parser()._actions if action.dest == "command")
+    assert ended.value.code == 0 and name in commands.choices
+    for action in commands.choices[name]._actions:
+        assert action.help and " ".join(action.help.split()) in told, f"{action.option_strings} is not explained"
 
 
 @pytest.mark.parametrize(
@@ -77,9 +84,13 @@ def test_help_tells_of_every_option(words, capsys):
         ([*SERVER, *SECURED[:-1], "nowhere"], "there is no USER.pub in nowhere"),
         ([*SERVER, *SECURED[:-1], "bad"], "ann.pub is no public key: give what ssh-keygen -t ecdsa writes"),
         ([*SERVER, *SECURED[:-1], "twice"], "bob and ann have one key: give each its own"),
+        ([*SERVER, "--authority", "pem", *SECURED[:4], *SECURED[6:]], "pem is no certificate in PEM"),
         ([*SERVER, "--certificate", "nowhere.pem"], "there is no file nowhere.pem"),
         ([*SERVER, "--insecure", "--scheme", "rat=2"], "'rat=2' is no field of a scheme: choose from lattice, rate"),
-        ([*SERVER, "--insecure", "--scheme", "finite=2"], "'finite=2' has no value of a finite, as False is one"),
+        ([*SERVER, "--insecure", "--scheme", "finite=2"], "'finite=2' has no value for finite: give one as finite=false"),
+        ([*SERVER, "--insecure", "--scheme", "users=all"], "'users=all' has no value for users: give one as users=3"),
+        ([*SERVER, "--insecure", "--scheme", "rate=2,rate=3"], "rate is given twice"),
+        ([*SERVER[:4], "task.py", *SERVER[5:], "--insecure"], "task.py is no folder: give another"),
         ([*SERVER, "--insecure", "--scheme", "lattice=E9"], "E9"),
         ([*SERVER, "--insecure", "--scheme", "reference=last"], "give reference=zero or reference=mean"),
         ([*SERVER, "--insecure", "--per-round", "3"], "--per-round is 3 of --clients 2: wait for as many as are asked"),
@@ -88,6 +99,7 @@ def test_help_tells_of_every_option(words, capsys):
         ([*SERVER, "--insecure", "--seed", "-1"], "'-1' is no seed"),
         (["client", "--task", "no.py", "--user", "ann", "--insecure"], "there is no task file no.py"),
         (["client", "--task", "task.py", "--user", "bob", "--insecure"], "load_data('bob') gives no example"),
+        (["client", "--task", "task.py", "--user", "eve", "--insecure"], "the task cannot train on what load_data gives"),
         (["client", "--task", "task.py", "--user", "ann"], "give --authority, --key, or --insecure"),
         (["client", "--task", "task.py", "--user", "ann", "--server", "here"], "'here' is no address: give HOST:PORT"),
         (["client", "--task", "task.py", "--user", "ann", "--server", "a.b:80", "--insecure"], "beyond this machine (a.b)"),
@@ -121,7 +133,7 @@ def test_an_archive_is_begun_gone_on_with_and_never_mixed(folder, capsys, monkey
     assert "3 rounds; bytes on the disk: users" in capsys.readouterr().out
     assert (served[0].keys.name, served[0].tls.key.name, served[0].port, served[0].host) == (
         "keys",
-        "key",
+        "server.key",
         8000,
         "127.0.0.1",
     )
@@ -130,6 +142,9 @@ def test_an_archive_is_begun_gone_on_with_and_never_mixed(folder, capsys, monkey
     for other in (("--seed", 5), ("--scheme", "lattice=scalar")):
         assert called(*SERVER, "--insecure", *other) == 2
         assert "was begun with another --scheme or --seed" in capsys.readouterr().err
+    (folder / "task.py").write_text(TASK.replace("ones(2)", "ones((2, 1))"))
+    assert called(*SERVER, "--insecure") == 2
+    assert "other names or shapes than the server's: use one task" in capsys.readouterr().err
     (folder / "task.py").write_text(TASK.replace("ones(2)", "ones(3)"))
     assert called(*SERVER, "--insecure") == 2
     assert "the model has shape (2,) and the task 3 parameters" in capsys.readouterr().err
@@ -153,7 +168,7 @@ def test_what_is_started_is_quiet_installs_nothing_and_has_a_home_of_its_own(fol
     assert env["FLWR_HOME"] == str(folder / "home") and env["FLWR_TELEMETRY_ENABLED"] == "0"
     assert env["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == env["FLWR_DISABLE_UPDATE_CHECK"] == "1"
     path = folder / "pem"
-    secured = deployment.TLS(path, path, path)
+    secured = TLS(path, path, path)
     service = deployment.Service(path, 1, 1, None, "equal", 1.0, "127.0.0.1", 80, secured, folder)
     words = deployment.superlink(service, env)
     assert "--disable-runtime-dependency-installation" in words and "--enable-supernode-auth" in words
@@ -167,4 +182,11 @@ def test_flower_s_own_words_are_found_in_its_logs(folder):
     log = folder / "run.log"
     log.write_text("INFO fine\n╭─ Error ───╮\n│ The thing    │\n│ is wrong. │\n╰───╯\n")
     assert deployment.failure(log) == "Error The thing is wrong."
+    with pytest.raises(UserError, match=r"Flower refuses the key: Error The thing is wrong\.$"):
+        deployment._run_flower(["sh", "-c", f"cat {log}; exit 1"], {}, "the key")
+    log.write_text("2026-11-27T01:23:22.184Z INFO [uvicorn.error] Started\n\x1b[92mINFO \x1b[0m:   no error\n")
+    assert deployment.failure(log) == "Flower does not say why"
+    with log.open("a") as more:
+        more.write("\x1b[91mERROR \x1b[0m:   Exit Code: 500\n\x1b[92mINFO \x1b[0m:  bye\nMore.\n")
+    assert deployment.failure(log) == "ERROR : Exit Code: 500 More."
     assert deployment.failure(folder / "none.log") == "Flower does not say why"

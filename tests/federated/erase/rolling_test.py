@@ -38,6 +38,12 @@ def test_a_round_by_hand():
     np.testing.assert_array_equal(round_change(jnp.array([1.0, 0, 0]), updates, jnp.array([1.0, 0, 0])), [-4, 0])
 
 
+@pytest.mark.parametrize("others", [1e-5, 1e-12, 1e-30])
+def test_a_client_of_nearly_all_the_weight_leaves_a_round_to_the_others(others):
+    weights, updates = jnp.array([1 - others, others, others], jnp.float32), jnp.array([[5.0], [1.0], [2.0]], jnp.float32)
+    np.testing.assert_allclose(round_change(weights, updates, jnp.array([1, 0, 0], jnp.float32)), [1.5 - 5], rtol=1e-4)
+
+
 def test_the_published_form_is_the_case_of_equal_weights():
     updates = jax.random.normal(jax.random.key(0), (5, 3))
     others = updates[jnp.array([0, 1, 3, 4])]

@@ -57,6 +57,7 @@ def user_of(context: Context) -> str:
 def answer(task: Task, program: Callable[..., object], message: Message, user: str) -> Message:
     """A client's update to the model in a message."""
     order = records.read_order(message)
+    tasks.check_structure(task, order.structure)
     data = tasks.data_of(task, user)
     (number,) = archives.numbers([user])
     update = program(order.model, data, order.seed, order.round, int(number))

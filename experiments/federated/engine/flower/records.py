@@ -9,33 +9,31 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from experiments.federated.engine.rounds import Reply
 
-MODEL, ORDER = "model", "order"  # from the server: the model; the round's number and the training's seed
+MODEL, ORDER = "model", "order"  # from the server: the model; round, seed and structure
 UPDATE, COUNT, TOLD = "update", "examples", "told"  # from a client: its update, its examples, who it is
 VECTOR = "vector"
 
 
 class Order(NamedTuple):
-    """What a client is to do: train this model in this round of the training of a seed."""
+    """What a client is to do: train this model in this round of the training of a seed, by a task of this structure."""
 
     model: np.ndarray
     round: int
     seed: int
+    structure: str
 
 
-def order(model: np.ndarray, round: int, seed: int) -> RecordDict:
+def order(given: Order) -> RecordDict:
     """An order as a message holds it."""
-    return RecordDict(
-        {
-            MODEL: ArrayRecord({VECTOR: Array(model)}),
-            ORDER: ConfigRecord({"round": round, "seed": seed}),
-        }
-    )
+    config: Any = {"round": given.round, "seed": given.seed, "structure": given.structure}
+    return RecordDict({MODEL: ArrayRecord({VECTOR: Array(given.model)}), ORDER: ConfigRecord(config)})
 
 
 def read_order(message: Message) -> Order:
     """The order in a message."""
-    numbers: Any = message.content.config_records[ORDER]
-    return Order(message.content.array_records[MODEL][VECTOR].numpy(), numbers["round"], numbers["seed"])
+    config: Any = message.content.config_records[ORDER]
+    model = message.content.array_records[MODEL][VECTOR].numpy()
+    return Order(model, config["round"], config["seed"], config["structure"])
 
 
 def reply(user: str, update: Any, examples: float) -> RecordDict:

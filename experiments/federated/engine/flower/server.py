@@ -8,8 +8,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from experiments.core.errors import UserError
-from experiments.federated.engine import serving
-from experiments.federated.engine.deployment import public_keys
+from experiments.federated.engine import processes, serving
+from experiments.federated.engine.credentials import public_keys
 from experiments.federated.engine.flower.strategy import ArchivingStrategy, train
 from experiments.federated.engine.rounds import Server
 
@@ -20,6 +20,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Train until the archive has its rounds; `events` gets a line for each, `done` what a user is to know at the end."""
     config = context.run_config
+    processes.end_with(int(config["command"]))  # else it would hold the archive until it misses its SuperLink
     events, done = Path(str(config["events"])), Path(str(config["done"]))
     mistake = ""
     try:

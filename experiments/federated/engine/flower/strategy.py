@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Strategy
 
 from experiments.federated.engine import serving
 from experiments.federated.engine.flower import records
+from experiments.federated.engine.flower.records import Order
 from experiments.federated.engine.rounds import Reply, Server, asked, sorted_out
 
 
@@ -51,7 +52,7 @@ class ArchivingStrategy(Strategy):
         """The messages to the clients of a round."""
         names = self._waited_for(grid)
         round = self.server.round
-        content = records.order(self.server.model, round, self.server.seed)
+        content = records.order(Order(self.server.model, round, self.server.seed, self.server.structure))
         nodes = asked(names, self.per_round, self.server.seed, round)
         self._messages = [Message(content, node, MessageType.TRAIN, group_id=str(round)) for node in nodes]
         return self._messages

@@ -113,7 +113,7 @@ def test_images_have_nobody_to_ask_for():
             {"partition": "x", "setting": "random"},
             "partition is 'x', but setting is 'random': set --config.forget.setting=p",
         ),
-        ({"setting": "group", "groups": ("a", "a")}, "groups is ('a', 'a'): give none or more texts"),
+        ({"setting": "group", "groups": ("a", "a")}, "groups is ('a', 'a'): give texts, each once, as in"),
         (
             {"setting": "group", "groups": ("a",), "also": (4,)},
             "also is (4,), classes, but setting is 'group': documents are",

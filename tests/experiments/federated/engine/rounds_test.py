@@ -27,12 +27,17 @@ def ones(size=2, **changes):
         (ones(node=2), "its key is that of nobody"),
         (ones(user=3), "ann: a user is 3, no text"),
         (ones(user="1933777960571370878"), "looks like an engine's node id"),
+        (ones(user="Zoe\u0308"), "accents as characters of their own: write it in Unicode's NFC"),
         (ones(size=3), r"the update is float32 \(3,\) and the model float32 \(2,\): use one task everywhere"),
         (ones(update=np.ones(2)), "the update is float64"),
         (ones(update=None), "the update is object"),
         (ones(update=np.array([1, np.nan], np.float32)), "not finite: lower the learning rate"),
-        (ones(examples=0.0), "of 0.0 examples: give a number above 0"),
+        (ones(update=np.array([1, 1e16], np.float32)), r"has norm 1e\+16, above 1e\+15: lower the learning rate"),
+        (ones(examples=0.0), "of 0.0 examples: give a number from 0.001 to 1e\\+09"),
         (ones(examples=np.inf), "of inf examples"),
+        (ones(examples=1e39), "of 1e\\+39 examples"),
+        (ones(examples=10**400), "of 10000"),
+        (ones(error="\x1b[31m" + "long " * 99), r"ann: \?\[31mlong .*\.\.\.$"),
         (ones(examples="many"), "of 'many' examples"),
     ],
 )
@@ -41,6 +46,12 @@ def test_a_reply_that_cannot_count_is_refused_in_one_line(reply, why):
     assert not counted and len(refused) == 1 and "\n" not in refused[0]
     with pytest.raises(AssertionError, match=why):
         raise AssertionError(refused[0])
+
+
+@pytest.mark.parametrize("user", ["ann\nround 9: 5 of 5 clients", "\x1b[2J", "x" * 999, None, 3])
+def test_who_is_refused_is_called_by_no_odd_name(user):
+    (told,) = sorted_out([ones(user=user, update=None)], 2, set(), None)[1]
+    assert told.startswith("node 1: a user") and told.isprintable() and len(told) < 250
 
 
 def test_replies_count_by_user_and_two_of_one_user_do_not():
@@ -91,6 +102,22 @@ def test_rounds_by_hand_and_an_erasure_from_them(opened):
         assert serving.read_model(again).tolist() == [3.0, 1.0]
 
 
+@pytest.mark.parametrize("scheme", [Scheme(), Scheme("none", reference="mean"), Scheme("E8", users=1, scale="max")])
+def test_the_largest_that_counts_leaves_a_model_and_an_erasure_that_are_finite(tmp_path, scheme):
+    pytest.importorskip("constriction", reason="no constriction on this machine: the extra `federated` has it")
+    with serving.create(tmp_path / "archive", scheme, 0, jnp.zeros(2)) as opened:
+        server = Server(opened)
+        for sign in (1, -1, 1):
+            replies = updates(ann=([sign, 0.1], rounds.FEWEST), bob=([0, 0.99e15 * sign], rounds.MOST), carol=([2, 2], 7.0))
+            counted, refused = sorted_out(list(replies.values()), 2, set(), None)
+            assert not refused
+            server.take(counted)
+        assert set(opened.rounds[0]) == {"ann", "bob", "carol"} and np.isfinite(server.model).all()
+    erasing.erase(tmp_path / "archive", "bob")
+    with serving.open_archive(tmp_path / "archive") as opened:
+        assert np.isfinite(serving.read_model(opened)).all()
+
+
 def test_a_kill_between_model_and_row_leaves_the_last_round(opened, monkeypatch):
     server = Server(opened)
     server.take(updates(ann=([1.0, 2.0], 1.0)))
@@ -104,7 +131,7 @@ def test_a_kill_between_model_and_row_leaves_the_last_round(opened, monkeypatch)
     assert len(list((opened.root / "models").iterdir())) == 2
     opened.close()
     with serving.open_archive(opened.root) as again:
-        assert Server(again).model.tolist() == [1.0, 2.0] and len(list((opened.root / "models").iterdir())) == 1
+        assert len(list((opened.root / "models").iterdir())) == 1 and Server(again).model.tolist() == [1.0, 2.0]
 
 
 def test_what_cannot_be_erased_is_refused_and_changes_nothing(opened):
@@ -118,12 +145,21 @@ def test_what_cannot_be_erased_is_refused_and_changes_nothing(opened):
     with pytest.raises(ValueError, match="ann is the only one in the archive"):
         erasing.erase(opened.root, "ann")
     with serving.open_archive(opened.root) as again:
-        Server(again).take(updates(ann=([1.0, 2.0], 1.0), bob=([1.0, 2.0], 1.0)))
+        server = Server(again)
+        for _ in range(3):
+            server.take(updates(ann=([1.0, 2.0], 1.0), bob=([2.0, 1.0], 1.0)))
     with pytest.raises(ValueError, match="alpha"):
         erasing.erase(opened.root, "ann", alpha=-2.0)
+    before = {path: path.read_bytes() for path in opened.root.rglob("*.*")}
+    with pytest.raises(ValueError, match=r"alpha = 1e\+38 gives a model that is not finite, so nothing was erased"):
+        erasing.erase(opened.root, "ann", alpha=1e38)
+    assert {path: path.read_bytes() for path in opened.root.rglob("*.*")} == before
     erasing.erase(opened.root, "ann")
-    with pytest.raises(ArchiveError, match="ann was erased already"):
+    with pytest.raises(ArchiveError, match=r"ann was erased already: its certificate is in .*certificates"):
         erasing.erase(opened.root, "ann")
+    for odd in ("", "x\ny", "x" * 201):
+        with pytest.raises(ArchiveError, match="give 1 to 200 printable characters"):
+            erasing.erase(opened.root, odd)
 
 
 def test_a_model_that_was_altered_or_an_archive_of_no_engine_is_refused(opened, tmp_path):

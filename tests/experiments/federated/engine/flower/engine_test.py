@@ -28,7 +28,7 @@ APP = client_app(TASK)
 
 
 def federation(folder, *, scheme=SCHEME, task=TASK):
-    return serving.create(folder / "archive", scheme, SEED, tasks.initial(task, SEED))
+    return serving.create(folder / "archive", scheme, SEED, tasks.initial(task, SEED), tasks.structure(task))
 
 
 def trained(opened, rounds, *, app=APP, nodes=NODES, keyed=True, per_round=None, configs=None):
@@ -96,6 +96,13 @@ def test_two_nodes_of_one_user_are_refused_and_so_are_lies_and_failures(tmp_path
         )
         assert f"says that it is {USERS[1]}, and its key is that of {USERS[0]}" in lie
         assert "node id" in node_id and "start the client with --user" in nobody
+
+
+def test_a_client_with_another_task_of_as_many_parameters_is_refused(tmp_path):
+    other = client_app(TASK._replace(init=lambda key: {"v": jnp.zeros(federations.SIZE)}))
+    with federation(tmp_path) as opened:
+        _, told = trained(opened, 1, app=other)
+        assert not opened.rounds and "other names or shapes than the server's: use one task everywhere" in told[-2]
 
 
 def test_a_round_without_an_update_changes_nothing(tmp_path):
