@@ -121,7 +121,8 @@ def membership(name: str, trials: Sequence[Told]) -> Any:
     """U-LiRA of the leavers' data: had this federation the leavers, who were then taken out, or never?
 
     The fleet is that of all seeds: half of its models are what a way makes of each, half their retrainings. Seeds of the
-    first half attack those of the second, and the other way round. Of the retraining itself there is nothing to ask.
+    first half attack those of the second, and the other way round. Intervals leave out seeds: their two models are much
+    alike. Of the retraining itself there is nothing to ask.
 
     Returns:
       AUC and rates as `judge.ulira.attacked` gives them, or an Estimate without a value and with the reason.
@@ -144,7 +145,7 @@ def membership(name: str, trials: Sequence[Told]) -> Any:
     included = np.broadcast_to(np.array([True, False])[None, :, None], margins.shape).reshape(2 * seeds, examples)
     second = np.repeat(np.arange(seeds) >= seeds // 2, 2)
     try:
-        found = ulira.attacked(margins.reshape(2 * seeds, examples), included, second)
+        found = ulira.attacked(margins.reshape(2 * seeds, examples), included, second, together=2)
     except ValueError as refused:
         return Estimate(reason=line(refused))
     return {key: found[key] for key in ("estimate", "estimate90", "balanced_accuracy")}

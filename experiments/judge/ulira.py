@@ -50,7 +50,11 @@ def second_half(models: int) -> np.ndarray:
 
 
 def attacked(
-    margins: np.ndarray, included: np.ndarray, second: np.ndarray, groups: dict[str, np.ndarray] | None = None
+    margins: np.ndarray,
+    included: np.ndarray,
+    second: np.ndarray,
+    groups: dict[str, np.ndarray] | None = None,
+    together: int = 1,
 ) -> dict[str, Any]:
     """Was a model trained on an example that it was asked to forget, or never?
 
@@ -59,6 +63,7 @@ def attacked(
       included: [models, examples] bool, who held it.
       second: [models] bool, which half a model belongs to.
       groups: name -> [examples] bool; thirds by memorisation, say.
+      together: of so many neighbouring models intervals leave out all or none; see `jackknife`.
 
     Returns:
       the pooled AUC with its 95% and its 90% interval, balanced accuracy, true-positive rates (none where there
@@ -72,7 +77,7 @@ def attacked(
     for name, part in parts.items():
         if not part.any():
             raise ValueError(f"group {name!r} has no example")
-    outside, left_out = np.sort((~included).sum(axis=1)), -(-len(included) // GROUPS)
+    outside, left_out = np.sort((~included).sum(axis=1)), together * -(-len(included) // (together * GROUPS))
     others = outside[: len(outside) - left_out].sum()  # when the models that have most of them are left out
     told = {name: rate for name, rate in LEVELS.items() if others * rate >= 1}  # a rate finer than one in all is none
 
@@ -82,7 +87,7 @@ def attacked(
         each = [rates.rates(ratios[:, part], member[:, part], fprs=()).auc for part in parts.values()]
         return np.array([found.auc, found.balanced_accuracy, *found.tpr, *each])
 
-    spread = jackknife(statistic, (len(margins),))
+    spread = jackknife(statistic, (len(margins),), together)
     auc, accuracy, *rest = map(Estimate.of, spread.intervals())
     return {
         "estimate": auc,

@@ -81,7 +81,7 @@ class Spread(NamedTuple):
         return [Interval(float(mean), float(low), float(high), self.models) for mean, low, high in values]
 
 
-def jackknife(statistic: Callable[..., np.ndarray], models: tuple[int, ...]) -> Spread:
+def jackknife(statistic: Callable[..., np.ndarray], models: tuple[int, ...], together: int = 1) -> Spread:
     """How sure what is computed from one or more independent fleets is, by leaving out groups of models.
 
         variance = sum over fleets of (g - 1) / g sum_i (estimate without group i - their mean)^2
@@ -92,18 +92,22 @@ def jackknife(statistic: Callable[..., np.ndarray], models: tuple[int, ...]) -> 
     Args:
       statistic: (rows of the first fleet, rows of the second, ...) -> [values]; rows are indices of models.
       models: how many each fleet has; it falls into that many groups of neighbours, at most 16.
+      together: so many neighbours are no independent models, such as those of one seed, and are left out together.
 
     Raises:
-      ValueError: fewer than 10 models in a fleet.
+      ValueError: fewer than 10 models in a fleet, or such as do not divide.
     """
+    if any(count % together for count in models):
+        raise ValueError(f"{models} models do not divide by {together}: give whole sets of those that belong together")
     if min(models) < MODELS:
         raise ValueError(f"an interval over models needs at least {MODELS} of each kind, got {min(models)}")
     everyone = [np.arange(count) for count in models]
     estimate = np.asarray(statistic(*everyone), np.float64)
     variance, freedom = np.zeros_like(estimate), 0
-    for which, count in enumerate(models):
-        groups = min(count, GROUPS)
-        kept = [np.setdiff1d(everyone[which], group) for group in np.array_split(everyone[which], groups)]
+    for which in range(len(models)):
+        sets = everyone[which].reshape(-1, together)
+        groups = min(len(sets), GROUPS)
+        kept = [np.setdiff1d(everyone[which], group) for group in np.array_split(sets, groups)]
         found = np.array([statistic(*everyone[:which], rows, *everyone[which + 1 :]) for rows in kept])
         variance += (groups - 1) * found.var(axis=0)
         freedom += groups - 1

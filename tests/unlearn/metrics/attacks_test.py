@@ -138,6 +138,10 @@ def test_leaving_models_out_gives_the_textbook_interval_of_a_mean():
     assert both.high - both.mean == pytest.approx(2.085963 * error)  # t of 20 degrees
     with pytest.raises(ValueError, match="at least 10 of each kind, got 9"):
         jackknife(lambda rows: rows[:1], (9,))
+    (pairs,) = jackknife(lambda rows: np.array([a[rows].mean()]), (12,), together=2).intervals()
+    assert pairs[:3] == pytest.approx(t_interval(a.reshape(6, 2).mean(axis=1))[:3])
+    with pytest.raises(ValueError, match="do not divide by 5"):
+        jackknife(lambda rows: rows[:1], (12,), together=5)
 
 
 def test_lira_by_hand():
