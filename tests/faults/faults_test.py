@@ -68,7 +68,9 @@ def planted_kills(folder, plant):
     job = next(job for job in kills.prepared(room, random.Random(0)) if job.name == "delete")
     peace = kills.in_peace(room, job)
     plant()
-    for call in range(peace.calls - 40, peace.calls):
+    # Which of its system calls commits a deletion depends on where Python finds its modules: some are spread over all.
+    last = range(peace.calls - 20, peace.calls)
+    for call in (*range(1, last.start, last.start // 20), *last):
         kills.killed_once(room, job, peace, tally, "planted", at_call=call)
     return tally
 
