@@ -145,6 +145,13 @@ def check_federated(words, monkeypatch):
     assert federated.parser().parse_args(words[2:]).command == words[2]
 
 
+def check_paired(words, monkeypatch):
+    """Differences over seeds: options are understood, and columns are named as pages name them."""
+    from tools import paired
+
+    assert paired.parser().parse_args(words[3:]).column
+
+
 def check_image(words, monkeypatch):
     """The file copies all packages and what they are built by, and installs extras that there are."""
     text = (ROOT / words[words.index("--file") + 1]).read_text()
@@ -179,6 +186,7 @@ CHECKS = {
     "python -m experiments.judge_exact.pooled ": check_pooled,
     "python -m s3t ": check_s3t,
     "python -m tests.faults ": check_faults,
+    "python -m tools.paired ": check_paired,
     "s3t ": check_s3t,
     "make ": check_make,
     "pip install ": check_pip,

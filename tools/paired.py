@@ -86,16 +86,21 @@ def _column(text: str) -> tuple[str, str]:
     return name, path
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tools.paired", description=__doc__.splitlines()[0])
-    parser.add_argument("name", help="of a folder of docs/numbers")
-    parser.add_argument("ours", help="the way that the others are taken from")
-    parser.add_argument("workdirs", nargs="+", type=Path, help="of finished runs")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The command line's."""
+    made = argparse.ArgumentParser(prog="python -m tools.paired", description=__doc__.splitlines()[0])
+    made.add_argument("name", help="of a folder of docs/numbers")
+    made.add_argument("ours", help="the way that the others are taken from")
+    made.add_argument("workdirs", nargs="+", type=Path, help="of finished runs")
+    made.add_argument(
         "--column", type=_column, action="append", required=True, metavar="NAME=PATH", help="a number of a row"
     )
-    asked = parser.parse_args(arguments)
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; its exit status."""
+    asked = parser().parse_args(arguments)
     try:
         rows = [row for workdir in asked.workdirs for row in load(workdir).rows]
         lines = differences(rows, asked.ours, dict(asked.column))
