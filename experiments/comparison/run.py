@@ -69,7 +69,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
             on_disk=config.data.stream,
             save_every=config.checkpoint_seconds,
         )
-        plan = _plan(config, trainer, asked)
+        plan = planned(config, trainer, asked)
         room.check(model, trainer.way().optimizer, trainings.most_lanes(plan))
         if dataset.is_text and (why := verbatim.lacking()):
             LOG.warning("%s: rows will have no ROUGE-L, and no model utility of TOFU", why)
@@ -86,7 +86,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         return folder.finish(command, rows.judge(requests, config.relearn, trained, proxies and proxies.params))
 
 
-def _plan(config: Comparison, trainer: fleets.Trainer, asked: problem.Problem) -> trainings.Plan:
+def planned(config: Comparison, trainer: fleets.Trainer, asked: problem.Problem) -> trainings.Plan:
     """What is trained, in which ways."""
     names = ("default", *config.variants) if "readiness" in config.trainings else ()
     return trainings.Plan(

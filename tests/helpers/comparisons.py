@@ -3,8 +3,7 @@
 from typing import NamedTuple
 
 from experiments import models
-from experiments.comparison import checks, trainings
-from experiments.comparison.rehearsals import rehearsal
+from experiments.comparison import checks, run, trainings
 from experiments.core import execution, workdirs
 from experiments.data import datasets, problem
 from experiments.scoring.scorer import Scorer
@@ -28,16 +27,7 @@ def parts(config, dataset=None, workdir="nowhere"):
     model = models.build(config.model, split.x[:1], asked.dataset.classes, asked.dataset.tokens)
     devices = execution.make(config.parallel, convolutional=model.convolutional)
     trainer = fleets.make(model, devices, split, config.train, folder, on_disk=config.data.stream)
-    names = ("default", *config.variants) if "readiness" in config.trainings else ()
-    plan = trainings.Plan(
-        config.trainings,
-        range(config.seed, config.seed + config.seeds),
-        asked.told(config.readiness.noise),
-        config.reweight,
-        config.dpsgd,
-        config.equal_flops,
-        [rehearsal(name, config.variant(name).readiness, trainer, asked) for name in names],
-    )
+    plan = run.planned(config, trainer, asked)
     scorer = Scorer(models.as_model(model), devices, asked.sets, model.generate)
     return Parts(
         asked, trainer, plan, scorer, Requests(scorer, asked, config.request, plan.seeds, config.train.batch_size, folder)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.comparison import checks, trainings
+from experiments.comparison.rehearsals import rehearsal
 from experiments.configs import readiness as configs
 from experiments.core import keys
 from experiments.core.keys import Purpose
@@ -89,13 +90,10 @@ def proxied(monkeypatch):
     config = checks.resolved(configs.get_config("digits"))
     resist = config.model_copy(update={"variants": {"resist": configs.RESIST}}).variant("resist").readiness
     rehearsals = [
-        trainings_rehearsal(name, one, parts) for name, one in (("default", config.readiness), ("resist", resist))
+        rehearsal(name, one, parts.trainer, parts.problem)
+        for name, one in (("default", config.readiness), ("resist", resist))
     ]
     return parts._replace(plan=parts.plan._replace(rehearsals=rehearsals)), asked, section
-
-
-def trainings_rehearsal(name, section, parts):
-    return comparisons.rehearsal(name, section, parts.trainer, parts.problem)
 
 
 def test_proxies_never_see_whom_training_is_told_of_and_are_trained_for_a_quarter(proxied):
