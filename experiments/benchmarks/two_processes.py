@@ -3,10 +3,10 @@
     python -m experiments.benchmarks.two_processes [--oracles 64] [--epochs 40] [--rounds 3]
 
 Models are those of `oracles`: the digits MLP, each trained without a tenth of the data. Processes find each other on the
-loopback interface, and give each other all parameters after each epoch, as in a run. The three ways take turns, in
-processes of their own. Seconds are of training without compilation, of the slower of two; seconds of work are those of all
-cores, which others on the machine do not lengthen by taking turns. A ratio is of one round, and what is reported is the
-median over rounds. Linux only: processes are bound to cores.
+loopback interface, and as in a run they give each other losses after each epoch and all states at the end. The three ways
+take turns, in processes of their own. Seconds are of training without compilation, of the slower of two; seconds of work
+are those of all cores, which others on the machine do not lengthen by taking turns. A ratio is of one round, and what is
+reported is the median over rounds. Linux only: processes are bound to cores.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.benchmarks import oracles, smoke
 from experiments.comparison import checks
 from experiments.configs import readiness as configs
-from experiments.core import distributed, execution, workdirs
+from experiments.core import distributed, execution, processes, workdirs
 from experiments.data import datasets
 from experiments.models import build
 from experiments.training import epochs, fleets, loop
@@ -92,11 +93,13 @@ def child(count: int, rounds: int) -> tuple[float, float]:
     model = build(made.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
     trainer = fleets.make(model, execution.one_device(), dataset.train, made.train, workdirs.Workdir("."))
     way, lanes = trainer.way(), oracles.oracles(dataset.train.id, count)
-    epoch, states = epochs.make(way, trainer.devices), loop.init_lanes(way, lanes)
+    epoch, (states, lanes) = epochs.make(way, trainer.devices), processes.part((loop.init_lanes(way, lanes), lanes))
     jax.block_until_ready(epoch(jax.tree.map(jnp.copy, states), lanes, trainer.data, None, 0, way.per_epoch))  # compile
     wall, work = time.perf_counter(), time.process_time()
     for number in range(rounds):
-        states, _ = jax.block_until_ready(epoch(states, lanes, trainer.data, None, number, way.per_epoch))
+        states, infos = jax.block_until_ready(epoch(states, lanes, trainer.data, None, number, way.per_epoch))
+        processes.everyone(np.mean(np.asarray(infos.loss), axis=1))
+    processes.whole(states, count)
     return time.perf_counter() - wall, time.process_time() - work
 
 

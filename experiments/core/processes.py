@@ -43,7 +43,7 @@ def first(compute: Callable[[], T]) -> T:
             value = compute()
         except (UserError, OSError) as raised:
             error = raised
-    told, value = pickle.loads(exchange(pickle.dumps((error and line(error, 1000), value)))[0])
+    told, value = everyone((error and line(error, 1000), value))[0]
     if error:
         raise error
     if told:
@@ -54,6 +54,11 @@ def first(compute: Callable[[], T]) -> T:
 def anyone(flag: bool) -> bool:
     """Whether it is so in any process."""
     return flag if jax.process_count() == 1 else b"1" in exchange(b"1" if flag else b"0")
+
+
+def everyone(value: T) -> list[T]:
+    """The value of each process, in their order, in every process."""
+    return [value] if jax.process_count() == 1 else [pickle.loads(told) for told in exchange(pickle.dumps(value))]
 
 
 def check_same(values: Mapping[str, Any], what: str) -> None:
@@ -68,7 +73,7 @@ def check_same(values: Mapping[str, Any], what: str) -> None:
     """
     if jax.process_count() == 1:
         return
-    each = [pickle.loads(part) for part in exchange(pickle.dumps({name: repr(value) for name, value in values.items()}))]
+    each = everyone({name: repr(value) for name, value in values.items()})
     for process, others in enumerate(each):
         if differing := sorted(name for name in each[0].keys() | others.keys() if each[0].get(name) != others.get(name)):
             named = ", ".join(differing[:3])
@@ -82,23 +87,36 @@ def share(fn: Callable[..., Any]) -> Callable[..., Any]:
       fn: (lanes, *shared) -> pytree of arrays with a leading lane axis, too.
 
     Returns:
-      The same function; all processes get the results of all lanes. Where lanes do not divide, the last is computed more
-      than once.
+      The same function; all processes get the results of all lanes.
     """
 
     def run(lanes: Any, *shared: Any) -> Any:
-        processes = jax.process_count()
-        if processes == 1:
+        if jax.process_count() == 1:
             return fn(lanes, *shared)
-        count = jax.tree.leaves(lanes)[0].shape[0]
-        size = -(-count // processes)
-        mine = np.minimum(jax.process_index() * size + np.arange(size), count - 1)
-        leaves, structure = jax.tree.flatten(fn(jax.tree.map(lambda leaf: _some(leaf, mine), lanes), *shared))
-        parts = [pickle.loads(part) for part in exchange(pickle.dumps([np.asarray(leaf) for leaf in leaves]))]
-        every = [jnp.asarray(np.concatenate(part)[:count]) for part in zip(*parts, strict=True)]
-        return jax.tree.unflatten(structure, every)
+        return whole(fn(part(lanes), *shared), jax.tree.leaves(lanes)[0].shape[0])
 
     return run
+
+
+def part(lanes: Any) -> Any:
+    """This process's lanes: as many as each other's. Where lanes do not divide, the last is in several parts."""
+    processes = jax.process_count()
+    if processes == 1:
+        return lanes
+    count = jax.tree.leaves(lanes)[0].shape[0]
+    size = -(-count // processes)
+    mine = np.minimum(jax.process_index() * size + np.arange(size), count - 1)
+    return jax.tree.map(lambda leaf: _some(leaf, mine), lanes)
+
+
+def whole(mine: Any, count: int) -> Any:
+    """All `count` lanes, in every process, of which each gives its part; all of them have to call it."""
+    if jax.process_count() == 1:
+        return mine
+    leaves, structure = jax.tree.flatten(mine)
+    parts = everyone([np.asarray(leaf) for leaf in leaves])
+    every = [jnp.asarray(np.concatenate(part)[:count]) for part in zip(*parts, strict=True)]
+    return jax.tree.unflatten(structure, every)
 
 
 def _some(leaf: Any, rows: np.ndarray) -> Any:

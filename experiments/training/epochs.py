@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.core import fleet, processes
+from experiments.core import fleet
 from experiments.core.execution import Execution
 from experiments.training import streaming
 from experiments.training.loop import Epoch, Lane, Way, make_step_fn, rows_of
@@ -23,15 +23,13 @@ from unlearn.base import Array, Batch
 
 
 def make(way: Way, devices: Execution, *, on_disk: bool = False) -> Epoch:
-    """An epoch of a way, as its execution asks, each process with its part of the lanes.
+    """An epoch of a way, as its execution asks.
 
     Args:
       on_disk: for data on the host whose `x` is Images.
     """
     make_epoch = streaming.streamed if on_disk else looped if devices.loops else rolled
-    epoch_fn = make_epoch(way, devices)
-    shared = processes.share(lambda lanes, *rest: epoch_fn(*lanes, *rest))
-    return lambda states, lanes, *rest: shared((states, lanes), *rest)
+    return make_epoch(way, devices)
 
 
 def rolled(way: Way, devices: Execution) -> Epoch:

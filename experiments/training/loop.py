@@ -242,6 +242,9 @@ def train(
 ) -> Trained:
     """Train all lanes to the end, from the latest checkpoint in `folder` if there is one.
 
+    Of several processes each trains its part of the lanes. After an epoch they tell each other losses, and all states only
+    where these are saved and at the end.
+
     Args:
       way, lanes, data, pools: what is trained, on what; `data` is the whole training set as one Batch.
       epoch_fn: from `epochs.make`.
@@ -256,31 +259,32 @@ def train(
     states = init_lanes(way, lanes)
     if not way.private:  # what is taken from members would be taken without noise
         states = states._replace(params=whitening.prepared(way.model.module, states.params, lanes.member, data["x"]))
-    initial = (place(states), _Progress(np.zeros(()), np.zeros((0, fleet.lane_count(lanes)))))
-    epochs, leaves = -(-way.steps // way.per_epoch), False
+    epochs, count, leaves = -(-way.steps // way.per_epoch), fleet.lane_count(lanes), False
     # The folder is closed after an interrupt too, when saves under way have finished.
     with checkpoints.open_folder(folder) as manager, preemption.postponed() as asked_to_leave:
-        done, states, progress = _restore(manager, initial, epochs)
+        done, states, progress = _restore(manager, place(states), count)
+        states, lanes = processes.part((states, lanes))
         saved = time.monotonic()
         for epoch, steps in list(_epochs(way))[done:]:
             with environment.stopwatch() as stopwatch:
                 states, infos = jax.block_until_ready(epoch_fn(states, lanes, data, pools, epoch, steps))
             seconds = stopwatch()
-            progress = _Progress(
-                progress.seconds + seconds, np.vstack([progress.losses, np.mean(infos.loss, axis=1)[None]])
-            )
+            told = _Told(np.mean(np.asarray(infos.loss), axis=1), asked_to_leave(), time.monotonic() - saved >= save_every)
+            each = processes.everyone(told)
+            losses, leaves = np.concatenate([one.losses for one in each])[:count], any(one.leaves for one in each)
+            progress = _Progress(progress.seconds + seconds, np.vstack([progress.losses, losses[None]]))
             report(
                 {
                     "step": epoch * way.per_epoch + steps,
                     "steps": way.steps,
-                    "loss": float(np.mean(infos.loss)),
+                    "loss": float(np.mean(losses)),
                     "seconds": seconds,
                 }
             )
-            leaves = processes.anyone(asked_to_leave())
-            if epoch + 1 == epochs or leaves or time.monotonic() - saved >= save_every:
+            if epoch + 1 == epochs or leaves or any(one.overdue for one in each):
+                every = processes.whole(states, count)
                 checkpoints.save(
-                    manager, epoch + 1, {"states": states, "seconds": progress.seconds, "losses": progress.losses}
+                    manager, epoch + 1, {"states": every, "seconds": progress.seconds, "losses": progress.losses}
                 )
                 saved = time.monotonic()
             if leaves:
@@ -288,7 +292,17 @@ def train(
                 break
     if leaves:  # for another process was asked to
         raise preemption.Preempted
-    return Trained(states.params, float(progress.seconds) / fleet.lane_count(lanes), progress.losses)
+    return Trained(processes.whole(states.params, count), float(progress.seconds) / count, progress.losses)
+
+
+class _Told(NamedTuple):
+    """What a process tells the others after an epoch, of its part of the lanes: mean losses; whether it was asked to leave;
+    whether its last checkpoint is old.
+    """
+
+    losses: np.ndarray
+    leaves: bool
+    overdue: bool
 
 
 class _Progress(NamedTuple):
@@ -296,10 +310,9 @@ class _Progress(NamedTuple):
     losses: np.ndarray
 
 
-def _restore(manager: Any, initial: tuple[TrainState, _Progress], epochs: int) -> tuple[int, TrainState, _Progress]:
-    states, progress = initial
+def _restore(manager: Any, states: TrainState, count: int) -> tuple[int, TrainState, _Progress]:
     step = checkpoints.latest(manager)
-    blank = {"states": states, "seconds": progress.seconds, "losses": np.zeros((step, progress.losses.shape[1]))}
+    blank = {"states": states, "seconds": np.zeros(()), "losses": np.zeros((step, count))}
     done, restored = checkpoints.restore_or(manager, blank)
     return done, restored["states"], _Progress(restored["seconds"], restored["losses"])
 

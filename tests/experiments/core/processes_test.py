@@ -27,6 +27,7 @@ def test_alone_nobody_is_asked(monkeypatch):
     assert processes.first(lambda: 3) == 3 and processes.anyone(True) and not processes.anyone(False)
     processes.check_same({"seed": 1}, "config")
     assert processes.is_first() and processes.share(lambda lanes: lanes)(5) == 5
+    assert processes.everyone(5) == [5] and processes.part(5) == 5 and processes.whole(5, 1) == 5
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
