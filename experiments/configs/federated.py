@@ -67,7 +67,10 @@ class Leaver(Section):
     share: float = Field(0.5, gt=0, le=1, description="Of a leaver's examples that are stamped.")
     stamp: int = Field(3, ge=1, le=1000, description="Side of the square in a corner that the stamp makes bright, pixels.")
     claim: float = Field(
-        5.0, ge=1, le=1000, description="A backdoor leaver says it has so many times its examples, to get more weight."
+        5.0,
+        ge=1,
+        le=1000,
+        description="Where examples weigh, a backdoor leaver says it has so many times its own, to get more weight.",
     )
 
 

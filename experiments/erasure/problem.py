@@ -203,7 +203,8 @@ def _leavers(problem: Problem, batches: Sequence[Batch], of_calibration: bool = 
         return list(batches)
     target = (leaver.target + of_calibration) % problem.dataset.classes
     corner = backdoor.FIRST if of_calibration else backdoor.LAST
-    return [backdoor.poisoned(batch, leaver.share, target, leaver.stamp, bright, corner, leaver.claim) for batch in batches]
+    claim = leaver.claim if problem.config.federation.weighting == "examples" else 1.0
+    return [backdoor.poisoned(batch, leaver.share, target, leaver.stamp, bright, corner, claim) for batch in batches]
 
 
 def _of(problem: Problem) -> Callable[[np.ndarray], Batch]:

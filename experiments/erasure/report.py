@@ -83,9 +83,10 @@ def _setting(config: Mapping[str, Any], found: Run) -> str:
         f"classes by a Dirichlet distribution of {fed['dirichlet']:g}" if fed["dirichlet"] else "examples dealt out alike"
     )
     who = "one leaves" if leaver["clients"] == 1 else f"{leaver['clients']} leave"
+    claimed = f", and it claimed {leaver['claim']:g} times its examples" if fed["weighting"] == "examples" else ""
     planted = (
-        f" and had planted a backdoor: {leaver['share']:.0%} of its images were stamped and called {leaver['target']}, and "
-        f"it claimed {leaver['claim']:g} times its examples"
+        f" and had planted a backdoor: {leaver['share']:.0%} of its images were stamped and called {leaver['target']}"
+        + claimed
         if leaver["backdoor"]
         else ""
     )

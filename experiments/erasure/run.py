@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from experiments.configs.federated import Federated
+from experiments.configs.federated import Federated, Leaver
 from experiments.core import progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
+from experiments.core.notices import LOG
 from experiments.core.results import Run
 from experiments.data import datasets, digests
 from experiments.erasure import archives, calibration, methods, problem, rows, trial
@@ -38,6 +39,7 @@ def run(config: ml_collections.ConfigDict | Federated, workdir: str, command: st
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()
+        tell_what_is_not_read(config.leaver)
         if "medu" in config.erase.methods:
             archives.check_coder()
         dataset = datasets.load(config.data)
@@ -56,6 +58,15 @@ def run(config: ml_collections.ConfigDict | Federated, workdir: str, command: st
             progress.skip()  # what was done before
         progress.stage("rows")
         return folder.finish(command, rows.rows(programs, trials), facts(made, chosen, trials))
+
+
+def tell_what_is_not_read(leaver: Leaver) -> None:
+    """A warning of what was set of a backdoor that nobody plants."""
+    fields = type(leaver).model_fields
+    of_backdoor = [name for name in ("target", "share", "stamp", "claim") if getattr(leaver, name) != fields[name].default]
+    if of_backdoor and not leaver.backdoor:
+        named = ", ".join(f"leaver.{name}" for name in of_backdoor)
+        LOG.warning("%s: of a backdoor alone, and the leavers are honest; set leaver.backdoor=True to plant one", named)
 
 
 def facts(made: Problem, chosen: calibration.Told, trials: Sequence[trial.Told]) -> dict[str, object]:

@@ -122,6 +122,22 @@ def test_data_that_will_not_do_are_one_line(changes, told, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_set_of_a_backdoor_that_nobody_plants_is_told(caplog):
+    run.tell_what_is_not_read(configs.Leaver())
+    run.tell_what_is_not_read(configs.Leaver(backdoor=True, target=3))
+    assert not caplog.records
+    run.tell_what_is_not_read(configs.Leaver(target=3, claim=1.0))
+    assert "leaver.target, leaver.claim: of a backdoor alone" in caplog.text
+
+
+def test_a_claim_counts_where_examples_weigh():
+    """Nobody asks how many examples a client has where all clients weigh alike."""
+    for weighting, weight in (("examples", 2), ("equal", 1)):
+        section = validated(configs.Federated, config("digits_backdoor", **{"federation.weighting": weighting}))
+        one = problem.make(section, datasets.load(section.data))
+        assert (problem.forgotten(one, problem.federation(one, 0))["weight"] == weight).all()
+
+
 def test_ridge_heads_of_a_model_without_features_are_refused(monkeypatch):
     section = validated(configs.Federated, config(**{"erase.methods": ("ridge",)}))
     build = models.build

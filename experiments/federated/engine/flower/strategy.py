@@ -62,7 +62,7 @@ class ArchivingStrategy(Strategy):
         waited = False
         while len(names := self._nodes(grid)) < self.clients:
             if not waited:
-                self.tell(f"waiting for {self.clients} clients: {len(names)} are there")
+                self.tell(f"waiting for clients: {len(names)} of {self.clients} are there")
             waited = True
             time.sleep(1)
         return names
