@@ -247,6 +247,12 @@ class Request(Unlearners):
     )
     # A request's curves are kept whole, for all lanes.
     max_steps: int = Field(200, ge=1, le=100_000, description="Give up after so many steps.")
+    repair: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Updates of `level` once it has settled; those that would unsettle it are undone.",
+    )
     batch_size: int = Field(0, ge=0, le=10**6, description="Forget examples in a step; 0 is the whole forget set.")
     observe: int = Field(1000, ge=0, le=MOST, description="Test examples that stay, watched at every step.")
     parts: int = Field(
@@ -257,6 +263,14 @@ class Request(Unlearners):
         0, ge=0, le=10**6, description="Fine-tune between training and request, on half of the validation data."
     )
     tune_rate: Rate = Field(0.01, description="Learning rate of that fine-tuning.")
+
+    @model_validator(mode="after")
+    def _what_settles_is_repaired(self) -> Request:
+        if self.repair and "level" not in self.unlearners:
+            raise Wrong(
+                (("repair",), f"is {self.repair}, but no request settles: add level to --config.request.unlearners")
+            )
+        return self
 
 
 class Relearn(Section):

@@ -24,6 +24,7 @@ class Setting(NamedTuple):
     """How a request is carried out: learning rate, clipping by the global norm (0: none), budget, batch size (0: full).
 
     options: of the algorithm, (name, value), beside those that the config gives for every way.
+    repair: updates of a request to a level once it has settled.
     """
 
     learning_rate: float
@@ -31,6 +32,7 @@ class Setting(NamedTuple):
     max_steps: int
     batch_size: int
     options: tuple[tuple[str, float], ...] = ()
+    repair: int = 0
 
 
 class RequestData(NamedTuple):
@@ -51,15 +53,16 @@ def make_request(model: Model, name: str, setting: Setting, options: dict[str, A
 
     A lane stops once its forget accuracy is at or below its end: 0 for a class, the oracle's accuracy for random data. Of a
     request to a level, `end` is `aims.Levels`: it stops once it has settled there, and updates that overshoot are undone.
+    A repair goes on from there; updates that would leave it unsettled are undone, too.
     """
     every = tuple(sorted((options | dict(setting.options)).items()))
-    run = _runner(model, name, setting.clip, setting.max_steps, setting.batch_size, every, devices)
+    run = _runner(model, name, setting.clip, setting.max_steps, setting.repair, setting.batch_size, every, devices)
     return functools.partial(run, setting.learning_rate)
 
 
 @functools.lru_cache(maxsize=64)
 def _runner(
-    model: Model, name: str, clip: float, max_steps: int, batch_size: int, options: tuple, devices: Execution
+    model: Model, name: str, clip: float, max_steps: int, repair: int, batch_size: int, options: tuple, devices: Execution
 ) -> Callable:
     by_level = algorithms.ends_at_level(name)
 
@@ -99,27 +102,43 @@ def _runner(
         _, end = data
         return levels.settled(seen, end.aim) if by_level else seen["forget_accuracy"] <= end
 
-    def undo(after: dict[str, Array], before: dict[str, Array], data: tuple) -> Array:
+    def overshoots(after: dict[str, Array], before: dict[str, Array], data: tuple) -> Array:
         return levels.overshoots(after, before, data[1].aim)
+
+    def unsettled(seen: dict[str, Array], data: tuple) -> Array:
+        return ~levels.settled(seen, data[1].aim)
+
+    def spoils(after: dict[str, Array], before: dict[str, Array], data: tuple) -> Array:
+        return overshoots(after, before, data) | unsettled(after, data)
 
     def until(learning_rate: Any) -> Callable:
         algorithm = algorithms.algorithm(name)(model, rate(optax.sgd(learning_rate)), **dict(options))
-        return unlearn_until(
-            algorithm,
-            whole,
-            draw,
-            observe,
-            criterion,
-            max_steps,
-            undo=undo if by_level else None,
-            unroll=devices.loops,
-        )
+        run = functools.partial(unlearn_until, algorithm, whole, draw, observe, unroll=devices.loops)
+        request = run(criterion, max_steps, undo=overshoots if by_level else None)
+        return followed(request, run(unsettled, repair, undo=spoils)) if repair else request
 
     def single(lane: tuple, data: RequestData, run: Callable) -> Outcome:
         params, raw, end = lane
         return run(params, (data, end), jax.random.wrap_key_data(raw))
 
     return over_lanes(until, single, devices)
+
+
+def followed(first: Callable[..., Outcome], then: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """Two runs of `unlearn_until` as one that ends as the first does; the second goes on with its parameters."""
+
+    def run(params: Any, data: Any, key: Array) -> Outcome:
+        one = first(params, data, key)
+        other = then(one.state.params, data, jax.random.fold_in(key, 1))
+
+        def joined(rows: Array, more: Array) -> Array:
+            room = jnp.concatenate([rows, jnp.full_like(more[1:], jnp.nan)])
+            return jax.lax.dynamic_update_slice_in_dim(room, more[1:], one.steps + 1, axis=0)
+
+        curve = jax.tree.map(joined, one.curve, other.curve)
+        return one._replace(state=other.state, steps=one.steps + other.steps, curve=curve, undone=one.undone + other.undone)
+
+    return run
 
 
 def over_lanes(until: Callable[[Any], Callable], single: Callable, devices: Execution) -> Callable:

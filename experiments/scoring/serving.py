@@ -62,11 +62,14 @@ class Requests(NamedTuple):
 
     def work(self, name: str) -> float:
         """What a request by an algorithm is expected to take, in steps of one model."""
-        return self.section.parts * self._most(name) * (len(self.seeds) + PER_STEP)
+        return self.section.parts * (self._most(name) + self._repair(name)) * (len(self.seeds) + PER_STEP)
 
     def _most(self, name: str) -> int:
         section = self.section
         return section.to_level.max_steps if algorithms.ends_at_level(name) else section.max_steps
+
+    def _repair(self, name: str) -> int:
+        return self.section.repair if name == "level" else 0
 
     def met(self, trained: Any) -> Any:
         """The parameters that meet a request: as trained, or after fine-tuning on new data in between."""
@@ -130,7 +133,8 @@ class Requests(NamedTuple):
 
     def setting(self, name: str, learning_rate: float, clip: float = 0.0, **options: float) -> Setting:
         """A point of the grid."""
-        return Setting(learning_rate, clip, self._most(name), self.section.batch_size, tuple(sorted(options.items())))
+        most, every = self._most(name), tuple(sorted(options.items()))
+        return Setting(learning_rate, clip, most, self.section.batch_size, every, self._repair(name))
 
     def carry_out(
         self, params: Any, teachers: Teachers, name: str, setting: Setting, levels: str | None = None

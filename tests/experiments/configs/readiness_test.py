@@ -50,6 +50,10 @@ def refused(changes, name="digits"):
         ("reweight.others", (0.1, 0.1 + 1e-9), "give other weights, each once"),
         ("reweight.others", (0.2,), "is (0.2,) beside weight 0.2: give other weights, each once"),
         ("request.options", D({"npo": {"beta": 0.1}}), "add it to --config.request.unlearners"),
+        (
+            "request", D(configs.get_config().request.to_dict() | {"unlearners": ("ascent",), "repair": 5}),
+            "is 5, but no request settles: add level to --config.request.unlearners",
+        ),
         ("request.options", D({"odd": {}}), "has odd, which serves no request: add it to --config.request.unlearners"),
         ("request.options", D({"ascent": {"cap": "a"}}), "is 'a': give a number from 0 to 1000000"),
         ("suited", D({"odd": {}}), "has no such name: choose class or random"),

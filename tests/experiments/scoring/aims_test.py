@@ -104,11 +104,11 @@ STAYS = batch([1, 2] * 8, 5, 50)
 STAYS["x"] = 4 * np.eye(3, dtype=np.float32)[STAYS["y"]]
 
 
-def carried_out(name, lanes, rate, options=(), most=60):
+def carried_out(name, lanes, rate, options=(), most=60, repair=0, loops=False):
     end = aims.to_levels(ground(retained=STAYS), lanes, None, KNOWN)
     data = jax.tree.map(jnp.asarray, requests.RequestData(KNOWN, STAYS, STAYS, STAYS))
-    setting = requests.Setting(rate, 0.0, most, 0, options)
-    run = requests.make_request(MODEL, name, setting, {}, execution.one_device())
+    setting = requests.Setting(rate, 0.0, most, 0, options, repair)
+    run = requests.make_request(MODEL, name, setting, {}, execution.one_device(convolutional=loops))
     return run((jnp.asarray(lanes), keys.raw(range(len(lanes)), Purpose.REQUEST), end), data), end
 
 
@@ -129,3 +129,28 @@ def test_an_update_that_overshoots_is_undone_and_counted():
     outcome, _ = carried_out("level", np.zeros((1, 3), np.float32), 30.0, (("beta", 0.0),))
     margin = np.asarray(outcome.curve["forget_margin"][0])
     assert outcome.undone[0] >= 1 and margin[1] == margin[0], "the first one went too far"
+
+
+@pytest.mark.parametrize("loops", [False, True])
+def test_a_repair_goes_on_from_where_a_request_settled_and_leaves_it_settled(loops):
+    """The request's own rows are those without a repair; a lane that never settled is not repaired."""
+    lanes, options = np.array([[0.0] * 3, [np.nan] * 3], np.float32), (("beta", 0.5),)
+    plain, _ = carried_out("level", lanes, 0.3, options)
+    outcome, end = carried_out("level", lanes, 0.3, options, repair=5, loops=loops)
+    settled = int(plain.steps[0])
+    assert outcome.steps.tolist() == [settled + 5, 0] and outcome.stop.tolist() == [REACHED, DIVERGED]
+    for name, rows in outcome.curve.items():
+        assert rows.shape == (2, 66)
+        np.testing.assert_allclose(rows[:, : settled + 1], plain.curve[name][:, : settled + 1], rtol=1e-4, atol=1e-6)
+        assert np.isfinite(rows[0, : settled + 6]).all() and np.isnan(rows[0, settled + 6 :]).all()
+    margin = np.asarray(outcome.curve["forget_margin"][0, settled : settled + 6])
+    assert (abs(margin - end.aim.level[0]) <= end.aim.tolerance[0]).all()
+    assert len(set(margin.tolist())) == 6, "an update moves nothing"
+
+
+def test_a_repair_that_would_unsettle_is_undone():
+    """At a rate that settled by halves, the first update of a repair is whole again, and goes too far."""
+    plain, _ = carried_out("level", np.zeros((1, 3), np.float32), 30.0, (("beta", 0.0),))
+    outcome, end = carried_out("level", np.zeros((1, 3), np.float32), 30.0, (("beta", 0.0),), repair=5)
+    margin = np.asarray(outcome.curve["forget_margin"][0, : int(outcome.steps[0]) + 1])
+    assert outcome.undone[0] > plain.undone[0] and abs(margin[-1] - end.aim.level[0]) <= end.aim.tolerance[0]
