@@ -33,6 +33,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from experiments.configs import readiness
 from experiments.configs.comparison import PAPER_VARIANT, RESIST, Comparison, Overrides, Training
+from experiments.configs.judged_sets import ClassSet, ForgetSet, Named, RandomSet
 from experiments.core import forgetting, sections, trackers, values
 from experiments.core.config import Section, Wrong, as_config, mistakes, validated
 
@@ -43,68 +44,6 @@ POOLED = "pooled"  # all forget sets together, in tables
 QUICK = 32  # models in each fleet of `quick`: the intervals of as few are too wide for a verdict
 
 Models = Annotated[int, Field(ge=12, le=100_000)]  # intervals need 10, either half of the shadows 3 with and 3 without each
-Fraction = Annotated[values.Share, Field(description="About this share of the training examples.")]
-
-
-class RandomSet(Section):
-    """A random share of the training examples."""
-
-    setting: Literal["random"]
-    fraction: Fraction
-
-
-class ClassSet(Section):
-    """Every training example of a class."""
-
-    setting: Literal["class"]
-    target: Annotated[int, Field(ge=0, le=values.MOST, description="The class.")]
-
-
-class MemorisedSet(Section):
-    """A share out of those that are memorised least, in between or most."""
-
-    setting: Literal["memorised"]
-    tier: Literal["low", "medium", "high"]
-    fraction: Fraction
-
-
-class NearDuplicates(Section):
-    """One member of each of the closest pairs of images or texts."""
-
-    setting: Literal["near_duplicates"]
-    fraction: Fraction
-
-
-class Cluster(Section):
-    """A cluster of k-means on pixels, or of texts on shares of tokens."""
-
-    setting: Literal["cluster"]
-    fraction: Fraction
-
-
-class Groups(Section):
-    """All documents of some speakers, authors or sources."""
-
-    setting: Literal["group"]
-    groups: Annotated[forgetting.Names, Field(min_length=1, description="Theirs are forgotten.")]
-
-
-class Documents(Section):
-    """Some documents."""
-
-    setting: Literal["documents"]
-    documents: Annotated[forgetting.Names, Field(min_length=1, description="By their names or ids.")]
-
-
-class Partition(Section):
-    """A part that came with the data."""
-
-    setting: Literal["partition"]
-    partition: Annotated[str, Field(min_length=1, description="Of tofu:PATH, as forget05; of muse:PATH, forget.")]
-
-
-Named = ClassSet | Groups | Documents | Partition  # what a comparison forgets so, too
-ForgetSet = Annotated[RandomSet | Named | MemorisedSet | NearDuplicates | Cluster, Field(discriminator="setting")]
 
 
 def _increasing(steps: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from experiments import models
 from experiments.comparison import checks
-from experiments.configs.judge import Asked, Cluster, MemorisedSet, Named, NearDuplicates, Shared
+from experiments.configs.judge import Asked, Shared
+from experiments.configs.judged_sets import Cluster, MemorisedSet, Named, NearDuplicates
 from experiments.core import forgetting
 from experiments.core.errors import UserError
 from experiments.data import datasets, forget_sets, problem

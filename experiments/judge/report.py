@@ -10,7 +10,7 @@ from typing import Any
 from experiments.comparison.figures import ATTACKS
 from experiments.core import workdirs
 from experiments.core.results import Estimate, Row, Run
-from experiments.judge import details, figures
+from experiments.judge import details, figures, tried
 from experiments.judge.metrics import KINDS
 from experiments.judge.ulira import BAND, told
 from experiments.reporting import drawing, names, pages, terminal
@@ -105,7 +105,7 @@ def compose(found: Run, seeds: int, judgement: Mapping[str, Any]) -> list[Block]
             *details.published(rows, [_name(row) for row in rows], _ours(rows), prefix),
             _costs(rows, prefix),
         ]
-    return [*blocks, *_calibration(found), *_trials(found), *_failures(found)]
+    return [*blocks, *_calibration(found), *tried.section(cases, _name, _ours), *_failures(found)]
 
 
 def _how_to_read(found: Run, seeds: int, judgement: Mapping[str, Any]) -> str:
@@ -363,50 +363,6 @@ def _costs(rows: Sequence[Row], prefix: str) -> Table:
     headers = ["cost of one model", "rate x steps", "train\nFLOPs", "train\ns", "request\nFLOPs", "request\ns"]
     headers += ["each of\n10, FLOPs", "peak\nMiB", "stored\nMiB", "pays after\nrequests"]
     return Table(headers, lines, name=f"{prefix}-cost", ours=_ours(rows))
-
-
-def _trials(found: Run) -> list[Block]:
-    blocks: list[Block] = []
-    for case, rows in _cases(found).items():
-        tuned = [row for row in rows if row.extra.get("trials")]
-        for file, head, mine in (
-            ("tuning", "rate x steps", [row for row in tuned if "gap" in row.extra["trials"][0]]),
-            ("tuning-level", "rate, beta", [row for row in tuned if "reached" in row.extra["trials"][0]]),
-        ):
-            if mine:
-                heads = [_trial(one) for one in mine[0].extra["trials"]]
-                lines: list[list[Cell]] = [[_name(row), *_tried(row), str(len(row.extra["trials"]))] for row in mine]
-                table = Table([head, *heads, "trials"], lines, name=f"{slug(case)}-{file}", ours=_ours(mine))
-                blocks += [Text(f"{case}:"), table]
-    note = (
-        "The gap of every trial, in points: the mean distance to the oracles in accuracy on forget data and on validation "
-        "data that stay. It is measured on models that nothing else is reported of. The smallest, marked *, was chosen. "
-        "Of requests to a level: how many models settled, and their accuracy on validation data that stay or, of texts to "
-        "predict, their loss of retained ones, in nats per token; no oracle takes part. A readiness that has rehearsed its "
-        "request has no trials."
-    )
-    return [Heading("Tuning"), Text(note), *blocks] if blocks else []
-
-
-def _trial(trial: Mapping[str, Any]) -> str:
-    second = f"{trial['beta']:g}" if "beta" in trial else f"x {trial['steps']}"
-    return f"{trial['learning_rate']:g}\n{second}"
-
-
-def _tried(row: Row) -> Iterator[str]:
-    setting = row.extra["setting"]
-    for trial in row.extra["trials"]:
-        if "reached" in trial:
-            text = f"{trial['reached']}: {_kept(trial)}"
-        else:
-            text = NONE if trial["gap"] is None else f"{100 * trial['gap']:.1f}"
-        yield f"{text}*" if setting and setting.items() <= trial.items() else text
-
-
-def _kept(trial: Mapping[str, Any]) -> str:
-    """What a trial kept: accuracy in % or, of texts to predict, the loss of retained ones."""
-    name, scale, digits = ("retained_loss", 1, ".2f") if "retained_loss" in trial else ("kept", 100, ".1f")
-    return NONE if trial[name] is None else f"{scale * trial[name]:{digits}}"
 
 
 def _failures(found: Run) -> list[Block]:

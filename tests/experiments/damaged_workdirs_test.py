@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import loading
-from experiments.comparison import report
+from experiments.comparison import tried
 from experiments.core import results, workdirs
 from experiments.core.errors import UnwritableError, WorkdirError
 from experiments.reporting import pages
@@ -38,7 +38,7 @@ def told(folder):
     """What every reader of a finished run makes of it."""
     found = workdirs.Workdir(folder).finished(CONFIG)
     loaded = loading.load(folder)
-    swept = [[one[name] for name in ("unlearner", "trials", "chosen")] for one in report.sweeps(folder / "metrics.jsonl")]
+    swept = [[one[name] for name in ("unlearner", "trials", "chosen")] for one in tried.sweeps(folder / "metrics.jsonl")]
     return found, loaded.results, loaded.csv(), swept
 
 

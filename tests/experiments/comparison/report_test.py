@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from experiments.comparison import figures, methods, report, summary
+from experiments.comparison import figures, methods, report, summary, tried
 from experiments.core import results
 from experiments.core.errors import WorkdirError
 from experiments.core.files import dumps
@@ -398,7 +398,7 @@ def test_a_sweep_without_a_number_where_one_belongs_is_refused(tmp_path, name, v
     file = tmp_path / "metrics.jsonl"
     file.write_text(json.dumps(sweep))
     with pytest.raises(WorkdirError, match=r"metrics.jsonl has a sweep that no run wrote"):
-        report.sweeps(file)
+        tried.sweeps(file)
 
 
 @pytest.mark.parametrize("lacking", ["unlearner", "trials", "chosen"])
@@ -407,11 +407,11 @@ def test_a_sweep_that_lacks_something_is_refused_in_one_line(tmp_path, lacking):
     sweep = {"event": "sweep", "unlearner": "ascent", "trials": [trial], "chosen": {"learning_rate": 1, "clip": 0.0}}
     file = tmp_path / "metrics.jsonl"
     file.write_text(json.dumps(sweep))
-    assert report.sweeps(file) == [sweep]
+    assert tried.sweeps(file) == [sweep]
     for damaged in (sweep | {lacking: None}, {name: value for name, value in sweep.items() if name != lacking}):
         file.write_text(json.dumps(damaged))
         with pytest.raises(WorkdirError, match=r"metrics.jsonl has a sweep that no run wrote: remove it and results.json"):
-            report.sweeps(file)
+            tried.sweeps(file)
 
 
 SAME = ("report.html", "report.md", "figures/kept.pdf", "figures/kept.svg", "tables/results.tex")

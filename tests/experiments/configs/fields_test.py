@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from experiments import main, models
-from experiments.configs import begun, comparison, federated, judge, judge_exact, pretrain, readiness, s3t
+from experiments.configs import begun, comparison, federated, judge, judge_exact, judged_sets, pretrain, readiness, s3t
 from experiments.core import execution, files, sections, values, workdirs
 from experiments.core.config import Section, as_config, describe, dumped, expected, fields, key, limits, shown, validated
 from experiments.core.errors import ConfigError
@@ -199,7 +199,7 @@ def test_choices_are_what_there_is():
     assert set(values.SHELF) == set(ALGORITHMS)
     assert set(get_args(s3t.Planner)) == set(planners.PLANNERS)
     assert choices(comparison.Comparison, "parallel") == execution.MODES
-    assert choices(judge.MemorisedSet, "tier") == forget_sets.TIERS
+    assert choices(judged_sets.MemorisedSet, "tier") == forget_sets.TIERS
     assert values.LEAST_SCORED == FOLDS
     assert set(get_args(federated.Method)) == set(METHODS)
     assert set(get_args(federated.Lattice)) == set(LATTICES)
