@@ -11,7 +11,8 @@ In an archive's folder:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent import futures
 from pathlib import Path
 
 from experiments.core import files
@@ -20,6 +21,7 @@ from experiments.federated.log import ArchiveError, Row
 from s3t.store.files import sync
 
 LOG = "log.jsonl"
+WRITERS = 16  # files that are written side by side
 
 
 def update(root: Path, user: str, round: int) -> Path:
@@ -55,6 +57,17 @@ def content(path: Path, digest: str) -> bytes:
     if log.digest(found) != digest:
         raise ArchiveError(f"{path} was altered: its digest is not the log's; restore it from a copy")
     return found
+
+
+def write(contents: Mapping[Path, bytes]) -> None:
+    """Write files side by side, since each waits for the disk; all are on it once this returns.
+
+    Raises:
+      WorkdirError: the disk is full or may not be written; some of the files may be there.
+    """
+    with futures.ThreadPoolExecutor(WRITERS) as pool:
+        for done in [pool.submit(files.write_bytes, *one) for one in contents.items()]:
+            done.result()
 
 
 def remove(paths: Iterable[Path]) -> None:

@@ -219,8 +219,7 @@ class Store:
             contents[layout.shared(self.root, round)] = shared
         told = [{"user": user, "weight": float(one.weight), **log.facts(one.content)} for user, one in updates.items()]
         try:
-            for path, content in contents.items():
-                files.write_bytes(path, content)
+            layout.write(contents)
             self._add("round", round=round, updates=told, shared=log.facts(shared) if shared else None, model=model)
         except BaseException:
             layout.remove(contents)
