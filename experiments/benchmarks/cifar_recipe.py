@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments import models
 from experiments.benchmarks import smoke
+from experiments.comparison import checks
 from experiments.configs import readiness as configs
 from experiments.core import execution
 from experiments.data import datasets
@@ -49,10 +50,10 @@ def main() -> None:
     parser.add_argument("--train_size", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=780)
     parser.add_argument("--seeds", type=int, default=2)
-    args = smoke.parse(parser, data="digits", train_size=256, steps=4, seeds=1, contenders=["house", "recipe"])
+    args = smoke.parse(parser, data="digits", train_size=256, steps=4, seeds=1, contenders=["house", RANDOM])
     config = configs.get_config("cifar10")
     config.data.name, config.data.data_dir, config.data.train_size = args.data, args.data_dir, args.train_size
-    dataset = datasets.load(config.data)
+    dataset = datasets.load(checks.resolved(config).data)
     found: dict[str, list[tuple[float, ...]]] = {name: [] for name in args.contenders}
     for seed in range(args.seeds):
         for name in args.contenders:
@@ -68,12 +69,13 @@ def trained(name: str, dataset: datasets.Dataset, steps: int, seed: int) -> tupl
     experiment, changes = OVERRIDES[name]
     config = configs.get_config(experiment)
     config.train.update(changes)
-    size, count = config.train.batch_size, len(dataset.train.id)
-    model = models.build(config.model, dataset.train.x[:1], dataset.classes)
+    made = checks.resolved(config)
+    size, count = made.train.batch_size, len(dataset.train.id)
+    model = models.build(made.model, dataset.train.x[:1], dataset.classes)
     if name == RANDOM:
-        unwhitened = Unwhitened(dataset.classes, config.model.options.widths)
+        unwhitened = Unwhitened(dataset.classes, made.model.options["widths"])
         model = models.of_module(unwhitened, dataset.train.x.shape[1:], convolutional=True)
-    way = loop.Way(model, loop.optimizer(config.train, steps), steps, max(1, count // size), size)
+    way = loop.Way(model, loop.optimizer(made.train, steps), steps, max(1, count // size), size)
     lanes = loop.make_lanes([seed], np.ones(count, bool), np.ones(count))
     batch = jax.tree.map(jnp.asarray, datasets.batch(dataset.train))
     devices = execution.make("jit", convolutional=model.convolutional)

@@ -19,6 +19,7 @@ import numpy as np
 
 from experiments import models
 from experiments.benchmarks import smoke
+from experiments.comparison import checks
 from experiments.configs import readiness as configs
 from experiments.core import environment, execution, sections
 from experiments.data import datasets
@@ -41,10 +42,11 @@ def main() -> None:
     for streamed in (False, True):
         config.data.stream = streamed
         started = time.monotonic()
-        dataset = datasets.load(config.data)
+        made = checks.resolved(config)
+        dataset = datasets.load(made.data)
         opened = time.monotonic() - started
-        model = models.build(config.model, dataset.train.x[:1], dataset.classes)
-        seconds, params = train(model, config.train, dataset, streamed, args.lanes, args.epochs)
+        model = models.build(made.model, dataset.train.x[:1], dataset.classes)
+        seconds, params = train(model, made.train, dataset, streamed, args.lanes, args.epochs)
         medians.append(statistics.median(seconds))
         ends.append(params)
         speed = len(dataset.train.id) / medians[-1]
