@@ -132,6 +132,10 @@ class Erasing(Section):
     believed: values.Weight = Field(
         1.0, description="Of FedRecover: the largest estimate that is believed, in largest old updates; 0 believes all."
     )
+    repairs: Annotated[tuple[Rounds, ...], AfterValidator(values.each_once)] = Field(
+        (1, 3),
+        description="Rounds of those who stay, after the server's rule and after nothing; each has rows of its own.",
+    )
     adapter_rounds: Rounds = Field(30, description="Of FUSED, one gradient step in each.")
     steps: Rounds = Field(100, description="Of RR-DU's walk.")
     sigma: values.Weight = Field(0.001, description="Of RR-DU's noise, by entry; it certifies nothing.")
@@ -178,6 +182,9 @@ class Federated(Section):
             raise Wrong((("erase", "warmup"), told))
         if "fedrecover" in erase.methods and erase.correct == 1:
             raise Wrong((("erase", "correct"), "is 1: all would be asked in every round, as by retraining, raise it"))
+        if erase.repairs and max(erase.repairs) >= rounds:
+            told = f"are up to {max(erase.repairs)} rounds of {rounds}: retraining takes no more, give fewer"
+            raise Wrong((("erase", "repairs"), told))
         if "federaser" in erase.methods and erase.interval >= rounds:
             raise Wrong(
                 (("erase", "interval"), f"is {erase.interval} of {rounds} rounds: FedEraser would redo none, lower it")

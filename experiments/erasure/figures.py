@@ -54,7 +54,7 @@ def _curves(name: str, caption: str, rows: Sequence[Row], curves: Mapping[Any, S
     references = {
         "oracle": next((row for row in rows if row.variant == "oracle"), None),
         "served": next((row for row in rows if row.variant == "served"), None),
-        "whole": next((row for row in rows if row.unlearner == "fast_fedul" and row.facts["chosen"]), None),
+        "whole": next((row for row in rows if shown.is_whole(row)), None),
     }
 
     def draw(axes: Axes) -> None:

@@ -89,7 +89,27 @@ def ways(problem: Problem, settings: Settings) -> list[Way]:
         ),
     ]
     asked_for = {SERVED, "retrain", *problem.config.erase.methods}
-    return [way for way in made if way.method in asked_for]
+    found = [way for way in made if way.method in asked_for]
+    first = [way for way in found if way.name == SERVED or way.facts.get("chosen")]
+    return [*found, *(_and_repaired(problem, way, rounds) for way in first for rounds in problem.config.erase.repairs)]
+
+
+def _and_repaired(problem: Problem, way: Way, rounds: int) -> Way:
+    return way._replace(
+        name=repaired_name(way.name, rounds),
+        erase=lambda trained: repaired(problem, trained, way.erase(trained), rounds),
+        facts={**way.facts, **repair_facts(rounds)},
+    )
+
+
+def repaired_name(name: str, rounds: int) -> str:
+    """What a way is called that ends with a repair."""
+    return f"{name}, repaired {rounds}"
+
+
+def repair_facts(rounds: int) -> dict[str, Scalar]:
+    """What sets the row of a repair apart."""
+    return {"repair": rounds, "helpers": erase.needs_of(erase.retrain).helpers}
 
 
 def _alpha_facts(alpha: float, settings: Settings) -> dict[str, Scalar]:
@@ -193,6 +213,13 @@ def _fused(problem: Problem, trained: Trained) -> Erased:
     shares = trained.setup.data["weight"].sum(axis=1)
     rounds = problem.config.erase.adapter_rounds
     return erase.fused(trained.model, adapter, shares, trained.leavers, update, key, rounds=rounds)[0]
+
+
+def repaired(problem: Problem, trained: Trained, erased: Erased, rounds: int) -> Erased:
+    """The last rounds of the training again, without the leavers and from an erased model on, in other batches."""
+    step = erase.averaging(asked(problem, trained.setup, local(problem)), trained.setup.erasing)
+    again = erase.retrain(erased.model, trained.history.weights[-rounds:], trained.leavers, step)
+    return Erased(again.model, erased.rounds + again.rounds, erased.updates + again.updates)
 
 
 # --- With the leavers' help -------------------------------------------------------------------------------------------

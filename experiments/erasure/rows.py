@@ -10,7 +10,7 @@ import numpy as np
 from experiments.core.errors import line
 from experiments.core.results import Estimate, Row, Scalar
 from experiments.erasure import trial
-from experiments.erasure.methods import HELDOUT, ORACLE, RIDGE, SERVED
+from experiments.erasure.methods import HELDOUT, ORACLE, RIDGE, SERVED, repair_facts
 from experiments.erasure.trial import Programs
 from experiments.judge import ulira
 from federated import erase
@@ -73,6 +73,9 @@ def described(run: Programs) -> dict[str, dict[str, Scalar]]:
             told: dict[str, Scalar] = {"alpha": alpha, "chosen": alpha == run.settings.alpha, "scheme": name}
             found[trial.archive_name(name, alpha)] = _needs("medu") | told | _shown(scheme)
         found[trial.recover_name(name)] = _needs("fedrecover") | {"scheme": name} | _shown(scheme)
+        for rounds in run.repairs:
+            chosen = trial.archive_name(name, run.settings.alpha)
+            found[trial.repaired_name(name, run.settings.alpha, rounds)] = found[chosen] | repair_facts(rounds)
     return found
 
 

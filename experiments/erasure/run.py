@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from experiments.configs.federated import Federated, Leaver
+from experiments.configs.federated import Erasing, Federated, Leaver
 from experiments.core import progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
@@ -35,7 +35,7 @@ def run(config: ml_collections.ConfigDict | Federated, workdir: str, command: st
     """
     with blame_user():
         config = validated(Federated, config)
-        folder = workdirs.Workdir(workdir, config.retired)
+        folder = workdirs.Workdir(workdir, config.retired, {"erase": {"repairs": Erasing().repairs}})
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()

@@ -50,12 +50,19 @@ def alpha(row: Row) -> str:
 
 def label(row: Row) -> str:
     """What a way is called; no two rows of a run share one."""
+    rounds = row.facts.get("repair")
+    return f"{_label(row)}, then {rounds} round{'s' * (rounds != 1)}" if rounds else _label(row)
+
+
+def _label(row: Row) -> str:
     if row.unlearner == "fast_fedul":
         return f"Fast-FedUL, {alpha(row)}"
     if row.unlearner == "medu":
         return f"MEDU, {row.facts['scheme']}, {alpha(row)}"
     if row.unlearner == "fedrecover" and "scheme" in row.facts:
         return f"FedRecover by {row.facts['scheme']}"
+    if row.unlearner == SERVED:
+        return LABELS[SERVED]
     return LABELS.get(row.variant, row.variant)
 
 
@@ -66,8 +73,13 @@ def style(row: Row) -> Style:
 
 def archives(rows: Sequence[Row], chosen: bool) -> list[Row]:
     """The rows of archives, at the chosen alpha or at 0; the same ones if 0 was chosen."""
-    found = [row for row in rows if row.unlearner == "medu"]
+    found = [row for row in rows if row.unlearner == "medu" and "repair" not in row.facts]
     return [row for row in found if (row.facts["chosen"] if chosen else row.facts["alpha"] == 0)]
+
+
+def is_whole(row: Row) -> bool:
+    """Whether it is the rule on the uncompressed history, at the chosen alpha and without a repair."""
+    return row.unlearner == "fast_fedul" and bool(row.facts["chosen"]) and "repair" not in row.facts
 
 
 def is_plain(row: Row) -> bool:

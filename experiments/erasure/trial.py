@@ -34,6 +34,7 @@ class Programs(NamedTuple):
     train: Setup -> Trained.  ways: with their programs.  archives: by the name of a scheme, see `archives.archived`.
     apply: (vector, x) -> logits.  alphas: of archives, 0 and the chosen one.
     sweep: Trained -> [alphas, parameters], Fast-FedUL at all alphas among which one was chosen.
+    repairs: by their rounds, (Trained, erased) -> Erased.
     """
 
     problem: Problem
@@ -44,6 +45,7 @@ class Programs(NamedTuple):
     apply: Callable[[Array, Any], Array]
     alphas: tuple[float, ...]
     sweep: Callable[[Trained], Array]
+    repairs: dict[int, Callable[[Trained, Erased], Erased]]
 
 
 def programs(problem: Problem, settings: Settings) -> Programs:
@@ -67,7 +69,12 @@ def programs(problem: Problem, settings: Settings) -> Programs:
         jax.jit(lambda vector, x: problem.model.apply(problem.unravel(vector), x, None)),
         tuple(sorted({0.0, settings.alpha})),
         jax.jit(sweep),
+        {rounds: jax.jit(_repair(problem, rounds)) for rounds in problem.config.erase.repairs},
     )
+
+
+def _repair(problem: Problem, rounds: int) -> Callable[[Trained, Erased], Erased]:
+    return lambda trained, erased: methods.repaired(problem, trained, erased, rounds)
 
 
 def work(config: Federated) -> float:
@@ -136,13 +143,17 @@ def trial(run: Programs, seed: int) -> Told:
 def _erase(seen: Seen, way: Way, program: Callable[[Trained], Erased]) -> Told:
     stored = way.stored(seen.trained)
     try:
-        with environment.stopwatch() as seconds:
-            found = jax.block_until_ready(program(seen.trained))
-            took = seconds()
+        return _costed(seen, program, stored)
     except ValueError as refused:
         if not way.eager:
             raise
         return {"reason": line(refused), "stored": stored}
+
+
+def _costed(seen: Seen, program: Callable[[Trained], Erased], stored: float) -> Told:
+    with environment.stopwatch() as seconds:
+        found = jax.block_until_ready(program(seen.trained))
+        took = seconds()
     sent = 2 * methods.FLOAT * seen.run.problem.parameters * int(found.updates)
     costs = {"seconds": took, "rounds": int(found.rounds), "updates": int(found.updates), "stored": stored, "sent": sent}
     return seen.score(found.model) | costs
@@ -180,7 +191,18 @@ def _archive(seen: Seen, name: str) -> Told:
         stored = costs["stored"] + methods.checkpoint_bytes(trained)
         told = _erase(seen, way, lambda trained: fedrecover(trained._replace(history=found.history)))
         ways[recover_name(name)] = told | {"bits": rate.bits, "kept": rate.stored, "stored": stored}
+    if archives.is_plain(scheme, run.problem.config):
+        nothing = jnp.zeros((), jnp.int32)
+        erased = Erased(found.models[run.alphas.index(run.settings.alpha)], nothing, nothing)
+        for rounds, repair in run.repairs.items():
+            told = _costed(seen, lambda trained: repair(trained, erased), costs["stored"])  # noqa: B023
+            ways[repaired_name(name, run.settings.alpha, rounds)] = told | {"bits": rate.bits, "kept": rate.stored}
     return ways
+
+
+def repaired_name(scheme: str, alpha: float, rounds: int) -> str:
+    """The way that erases by an archive at an alpha, and then repairs."""
+    return methods.repaired_name(archive_name(scheme, alpha), rounds)
 
 
 def recover_name(scheme: str) -> str:

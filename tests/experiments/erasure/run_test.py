@@ -11,8 +11,10 @@ from experiments.core.config import validated
 from experiments.core.errors import ConfigError, UserError
 from experiments.core.results import Estimate
 from experiments.data import datasets
-from experiments.erasure import archives, calibration, problem, report, rows, run, shown, trial
+from experiments.erasure import archives, calibration, methods, problem, report, rows, run, shown, trial
+from experiments.erasure.training import train
 from federated.archive import Scheme
+from federated.erase import Erased
 from tests.helpers import kills
 from tests.helpers.configs import with_keys
 from tests.helpers.pictures import undrawn  # noqa: F401
@@ -21,7 +23,7 @@ TINY = {
     "seeds": 2, "data.train_size": 120, "model.options.widths": (4,), "federation.clients": 5, "federation.rounds": 3,
     "federation.epochs": 1, "leaver.claim": 2.0, "archive.lattices": ("scalar",), "archive.rates": (2.0,),
     "archive.users": 0, "archive.threshold": 0.0, "archive.share": 0.0, "archive.coded": 1, "erase.calibrations": 1,
-    "erase.alphas": (-0.1, 0.0),
+    "erase.alphas": (-0.1, 0.0), "erase.repairs": (1,),
 }  # fmt: skip
 QUICK = ("retrain", "rollback", "running_sums", "fast_fedul", "medu")
 
@@ -96,6 +98,10 @@ def test_the_forgotten_are_the_leavers_examples_without_padding():
         (
             {"erase.methods": ("federaser",), "erase.interval": 3},
             "config.erase.interval is 3 of 3 rounds: FedEraser would redo none, lower it",
+        ),
+        (
+            {"erase.repairs": (1, 3)},
+            "config.erase.repairs are up to 3 rounds of 3: retraining takes no more, give fewer",
         ),
         ({"erase.methods": ("medu", "medu")}, "config.erase.methods is ('medu', 'medu'): give each once"),
     ],
@@ -236,6 +242,32 @@ def test_exact_ways_are_exact_and_equal_ways_are_equal(found):
     sums, rule = by_name["running_sums"].extra, by_name["fast_fedul alpha=0"].extra
     assert sums["each"]["distance"] == pytest.approx(rule["each"]["distance"], rel=1e-4)
     assert by_name["heldout_oracle"].extra["distance"].value > 0
+
+
+def test_a_repair_asks_those_who_stay_and_nobody_else():
+    """Leavers whose data are not numbers change nothing; one round of four clients is four updates."""
+    one = made("digits")
+    setup = problem.federation(one, 0)
+    trained = train(one, setup)
+    broken = dict(setup.data, x=setup.data["x"].at[0].set(np.nan))
+    told = Erased(trained.model + 0.01, 2, 5)
+    found, other = (
+        methods.repaired(one, trained._replace(setup=setup._replace(data=data)), told, 1) for data in (setup.data, broken)
+    )
+    assert np.array_equal(found.model, other.model) and np.isfinite(found.model).all()
+    assert (int(found.rounds), int(found.updates)) == (2 + 1, 5 + 4)
+    assert not np.array_equal(found.model, told.model)
+
+
+def test_a_repair_has_rows_after_nothing_the_rule_and_the_main_archive(found):
+    repaired = {row.variant: row for row in found[0].rows if "repair" in row.facts}
+    chosen = found[0].facts["calibration"]["chosen"]["alpha"]
+    names = ("served", f"fast_fedul alpha={chosen:g}", f"medu scalar 2, alpha={chosen:g}")
+    assert list(repaired) == [f"{name}, repaired 1" for name in names]
+    for row in repaired.values():
+        assert row.extra["updates"].value == 4 and row.facts["helpers"] == "the remaining clients"
+    assert repaired[f"{names[2]}, repaired 1"].extra["bits"].value > 0
+    assert shown.label(repaired["served, repaired 1"]) == "Nothing done, then 1 round"
 
 
 def test_an_archive_costs_what_the_coder_says_and_is_near_the_whole_history(found):
