@@ -26,10 +26,15 @@ Told = dict[str, Any]
 
 
 def calibrate(problem: Problem) -> Told:
-    """The divergences of all settings, [calibrations][settings] by method, and which was chosen."""
+    """The divergences of all settings, [calibrations][settings] by method, and which was chosen.
+
+    A rule that a repair follows has an alpha of its own: the one after which the repaired model is nearest.
+    """
     section = problem.config.erase
     grids: dict[str, Sequence[float]] = {"alpha": section.alphas, "mpu": section.rates, "rr_du": section.rates}
     needed = {"alpha": {"fast_fedul", "medu"}, "mpu": {"mpu"}, "rr_du": {"rr_du"}}
+    for rounds in section.repairs:
+        grids[before_repair(rounds)], needed[before_repair(rounds)] = section.alphas, needed["alpha"]
     makers = {name: maker for name, maker in _makers(problem).items() if needed[name] & set(section.methods)}
     look = jax.jit(lambda setup: _divergences(problem, setup, makers, grids))
     found: dict[str, list[list[float]]] = {name: [] for name in makers}
@@ -46,14 +51,25 @@ def calibrate(problem: Problem) -> Told:
     return {"chosen": chosen, "divergences": found, "ridge_errors": heads, "grids": {**grids, "penalty": section.penalties}}
 
 
-def settings(told: Told) -> Settings:
+def settings(told: Told, repairs: Sequence[int]) -> Settings:
     """What was chosen; 0 of methods that are not run."""
     chosen = told["chosen"]
-    return Settings(*(float(chosen.get(name, 0.0)) for name in Settings._fields))
+    found = {name: float(chosen.get(name, 0.0)) for name in ("alpha", "mpu", "rr_du", "penalty")}
+    before = {rounds: float(chosen.get(before_repair(rounds), found["alpha"])) for rounds in repairs}
+    return Settings(**found, before_repair=before)
+
+
+def before_repair(rounds: int) -> str:
+    """What the alpha of a rule that so many rounds of repair follow is called."""
+    return f"alpha before {rounds}"
 
 
 def _makers(problem: Problem) -> dict[str, Callable[[Trained, Array], Array]]:
-    return {
+    def repaired(rounds: int) -> Callable[[Trained, Array], Array]:
+        rule = methods.fast_fedul
+        return lambda trained, alpha: methods.repaired(problem, trained, rule(trained, alpha), rounds).model
+
+    return {before_repair(rounds): repaired(rounds) for rounds in problem.config.erase.repairs} | {
         "alpha": lambda trained, alpha: methods.fast_fedul(trained, alpha).model,
         "mpu": lambda trained, rate: methods.mpu(problem, trained, rate).model,
         "rr_du": lambda trained, rate: methods.rr_du(problem, trained, rate).model,

@@ -31,12 +31,14 @@ class Settings(NamedTuple):
     """What was chosen on clients of other federations.
 
     alpha: of Fast-FedUL and MEDU.  mpu, rr_du: step sizes.  penalty: of ridge heads.
+    before_repair: rounds of repair -> alpha of the rule that they follow.
     """
 
     alpha: float
     mpu: float
     rr_du: float
     penalty: float
+    before_repair: Mapping[int, float] = MappingProxyType({})
 
 
 class Way(NamedTuple):
@@ -90,8 +92,18 @@ def ways(problem: Problem, settings: Settings) -> list[Way]:
     ]
     asked_for = {SERVED, "retrain", *problem.config.erase.methods}
     found = [way for way in made if way.method in asked_for]
-    first = [way for way in found if way.name == SERVED or way.facts.get("chosen")]
-    return [*found, *(_and_repaired(problem, way, rounds) for way in first for rounds in problem.config.erase.repairs)]
+    before = [(_rule(settings.before_repair[rounds]), rounds) for rounds in problem.config.erase.repairs]
+    return [
+        *found,
+        *(_and_repaired(problem, found[0], rounds) for rounds in problem.config.erase.repairs),
+        *(_and_repaired(problem, way, rounds) for way, rounds in before if way.method in asked_for),
+    ]
+
+
+def _rule(alpha: float) -> Way:
+    """Fast-FedUL at an alpha that was chosen."""
+    name, facts = f"fast_fedul alpha={alpha:g}", {"alpha": alpha, "chosen": True}
+    return Way(name, "fast_fedul", _fast_fedul(alpha), _history_bytes, facts)
 
 
 def _and_repaired(problem: Problem, way: Way, rounds: int) -> Way:

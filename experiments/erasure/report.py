@@ -57,12 +57,12 @@ def compose(config: Mapping[str, Any], found: Run) -> list[Block]:
 READING = (
     "Gap: test accuracy minus that of retraining, in points. Distance: of parameters from retraining, where nothing "
     "done is 1; retraining in other batches is its floor. Differs: test examples that get another class than by "
-    "retraining. Then so many rounds: a repair, of federated averaging by those who stay. U-LiRA: the AUC of an attack "
-    "that asks whether the leavers were ever there. 0.5 tells nothing; the fleet has few models, so read the interval "
-    "(90%). Other brackets are 95% t-intervals over seeds. Ridge heads are another model, on a network as it was drawn, "
-    "and stand beside a retraining of their own. Sent counts a whole model down and an update up for each update, also "
-    "where a part of it would do. Seconds are a median on this machine, without compilation; of an archive they hold the "
-    "encoding of all rounds."
+    "retraining. Then so many rounds: a repair, of federated averaging by those who stay; the α before it was chosen "
+    "with it. U-LiRA: the AUC of an attack that asks whether the leavers were ever there. 0.5 tells nothing; the fleet "
+    "has few models, so read the interval (90%). Other brackets are 95% t-intervals over seeds. Ridge heads are another "
+    "model, on a network as it was drawn, and stand beside a retraining of their own. Sent counts a whole model down and "
+    "an update up for each update, also where a part of it would do. Seconds are a median on this machine, without "
+    "compilation; of an archive they hold the encoding of all rounds."
 )
 ARCHIVES = (
     "After MEDU, whose text and code were not available: no reproduction. Each archive stores the same updates. Bits "

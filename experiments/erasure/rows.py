@@ -73,9 +73,11 @@ def described(run: Programs) -> dict[str, dict[str, Scalar]]:
             told: dict[str, Scalar] = {"alpha": alpha, "chosen": alpha == run.settings.alpha, "scheme": name}
             found[trial.archive_name(name, alpha)] = _needs("medu") | told | _shown(scheme)
         found[trial.recover_name(name)] = _needs("fedrecover") | {"scheme": name} | _shown(scheme)
-        for rounds in run.repairs:
-            chosen = trial.archive_name(name, run.settings.alpha)
-            found[trial.repaired_name(name, run.settings.alpha, rounds)] = found[chosen] | repair_facts(rounds)
+        for rounds, alpha in run.settings.before_repair.items():
+            chosen: dict[str, Scalar] = {"alpha": alpha, "chosen": True, "scheme": name}
+            found[trial.repaired_name(name, alpha, rounds)] = (
+                _needs("medu") | chosen | repair_facts(rounds) | _shown(scheme)
+            )
     return found
 
 

@@ -50,7 +50,7 @@ def run(config: ml_collections.ConfigDict | Federated, workdir: str, command: st
     with folder.claimed(config.model_dump(), inputs, config.tracker), progress.Progress(total, "federated"):
         progress.stage("settings", calibrations)
         chosen = folder.stage("calibration", lambda: calibration.calibrate(made))
-        programs = trial.programs(made, calibration.settings(chosen))
+        programs = trial.programs(made, calibration.settings(chosen, config.erase.repairs))
         trials = []
         for seed in problem.seeds(config):
             progress.stage(f"seed {seed}", trial.work(config))

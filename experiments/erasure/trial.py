@@ -164,8 +164,10 @@ def _archive(seen: Seen, name: str) -> Told:
     run, trained = seen.run, seen.trained
     scheme, program = run.archives[name]
     kept = archives.kept(trained)
+    repairs = run.settings.before_repair if archives.is_plain(scheme, run.problem.config) else {}
+    alphas = (*run.alphas, *repairs.values())
     with environment.stopwatch() as seconds:
-        found = jax.block_until_ready(program(kept, jnp.asarray(run.alphas)))
+        found = jax.block_until_ready(program(kept, jnp.asarray(alphas)))
         took = seconds()
     rate = archives.measured(scheme, kept, found.codes, seen.coded)
     whole = [methods.fast_fedul(trained, alpha).model for alpha in run.alphas]
@@ -191,12 +193,11 @@ def _archive(seen: Seen, name: str) -> Told:
         stored = costs["stored"] + methods.checkpoint_bytes(trained)
         told = _erase(seen, way, lambda trained: fedrecover(trained._replace(history=found.history)))
         ways[recover_name(name)] = told | {"bits": rate.bits, "kept": rate.stored, "stored": stored}
-    if archives.is_plain(scheme, run.problem.config):
-        nothing = jnp.zeros((), jnp.int32)
-        erased = Erased(found.models[run.alphas.index(run.settings.alpha)], nothing, nothing)
-        for rounds, repair in run.repairs.items():
-            told = _costed(seen, lambda trained: repair(trained, erased), costs["stored"])  # noqa: B023
-            ways[repaired_name(name, run.settings.alpha, rounds)] = told | {"bits": rate.bits, "kept": rate.stored}
+    nothing = jnp.zeros((), jnp.int32)
+    for i, (rounds, alpha) in enumerate(repairs.items(), len(run.alphas)):
+        erased, repair = Erased(found.models[i], nothing, nothing), run.repairs[rounds]
+        told = _costed(seen, lambda trained: repair(trained, erased), costs["stored"])  # noqa: B023
+        ways[repaired_name(name, alpha, rounds)] = told | {"bits": rate.bits, "kept": rate.stored}
     return ways
 
 

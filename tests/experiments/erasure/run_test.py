@@ -261,7 +261,7 @@ def test_a_repair_asks_those_who_stay_and_nobody_else():
 
 def test_a_repair_has_rows_after_nothing_the_rule_and_the_main_archive(found):
     repaired = {row.variant: row for row in found[0].rows if "repair" in row.facts}
-    chosen = found[0].facts["calibration"]["chosen"]["alpha"]
+    chosen = found[0].facts["calibration"]["chosen"]["alpha before 1"]
     names = ("served", f"fast_fedul alpha={chosen:g}", f"medu scalar 2, alpha={chosen:g}")
     assert list(repaired) == [f"{name}, repaired 1" for name in names]
     for row in repaired.values():
