@@ -140,7 +140,11 @@ def test_a_node_that_diverges_is_a_mistake_in_every_process(tmp_path, monkeypatc
     poisoned = dataclasses.replace(NARROW, fetch=fetch)
     disk.close(builds.create(tmp_path / "store", lambda hyper: poisoned))
     ends = shared(
-        monkeypatch, 2, tmp_path / "store", lambda store, build: healing.train_missing(store, poisoned, build=build), poisoned
+        monkeypatch,
+        2,
+        tmp_path / "store",
+        lambda store, build: healing.train_missing(store, poisoned, build=build),
+        poisoned,
     )
     for end in ends:
         assert isinstance(end, UserError) and "diverged to numbers that are not finite" in str(end)
