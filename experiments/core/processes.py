@@ -123,15 +123,17 @@ def turns(calls: Sequence[Callable[[], T]]) -> Iterator[T]:
     if count == 1:
         yield from (call() for call in calls)
         return
-    for first in range(0, len(calls), count):
+    for begin in range(0, len(calls), count):
         with preemption.postponed() as asked:
-            at = first + jax.process_index()
+            at = begin + jax.process_index()
             mine = [_told(call) for call in calls[at : at + 1]]  # of the last calls some processes have none
             leaving, every = zip(*map(pickle.loads, exchange(pickle.dumps((asked(), mine)))), strict=True)
             for error, value in itertools.chain.from_iterable(every):
                 if error:
                     raise UserError(error)
                 yield value
+            if any(leaving):
+                first(lambda: None)  # has kept them: who leaves before may be the end of it
         if any(leaving):  # another process was asked to
             raise preemption.Preempted
 

@@ -8,12 +8,14 @@ import pytest
 from tests.helpers import kills, ranks
 
 CONFIG = """\
-from tests.experiments.judge_exact.run_test import small
+from experiments.configs import judge_exact
 
 
 def get_config():
-    config = small()
-    config.lanes = 4
+    config = judge_exact.get_config("digits")
+    config.exact.update({"models": 12, "asked": 20, "same": 6, "apart": 6, "requests": 2, "resamples": 20, "audited": 1})
+    config.train.epochs, config.pretrain.train.steps = 2, 20
+    config.kinds, config.lanes = ("s3t",), 4
     return config
 """
 
