@@ -133,7 +133,7 @@ def turns(calls: Sequence[Callable[[], T]]) -> Iterator[T]:
                     raise UserError(error)
                 yield value
             if any(leaving):
-                first(lambda: None)  # has kept them: who leaves before may be the end of it
+                first(lambda: None)  # until process 0 has kept them: who leaves before may be the end of it
         if any(leaving):  # another process was asked to
             raise preemption.Preempted
 
