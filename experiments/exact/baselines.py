@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.configs.s3t import Study
-from experiments.core import progress
+from experiments.core import processes, progress
 from experiments.core.results import Row
 from experiments.core.workdirs import Workdir
 from experiments.exact import curves, nodes
@@ -180,7 +180,7 @@ def _sisa(data: Data, builder: Builder, wanted: Study, after: Sequence[int], see
     """SISA: its checkpoints under streams of deletions, and what it is after retraining the suffixes that were hit."""
     build = builder.of_sisa(seed)
     trained, spent = nodes.train(build, NOBODY)
-    logits = {job: nodes.logits_of(data, build, trained, job) for job in trained}
+    logits = nodes.every_logits(data, build, trained)
     order = nodes.deletion_order(data.source.ids, seed)
     retrained = []
     for deletions in after:
@@ -190,7 +190,7 @@ def _sisa(data: Data, builder: Builder, wanted: Study, after: Sequence[int], see
         served = [nodes.logits_of(data, build, now, job) for job in now if len(job[1]) == builder.slices]
         retrained.append(data.scored(np.mean(served, axis=0)))
     first = curves.streams(builder, wanted.streams, seed)
-    rollback = curves.judged(data, build.setup.plan, logits, first, "mean", wanted.deletions)
+    rollback = processes.first(lambda: curves.judged(data, build.setup.plan, logits, first, "mean", wanted.deletions))
     return _cost(spent, trained) | {"rollback": rollback, "retrain": retrained}
 
 

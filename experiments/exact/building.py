@@ -27,11 +27,11 @@ Tree = Any
 
 
 def spread(lanes: Lanes) -> Lanes:
-    """Lanes divided among as many devices as divide them: a store may be healed on another machine than built it."""
-    count = math.gcd(len(lanes.shard), jax.device_count())
+    """Lanes divided among as many devices, of this process, as divide them: a store may be healed on another machine."""
+    count = math.gcd(len(lanes.shard), jax.local_device_count())
     if count == 1:
         return lanes
-    mesh = jax.make_mesh((count,), ("lanes",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+    mesh = jax.make_mesh((count,), ("lanes",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:count])
     return jax.device_put(lanes, NamedSharding(mesh, PartitionSpec("lanes")))
 
 

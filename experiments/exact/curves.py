@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.configs.s3t import Study
-from experiments.core import keys, progress
+from experiments.core import keys, processes, progress
 from experiments.core.keys import Purpose
 from experiments.core.results import Row
 from experiments.core.workdirs import Workdir
@@ -43,17 +43,22 @@ def passes(builder: Builder, wanted: Study) -> float:
 
 def rows(workdir: Workdir, data: Data, builder: Builder, wanted: Study, seed: int) -> list[Row]:
     """Every planner and aggregate of one seed under streams of deletions, from nodes that are trained once."""
-    chosen = plans(wanted, builder.slices)
-    build = builder.of_plan(study.union(list(chosen.values())), seed, builder.shards)
+    every = study.union(list(plans(wanted, builder.slices).values()))
+    build = builder.of_plan(every, seed, builder.shards)
     file, folder = workdir.path / "logits" / f"nodes-{seed}.npz", workdir.path / f"nodes-{seed}"
     progress.stage(f"train the nodes of all planners, seed {seed}", passes(builder, wanted))
     measured = workdir.stage(f"nodes-{seed}", lambda: _train(data, build, folder, file), beside=file)
     progress.skip()  # what was not reported had been done before
-    node_files.drop(folder)
+    processes.first(lambda: node_files.drop(folder))
     progress.stage(f"streams of deletions, seed {seed}")
+    return processes.first(lambda: _rows(data, builder, wanted, seed, measured, file))
+
+
+def _rows(data: Data, builder: Builder, wanted: Study, seed: int, measured: dict[str, Any], file: Path) -> list[Row]:
+    """The rows of a seed, from the logits of its nodes."""
     logits, first = node_files.read_logits(file), streams(builder, wanted.streams, seed)
     found = []
-    for name, plan in chosen.items():
+    for name, plan in plans(wanted, builder.slices).items():
         per_shard = {what: sum(measured[what][str(len(node))] for node in plan.nodes) for what in ("seconds", "bytes")}
         extra = {
             "budget_flops": budget_flops(wanted, builder.slices),
@@ -79,10 +84,11 @@ def rows(workdir: Workdir, data: Data, builder: Builder, wanted: Study, seed: in
 
 def _train(data: Data, build: Build, folder: Path, file: Path) -> dict[str, Any]:
     """Train the nodes of all plans and keep their logits in `file`; the nodes themselves are in `folder` meanwhile."""
-    kept, before = node_files.read(folder, build.setup)
+    kept, before = processes.first(lambda: node_files.read(folder, build.setup))
     progress.skip(sum(build.passes(node) for _, node in kept))
     trained, now = nodes.train(build, NOBODY, kept, functools.partial(node_files.keep, folder))
-    node_files.write_logits(file, {job: nodes.logits_of(data, build, trained, job) for job in trained})
+    logits = nodes.every_logits(data, build, trained)
+    processes.first(lambda: node_files.write_logits(file, logits))
     spent, sizes = before | now, nodes.node_bytes(trained.values())
 
     def mean_seconds(depth: int) -> float:

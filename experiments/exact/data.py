@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.configs.pretrain import Pretrain
-from experiments.core import files, keys
+from experiments.core import files, keys, processes
 from experiments.data import digests
 from experiments.data.images import DECODE_AT_ONCE
 from experiments.data.splits import Split
@@ -160,6 +160,8 @@ def inputs(source: Source, checkpoint: str, given: bool = False) -> dict[str, st
 def pretrained(data: Data, arguments: dict[str, Any], seen: Pretrain | None, folder: Path) -> Data:
     """The data with a backbone that is pre-trained in a folder in place of the random one, if none is given.
 
+    Every process pre-trains it; only process 0 keeps it, and tells the others what was kept.
+
     Args:
       data: as the factory made it.
       arguments: that the factory was called with beside hyper-parameters.
@@ -167,8 +169,9 @@ def pretrained(data: Data, arguments: dict[str, Any], seen: Pretrain | None, fol
     """
     if seen is not None:
         run.run(seen, str(folder / PRETRAINED))
-        checkpoint = str(folder / pretrained_at(seen))
-        data = data._replace(source=factory.make(data.source.hyper, **{**arguments, "checkpoint": checkpoint}))
+        with processes.copied(folder / pretrained_at(seen)) as checkpoint:
+            source = factory.make(data.source.hyper, **{**arguments, "checkpoint": str(checkpoint)})
+        data = data._replace(source=source)
     return with_nobody(data)
 
 

@@ -145,7 +145,7 @@ def make(
         hyper=hyper,
         most_lanes=building.lanes_for("vit", most_lanes),
         cache_bytes=cache_bytes,
-        devices=jax.device_count(),
+        devices=jax.local_device_count(),
         place=building.spread,
         split=split,
         placing=functools.partial(placement.make, ids, known, groups, risks, edges, band_slices, called),

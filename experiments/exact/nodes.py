@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from experiments.configs.s3t import FullLora, NodeTrain
-from experiments.core import environment, keys, progress
+from experiments.core import environment, keys, processes, progress
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
 from experiments.exact import building
@@ -172,7 +172,8 @@ def lora_flops(share: float = 1.0) -> float:
 
 def _build(source: Source, plan: Plan, seed: int, shards: int, flops: Callable[[Node], float]) -> Build:
     where = places(source, shards, plan.slices, seed)
-    shapes = schedule.make_shapes(source, plan, arrangement.counts(where, shards, plan.slices))
+    count = arrangement.counts(where, shards, plan.slices)
+    shapes = processes.first(lambda: schedule.make_shapes(source, plan, count))  # a compiler may have a say in them
     return Build(Setup(source, plan, shards, keys.key(seed, Purpose.NODES), shapes), where, flops)
 
 
@@ -194,7 +195,7 @@ def train(
     """Train what is not kept, without the examples at the positions `gone`.
 
     Args:
-      done: told of each node that was trained, with its share of the seconds.
+      done: told of each node that was trained, with its share of the seconds; in process 0 alone.
 
     Returns:
       every node; and of those that were trained the seconds, without compilation.
@@ -208,7 +209,8 @@ def train(
             seconds = max(clock() - began, 0.0) / len(call.nodes)
             for job, trained in call.nodes:
                 nodes[job], spent[job] = trained, seconds
-                done(job, trained, seconds)
+                if processes.is_first():
+                    done(job, trained, seconds)
                 progress.advance(build.passes(job[1]))
             began = clock()
     return nodes, spent
@@ -241,6 +243,12 @@ def logits_of(data: Data, build: Build, nodes: Nodes, job: Job) -> np.ndarray:
         return np.asarray(building.node_logits(build.setup, nodes, *job, part))
 
     return np.concatenate([answers(first) for first in range(0, data.examples, size)])[: data.examples]
+
+
+def every_logits(data: Data, build: Build, nodes: Nodes) -> dict[Job, np.ndarray]:
+    """The answers of all nodes, see `logits_of`, each asked by one process; for process 0, the others get none."""
+    asked = [functools.partial(logits_of, data, build, nodes, job) for job in nodes]
+    return {job: logits for job, logits in zip(nodes, processes.turns(asked), strict=True) if processes.is_first()}
 
 
 def node_bytes(nodes: Iterable[Trained]) -> list[int]:

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 import ml_collections
 
 from experiments.configs.s3t import S3TStudy
-from experiments.core import progress, switches, workdirs
+from experiments.core import processes, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
 from experiments.core.results import Row, Run
-from experiments.exact import baselines, curves, data, factory, nodes, questions, report, store
+from experiments.exact import baselines, curves, data, factory, nodes, questions, report, sharing, store
 from experiments.exact.nodes import Builder
 from experiments.exact.store import Design
 from s3t.training import arrangement
@@ -39,6 +39,7 @@ def run(config: ml_collections.ConfigDict | S3TStudy, workdir: str, command: str
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()
+        sharing.check_stack()
         seen = None if config.given else config.pretrain
         seeds = range(config.seed, config.seed + config.seeds)  # the first one's store is kept and deleted from
         source = factory.make(config.hyper(), **config.arguments())
@@ -56,7 +57,7 @@ def run(config: ml_collections.ConfigDict | S3TStudy, workdir: str, command: str
     total = data.passes(seen) + store.passes(held, builder, design) + len(seeds) * of_seed
     with folder.claimed(config.model_dump(), inputs), progress.Progress(total, "s3t"):
         held = data.pretrained(held, config.arguments(), seen, folder.path)
-        builder = dataclasses.replace(builder, source=held.source)
+        builder = dataclasses.replace(builder, source=dataclasses.replace(held.source, turns=processes.turns))
         built = store.build(folder, held, builder, design)
         rows: list[Row] = []
         for seed in seeds:

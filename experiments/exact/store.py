@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.core import environment, progress
+from experiments.core import environment, processes, progress
 from experiments.core.errors import UserError, WorkdirError, blame_user
 from experiments.core.results import Row
 from experiments.core.workdirs import Workdir
-from experiments.exact import baselines, nodes
+from experiments.exact import baselines, nodes, sharing
 from experiments.exact.data import Data
 from experiments.exact.nodes import Builder, Nodes
 from experiments.exact.rows import make_row, scores
@@ -25,6 +25,7 @@ from s3t.service.serving import Server
 from s3t.store import deletions, disk, records
 from s3t.store.disk import Store
 from s3t.store.publishing import Draft
+from s3t.training.schedule import Build
 
 FACTORY = "experiments.exact.factory:make"
 FOLDER = "store"  # in the workdir
@@ -60,8 +61,11 @@ def make_plan(planner: str, slices: int, budget: float) -> Plan:
 
 
 @blame_user()
-def opened(workdir: Workdir, builder: Builder, design: Design) -> Store:
-    """The run's store, made and filled with the ids of the training examples if it was never built.
+def opened(workdir: Workdir, builder: Builder, design: Design, built: bool) -> Store:
+    """The run's store, made and filled with the ids of the training examples if it was never built; for process 0.
+
+    Args:
+      built: whether it was.
 
     Raises:
       UserError: a store that was built and is not there, for another would not know of its deletions; one that is damaged.
@@ -71,7 +75,7 @@ def opened(workdir: Workdir, builder: Builder, design: Design) -> Store:
         store = disk.open(root)
         creation.ensure_examples(store, builder.source)  # a kill may have come before
         return store
-    if workdir.has("build"):
+    if built:
         raise UserError(f"{root} was built but is no store now: restore it from a copy, or use an empty --workdir")
     return creation.make_store(
         str(root),
@@ -90,10 +94,10 @@ def build(workdir: Workdir, data: Data, builder: Builder, design: Design) -> dic
 
     _check_kept(workdir, design.deletions)
 
-    def compute() -> dict[str, Any]:
-        store = opened(workdir, builder, design)
+    def compute(build: Build) -> dict[str, Any]:
+        store = opened(workdir, builder, design, built=False)
         with environment.stopwatch() as clock:
-            healing.train_missing(store, builder.source, report=_advance(builder))
+            healing.train_missing(store, builder.source, report=_advance(builder), build=build)
             seconds = clock()
         trained = serving(store, data)
         served = _served(workdir, data, _server(store, data), {})
@@ -101,7 +105,7 @@ def build(workdir: Workdir, data: Data, builder: Builder, design: Design) -> dic
         return {"seconds": seconds, "bytes": sum(nodes.node_bytes(trained.values())), **served}
 
     progress.stage("build the store", builder.passes(structure.flops(design.plan), builder.train.epochs))
-    built: dict[str, Any] = workdir.stage("build", compute)
+    built: dict[str, Any] = workdir.stage("build", lambda: sharing.led(builder.source, compute))
     progress.skip()  # what was not reported had been done before
     return built
 
@@ -114,7 +118,7 @@ def _check_kept(workdir: Workdir, deletions: int) -> None:
     """
     stages = ("build", *map(_deletion, range(deletions)), "heal")
     lacking = list(itertools.dropwhile(workdir.has, stages))
-    if disk.exists(workdir.path / FOLDER) and any(map(workdir.has, lacking)):
+    if any(map(workdir.has, lacking)) and processes.first(lambda: disk.exists(workdir.path / FOLDER)):
         raise WorkdirError(
             f"{workdir.path} lacks stages/{lacking[0]}.json, and its store has changed since: put a copy of the file back, "
             "or use an empty --workdir"
@@ -192,16 +196,19 @@ def row(workdir: Workdir, data: Data, builder: Builder, design: Design, built: d
     Args:
       built: from `build`.
     """
-    store = opened(workdir, builder, design)
-    server = _server(store, data)
+    has_store = workdir.has("build")
+    store = processes.kept(lambda: opened(workdir, builder, design, has_store))
+    server = processes.kept(lambda: _server(store, data))
     stream = _delete(workdir, data, builder, design, store, server)
     to_heal = _units_to_heal(builder, design)
     progress.stage("heal the store", builder.passes(to_heal, builder.train.epochs))
-    healed = workdir.stage("heal", lambda: _heal(workdir, data, builder, store, server))
+    heal = functools.partial(_heal, workdir, data, builder, store, server)
+    healed = workdir.stage("heal", lambda: sharing.led(builder.source, heal))
     progress.skip()
-    disk.close(store)
+    processes.first(lambda: disk.close(store))
     progress.stage("verify the store")
-    proof = workdir.stage("verify", lambda: verify.verify(workdir.path / FOLDER, *(one["head"] for one in stream)))
+    check = functools.partial(verify.verify, workdir.path / FOLDER, *(one["head"] for one in stream))
+    proof = workdir.stage("verify", lambda: processes.first(check))
     return make_row(
         data.name,
         ("s3t", f"{design.planner} / store"),
@@ -228,7 +235,7 @@ def row(workdir: Workdir, data: Data, builder: Builder, design: Design, built: d
 def _delete(
     workdir: Workdir, data: Data, builder: Builder, design: Design, store: Store, server: Server
 ) -> list[dict[str, Any]]:
-    """What came of each deletion: what it took, and what served after it."""
+    """What came of each deletion: what it took, and what served after it; process 0 has the store and its server."""
     order = nodes.deletion_order(builder.source.ids, design.seed)[: design.deletions]
     known: dict[frozenset[str], dict[str, float]] = {}
 
@@ -243,14 +250,15 @@ def _delete(
         return found
 
     progress.stage(f"delete {len(order)} examples", len(order) * _to_serve(data, builder))
-    stream = [workdir.stage(_deletion(number), functools.partial(delete, number)) for number in range(len(order))]
+    deletes = [functools.partial(processes.first, functools.partial(delete, number)) for number in range(len(order))]
+    stream = [workdir.stage(_deletion(number), compute) for number, compute in enumerate(deletes)]
     progress.skip()
     return stream
 
 
-def _heal(workdir: Workdir, data: Data, builder: Builder, store: Store, server: Server) -> dict[str, Any]:
+def _heal(workdir: Workdir, data: Data, builder: Builder, store: Store, server: Server, build: Build) -> dict[str, Any]:
     with environment.stopwatch() as clock:
-        healing.heal(store, builder.source, report=_advance(builder))
+        healing.heal(store, builder.source, report=_advance(builder), build=build)
         seconds = clock()
     requests = len(deletions.requests(store.ledger, "healed"))
     published = records.count_published(store.ledger)  # by killed processes, too

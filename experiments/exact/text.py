@@ -104,7 +104,7 @@ def make(
         most_lanes=building.lanes_for("vit", limits["most_lanes"]),
         cache_bytes=limits["cache_bytes"],
         lane_bytes=limits["lane_bytes"],
-        devices=jax.device_count(),
+        devices=jax.local_device_count(),
         place=building.spread,
         split=splits,
         placing=place,

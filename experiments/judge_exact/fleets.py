@@ -13,6 +13,7 @@ again.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,7 +24,7 @@ import numpy as np
 
 from experiments.configs.judge_exact import ExactJudgement
 from experiments.configs.s3t import FullLora, NodeTrain
-from experiments.core import keys, progress
+from experiments.core import keys, processes, progress
 from experiments.core.errors import UserError
 from experiments.core.keys import Hash, Purpose
 from experiments.data import datasets
@@ -164,7 +165,8 @@ def make_case(kind: Kind, data: Data, exact: ExactJudgement, seed: int) -> Case:
     cast, models = make_cast(source.ids, exact, seed), exact.models
     drawn = [where for role in ROLES for where in slices_of(source.ids, cast, role, plan.slices, models, seed)]
     held = np.stack([counts(where, plan.slices) for where in drawn])
-    shapes = tuple(shape._replace(shards=models) for shape in schedule.make_shapes(source, plan, held))
+    made = processes.first(lambda: schedule.make_shapes(source, plan, held))  # a compiler may have a say in them
+    shapes = tuple(shape._replace(shards=models) for shape in made)
     x, y = source.fetch(source.ids)
     included = memberships(source.ids[cast.asked], models, seed, Hash.EXACT_SHADOW)
     setup = Setup(source, plan, models, keys.key(seed, Purpose.NODES), shapes)
@@ -284,10 +286,11 @@ def answers(case: Case, fleet: Fleet, trained: Nodes, chosen: Sequence[Node]) ->
       UserError: logits that are not finite.
     """
     silence = Answers(np.full(len(case.x), -np.log(case.y.max())), np.zeros(len(case.x)), np.array(True))
-    found = [
-        _answers(case, building.node_logits(fleet.setup, trained, model, node, case.x)) if node else silence
-        for model, node in enumerate(chosen)
-    ]
+
+    def ask(model: int, node: Node) -> Answers:
+        return _answers(case, building.node_logits(fleet.setup, trained, model, node, case.x)) if node else silence
+
+    found = list(processes.turns([functools.partial(ask, model, node) for model, node in enumerate(chosen)]))
     if failed := sum(not np.isfinite(one.margin).all() for one in found):
         part = "train" if case.name == "s3t" else "full_lora"
         raise UserError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ import ml_collections
 import numpy as np
 
 from experiments.configs.judge_exact import ExactJudgement, JudgeExact
-from experiments.core import environment, progress, switches, workdirs
+from experiments.core import environment, processes, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user, line
 from experiments.core.results import Row, Run, rows_from
 from experiments.core.workdirs import Workdir
-from experiments.exact import data, factory
+from experiments.exact import data, factory, sharing
 from experiments.exact.nodes import Nodes
 from experiments.judge_exact import answer_files, attacks, fleets, rows
 from experiments.judge_exact.fleets import HELDOUT, ORACLE, REPEATS, ROLES, SHADOWS, Answers, Case, Fleet, Kind
@@ -48,6 +48,7 @@ def run(config: ml_collections.ConfigDict | JudgeExact, workdir: str, command: s
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()
+        sharing.check_stack()
         seen = None if config.checkpoint else config.pretrain
         source = factory.make(config.hyper(), **config.arguments())
         _check_sizes(source, config.exact, config.slices, config.model)
@@ -61,7 +62,7 @@ def run(config: ml_collections.ConfigDict | JudgeExact, workdir: str, command: s
         total = data.passes(seen) + sum(_passes(kind, role, config.exact) for kind, role in fleets_in_all)
     with folder.claimed(config.model_dump(), inputs), progress.Progress(total, "judge exact"):
         held = data.pretrained(held, config.arguments(), seen, folder.path)
-        source = dataclasses.replace(held.source, most_lanes=config.lanes)
+        source = dataclasses.replace(held.source, most_lanes=config.lanes, turns=processes.turns)
         found_rows: list[Row] = []
         for name in config.kinds:
             found_rows += judge(fleets.make_case(as_kind(name, source), held, config.exact, config.seed), folder)
@@ -100,15 +101,20 @@ def judge(case: Case, workdir: Workdir) -> list[Row]:
     told: Told = {}
     files = {role: workdir.path / "answers" / f"{case.name}-{role}.npz" for role in ROLES}
     for role in ROLES:
-        answer_files.convert(workdir.path / "logits" / files[role].name, files[role], case.y)
+        old = workdir.path / "logits" / files[role].name
+        processes.first(functools.partial(answer_files.convert, old, files[role], case.y))
         progress.stage(f"{case.name}: {WORDS[role]}", _passes(case.kind, role, case.exact))
         make: Callable[[], Told] = functools.partial(_kept, case, role, told, files[role])
         told[role] = workdir.stage(f"fleet-{case.name}-{role}", make, beside=files[role])
         progress.skip()  # what was not reported had been done before
-    kept = {role: answer_files.read(files[role]) for role in ROLES}
     progress.stage(f"{case.name}: attacks")
+    return rows_from(workdir.stage(f"rows-{case.name}", lambda: processes.first(lambda: _attacked(case, told, files))))
+
+
+def _attacked(case: Case, told: Told, files: Mapping[str, Path]) -> list[Row]:
+    """What attacks find in the answers that were kept."""
     try:
-        return rows_from(workdir.stage(f"rows-{case.name}", lambda: rows.rows(case, kept, told)))
+        return rows.rows(case, {role: answer_files.read(files[role]) for role in ROLES}, told)
     except UserError:
         raise
     except ValueError as refused:  # a metric: models that all serve nothing, say, which few may do by chance
@@ -122,7 +128,7 @@ def _kept(case: Case, role: str, told: Told, file: Path) -> Told:
     """Train and ask a fleet, and keep its answers; what it leaves beside them."""
     make = {SHADOWS: _shadows, REPEATS: _repeats, ORACLE: _oracle, HELDOUT: _heldout}[role]
     answers, left = make(case, told)
-    answer_files.write(file, answers)
+    processes.first(lambda: answer_files.write(file, answers))
     return left
 
 
@@ -200,7 +206,8 @@ def _oracle(case: Case, _: Told) -> tuple[States, Told]:
     found = {"states": states}
     told["streams"] = {}
     for how in attacks.HOW:
-        chosen = attacks.stream(worlds, known, allowed, how, case.exact.requests)
+        asked = functools.partial(attacks.stream, worlds, known, allowed, how, case.exact.requests)
+        chosen = processes.first(asked)
         told["streams"][how] = chosen.tolist()
         found[f"own-{how}"] = _healed_of(case, fleet, trained, chosen)
         found[f"neighbour-{how}"] = _healed_of(case, fleet, trained, attacks.neighbours(chosen))

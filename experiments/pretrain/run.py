@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import models
 from experiments.configs.pretrain import Pretrain
-from experiments.core import execution, fleet, keys, progress, switches, workdirs
+from experiments.core import execution, fleet, keys, processes, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import DataError, blame_user
 from experiments.core.results import Row, Run
@@ -56,7 +56,8 @@ def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str
         inputs = {"data": digests.digest(dataset[1:4])}
     with folder.claimed(config.model_dump(), inputs, config.tracker), progress.part(passes(config.train), "pretrain"):
         trained = _train(config.train, config.seed, config.checkpoint_seconds, folder, learner)
-        learner.save(folder.path, jax.tree.map(np.asarray, fleet.lane(trained.params, 0)))
+        params = jax.tree.map(np.asarray, fleet.lane(trained.params, 0))
+        processes.first(lambda: learner.save(folder.path, params))
         progress.stage("score the pre-trained", SCORING * _examples(config.train))
         scores = _scores(learner, trained.params)
         row = Row(

@@ -30,7 +30,7 @@ def here() -> dict[str, Any]:
     Raises:
       ValueError: NPROC in the environment is no number of threads.
     """
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(IRRELEVANT)]
     values = {name: jax.config.values.get(name, usual) for name, usual in SETTINGS.items()}
     flags += [f"{name}={value}" for name, value in values.items() if value != SETTINGS[name]]
@@ -40,7 +40,7 @@ def here() -> dict[str, Any]:
         "platform": device.platform,
         "runtime": device.client.platform_version,
         "device": device.device_kind,
-        "devices": jax.device_count(),
+        "devices": jax.local_device_count(),
         "flags": sorted(flags),
     }
     return common | (_processor() if device.platform == "cpu" else {})

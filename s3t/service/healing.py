@@ -23,7 +23,7 @@ from s3t.store.disk import Store
 from s3t.store.publishing import Draft
 from s3t.store.records import Outdated
 from s3t.training import schedule
-from s3t.training.schedule import Setup
+from s3t.training.schedule import Build, Setup
 from s3t.training.source import Source, to_tensors
 from s3t.training.stages import Trained
 
@@ -52,7 +52,9 @@ class Work(NamedTuple):
 # --- Training what is missing -----------------------------------------------------------------------------------------
 
 
-def heal(store: Store, source: Source, *, report: Callable[[Draft], None] = lambda draft: None) -> dict[str, Any]:
+def heal(
+    store: Store, source: Source, *, report: Callable[[Draft], None] = lambda draft: None, build: Build = schedule.build
+) -> dict[str, Any]:
     """Train anew what deletions took away, and whatever else is missing, while everything that survived serves.
 
     A node comes back under a new identity, trained on the examples that are left; one without examples does not come back.
@@ -63,6 +65,7 @@ def heal(store: Store, source: Source, *, report: Callable[[Draft], None] = lamb
       store: the store.
       source: what its factory makes.
       report: called with each node that begins to serve.
+      build: as for `train_missing`.
 
     Returns:
       trained and discarded, as in `Work`; skipped, how many nodes have no examples; healed, the requests that became so.
@@ -74,7 +77,7 @@ def heal(store: Store, source: Source, *, report: Callable[[Draft], None] = lamb
     disk.make_room(store)
     disk.purge(store)
     try:
-        work = train_missing(store, source, report=report)
+        work = train_missing(store, source, report=report, build=build)
     except ValueError:
         state.mark_healed(store)  # a request may have waited only for nodes that could be trained
         raise
@@ -83,7 +86,9 @@ def heal(store: Store, source: Source, *, report: Callable[[Draft], None] = lamb
     return {**work._asdict(), "skipped": skipped, "healed": list(state.mark_healed(store))}
 
 
-def train_missing(store: Store, source: Source, *, report: Callable[[Draft], None] = lambda draft: None) -> Work:
+def train_missing(
+    store: Store, source: Source, *, report: Callable[[Draft], None] = lambda draft: None, build: Build = schedule.build
+) -> Work:
     """Train the nodes that the plan misses, shallow before deep, and let each serve as soon as it is done.
 
     What was published before is read back as it is needed. Deleted examples are not even fetched. A node whose training
@@ -93,6 +98,7 @@ def train_missing(store: Store, source: Source, *, report: Callable[[Draft], Non
       store: the store.
       source: what its factory makes.
       report: called with each node that begins to serve.
+      build: trains nodes, as `schedule.build` does; another one where other processes take part and do not have the store.
 
     Raises:
       ValueError: a source that is not the store's, an example that it lacks, or more examples in a slice than the store
@@ -101,13 +107,13 @@ def train_missing(store: Store, source: Source, *, report: Callable[[Draft], Non
     """
     audit.check(store)
     setup, here = inputs.setup_of(store.manifest, source), environment.here()
-    trained, discarded, spoiled = _restore(store, setup, here, report)
+    trained, discarded, spoiled = _restore(store, setup, here, report, build)
     while True:
         rows = database.head(store.ledger).rows
         serving, drafts = _due(store, spoiled)
         if not drafts:
             break
-        published, outdated, diverged = _round(store, setup, here, serving, drafts, report)
+        published, outdated, diverged = _round(store, setup, here, serving, drafts, report, build)
         if not diverged and rows == database.head(store.ledger).rows:  # what is outdated is so by a later row
             raise database.Damaged(
                 f"{store.root}'s ledger is damaged: no row says why node {drafts[0].identity} is outdated; "
@@ -120,14 +126,14 @@ def train_missing(store: Store, source: Source, *, report: Callable[[Draft], Non
     return Work(trained, discarded)
 
 
-def _restore(store: Store, setup: Setup, here: Mapping[str, Any], report: Callable[[Draft], None]) -> Round:
+def _restore(store: Store, setup: Setup, here: Mapping[str, Any], report: Callable[[Draft], None], build: Build) -> Round:
     """Train serving nodes whose files are lost or damaged once more, on what they saw then, and put the files back."""
     late = newcomers.behind(store)  # others take their places
     problems = {node: problem for node, problem in publishing.damaged(store).items() if node not in late}
     identity_at = {place: node.identity for place, node in inputs.serving(store).items()}
     restored, outdated = 0, 0
     spoiled: Spoiled = {}
-    for retrained in retrain(store, setup, here, problems):
+    for retrained in retrain(store, setup, here, problems, build):
         node = retrained.node
         try:
             _put_back(store, retrained, identity_at.get((node.shard, node.slices[:-1])))
@@ -176,6 +182,7 @@ def _round(
     serving: Serving,
     drafts: list[Draft],
     report: Callable[[Draft], None],
+    build: Build,
 ) -> Round:
     """Train drafts until all are published, or until a deletion or a spoiled node asks for new ones."""
     ids_in, drafts = _gathered(store, drafts)
@@ -189,7 +196,7 @@ def _round(
     published, outdated = 0, 0
     spoiled: Spoiled = {}
     try:
-        for call in schedule.build(setup, slices, list(draft_at), read):
+        for call in build(setup, slices, list(draft_at), read):
             for place, trained in call.nodes:
                 draft, parent = draft_at[place], identity_at.get((place[0], place[1][:-1]))
                 if not _finite(trained):

@@ -14,7 +14,7 @@ from s3t.store import records
 from s3t.store.disk import Store
 from s3t.store.records import PublishedNode
 from s3t.training import schedule
-from s3t.training.schedule import Setup
+from s3t.training.schedule import Build, Setup
 from s3t.training.stages import Trained
 
 
@@ -46,7 +46,13 @@ class Retrained(NamedTuple):
     reason: str = ""
 
 
-def retrain(store: Store, setup: Setup, here: Mapping[str, Any], nodes: Iterable[PublishedNode]) -> Iterator[Retrained]:
+def retrain(
+    store: Store,
+    setup: Setup,
+    here: Mapping[str, Any],
+    nodes: Iterable[PublishedNode],
+    build: Build = schedule.build,
+) -> Iterator[Retrained]:
     """Train serving nodes once more, parents first; an ancestor's file is not read before the ancestor was given.
 
     Args:
@@ -54,9 +60,10 @@ def retrain(store: Store, setup: Setup, here: Mapping[str, Any], nodes: Iterable
       setup: how its nodes are trained.
       here: this process's stack.
       nodes: in the order of their publication.
+      build: trains them; see `healing.train_missing`.
     """
     for family in families(store, nodes):
-        yield from _trained(store, setup, here, family)
+        yield from _trained(store, setup, here, family, build)
 
 
 def families(store: Store, nodes: Iterable[PublishedNode]) -> list[Family]:
@@ -78,7 +85,7 @@ def families(store: Store, nodes: Iterable[PublishedNode]) -> list[Family]:
     return grouped
 
 
-def _trained(store: Store, setup: Setup, here: Mapping[str, Any], family: Family) -> Iterator[Retrained]:
+def _trained(store: Store, setup: Setup, here: Mapping[str, Any], family: Family, build: Build) -> Iterator[Retrained]:
     ids = {
         (shard, node): tuple(sorted(id_ for s in node for id_ in family.ids_in[shard, s])) for shard, node in family.nodes
     }
@@ -90,7 +97,7 @@ def _trained(store: Store, setup: Setup, here: Mapping[str, Any], family: Family
             return
         for shard, node in sorted(family.nodes, key=lambda job: len(job[1])):
             alone = Family({(shard, s): family.ids_in[shard, s] for s in node}, {(shard, node): family.nodes[shard, node]})
-            yield from _trained(store, setup, here, alone)
+            yield from _trained(store, setup, here, alone, build)
         return
     read = inputs.reader(store, setup, inputs.serving(store))
     seen = inputs.digests_of(slices, setup.plan.slices)
@@ -103,6 +110,6 @@ def _trained(store: Store, setup: Setup, here: Mapping[str, Any], family: Family
                 jobs.append(job)
             except ValueError as error:
                 yield Retrained(family.nodes[job], ids[job], None, {}, f"an ancestor cannot be read: {error}")
-        for call in schedule.build(setup, slices, jobs, read):
+        for call in build(setup, slices, jobs, read):
             for job, trained in call.nodes:
                 yield Retrained(family.nodes[job], ids[job], trained, inputs.stack_of(here, call, seen(*job)))

@@ -165,8 +165,8 @@ def activation_bytes(backbone: Backbone, frozen: Tree, example: Tree) -> int:
 def build(setup: Setup, slices: Slices, jobs: Sequence[Job], finished: Callable[[int, Node], Trained]) -> Iterator[Call]:
     """Train nodes, shallow before deep, and give those of each call as soon as it is done.
 
-    Neither which other nodes are asked for nor when changes a byte of any: a resumed build and a heal make what a build
-    in one go makes.
+    Neither which other nodes are asked for, nor when, nor which process makes a call (`Source.turns`) changes a byte of
+    any: a resumed build and a heal make what a build in one go makes.
 
     Args:
       setup: the build.
@@ -187,20 +187,39 @@ def build(setup: Setup, slices: Slices, jobs: Sequence[Job], finished: Callable[
     frozen = jax.device_put(source.frozen)
     inputs, filling = activations(setup, frozen, slices, todo)
     for shape, of_depth in todo:
-        stage = stage_for(source.backbone, source.recipe, shape)
         held = jax.device_put(slices._replace(x=inputs.get(shape.depth, slices.x)))
-        program = ""
-        for first in range(0, len(of_depth), shape.lanes):
-            group = of_depth[first : first + shape.lanes]
-            nodes = list(stages.train_nodes(stage, frozen, held, setup.key, group, ancestor, source.place))
-            if not program:  # asked after the first call, which has checked what it was given
-                lanes = source.place(stages.make_lanes([group[0]] * shape.lanes, ancestor))
-                text = stage.run.lower(frozen, held, setup.key, lanes).as_text()
-                program = digest("program", [text, filling if shape.cached else ""])
-            have.update(nodes)
-            yield Call(shape, program, nodes)
+        for call in source.turns(_calls(setup, shape, frozen, held, of_depth, ancestor, filling)):
+            have.update(call.nodes)
+            yield call
 
 
+def _calls(
+    setup: Setup,
+    shape: Shape,
+    frozen: Tree,
+    held: Slices,
+    jobs: Sequence[Job],
+    finished: Callable[[int, Node], Trained],
+    filling: str,
+) -> list[Callable[[], Call]]:
+    """The calls of one depth's program, none of which needs another."""
+    source = setup.source
+    stage = stage_for(source.backbone, source.recipe, shape)
+
+    @functools.cache
+    def program() -> str:
+        lanes = source.place(stages.make_lanes([jobs[0]] * shape.lanes, finished))
+        text = stage.run.lower(frozen, held, setup.key, lanes).as_text()
+        return digest("program", [text, filling if shape.cached else ""])
+
+    def train(group: Sequence[Job]) -> Call:
+        nodes = list(stages.train_nodes(stage, frozen, held, setup.key, group, finished, source.place))
+        return Call(shape, program(), nodes)  # asked after a call, which has checked what it was given
+
+    return [functools.partial(train, jobs[first : first + shape.lanes]) for first in range(0, len(jobs), shape.lanes)]
+
+
+Build = Callable[[Setup, Slices, Sequence[Job], Callable[[int, Node], Trained]], Iterator[Call]]  # as `build` is
 stage_for = functools.lru_cache(maxsize=64)(stages.make_stage)
 prefixes_for = functools.lru_cache(maxsize=8)(caching.make_prefixes)
 

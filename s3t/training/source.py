@@ -8,7 +8,7 @@ differ from machine to machine. `python -m s3t` resolves the name; nothing else 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,11 +21,17 @@ from s3t.training.stages import Lanes, Recipe, Trained
 
 Tree = Any
 Fetch = Callable[[np.ndarray], tuple[Tree, Tree]]
+Turns = Callable[[Sequence[Callable[[], Any]]], Iterator[Any]]
 
 
 def no_split(name: str) -> tuple[np.ndarray, Fetch]:
     """The splits of a factory that gives training examples alone."""
     raise ValueError(f"the store's factory has no split {name!r}: ask for examples by their ids")
+
+
+def one_by_one(calls: Sequence[Callable[[], Any]]) -> Iterator[Any]:
+    """What some calls give, each made as it is asked for."""
+    return (call() for call in calls)
 
 
 class Placing(NamedTuple):
@@ -61,6 +67,8 @@ class Source:
     placing: how to place the examples, asked when a store is made.
     lane_bytes: device memory for all that a program's lanes take beyond the data and the backbone; 0 is no limit.
     names: [examples] what people call each example beside its id, None for one that has no name; or None.
+    turns: calls of programs that do not need each other -> what each gives, in their order. Of processes that share a build
+      each makes some; by itself this process makes all, one by one.
     """
 
     backbone: Backbone
@@ -77,6 +85,7 @@ class Source:
     placing: Callable[[], Placing] = Placing
     lane_bytes: int = 0
     names: Sequence[str | None] | None = None
+    turns: Turns = one_by_one
 
 
 def placed(source: Source, shards: int, slices: int, key: bytes, placing: Placing | None = None) -> Places:

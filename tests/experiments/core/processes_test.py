@@ -3,6 +3,8 @@
 Real processes find each other on the loopback interface, with JAX's collectives of a CPU (gloo).
 """
 
+import contextlib
+import functools
 import json
 import os
 import signal
@@ -15,9 +17,9 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from experiments.core import distributed, processes
+from experiments.core import distributed, preemption, processes
 from experiments.core.errors import UserError
-from tests.helpers import kills, ranks
+from tests.helpers import kills, peers, ranks
 
 # One process
 
@@ -47,6 +49,92 @@ def test_shared_lanes_are_all_lanes_in_order(monkeypatch, count, lanes):
     made = shared(tree, 2)
     assert np.array_equal(np.asarray(made["a"]).view(np.uint32), np.asarray(-values).view(np.uint32))
     assert np.array_equal(made["b"], np.arange(2 * lanes).reshape(lanes, 2) ** 2)
+
+
+# Calls that take turns
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("calls", [0, 1, 4, 5])
+def test_each_process_makes_its_calls_and_gets_all_in_order(monkeypatch, count, calls):
+    made = []
+
+    def call(i):
+        made.append((jax.process_index(), i))
+        return np.float32([-0.0, np.nan, i])
+
+    program = lambda process: list(processes.turns([functools.partial(call, i) for i in range(calls)]))  # noqa: E731
+    ends = peers.together(monkeypatch, count, program)
+    expected = [np.float32([-0.0, np.nan, i]).tobytes() for i in range(calls)]
+    assert [[value.tobytes() for value in end] for end in ends] == [expected] * count
+    assert sorted(made) == sorted((i % count, i) for i in range(calls))
+
+
+def test_alone_a_call_is_made_when_it_is_asked_for():
+    made = []
+    first = next(processes.turns([lambda: made.append(1), lambda: made.append(2)]))
+    assert first is None and made == [1]
+
+
+def test_a_mistake_of_one_call_is_everybody_s_after_the_calls_before_it(monkeypatch):
+    def program(process):
+        for value in processes.turns([lambda: 1, lambda: 2, lambda: _mistake("the third"), lambda: 4]):
+            got[process].append(value)
+
+    got = [[], []]
+    for end in peers.together(monkeypatch, 2, program):
+        assert isinstance(end, UserError) and str(end) == "of process the third"
+    assert got == [[1, 2], [1, 2]]
+
+
+def test_a_signal_to_one_ends_all_once_what_was_made_is_taken(monkeypatch):
+    """It comes while process 1 makes its first call."""
+
+    def call(i):
+        made.append(i)
+        if i == 1:
+            monkeypatch.setattr(preemption._state, "asked", True)
+        return i
+
+    @contextlib.contextmanager
+    def postponed():  # of one process, as each has its own signals
+        yield lambda: jax.process_index() == 1 and preemption._state.asked
+
+    def program(process):
+        for value in processes.turns([functools.partial(call, i) for i in range(6)]):
+            got[process].append(value)
+
+    made, got = [], [[], [], []]
+    monkeypatch.setattr(preemption, "postponed", postponed)
+    ends = peers.together(monkeypatch, 3, program)
+    assert [type(end) for end in ends] == [preemption.Preempted] * 3
+    assert got == [[0, 1, 2]] * 3 and sorted(made) == [0, 1, 2]
+
+
+def test_what_process_0_has_open_no_other_gets(monkeypatch):
+    assert processes.kept(lambda: 3) == 3
+    assert peers.together(monkeypatch, 2, lambda process: processes.kept(object().__str__))[1] is None
+    for end in peers.together(monkeypatch, 2, lambda process: processes.kept(lambda: _mistake(process))):
+        assert isinstance(end, UserError) and str(end) == "of process 0"
+
+
+@pytest.mark.parametrize("of_folder", [True, False])
+def test_files_of_process_0_are_copied_to_the_others_for_a_while(monkeypatch, tmp_path, of_folder):
+    path = tmp_path / "model"
+    if of_folder:
+        (path / "part").mkdir(parents=True)
+    for file in (path / "part" / "a.npz", path / "b") if of_folder else (path,):
+        file.write_bytes(file.name.encode() * 3)
+
+    def program(process):
+        with processes.copied(path) as copy:
+            files = (copy, *copy.rglob("*"))
+            return copy, {str(file.relative_to(copy)): file.read_bytes() for file in files if file.is_file()}
+
+    (first, content), (second, copied) = peers.together(monkeypatch, 2, program)
+    assert first == path and second.name == "model" and second != path and not second.exists()
+    assert content == copied == ({"part/a.npz": b"a.npz" * 3, "b": b"bbb"} if of_folder else {".": b"model" * 3})
+    assert program(0) == (path, content)
 
 
 # In a child: two processes talk

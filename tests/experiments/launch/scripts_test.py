@@ -225,8 +225,8 @@ def test_a_sweep_is_an_array_of_what_has_not_finished(capsys, stubs, tmp_path, m
         (["slurm", "--", *NASTY, "--config.name=a\nb"], "has a character that is not printed"),
         (
             ["slurm", "--nodes=2", "--", "--config=pretrain:digits", "--workdir=runs/a"],
-            "--nodes is 2, and pretrain, which trains one model, does not share its work between processes, as readiness "
-            "and judge do: leave it out",
+            "--nodes is 2, and pretrain, which trains one model, does not share its work between processes, as readiness, "
+            "judge, s3t and judge_exact do: leave it out",
         ),
         (["slurm", "--", *NASTY], "sbatch is not here: launch where it is, or use --dry-run"),
         (["kubernetes", "--", *NASTY], "the following arguments are required: --image, --claim"),
