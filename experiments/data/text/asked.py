@@ -20,8 +20,8 @@ def ids(dataset: Dataset, forget: Forget) -> Array:
     if dataset.corpus is None:
         kind = "is none" if dataset.tokens is None else "is classified"
         raise DataError(
-            f"forget.setting is {forget.setting!r}, which is for text to predict, and {dataset.name!r} {kind}: set class "
-            "or random"
+            f"the forget setting is {forget.setting!r}, which is for text to predict, and {dataset.name!r} {kind}: set "
+            "class or random"
         )
     documents, among = dataset.corpus.documents, np.unique(dataset.asked_as)
     names = getattr(forget, ASKED_BY[forget.setting])

@@ -95,7 +95,7 @@ def test_names_of_nobody_are_one_line(speeches, changes, forget, said):
 
 def test_images_have_nobody_to_ask_for():
     refused(
-        "forget.setting is 'group', which is for text to predict, and 'digits' is none: set class or random",
+        "the forget setting is 'group', which is for text to predict, and 'digits' is none: set class or random",
         problem.make,
         datasets.load(Data()),
         Forget(setting="group", groups=("Bell",)),
