@@ -87,31 +87,45 @@ class Parts:
         if count == 1:
             return function(rows, key, *params)
 
-        def part(carry: tuple[()], entry: tuple[Array, Any], *params: Params) -> tuple[tuple[()], Any]:
-            index, some = entry
-            return carry, function(some, _own(key, index), *params)
+        # JAX's own derivative of a loop of checkpoints leaves them out of its forward pass, whose derivative then stores
+        # all parts. Here each derivative is a loop of checkpoints again.
+        def forward(params: tuple[Params, ...], rows: Any, key: Array | None) -> tuple[Any, Any]:
+            def part(carry: tuple[()], entry: tuple[Array, Any], params: tuple[Params, ...]) -> tuple[tuple[()], Any]:
+                index, some = entry
+                return carry, function(some, _own(key, index), *params)
 
-        return _joined(self._loop(part, (), _cut(rows, count, size), *params)[1], total)
+            return _joined(self._loop(part, (), _cut(rows, count, size), params)[1], total), (params, rows, key)
+
+        def backward(given: Any, slopes: Any) -> tuple[tuple[Params, ...], None, None]:
+            def pulled(rows: Any, slopes: Any, key: Array | None, params: tuple[Params, ...]) -> tuple[Any, tuple[()]]:
+                return jax.vjp(lambda params: function(rows, key, *params), params)[1](slopes)[0], ()
+
+            params, rows, key = given
+            return self.summed(pulled, rows, slopes, key, params)[0], None, None
+
+        evaluated = jax.custom_vjp(lambda *given: forward(*given)[0])
+        evaluated.defvjp(forward, backward)
+        return evaluated(params, rows, key)
 
     def summed(
-        self, function: Callable[..., tuple[Params, Array]], batch: Batch, factors: Array, key: Array | None, params: Params
-    ) -> tuple[Params, Array]:
-        """function(batch, factors, key, params) -> (a tree like params, values) by parts: trees added up, values joined.
+        self, function: Callable[..., tuple[Any, Any]], rows: Any, factors: Any, key: Array | None, params: Any
+    ) -> tuple[Any, Any]:
+        """function(rows, factors, key, params) -> (a tree like params, values) by parts: trees added up, values joined.
 
         Args:
-          factors: [examples], by which the function scales what it adds up; 0 for what parts are filled up with.
+          factors: of each example, by which the function scales what it adds up; 0 for what parts are filled up with.
         """
-        total = jnp.shape(factors)[0]
+        total = jax.tree.leaves(factors)[0].shape[0]
         count, size = self._shape(total)
         if count == 1:
-            return function(batch, factors, key, params)
+            return function(rows, factors, key, params)
 
-        def part(sums: Params, entry: tuple[Array, Any], params: Params) -> tuple[Params, Array]:
+        def part(sums: Any, entry: tuple[Array, Any], params: Any) -> tuple[Any, Any]:
             index, (some, factors) = entry
             added, values = function(some, factors, _own(key, index), params)
             return jax.tree.map(jnp.add, sums, added), values
 
-        cut = _cut(batch, count, size), _cut(factors, count, size, copies=False)
+        cut = _cut(rows, count, size), _cut(factors, count, size, copies=False)
         sums, values = self._loop(part, jax.tree.map(jnp.zeros_like, params), cut, params)
         return sums, _joined(values, total)
 
@@ -157,12 +171,12 @@ class Parts:
         size = -(-total // (count * self.multiple)) * self.multiple
         return -(-total // size), size
 
-    def _loop(self, part: Callable[..., Any], carry: Any, cut: Any, *params: Params) -> Any:
-        """`lax.scan` of `part(carry, (index, rows), *params)`; what a derivative needs of a part is computed again."""
+    def _loop(self, part: Callable[..., Any], carry: Any, cut: Any, params: Any) -> Any:
+        """`lax.scan` of `part(carry, (index, rows), params)`; what a derivative needs of a part is computed again."""
         again = jax.checkpoint(part, prevent_cse=self.unroll)
         count = jax.tree.leaves(cut)[0].shape[0]
         entries = jnp.arange(count), cut
-        return jax.lax.scan(lambda carry, entry: again(carry, entry, *params), carry, entries, unroll=self.unroll)
+        return jax.lax.scan(lambda carry, entry: again(carry, entry, params), carry, entries, unroll=self.unroll)
 
 
 def _own(key: Array | None, index: Array) -> Array | None:
