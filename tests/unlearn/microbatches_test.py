@@ -121,7 +121,7 @@ def sizes(jaxpr):
 
 @pytest.mark.parametrize("name", ["level", "ascent_kl", "undial", "npo", "wga", "dpo"])
 def test_no_array_of_a_rehearsal_holds_the_logits_of_all_documents(name):
-    """8 documents of 3 tokens, of a vocabulary of 1000, in parts of 2: beside logits of a part there are parameters alone."""
+    """8 documents of 3 tokens, of 1000 entries, in parts of 2: nothing is larger than logits of a part."""
     rows, length, vocabulary, width = 8, 3, 1000, 2
     plain = sequence_model(lambda params, x, key: params["in"][x] @ params["out"])
     params = {"in": jnp.ones((vocabulary, width)), "out": jnp.ones((width, vocabulary))}
