@@ -58,12 +58,13 @@ def main() -> None:
     print("devices  arguments   results  temporaries     total  of one  compiled in", flush=True)
     alone = planned(work, execution.make("jit", jax.devices()[:1]), given, 1, None, args.microbatches)
     if args.devices > 1:
-        planned(
-            work, execution.make("jit", jax.devices(), fsdp=args.devices), given, args.devices, alone, args.microbatches
-        )
+        spread = execution.make("jit", jax.devices(), fsdp=args.devices)
+        planned(work, spread, given, args.devices, alone, args.microbatches)
 
 
-def planned(work: Work, devices: execution.Execution, given: Any, count: int, alone: float | None, parts: int = 1) -> float:
+def planned(
+    work: Work, devices: execution.Execution, given: Any, count: int, alone: float | None, microbatches: int
+) -> float:
     """Print what the step plans to hold on each device; its bytes."""
     began = time.perf_counter()
     plan = lowered(work, devices, given, microbatches).compile().memory_analysis()
