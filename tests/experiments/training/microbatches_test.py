@@ -1,6 +1,7 @@
 """Training in parts: steps are those of whole batches, DP-SGD's and rehearsed ones too, in less memory; old runs go on."""
 
 import dataclasses
+import importlib
 import json
 
 import jax
@@ -9,14 +10,15 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import models
+from experiments import main, models
 from experiments.comparison import run
 from experiments.configs import readiness as configs
 from experiments.configs.comparison import Comparison
-from experiments.core import environment, execution, workdirs
+from experiments.core import environment, execution, files, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError, UserError
 from experiments.core.sections import Model
+from experiments.pretrain import run as pretrain_run
 from experiments.training import cost
 from readiness import MetaBatch, Terms, make_readiness, make_step
 from readiness.step import init_state
@@ -131,6 +133,38 @@ def test_more_parts_than_examples_are_refused_in_one_line():
         UserError, match=r"is 3, and 8 examples give 3 devices none .* set --config.train.microbatches to 2"
     ):
         three.check_parts(3, 8)
+
+
+RUNS = {"judge": "judge", "pretrain": "pretrain", "s3t": "exact", "judge_exact": "judge_exact"}  # and their folders
+
+
+@pytest.mark.parametrize("runner", RUNS)
+def test_a_workdir_of_before_is_still_its_run_s(runner, tmp_path):
+    """Told by the mistake that is found in it: not its config, but results that are none."""
+    config = importlib.import_module(f"experiments.configs.{runner}").get_config("digits")
+    made = validated(main_model(runner), config)
+    begun = json.loads(files.dumps((made.resolved() if hasattr(made, "resolved") else made).model_dump()))
+    section = begun["train"] if "microbatches" in begun["train"] else begun["pretrain"]["train"]
+    assert section.pop("microbatches") == 1
+    (tmp_path / "config.json").write_text(json.dumps(begun))
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(workdirs.WorkdirError, match=r"results.json cannot be read"):
+        importlib.import_module(f"experiments.{RUNS[runner]}.run").run(config, str(tmp_path))
+
+
+def main_model(runner):
+    return getattr(importlib.import_module(f"experiments.configs.{runner}"), main.MODELS[runner])
+
+
+@pytest.mark.slow
+def test_pre_training_in_parts(tmp_path):
+    config = importlib.import_module("experiments.configs.pretrain").get_config("digits")
+    config.model, config.train.steps, config.train.batch_size = "mini", 2, 64
+    whole = pretrain_run.run(config, str(tmp_path / "whole"))
+    config.train.microbatches = 3
+    parts = pretrain_run.run(config, str(tmp_path / "parts"))
+    for name, value in whole.rows[0].after.items():
+        assert parts.rows[0].after[name] == pytest.approx(value, abs=0.01)
 
 
 def shrunk():
