@@ -29,6 +29,8 @@ def microbatched(model: Model, parts: int, *, multiple: int = 1, unroll: bool = 
     of n is in part i mod `parts`; a batch that does not divide is filled up with copies of its last example, which nobody
     sees again; a batch of fewer examples is evaluated in fewer parts.
 
+    Derivatives are by the parameters, and the first of them in reverse mode; those by a batch are 0.
+
     Args:
       model: whose `apply`, `features`, mean losses and everything by `per_example` are evaluated in parts.
       parts: how many; of 1 it is the model itself.
