@@ -76,21 +76,23 @@ def network(name, **how):
     return models.build(section, np.asarray(batch["x"][:1], np.int32), 64), batch
 
 
-@pytest.mark.parametrize("name, bound", [("gpt2", 0.45), ("vit", 0.45)])
-def test_a_rehearsed_step_in_four_parts_holds_less(name, bound):
-    """Temporary bytes that XLA plans for K = 2, second order, beside those of the whole batch."""
+@pytest.mark.parametrize(
+    "name, steps", [("gpt2", 1), *(pytest.param(n, 2, marks=pytest.mark.slow) for n in ("gpt2", "vit"))]
+)
+def test_a_rehearsed_step_in_four_parts_holds_less(name, steps):
+    """Temporary bytes that XLA plans for so many inner steps, second order, beside those of the whole batch."""
     fns, batch = network(name)
     params = jax.eval_shape(fns.init, jax.random.key(0))
 
     def planned(parts):
         model = execution.one_device().microbatched(models.as_model(fns), parts)
-        step, given = rehearsed(model, batch, 8)
+        step, given = rehearsed(model, batch, 8, steps=steps)
         state = jax.eval_shape(lambda params: init_state(params, optax.sgd(0.1)), params)
         return toys.quick_jit(step).lower(state, *given).compile().memory_analysis().temp_size_in_bytes
 
     whole, four = planned(1), planned(4)
     print(f"{name}: {whole} bytes, {four} in four parts")
-    assert four < bound * whole
+    assert four < 0.45 * whole
 
 
 @pytest.mark.slow
