@@ -41,6 +41,7 @@ from unlearn.base import (
     example_losses,
     mean_loss,
     merged,
+    per_example,
     roll_out,
 )
 from unlearn.checking import check_batch, check_number
@@ -228,7 +229,7 @@ def _level_of(model: Model, params: Params, unseen: Batch, most: int, key: Array
     count = len(unseen["weight"])
     drawn = jax.random.choice(key, count, (min(most, count),), replace=False)
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[drawn], unseen)
-    return mean(model.margin(model.apply(params, batch["x"], None), batch), batch["weight"])
+    return mean(per_example(model, model.margin, batch, None, params), batch["weight"])
 
 
 def _count(requests: Request) -> int:
@@ -237,7 +238,7 @@ def _count(requests: Request) -> int:
 
 def _away(model: Model, params: Params, batch: Batch, key: Array, mean: Mean, terms: Terms) -> tuple[Array, Array]:
     """How far the mean margin is from the level, and the pull back."""
-    distance, weight = model.margin(model.apply(params, batch["x"], key), batch) - batch["level"], batch["weight"]
+    distance, weight = per_example(model, model.margin, batch, key, params) - batch["level"], batch["weight"]
     away = mean(distance, weight)
     return away, mean(huber(distance, terms.width), weight) if terms.each else huber(away, terms.width)
 

@@ -55,14 +55,15 @@ from unlearn.base import (
 )
 from unlearn.gradient import first_order, normalised, second_order
 from unlearn.losses import weighted_mean
+from unlearn.microbatches import microbatched
 from unlearn.until import STOPS, Outcome, Recorded, unlearn_until
 
 __all__ = [
     "ALGORITHMS", "KINDS", "STOPS", "Batch", "Model", "Outcome", "Recorded", "Request", "Traits", "UnlearnAlgorithm",
     "UnlearnInfo", "UnlearnState", "ascent", "ascent_kl", "classifier", "declare", "dpo", "find_algorithm", "finetune",
-    "first_order", "from_objective", "graddiff", "idk_dpo", "level", "levels", "neggrad_plus", "normalised", "npo",
-    "penalties", "random_label", "rmu", "second_order", "sequence_model", "simnpo", "traits_of", "undial", "unlearn",
-    "unlearn_until", "weighted_mean", "wga",
+    "first_order", "from_objective", "graddiff", "idk_dpo", "level", "levels", "microbatched", "neggrad_plus",
+    "normalised", "npo", "penalties", "random_label", "rmu", "second_order", "sequence_model", "simnpo", "traits_of",
+    "undial", "unlearn", "unlearn_until", "weighted_mean", "wga",
 ]  # fmt: skip
 
 try:

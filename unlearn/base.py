@@ -19,8 +19,8 @@ from unlearn.model import CLASSIFIER, KINDS, LANGUAGE, Array, Batch, Model, Para
 __all__ = [
     "CLASSIFIER", "KINDS", "LANGUAGE", "UNDECLARED", "Array", "Batch", "Mean", "Model", "Params", "Request", "Traits",
     "UnlearnAlgorithm", "UnlearnInfo", "UnlearnState", "begin", "check_model", "check_params", "classifier", "declare",
-    "example_losses", "from_objective", "mean_loss", "merged", "remember_key", "remember_nothing", "remember_params",
-    "roll_out", "sequence_model", "traits_of", "unlearn", "weighted_mean",
+    "example_losses", "from_objective", "mean_loss", "merged", "per_example", "remember_key", "remember_nothing",
+    "remember_params", "roll_out", "sequence_model", "traits_of", "unlearn", "weighted_mean",
 ]  # fmt: skip
 
 Mean = Callable[[Array, Array], Array]  # (values, weights) -> scalar; one for each device mode
@@ -165,14 +165,48 @@ def example_losses(model: Model, params: Params, batch: Batch, key: Array | None
       ValueError: a batch without x or weight, or a loss that is not one number per example.
     """
     check_keys(batch, "the", ("weight", "x"))
-    values = model.loss(model.apply(params, batch["x"], key), batch)
-    check_losses(values, batch)
+    values: Array = per_example(model, _checked(model), batch, key, params)
     return values
 
 
 def mean_loss(model: Model, params: Params, batch: Batch, key: Array | None, mean: Mean = weighted_mean) -> Array:
     """L(params; batch): the model's loss, reduced over the batch."""
-    return mean(example_losses(model, params, batch, key), batch["weight"])
+    if model.parts is None:
+        return mean(example_losses(model, params, batch, key), batch["weight"])
+    check_keys(batch, "the", ("weight", "x"))
+    loss: Array = model.parts.mean(_checked(model), mean, batch, key, params)
+    return loss
+
+
+def per_example(model: Model, function: Callable[..., Any], batch: Batch, key: Array | None, *params: Params) -> Any:
+    """function(*logits, batch), the logits those of each `params` on the batch: arrays that lead with the examples.
+
+    To be preferred to `model.apply`: a microbatched model then never holds the logits of a whole batch.
+
+    Args:
+      function: of each example by itself, as the model's own are, or functions made of them.
+      key: of dropout; the logits of all `params` are drawn alike.
+
+    Example:
+      >>> model = classifier(lambda params, x, key: x @ params)
+      >>> batch = {"x": jnp.eye(2), "y": jnp.array([0, 1])}
+      >>> print(per_example(model, model.divergence, batch, None, jnp.eye(2), jnp.eye(2)))
+      [0. 0.]
+    """
+    if model.parts is not None:
+        return model.parts.each(function, batch, key, *params)
+    return function(*(model.apply(at, batch["x"], key) for at in params), batch)
+
+
+def _checked(model: Model) -> Callable[[Any, Batch], Array]:
+    """The model's loss, refused if it is not one number per example."""
+
+    def loss(logits: Any, batch: Batch) -> Array:
+        values = model.loss(logits, batch)
+        check_losses(values, batch)
+        return values
+
+    return loss
 
 
 def remember_nothing(params: Params, request: Request, key: Array) -> tuple[()]:

@@ -33,6 +33,7 @@ class Model(NamedTuple):
     features: (params, x, key) -> [examples, ...], or None.
     token_loss: (logits, batch) -> [examples, length], of a language model -log p of every token; None of a classifier.
     correct: (logits, batch) -> [examples], how much of an example is told right: 0 or 1, of a text the share of its tokens.
+    parts: how batches are evaluated part by part, as `microbatched` makes it; None: at once.
     """
 
     apply: Apply
@@ -42,6 +43,7 @@ class Model(NamedTuple):
     features: Apply | None = None
     token_loss: Callable[[Any, Batch], Array] | None = None
     correct: Callable[[Any, Batch], Array] = _class_correct
+    parts: Any = None
 
 
 def classifier(apply: Apply, features: Apply | None = None) -> Model:

@@ -41,7 +41,7 @@ from experiments.models.language import decoder, folders, generate
 from experiments.models.language.backbones import as_functions
 from readiness import MetaBatch, Terms, make_readiness, make_step
 from readiness.step import init_state
-from unlearn import ALGORITHMS, Request
+from unlearn import ALGORITHMS, Request, microbatched
 from unlearn.gradient import first_order, second_order
 
 RATE, STEP_SIZE, LEVEL = 1e-4, 0.1, -3.0
@@ -53,11 +53,15 @@ CHECKED = ("plain", "K1-first", "K2-remat")  # their gradients, at that size
 
 
 class Variant(NamedTuple):
-    """A rehearsed step; `remat` computes inner steps again for the gradient."""
+    """A rehearsed step, or with no inner steps a plain one.
+
+    remat: inner steps are computed again for the gradient.  parts: that each batch is evaluated in.
+    """
 
     inner_steps: int
     order: int = 2
     remat: bool = False
+    parts: int = 1
 
 
 # None is the plain step. They run in this order, and the peak that a device tells is the highest so far.
@@ -70,6 +74,9 @@ VARIANTS: dict[str, Variant | None] = {
     "K4-remat": Variant(4, remat=True),
     "K4-first": Variant(4, order=1),
     "K4": Variant(4),
+    "plain-parts": Variant(0, parts=4),
+    "K1-parts": Variant(1, parts=4),
+    "K4-remat-parts": Variant(4, remat=True, parts=4),
 }
 
 
@@ -88,7 +95,9 @@ Row = tuple[str, str]  # what was measured, and what was seen
 def make(work: Work, variant: Variant | None, optimizer: optax.GradientTransformation, unroll: bool) -> Callable:
     """The step `(state, batch, key[, meta_batch, step_size])` of a variant."""
     model = models.as_model(as_functions(decoder.Decoder(work.config)))
-    if variant is None:
+    if variant is not None:
+        model = microbatched(model, variant.parts)
+    if variant is None or not variant.inner_steps:
         return make_step(model, optimizer)
     order = first_order if variant.order == 1 else second_order
     rehearsed = lambda rate: ALGORITHMS["level"](model, optax.sgd(rate), grad=order)  # noqa: E731
@@ -100,7 +109,7 @@ def arguments(work: Work, variant: Variant | None, optimizer: optax.GradientTran
     """What the step is called with; every part of the meta-batch has documents of its own."""
     draw = functools.partial(documents, work)
     given = init_state(parameters(work.config), optimizer), draw(0, work.batch), jax.random.key(0)
-    if variant is None:
+    if variant is None or not variant.inner_steps:
         return given
     level = {"level": jnp.full((variant.inner_steps, work.rehearsed), LEVEL)}
     request = Request(draw(1, work.rehearsed, variant.inner_steps) | level, draw(2, work.rehearsed, variant.inner_steps))
@@ -138,12 +147,15 @@ def compiled(work: Work, name: str) -> Any:
 
 @functools.lru_cache
 def flops(work: Work, name: str) -> float:
-    """FLOPs of a step, counted at depth 1 and 2: all layers are alike.
+    """FLOPs of a step, counted at depth 1 and 2: all layers are alike. In parts, those of its matrix products.
 
     Counted as lowered for a CPU: on a GPU XLA does not look into the library calls that matrix products become. What it
     counts after compilation for a CPU is 3% less with remat, and else within 1% the same.
     """
     shallow = [work._replace(config=dataclasses.replace(work.config, depth=depth)) for depth in (1, 2)]
+    if (variant := VARIANTS[name]) is not None and variant.parts > 1:
+        fn = make(work, variant, ADAMW, unroll=True)
+        return environment.products(jax.make_jaxpr(fn)(*jax.eval_shape(lambda: arguments(work, variant, ADAMW))).jaxpr)
     with jax.default_device(jax.devices("cpu")[0]):
         first, second = (float(lowered(few, name, unroll=True).cost_analysis()["flops"]) for few in shallow)
     return first + (work.config.depth - 1) * (second - first)

@@ -1,6 +1,7 @@
 """What a rehearsed step of a large decoder plans to hold on each of several devices, beside what it holds on one.
 
     python -m experiments.benchmarks.sharded_memory [--devices 8] [--depth 24] [--width 1024] [--documents 8] [--length 128]
+        [--microbatches 1]
 
 The model is GPT-2 with float32 parameters, by default the medium one; blocks and the inner step are computed again for the
 gradient. The step is AdamW on an ordinary loss with the level form beside it, second order, one inner step, and its
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=50257)
     parser.add_argument("--documents", type=int, default=8)
     parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--microbatches", type=int, default=1, help="parts that each batch is evaluated in")
     args = smoke.parse(parser, devices=2, depth=1, width=64, vocabulary=128, documents=2, length=8)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", args.devices)
@@ -54,14 +56,18 @@ def main() -> None:
     numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(given[0].params))
     print(f"{numbers / 1e6:.0f}M parameters, {args.depth} blocks, {args.documents} x {args.length} tokens in each batch")
     print("devices  arguments   results  temporaries     total  of one  compiled in", flush=True)
-    alone = planned(work, execution.make("jit", jax.devices()[:1]), given, 1, None)
-    planned(work, execution.make("jit", jax.devices(), fsdp=args.devices), given, args.devices, alone)
+    alone = planned(work, execution.make("jit", jax.devices()[:1]), given, 1, None, args.microbatches)
+    if args.devices > 1:
+        spread = execution.make("jit", jax.devices(), fsdp=args.devices)
+        planned(work, spread, given, args.devices, alone, args.microbatches)
 
 
-def planned(work: Work, devices: execution.Execution, given: Any, count: int, alone: float | None) -> float:
+def planned(
+    work: Work, devices: execution.Execution, given: Any, count: int, alone: float | None, microbatches: int
+) -> float:
     """Print what the step plans to hold on each device; its bytes."""
     began = time.perf_counter()
-    plan = lowered(work, devices, given).compile().memory_analysis()
+    plan = lowered(work, devices, given, microbatches).compile().memory_analysis()
     took = time.perf_counter() - began
     parts = plan.argument_size_in_bytes, plan.output_size_in_bytes, plan.temp_size_in_bytes
     total = float(sum(parts))
@@ -75,19 +81,19 @@ def planned(work: Work, devices: execution.Execution, given: Any, count: int, al
     return total
 
 
-def lowered(work: Work, devices: execution.Execution, given: Any) -> Any:
+def lowered(work: Work, devices: execution.Execution, given: Any, microbatches: int = 1) -> Any:
     """The rehearsed step of an execution before XLA compiles it, for arguments of which only shapes are known."""
     state, *rest = given
-    step = make(work, devices)
+    step = make(work, devices, microbatches)
     if devices.shardings is None:
         return jax.jit(step).lower(state, *rest)
     placed = devices.shardings(state)
     return jax.jit(step, in_shardings=(placed, *[None] * len(rest)), out_shardings=(placed, None)).lower(state, *rest)
 
 
-def make(work: Work, devices: execution.Execution) -> Callable:
-    """The step `(state, batch, key, meta_batch, step_size)` as an execution carries it out."""
-    model = models.as_model(as_functions(decoder.Decoder(work.config, remat=True)))
+def make(work: Work, devices: execution.Execution, microbatches: int = 1) -> Callable:
+    """The step `(state, batch, key, meta_batch, step_size)` as an execution carries it out, each batch in parts."""
+    model = devices.microbatched(models.as_model(as_functions(decoder.Decoder(work.config, remat=True))), microbatches)
 
     def rehearsed(rate: jax.Array) -> Any:
         return ALGORITHMS["level"](model, optax.sgd(rate), mean=devices.mean, grad=devices.inner_grad(2))

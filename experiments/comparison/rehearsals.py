@@ -79,7 +79,9 @@ def rehearsal(variant: str, section: forgetting.Readiness, trainer: Trainer, pro
         )
 
     def rehearsing(devices: execution.Execution, unroll: bool) -> loop.Way:
-        objective = _objective(section, model, classes, devices, unroll, held_out)
+        parts = trainer.section.microbatches
+        in_parts = devices.microbatched(model, parts, unroll=unroll and trainer.model.convolutional)
+        objective = _objective(section, in_parts, classes, devices, unroll, held_out)
         return plain._replace(rehearsing=loop.Rehearsing(objective, drawn, section.every, section.start, (low, high)))
 
     alone = execution.one_device()  # counted outside any pmap

@@ -23,8 +23,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from experiments.core import fleet, processes, sharding
+from experiments.core.errors import UserError
 from readiness.objective import MetaBatch
-from unlearn.base import Batch, Mean
+from unlearn import microbatched
+from unlearn.base import Batch, Mean, Model
 from unlearn.gradient import GradOperator, first_order, second_order
 from unlearn.losses import require_same_shape, weighted_mean
 
@@ -42,6 +44,8 @@ class Execution:
     split: (batch, axis of the examples) -> this device's rows of it.
     compile: compiles a function (state, *arguments) -> (state, results), all but the state replicated.
     shardings: state -> how each of its arrays lies on several devices, or what only has its shape; None: as it comes.
+    count: devices that share a batch.
+    spread: those that an array of a batch lies on, as a program sees it; of pmap 1, since each has arrays of its own.
     convolutional: whether the model is; see `fleet`.
     """
 
@@ -51,6 +55,8 @@ class Execution:
     split: Callable[[Batch, int], Batch]
     compile: Callable[[Callable], Callable]
     shardings: Callable[[Any], Any] | None = None
+    count: int = 1
+    spread: int = 1
     convolutional: bool = False
 
     @property
@@ -61,6 +67,26 @@ class Execution:
     def lanes(self, fn: Callable, *, compiled: bool = True) -> Callable:
         """`fn` over the leading lane axis of its first argument, a part in each process; see `fleet.over_lanes`."""
         return processes.share(fleet.over_lanes(fn, self.loops, compiled=compiled))
+
+    def microbatched(self, model: Model, parts: int, *, unroll: bool | None = None) -> Model:
+        """The model that evaluates batches in parts, each with rows of every device; see `unlearn.microbatched`.
+
+        Args:
+          unroll: None: as lanes and steps are.
+        """
+        return microbatched(model, parts, multiple=self.spread, unroll=self.loops if unroll is None else unroll)
+
+    def check_parts(self, parts: int, batch_size: int) -> None:
+        """Refuse parts of a batch that have no row for each device.
+
+        Raises:
+          UserError: one line that says what to do.
+        """
+        if parts > 1 and parts * self.count > batch_size:
+            raise UserError(
+                f"train.microbatches is {parts}, and {batch_size} examples give {self.count} devices none each of every "
+                f"part: set --config.train.microbatches to {max(1, batch_size // self.count)}, or a larger train.batch_size"
+            )
 
     def place(self, state: Any) -> Any:
         """A state where `compile` takes it, so that what is restored comes there as well."""
@@ -142,7 +168,7 @@ def _jit(devices: Sequence[jax.Device]) -> Execution:
         return jax.jit(fn, in_shardings=replicated, out_shardings=replicated)
 
     inner, everywhere = _inner(first_order, second_order), lambda state: jax.tree.map(lambda leaf: replicated, state)
-    return Execution(weighted_mean, inner, jax.value_and_grad, _over(mesh), compiled, everywhere)
+    return Execution(weighted_mean, inner, jax.value_and_grad, _over(mesh), compiled, everywhere, mesh.size, mesh.size)
 
 
 def _over(mesh: Mesh) -> Callable[[Batch, int], Batch]:
@@ -170,7 +196,7 @@ def _fsdp(mesh: Mesh) -> Execution:
 
     inner = _inner(sharding.kept(first_order, mesh), sharding.kept(second_order, mesh))
     outer = sharding.kept(jax.value_and_grad, mesh)
-    return Execution(weighted_mean, inner, outer, _over(mesh), compiled, shardings)
+    return Execution(weighted_mean, inner, outer, _over(mesh), compiled, shardings, mesh.size, mesh.size)
 
 
 def _pmap(devices: Sequence[jax.Device]) -> Execution:
@@ -224,4 +250,4 @@ def _pmap(devices: Sequence[jax.Device]) -> Execution:
 
         return run
 
-    return Execution(mean, _inner(inner(first_order), inner(second_order)), outer_grad, split, compiled)
+    return Execution(mean, _inner(inner(first_order), inner(second_order)), outer_grad, split, compiled, count=count)

@@ -198,6 +198,10 @@ class Train(Section):
 
     steps: Steps = Field(1500, description="Updates.")
     batch_size: BatchSize = Field(64, description="Examples in an update.")
+    microbatches: BatchSize = Field(
+        1,
+        description="Parts that a batch is evaluated in, rehearsed ones too, so that activations of one part are held.",
+    )
     optimizer: Literal["sgd", "nesterov", "adamw"] = Field(
         "sgd", description="sgd and adamw follow a cosine schedule, nesterov a triangular one."
     )
@@ -205,6 +209,13 @@ class Train(Section):
     momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd and nesterov.")
     weight_decay: Weight = Field(0.0, description="Of adamw.")
     clip: Weight = Field(1.0, description="Clip gradients to this global norm; 0 clips none.")
+
+    @model_validator(mode="after")
+    def _parts_have_examples(self) -> Train:
+        if self.microbatches > self.batch_size:
+            sentence = f"is {self.microbatches}, more than the {self.batch_size} examples of a batch: set fewer"
+            raise Wrong((("microbatches",), sentence))
+        return self
 
 
 class Reweight(Section):

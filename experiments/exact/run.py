@@ -35,7 +35,7 @@ def run(config: ml_collections.ConfigDict | S3TStudy, workdir: str, command: str
     with blame_user():
         config = validated(S3TStudy, config).resolved()
         plan = store.make_plan(config.planner, config.slices, config.budget)
-        folder = workdirs.Workdir(workdir, config.retired)
+        folder = workdirs.Workdir(workdir, config.retired, S3TStudy().model_dump())
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()

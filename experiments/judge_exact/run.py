@@ -44,7 +44,7 @@ def run(config: ml_collections.ConfigDict | JudgeExact, workdir: str, command: s
     """
     with blame_user():
         config = validated(JudgeExact, config).resolved()
-        folder = workdirs.Workdir(workdir, config.retired)
+        folder = workdirs.Workdir(workdir, config.retired, JudgeExact().model_dump())
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()

@@ -123,7 +123,8 @@ def make_module(name: str, options: dict[str, Any], classes: int) -> nn.Module:
     """The Linen module `name` with its options.
 
     Raises:
-      ValueError: no such model, or an option that it does not have or that is no positive whole number, or several.
+      ValueError: no such model, or an option that it does not have or that is none of its kind: a positive whole number,
+        or several, or a truth value.
     """
     if name not in MODELS:
         raise ValueError(f"model {name!r} is unknown; choose one of {', '.join(MODELS)}")
@@ -133,6 +134,10 @@ def make_module(name: str, options: dict[str, Any], classes: int) -> nn.Module:
     for option, value in options.items():
         if option not in known:
             raise ValueError(f"model {name!r} has no option {option!r}; it takes {', '.join(known)}")
+        if isinstance(fields[option], bool):
+            if not isinstance(value, bool):
+                raise ValueError(f"option {option!r} of model {name!r} is {value!r}: give True or False")
+            continue
         sizes = value if known[option] else (value,)
         if not isinstance(sizes, list | tuple) or not all(type(size) is int and size >= 1 for size in sizes):
             what = "whole numbers" if known[option] else "a whole number"

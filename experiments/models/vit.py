@@ -28,7 +28,10 @@ class EncoderBlock(nn.Module):
 
 
 class ViT(nn.Module):
-    """A ViT on square patches; the image's sides must be multiples of `patch`."""
+    """A ViT on square patches; the image's sides must be multiples of `patch`.
+
+    With `remat`, blocks are computed again for the gradient instead of being remembered.
+    """
 
     classes: int
     patch: int = 4
@@ -36,6 +39,7 @@ class ViT(nn.Module):
     depth: int = 4
     heads: int = 4
     mlp_ratio: int = 2
+    remat: bool = False
     dtype: Any = None
     dropout: float = 0.0
 
@@ -49,6 +53,7 @@ class ViT(nn.Module):
         x = nn.Conv(self.width, sides, strides=sides, padding="VALID", dtype=self.dtype)(x)
         x = x.reshape(x.shape[0], -1, self.width)
         x = x + self.param("positions", nn.initializers.normal(0.02), (1, x.shape[1], self.width), jnp.float32)
-        for _ in range(self.depth):
-            x = EncoderBlock(self.heads, self.mlp_ratio, self.dtype, self.dropout)(x)
+        block = nn.remat(EncoderBlock) if self.remat else EncoderBlock
+        for i in range(self.depth):
+            x = block(self.heads, self.mlp_ratio, self.dtype, self.dropout, name=f"EncoderBlock_{i}")(x)
         return logits(self, jnp.mean(nn.LayerNorm(dtype=self.dtype)(x), axis=1), self.classes, self.dtype)

@@ -45,13 +45,14 @@ def run(config: ml_collections.ConfigDict | Pretrain, workdir: str, command: str
     """
     with blame_user():
         config = validated(Pretrain, config)
-        folder = workdirs.Workdir(workdir, config.retired)
+        folder = workdirs.Workdir(workdir, config.retired, Pretrain().model_dump())
         if found := folder.finished(config.model_dump()):
             progress.stage("pre-trained before", passes(config.train))  # of a run that this one is part of
             progress.skip()
             return found
         switches.settle()
         learner = look(config)
+        execution.make("jit").check_parts(config.train.microbatches, config.train.batch_size)
         dataset = learner.dataset
         inputs = {"data": digests.digest(dataset[1:4])}
     with folder.claimed(config.model_dump(), inputs, config.tracker), progress.part(passes(config.train), "pretrain"):
@@ -126,7 +127,8 @@ def _train(
 ) -> loop.Trained:
     dataset = learner.dataset
     steps, size, examples = train.steps, train.batch_size, len(dataset.train.id)
-    way = loop.Way(learner.model, loop.optimizer(train, steps), steps, max(1, examples // size), size)
+    per_epoch, parts = max(1, examples // size), train.microbatches
+    way = loop.Way(learner.model, loop.optimizer(train, steps), steps, per_epoch, size, microbatches=parts)
     lanes = loop.make_lanes([seed], np.ones(examples, bool), np.ones(examples))
     progress.stage("pre-train", _examples(train))
 

@@ -52,7 +52,7 @@ def _counted(way: loop.Way, data: Batch, pools: Any, rehearse: bool, levels_give
 
 def _traced(way: loop.Way, data: Batch, pools: Any, rehearse: bool, levels_given: bool) -> Any:
     # One device's operators: how a batch is spread does not change what it costs.
-    devices = one_device()
+    devices, unroll = one_device(), way.model.convolutional  # what is counted in loops are matrix products alone
     lanes = loop.make_lanes([0], *(2 * [jnp.ones(len(data["id"]), bool)]))
     state, lane = (jax.tree.map(lambda leaf: leaf[0], t) for t in (loop.init_lanes(way, lanes), lanes))
     if levels_given:
@@ -61,6 +61,6 @@ def _traced(way: loop.Way, data: Batch, pools: Any, rehearse: bool, levels_given
     if isinstance(data["x"], Images):
         drawn = loop.draw(way, lane, streaming.positions_of(data), pools, row, jnp.asarray(0), rehearse)
         filled = streaming.fill(data["x"], jax.device_get(drawn))
-        return jax.jit(loop.make_apply(way, devices)).trace(state, filled)
-    step = loop.make_step_fn(way, devices)
+        return jax.jit(loop.make_apply(way, devices, unroll=unroll)).trace(state, filled)
+    step = loop.make_step_fn(way, devices, unroll=unroll)
     return jax.jit(lambda *args: step(*args, rehearse)).trace(state, lane, data, pools, row, jnp.asarray(0))

@@ -50,7 +50,8 @@ class Trainer(NamedTuple):
         """Ordinary training, for other than the section's steps if asked."""
         count, size = self.section.steps if steps is None else steps, self.section.batch_size
         per_epoch = max(1, len(self.data["id"]) // size)
-        return loop.Way(self.model, loop.optimizer(self.section, count), count, per_epoch, size)
+        rule, parts = loop.optimizer(self.section, count), self.section.microbatches
+        return loop.Way(self.model, rule, count, per_epoch, size, microbatches=parts)
 
     def private_way(self, dpsgd: sections.DPSGD) -> loop.Way:
         """DP-SGD, at the same steps."""
@@ -120,7 +121,11 @@ def make(
 
     Args:
       alternatives: what each row is to be answered with instead, where that is rehearsed.
+
+    Raises:
+      UserError: more parts of a batch than each device has examples.
     """
+    devices.check_parts(section.microbatches, section.batch_size)
     if section.weight_decay and section.optimizer != "adamw":
         LOG.warning("train.weight_decay is of adamw alone: %s trains without it", section.optimizer)
     data: Batch = datasets.batch(split)

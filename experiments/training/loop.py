@@ -28,7 +28,7 @@ from readiness.objective import MetaBatch, Readiness
 from readiness.requests import Draw, Pools, draw_meta_batch, take
 from readiness.step import StepInfo, TrainState, init_state, make_step
 from unlearn import tree
-from unlearn.base import Array, Batch
+from unlearn.base import Array, Batch, Model
 
 
 class Lane(NamedTuple):
@@ -65,6 +65,7 @@ class Way(NamedTuple):
     rehearsing: None for ordinary steps.  private: (clip, noise) of DP-SGD, or None.
     capacity: room for a batch that is drawn by Poisson sampling, of `batch_size` on average; 0: batches are shuffled.
     noise: NEFTune's alpha; 0: none.
+    microbatches: parts that a batch is evaluated in.
     """
 
     model: models.ModelFns
@@ -76,6 +77,7 @@ class Way(NamedTuple):
     private: tuple[float, float] | None = None
     capacity: int = 0
     noise: float = 0.0
+    microbatches: int = 1
 
     @property
     def schedule(self) -> Schedule:
@@ -171,13 +173,20 @@ def draw(way: Way, lane: Lane, data: Batch, pools: Pools | None, row: Array, ind
     return Drawn(batch, key, meta, jnp.exp(jax.random.uniform(size_key, (), minval=low, maxval=high)))
 
 
-def make_apply(way: Way, devices: Execution) -> Callable[[TrainState, Drawn], tuple[TrainState, StepInfo]]:
-    """The step itself, on what was drawn."""
+def make_apply(
+    way: Way, devices: Execution, *, unroll: bool | None = None
+) -> Callable[[TrainState, Drawn], tuple[TrainState, StepInfo]]:
+    """The step itself, on what was drawn.
+
+    Args:
+      unroll: of `Execution.microbatched`.
+    """
     model = models.as_model(way.model)
     if way.private:
-        return _private_step(way, model, way.private)
+        return _private_step(way, devices.microbatched(model, way.microbatches, unroll=unroll), way.private)
     if way.noise:
         model = neftune.noisy(way.model, way.noise)
+    model = devices.microbatched(model, way.microbatches, unroll=unroll)
     readiness = way.rehearsing and way.rehearsing.readiness
     step = make_step(model, way.optimizer, readiness=readiness, mean=devices.mean, grad=devices.outer_grad)
 
@@ -190,14 +199,14 @@ def make_apply(way: Way, devices: Execution) -> Callable[[TrainState, Drawn], tu
     return apply
 
 
-def make_step_fn(way: Way, devices: Execution) -> Callable[..., tuple[TrainState, StepInfo]]:
+def make_step_fn(way: Way, devices: Execution, *, unroll: bool | None = None) -> Callable[..., tuple[TrainState, StepInfo]]:
     """One step of one lane, `(state, lane, data, pools, row, index, rehearse) -> (state, info)`; `rehearse` is static."""
-    apply = make_apply(way, devices)
+    apply = make_apply(way, devices, unroll=unroll)
     return lambda state, *rest: apply(state, draw(way, *rest))
 
 
 def _private_step(
-    way: Way, model: Any, private: tuple[float, float]
+    way: Way, model: Model, private: tuple[float, float]
 ) -> Callable[[TrainState, Drawn], tuple[TrainState, StepInfo]]:
     """DP-SGD. Its clipping and noise know nothing of devices: each makes the whole step."""
     clip, noise = private
@@ -205,7 +214,12 @@ def _private_step(
     def run(state: TrainState, drawn: Drawn) -> tuple[TrainState, StepInfo]:
         key = jax.random.wrap_key_data(drawn.key)
 
-        total, losses, _ = dpsgd.clipped_sum(way.model, model.loss, state.params, drawn.batch, key, clip)
+        def clipped(batch: Batch, weight: Array, _: Array, params: Any) -> tuple[Any, Array]:
+            weighted = dict(batch, weight=weight)  # every example is on its own, so all parts have the key of the step
+            return dpsgd.clipped_sum(way.model, model.loss, params, weighted, key, clip)[:2]
+
+        given = drawn.batch, drawn.batch["weight"], key, state.params
+        total, losses = model.parts.summed(clipped, *given) if model.parts else clipped(*given)
         gradient = dpsgd.noisy_mean(total, keys.fold(key, Purpose.NOISE), clip * noise, way.batch_size)
         updates, opt_state = way.optimizer.update(gradient, state.opt_state, state.params)
         loss = jnp.sum(losses) / jnp.maximum(jnp.sum(drawn.batch["weight"] > 0), 1) if way.capacity else jnp.mean(losses)

@@ -19,6 +19,7 @@ from unlearn.base import (
     declare,
     from_objective,
     mean_loss,
+    per_example,
     remember_params,
 )
 from unlearn.checking import check_number
@@ -197,8 +198,7 @@ def ascent_kl(
     def objective(params: Params, memory: Params, request: Request, key: Array, gamma: float | Array) -> Array:
         retain = request.retain
         assert retain is not None  # declared, so checked
-        logits = model.apply(memory, retain["x"], key), model.apply(params, retain["x"], key)
-        drift = mean(model.divergence(*logits, retain), retain["weight"])
+        drift = mean(per_example(model, model.divergence, retain, key, memory, params), retain["weight"])
         return -mean_loss(model, params, request.forget, key, mean) + gamma * drift
 
     return from_objective(objective, optimizer, remember=remember_params, grad=grad, gamma=gamma)

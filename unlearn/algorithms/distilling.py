@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import optax
 
-from unlearn.base import Array, Mean, Model, Params, Request, UnlearnAlgorithm, declare, from_objective, remember_params
+from unlearn.base import (
+    Array,
+    Batch,
+    Mean,
+    Model,
+    Params,
+    Request,
+    UnlearnAlgorithm,
+    declare,
+    from_objective,
+    per_example,
+    remember_params,
+)
 from unlearn.checking import check_number
 from unlearn.gradient import GradOperator, second_order
 from unlearn.losses import weighted_mean
@@ -49,9 +63,12 @@ def undial(
     check_number(beta, "beta", above=True)
 
     def objective(params: Params, memory: Params, request: Request, key: Array, beta: float | Array) -> Array:
-        forget = request.forget
         lower = lambda z, y: z - beta * jax.nn.one_hot(y, z.shape[-1], dtype=z.dtype)  # noqa: E731
-        teacher = jax.tree.map(lower, model.apply(memory, forget["x"], key), forget["y"])
-        return mean(model.divergence(teacher, model.apply(params, forget["x"], key), forget), forget["weight"])
+
+        def divergence(start: Any, now: Any, forget: Batch) -> Array:
+            return model.divergence(jax.tree.map(lower, start, forget["y"]), now, forget)
+
+        values = per_example(model, divergence, request.forget, key, memory, params)
+        return mean(values, request.forget["weight"])
 
     return from_objective(objective, optimizer, remember=remember_params, grad=grad, beta=beta)

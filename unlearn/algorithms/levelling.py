@@ -8,7 +8,19 @@ import jax.numpy as jnp
 import optax
 
 from unlearn import levels
-from unlearn.base import Array, Batch, Mean, Model, Params, Request, UnlearnAlgorithm, declare, from_objective, mean_loss
+from unlearn.base import (
+    Array,
+    Batch,
+    Mean,
+    Model,
+    Params,
+    Request,
+    UnlearnAlgorithm,
+    declare,
+    from_objective,
+    mean_loss,
+    per_example,
+)
 from unlearn.checking import check_number
 from unlearn.gradient import GradOperator, second_order
 from unlearn.losses import huber, weighted_mean
@@ -81,7 +93,7 @@ def level(
         told, examples = jnp.shape(goal), jnp.shape(weights)
         if told not in ((), examples):
             raise ValueError(f"levels of shape {told} for examples of shape {examples}: give one, or one for each")
-        away = model.margin(model.apply(params, forget["x"], key), forget) - goal
+        away = per_example(model, model.margin, forget, key, params) - goal
         pull = mean(huber(away, width), weights) if each else huber(mean(away, weights), width)
         return beta * mean_loss(model, params, retain, key, mean) + (1 - beta) * pull
 

@@ -24,6 +24,7 @@ from unlearn.base import (
     example_losses,
     from_objective,
     mean_loss,
+    per_example,
     remember_params,
 )
 from unlearn.checking import check_number
@@ -237,7 +238,7 @@ def _preference(
     def log_ratio(batch: Batch) -> Array:
         """The sum of log p - log p_start over each document, [examples]."""
         assert model.token_loss is not None  # declared, so checked
-        before, after = (model.token_loss(model.apply(at, batch["x"], key), batch) for at in (start, params))
+        before, after = (per_example(model, model.token_loss, batch, key, at) for at in (start, params))
         return token_sum(before - after, batch)
 
     preferred = log_ratio(_alternative(forget)) - log_ratio(forget)

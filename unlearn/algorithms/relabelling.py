@@ -11,6 +11,7 @@ import optax
 from unlearn.base import (
     CLASSIFIER,
     Array,
+    Batch,
     Mean,
     Model,
     Params,
@@ -19,6 +20,7 @@ from unlearn.base import (
     declare,
     from_objective,
     mean_loss,
+    per_example,
     remember_key,
 )
 from unlearn.checking import check_number
@@ -65,10 +67,12 @@ def random_label(
     def objective(params: Params, memory: Array, request: Request, key: Array, gamma: float | Array) -> Array:
         assert request.retain is not None  # declared, so checked
         forget = request.forget
-        logits = model.apply(params, forget["x"], key)
-        relabel = lambda y, z: other_labels(memory, forget["id"], y, _classes(y, z))  # noqa: E731
-        wrong = dict(forget, y=jax.tree.map(relabel, forget["y"], logits))
-        loss = mean(model.loss(logits, wrong), forget["weight"])
+
+        def wrong_loss(logits: Any, forget: Batch) -> Array:
+            relabel = lambda y, z: other_labels(memory, forget["id"], y, _classes(y, z))  # noqa: E731
+            return model.loss(logits, dict(forget, y=jax.tree.map(relabel, forget["y"], logits)))
+
+        loss = mean(per_example(model, wrong_loss, forget, key, params), forget["weight"])
         return loss + gamma * mean_loss(model, params, request.retain, key, mean)
 
     return from_objective(objective, optimizer, remember=remember_key, grad=grad, gamma=gamma)

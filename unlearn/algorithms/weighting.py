@@ -5,7 +5,18 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
-from unlearn.base import LANGUAGE, Array, Mean, Model, Params, Request, UnlearnAlgorithm, declare, from_objective
+from unlearn.base import (
+    LANGUAGE,
+    Array,
+    Mean,
+    Model,
+    Params,
+    Request,
+    UnlearnAlgorithm,
+    declare,
+    from_objective,
+    per_example,
+)
 from unlearn.checking import check_number
 from unlearn.gradient import GradOperator, second_order
 from unlearn.losses import weighted_mean
@@ -53,7 +64,7 @@ def wga(
     def objective(params: Params, memory: tuple[()], request: Request, key: Array, alpha: float | Array) -> Array:
         assert model.token_loss is not None  # declared, so checked
         forget = request.forget
-        token_losses = model.token_loss(model.apply(params, forget["x"], key), forget)
+        token_losses = per_example(model, model.token_loss, forget, key, params)
         return mean(token_mean(jnp.expm1(-alpha * token_losses) / alpha, forget), forget["weight"])
 
     return from_objective(objective, optimizer, grad=grad, alpha=alpha)
