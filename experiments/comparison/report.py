@@ -86,7 +86,7 @@ def _asked(forget: dict[str, Any], request: dict[str, Any], whole: str) -> str:
         who = names.asked(forget) or f"a random {100 * forget.get('fraction', math.nan):g}% of the {whole}"
     parts = f" in {request['parts']} requests" if request.get("parts", 1) > 1 else ""
     tuned = f" after {request['tune_steps']} steps of fine-tuning" if request.get("tune_steps") else ""
-    repaired = f", then {request['repair']} more to repair" if request.get("repair") else ""
+    repaired = f", then {request['repair']} updates of repair" if request.get("repair") else ""
     revocable = f" (training was told: class {forget['revocable']})" if forget.get("revocable", -1) >= 0 else ""
     return f"{who} forgotten{parts}{tuned}{repaired}{revocable}"
 

@@ -19,7 +19,7 @@ class Purpose(enum.Enum):
     """What a key is for, as (who draws, the number that is folded in; None for the seed's own key).
 
     model: in any run that trains a fleet. comparison, judge, s3t, judge_exact, federated: in that run alone. lane: from the
-    key of one model in training. host: from a generator of NumPy.
+    key of one model in training. request: from a request's. host: from a generator of NumPy.
     """
 
     TRAINING = "model", 0
@@ -29,6 +29,7 @@ class Purpose(enum.Enum):
     REQUEST = "comparison", 2
     FINE_TUNING = "comparison", 3  # between training and request
     ATTACK = "comparison", 4  # by relearning
+    REPAIR = "request", 100  # from the key of a request, which is split for what the request itself draws
 
     SHADOWS = "judge", 2
     HELDOUT_SHADOWS = "judge", 3

@@ -23,8 +23,13 @@ COSTS = ("seconds", "rounds", "updates", "stored", "sent", "bits", "kept", "rati
 FEWEST = 6  # seeds for U-LiRA: three shadows of either kind in each half
 
 
+def ways(trials: Sequence[Told]) -> list[str]:
+    """The ways of all seeds, in the order of the first one; a seed of an older version may have fewer than others."""
+    return [name for name in trials[0]["ways"] if all(name in told["ways"] for told in trials)]
+
+
 def rows(run: Programs, trials: Sequence[Told]) -> list[Row]:
-    """One row for each way, in the order of the first seed.
+    """One row for each way that all seeds have.
 
     Args:
       run: what was run.
@@ -33,7 +38,7 @@ def rows(run: Programs, trials: Sequence[Told]) -> list[Row]:
     config = run.problem.config
     facts = described(run)
     made = []
-    for name in trials[0]["ways"]:
+    for name in ways(trials):
         each = [told["ways"][name] for told in trials]
         refused = next((way["reason"] for way in each if "reason" in way), "")
         scores = {score: [way["scores"][score] for way in each if "scores" in way] for score in SCORES}

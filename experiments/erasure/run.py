@@ -57,6 +57,7 @@ def run(config: ml_collections.ConfigDict | Federated, workdir: str, command: st
             trials.append(folder.stage(f"seed-{seed}", functools.partial(trial.trial, programs, seed)))
             progress.skip()  # what was done before
         progress.stage("rows")
+        tell_what_some_seeds_lack(programs, trials)
         return folder.finish(command, rows.rows(programs, trials), facts(made, chosen, trials))
 
 
@@ -67,6 +68,15 @@ def tell_what_is_not_read(leaver: Leaver) -> None:
     if of_backdoor and not leaver.backdoor:
         named = ", ".join(f"leaver.{name}" for name in of_backdoor)
         LOG.warning("%s: of a backdoor alone, and the leavers are honest; set leaver.backdoor=True to plant one", named)
+
+
+def tell_what_some_seeds_lack(programs: trial.Programs, trials: Sequence[trial.Told]) -> None:
+    """A warning of ways without a row, since an older version made seeds without them."""
+    every = dict.fromkeys([*(way.name for way, _ in programs.ways), *(name for told in trials for name in told["ways"])])
+    if lacking := [name for name in every if name not in rows.ways(trials)]:
+        LOG.warning(
+            "no rows of %s: seeds of an older version have none; use an empty --workdir for them", "; ".join(lacking)
+        )
 
 
 def facts(made: Problem, chosen: calibration.Told, trials: Sequence[trial.Told]) -> dict[str, object]:

@@ -197,7 +197,8 @@ def _archive(seen: Seen, name: str) -> Told:
     for i, (rounds, alpha) in enumerate(repairs.items(), len(run.alphas)):
         erased, repair = Erased(found.models[i], nothing, nothing), run.repairs[rounds]
         told = _costed(seen, lambda trained: repair(trained, erased), costs["stored"])  # noqa: B023
-        ways[repaired_name(name, alpha, rounds)] = told | {"bits": rate.bits, "kept": rate.stored}
+        beside = {"seconds": took + told["seconds"], "bits": rate.bits, "kept": rate.stored}
+        ways[repaired_name(name, alpha, rounds)] = told | beside
     return ways
 
 

@@ -123,6 +123,8 @@ def _help(source: Source, task: Task) -> Task | str:
             pass
     except _Over as over:
         return over.told
+    except UserError:
+        pass  # a call's, which process 0 has as well: it says what comes of it
     return _hear()
 
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.core import keys
 from experiments.core.execution import Execution
-from experiments.core.keys import Hash
+from experiments.core.keys import Hash, Purpose
 from experiments.data.ids import hash_uniform
 from experiments.scoring import algorithms
 from unlearn import Outcome, Request, levels, unlearn_until
@@ -129,7 +130,7 @@ def followed(first: Callable[..., Outcome], then: Callable[..., Outcome]) -> Cal
 
     def run(params: Any, data: Any, key: Array) -> Outcome:
         one = first(params, data, key)
-        other = then(one.state.params, data, jax.random.fold_in(key, 1))
+        other = then(one.state.params, data, keys.fold(key, Purpose.REPAIR))
 
         def joined(rows: Array, more: Array) -> Array:
             room = jnp.concatenate([rows, jnp.full_like(more[1:], jnp.nan)])

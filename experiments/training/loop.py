@@ -296,10 +296,8 @@ def train(
                 }
             )
             if epoch + 1 == epochs or leaves or any(one.overdue for one in each):
-                every = processes.whole(states, count)
-                checkpoints.save(
-                    manager, epoch + 1, {"states": every, "seconds": progress.seconds, "losses": progress.losses}
-                )
+                beside = {"seconds": progress.seconds, "losses": progress.losses}
+                checkpoints.save(manager, epoch + 1, {"states": processes.whole(states, count), **beside})
                 saved = time.monotonic()
             if leaves:
                 checkpoints.wait(manager)

@@ -7,6 +7,8 @@ compared only within one program of one shape.
 import functools
 import threading
 import time
+import types
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +17,11 @@ import optax
 import pytest
 
 from experiments import models
-from experiments.core import execution, fleet
+from experiments.core import checkpoints, execution, fleet
 from experiments.core.keys import Purpose
 from experiments.data.datasets import Images
 from experiments.training import epochs, loop
+from readiness.step import StepInfo
 from tests.helpers import tiny, toys
 from unlearn import tree
 
@@ -273,6 +276,23 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_again(tmp_path):
         train(tmp_path / "stopped", "plain", stop_after=3, save_every=1e9)
     resumed, reports = train(tmp_path / "stopped", "plain", save_every=1e9)
     assert len(reports) == 4 and tree.bits_equal(resumed.params, whole.params)
+
+
+def test_what_was_saved_is_let_go_of_once_training_goes_on(tmp_path, monkeypatch):
+    """Of three epochs the first alone is followed by a save: its states are gone by the third."""
+    clock, saved, seen = [0.0], [], []
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(checkpoints, "save", lambda manager, step, state: saved.append(step))
+
+    def epoch_fn(states, lanes, data, pools, epoch, steps):
+        clock[0] = 100.0
+        seen.append(weakref.ref(jax.tree.leaves(states.params)[0]))
+        assert [ref() is None for ref in seen] == [True] * epoch + [False]
+        return jax.tree.map(lambda leaf: leaf + 1, states), StepInfo(*[jnp.ones((2, steps))] * 2)
+
+    args = tiny.way("plain", steps=9), tiny.lanes(SEEDS[:2]), tiny.data(), None, epoch_fn, tmp_path
+    loop.train(*args, lambda entry: None, 50.0)
+    assert saved == [1, 3] and len(seen) == 3
 
 
 def test_many_lanes_run_in_parts_on_a_cpu(monkeypatch):

@@ -3,6 +3,7 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,6 +11,8 @@ from experiments.core import keys
 from experiments.core.keys import Hash, Purpose
 from experiments.judge import fleets
 from experiments.judge_exact import fleets as exact_fleets
+from experiments.scoring import requests
+from unlearn import Outcome, UnlearnState
 
 SEEDS = (0, 1, 7)
 # The purposes of one run, whose keys are made from seeds; those of None are folded by who takes them.
@@ -43,8 +46,22 @@ def test_no_two_purposes_of_one_seed_share_a_key(run):
 def test_purposes_have_values_of_their_own():
     assert len({purpose.value for purpose in Purpose}) == len(list(Purpose)) == len(Purpose.__members__)
     assert {purpose.value[0] for purpose in Purpose} - {family for run in RUNS.values() for family in run} == {
-        "lane", "s3t", "backbone", "host of s3t", "host of judge_exact", "host of federated",
+        "lane", "request", "s3t", "backbone", "host of s3t", "host of judge_exact", "host of federated",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_repair_has_no_key_of_the_request_that_it_follows(seed):
+    """A request splits its key for its memory, its batches and dropout."""
+    request = keys.key(seed, Purpose.REQUEST)
+    drawn, seen = [*map(bits, jax.random.split(request, 3)), bits(request)], []
+
+    def made(params, data, key):
+        seen.append(bits(key))
+        return Outcome(UnlearnState(params, (), ()), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), jnp.ones(2))
+
+    requests.followed(made, made)(1.0, None, request)
+    assert seen[0] == bits(request) and seen[1] not in drawn
 
 
 def test_a_judge_s_request_never_has_the_key_of_a_training():

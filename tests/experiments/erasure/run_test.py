@@ -1,12 +1,15 @@
 """Federated erasure end to end: tiny federations of digits, their rows, and runs that are killed."""
 
 import functools
+import json
+import shutil
 
 import numpy as np
 import pytest
 
 from experiments import models
 from experiments.configs import federated as configs
+from experiments.core import files
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError, UserError
 from experiments.core.results import Estimate
@@ -267,6 +270,8 @@ def test_a_repair_has_rows_after_nothing_the_rule_and_the_main_archive(found):
     for row in repaired.values():
         assert row.extra["updates"].value == 4 and row.facts["helpers"] == "the remaining clients"
     assert repaired[f"{names[2]}, repaired 1"].extra["bits"].value > 0
+    archive = next(row for row in found[0].rows if row.unlearner == "medu")
+    assert repaired[f"{names[2]}, repaired 1"].unlearn_seconds > archive.unlearn_seconds, "the encoding, too"
     assert shown.label(repaired["served, repaired 1"]) == "Nothing done, then 1 round"
 
 
@@ -292,6 +297,19 @@ def test_a_finished_run_is_read_back(found, monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda *_: pytest.fail("read again"))
     again = run.run(config("digits_backdoor"), str(found[1]))
     assert again == found[0]
+
+
+def test_what_seeds_of_an_older_version_lack_has_no_row_and_is_told(found, tmp_path, caplog):
+    folder, gone = tmp_path / "run", "served, repaired 1"
+    shutil.copytree(found[1], folder)
+    (folder / "results.json").unlink()
+    file = folder / "stages" / "seed-1.json"
+    told = json.loads(file.read_text())["value"]
+    del told["ways"][gone]
+    files.write_json(file, {"crc32": files.crc32(told), "value": told})
+    again = run.run(config("digits_backdoor"), str(folder), "a command")
+    assert again.rows == [row for row in found[0].rows if row.variant != gone]
+    assert f"no rows of {gone}: seeds of an older version" in caplog.text
 
 
 # --- All methods, all configs, kills ----------------------------------------------------------------------------------

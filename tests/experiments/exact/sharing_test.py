@@ -68,6 +68,11 @@ def missing(store, build, **more):
     return healing.train_missing(store, NARROW, build=build, **more)
 
 
+def stop_at_depth_2(draft):
+    if len(draft.slices) == 2:
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_each_process_makes_its_calls_and_the_files_are_those_of_one(tmp_path, monkeypatch, template, calls, count):
     """Of two nodes at depth 2, some of three or five processes have none."""
@@ -82,13 +87,8 @@ def test_each_process_makes_its_calls_and_the_files_are_those_of_one(tmp_path, m
 def test_what_is_there_is_read_by_process_0_alone(tmp_path, monkeypatch, template, calls):
     """The others are told what the ancestors of a node own."""
     store = builds.create(tmp_path / "store", lambda hyper: NARROW)
-
-    def stop(draft):
-        if len(draft.slices) == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        healing.train_missing(store, NARROW, report=stop)
+        healing.train_missing(store, NARROW, report=stop_at_depth_2)
     disk.close(store)
     del calls[:]
     assert shared(monkeypatch, 2, tmp_path / "store", missing) == [(1, 0)] * 2
@@ -111,6 +111,21 @@ def test_a_deletion_meanwhile_ends_a_build_for_all(tmp_path, monkeypatch):
 
     ends = shared(monkeypatch, 2, tmp_path / "store", work)
     assert ends == [((6, 1), True)] * 2
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_call_that_cannot_be_made_is_the_same_mistake_in_every_process(tmp_path, monkeypatch, process):
+    disk.close(builds.create(tmp_path / "store", lambda hyper: NARROW))
+
+    def refuse(*args):
+        if jax.process_index() == process:
+            raise ValueError("no room")
+        return train(*args)
+
+    train = stages.train_nodes
+    monkeypatch.setattr(stages, "train_nodes", refuse)
+    for end in shared(monkeypatch, 2, tmp_path / "store", missing):
+        assert isinstance(end, UserError) and str(end) == "no room"
 
 
 def test_what_was_lost_comes_back_and_what_was_deleted_is_healed(tmp_path, monkeypatch, template):

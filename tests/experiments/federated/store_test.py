@@ -8,6 +8,8 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
+from concurrent import futures
 
 import pytest
 
@@ -242,6 +244,27 @@ def test_a_full_disk_leaves_the_archive_as_it_was(root, opened, monkeypatch):
     add(opened, 4)
     opened.close()
     assert store.open_store(root, write=True).verify() == 1 + 12 + 4
+
+
+def test_after_an_error_no_file_is_begun(tmp_path, monkeypatch):
+    """Those that are under way end; of a thousand users most were still to come."""
+    ended, calls, shutdown = threading.Event(), [], futures.ThreadPoolExecutor.shutdown
+
+    def full(path, data):
+        calls.append(path)
+        if path.name == "0":
+            raise UnwritableError("cannot write: no space left")
+        ended.wait()
+
+    def end(pool, **how):
+        ended.set()
+        shutdown(pool, **how)
+
+    monkeypatch.setattr(files, "write_bytes", full)
+    monkeypatch.setattr(futures.ThreadPoolExecutor, "shutdown", end)
+    with pytest.raises(UnwritableError):
+        layout.write({tmp_path / str(user): b"" for user in range(1000)})
+    assert len(calls) < 500
 
 
 def test_a_row_that_was_cut_short_never_was(root, opened):
