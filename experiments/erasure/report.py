@@ -147,20 +147,15 @@ def _sizes(found: Run, rows: Sequence[Row]) -> str:
 
 
 def _headline(found: Run, backdoor: bool) -> Headline:
-    rows = [
-        row for row in shown.main_rows(found.rows) if row.variant != "oracle" and row.extra["test_gap"].value is not None
-    ]
-    rows = [row for row in rows if not row.unlearner.startswith("ridge")]
+    chosen = shown.archives(shown.main_rows(found.rows), chosen=True)
+    middle = chosen[len(chosen) // 2] if chosen else None
+    rows = [row for row in found.rows if _is_ahead(row, middle)]
     entries = [(shown.label(row), cell(row.extra["test_gap"], 1, scale=100), shown.style(row)) for row in rows]
     caption = "Test accuracy minus that of retraining, with 95% intervals; within the band it is within 1 point"
     panel = drawing.intervals("gap", caption, entries, "points", (-100 * CLOSE, 100 * CLOSE))
     oracle = next(row for row in found.rows if row.variant == "oracle")
-    stats = [
-        Stat("Retrained without the leavers", _percent(oracle, "test_accuracy"), "Test accuracy.", "%"),
-    ]
-    chosen = [row for row in shown.archives(shown.main_rows(found.rows), chosen=True)]
-    if chosen:
-        middle = chosen[len(chosen) // 2]
+    stats = [Stat("Retrained without the leavers", _percent(oracle, "test_accuracy"), "Test accuracy.", "%")]
+    if middle:
         bits = middle.extra["bits"].value or math.nan
         note = f"{shown.label(middle)}, {bits:.2f} bits an entry."
         stats.append(Stat("An archive's gap to retraining, points", cell(middle.extra["test_gap"], 1, scale=100), note))
@@ -168,7 +163,23 @@ def _headline(found: Run, backdoor: bool) -> Headline:
             served = next(row for row in found.rows if row.variant == "served")
             note = f"Before: {_percent(served, 'backdoor').text}%. Retrained: {_percent(oracle, 'backdoor').text}%."
             stats.append(Stat("Backdoor after it", _percent(middle, "backdoor"), note, "%"))
+        repaired = [row for row in rows if "scheme" in row.facts and "repair" in row.facts]
+        stats += [_repair(row, backdoor) for row in repaired[-1:]]
     return Headline(panel, stats)
+
+
+def _is_ahead(row: Row, middle: Row | None) -> bool:
+    """Whether a row stands in the first figure: of alphas the chosen one, of archives the main one at its middle rate."""
+    if row.variant == "oracle" or row.unlearner.startswith("ridge") or row.extra["test_gap"].value is None:
+        return False
+    of_middle = "scheme" not in row.facts or (middle is not None and row.facts["scheme"] == middle.facts["scheme"])
+    return of_middle and row.facts.get("chosen") is not False
+
+
+def _repair(row: Row, backdoor: bool) -> Stat:
+    left = f" Backdoor: {_percent(row, 'backdoor').text}%." if backdoor else ""
+    note = f"{shown.label(row)}; {cell(row.extra['updates'], 0).text} updates of clients.{left}"
+    return Stat("After a repair, points", cell(row.extra["test_gap"], 1, scale=100), note)
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------
