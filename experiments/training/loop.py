@@ -283,9 +283,9 @@ def train(
             with environment.stopwatch() as stopwatch:
                 states, infos = jax.block_until_ready(epoch_fn(states, lanes, data, pools, epoch, steps))
             seconds = stopwatch()
-            told = _Told(np.mean(np.asarray(infos.loss), axis=1), asked_to_leave(), time.monotonic() - saved >= save_every)
+            told = _Told(np.mean(np.asarray(infos.loss), axis=1), time.monotonic() - saved >= save_every)
             each = processes.everyone(told)
-            losses, leaves = np.concatenate([one.losses for one in each])[:count], any(one.leaves for one in each)
+            losses = np.concatenate([one.losses for one in each])[:count]
             progress = _Progress(progress.seconds + seconds, np.vstack([progress.losses, losses[None]]))
             report(
                 {
@@ -295,6 +295,7 @@ def train(
                     "seconds": seconds,
                 }
             )
+            leaves = processes.anyone(asked_to_leave())
             if epoch + 1 == epochs or leaves or any(one.overdue for one in each):
                 beside = {"seconds": progress.seconds, "losses": progress.losses}
                 checkpoints.save(manager, epoch + 1, {"states": processes.whole(states, count), **beside})
@@ -308,12 +309,9 @@ def train(
 
 
 class _Told(NamedTuple):
-    """What a process tells the others after an epoch, of its part of the lanes: mean losses; whether it was asked to leave;
-    whether its last checkpoint is old.
-    """
+    """What a process tells the others after an epoch: mean losses of its part of the lanes; whether a checkpoint is due."""
 
     losses: np.ndarray
-    leaves: bool
     overdue: bool
 
 

@@ -44,7 +44,7 @@ def refused(changes, name="digits"):
         ("readiness.cap", "nan", "give log_classes, a text with a number above 0 and up to 1000000, or nothing"),
         ("readiness.step_size", (0.5, 0.3), "give (lowest, highest), numbers above 0 and up to 1000, as in (0.3, 0.5)"),
         ("model.options", D({"widths": (2**64,)}), "is (18446744073709551616,): give finite numbers up to 2147483647"),
-        ("train", 5, "is 5: give a dict of steps, batch_size, optimizer, learning_rate, momentum, weight_decay, clip"),
+        ("train", 5, "dict of steps, batch_size, microbatches, optimizer, learning_rate, momentum, weight_decay, clip"),
         ("data.odd", 1, "score_examples, stream, canaries"),
         ("seed", 2**32 - 1, "is 4294967295: give one from 0 to 4294967286, so that seeds stay apart"),
         ("reweight.others", (0.1, 0.1 + 1e-9), "give other weights, each once"),
@@ -76,7 +76,7 @@ def test_a_mistake_is_one_line_that_names_its_key_and_says_what_to_do(key, value
 
 def test_a_section_given_as_a_whole_must_be_whole():
     told = refusals(with_keys(configs.get_config(), {"train": D({"steps": 3})}))
-    assert len(told) == 6 and told[0] == (
+    assert len(told) == 7 and told[0] == (
         "config.train.batch_size is missing: set single keys, as in --config.train.batch_size=VALUE"
     )
 

@@ -14,7 +14,7 @@ from experiments.configs import judge as configs
 from experiments.core import fleet, workdirs
 from experiments.core.errors import UserError
 from experiments.core.forgetting import ToLevel
-from experiments.judge import fleets, metrics, old_logits, population, report, rows, run, tuning
+from experiments.judge import fleets, metrics, old_logits, population, report, rows, run, tried, tuning
 from experiments.judge.fleets import REPEATS, ROLES, SHADOWS
 from experiments.reporting.estimates import at
 from experiments.scoring import aims, evaluation
@@ -282,7 +282,7 @@ def test_of_texts_the_trial_is_chosen_that_costs_retained_ones_least(monkeypatch
     ]
     monkeypatch.setattr(tuning, "tried_to_level", lambda *_: trials)
     assert tuning.settled_on(case("class"), None, "vanilla", "level")[0] == fleets.Setting(0.4, 80, (("beta", 0.5),))
-    assert [report._kept(trial) for trial in trials[:2]] == ["3.00", "–"]
+    assert [tried._kept(trial) for trial in trials[:2]] == ["3.00", "–"]
 
 
 def test_of_fewer_models_alike_klom_and_epsilon_are_larger():
