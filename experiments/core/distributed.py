@@ -119,7 +119,8 @@ def begin(env: Mapping[str, str], runner: str, flags: Mapping[str, str | None] |
       env, flags: what says which process this is; see `resolve`.
 
     Raises:
-      UserError: one line: a runner that does not share its work, or processes that do not find each other.
+      UserError: one line: a runner that does not share its work, processes that do not find each other, or of which one has
+        more devices.
     """
     choice = resolve(env, flags)
     if choice.processes == 1:
@@ -140,6 +141,7 @@ def begin(env: Mapping[str, str], runner: str, flags: Mapping[str, str | None] |
             f"this is {choice.words()}, and the processes do not find each other ({line(error)}): "
             f"start all of them, or set {', '.join(VARIABLES.values())}"
         ) from error
+    processes.check_devices()
     processes.anyone(False)  # who is late by half a minute is not connected; once all are, they wait for each other
     return choice._replace(processes=jax.process_count(), process=jax.process_index())
 

@@ -7,6 +7,7 @@ others. All of it travels as bytes, so that no bit changes. With one process not
 
 from __future__ import annotations
 
+import collections
 import itertools
 import pickle
 import tempfile
@@ -63,6 +64,19 @@ def anyone(flag: bool) -> bool:
 def everyone(value: T) -> list[T]:
     """The value of each process, in their order, in every process."""
     return [value] if jax.process_count() == 1 else [pickle.loads(told) for told in exchange(pickle.dumps(value))]
+
+
+def check_devices() -> None:
+    """Refuse processes of which one has more devices than another: they could tell each other nothing.
+
+    Raises:
+      UserError: it names two, in every process.
+    """
+    count = collections.Counter(device.process_index for device in jax.devices())
+    if others := [process for process in sorted(count) if count[process] != count[0]]:
+        raise UserError(
+            f"process {others[0]} has {count[others[0]]} devices and process 0 has {count[0]}: give each process as many"
+        )
 
 
 def check_same(values: Mapping[str, Any], what: str) -> None:

@@ -39,7 +39,7 @@ def run(config: ml_collections.ConfigDict | Federated, workdir: str, command: st
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()
-        tell_what_is_not_read(config.leaver)
+        tell_what_is_not_read(config.leaver, config.federation.weighting)
         if "medu" in config.erase.methods:
             archives.check_coder()
         dataset = datasets.load(config.data)
@@ -61,13 +61,15 @@ def run(config: ml_collections.ConfigDict | Federated, workdir: str, command: st
         return folder.finish(command, rows.rows(programs, trials), facts(made, chosen, trials))
 
 
-def tell_what_is_not_read(leaver: Leaver) -> None:
-    """A warning of what was set of a backdoor that nobody plants."""
+def tell_what_is_not_read(leaver: Leaver, weighting: str) -> None:
+    """A warning of what was set of a backdoor that nobody plants, or of a claim where clients weigh alike."""
     fields = type(leaver).model_fields
     of_backdoor = [name for name in ("target", "share", "stamp", "claim") if getattr(leaver, name) != fields[name].default]
     if of_backdoor and not leaver.backdoor:
         named = ", ".join(f"leaver.{name}" for name in of_backdoor)
         LOG.warning("%s: of a backdoor alone, and the leavers are honest; set leaver.backdoor=True to plant one", named)
+    elif "claim" in of_backdoor and weighting == "equal":
+        LOG.warning("leaver.claim: counts where examples weigh; set federation.weighting=examples, or leave it out")
 
 
 def tell_what_some_seeds_lack(programs: trial.Programs, trials: Sequence[trial.Told]) -> None:

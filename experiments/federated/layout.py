@@ -66,9 +66,8 @@ def write(contents: Mapping[Path, bytes]) -> None:
       WorkdirError: the disk is full or may not be written; some of the files may be there.
     """
     with futures.ThreadPoolExecutor(WRITERS) as pool:
-        every = [pool.submit(files.write_bytes, *one) for one in contents.items()]
         try:
-            for done in every:
+            for done in [pool.submit(files.write_bytes, *one) for one in contents.items()]:
                 done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # the block waits for those that are under way

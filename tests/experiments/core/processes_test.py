@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +75,16 @@ def test_alone_a_call_is_made_when_it_is_asked_for():
     made = []
     first = next(processes.turns([lambda: made.append(1), lambda: made.append(2)]))
     assert first is None and made == [1]
+
+
+def test_processes_with_other_numbers_of_devices_are_refused(monkeypatch):
+    """Nothing could be exchanged, and so each has to see it by itself."""
+    owners = [0, 0, 1, 1, 2]
+    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(process_index=owner) for owner in owners])
+    with pytest.raises(UserError, match="process 2 has 1 devices and process 0 has 2: give each process as many"):
+        processes.check_devices()
+    owners.append(2)
+    processes.check_devices()
 
 
 def test_a_mistake_of_one_call_is_everybody_s_after_the_calls_before_it(monkeypatch):

@@ -131,12 +131,15 @@ def test_data_that_will_not_do_are_one_line(changes, told, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_set_of_a_backdoor_that_nobody_plants_is_told(caplog):
-    run.tell_what_is_not_read(configs.Leaver())
-    run.tell_what_is_not_read(configs.Leaver(backdoor=True, target=3))
+def test_what_is_set_of_a_backdoor_and_not_read_is_told(caplog):
+    run.tell_what_is_not_read(configs.Leaver(), "equal")
+    run.tell_what_is_not_read(configs.Leaver(backdoor=True, target=3), "equal")
+    run.tell_what_is_not_read(configs.Leaver(backdoor=True, claim=3.0), "examples")
     assert not caplog.records
-    run.tell_what_is_not_read(configs.Leaver(target=3, claim=1.0))
+    run.tell_what_is_not_read(configs.Leaver(target=3, claim=1.0), "examples")
     assert "leaver.target, leaver.claim: of a backdoor alone" in caplog.text
+    run.tell_what_is_not_read(configs.Leaver(backdoor=True, claim=3.0), "equal")
+    assert "leaver.claim: counts where examples weigh" in caplog.text and len(caplog.records) == 2
 
 
 def test_a_claim_counts_where_examples_weigh():
