@@ -129,8 +129,13 @@ def _alpha_facts(alpha: float, settings: Settings) -> dict[str, Scalar]:
 
 
 def _served(trained: Trained) -> Erased:
+    return unasked(trained.model)
+
+
+def unasked(model: Array) -> Erased:
+    """A model for which no client did anything."""
     nothing = jnp.zeros((), jnp.int32)
-    return Erased(trained.model, nothing, nothing)
+    return Erased(model, nothing, nothing)
 
 
 # --- Exact ------------------------------------------------------------------------------------------------------------

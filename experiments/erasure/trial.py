@@ -193,9 +193,8 @@ def _archive(seen: Seen, name: str) -> Told:
         stored = costs["stored"] + methods.checkpoint_bytes(trained)
         told = _erase(seen, way, lambda trained: fedrecover(trained._replace(history=found.history)))
         ways[recover_name(name)] = told | {"bits": rate.bits, "kept": rate.stored, "stored": stored}
-    nothing = jnp.zeros((), jnp.int32)
     for i, (rounds, alpha) in enumerate(repairs.items(), len(run.alphas)):
-        erased, repair = Erased(found.models[i], nothing, nothing), run.repairs[rounds]
+        erased, repair = methods.unasked(found.models[i]), run.repairs[rounds]
         told = _costed(seen, lambda trained: repair(trained, erased), costs["stored"])  # noqa: B023
         beside = {"seconds": took + told["seconds"], "bits": rate.bits, "kept": rate.stored}
         ways[repaired_name(name, alpha, rounds)] = told | beside
