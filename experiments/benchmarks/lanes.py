@@ -3,8 +3,9 @@
     python -m experiments.benchmarks.lanes [--models mlp vit cnn] [--lanes 10]
 
 Prints seconds of an epoch for all lanes, the least of some repeats, compilation aside: as one `vmap` inside a scan, as
-loops around one compiled step (a thread for each core, which is what `fleet.each` does), and as single runs one after
-another, each in the faster of the two forms. On an accelerator the loops are left out: `--loops` asks for them.
+loops around one compiled step (a thread for each core, which is what `fleet.each` does), as one program whose
+convolutions are matrix products, and as single runs one after another, each in the fastest of these forms. On an
+accelerator the last two forms are left out: `--loops` asks for them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from experiments import models
 from experiments.benchmarks import smoke
 from experiments.core import environment, execution, fleet, sections
+from experiments.models import products
 from experiments.training import epochs, loop
 
 SIZES: dict[
@@ -40,17 +42,18 @@ def main() -> None:
     parser.add_argument("--loops", action="store_true", default=jax.default_backend() == "cpu")
     args = smoke.parse(parser, models=["mlp"], lanes=2, repeats=1)
     print(f"{args.lanes} lanes; seconds, and single runs one after another in units of each")
-    forms = {"one program": False} | ({"loops": True} if args.loops else {})
     for name in args.models:
-        alone = args.lanes * min(epoch_seconds(name, 1, loops, args.repeats) for loops in forms.values())
-        found = {how: epoch_seconds(name, args.lanes, loops, args.repeats) for how, loops in forms.items()}
+        forms = ["one program", *(["loops"] if args.loops else [])]
+        forms += ["products"] if args.loops and name in models.CONVOLUTIONAL else []
+        alone = args.lanes * min(epoch_seconds(name, 1, form, args.repeats) for form in forms)
+        found = {form: epoch_seconds(name, args.lanes, form, args.repeats) for form in forms}
         chosen = "loops" if fleet.in_loops(name in models.CONVOLUTIONAL) else "one program"
         shown = [f"{how} {seconds:.3f} ({alone / seconds:.2f})" for how, seconds in found.items()]
         print(f"{name:9} single runs {alone:.3f}  {'  '.join(shown)}  fleet chooses {chosen}", flush=True)
 
 
-def epoch_seconds(name: str, lanes: int, loops: bool, repeats: int) -> float:
-    """The least wall time of one epoch of all lanes."""
+def epoch_seconds(name: str, lanes: int, form: str, repeats: int) -> float:
+    """The least wall time of one epoch of all lanes, in one of the three forms."""
     options, image, examples, batch_size, steps = SIZES[name]
     rng = np.random.default_rng(0)
     data = {
@@ -60,10 +63,11 @@ def epoch_seconds(name: str, lanes: int, loops: bool, repeats: int) -> float:
         "id": jnp.arange(examples),
     }
     rule = loop.optimizer(sections.Train(), steps)
-    way = loop.Way(models.of_module(models.make_module(name, options, 10), image), rule, steps, steps, batch_size)
+    fns = models.of_module(models.make_module(name, options, 10), image)
+    way = loop.Way(products.as_products(fns) if form == "products" else fns, rule, steps, steps, batch_size)
     everyone = np.ones(examples, bool)
     members = loop.make_lanes(np.arange(lanes), everyone, everyone)
-    epoch = (epochs.looped if loops else epochs.rolled)(way, execution.make("jit"))
+    epoch = (epochs.looped if form == "loops" else epochs.rolled)(way, execution.make("jit"))
     seconds = []
     for _ in range(repeats):
         states = loop.init_lanes(way, members)  # an epoch may take its states' buffers

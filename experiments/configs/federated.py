@@ -254,10 +254,27 @@ def fashion_mnist_backdoor(config: ml_collections.ConfigDict) -> None:
     config.leaver.backdoor = True
 
 
+def cifar10(config: ml_collections.ConfigDict) -> None:
+    """30 clients with 200 images of cifar10 each train a small convolutional net; an honest one leaves."""
+    config.data.name, config.data.train_size = "cifar10", 6000
+    config.data.validation_fraction = 0.02
+    config.model.name = "cnn"
+    config.model.options = ml_collections.ConfigDict({"widths": (16, 32, 64), "hidden": 32})
+    config.federation.learning_rate, config.seeds = 0.05, 8
+    _one_lattice(config)
+    config.archive.rates = (1.0, 2.0)
+
+
+def cifar10_backdoor(config: ml_collections.ConfigDict) -> None:
+    """The same with a backdoor."""
+    cifar10(config)
+    config.leaver.backdoor = True
+
+
 EXPERIMENTS = {
     f.__name__: f
     for f in (
         digits, digits_dirichlet, digits_dirichlet01, digits_backdoor, digits_backdoor_dirichlet, digits_partial,
-        fashion_mnist, fashion_mnist_backdoor,
+        fashion_mnist, fashion_mnist_backdoor, cifar10, cifar10_backdoor,
     )
 }  # fmt: skip

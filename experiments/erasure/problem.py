@@ -16,12 +16,13 @@ from jax.flatten_util import ravel_pytree
 
 from experiments import models
 from experiments.configs.federated import Federated
-from experiments.core import keys
+from experiments.core import fleet, keys
 from experiments.core.errors import UserError
 from experiments.core.keys import Purpose
 from experiments.data import datasets, ids, sets
 from experiments.data.datasets import Dataset
 from experiments.erasure import backdoor, partition
+from experiments.models import products
 from federated import participation, stack_clients
 from federated.history import Array
 from unlearn.base import Batch, Model
@@ -100,6 +101,8 @@ def make(config: Federated, dataset: Dataset) -> Problem:
     if leaver.backdoor:
         backdoor.check(dataset.train.x, leaver.stamp, leaver.target, dataset.classes)
     fns = models.build(config.model, dataset.train.x[:1], dataset.classes)
+    if fleet.in_loops(fns.convolutional):
+        fns = products.as_products(fns)  # clients are lanes of one program
     if "ridge" in config.erase.methods and fns.features is None:
         raise UserError("ridge heads need a model with features, and this one names none: leave ridge out of erase.methods")
     tree = fns.init(keys.unused())

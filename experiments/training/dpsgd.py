@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from experiments.models import products
 from experiments.models.functions import ModelFns
 from unlearn.base import Array, Batch
 
@@ -191,31 +192,7 @@ def rows_of(layer: Any, inputs: Array) -> Array | None:
         axes = [axis % inputs.ndim for axis in (layer.axis if isinstance(layer.axis, tuple) else (layer.axis,))]
         if axes == list(range(inputs.ndim - len(axes), inputs.ndim)):
             return inputs.reshape(-1, math.prod(inputs.shape[axes[0] :]))
-    if type(layer) is nn.Conv and _is_plain(layer) and inputs.ndim == len(_each(layer.kernel_size, layer)) + 2:
-        conv: Any = layer  # whose sizes and padding `_is_plain` has seen
-        return patches(inputs, conv.kernel_size, _each(conv.strides, conv), conv.padding)
+    if type(layer) is nn.Conv and products.is_plain(layer, inputs):
+        seen = products.patches(inputs, layer.kernel_size, products.strides(layer), layer.padding)
+        return seen.reshape(-1, seen.shape[-1])
     return None
-
-
-def _is_plain(conv: nn.Conv) -> bool:
-    undilated = {*_each(conv.input_dilation, conv), *_each(conv.kernel_dilation, conv)} == {1}
-    own = conv.conv_general_dilated is conv.conv_general_dilated_cls is None
-    return own and undilated and conv.mask is None and conv.feature_group_count == 1 and conv.padding in ("SAME", "VALID")
-
-
-def _each(sizes: Any, conv: Any) -> tuple[int, ...]:
-    return tuple(sizes) if isinstance(sizes, tuple | list) else (sizes or 1,) * len(conv.kernel_size)
-
-
-def patches(x: Array, window: tuple[int, ...], strides: tuple[int, ...], padding: str) -> Array:
-    """What a convolution sees at each position, [positions, window x channels], from x [examples, *space, channels]."""
-    pads = jax.lax.padtype_to_pads(x.shape[1:-1], window, strides, padding)
-    x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
-    spans = [(size - w) // s * s + 1 for size, w, s in zip(x.shape[1:-1], window, strides, strict=True)]
-
-    def shifted(start: tuple[int, ...]) -> Array:
-        space = (slice(i, i + span, s) for i, span, s in zip(start, spans, strides, strict=True))
-        return x[(slice(None), *space)]
-
-    seen = jnp.stack([shifted(start) for start in itertools.product(*map(range, window))], axis=-2)
-    return seen.reshape(-1, math.prod(window) * x.shape[-1])

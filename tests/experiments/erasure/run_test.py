@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -156,6 +157,17 @@ def test_ridge_heads_of_a_model_without_features_are_refused(monkeypatch):
     monkeypatch.setattr(models, "build", lambda *given: build(*given)._replace(features=None))
     with pytest.raises(UserError, match="leave ridge out"):
         problem.make(section, datasets.load(section.data))
+
+
+def test_clients_of_a_convolutional_net_are_matrix_products_on_a_cpu():
+    one = problem.make(
+        validated(configs.Federated, config("cifar10", **{"data.name": "digits", "model.options.widths": (8,)})),
+        made("digits").dataset,
+    )
+    program = str(jax.make_jaxpr(lambda flat, x: one.model.apply(one.unravel(flat), x, None))(
+        np.zeros(one.parameters, np.float32), one.dataset.train.x[:1]
+    ))  # fmt: skip
+    assert ("conv_general_dilated" in program) == (jax.default_backend() != "cpu")
 
 
 def test_raw_data_are_a_byte_a_pixel_and_four_a_number_of_a_table():
@@ -319,13 +331,15 @@ def test_what_seeds_of_an_older_version_lack_has_no_row_and_is_told(found, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in configs.EXPERIMENTS if "mnist" not in name])
+@pytest.mark.parametrize("name", configs.EXPERIMENTS)
 def test_every_shipped_config_runs_with_every_method(name, tmp_path):
-    """Partial participation has two of five clients, of whom one or two leave."""
+    """Partial participation has two of five clients, of whom one or two leave. Data that are not at hand are digits."""
     changes = {"erase.methods": configs.get_config(name).erase.methods, "archive.users": 2, "archive.threshold": 0.5}
     if name == "digits_partial":
         changes |= {"federation.present": 3, "leaver.clients": 2}
-    changes |= {"erase.warmup": 1, "erase.final": 0}
+    changes |= {"erase.warmup": 1, "erase.final": 0, "data.name": "digits", "data.validation_fraction": 0.2}
+    if name.startswith("cifar10"):
+        changes |= {"model.options.widths": (8,), "model.options.hidden": 8}
     done = run.run(config(name, **changes), str(tmp_path / "run"))
     assert {row.unlearner for row in done.rows} == {"served", *changes["erase.methods"]}
     refused = {row.unlearner for row in done.rows if row.extra["reason"]}

@@ -174,16 +174,6 @@ def test_square_by_hand(columns):
     np.testing.assert_allclose(dpsgd.square(a, b(-1 / 3)), (2 / 3) ** 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("strides, padding", [((1, 1), "SAME"), ((2, 3), "SAME"), ((2, 1), "VALID")])
-def test_patches_times_kernel_are_the_convolution(strides, padding):
-    rng = np.random.default_rng(0)
-    x, kernel = jnp.asarray(rng.normal(size=(1, 7, 8, 2))), jnp.asarray(rng.normal(size=(3, 2, 2, 5)))
-    conv = nn.Conv(5, (3, 2), strides=strides, padding=padding, use_bias=False)
-    wanted = conv.apply({"params": {"kernel": kernel}}, x)
-    got = dpsgd.patches(x, (3, 2), strides, padding) @ kernel.reshape(-1, 5)
-    np.testing.assert_allclose(got, wanted.reshape(-1, 5), rtol=1e-5, atol=1e-5)
-
-
 def test_the_noise_is_what_optax_draws():
     module, params, batch = case("mlp", jnp.float32)
     aggregate = optax.contrib.differentially_private_aggregate(0.7, 0.4, key=KEY)

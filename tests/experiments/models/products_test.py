@@ -1,0 +1,70 @@
+"""Convolutions as matrix products: beside the convolution, gradients too, and what is left as it is."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import models
+from experiments.models import functions, products
+from tests.helpers import toys
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("strides, padding", [((1, 1), "SAME"), ((2, 3), "SAME"), ((2, 1), "VALID")])
+def test_patches_times_kernel_are_the_convolution(strides, padding):
+    rng = np.random.default_rng(0)
+    x, kernel = jnp.asarray(rng.normal(size=(1, 7, 8, 2))), jnp.asarray(rng.normal(size=(3, 2, 2, 5)))
+    conv = nn.Conv(5, (3, 2), strides=strides, padding=padding, use_bias=False)
+    wanted = conv.apply({"params": {"kernel": kernel}}, x)
+    got = products.patches(x, (3, 2), strides, padding) @ kernel.reshape(-1, 5)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+NETS = {"cnn": {"widths": (8, 16)}, "resnet18": {"width": 8, "stages": (1, 1)}, "whitened": {"widths": (8,)}}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_model_of_products_is_the_model(name):
+    shape = (9, 8, 3)
+    fns = models.of_module(models.make_module(name, NETS[name], 4), shape, convolutional=True)
+    found = products.as_products(fns)
+    params, x = fns.init(KEY), jax.random.normal(KEY, (3, *shape))
+    assert functions.convolves(fns, shape) and not functions.convolves(found, shape) and not found.convolutional
+    gap = toys.quick_jit(lambda: jnp.abs(found.apply(params, x, None) - fns.apply(params, x, None)).max())()
+    assert gap < 1e-5
+    gap = toys.quick_jit(lambda: jnp.abs(found.features(params, x, None) - fns.features(params, x, None)).max())()
+    assert gap < 1e-5
+    gradient = lambda apply: jax.grad(lambda params: jnp.sum(apply(params, x, None) ** 2))(params)  # noqa: E731
+    # The largest of four positions passes its gradient on, and rounding may change which one that is.
+    assert toys.relative_error(*toys.quick_jit(lambda: (gradient(found.apply), gradient(fns.apply)))()) < 2e-4
+
+
+def test_equal_models_are_one_program():
+    fns = models.of_module(models.make_module("cnn", {}, 4), (8, 8, 1), convolutional=True)
+    assert products.as_products(fns) is products.as_products(fns)
+
+
+@pytest.mark.parametrize("options", [{"feature_group_count": 2}, {"kernel_dilation": 2}, {"padding": "CIRCULAR"}])
+def test_a_convolution_that_is_not_plain_stays_one(options):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(nn.Conv(4, (3, 3), **options)(x).mean(axis=(1, 2)))
+
+    fns = models.of_module(Net(), (6, 6, 2), convolutional=True)
+    params, x = fns.init(KEY), jax.random.normal(KEY, (3, 6, 6, 2))
+    found = products.as_products(fns)
+    assert functions.convolves(found, (6, 6, 2))
+    np.testing.assert_array_equal(found.apply(params, x, None), fns.apply(params, x, None))
+
+
+def test_activations_keep_their_type():
+    module = models.make_module("cnn", {"widths": (8,)}, 4).clone(dtype=jnp.bfloat16)
+    fns = models.of_module(module, (8, 8, 1), convolutional=True)
+    params, x = fns.init(KEY), jax.random.normal(KEY, (3, 8, 8, 1))
+    found, wanted = products.as_products(fns).apply(params, x, None), fns.apply(params, x, None)
+    assert found.dtype == wanted.dtype
+    np.testing.assert_allclose(found, wanted, atol=0.05)
