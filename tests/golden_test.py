@@ -111,6 +111,12 @@ def s3t(store, capsys):
     return ask
 
 
+def skip_another_backbone(status, answer):
+    """Skip what needs the backbone where this JAX draws another one, which the store has to refuse."""
+    if status == 2 and not is_same_stack() and str(answer).startswith("error: the backbone is not the one"):
+        pytest.skip("the fixtures' backbone is random, and this JAX draws other last bits: the store refuses it")
+
+
 def says_as_before(answer):
     """Whether a status says all that the old version said; later ones say more."""
     status, result = answer
@@ -156,6 +162,7 @@ def test_a_store_answers_what_it_answered(asked, s3t):
     recorded = STORE["predict"][asked]
     which = "--split=test" if split == "test" else f"--ids={','.join(map(str, recorded['ids']))}"
     status, answer = s3t("predict", which, f"--aggregate={aggregate}")
+    skip_another_backbone(status, answer)
     logits, before = np.array(answer.pop("logits")), np.array(recorded["logits"])
     # Not bit by bit: logits depend on the program that serves, of which nothing is promised. Nodes' bytes do not.
     np.testing.assert_allclose(logits, before, rtol=1e-4, atol=1e-5)
@@ -201,6 +208,7 @@ def test_an_altered_byte_of_a_node_is_named_and_the_others_answer(s3t, store):
     assert (status, answer["ok"]) == (1, False)
     assert [file.stem in problem for problem in answer["problems"]].count(True) == 1
     status, answer = s3t("predict", "--split=test")
+    skip_another_backbone(status, answer)
     assert status == 0 and any(file.stem in problem for problem in answer["problems"])
 
 
@@ -250,6 +258,7 @@ def test_a_store_heals_and_what_served_goes_on_byte_for_byte(words, s3t, store):
     before = files_of(store / "nodes")
     lacking = STORE["status"]["nodes"]["missing"]
     status, done = s3t(*words)
+    skip_another_backbone(status, done)
     assert (status, done["state"], done["depth"], done["trained"]) == (0, "complete", [3, 3], lacking)
     assert done["healed"] == ["second"]
     after = files_of(store / "nodes")
@@ -261,6 +270,7 @@ def test_a_store_heals_and_what_served_goes_on_byte_for_byte(words, s3t, store):
 @pytest.mark.slow
 def test_nodes_trained_once_more_are_those_that_were_published(s3t):
     status, answer = s3t("verify", "--replay=all")
+    skip_another_backbone(status, answer)
     replay, nodes = answer["replay"], STORE["status"]["nodes"]["live"]
     assert (status, replay["differs"], replay["damaged"]) == (0 if replay["proved"] == nodes else 3, [], [])
     assert len(replay["identical"]) + len(replay["not replayable here"]) == nodes
@@ -330,11 +340,13 @@ def leaves(value, path=""):
 def check_near(rows, recorded, tolerance):
     """The same rows but for last bits: digests aside, numbers within a tolerance, relative or, near 0, absolute.
 
-    What relearning brings back is another draw: attacks had the key of the request, and have one of their own since.
+    Later versions say more of a row. What relearning brings back is another draw: attacks had the key of the request, and
+    have one of their own since.
     """
-    pairs = list(zip(leaves(rows), leaves(recorded), strict=True))
-    assert [place for (place, _), _ in pairs] == [place for _, (place, _) in pairs]
-    for (place, value), (_, before) in pairs:
+    assert len(rows) == len(recorded)
+    found = dict(leaves(rows))
+    for place, before in leaves(recorded):
+        value = found[place]
         if ".relearning." in place:
             assert 0 <= value <= 1
         elif isinstance(before, float) and isinstance(value, float):

@@ -36,7 +36,10 @@ def setup_of(manifest: Manifest, source: Source) -> Setup:
     if canonical(source.hyper) != canonical(manifest.hyper["source"]):
         raise ValueError("the factory gives other hyper-parameters than the store was made with: take that factory")
     if tree.digest(source.frozen) != manifest.backbone:
-        raise ValueError("the backbone is not the one that the store was made with: give the arguments that lead to it")
+        raise ValueError(
+            "the backbone is not the one that the store was made with: give the arguments that lead to it or, if it is a "
+            "random one, take the version and flags of JAX by which it was drawn"
+        )
     try:
         shapes = tuple(Shape(**shape) for shape in manifest.hyper["shapes"])
     except (KeyError, TypeError):
