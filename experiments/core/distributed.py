@@ -10,11 +10,8 @@ from typing import NamedTuple
 
 from experiments.core.errors import UserError, line
 
-RUNNERS = ("readiness", "judge", "s3t", "judge_exact")  # that share their work between processes
-ALONE = {  # the others -> why they do not
-    "pretrain": "trains one model",
-    "federated": "trains each federation in one program",
-}
+RUNNERS = ("readiness", "judge", "s3t", "judge_exact", "federated")  # that share their work between processes
+ALONE = {"pretrain": "trains one model"}  # the others -> why they do not
 VARIABLES = {  # flag -> the variable that says the same
     "coordinator": "FORETHOUGHT_COORDINATOR",
     "processes": "FORETHOUGHT_PROCESSES",

@@ -1,7 +1,7 @@
 """Federated erasure: federations of several seeds, the leavers taken out by every way, each beside retraining without them.
 
 `run(config, workdir)` chooses settings on other federations, then takes seed by seed. Each seed that is done is kept, so
-the same call resumes after a kill, with the same rows but for seconds.
+the same call resumes after a kill, with the same rows but for seconds. Several processes share the seeds.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
+import jax
 import ml_collections
 
 from experiments.configs.federated import Erasing, Federated, Leaver
-from experiments.core import progress, switches, workdirs
+from experiments.core import processes, progress, switches, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
 from experiments.core.notices import LOG
@@ -51,14 +52,33 @@ def run(config: ml_collections.ConfigDict | Federated, workdir: str, command: st
         progress.stage("settings", calibrations)
         chosen = folder.stage("calibration", lambda: calibration.calibrate(made))
         programs = trial.programs(made, calibration.settings(chosen, config.erase.repairs))
-        trials = []
-        for seed in problem.seeds(config):
-            progress.stage(f"seed {seed}", trial.work(config))
-            trials.append(folder.stage(f"seed-{seed}", functools.partial(trial.trial, programs, seed)))
-            progress.skip()  # what was done before
+        trials = _trials(folder, programs)
         progress.stage("rows")
         tell_what_some_seeds_lack(programs, trials)
         return folder.finish(command, rows.rows(programs, trials), facts(made, chosen, trials))
+
+
+def _trials(folder: workdirs.Workdir, programs: trial.Programs) -> list[trial.Told]:
+    """What each seed leads to; several processes take turns at the seeds that are lacking."""
+    config = programs.problem.config
+    lacking = [seed for seed in problem.seeds(config) if not folder.has(_stage(seed))]
+    if done := config.seeds - len(lacking):
+        progress.stage("seeds", done * trial.work(config))
+        progress.skip()
+    found = processes.turns([functools.partial(_trial, programs, seed) for seed in lacking])
+    trials = [folder.stage(_stage(seed), lambda: next(found)) for seed in problem.seeds(config)]
+    assert not list(found)  # which ends the last turn
+    return trials
+
+
+def _stage(seed: int) -> str:
+    return f"seed-{seed}"
+
+
+def _trial(programs: trial.Programs, seed: int) -> trial.Told:
+    """One seed; what the others do meanwhile counts as done when the next begins."""
+    progress.stage(f"seed {seed}", jax.process_count() * trial.work(programs.problem.config))
+    return trial.trial(programs, seed)
 
 
 def tell_what_is_not_read(leaver: Leaver, weighting: str) -> None:

@@ -102,7 +102,7 @@ def test_flags_of_the_command_line_say_which_process_this_is(tmp_path, capsys):
         (
             OURS,
             "error: this is process 1 of 2 (as told), process 0 at node1:8476, and pretrain, which trains one model, does "
-            "not share its work between processes, as readiness, judge, s3t and judge_exact do: start one process",
+            "not share its work between processes, as readiness, judge, s3t, judge_exact and federated do: start one",
         ),
         (SLURM, "error: this is process 1 of 2 (SLURM), and pretrain, which trains one model, does not share its work"),
         ({"FORETHOUGHT_PROCESSES": "auto"}, "error: this is one of as many processes as the cluster says"),

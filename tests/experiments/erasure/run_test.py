@@ -19,7 +19,7 @@ from experiments.erasure import archives, calibration, methods, problem, report,
 from experiments.erasure.training import train
 from federated.archive import Scheme
 from federated.erase import Erased
-from tests.helpers import kills
+from tests.helpers import kills, peers
 from tests.helpers.configs import with_keys
 from tests.helpers.pictures import undrawn  # noqa: F401
 
@@ -325,6 +325,37 @@ def test_what_seeds_of_an_older_version_lack_has_no_row_and_is_told(found, tmp_p
     again = run.run(config("digits_backdoor"), str(folder), "a command")
     assert again.rows == [row for row in found[0].rows if row.variant != gone]
     assert f"no rows of {gone}: seeds of an older version" in caplog.text
+
+
+@pytest.mark.parametrize("before", [(), (1,)], ids=["from nothing", "after one seed"])
+def test_processes_share_seeds_and_end_with_the_rows_of_one(before, found, tmp_path, monkeypatch):
+    """Processes as threads: each makes one of two seeds, or of one that is lacking the first does."""
+    tried = []
+    made = trial.trial
+
+    def recorded(programs, seed):
+        tried.append((jax.process_index(), seed))
+        return made(programs, seed)
+
+    monkeypatch.setattr(trial, "trial", recorded)
+    folder = tmp_path / "run"
+    if before:
+        shutil.copytree(found[1], folder)
+        for file in ("results.json", *(f"stages/seed-{seed}.json" for seed in range(2) if seed not in before)):
+            (folder / file).unlink()
+    done = peers.together(monkeypatch, 2, lambda process: run.run(config("digits_backdoor"), str(folder), "a command"))
+    assert [timeless(one.rows) for one in done] == [timeless(found[0].rows)] * 2
+    assert sorted(tried) == ([(0, 0)] if before else [(0, 0), (1, 1)])
+
+
+def timeless(rows):
+    """Rows as JSON without seconds."""
+    told = json.loads(json.dumps(files.plain(rows)))
+    for row in told:
+        for place in (row, row["extra"]):
+            for name in [name for name in place if "seconds" in name]:
+                del place[name]
+    return told
 
 
 # --- All methods, all configs, kills ----------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ def test_a_sweep_is_an_array_of_what_has_not_finished(capsys, stubs, tmp_path, m
         (
             ["slurm", "--nodes=2", "--", "--config=pretrain:digits", "--workdir=runs/a"],
             "--nodes is 2, and pretrain, which trains one model, does not share its work between processes, as readiness, "
-            "judge, s3t and judge_exact do: leave it out",
+            "judge, s3t, judge_exact and federated do: leave it out",
         ),
         (["slurm", "--", *NASTY], "sbatch is not here: launch where it is, or use --dry-run"),
         (["kubernetes", "--", *NASTY], "the following arguments are required: --image, --claim"),
