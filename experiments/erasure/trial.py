@@ -79,8 +79,10 @@ def _repair(problem: Problem, rounds: int) -> Callable[[Trained, Erased], Erased
 
 def work(config: Federated) -> float:
     """What a seed is expected to take, in erasures."""
-    archived = 4 * len(archives.schemes(config)) if "medu" in config.erase.methods else 0
-    return 2.0 + len(config.erase.methods) + archived
+    found = config.erase.methods
+    archived = 4 * len(archives.schemes(config)) if "medu" in found else 0
+    repaired = len(config.erase.repairs) * (2 if "fast_fedul" in found else 1)
+    return 2.0 + len(found) + archived + repaired
 
 
 class Seen(NamedTuple):

@@ -270,9 +270,9 @@ def prepared_door(root):
     """A data set as TFDS prepared it, whose dataset_info.json or features.json is altered."""
     from experiments.core.sections import Data
     from experiments.data import readers
-    from tests.experiments.data import datasets_test
+    from tests.helpers import images
 
-    datasets_test.prepare(root, "tiny", {"train": datasets_test.labelled(12), "test": datasets_test.labelled(4, 12)})
+    images.prepare(root, "tiny", {"train": images.labelled(12), "test": images.labelled(4, 12)})
     folder = root / "tiny" / "1.0.0"
     texts = {name: (folder / name).read_text() for name in ("dataset_info.json", "features.json")}
     config = Data(name="tiny", data_dir=str(root))

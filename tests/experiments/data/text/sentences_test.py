@@ -8,7 +8,7 @@ import pytest
 
 from experiments.data.text import packing, readers, tofu
 from experiments.data.text.tokenisers import byte_level
-from tests.experiments.data.datasets_test import prepare
+from tests.helpers.images import prepare
 from tests.helpers.texts import refused
 
 FOLDER, TEXTS = os.environ.get("TFDS_DATA_DIR", ""), os.environ.get("FORETHOUGHT_TEXT_DIR", "")
