@@ -13,7 +13,7 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks, run
 from experiments.configs.comparison import Comparison
-from experiments.core import keys
+from experiments.core import execution, keys
 from experiments.core.keys import Purpose
 from experiments.data import datasets, problem
 from experiments.data.sets import padded
@@ -27,12 +27,13 @@ SHOWN = (5, 10, 25, 50, 100)  # steps of an attack
 
 
 class Finished(NamedTuple):
-    """A finished comparison, with what its config leaves unset filled in."""
+    """A finished comparison, with what its config leaves unset filled in, and one device as the comparison used it."""
 
     run: Run
     config: Comparison
     problem: problem.Problem
     model: Model
+    devices: execution.Execution
 
     @property
     def seeds(self) -> range:
@@ -60,7 +61,8 @@ def finished(config: ml_collections.ConfigDict, workdir: str) -> Finished:
     resolved, found = checks.resolved(config), load(workdir)
     data = datasets.load(resolved.data)
     made = models.build(resolved.model, data.train.x[:1], data.classes, data.tokens)
-    return Finished(found, resolved, problem.make(data, resolved.forget), models.as_model(made))
+    devices = execution.one_device(convolutional=made.convolutional)
+    return Finished(found, resolved, problem.make(data, resolved.forget), models.as_model(made), devices)
 
 
 def back(curves: np.ndarray) -> str:

@@ -1,6 +1,6 @@
 """Does resistance hold for attacks that nobody rehearsed?
 
-    python -m experiments.benchmarks.readiness_attacks --target=9 --seed=3000 --workdir=runs/attacks
+    python -m experiments.benchmarks.readiness_attacks --target=9 --seed=3000 --workdir=runs/attacks [--model cnn]
 
 Models of digits make their request to the level as the comparison carries it out (`readiness:digits_resist`; parameters
 are checked to be the same), and then meet attacks on a set of which a tenth is forgotten data. `resist` rehearsed the
@@ -21,7 +21,7 @@ import optax
 from experiments.benchmarks import smoke
 from experiments.benchmarks.finished import SHOWN, Finished, back, finished, mean, steps_shown
 from experiments.configs import readiness as configs
-from experiments.core import checkpoints, execution, workdirs
+from experiments.core import checkpoints, workdirs
 from experiments.scoring import evaluation
 from experiments.scoring.requests import Setting
 from experiments.scoring.scorer import Scorer
@@ -31,6 +31,7 @@ from unlearn.base import Batch
 
 RATE = 0.05  # of SGD in all attacks, as `resist` rehearsed it
 LEVEL = "level"
+CNN = {"widths": (16, 32), "hidden": 64}
 WAYS = (
     ("oracle", "default"),
     ("vanilla", "default"),
@@ -57,11 +58,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=1500, help="of training")
     parser.add_argument("--attack_steps", type=int, default=SHOWN[-1])
+    parser.add_argument("--model", choices=["mlp", "cnn"], default="mlp", help="the config's, or a small strided CNN")
     parser.add_argument("--workdir", default="runs/attacks")
     args = smoke.parse(parser, workdir=smoke.folder, seeds=2, steps=60, attack_steps=5)
     config = configs.get_config("digits_resist")
     config.forget.target, config.seed, config.seeds, config.train.steps = args.target, args.seed, args.seeds, args.steps
     config.trainings, config.request.unlearners = ("oracle", "vanilla", "readiness"), (LEVEL,)
+    if args.model == "cnn":
+        config.model.name, config.model.options = "cnn", CNN
     config.variants = {"paper": configs.PAPER_VARIANT, "resist": configs.RESIST}
     print(table(finished(config, args.workdir), args.attack_steps))
 
@@ -109,8 +113,8 @@ def attacks(params: Any) -> list[Attack]:
 
 
 def of_last_layer(params: dict[str, Any]) -> dict[str, Any]:
-    """Whether each leaf is of the last layer, of parameters by layers, whose names are in order."""
-    last = max(params)
+    """Whether each leaf is of the last dense layer, of parameters by layers, whose names are in order."""
+    last = max(layer for layer in params if layer.startswith("Dense"))
     return {layer: jax.tree.map(lambda _, layer=layer: layer == last, part) for layer, part in params.items()}
 
 
@@ -133,7 +137,7 @@ def after_request(compared: Finished, training: str, variant: str) -> Any:
     if training == "oracle":
         return params
     folder = workdirs.Workdir(str(compared.run.path))
-    scorer = Scorer(compared.model, execution.one_device(), compared.problem.sets)
+    scorer = Scorer(compared.model, compared.devices, compared.problem.sets)
     requests = Requests(scorer, compared.problem, config.request, compared.seeds, config.train.batch_size, folder)
     proxy = checkpoints.restore_raw(folder.path / "checkpoints" / "proxy")["states"]["params"]
     rows = {row.seed: row for row in compared.run.rows if (row.training, row.variant) == (training, variant)}
@@ -150,7 +154,7 @@ def after_request(compared: Finished, training: str, variant: str) -> Any:
 
 def carried_out(compared: Finished, attack: Attack, params: Any, steps: int) -> np.ndarray:
     """Accuracy on the forgotten that an attack does not see, [models, steps + 1]."""
-    devices, raw = execution.one_device(), compared.attack_keys()
+    devices, raw = compared.devices, compared.attack_keys()
     sets = compared.attacked()
     if attack.tuned:
         size = compared.config.relearn.batch_size

@@ -22,7 +22,7 @@ import optax
 from experiments.benchmarks import smoke
 from experiments.benchmarks.finished import SHOWN, Finished, back, finished, mean, steps_shown
 from experiments.configs import readiness as configs
-from experiments.core import execution, keys
+from experiments.core import keys
 from experiments.core.keys import Purpose
 from experiments.scoring import aims, evaluation
 from unlearn import Model, Request, level, levels, tree, unlearn_until
@@ -161,7 +161,7 @@ def _attack(compared: Finished, steps: int) -> Callable[[Any], np.ndarray]:
     """params of all models -> accuracy on the forgotten that the attack does not see, [models, steps + 1]."""
     sets, raw = compared.attacked(), compared.attack_keys()
     size = compared.config.relearn.batch_size
-    by = evaluation.make_relearn(compared.model, ATTACK_RATE, steps, size, execution.one_device())
+    by = evaluation.make_relearn(compared.model, ATTACK_RATE, steps, size, compared.devices)
     return lambda params: np.asarray(by((params, raw), *sets)[1])
 
 

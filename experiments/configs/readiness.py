@@ -3,7 +3,7 @@
     python -m experiments.main --config=experiments/configs/readiness.py:digits --workdir=runs/digits
 
 The `digits` ones need no download and take two to nine minutes on two CPU cores; `pydoc` needs none either, but the extra
-`text`, and takes 25 minutes; `speeches` and `tofu_small` also need a folder of texts, and `tofu_smollm2` an
+`text`, and takes a quarter of an hour; `speeches` and `tofu_small` also need a folder of texts, and `tofu_smollm2` an
 accelerator and the extra `weights`. The others need `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set
 prepared, and about half an hour to an hour. What is expected of each is what docs/results.md and docs/text.md have.
 
