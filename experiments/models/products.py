@@ -24,7 +24,8 @@ from unlearn.base import Array
 def as_products(fns: ModelFns) -> ModelFns:
     """The same model of the same parameters, whose convolutions are matrix products, up to rounding.
 
-    What is no plain `nn.Conv` (see `is_plain`) stays as it is. Equal functions are one program, as of `of_module`.
+    What is no `nn.Conv`, or no plain one (see `_product`), stays as it is. Equal functions are one program, as of
+    `of_module`.
 
     Example:
       >>> from experiments.models import CNN, of_module
@@ -48,36 +49,29 @@ def as_products(fns: ModelFns) -> ModelFns:
 
 
 def _multiplied(layer: Any, args: Any, kwargs: Any, context: Any) -> Any:
-    """What a plain convolution gives, as a product; any other layer's own call."""
+    """What a layer gives, with `_product` as the convolution of an `nn.Conv`: all else of it is Flax's and the user's."""
     conv = context.module
-    if type(conv) is not nn.Conv or context.method_name != "__call__" or not is_plain(conv, args[0]):
+    plain = type(conv) is nn.Conv and conv.conv_general_dilated is conv.conv_general_dilated_cls is None
+    if not plain or context.method_name != "__call__":
         return layer(*args, **kwargs)
-    params = conv.variables["params"]
-    promoted: Any = conv.promote_dtype(args[0], params["kernel"], params.get("bias"), dtype=conv.dtype)
-    x, kernel, bias = promoted
-    seen = patches(x, conv.kernel_size, strides(conv), conv.padding)
-    product = jnp.matmul(seen, kernel.reshape(-1, conv.features), precision=conv.precision)
-    return product if bias is None else product + bias
+    object.__setattr__(conv, "conv_general_dilated", _product)  # a module is frozen, and this one is of this call alone
+    try:
+        return layer(*args, **kwargs)
+    finally:
+        object.__setattr__(conv, "conv_general_dilated", None)
 
 
-def is_plain(conv: nn.Conv, x: Array) -> bool:
-    """Whether it has padding SAME or VALID and neither groups, dilation, a mask nor a product of its own."""
-    undilated = {*_each(conv.input_dilation, conv), *_each(conv.kernel_dilation, conv)} == {1}
-    own = conv.conv_general_dilated is conv.conv_general_dilated_cls is None
-    known = conv.mask is None and conv.feature_group_count == 1 and conv.padding in ("SAME", "VALID")
-    return own and undilated and known and x.ndim == len(_each(conv.kernel_size, conv)) + 2
+def _product(x: Array, kernel: Array, strides: tuple[int, ...], padding: Any, **how: Any) -> Array:
+    """`jax.lax.conv_general_dilated` as Flax calls it, a product unless it is grouped, dilated or padded by hand."""
+    undilated = {*how["lhs_dilation"], *how["rhs_dilation"]} == {1}
+    if not undilated or how["feature_group_count"] != 1 or padding not in ("SAME", "VALID"):
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **how)
+    *window, _, features = kernel.shape
+    seen = patches(x, tuple(window), strides, padding)
+    return jnp.matmul(seen, kernel.reshape(-1, features), precision=how["precision"])
 
 
-def strides(conv: nn.Conv) -> tuple[int, ...]:
-    """Of a convolution, one for each axis of space."""
-    return _each(conv.strides, conv)
-
-
-def _each(sizes: Any, conv: Any) -> tuple[int, ...]:
-    return tuple(sizes) if isinstance(sizes, tuple | list) else (sizes or 1,) * len(conv.kernel_size)
-
-
-def patches(x: Array, window: Any, strides: tuple[int, ...], padding: Any) -> Array:
+def patches(x: Array, window: tuple[int, ...], strides: tuple[int, ...], padding: Any) -> Array:
     """What a convolution sees at each position, [examples, *positions, window x channels].
 
     Args:

@@ -192,7 +192,22 @@ def rows_of(layer: Any, inputs: Array) -> Array | None:
         axes = [axis % inputs.ndim for axis in (layer.axis if isinstance(layer.axis, tuple) else (layer.axis,))]
         if axes == list(range(inputs.ndim - len(axes), inputs.ndim)):
             return inputs.reshape(-1, math.prod(inputs.shape[axes[0] :]))
-    if type(layer) is nn.Conv and products.is_plain(layer, inputs):
-        seen = products.patches(inputs, layer.kernel_size, products.strides(layer), layer.padding)
+    if type(layer) is nn.Conv and _is_plain(layer) and inputs.ndim == len(_window(layer)) + 2:
+        seen = products.patches(inputs, _window(layer), _each(layer.strides, layer), layer.padding)
         return seen.reshape(-1, seen.shape[-1])
     return None
+
+
+def _is_plain(conv: nn.Conv) -> bool:
+    undilated = {*_each(conv.input_dilation, conv), *_each(conv.kernel_dilation, conv)} == {1}
+    own = conv.conv_general_dilated is conv.conv_general_dilated_cls is None
+    return own and undilated and conv.mask is None and conv.feature_group_count == 1 and conv.padding in ("SAME", "VALID")
+
+
+def _window(conv: nn.Conv) -> tuple[int, ...]:
+    """Its size along each axis of space; one number is of one axis."""
+    return (conv.kernel_size,) if isinstance(conv.kernel_size, int) else tuple(conv.kernel_size)
+
+
+def _each(sizes: Any, conv: nn.Conv) -> tuple[int, ...]:
+    return tuple(sizes) if isinstance(sizes, tuple | list) else (sizes or 1,) * len(_window(conv))

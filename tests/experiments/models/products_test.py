@@ -47,7 +47,7 @@ def test_equal_models_are_one_program():
     assert products.as_products(fns) is products.as_products(fns)
 
 
-@pytest.mark.parametrize("options", [{"feature_group_count": 2}, {"kernel_dilation": 2}, {"padding": "CIRCULAR"}])
+@pytest.mark.parametrize("options", [{"feature_group_count": 2}, {"kernel_dilation": 2}, {"padding": 1}])
 def test_a_convolution_that_is_not_plain_stays_one(options):
     class Net(nn.Module):
         @nn.compact
@@ -59,6 +59,45 @@ def test_a_convolution_that_is_not_plain_stays_one(options):
     found = products.as_products(fns)
     assert functions.convolves(found, (6, 6, 2))
     np.testing.assert_array_equal(found.apply(params, x, None), fns.apply(params, x, None))
+
+
+BOXED = nn.with_partitioning(nn.initializers.lecun_normal(), (None, None, None, "width"))
+CALLS = {
+    "by name": lambda x: nn.Conv(4, (3, 3))(inputs=x),
+    "one size": lambda x: nn.Conv(4, 3, strides=2)(x.reshape(len(x), -1, 2)),
+    "in a box": lambda x: nn.Conv(4, (3, 3), kernel_init=BOXED)(x),
+    "masked": lambda x: nn.Conv(4, (3, 3), mask=(jnp.arange(72) % 3).reshape(3, 3, 2, 4))(x),
+    "circular": lambda x: nn.Conv(4, (3, 3), padding="CIRCULAR")(x),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_convolution_is_a_product_however_it_is_called(name):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return CALLS[name](x).reshape(len(x), -1)
+
+    fns = models.of_module(Net(), (6, 5, 2), convolutional=True)
+    params, x = fns.init(KEY), jax.random.normal(KEY, (3, 6, 5, 2))
+    found = products.as_products(fns)
+    assert not functions.convolves(found, (6, 5, 2))
+    np.testing.assert_allclose(found.apply(params, x, None), fns.apply(params, x, None), rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_user_makes_of_a_convolution_stays():
+    def doubled(layer, args, kwargs, context):
+        return (2 if isinstance(context.module, nn.Conv) else 1) * layer(*args, **kwargs)
+
+    def apply(params, x, key):
+        with nn.intercept_methods(doubled):
+            return plain.apply(params, x, key)
+
+    plain = models.of_module(models.make_module("cnn", {"widths": (8,)}, 4), (6, 5, 2), convolutional=True)
+    params, x = plain.init(KEY), jax.random.normal(KEY, (3, 6, 5, 2))
+    found = products.as_products(plain._replace(apply=apply, features=None))
+    assert not functions.convolves(found, (6, 5, 2))
+    np.testing.assert_allclose(found.apply(params, x, None), apply(params, x, None), rtol=1e-5, atol=1e-5)
 
 
 def test_activations_keep_their_type():

@@ -174,6 +174,12 @@ def test_square_by_hand(columns):
     np.testing.assert_allclose(dpsgd.square(a, b(-1 / 3)), (2 / 3) ** 2, rtol=1e-5)
 
 
+def test_one_size_of_a_window_is_that_of_one_axis():
+    x = jnp.arange(12.0).reshape(1, 6, 2)
+    rows = dpsgd.rows_of(nn.Conv(4, 3, padding="VALID"), x)
+    np.testing.assert_array_equal(rows, [np.arange(2 * i, 2 * i + 6) for i in range(4)])
+
+
 def test_the_noise_is_what_optax_draws():
     module, params, batch = case("mlp", jnp.float32)
     aggregate = optax.contrib.differentially_private_aggregate(0.7, 0.4, key=KEY)
