@@ -85,7 +85,13 @@ def main() -> int:
     faulthandler.enable()
     sys.path.append("")  # the current folder, last
     preemption.listen()
-    status = command(sys.argv)
+    try:
+        status = command(sys.argv)
+    except Exception:  # a fault of the program, or memory that ran out
+        if not distributed.joined():
+            raise
+        traceback.print_exc()
+        status = 1
     if status in (INTERRUPTED, preemption.STATUS) or (status and distributed.joined()):
         # Programs may be at work on what Python would take away as it ends: a segmentation fault, and another status.
         # And a process of several would wait for those that wait for it.

@@ -67,7 +67,8 @@ def _trials(folder: workdirs.Workdir, programs: trial.Programs) -> list[trial.To
         progress.skip()
     found = processes.turns([functools.partial(_trial, programs, seed) for seed in lacking])
     trials = [folder.stage(_stage(seed), lambda: next(found)) for seed in problem.seeds(config)]
-    assert not list(found)  # which ends the last turn
+    rest = list(found)  # which ends the last turn
+    assert not rest
     return trials
 
 

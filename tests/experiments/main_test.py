@@ -38,6 +38,17 @@ main.parse = lambda *_: os.kill(os.getpid(), int(sys.argv[1]))
 sys.exit(main.main())
 """
 
+FAULTY = """
+import atexit, sys
+from experiments import main
+atexit.register(print, "waits for the others")
+main.distributed.joined = lambda: sys.argv[1] == "True"
+def fault(*_):
+    raise RuntimeError("a fault")
+main.parse = fault
+sys.exit(main.main())
+"""
+
 
 def command(*flags, platforms="cpu"):
     """`python -m experiments.main` in a process of its own."""
@@ -267,6 +278,14 @@ def test_a_source_tree_that_is_not_installed_has_a_version_all_the_same(monkeypa
 
     monkeypatch.setattr(metadata, "version", missing)
     assert experiments.__version__ == s3t.__version__ == "0+unknown"
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_fault_in_one_of_several_processes_ends_it_at_once(joined):
+    """JAX would have it wait, as Python ends, for those that wait for it."""
+    ended = process("-c", FAULTY, str(joined))
+    assert ended.returncode == 1 and ended.stderr.endswith("RuntimeError: a fault\n")
+    assert ("waits for the others" in ended.stdout) != joined
 
 
 def test_the_version(capsys):
