@@ -17,6 +17,7 @@ from unlearn.base import Batch
 from unlearn.losses import weighted_mean
 
 Apply = Callable[[Array, Any], Array]  # (vector, x) -> logits
+AT_ONCE = 1000  # examples: activations of a test set of images, patches of convolutions above all, may take gigabytes
 
 
 class Asked(NamedTuple):
@@ -65,13 +66,12 @@ def answers(problem: Problem, asked: Asked, apply: Apply, vector: Array) -> Answ
       apply: the model.
       vector: its parameters.
     """
-    logits = apply(vector, asked.test["x"])
-    told = np.asarray(logits).argmax(axis=1)
+    told = classes(apply, vector, asked.test["x"])
     forgotten = apply(vector, asked.forgotten["x"])
     batch = jax.tree.map(jnp.asarray, asked.forgotten)
     triggered = np.nan
     if asked.stamped is not None:
-        triggered = float((np.asarray(apply(vector, asked.stamped)).argmax(axis=1) == problem.config.leaver.target).mean())
+        triggered = float((classes(apply, vector, asked.stamped) == problem.config.leaver.target).mean())
     return Answers(
         told,
         told == asked.test["y"],
@@ -79,6 +79,12 @@ def answers(problem: Problem, asked: Asked, apply: Apply, vector: Array) -> Answ
         np.asarray(problem.model.margin(forgotten, batch)),
         triggered,
     )
+
+
+def classes(apply: Apply, vector: Array, x: Any) -> np.ndarray:
+    """The class that a model tells of each example, some at once, [examples]."""
+    parts = [apply(vector, x[first : first + AT_ONCE]) for first in range(0, len(x), AT_ONCE)]
+    return np.concatenate([np.asarray(logits) for logits in parts]).argmax(axis=1)
 
 
 def score(found: Answers, reference: Answers, gap: float, served_gap: float) -> dict[str, float]:

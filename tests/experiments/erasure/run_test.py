@@ -15,7 +15,7 @@ from experiments.core.config import validated
 from experiments.core.errors import ConfigError, UserError
 from experiments.core.results import Estimate
 from experiments.data import datasets
-from experiments.erasure import archives, calibration, methods, problem, report, rows, run, shown, trial
+from experiments.erasure import archives, calibration, methods, problem, report, rows, run, scoring, shown, trial
 from experiments.erasure.training import train
 from federated.archive import Scheme
 from federated.erase import Erased
@@ -206,6 +206,14 @@ def test_the_ratio_of_variances_by_hand():
 
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_answers_in_parts_are_those_at_once(monkeypatch):
+    x, apply = np.random.default_rng(0).normal(size=(7, 3)), lambda vector, x: x * vector
+    wanted = (x * -2).argmax(axis=1)
+    for at_once in (1, 3, 7, 1000):
+        monkeypatch.setattr(scoring, "AT_ONCE", at_once)
+        np.testing.assert_array_equal(scoring.classes(apply, -2, x), wanted)
 
 
 def test_the_least_mean_is_chosen_and_nothing_that_is_not_finite():
