@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from experiments.reporting.numbers import Number
 GRID, RULE = "#e4e8ec", "#8b959e"
 SIZE = (4.6, 3.0)  # inches: on a phone a point is about a pixel
 MARKS = 6  # on a line
+LONGEST = 27  # characters of a name beside a line: half of the figure is for values
 SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "forethought", "svg.fonttype": "path", "pdf.fonttype": 42, "font.size": 10.5, "text.color": INK,
     "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
@@ -99,23 +101,26 @@ def intervals(
       label: of the horizontal axis.
       rule: values to mark by a vertical line; of two, the band between them.
     """
+    names = [textwrap.fill(name.replace(" = ", "\u00a0=\u00a0"), LONGEST) for name, _, _ in entries]
+    lines = [1 + name.count("\n") for name in names]
+    heights = [0.5 - sum(lines[:i]) - count / 2 for i, count in enumerate(lines)]  # 0, -1, -2, ... of single lines
 
     def draw(axes: Axes) -> None:
         if len(rule) == 2:
             axes.axvspan(*rule, color=RULE, alpha=0.18, linewidth=0)
         elif rule and math.isfinite(rule[0]):
             axes.axvline(rule[0], color=INK, linewidth=1, linestyle=(0, (5, 3)))
-        for i, (_, number, style) in enumerate(entries):
+        for height, (_, number, style) in zip(heights, entries, strict=True):
             if math.isfinite(number.low):
-                axes.plot([number.low, number.high], [-i, -i], color=style.colour, linewidth=style.width)
-            axes.plot(number.value, -i, style.marker or "o", color=style.colour, markersize=5 + style.width)
-        axes.set_yticks([-i for i in range(len(entries))], [name for name, _, _ in entries])
+                axes.plot([number.low, number.high], [height, height], color=style.colour, linewidth=style.width)
+            axes.plot(number.value, height, style.marker or "o", color=style.colour, markersize=5 + style.width)
+        axes.set_yticks(heights, names)
         for text, (_, _, style) in zip(axes.get_yticklabels(), entries, strict=True):
             text.set_fontweight("bold" if style.width > 2 else "normal")
-        axes.set_ylim(-len(entries) + 0.4, 0.6)
+        axes.set_ylim(-sum(lines) + 0.4, 0.6)
         axes.tick_params(axis="y", length=0)
         axes.margins(x=0.03)
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel(label)
 
-    return panel(name, caption, draw, (4.9, 1.0 + 0.27 * len(entries)))
+    return panel(name, caption, draw, (4.9, 1.0 + 0.27 * sum(lines)))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.core.results import Estimate
-from experiments.reporting.numbers import NONE, Number
+from experiments.reporting.numbers import NONE, Number, minus
 
 NOTHING = Estimate()
 
@@ -40,8 +40,9 @@ def cell(
     """A value with its interval in brackets, as far as its quantity goes; `brief`: without."""
     if estimate.value is None:
         return Number(math.nan, NONE)
-    value, text = scale * estimate.value, f"{scale * estimate.value:.{digits}f}"
+    value, text = scale * estimate.value, minus(f"{scale * estimate.value:.{digits}f}")
     if brief or estimate.low is None or estimate.high is None:
         return Number(value, text)
     low, high = (scale * min(max(end, ends[0]), ends[1]) for end in (estimate.low, estimate.high))
-    return Number(value, text, f"[{low:.{digits}f}, {high:.{digits}f}]", low, high)
+    around = f"[{minus(f'{low:.{digits}f}')}, {minus(f'{high:.{digits}f}')}]"
+    return Number(value, text, around, low, high)

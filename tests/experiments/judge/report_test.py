@@ -183,7 +183,7 @@ def test_an_interval_is_shown_as_far_as_its_quantity_goes():
     wide = results.Estimate(0.9, -0.2, 1.3)
     assert str(cell(wide, 1, scale=100, ends=SHARE)) == "90.0 [0.0, 100.0]"
     assert str(cell(wide, 1, ends=DISTANCE)) == "0.9 [0.0, 1.3]"
-    assert str(cell(wide, 1)) == "0.9 [-0.2, 1.3]"
+    assert str(cell(wide, 1)) == "0.9 [−0.2, 1.3]"
 
 
 @pytest.mark.usefixtures("undrawn")
