@@ -259,8 +259,8 @@ def cifar10(config: ml_collections.ConfigDict) -> None:
     config.data.name, config.data.train_size = "cifar10", 6000
     config.data.validation_fraction = 0.02
     config.model.name = "cnn"
-    config.model.options = ml_collections.ConfigDict({"widths": (16, 32, 64), "hidden": 32})
-    config.federation.learning_rate, config.seeds = 0.05, 8
+    config.model.options = ml_collections.ConfigDict({"widths": (8, 16), "hidden": 32})
+    config.federation.learning_rate, config.federation.rounds, config.seeds = 0.1, 20, 8
     _one_lattice(config)
     config.archive.rates = (1.0, 2.0)
 
