@@ -12,7 +12,7 @@ import itertools
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -137,11 +137,14 @@ def whole(mine: Any, count: int) -> Any:
     return jax.tree.unflatten(structure, every)
 
 
-def turns(calls: Sequence[Callable[[], T]]) -> Iterator[T]:
+def turns(calls: Sequence[Callable[[], T]], *, waits: bool = True) -> Iterator[T]:
     """What some calls give, in their order, in every process: process r of n makes call r, r + n, and so on.
 
-    Each call is made whole by one process, so that its bits are those that one process alone gives. A signal to any process
-    waits until the calls at hand are made and taken, and then is a signal to all.
+    Each call is made whole by one process, so that its bits are those that one process alone gives.
+
+    Args:
+      waits: a signal to any process waits until the calls at hand are made and taken, and then is a signal to all. For
+        calls that take minutes: False, it ends its process at once, and the others notice.
 
     Raises:
       UserError: a ValueError of a call, in every process.
@@ -156,7 +159,7 @@ def turns(calls: Sequence[Callable[[], T]]) -> Iterator[T]:
         yield from (call() for call in calls)
         return
     for begin in range(0, len(calls), count):
-        with preemption.postponed() as asked:
+        with preemption.postponed() if waits else nullcontext(lambda: False) as asked:
             at = begin + jax.process_index()
             mine = [_told(call) for call in calls[at : at + 1]]  # of the last calls some processes have none
             leaving, every = zip(*everyone((asked(), mine)), strict=True)

@@ -65,7 +65,7 @@ def _trials(folder: workdirs.Workdir, programs: trial.Programs) -> list[trial.To
     if done := config.seeds - len(lacking):
         progress.stage("seeds", done * trial.work(config))
         progress.skip()
-    found = processes.turns([functools.partial(_trial, programs, seed) for seed in lacking])
+    found = processes.turns([functools.partial(_trial, programs, seed) for seed in lacking], waits=False)
     trials = [folder.stage(_stage(seed), lambda: next(found)) for seed in problem.seeds(config)]
     rest = list(found)  # which ends the last turn
     assert not rest
