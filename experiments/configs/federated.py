@@ -5,9 +5,10 @@
 `digits` needs no download and takes two to four minutes on two CPU cores: 30 clients train a small network, an honest
 client leaves. `digits_backdoor` has a client that plants a backdoor, `digits_dirichlet` classes that are unevenly spread,
 `digits_partial` ten of thirty clients in each round, and three that leave. `fashion_mnist` and `fashion_mnist_backdoor`
-take eight CPU-minutes, `cifar10` and `cifar10_backdoor` fifty; they need `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared. Expected:
-retraining and rollback are exact, the rule of Fast-FedUL and MEDU costs accuracy that one to three rounds of the others
-repair, and compression costs next to nothing; see docs/federated.md.
+take eight CPU-minutes, `cifar10` and `cifar10_backdoor` fifty; these four need `--config.data.data_dir=DIR` (or
+TFDS_DATA_DIR) with the data set prepared. Expected: retraining and rollback are exact, the rule of Fast-FedUL and MEDU
+costs accuracy that one to three rounds of the others repair, and compression costs next to nothing; see
+docs/federated.md.
 """
 
 from __future__ import annotations
