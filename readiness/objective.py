@@ -21,6 +21,7 @@ mean.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -156,18 +157,8 @@ def make_readiness(
     """
     check_model(model)
     _check(rehearsed(jnp.float32(0.0)), terms, relearner)
-    if unseen is not None:
-        check_batch(unseen, "unseen", ids=False)
-        if not len(unseen["weight"]):
-            raise ValueError("unseen data have no examples: give some, or None for levels of other classes")
-
-    def steps_from(params: Params, algorithm: UnlearnAlgorithm, requests: Request, key: Array) -> Params:
-        if not _count(requests):
-            return params
-        init_key, step_key = jax.random.split(key)
-        state = begin(algorithm, params, merged(requests), init_key)
-        again = _count(requests) > 1 if remat is None else remat
-        return roll_out(algorithm, state, requests, step_key, unroll=unroll, remat=again)[0].params
+    _check_unseen(unseen)
+    steps_from = functools.partial(_steps_from, unroll=unroll, remat=remat)
 
     def readiness(params: Params, batch: MetaBatch, step_size: Array, key: Array) -> tuple[Array, Rehearsal]:
         loss = lambda at, data: mean_loss(model, at, data, key, mean)  # noqa: E731
@@ -204,6 +195,18 @@ def make_readiness(
         return total, tree.stop_gradient(Rehearsal(before, forget, stable, recovery, relearned, away))
 
     return readiness
+
+
+def _steps_from(
+    params: Params, algorithm: UnlearnAlgorithm, requests: Request, key: Array, *, unroll: bool, remat: bool | None
+) -> Params:
+    """The parameters after the inner steps, one for each of the requests."""
+    if not _count(requests):
+        return params
+    init_key, step_key = jax.random.split(key)
+    state = begin(algorithm, params, merged(requests), init_key)
+    again = _count(requests) > 1 if remat is None else remat
+    return roll_out(algorithm, state, requests, step_key, unroll=unroll, remat=again)[0].params
 
 
 def _with_levels(model: Model, params: Params, batch: MetaBatch, mean: Mean, unseen: Batch | None, key: Array) -> MetaBatch:
@@ -257,6 +260,14 @@ def _forgotten(model: Model, params: Params, batch: Batch, key: Array, mean: Mea
     if terms.capped == "mean":
         return jnp.minimum(loss, cap), loss
     return mean(jnp.minimum(losses, caps), batch["weight"]), loss
+
+
+def _check_unseen(unseen: Batch | None) -> None:
+    if unseen is None:
+        return
+    check_batch(unseen, "unseen", ids=False)
+    if not len(unseen["weight"]):
+        raise ValueError("unseen data have no examples: give some, or None for levels of other classes")
 
 
 def _check(algorithm: UnlearnAlgorithm, terms: Terms, relearner: UnlearnAlgorithm | None) -> None:

@@ -128,42 +128,9 @@ def unlearn_until(
       >>> print(outcome.state.params, outcome.steps, STOPS[outcome.stop], outcome.curve["at"], outcome.recorded[0].params)
       2.25 2 reached [0.   1.5  2.25  nan  nan  nan] 1.5
     """
-    check_number(max_steps, "max_steps")
-    increasing = all(a < b for a, b in zip((-1, *record), record, strict=False))
-    if not increasing or max(record, default=0) > max_steps:
-        raise ValueError(
-            f"record is {record}: give increasing numbers of updates from 0 to max_steps, which is {max_steps}"
-        )
-
-    def look(params: Params, data: Any) -> Seen:
-        seen: Seen = jax.tree.map(jnp.asarray, observe(params, data))
-        return seen
-
-    def code(params: Params, seen: Seen, step: Array, data: Any) -> Array:
-        going_on = jnp.where(step >= max_steps, BUDGET, -1)
-        return jnp.where(_finite(params, seen), jnp.where(criterion(seen, data), REACHED, going_on), DIVERGED)
-
-    def start(params: Params, data: Any, keys: Array) -> _Carry:
-        step = jnp.zeros((), jnp.int32)
-        state = begin(algorithm, params, whole(data), keys[0])
-        seen = look(state.params, data)
-        curve = jax.tree.map(lambda leaf: jnp.full((max_steps + 1, *leaf.shape), jnp.nan, leaf.dtype).at[0].set(leaf), seen)
-        carry = _Carry(state, step, code(state.params, seen, step, data), curve)
-        return carry if undo is None else carry._replace(scale=jnp.ones(()), undone=step)
-
-    def advance(carry: _Carry, data: Any, keys: Array) -> _Carry:
-        request = draw(data, keys[1], carry.steps)
-        state, _ = algorithm.update(carry.state, request, jax.random.fold_in(keys[2], carry.steps))
-        if undo is not None:
-            state = state._replace(params=_part_of_the_way(carry.state.params, state.params, carry.scale))
-        seen = look(state.params, data)
-        if undo is not None:
-            carry, state, seen = _unless_undone(undo, carry, state, seen, data)
-        step = carry.steps + 1
-        curve = jax.tree.map(lambda rows, leaf: rows.at[step].set(leaf), carry.curve, seen)
-        return carry._replace(state=state, steps=step, stop=code(state.params, seen, step, data), curve=curve)
-
-    compiled_start, compiled_advance = jax.jit(start), jax.jit(advance)
+    _check_budget(max_steps, record)
+    loop = _Loop(algorithm, whole, draw, observe, criterion, max_steps, undo)
+    compiled_start, compiled_advance = jax.jit(loop.start), jax.jit(loop.advance)
 
     def until(carry: _Carry, stop: int, data: Any, keys: Array) -> _Carry:
         """On to `stop` updates, or to the run's end."""
@@ -172,11 +139,11 @@ def unlearn_until(
                 carry = compiled_advance(carry, data, keys)
             return carry
         going_on = lambda c: (c.stop < 0) & (c.steps < stop)  # noqa: E731
-        return jax.lax.while_loop(going_on, lambda c: advance(c, data, keys), carry)
+        return jax.lax.while_loop(going_on, lambda c: loop.advance(c, data, keys), carry)
 
     def run(params: Params, data: Any, key: Array) -> Outcome:
         keys = jax.random.split(key, 3)  # one for each of: memory, batches, dropout
-        carry = (compiled_start if unroll else start)(params, data, keys)
+        carry = (compiled_start if unroll else loop.start)(params, data, keys)
         recorded = []
         for stop in record:
             carry = until(carry, stop, data, keys)
@@ -187,6 +154,58 @@ def unlearn_until(
         return Outcome(carry.state, carry.steps, carry.stop, carry.curve, tuple(recorded), undone)
 
     return run
+
+
+def _check_budget(max_steps: int, record: tuple[int, ...]) -> None:
+    check_number(max_steps, "max_steps")
+    increasing = all(a < b for a, b in zip((-1, *record), record, strict=False))
+    if not increasing or max(record, default=0) > max_steps:
+        raise ValueError(
+            f"record is {record}: give increasing numbers of updates from 0 to max_steps, which is {max_steps}"
+        )
+
+
+class _Loop(NamedTuple):
+    """What `unlearn_until` was asked for, as the first carry and one update."""
+
+    algorithm: UnlearnAlgorithm
+    whole: Whole
+    draw: Draw
+    observe: Observe
+    criterion: Criterion
+    max_steps: int
+    undo: Undo | None
+
+    def start(self, params: Params, data: Any, keys: Array) -> _Carry:
+        """Before the first update."""
+        step = jnp.zeros((), jnp.int32)
+        state = begin(self.algorithm, params, self.whole(data), keys[0])
+        seen = self._look(state.params, data)
+        empty = lambda leaf: jnp.full((self.max_steps + 1, *leaf.shape), jnp.nan, leaf.dtype)  # noqa: E731
+        curve = jax.tree.map(lambda leaf: empty(leaf).at[0].set(leaf), seen)
+        carry = _Carry(state, step, self._stop(state.params, seen, step, data), curve)
+        return carry if self.undo is None else carry._replace(scale=jnp.ones(()), undone=step)
+
+    def advance(self, carry: _Carry, data: Any, keys: Array) -> _Carry:
+        """One update on, undone or not."""
+        request = self.draw(data, keys[1], carry.steps)
+        state, _ = self.algorithm.update(carry.state, request, jax.random.fold_in(keys[2], carry.steps))
+        if self.undo is not None:
+            state = state._replace(params=_part_of_the_way(carry.state.params, state.params, carry.scale))
+        seen = self._look(state.params, data)
+        if self.undo is not None:
+            carry, state, seen = _unless_undone(self.undo, carry, state, seen, data)
+        step = carry.steps + 1
+        curve = jax.tree.map(lambda rows, leaf: rows.at[step].set(leaf), carry.curve, seen)
+        return carry._replace(state=state, steps=step, stop=self._stop(state.params, seen, step, data), curve=curve)
+
+    def _look(self, params: Params, data: Any) -> Seen:
+        seen: Seen = jax.tree.map(jnp.asarray, self.observe(params, data))
+        return seen
+
+    def _stop(self, params: Params, seen: Seen, step: Array, data: Any) -> Array:
+        going_on = jnp.where(step >= self.max_steps, BUDGET, -1)
+        return jnp.where(_finite(params, seen), jnp.where(self.criterion(seen, data), REACHED, going_on), DIVERGED)
 
 
 def _unless_undone(

@@ -131,6 +131,17 @@ def make(
         _refuse("images", hyper, {"cache_dir": cache_dir, "stream": stream})
         return text.make(hyper, data_dir, checkpoint, tokeniser, placing, limits)
     _refuse("text", hyper, {"tokeniser": tokeniser})
+    return _of_images(hyper, places, checkpoint, placing, limits)
+
+
+def _of_images(
+    hyper: Mapping[str, Any],
+    places: Mapping[str, Any],
+    checkpoint: str,
+    placing: Mapping[str, Any],
+    limits: Mapping[str, Any],
+) -> Source:
+    """The source of images, and what `make` took, checked."""
     split, known, classes, called = _data(hyper, places)
     ids, fetch = split("train")
     name_of = {id_: name for name, id_ in called.items()}
@@ -143,13 +154,11 @@ def make(
         names=[name_of.get(id_) for id_ in ids.tolist()] if called else None,
         fetch=fetch,
         hyper=hyper,
-        most_lanes=building.lanes_for("vit", most_lanes),
-        cache_bytes=cache_bytes,
         devices=jax.local_device_count(),
         place=building.spread,
         split=split,
-        placing=functools.partial(placement.make, ids, known, groups, risks, edges, band_slices, called),
-        lane_bytes=lane_bytes,
+        placing=functools.partial(placement.make, ids, known, **placing, called=called),
+        **{**limits, "most_lanes": building.lanes_for("vit", limits["most_lanes"])},
     )
 
 

@@ -1,15 +1,13 @@
 """Convolutions written as the matrix products that they are, for many models in one compiled loop on a CPU.
 
-There XLA takes a convolution that is vmapped over kernels, or sits in a scan, several times as long as a Python loop over
-single ones; a matrix product it does not. Thirty clients' CNNs train eight times as fast so
+There XLA takes a convolution that is vmapped over kernels, or sits in a scan, many times as long as a Python loop over
+single ones; a matrix product it does not. Thirty CNNs train ten times as fast so
 (`experiments/benchmarks/lanes.py --models cnn --lanes 30`).
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.models.functions import ModelFns
+from experiments.models.layers import patches
 from unlearn.base import Array
 
 
@@ -69,23 +68,3 @@ def _product(x: Array, kernel: Array, strides: tuple[int, ...], padding: Any, **
     *window, _, features = kernel.shape
     seen = patches(x, tuple(window), strides, padding)
     return jnp.matmul(seen, kernel.reshape(-1, features), precision=how["precision"])
-
-
-def patches(x: Array, window: tuple[int, ...], strides: tuple[int, ...], padding: Any) -> Array:
-    """What a convolution sees at each position, [examples, *positions, window x channels].
-
-    Args:
-      x: [examples, *space, channels].
-      window, strides: of each axis of space.
-      padding: SAME or VALID.
-    """
-    pads = jax.lax.padtype_to_pads(x.shape[1:-1], window, strides, padding)
-    x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
-    spans = [(size - w) // s * s + 1 for size, w, s in zip(x.shape[1:-1], window, strides, strict=True)]
-
-    def shifted(start: tuple[int, ...]) -> Array:
-        space = (slice(i, i + span, s) for i, span, s in zip(start, spans, strides, strict=True))
-        return x[(slice(None), *space)]
-
-    seen = jnp.stack([shifted(start) for start in itertools.product(*map(range, window))], axis=-2)
-    return seen.reshape(*seen.shape[:-2], math.prod(window) * x.shape[-1])

@@ -6,9 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models.layers import drop, logits
+from experiments.models.layers import drop, logits, patches
 
 PATCH = 2
+SQUARE = (PATCH, PATCH)
 
 
 class Whitened(nn.Module):
@@ -29,19 +30,11 @@ class Whitened(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         inputs = PATCH**2 * x.shape[-1]
         filters = self.param("whitening", nn.initializers.orthogonal(), (PATCH, PATCH, x.shape[-1], inputs))
-        x = patches(x) @ jax.lax.stop_gradient(filters).reshape(inputs, inputs)
+        x = patches(x, SQUARE, SQUARE, "VALID") @ jax.lax.stop_gradient(filters).reshape(inputs, inputs)
         for width in self.widths:
             x = nn.Conv(width, (3, 3), use_bias=False, dtype=self.dtype)(x)
             x = nn.gelu(nn.GroupNorm(num_groups=self.groups, dtype=self.dtype)(_halved(x)))
         return logits(self, drop(self, jnp.mean(x, axis=(1, 2)), self.dropout), self.classes, self.dtype)
-
-
-def patches(x: jax.Array) -> jax.Array:
-    """Patches side by side, [examples, height / PATCH, width / PATCH, PATCH x PATCH x channels]."""
-    n, height, width, channels = x.shape
-    x = x[:, : height // PATCH * PATCH, : width // PATCH * PATCH]
-    x = x.reshape(n, height // PATCH, PATCH, width // PATCH, PATCH, channels).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(n, height // PATCH, width // PATCH, -1)
 
 
 def _halved(x: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.core.results import Estimate
-from experiments.reporting.numbers import NONE, Number, minus
+from experiments.reporting.numbers import Number, bracketed
 
 NOTHING = Estimate()
 
@@ -38,11 +38,8 @@ def cell(
     estimate: Estimate, digits: int = 3, *, scale: float = 1, brief: bool = False, ends: tuple[float, float] = ANY
 ) -> Number:
     """A value with its interval in brackets, as far as its quantity goes; `brief`: without."""
-    if estimate.value is None:
-        return Number(math.nan, NONE)
-    value, text = scale * estimate.value, minus(f"{scale * estimate.value:.{digits}f}")
+    value = math.nan if estimate.value is None else scale * estimate.value
     if brief or estimate.low is None or estimate.high is None:
-        return Number(value, text)
+        return bracketed(value, math.nan, math.nan, digits)
     low, high = (scale * min(max(end, ends[0]), ends[1]) for end in (estimate.low, estimate.high))
-    around = f"[{minus(f'{low:.{digits}f}')}, {minus(f'{high:.{digits}f}')}]"
-    return Number(value, text, around, low, high)
+    return bracketed(value, low, high, digits)

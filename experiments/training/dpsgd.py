@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from experiments.models import products
 from experiments.models.functions import ModelFns
+from experiments.models.layers import patches
 from unlearn.base import Array, Batch
 
 ROWS, TAPS = "private_rows", "private_taps"  # collections: a layer's rows, and a zero added to its output
@@ -193,7 +193,7 @@ def rows_of(layer: Any, inputs: Array) -> Array | None:
         if axes == list(range(inputs.ndim - len(axes), inputs.ndim)):
             return inputs.reshape(-1, math.prod(inputs.shape[axes[0] :]))
     if type(layer) is nn.Conv and _is_plain(layer) and inputs.ndim == len(_window(layer)) + 2:
-        seen = products.patches(inputs, _window(layer), _each(layer.strides, layer), layer.padding)
+        seen = patches(inputs, _window(layer), _each(layer.strides, layer), layer.padding)
         return seen.reshape(-1, seen.shape[-1])
     return None
 

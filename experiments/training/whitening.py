@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.models.whitened import PATCH, Whitened, patches
+from experiments.models.layers import patches
+from experiments.models.whitened import PATCH, SQUARE, Whitened
 from unlearn.base import Array, Model
 
 FLOOR = 1e-3  # of the mean variance of a patch's pixels, added to each component's: whitening does not blow up noise
@@ -55,7 +56,7 @@ def prepared(module: nn.Module | None, params: Any, member: Array, x: Any) -> An
 @jax.jit
 def _moments(x: Array) -> Array:
     """Of each image, the mean over its patches of the products of any two of their pixels, [examples, pixels, pixels]."""
-    pixels = patches(x).reshape(len(x), -1, PATCH**2 * x.shape[-1])
+    pixels = patches(x, SQUARE, SQUARE, "VALID").reshape(len(x), -1, PATCH**2 * x.shape[-1])
     return jnp.einsum("npi,npj->nij", pixels, pixels) / pixels.shape[1]
 
 

@@ -112,10 +112,7 @@ def fedrecover(
     check_history(history)
     rounds, clients = history.weights.shape
     check_checkpoints(checkpoints, rounds)
-    for name, value, least in (("warmup", warmup, 1), ("correct", correct, 1), ("final", final, 0), ("pairs", pairs, 1)):
-        check_count(value, name, least)
-    if not isinstance(threshold, jax.Array) and (math.isnan(threshold) or threshold <= 0):
-        raise ValueError(f"threshold is {threshold}: give a number above 0, or infinity to believe all estimates")
+    _check_settings(threshold, warmup=(warmup, 1), correct=(correct, 1), final=(final, 0), pairs=(pairs, 1))
     left = remaining(history.weights, leaving_whole(leavers, clients).astype(history.weights.dtype))
     index = jnp.arange(rounds)
     pairing = (index < warmup) | ((index - warmup + 1) % correct == 0)
@@ -142,3 +139,11 @@ def fedrecover(
     turns = (index, checkpoints[:-1], history.updates, left, exact, pairing)
     (model, _, _), asked = jax.lax.scan(advance, (history.start, empty, empty), turns)
     return Erased(model, jnp.sum(jnp.any(asked, axis=1)), jnp.sum(asked))
+
+
+def _check_settings(threshold: float | Array, **counts: tuple[int, int]) -> None:
+    """Refuse a threshold that is no bound, and counts below their least: name = (value, least)."""
+    for name, (value, least) in counts.items():
+        check_count(value, name, least)
+    if not isinstance(threshold, jax.Array) and (math.isnan(threshold) or threshold <= 0):
+        raise ValueError(f"threshold is {threshold}: give a number above 0, or infinity to believe all estimates")

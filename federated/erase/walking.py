@@ -120,14 +120,8 @@ def rr_du(
     graph = jnp.asarray(graph)
     _check_graph(graph)
     clients = len(graph)
-    check_count(steps, "steps")
-    check_number(rate, "rate", above=True)
-    check_number(sigma, "sigma")
-    check_number(radius, "radius", above=True)
     jump = 1 / clients if jump is None else jump
-    check_number(jump, "jump", most=1.0)
-    if isinstance(leaver, int | np.integer) and not 0 <= leaver < clients:
-        raise ValueError(f"leaver is {leaver}: give a client of the graph, from 0 to {clients - 1}")
+    _check_walk(clients, leaver, steps, rate, sigma, radius, jump)
     leaver = jnp.asarray(leaver)
 
     def advance(carry: tuple[Array, Array, Array], index: Array) -> tuple[tuple[Array, Array, Array], None]:
@@ -151,6 +145,18 @@ def rr_du(
     start = (model, leaver, jnp.zeros(clients, jnp.int32))
     (params, client, visits), _ = jax.lax.scan(advance, start, jnp.arange(steps))
     return Walked(params, client, visits)
+
+
+def _check_walk(
+    clients: int, leaver: int | Array, steps: int, rate: float | Array, sigma: float, radius: float, jump: float
+) -> None:
+    check_count(steps, "steps")
+    check_number(rate, "rate", above=True)
+    check_number(sigma, "sigma")
+    check_number(radius, "radius", above=True)
+    check_number(jump, "jump", most=1.0)
+    if isinstance(leaver, int | np.integer) and not 0 <= leaver < clients:
+        raise ValueError(f"leaver is {leaver}: give a client of the graph, from 0 to {clients - 1}")
 
 
 def _check_graph(graph: Array) -> None:

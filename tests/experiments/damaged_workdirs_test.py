@@ -42,16 +42,14 @@ def told(folder):
     return found, loaded.results, loaded.csv(), swept
 
 
-def check(folder, whole, name):
-    """The same as of the whole folder, or one line with the path."""
+def is_whole_or_named(folder, before):
+    """Whether readers tell what they told of the whole folder, or name it in one line."""
     try:
         found = told(folder)
     except WorkdirError as error:
-        assert "\n" not in str(error) and str(folder) in str(error), str(error)
-        return
-    before = told(whole)
+        return "\n" not in str(error) and str(folder) in str(error)
     # Without its log a run is read all the same: a user may delete it, and a report then has no sweep.
-    assert found[:3] == before[:3] and found[3] in (before[3], []), name
+    return found[:3] == before[:3] and found[3] in (before[3], [])
 
 
 def replaced(file, content):
@@ -62,13 +60,13 @@ def replaced(file, content):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_cut_or_emptied_or_something_else(whole, tmp_path, name):
-    content = (whole / name).read_bytes()
+    content, before = (whole / name).read_bytes(), told(whole)
     others = [None, b"", b"{}", b"[1]", b"null", b"\x00" * len(content), b"[" * 100_000, b"\xff\xfe", b'{"rows": []}']
     cuts = [content[: len(content) * i // 8] for i in range(1, 8)] + [content[:-2], content + content]
     for i, other in enumerate([*others, *cuts]):
         copy = shutil.copytree(whole, tmp_path / str(i))
         replaced(copy / name, other)
-        check(copy, whole, (name, other))
+        assert is_whole_or_named(copy, before), other
     for i, swap in enumerate((lambda file: file.mkdir(), lambda file: file.symlink_to(file.name))):
         copy = shutil.copytree(whole, tmp_path / f"swap {i}")
         replaced(copy / name, None)
@@ -79,13 +77,13 @@ def test_a_file_that_is_cut_or_emptied_or_something_else(whole, tmp_path, name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_with_a_bit_flipped(whole, tmp_path, name):
-    content, rng = (whole / name).read_bytes(), np.random.default_rng(0)
+    content, rng, before = (whole / name).read_bytes(), np.random.default_rng(0), told(whole)
     copy = shutil.copytree(whole, tmp_path / "copy")
     for bit in rng.choice(8 * len(content), min(300, 8 * len(content)), replace=False):
         changed = bytearray(content)
         changed[bit // 8] ^= 1 << (bit % 8)
         (copy / name).write_bytes(bytes(changed))
-        check(copy, whole, (name, bit))
+        assert is_whole_or_named(copy, before), bit
 
 
 def places(value, at=()):
@@ -105,12 +103,12 @@ def with_entry(value, at, new):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_with_another_value_anywhere(whole, tmp_path, name):
-    value = json.loads((whole / name).read_text())
+    value, before = json.loads((whole / name).read_text()), told(whole)
     copy = shutil.copytree(whole, tmp_path / "copy")
     for i, at in enumerate(places(value)):
         for new in (STRANGE[i % len(STRANGE)], STRANGE[(i + 4) % len(STRANGE)]):
             (copy / name).write_text(json.dumps(with_entry(value, at, new)))
-            check(copy, whole, (name, at, new))
+            assert is_whole_or_named(copy, before), (at, new)
 
 
 def test_a_report_that_cannot_be_written_does_not_keep_results_from_being_read():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import models
-from experiments.models import functions, products
+from experiments.models import functions, layers, products
 from tests.helpers import toys
 
 KEY = jax.random.key(0)
@@ -19,7 +19,7 @@ def test_patches_times_kernel_are_the_convolution(strides, padding):
     x, kernel = jnp.asarray(rng.normal(size=(1, 7, 8, 2))), jnp.asarray(rng.normal(size=(3, 2, 2, 5)))
     conv = nn.Conv(5, (3, 2), strides=strides, padding=padding, use_bias=False)
     wanted = conv.apply({"params": {"kernel": kernel}}, x)
-    got = products.patches(x, (3, 2), strides, padding) @ kernel.reshape(-1, 5)
+    got = layers.patches(x, (3, 2), strides, padding) @ kernel.reshape(-1, 5)
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
 

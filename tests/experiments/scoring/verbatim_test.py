@@ -39,7 +39,7 @@ def test_each_document_is_read_from_its_first_row():
 
 def test_a_decoder_that_says_the_text_again_scores_one_and_another_less():
     """A decoder without depth to speak of, whose head says "a" or "b" alone, beside "a a a a"."""
-    pytest.importorskip("rouge_score")
+    pytest.importorskip("rouge_score", reason="the extra text is not installed")
     tokeniser = byte_level()
     decoder = Decoder(gpt2(vocabulary=tokeniser.vocabulary, width=4, depth=1, heads=1, positions=8))
     params = jax.eval_shape(decoder.init, jax.random.key(0), np.zeros((1, 1), np.int32))["params"]

@@ -7,7 +7,8 @@ import pytest
 
 from experiments import models
 from experiments.core import execution
-from experiments.models.whitened import Whitened, patches
+from experiments.models.layers import patches
+from experiments.models.whitened import SQUARE, Whitened
 from experiments.training import epochs, loop, whitening
 from tests.helpers import tiny, toys
 from unlearn import classifier, tree
@@ -40,7 +41,7 @@ def params():
 def test_patches_by_hand():
     """Rows of a 3x4 image of one channel: two whole patches, and a last row that fills none."""
     image = jnp.arange(12.0).reshape(1, 3, 4, 1)
-    assert patches(image).tolist() == [[[[0, 1, 4, 5], [2, 3, 6, 7]]]]
+    assert patches(image, SQUARE, SQUARE, "VALID").tolist() == [[[[0, 1, 4, 5], [2, 3, 6, 7]]]]
 
 
 def test_a_lanes_filters_whiten_the_patches_of_its_members():
@@ -48,7 +49,7 @@ def test_a_lanes_filters_whiten_the_patches_of_its_members():
     start = params()
     filters = whitening.prepared(MODULE, start, jnp.asarray(MEMBER), data()["x"])["whitening"].reshape(2, 12, 12)
     for lane, member in enumerate(MEMBER):
-        pixels = np.asarray(patches(data()["x"][member])).reshape(-1, 12)
+        pixels = np.asarray(patches(data()["x"][member], SQUARE, SQUARE, "VALID")).reshape(-1, 12)
         white = pixels @ filters[lane]
         products = white.T @ white / len(white)
         assert np.all(np.diag(products) > 0.9) and np.all(np.diag(products) <= 1.0001)

@@ -27,6 +27,7 @@ class InProcessGrid(Grid):
 
     def __init__(self, app: ClientApp, users: Mapping[int, str], configs: Mapping[int, Mapping[str, Any]] | None = None):
         self.app, self.users, self.configs = app, dict(users), dict(configs or {})
+        self._answers: dict[str, Message] = {}
         # Messages ask who sends them, and Flower has no public way to say so within one process.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN, SUPERLINK_NODE_ID
 
@@ -58,16 +59,21 @@ class InProcessGrid(Grid):
         return {user.encode(): user for user in self.users.values()}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Refused: messages are answered at once, by `send_and_receive`."""
-        raise NotImplementedError("a Grid within one process answers at once: call send_and_receive")
+        """Have messages answered, one after another; their ids, by which the answers are kept until they are pulled."""
+        ids = []
+        for message in messages:
+            answer = self._answer(message)
+            ids.append(message.metadata.message_id)
+            self._answers[ids[-1]] = answer
+        return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Refused as `push_messages` is."""
-        raise NotImplementedError("a Grid within one process answers at once: call send_and_receive")
+        """The answers to messages that were pushed, each once."""
+        return [self._answers.pop(id_) for id_ in message_ids if id_ in self._answers]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """The answers to messages; a client that raises answers with an error, as it does on a network."""
-        return [self._answer(message) for message in messages]
+        return self.pull_messages(self.push_messages(messages))
 
     def _answer(self, message: Message) -> Message:
         message.metadata.__dict__["_message_id"] = message.object_id  # as Flower's own Grid does

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 pytest.importorskip("flwr", reason="no Flower on this machine: the extra `federated` has it")
 pytest.importorskip("constriction", reason="no constriction on this machine: the extra `federated` has it")
 
-from flwr.app import Error, Message
+from flwr.app import Error, Message, RecordDict
 
 from experiments.federated import archives
 from experiments.federated.engine import erasing, serving
@@ -140,3 +140,13 @@ def test_clients_that_are_gone_are_told_by_name_and_the_round_goes_on(tmp_path):
         f"round 0: without {silent}: no answer in time",
         f"round 0: 2 of 4 clients, {sum(entry.bytes for entry in opened.rounds[0].values())} bytes archived",
     ]
+
+
+def test_messages_that_are_pushed_are_answered_once():
+    grid = InProcessGrid(APP, NODES)
+    messages = [Message(RecordDict(), node, "query.nothing") for node in list(NODES)[:2]]
+    ids = grid.push_messages(messages)
+    (second,) = grid.pull_messages(ids[1:])
+    assert len(set(ids)) == 2 and second.metadata.reply_to_message_id == ids[1]
+    assert [answer.metadata.reply_to_message_id for answer in grid.pull_messages(ids)] == ids[:1]
+    assert grid.pull_messages(ids) == []
