@@ -135,7 +135,7 @@ def make(
 
 
 def _of_images(
-    hyper: Mapping[str, Any],
+    hyper: dict[str, Any],
     places: Mapping[str, Any],
     checkpoint: str,
     placing: Mapping[str, Any],
