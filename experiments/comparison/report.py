@@ -117,7 +117,7 @@ NEAREST = "The re-weighting whose forget loss before the request is nearest to r
 
 def _main_table(every: Sequence[Way], brief: bool) -> Table:
     seen = shown.of(every)
-    relearned = [SOON] if seen.documents else [SOON, _last(every)]  # those of text have more columns before
+    relearned = [SOON] if seen.documents else [SOON, *_late(every)]  # those of text have more columns before
     first = seen.first_before
     then = [*seen.first_after, *(shown.Column(m.label, m) for m in relearned), *seen.first_last]
     headers = [*(column.header for column in first), "steps\nmed / max", "aim\nreached", *(c.header for c in then)]
@@ -192,8 +192,8 @@ def _after(every: Sequence[Way]) -> list[Block]:
 
 
 def _paired(every: Sequence[Way]) -> list[Block]:
-    seen, last = shown.of(every), _last(every)
-    measures = (*(measure for _, measure in seen.paired), SOON, last)
+    seen, relearned = shown.of(every), [SOON, *_late(every)]
+    measures = (*(measure for _, measure in seen.paired), *relearned)
     rows: list[list[Cell]] = []
     for name in methods.unlearners(every):
         for a, b in _pairs(every, name):
@@ -202,7 +202,7 @@ def _paired(every: Sequence[Way]) -> list[Block]:
     if not rows:
         return []
     headers = [header for header, _ in seen.paired]
-    headers += [" ".join(measure.label.split()) + "\n(less is better)" for measure in (SOON, last)]
+    headers += [" ".join(measure.label.split()) + "\n(less is better)" for measure in relearned]
     note = (
         f"Differences seed by seed, in {seen.points}, with 95% t-intervals and p-values of paired t-tests. The p-values "
         "are not corrected for their number. Requests that ran out of budget "
@@ -233,10 +233,10 @@ def _relearning(every: Sequence[Way]) -> list[Block]:
         "back faster than the oracle still held something. Area: between a curve and the oracle's of the same seed, as a "
         "share of what a model that never forgot would have. 0 relearns as the oracle does; 1 forgot nothing."
     )
-    last = _last_step(every)
     oracle = methods.find(every, "oracle")
-    headers = [f"{attack}\n@{step}" for attack in figures.ATTACKS for step in (methods.EARLY, last)] + ["part\narea"]
-    measures = [_relearned(attack, step) for attack in figures.ATTACKS for step in (methods.EARLY, -1)]
+    steps = [(str(methods.EARLY), methods.EARLY)] + ([(_last_step(every), -1)] if _late(every) else [])
+    headers = [f"{attack}\n@{step}" for attack in figures.ATTACKS for step, _ in steps] + ["part\narea"]
+    measures = [_relearned(attack, index) for attack in figures.ATTACKS for _, index in steps]
     measures += [Measure("part", lambda row: methods.relearned_area(row, oracle, "part"), 1, ".2f")]
     lines = [(way, [methods.interval(way, measure) for measure in measures]) for way in every]
     return [Heading("Relearning"), Text(note), *drawn, _table(every, "relearning", headers, lines)]
@@ -246,8 +246,10 @@ def _relearned(attack: str, step: int) -> Measure:
     return Measure(attack, lambda row: methods.relearned(row, attack, step))
 
 
-def _last(every: Sequence[Way]) -> Measure:
-    return Measure(f"relearn\n@{_last_step(every)}", _relearned("part", -1).of)
+def _late(every: Sequence[Way]) -> list[Measure]:
+    """What is back at the end of relearning, unless that is as early as `SOON`."""
+    last = _last_step(every)
+    return [] if last == str(methods.EARLY) else [Measure(f"relearn\n@{last}", _relearned("part", -1).of)]
 
 
 def _last_step(every: Sequence[Way]) -> str:
