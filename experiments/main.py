@@ -31,8 +31,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from experiments.core import catalogue, distributed, preemption
+from experiments.core import catalogue
 from experiments.core.errors import UserError, kind, line
+from experiments.core.machines import distributed, preemption
 
 if TYPE_CHECKING:
     import ml_collections
@@ -333,7 +334,7 @@ def execute(
         print(f"forethought: {choice.words()}", file=sys.stderr)
     import jax
 
-    from experiments.core import processes
+    from experiments.core.machines import processes
 
     try:
         text = carry_out(config, workdir, command, sys.stderr)
@@ -367,7 +368,8 @@ def carry_out(config: ml_collections.ConfigDict, workdir: str, command: str, str
     import jax
     from absl import logging
 
-    from experiments.core import notices, processes, progress, switches
+    from experiments.core import notices, progress
+    from experiments.core.machines import processes, switches
 
     logging.use_absl_handler()
     logging.set_verbosity(logging.FATAL)  # TFDS and Orbax warn of what is not the user's to mend, and raise what is

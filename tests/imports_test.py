@@ -22,15 +22,15 @@ EXCEPTIONS = {  # longest prefix of the path -> what else its files may import: 
     "readiness/__init__.py": {"importlib"},
     "s3t/__init__.py": {"importlib"},
     "unlearn/metrics/": {"sklearn"},
-    "s3t/store/database.py": {"errno", "logging", "os", "pathlib", "sqlite3"},
+    "s3t/store/ledger/database.py": {"errno", "logging", "os", "pathlib", "sqlite3"},
     "s3t/store/events.py": {"logging", "pathlib", "sys", "time"},  # sys: a log that cannot be written is said once
     "s3t/store/copies.py": {"datetime", "os", "pathlib", "re", "shutil", "sqlite3"},  # when a backup was taken
-    "s3t/store/marks.py": {"hmac"},
+    "s3t/store/ledger/marks.py": {"hmac"},
     "s3t/store/deletions.py": {"os"},  # salts are random
-    "s3t/store/redaction.py": {"sqlite3"},
-    "s3t/store/salvage.py": {"pathlib", "sqlite3"},
+    "s3t/store/ledger/redaction.py": {"sqlite3"},
+    "s3t/store/ledger/salvage.py": {"pathlib", "sqlite3"},
     "s3t/store/state.py": {"shlex"},
-    "s3t/store/records.py": {"sqlite3"},
+    "s3t/store/ledger/records.py": {"sqlite3"},
     "s3t/store/given.py": {"pathlib", "stat"},
     "s3t/store/files.py": {"fcntl", "os", "pathlib", "stat"},  # fcntl: one process makes a store
     "s3t/store/disk.py": {"os", "pathlib", "re", "stat", "time"},  # a deletion's answer says how long it took
@@ -42,7 +42,7 @@ EXCEPTIONS = {  # longest prefix of the path -> what else its files may import: 
     "s3t/service/factory.py": {"importlib", "pathlib"},  # resolves the factory that a manifest names, and its paths
     "s3t/store/publishing.py": {"safetensors"},
     "s3t/store/tensors.py": {"ml_dtypes"},
-    "s3t/store/registry.py": {"os", "unicodedata"},  # salts are random
+    "s3t/store/ledger/registry.py": {"os", "unicodedata"},  # salts are random
     "s3t/cli/": {"argparse", "csv", "datetime", "importlib", "os", "pathlib", "re", "shutil", "sqlite3", "sys", "textwrap"},
     "s3t/__main__.py": {"sys"},
 }
@@ -93,7 +93,7 @@ def test_every_exception_is_needed():
         ("unlearn/metrics_of_old.py", "import sklearn", "sklearn"),
         ("readiness/step.py", "import random", "random"),
         ("s3t/plans/structure.py", "import sqlite3", "sqlite3"),
-        ("s3t/store/records.py", "import os", "os"),
+        ("s3t/store/ledger/records.py", "import os", "os"),
         ("s3t/inner/store/disk.py", "import os", "os"),
     ],
 )

@@ -22,7 +22,7 @@ from experiments import models
 from experiments.benchmarks import smoke
 from experiments.comparison import checks
 from experiments.configs import readiness as configs
-from experiments.core import execution
+from experiments.core.machines import execution
 from experiments.data import datasets
 from experiments.scoring.statistics import make_statistics
 from experiments.training import epochs, loop, whitening

@@ -20,7 +20,7 @@ import optax
 
 from experiments import models
 from experiments.benchmarks import smoke
-from experiments.core import environment
+from experiments.core.machines import environment
 from experiments.models import ModelFns
 from experiments.training import dpsgd
 from unlearn.base import Array, Batch

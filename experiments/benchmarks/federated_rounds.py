@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 from sklearn.datasets import load_digits
 
 from experiments.benchmarks import smoke
-from experiments.core import environment
+from experiments.core.machines import environment
 from experiments.federated import archives, store
 from experiments.federated.engine import rounds, serving
 from experiments.federated.engine import task as tasks

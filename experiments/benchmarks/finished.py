@@ -13,8 +13,9 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks, run
 from experiments.configs.comparison import Comparison
-from experiments.core import execution, keys
+from experiments.core import keys
 from experiments.core.keys import Purpose
+from experiments.core.machines import execution
 from experiments.data import datasets, problem
 from experiments.data.sets import padded
 from experiments.loading import Run, load

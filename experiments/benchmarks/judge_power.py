@@ -23,8 +23,9 @@ import numpy as np
 from experiments import models
 from experiments.benchmarks import smoke
 from experiments.configs.judge import Judge
-from experiments.core import execution, fleet, forgetting, keys, workdirs
+from experiments.core import forgetting, keys, workdirs
 from experiments.core.keys import Hash, Purpose
+from experiments.core.machines import execution, fleet
 from experiments.data import datasets, problem
 from experiments.data.sets import subsample
 from experiments.judge.ulira import second_half

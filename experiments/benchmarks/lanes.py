@@ -1,4 +1,4 @@
-"""Seeds as lanes of one program against runs one after another, and what `experiments.core.fleet` chooses by.
+"""Seeds as lanes of one program against runs one after another, and what `experiments.core.machines.fleet` chooses by.
 
     python -m experiments.benchmarks.lanes [--models mlp vit cnn] [--lanes 10]
 
@@ -19,7 +19,8 @@ import numpy as np
 
 from experiments import models
 from experiments.benchmarks import smoke
-from experiments.core import environment, execution, fleet, sections
+from experiments.core import sections
+from experiments.core.machines import environment, execution, fleet
 from experiments.models import products
 from experiments.training import epochs, loop
 

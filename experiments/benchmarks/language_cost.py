@@ -36,7 +36,7 @@ import optax
 
 from experiments import models
 from experiments.benchmarks import smoke
-from experiments.core import environment
+from experiments.core.machines import environment
 from experiments.models.language import decoder, folders, generate
 from experiments.models.language.backbones import as_functions
 from readiness import MetaBatch, Terms, make_readiness, make_step

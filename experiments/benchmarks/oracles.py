@@ -19,8 +19,9 @@ from experiments import models
 from experiments.benchmarks import smoke
 from experiments.comparison import checks
 from experiments.configs import readiness as configs
-from experiments.core import environment, execution, fleet, workdirs
+from experiments.core import workdirs
 from experiments.core.errors import UserError
+from experiments.core.machines import environment, execution, fleet
 from experiments.data import datasets
 from experiments.scoring import evaluation
 from experiments.scoring.statistics import make_statistics
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--oracles", type=int, default=128)
     parser.add_argument("--single", type=int, default=3, help="single runs behind the mean")
     parser.add_argument("--at_once", type=int, default=256, help="lanes of one program")
-    parser.add_argument("--whole", action="store_true", help="also without a CPU's parts, see `experiments.core.fleet`")
+    parser.add_argument("--whole", action="store_true", help="also without a CPU's parts, see `core.machines.fleet`")
     parser.add_argument("--steps", type=int, default=0, help="of a training; 0: as the experiment says")
     parser.add_argument("--data_dir", default="")
     args = smoke.parse(parser, oracles=2, single=1, steps=40)

@@ -26,7 +26,8 @@ from experiments.benchmarks import smoke
 from experiments.comparison import checks
 from experiments.comparison.rehearsals import rehearsal
 from experiments.configs import readiness as configs
-from experiments.core import environment, execution, workdirs
+from experiments.core import workdirs
+from experiments.core.machines import environment, execution
 from experiments.data import datasets, problem
 from experiments.training import cost, epochs, fleets, loop
 from readiness import MetaBatch, Terms, make_readiness, make_step, paper_terms

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from experiments.benchmarks import smoke
-from experiments.exact import building
+from experiments.exact.sources import building
 from experiments.models import vits
 from s3t.plans import planners, structure
 from s3t.plans.partition import Places

@@ -25,7 +25,8 @@ from experiments.benchmarks import smoke
 from s3t.plans.partition import assign
 from s3t.plans.planners import lattice
 from s3t.service import verify
-from s3t.store import database, disk, publishing, records
+from s3t.store import disk, publishing
+from s3t.store.ledger import database, records
 from s3t.store.manifests import Manifest
 
 SHARDS, SLICES, KEY = 5, 4, b"a key for benchmarks"

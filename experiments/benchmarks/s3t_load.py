@@ -32,8 +32,9 @@ import numpy as np
 from experiments.benchmarks import s3t_serve, smoke
 from experiments.models import vits
 from s3t.service import serving
-from s3t.store import database, disk, records
+from s3t.store import disk
 from s3t.store.disk import Store
+from s3t.store.ledger import database, records
 
 HEAL_AFTER = 3  # deletions
 Reply = Callable[[np.ndarray], dict[str, Any]]

@@ -22,7 +22,8 @@ import numpy as np
 from experiments.benchmarks import s3t_serve, smoke
 from experiments.models import vits
 from s3t.service import serving
-from s3t.store import disk, publishing, records
+from s3t.store import disk, publishing
+from s3t.store.ledger import records
 from s3t.training.backbone import Backbone
 
 WINDOW = 32  # bytes; shorter tensors are not looked for

@@ -27,7 +27,8 @@ from experiments.models import vits
 from s3t.plans.partition import assign
 from s3t.plans.planners import lattice
 from s3t.service import ensemble, serving
-from s3t.store import disk, publishing, records
+from s3t.store import disk, publishing
+from s3t.store.ledger import records
 from s3t.store.manifests import Manifest, plan_of
 from s3t.training.adapters import Lora
 from s3t.training.backbone import Backbone, forward, owned

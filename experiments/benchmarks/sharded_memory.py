@@ -25,7 +25,7 @@ import optax
 from experiments import models
 from experiments.benchmarks import smoke
 from experiments.benchmarks.language_cost import Variant, Work, arguments
-from experiments.core import execution
+from experiments.core.machines import execution
 from experiments.models.language import decoder
 from experiments.models.language.backbones import as_functions
 from readiness import Terms, make_readiness, make_step

@@ -21,7 +21,8 @@ from experiments import models
 from experiments.benchmarks import smoke
 from experiments.comparison import checks
 from experiments.configs import readiness as configs
-from experiments.core import environment, execution, sections
+from experiments.core import sections
+from experiments.core.machines import environment, execution
 from experiments.data import datasets
 from experiments.models.functions import ModelFns
 from experiments.training import epochs, loop

@@ -27,7 +27,8 @@ import numpy as np
 from experiments.benchmarks import oracles, smoke
 from experiments.comparison import checks
 from experiments.configs import readiness as configs
-from experiments.core import distributed, execution, processes, workdirs
+from experiments.core import workdirs
+from experiments.core.machines import distributed, execution, processes
 from experiments.data import datasets
 from experiments.models import build
 from experiments.training import epochs, fleets, loop

@@ -10,9 +10,10 @@ import numpy as np
 import optax
 
 from experiments import models
-from experiments.core import execution, forgetting
+from experiments.core import forgetting
 from experiments.core.errors import UserError
 from experiments.core.keys import Hash
+from experiments.core.machines import execution
 from experiments.core.notices import LOG
 from experiments.data import datasets
 from experiments.data.problem import Problem

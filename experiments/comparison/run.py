@@ -13,8 +13,9 @@ from experiments import models
 from experiments.comparison import checks, rows, trainings
 from experiments.comparison.rehearsals import rehearsal
 from experiments.configs.comparison import Comparison
-from experiments.core import execution, forgetting, progress, switches, workdirs
+from experiments.core import forgetting, progress, workdirs
 from experiments.core.errors import blame_user
+from experiments.core.machines import execution, switches
 from experiments.core.notices import LOG
 from experiments.core.results import Run
 from experiments.data import datasets, digests, ids, problem

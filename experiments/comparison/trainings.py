@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.comparison.rehearsals import Prepared, Rehearsal
-from experiments.core import fleet, sections
+from experiments.core import sections
 from experiments.core.keys import Purpose
+from experiments.core.machines import fleet
 from experiments.data.problem import Problem
 from experiments.scoring import aims
 from experiments.scoring.scorer import Scorer

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from experiments.configs.s3t import Exact
 
 GIVEN = ("minilm", "folder")  # models whose weights are real
-MODELS = (*GIVEN, "gpt2")  # a test holds them equal to those of experiments.exact.text_models
+MODELS = (*GIVEN, "gpt2")  # a test holds them equal to those of experiments.exact.sources.text_models
 COLUMNS = ("label", "encoding", "group", "answers_only")  # settings of data that hyper-parameters have where they are set
 OF_IMAGES = ("id_column", "cache_dir", "factory")  # settings of data that text does not heed
 OF_COMPARISONS = ("rows", "fields", "holdout")  # and those of text that stores do not heed

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.core import files, processes
+from experiments.core import files
 from experiments.core.errors import line
+from experiments.core.machines import processes
 from experiments.core.workdirs import WorkdirError
 
 CHECKSUM = "crc32"

@@ -31,7 +31,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from experiments.core import environment
+from experiments.core.machines import environment
 
 SILENCE = 8.0  # seconds without a line after which another comes
 REFRESH = 1.0  # seconds after which a terminal's clock is drawn again

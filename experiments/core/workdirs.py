@@ -14,10 +14,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from experiments.core import files, processes, results, trackers
-from experiments.core.environment import environment
+from experiments.core import files, results, trackers
 from experiments.core.errors import WorkdirError, line
 from experiments.core.files import crc32, dumps, read_json, write_json, write_text
+from experiments.core.machines import processes
+from experiments.core.machines.environment import environment
 from experiments.core.results import Row, Run
 
 PARTS = ("results.json", "stages", "checkpoints", "metrics.jsonl")  # of a run, beside config.json

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.data.images import Images
 from experiments.data.splits import Split
-from experiments.data.text.tofu import Queries
+from experiments.data.text.sources.tofu import Queries
 
 
 def digest(splits: Iterable[Split]) -> str:

@@ -16,9 +16,10 @@ from jax.flatten_util import ravel_pytree
 
 from experiments import models
 from experiments.configs.federated import Federated
-from experiments.core import fleet, keys
+from experiments.core import keys
 from experiments.core.errors import UserError
 from experiments.core.keys import Purpose
+from experiments.core.machines import fleet
 from experiments.data import datasets, ids, sets
 from experiments.data.datasets import Dataset
 from experiments.erasure import backdoor, partition

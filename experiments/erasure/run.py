@@ -13,9 +13,10 @@ import jax
 import ml_collections
 
 from experiments.configs.federated import Erasing, Federated, Leaver
-from experiments.core import processes, progress, switches, workdirs
+from experiments.core import progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
+from experiments.core.machines import processes, switches
 from experiments.core.notices import LOG
 from experiments.core.results import Run
 from experiments.data import datasets, digests

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.configs.federated import Federated
-from experiments.core import environment, progress
+from experiments.core import progress
 from experiments.core.errors import line
+from experiments.core.machines import environment
 from experiments.erasure import archives, methods, scoring
 from experiments.erasure import problem as problems
 from experiments.erasure.archives import Archived, Kept

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from experiments.configs.s3t import Study
-from experiments.core import processes, progress
+from experiments.core import progress
+from experiments.core.machines import processes
 from experiments.core.results import Row
 from experiments.core.workdirs import Workdir
 from experiments.exact import curves, nodes

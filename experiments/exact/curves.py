@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from experiments.configs.s3t import Study
-from experiments.core import keys, processes, progress
+from experiments.core import keys, progress
 from experiments.core.keys import Purpose
+from experiments.core.machines import processes
 from experiments.core.results import Row
 from experiments.core.workdirs import Workdir
 from experiments.exact import node_files, nodes, study

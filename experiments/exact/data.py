@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.configs.pretrain import Pretrain
-from experiments.core import files, keys, processes
+from experiments.core import files, keys
+from experiments.core.machines import processes
 from experiments.data import digests
 from experiments.data.images import DECODE_AT_ONCE
 from experiments.data.splits import Split

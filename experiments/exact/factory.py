@@ -1,6 +1,6 @@
 """A factory for stores: a ViT, random or pre-trained, on digits, an image data set of TFDS, or images of a user's own.
 
-Of text, `experiments.exact.text` makes the source.
+Of text, `experiments.exact.sources.text` makes the source.
 
 python -m s3t train --store DIR --factory experiments.exact.factory:make ...
 """
@@ -16,15 +16,27 @@ import jax
 import numpy as np
 from absl import logging
 
-from experiments.core import keys, switches
+from experiments.core import keys
 from experiments.core.keys import Purpose
+from experiments.core.machines import switches
 from experiments.core.sections import StreamedData
 from experiments.data import datasets
 from experiments.data.ids import short
 from experiments.data.images import DECODE_AT_ONCE
 from experiments.data.text import loading
-from experiments.exact import building, hypers, placement, text, text_models
-from experiments.exact.hypers import FLAG, SHARE, TEXT, TRAINING, TRAINING_RULES, Rule, above, is_number, list_of, whole
+from experiments.exact.sources import building, hypers, placement, text, text_models
+from experiments.exact.sources.hypers import (
+    FLAG,
+    SHARE,
+    TEXT,
+    TRAINING,
+    TRAINING_RULES,
+    Rule,
+    above,
+    is_number,
+    list_of,
+    whole,
+)
 from experiments.models import vits
 from s3t.training.source import Fetch, Source
 
@@ -98,8 +110,8 @@ def make(
     """The source of a store.
 
     Args:
-      hyper: see HYPER and COLUMNS, of a data set of text those of `experiments.exact.text`; what is left out has the value
-        there.
+      hyper: see HYPER and COLUMNS, of a data set of text those of `experiments.exact.sources.text`; what is left out has
+        the value there.
       data_dir, cache_dir: see `experiments.data.datasets.load`. The cache is written: a store's manifest may hold a
         cache_dir, but only one that the command itself gives has an effect.
       stream: leave the images on disk and decode those that are asked for.

@@ -11,11 +11,12 @@ import jax
 import numpy as np
 
 from experiments.configs.s3t import FullLora, NodeTrain
-from experiments.core import environment, keys, processes, progress
+from experiments.core import keys, progress
 from experiments.core.keys import Hash, Purpose
+from experiments.core.machines import environment, processes
 from experiments.data import datasets
-from experiments.exact import building
 from experiments.exact.data import AT_ONCE, Data
+from experiments.exact.sources import building
 from s3t.plans import planners, structure
 from s3t.plans.partition import Places
 from s3t.plans.structure import Node, Plan

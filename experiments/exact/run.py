@@ -12,12 +12,15 @@ from collections.abc import Iterable
 import ml_collections
 
 from experiments.configs.s3t import S3TStudy
-from experiments.core import processes, progress, switches, workdirs
+from experiments.core import progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
+from experiments.core.machines import processes, switches
 from experiments.core.results import Row, Run
-from experiments.exact import baselines, curves, data, factory, nodes, questions, report, sharing, store
+from experiments.exact import baselines, curves, data, factory, nodes, sharing, store
 from experiments.exact.nodes import Builder
+from experiments.exact.pages import report
+from experiments.exact.sources import questions
 from experiments.exact.store import Design
 from s3t.training import arrangement
 from s3t.training.source import Source

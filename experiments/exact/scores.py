@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.exact.text_models import LEAST
+from experiments.exact.sources.text_models import LEAST
 from unlearn.metrics import tofu
 
 Tree = Any

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core import processes
 from experiments.core.errors import UserError, line
+from experiments.core.machines import processes
 from s3t.plans.structure import Node, Plan
 from s3t.service import environment, inputs
 from s3t.training import schedule

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.core import environment, processes, progress
+from experiments.core import progress
 from experiments.core.errors import UserError, WorkdirError, blame_user
+from experiments.core.machines import environment, processes
 from experiments.core.results import Row
 from experiments.core.workdirs import Workdir
 from experiments.exact import baselines, nodes, sharing
@@ -22,8 +23,9 @@ from s3t.plans import planners, structure
 from s3t.plans.structure import Plan
 from s3t.service import creation, healing, inputs, verify
 from s3t.service.serving import Server
-from s3t.store import deletions, disk, records
+from s3t.store import deletions, disk
 from s3t.store.disk import Store
+from s3t.store.ledger import records
 from s3t.store.publishing import Draft
 from s3t.training.schedule import Build
 

@@ -18,8 +18,8 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from experiments.core import environment, fleet
 from experiments.core.keys import Purpose
+from experiments.core.machines import environment, fleet
 from experiments.data import datasets
 from experiments.judge.cases import Case, rehearsed
 from experiments.scoring import algorithms, cost, requests

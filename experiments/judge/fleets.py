@@ -21,9 +21,10 @@ import numpy as np
 import optax
 
 from experiments.configs.judge import ORACLES
-from experiments.core import fleet, keys, values
-from experiments.core.execution import Execution
+from experiments.core import keys, values
 from experiments.core.keys import Hash, Purpose
+from experiments.core.machines import fleet
+from experiments.core.machines.execution import Execution
 from experiments.data import datasets
 from experiments.judge import capacity
 from experiments.judge.cases import Case, as_told, rehearsed

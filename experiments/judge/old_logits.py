@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.core import processes
 from experiments.core.files import Arrays, unreadable
+from experiments.core.machines import processes
 from experiments.core.workdirs import AGAIN
 from experiments.judge import metrics, population
 from experiments.judge.cases import Case

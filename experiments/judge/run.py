@@ -19,10 +19,11 @@ from experiments import models
 from experiments.comparison import checks
 from experiments.configs.begun import as_begun, section_of
 from experiments.configs.judge import Judge, shipped
-from experiments.core import environment, execution, fleet, keys, processes, progress, switches, workdirs
+from experiments.core import keys, progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
 from experiments.core.keys import Hash, Purpose
+from experiments.core.machines import environment, execution, fleet, processes, switches
 from experiments.core.results import Row, Run, revived
 from experiments.data import datasets, digests
 from experiments.judge import (

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.core import fleet, keys
+from experiments.core import keys
 from experiments.core.keys import Purpose
+from experiments.core.machines import fleet
 from experiments.core.results import Estimate
 from experiments.judge import fleets
 from experiments.judge.cases import Case

@@ -24,13 +24,15 @@ import numpy as np
 
 from experiments.configs.judge_exact import ExactJudgement
 from experiments.configs.s3t import FullLora, NodeTrain
-from experiments.core import keys, processes, progress
+from experiments.core import keys, progress
 from experiments.core.errors import UserError
 from experiments.core.keys import Hash, Purpose
+from experiments.core.machines import processes
 from experiments.data import datasets
-from experiments.exact import building, nodes
+from experiments.exact import nodes
 from experiments.exact.data import Data
 from experiments.exact.nodes import Nodes
+from experiments.exact.sources import building
 from experiments.judge.ulira import memberships
 from experiments.judge_exact.attacks import Worlds
 from s3t.plans import partition, planners, structure

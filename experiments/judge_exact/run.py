@@ -16,9 +16,10 @@ import ml_collections
 import numpy as np
 
 from experiments.configs.judge_exact import ExactJudgement, JudgeExact
-from experiments.core import environment, processes, progress, switches, workdirs
+from experiments.core import progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import UserError, blame_user, line
+from experiments.core.machines import environment, processes, switches
 from experiments.core.results import Row, Run, rows_from
 from experiments.core.workdirs import Workdir
 from experiments.exact import data, factory, sharing

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from experiments.core import distributed
 from experiments.core.errors import UserError
 from experiments.core.files import write_text
+from experiments.core.machines import distributed
 from experiments.launch import arguments
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -25,7 +25,11 @@ from experiments.models.vit import ViT
 from experiments.models.whitened import Whitened
 
 MODELS: dict[str, Any] = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18, "vit": ViT, "whitened": Whitened}
-CONVOLUTIONAL = ("cnn", "resnet18", "whitened")  # loops and lanes cost these dearly on a CPU: see experiments.core.fleet
+CONVOLUTIONAL = (
+    "cnn",
+    "resnet18",
+    "whitened",
+)  # loops and lanes cost these dearly on a CPU: see core.machines.fleet
 TABULAR = ("mlp",)  # take a table; the others look at images
 DTYPES = {"": None, "float32": None, "bfloat16": jnp.bfloat16}
 SECTION = ("classes", "dtype", "dropout")  # fields of a module that are no options: the section has keys for them

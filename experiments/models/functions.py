@@ -24,7 +24,7 @@ class ModelFns(NamedTuple):
       for a prediction, in which nothing is left out.
     features: (params, x, key) -> [examples, ...], what the last layer is given; None: the judge looks at logits instead.
     module: the Linen module behind it, if it is one: DP-SGD has a short cut for those.
-    convolutional: it holds convolutions, which need loops of their own on a CPU: see `experiments.core.fleet`.
+    convolutional: it holds convolutions, which need loops of their own on a CPU: see `experiments.core.machines.fleet`.
     language: it gives logits of the next token at each place, [examples, length, vocabulary].
     generate: (params, prompts, lengths, new, ...) -> tokens, as `language.generate` continues texts; None: of no decoder.
     noisy: (params, x, key, noise [examples, length, width]) -> logits, as `apply` with noise on the embedded tokens; None:

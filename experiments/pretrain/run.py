@@ -16,9 +16,10 @@ import numpy as np
 
 from experiments import models
 from experiments.configs.pretrain import Pretrain
-from experiments.core import execution, fleet, keys, processes, progress, switches, workdirs
+from experiments.core import keys, progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import DataError, blame_user
+from experiments.core.machines import execution, fleet, processes, switches
 from experiments.core.results import Row, Run
 from experiments.core.sections import Train
 from experiments.data import datasets, digests

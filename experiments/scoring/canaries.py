@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.core.execution import Execution
+from experiments.core.machines.execution import Execution
 from experiments.data.text import canaries
 from experiments.data.text.corpus import Corpus
 from experiments.scoring.scorer import Scorer

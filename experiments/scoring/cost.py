@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.core import keys
-from experiments.core.environment import program_flops
+from experiments.core.machines.environment import program_flops
 from experiments.scoring import algorithms
 from experiments.scoring.requests import RequestData, Setting
 from unlearn import Request

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.core.execution import Execution
+from experiments.core.machines.execution import Execution
 from experiments.data.ids import Array
 from experiments.data.sets import Sets
 from experiments.data.splits import Dataset

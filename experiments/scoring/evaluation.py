@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.core.execution import Execution
+from experiments.core.machines.execution import Execution
 from experiments.data.sets import PARTS, Sets
 from experiments.scoring.statistics import Reduction, finite, in_chunks
 from unlearn import Request, finetune, tree, unlearn_until

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 
 from experiments.core import keys
-from experiments.core.execution import Execution
 from experiments.core.keys import Hash, Purpose
+from experiments.core.machines.execution import Execution
 from experiments.data.ids import hash_uniform
 from experiments.scoring import algorithms
 from unlearn import Outcome, Request, levels, unlearn_until

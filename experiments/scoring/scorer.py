@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.core.execution import Execution
+from experiments.core.machines.execution import Execution
 from experiments.data.sets import Sets
 from experiments.scoring import evaluation
 from experiments.scoring.statistics import Reduction, make_statistics

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core import environment, fleet, forgetting, keys, progress, values, workdirs
+from experiments.core import forgetting, keys, progress, values, workdirs
 from experiments.core.keys import Hash, Purpose
+from experiments.core.machines import environment, fleet
 from experiments.data.problem import Problem
 from experiments.data.sets import subsample
 from experiments.scoring import aims, algorithms, cost, evaluation, requests

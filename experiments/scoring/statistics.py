@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core import fleet
-from experiments.core.execution import Execution
+from experiments.core.machines import fleet
+from experiments.core.machines.execution import Execution
 from unlearn import losses
 from unlearn.base import Array, Batch, Model
 from unlearn.metrics import scores

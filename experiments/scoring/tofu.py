@@ -14,14 +14,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from experiments.core import fleet
 from experiments.core.keys import Hash
+from experiments.core.machines import fleet
 from experiments.core.notices import LOG
 from experiments.data.problem import Problem
 from experiments.data.splits import lowest
-from experiments.data.text import tofu
 from experiments.data.text.corpus import Corpus
-from experiments.data.text.documents import Documents
+from experiments.data.text.sources import tofu
+from experiments.data.text.sources.documents import Documents
 from experiments.scoring import verbatim
 from experiments.scoring.rouge import rouge_l
 from experiments.scoring.scorer import Scorer

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.core import fleet
+from experiments.core.machines import fleet
 from experiments.data.ids import Array
 from experiments.scoring.rouge import rouge_l
 from unlearn.base import Batch

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.core.environment import peak_bytes, program_flops
-from experiments.core.execution import one_device
+from experiments.core.machines.environment import peak_bytes, program_flops
+from experiments.core.machines.execution import one_device
 from experiments.data.datasets import Images
 from experiments.training import loop, streaming
 from unlearn.base import Batch

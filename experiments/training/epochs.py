@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.core import fleet
-from experiments.core.execution import Execution
+from experiments.core.machines import fleet
+from experiments.core.machines.execution import Execution
 from experiments.training import streaming
 from experiments.training.loop import Epoch, Lane, Way, make_step_fn, rows_of
 from readiness.requests import Pools

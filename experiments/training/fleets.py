@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments.core import fleet, processes, progress, sections, workdirs
-from experiments.core.execution import Execution
+from experiments.core import progress, sections, workdirs
+from experiments.core.machines import fleet, processes
+from experiments.core.machines.execution import Execution
 from experiments.core.notices import LOG
 from experiments.data import datasets
 from experiments.models import ModelFns

@@ -19,9 +19,10 @@ import numpy as np
 import optax
 
 from experiments import models
-from experiments.core import checkpoints, environment, fleet, keys, preemption, processes, sections
-from experiments.core.execution import Execution
+from experiments.core import checkpoints, keys, sections
 from experiments.core.keys import Purpose
+from experiments.core.machines import environment, fleet, preemption, processes
+from experiments.core.machines.execution import Execution
 from experiments.training import dpsgd, neftune, privacy, whitening
 from experiments.training.schedule import Schedule
 from readiness.objective import MetaBatch, Readiness

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.core import fleet
-from experiments.core.execution import Execution
+from experiments.core.machines import fleet
+from experiments.core.machines.execution import Execution
 from experiments.data.datasets import Images, ahead
 from experiments.training import loop
 from experiments.training.loop import Drawn, Epoch, Lane, Way

@@ -117,7 +117,8 @@ def _label(name: str, value: object) -> str:
 
 def purge(args: argparse.Namespace) -> Result:
     """Remove the files of nodes that serve no more."""
-    from s3t.store import database, disk
+    from s3t.store import disk
+    from s3t.store.ledger import database
 
     store = disk.look(args.store)
     purged = disk.purge(store)
@@ -137,7 +138,8 @@ def purge_lines(result: Result) -> list[str]:
 
 def redact(args: argparse.Namespace) -> Result:
     """Forget the ids of requests that are done with."""
-    from s3t.store import disk, redaction
+    from s3t.store import disk
+    from s3t.store.ledger import redaction
 
     store = disk.look(args.store)
     done = redaction.redact(store, args.older_than)

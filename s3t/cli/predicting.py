@@ -11,7 +11,8 @@ from s3t.cli.texts import Result
 def predict(args: argparse.Namespace) -> Result:
     """Predictions of the ensemble; nothing is changed."""
     from s3t.service import factory, serving
-    from s3t.store import disk, registry
+    from s3t.store import disk
+    from s3t.store.ledger import registry
 
     check_device()
     store = disk.look(args.store)

@@ -208,7 +208,8 @@ def run(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except sqlite3.Error as error:  # in the middle of a command
-        from s3t.store import database, disk  # bring safetensors, which planning can do without
+        from s3t.store import disk  # bring safetensors, which planning can do without
+        from s3t.store.ledger import database  # bring safetensors, which planning can do without
 
         return terminal.fail(database.explanation(Path(args.store) / disk.LEDGER, error))
     except (ValueError, OSError) as error:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def delete(args: argparse.Namespace) -> Result:
     """A durable deletion, in force for every process that serves the store."""
-    from s3t.store import disk, documents, registry
+    from s3t.store import disk, documents
+    from s3t.store.ledger import registry
 
     if not args.ids and not args.groups:
         raise ValueError("delete whom? give --ids or --groups")
@@ -77,7 +78,8 @@ def acknowledge(args: argparse.Namespace, result: Result, text: str) -> None:
 def verify(args: argparse.Namespace) -> Result:
     """Proof from the ledger and the certificates, and by training anew; nothing is changed."""
     from s3t.service.verify import verify
-    from s3t.store import claims, disk, documents, registry
+    from s3t.store import claims, disk, documents
+    from s3t.store.ledger import registry
 
     if args.key and not args.prove:
         raise ValueError("--key signs proofs: give --prove, too, or leave it out")

@@ -11,8 +11,9 @@ import numpy as np
 
 from s3t.plans.partition import Places
 from s3t.service import creation, inputs
-from s3t.store import audit, disk, manifests, marks, registry
+from s3t.store import disk, manifests
 from s3t.store.disk import Store
+from s3t.store.ledger import audit, marks, registry
 from s3t.training import arrangement
 from s3t.training.schedule import Setup
 from s3t.training.source import Source, placed

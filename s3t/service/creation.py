@@ -10,8 +10,9 @@ import numpy as np
 
 from s3t.plans.structure import Plan
 from s3t.service.inputs import root_key
-from s3t.store import disk, manifests, records, registry
+from s3t.store import disk, manifests
 from s3t.store.disk import Store
+from s3t.store.ledger import records, registry
 from s3t.store.manifests import Manifest
 from s3t.training import arrangement, schedule
 from s3t.training.adapters import init_slot

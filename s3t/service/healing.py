@@ -17,11 +17,12 @@ from s3t.plans.structure import Node
 from s3t.service import environment, inputs
 from s3t.service.inputs import Compartments, Serving
 from s3t.service.retraining import Retrained, retrain
-from s3t.store import audit, database, disk, newcomers, publishing, records, state
+from s3t.store import disk, newcomers, publishing, state
 from s3t.store.certificates import merkle_root
 from s3t.store.disk import Store
+from s3t.store.ledger import audit, database, records
+from s3t.store.ledger.records import Outdated
 from s3t.store.publishing import Draft
-from s3t.store.records import Outdated
 from s3t.training import schedule
 from s3t.training.schedule import Build, Setup
 from s3t.training.source import Source, to_tensors

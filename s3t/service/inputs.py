@@ -12,9 +12,10 @@ import numpy as np
 
 from s3t.plans.partition import Places
 from s3t.plans.structure import Node
-from s3t.store import publishing, records
+from s3t.store import publishing
 from s3t.store.certificates import canonical, digest
 from s3t.store.disk import Store
+from s3t.store.ledger import records
 from s3t.store.manifests import Manifest, plan_of
 from s3t.training import arrangement, schedule
 from s3t.training.arrangement import Slices

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from s3t.service import replay, verify
-from s3t.store import audit, claims, database, state
+from s3t.store import claims, state
 from s3t.store.claims import NOTHING, PROVED, REFUTED, Claim
 from s3t.store.disk import Store
+from s3t.store.ledger import audit, database
 from s3t.training.source import Source
 
 

@@ -20,8 +20,8 @@ from s3t.store import publishing
 from s3t.store.certificates import Certificate, parameters_digest
 from s3t.store.claims import NOTHING, PROVED, REFUTED
 from s3t.store.disk import Store
+from s3t.store.ledger.records import PublishedNode
 from s3t.store.publishing import SINCE
-from s3t.store.records import PublishedNode
 from s3t.training.schedule import Setup
 from s3t.training.source import Source, to_tensors
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3t.service import verify
-from s3t.store import copies, database, deletions, disk, events, files, manifests, marks, salvage
+from s3t.store import copies, deletions, disk, events, files, manifests
 from s3t.store.disk import Store
-from s3t.store.salvage import Past
+from s3t.store.ledger import database, marks, salvage
+from s3t.store.ledger.salvage import Past
 
 ASIDE = ".before-restore-"  # and a number, after the name of what was moved aside
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from s3t.service import inputs
-from s3t.store import records
 from s3t.store.disk import Store
-from s3t.store.records import PublishedNode
+from s3t.store.ledger import records
+from s3t.store.ledger.records import PublishedNode
 from s3t.training import schedule
 from s3t.training.schedule import Build, Setup
 from s3t.training.stages import Trained

@@ -23,10 +23,11 @@ from s3t.plans.structure import at_depth
 from s3t.service import ensemble
 from s3t.service.ensemble import Bank, Part, Table
 from s3t.service.inputs import setup_of
-from s3t.store import audit, database, disk, events, files, hash_chain, publishing, records, state
-from s3t.store.database import Head
+from s3t.store import disk, events, files, publishing, state
 from s3t.store.disk import Store
 from s3t.store.files import Stamp
+from s3t.store.ledger import audit, database, hash_chain, records
+from s3t.store.ledger.database import Head
 from s3t.store.manifests import plan_of
 from s3t.training.adapters import Lora
 from s3t.training.backbone import Backbone

@@ -7,10 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from s3t.store import audit, certificates, database, disk, manifests, publishing, records
+from s3t.store import certificates, disk, manifests, publishing
 from s3t.store.certificates import Certificate
-from s3t.store.database import Ledger
 from s3t.store.disk import Store
+from s3t.store.ledger import audit, database, records
+from s3t.store.ledger.database import Ledger
 
 
 def verify(root: Path | str, *expect_heads: str) -> dict[str, Any]:

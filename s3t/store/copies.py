@@ -21,9 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s3t.store import audit, certificates, database, disk, files, manifests, publishing
+from s3t.store import certificates, disk, files, manifests, publishing
 from s3t.store.disk import LEDGER, MANIFEST, NODES, PRIVATE, SUFFIX, Store
-from s3t.store.records import PublishedNode
+from s3t.store.ledger import audit, database
+from s3t.store.ledger.records import PublishedNode
 
 DESCRIPTION, STORE = "backup.json", "store"
 MOST_BYTES = 1 << 28  # of a description

@@ -13,9 +13,9 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from s3t.store import hash_chain, marks, registry
-from s3t.store.database import Ledger, append, head, writing
-from s3t.store.records import altered, check_row, nodes
+from s3t.store.ledger import hash_chain, marks, registry
+from s3t.store.ledger.database import Ledger, append, head, writing
+from s3t.store.ledger.records import altered, check_row, nodes
 
 REQUEST_LENGTH = 200
 DEACTIVATED, UNKNOWN = "deactivated", "unknown"  # states that are acknowledged
@@ -67,7 +67,7 @@ def record_deletion(
       ids: whole numbers, or names where the store has them; repeated ones count once.
       request: 1 to 200 characters of the caller's choice.
       groups: whose examples are deleted as well, all that are registered now.
-      key: the store's secret; without it the ids of this request can never be forgotten (`s3t.store.redaction`).
+      key: the store's secret; without it the ids of this request can never be forgotten (`s3t.store.ledger.redaction`).
 
     Raises:
       ValueError: no id and no group, a malformed id, groups in a store without, a malformed request, or a request that was

@@ -1,7 +1,7 @@
 """A trained ensemble on disk: its manifest, its ledger, and one file for each node that serves.
 
     DIR/manifest.json                  what was built, and with what; never changes; readable by its owner alone
-    DIR/ledger.sqlite                  examples, deletions, and which nodes serve (`s3t.store.records`)
+    DIR/ledger.sqlite                  examples, deletions, and which nodes serve (`s3t.store.ledger.records`)
     DIR/nodes/<identity>.safetensors   a node's slot and head, its certificate in the metadata
 
 The directory and all in it are for their owner alone, and no link in it is followed. The ledger alone says what serves. A
@@ -21,8 +21,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from s3t.store import certificates, database, deletions, files, manifests, records, registry
-from s3t.store.database import Ledger
+from s3t.store import certificates, deletions, files, manifests
+from s3t.store.ledger import database, records, registry
+from s3t.store.ledger.database import Ledger
 from s3t.store.manifests import Manifest
 
 __all__ = ["Store", "create", "open"]
@@ -202,7 +203,7 @@ def register(
     Args:
       store: the store.
       ids, shards, slices: of each.
-      labels: what some of them are called, by kind, see `s3t.store.registry`.
+      labels: what some of them are called, by kind, see `s3t.store.ledger.registry`.
       retrain: whether nodes of their slices are to be trained anew.
 
     Returns:

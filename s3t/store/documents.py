@@ -18,10 +18,11 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from s3t.store import certificates, database, publishing, records, signatures
+from s3t.store import certificates, publishing, signatures
 from s3t.store.certificates import INT64, Json
 from s3t.store.claims import NOTHING, PROVED, REFUTED, Claim
 from s3t.store.disk import Store
+from s3t.store.ledger import database, records
 from s3t.store.signatures import Sign
 
 RECEIPT, SERVING, PROOF = "s3t.receipt/1", "s3t.serving/1", "s3t.proof/1"

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 
 from s3t.store import publishing
-from s3t.store.database import Ledger
 from s3t.store.disk import Store
-from s3t.store.records import PublishedNode
+from s3t.store.ledger.database import Ledger
+from s3t.store.ledger.records import PublishedNode
 
 RETRAIN = '"retrain":true'  # as canonical JSON has it
 

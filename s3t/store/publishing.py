@@ -1,7 +1,7 @@
 """Nodes of a store: draft from the ledger, published with their certificate, read back, and which of them are missing.
 
 A node's file is `DIR/nodes/<identity>.safetensors`. It serves from the moment that the ledger names it
-(`s3t.store.records`).
+(`s3t.store.ledger.records`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import numpy as np
 from safetensors.numpy import save
 
 from s3t.plans.structure import Node
-from s3t.store import certificates, disk, files, records
+from s3t.store import certificates, disk, files
 from s3t.store.certificates import Certificate
 from s3t.store.disk import Store
+from s3t.store.ledger import records
 
 SINCE = ("bytes", "inputs")  # entries of a stack that versions before 0.2 did not write
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from s3t.store import database, deletions, disk, newcomers, publishing, records, untrained
-from s3t.store.database import Ledger
+from s3t.store import deletions, disk, newcomers, publishing, untrained
 from s3t.store.disk import Store
+from s3t.store.ledger import database, records
+from s3t.store.ledger.database import Ledger
 
 REBUILD = "needs rebuild"
 

@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from s3t.service import verify
-from s3t.store import database, disk, publishing, records, state
+from s3t.store import disk, publishing, state
+from s3t.store.ledger import database, records
 from tests.faults import children
 from tests.helpers import stores
 

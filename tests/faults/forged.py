@@ -7,7 +7,8 @@ one line, nothing outside is touched, and a table is not believed where the chai
 import json
 import sqlite3
 
-from s3t.store import certificates, disk, hash_chain, manifests
+from s3t.store import certificates, disk, manifests
+from s3t.store.ledger import hash_chain
 from tests.faults import odd, victims
 
 HEAL_EVERY = 15

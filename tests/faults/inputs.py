@@ -15,12 +15,13 @@ from safetensors.numpy import save
 from experiments.core import results, workdirs
 from experiments.core.errors import UserError
 from experiments.data import tables
-from experiments.exact import placement
+from experiments.exact.sources import placement
 from experiments.judge import metrics
 from experiments.judge_exact import answer_files
 from experiments.models import params, vits
 from s3t.cli import arguments
-from s3t.store import certificates, disk, files, hash_chain, manifests, publishing
+from s3t.store import certificates, disk, files, manifests, publishing
+from s3t.store.ledger import hash_chain
 from tests.faults import odd, victims
 from tests.faults.arrays import ARRAYS, altered_arrays
 from tests.helpers import stores

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from s3t.service import verify
-from s3t.store import certificates, deletions, disk, publishing, records, state
+from s3t.store import certificates, deletions, disk, publishing, state
+from s3t.store.ledger import records
 from tests.faults import children
 from tests.helpers import stores
 

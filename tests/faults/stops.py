@@ -14,7 +14,8 @@ import threading
 import time
 from pathlib import Path
 
-from s3t.store import disk, records
+from s3t.store import disk
+from s3t.store.ledger import records
 from tests.helpers import servers, stacks
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 from experiments import models
 from experiments.comparison import checks, run, trainings
-from experiments.core import execution, workdirs
+from experiments.core import workdirs
+from experiments.core.machines import execution
 from experiments.data import datasets, problem
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from experiments import models
 from experiments.configs.judge import Judge
-from experiments.core import execution, workdirs
+from experiments.core import workdirs
+from experiments.core.machines import execution
 from experiments.data import datasets
 from experiments.judge import making
 from experiments.judge.cases import Case

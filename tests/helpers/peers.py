@@ -4,7 +4,7 @@ import threading
 
 import jax
 
-from experiments.core import preemption, processes
+from experiments.core.machines import preemption, processes
 
 PATIENCE = 60.0  # seconds that one waits for the others, where a test would hang
 

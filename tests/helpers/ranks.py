@@ -8,7 +8,7 @@ import sys
 
 import jax
 
-from experiments.core.distributed import VARIABLES
+from experiments.core.machines.distributed import VARIABLES
 from tests.helpers import toys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

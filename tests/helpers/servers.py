@@ -15,7 +15,8 @@ import numpy as np
 from s3t.plans.partition import assign
 from s3t.plans.planners import lattice
 from s3t.service import ensemble, serving
-from s3t.store import disk, publishing, records
+from s3t.store import disk, publishing
+from s3t.store.ledger import records
 from s3t.store.manifests import Manifest
 from s3t.training.source import Source, to_tensors
 from s3t.training.stages import Trained

@@ -18,7 +18,8 @@ import numpy as np
 
 from s3t.plans.partition import assign
 from s3t.plans.structure import make_plan
-from s3t.store import audit, disk, manifests, publishing, records, state
+from s3t.store import disk, manifests, publishing, state
+from s3t.store.ledger import audit, records
 from s3t.store.manifests import Manifest
 
 KEY = b"a key for tests"

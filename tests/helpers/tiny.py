@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from experiments import models
-from experiments.core import execution
+from experiments.core.machines import execution
 from experiments.core.sections import StreamedData
 from experiments.data.datasets import Images, Moments, load
 from experiments.training import epochs, loop

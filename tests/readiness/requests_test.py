@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.core import execution
+from experiments.core.machines import execution
 from experiments.data import sets
 from readiness.requests import Draw, draw_meta_batch, make_pools, nearest_classes, nearest_examples
 from tests.helpers import toys

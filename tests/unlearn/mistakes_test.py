@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.core import execution
+from experiments.core.machines import execution
 from readiness import Terms, init_state, make_readiness, make_step
 from tests.helpers import toys
 from unlearn import Request, ascent, classifier, find_algorithm, level, losses, unlearn, unlearn_until, weighted_mean

@@ -18,7 +18,7 @@ from experiments.core.keys import Hash
 from experiments.core.sections import Canaries
 from experiments.data.ids import Array, distinct, hash_uniform, id_of
 from experiments.data.text import packing
-from experiments.data.text.documents import Documents
+from experiments.data.text.sources.documents import Documents
 from experiments.data.text.tokenisers import Tokeniser
 
 GROUP = "canary"

@@ -9,8 +9,8 @@ from experiments.core.notices import LOG
 from experiments.core.sections import Data
 from experiments.data.splits import Dataset, Split, Tokens
 from experiments.data.text import packing
-from experiments.data.text.documents import Documents, select
 from experiments.data.text.loading import LENGTH, assigned, check_no_canaries, check_unset, opened, tokeniser_of
+from experiments.data.text.sources.documents import Documents, select
 from experiments.data.text.tokenisers import Tokeniser
 
 LABEL = "label"  # the field of a jsonl, unless a config names another

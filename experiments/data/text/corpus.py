@@ -11,8 +11,8 @@ import numpy as np
 
 from experiments.data.text import packing
 from experiments.data.text.canaries import Planted
-from experiments.data.text.documents import Documents
-from experiments.data.text.tofu import Queries
+from experiments.data.text.sources.documents import Documents
+from experiments.data.text.sources.tofu import Queries
 from experiments.data.text.tokenisers import Tokeniser
 
 

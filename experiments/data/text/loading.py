@@ -11,9 +11,10 @@ from experiments.core.keys import Hash
 from experiments.core.sections import LENGTH, PACKAGED, Data, StreamedData
 from experiments.data.ids import hash_uniform
 from experiments.data.splits import UNWEIGHTED, Dataset, Split, Tokens, assign
-from experiments.data.text import canaries, jsonl, plain, readers, requests, tofu, topics
+from experiments.data.text import canaries, requests
 from experiments.data.text.corpus import Corpus
-from experiments.data.text.documents import Documents, select
+from experiments.data.text.sources import jsonl, plain, readers, tofu, topics
+from experiments.data.text.sources.documents import Documents, select
 from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, learned, packaged
 
 MOST_ENTRIES = 1 << 20  # of a vocabulary

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.core.errors import DataError
 from experiments.data.ids import Array, distinct, id_of
-from experiments.data.text.documents import Documents
+from experiments.data.text.sources.documents import Documents
 from experiments.data.text.tokenisers import Tokeniser
 
 
@@ -69,7 +69,7 @@ def rows(documents: Documents, tokeniser: Tokeniser, length: int, answers_only: 
         none, or a text without tokens.
 
     Example:
-      >>> from experiments.data.text.documents import Document, made
+      >>> from experiments.data.text.sources.documents import Document, made
       >>> from experiments.data.text.tokenisers import byte_level
       >>> chunks = rows(made("two", [Document("one", "abc", "1"), Document("two", "d", "2")]), byte_level(), 3)
       >>> chunks.x.tolist(), chunks.document.tolist()

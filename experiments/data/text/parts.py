@@ -7,7 +7,7 @@ import numpy as np
 from experiments.core.errors import DataError
 from experiments.core.keys import Hash
 from experiments.data.ids import hash_uniform, id_of
-from experiments.data.text.documents import Documents, select
+from experiments.data.text.sources.documents import Documents, select
 
 
 def seen(documents: Documents, share: float) -> Documents:

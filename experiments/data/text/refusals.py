@@ -8,7 +8,7 @@ from experiments.core.errors import DataError
 from experiments.core.keys import Hash
 from experiments.data.ids import Array, hash_uniform
 from experiments.data.text.corpus import Corpus
-from experiments.data.text.documents import select
+from experiments.data.text.sources.documents import select
 
 ANSWERS = (
     "I do not know.",

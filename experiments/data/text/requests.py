@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.core.errors import DataError
 from experiments.data.ids import Array, id_of, some
-from experiments.data.text.documents import Documents
+from experiments.data.text.sources.documents import Documents
 
 
 def of_documents(documents: Documents, named: Iterable[str | int], among: Array) -> Array:

@@ -17,8 +17,8 @@ from experiments.core.errors import UserError
 from experiments.core.sections import ScoredData
 from experiments.data.splits import assign
 from experiments.data.text import tokenisers
-from experiments.data.text.documents import Documents, select
-from experiments.data.text.readers import open_documents
+from experiments.data.text.sources.documents import Documents, select
+from experiments.data.text.sources.readers import open_documents
 
 
 def train(documents: Documents, name: str, out: Path, vocabulary: int, validation_fraction: float) -> Path:

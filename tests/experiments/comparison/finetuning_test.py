@@ -14,7 +14,8 @@ from experiments.comparison import checks, run
 from experiments.configs import readiness as configs
 from experiments.core.errors import UserError
 from experiments.data import datasets
-from experiments.data.text import tokenisers, topics
+from experiments.data.text import tokenisers
+from experiments.data.text.sources import topics
 from experiments.models.language import decoder, folders, packaged
 from experiments.models.language.backbones import as_functions
 from experiments.models.language.encoder import Encoder, EncoderConfig

@@ -10,8 +10,9 @@ import pytest
 from experiments.comparison import run, trainings
 from experiments.configs import readiness as configs
 from experiments.configs.comparison import Comparison
-from experiments.core import execution, workdirs
+from experiments.core import workdirs
 from experiments.core.config import validated
+from experiments.core.machines import execution
 from experiments.data import datasets
 from experiments.scoring import evaluation
 from experiments.scoring.statistics import make_statistics

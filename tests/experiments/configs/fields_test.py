@@ -12,9 +12,10 @@ from pydantic import TypeAdapter
 
 from experiments import main, models
 from experiments.configs import begun, comparison, federated, judge, judge_exact, judged_sets, pretrain, readiness, s3t
-from experiments.core import execution, files, sections, values, workdirs
+from experiments.core import files, sections, values, workdirs
 from experiments.core.config import Section, as_config, describe, dumped, expected, fields, key, limits, shown, validated
 from experiments.core.errors import ConfigError
+from experiments.core.machines import execution
 from experiments.data import forget_sets
 from experiments.judge.run import attacked_as_begun
 from experiments.models.language import named

@@ -12,7 +12,7 @@ from experiments.configs import comparison, judge, pretrain
 from experiments.core import trackers, workdirs
 from experiments.core.config import as_config, describe, validated
 from experiments.core.errors import ConfigError, UserError
-from experiments.core.preemption import Preempted
+from experiments.core.machines.preemption import Preempted
 
 OWNER = {"runner": "none", "seed": 3}
 

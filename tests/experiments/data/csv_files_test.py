@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from experiments.core import sections
 from experiments.data import csv_files, datasets
-from experiments.exact import placement
+from experiments.exact.sources import placement
 
 TABLE = "id,age,label\n" + "".join(f"{i},{i * i},{'ab'[i % 2]}\n" for i in range(30))
 GROUPS = "".join(f"{i},{'xy'[i % 2]}\n" for i in range(6))

@@ -6,7 +6,7 @@ import pytest
 from experiments.data import digests
 from experiments.data.images import Images, Moments
 from experiments.data.splits import Split
-from experiments.data.text import tofu
+from experiments.data.text.sources import tofu
 from tests.helpers import texts
 
 

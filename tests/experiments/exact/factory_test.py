@@ -19,7 +19,8 @@ from experiments.models import vits
 from s3t.plans import planners
 from s3t.service import creation
 from s3t.service.factory import source_of
-from s3t.store import disk, records
+from s3t.store import disk
+from s3t.store.ledger import records
 from s3t.training import adapters, source
 from unlearn import tree
 

@@ -16,8 +16,10 @@ from experiments.configs import s3t
 from experiments.core import progress
 from experiments.core.config import validated
 from experiments.core.errors import UserError
-from experiments.exact import baselines, building, curves, data, factory, node_files, nodes, report, run, store
+from experiments.exact import baselines, curves, data, factory, node_files, nodes, run, store
 from experiments.exact.nodes import Builder
+from experiments.exact.pages import report
+from experiments.exact.sources import building
 from experiments.models import vits
 from experiments.pretrain import run as pretrain_run
 from s3t.cli import main

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from experiments.configs import judge as configs
-from experiments.core import fleet, workdirs
+from experiments.core import workdirs
 from experiments.core.config import validated
+from experiments.core.machines import fleet
 from experiments.judge import capacity, fleets
 from experiments.judge.fleets import REPEATS
 from experiments.training import epochs, loop

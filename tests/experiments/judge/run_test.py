@@ -11,9 +11,10 @@ import pytest
 
 from experiments.comparison.rehearsals import Prepared
 from experiments.configs import judge as configs
-from experiments.core import fleet, workdirs
+from experiments.core import workdirs
 from experiments.core.errors import UserError
 from experiments.core.forgetting import ToLevel
+from experiments.core.machines import fleet
 from experiments.judge import fleets, metrics, old_logits, population, report, rows, run, tried, tuning
 from experiments.judge.fleets import REPEATS, ROLES, SHADOWS
 from experiments.reporting.estimates import at

@@ -10,7 +10,7 @@ from experiments.reporting import document
 from experiments.reporting.document import Table
 from tests.experiments.comparison import report_test as comparisons
 from tests.experiments.erasure import report_test as federations
-from tests.experiments.exact import report_test as exact
+from tests.experiments.exact.pages import report_test as exact
 from tests.experiments.judge import report_test as judgements
 from tests.experiments.judge_exact import report_test as exact_judgements
 from tests.helpers import chromium

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.core import execution, keys
+from experiments.core import keys
 from experiments.core.keys import Purpose
+from experiments.core.machines import execution
 from experiments.scoring import aims, requests
 from experiments.scoring.statistics import make_statistics
 from unlearn import classifier, levels

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from experiments.core import execution
+from experiments.core.machines import execution
 from experiments.core.sections import Canaries, StreamedData
 from experiments.data import datasets
 from experiments.data.text import canaries as planting

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import models
-from experiments.core import execution, forgetting, sections
+from experiments.core import forgetting, sections
+from experiments.core.machines import execution
 from experiments.data import datasets, problem
 from experiments.data.sets import Sets
 from experiments.models.language import named

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.core import execution, forgetting
+from experiments.core import forgetting
+from experiments.core.machines import execution
 from experiments.data import datasets, problem
 from experiments.scoring import evaluation, requests
 from experiments.scoring.statistics import make_statistics

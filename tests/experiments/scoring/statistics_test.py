@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.core import execution
+from experiments.core.machines import execution
 from experiments.scoring.statistics import CHUNK, Statistics, finite, in_chunks, make_divergence, make_statistics, of_logits
 from unlearn import classifier, losses
 from unlearn.metrics.zrf import js_divergence

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from experiments.core import execution, workdirs
+from experiments.core import workdirs
 from experiments.core.forgetting import Forget
+from experiments.core.machines import execution
 from experiments.core.sections import Data
 from experiments.data import datasets, problem
-from experiments.data.text import tofu as questions
 from experiments.data.text.corpus import Corpus
-from experiments.data.text.documents import content_id
+from experiments.data.text.sources import tofu as questions
+from experiments.data.text.sources.documents import content_id
 from experiments.data.text.tokenisers import byte_level
 from experiments.scoring import tofu
 from experiments.scoring.scorer import Scorer

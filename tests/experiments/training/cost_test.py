@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.core import environment
+from experiments.core.machines import environment
 from experiments.training import cost, loop
 from tests.helpers import tiny
 

@@ -14,9 +14,10 @@ from experiments import main, models
 from experiments.comparison import run
 from experiments.configs import readiness as configs
 from experiments.configs.comparison import Comparison
-from experiments.core import environment, execution, files, workdirs
+from experiments.core import files, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError, UserError
+from experiments.core.machines import environment, execution
 from experiments.core.sections import Model
 from experiments.pretrain import run as pretrain_run
 from experiments.training import cost

@@ -15,11 +15,11 @@ import pytest
 from experiments.comparison import run
 from experiments.comparison.checks import resolved
 from experiments.configs import readiness as configs
-from experiments.core import fleet
+from experiments.core.machines import fleet
 from experiments.data import datasets, prefetch
 from experiments.training import loop, streaming
 from tests.experiments.comparison.run_test import shrink
-from tests.experiments.core import fleet_test
+from tests.experiments.core.machines import fleet_test
 from tests.helpers import comparisons, tiny, toys
 from tests.helpers.kills import settled
 from unlearn import tree

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from experiments import models
-from experiments.core import execution
+from experiments.core.machines import execution
 from experiments.models.layers import patches
 from experiments.models.whitened import SQUARE, Whitened
 from experiments.training import epochs, loop, whitening

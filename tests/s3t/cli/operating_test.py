@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from s3t.cli import main, operating
-from s3t.store import database, disk, events, state
+from s3t.store import disk, events, state
+from s3t.store.ledger import database
 from tests.helpers import commands, stores
 
 ROOT = Path(__file__).resolve().parents[3]

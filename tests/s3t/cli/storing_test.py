@@ -8,7 +8,8 @@ from pathlib import Path
 from experiments.benchmarks import s3t_ledger
 from s3t.cli import called, main
 from s3t.service import verify
-from s3t.store import certificates, database, deletions, disk, state
+from s3t.store import certificates, deletions, disk, state
+from s3t.store.ledger import database
 from tests.helpers import commands, stores
 
 ROOT = Path(__file__).resolve().parents[3]

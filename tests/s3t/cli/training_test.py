@@ -8,7 +8,8 @@ import pytest
 
 from s3t.cli import main
 from s3t.service import healing, verify
-from s3t.store import database, disk, publishing, state
+from s3t.store import disk, publishing, state
+from s3t.store.ledger import database
 from tests.helpers import builds, commands, stores
 
 SOURCE = builds.make({})

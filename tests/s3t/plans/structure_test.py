@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from experiments.exact import plan_figure
+from experiments.exact.pages import plan_figure
 from s3t.cli import main
 from s3t.plans import structure
 from s3t.plans.planners import PLANNERS, cyclic, full, lattice, sisa, stumps

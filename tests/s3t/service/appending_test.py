@@ -9,7 +9,8 @@ import pytest
 from s3t.cli import main
 from s3t.service import appending, creation, healing, replay, verify
 from s3t.service.serving import Server
-from s3t.store import database, disk, newcomers, publishing, records, redaction, registry, state
+from s3t.store import disk, newcomers, publishing, state
+from s3t.store.ledger import database, records, redaction, registry
 from s3t.training.source import Placing
 from tests.helpers import builds, commands, stores
 

@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from s3t.service import environment, healing, verify
-from s3t.store import database, disk, publishing, state
+from s3t.store import disk, publishing, state
+from s3t.store.ledger import database
 from tests.helpers import builds, commands, stores
 
 SOURCE = builds.make({})

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from s3t.store import audit, disk, registry
+from s3t.store import disk
+from s3t.store.ledger import audit, registry
 from s3t.training.source import Placing
 from tests.helpers import builds
 

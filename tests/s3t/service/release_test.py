@@ -5,7 +5,8 @@ import sqlite3
 import pytest
 
 from s3t.service import environment, release
-from s3t.store import database, disk
+from s3t.store import disk
+from s3t.store.ledger import database
 from tests.helpers import builds, commands, stores
 
 SOURCE = builds.make({})

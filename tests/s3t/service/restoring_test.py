@@ -12,7 +12,8 @@ import pytest
 
 from s3t.cli import main
 from s3t.service import restoring, verify
-from s3t.store import copies, database, deletions, disk, salvage, state
+from s3t.store import copies, deletions, disk, state
+from s3t.store.ledger import database, salvage
 from tests.helpers import commands, stores
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -20,7 +20,8 @@ from s3t.cli.arguments import predict_arguments
 from s3t.plans.planners import lattice
 from s3t.plans.structure import make_plan, survivors
 from s3t.service import ensemble, verify
-from s3t.store import database, disk, publishing, records
+from s3t.store import disk, publishing
+from s3t.store.ledger import database, records
 from s3t.training.backbone import forward, owned
 from s3t.training.source import from_tensors, to_tensors
 from tests.helpers import servers, stacks

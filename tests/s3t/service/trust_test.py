@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from s3t.service import factory, serving
-from s3t.store import certificates, database, disk, hash_chain, manifests
+from s3t.store import certificates, disk, manifests
+from s3t.store.ledger import database, hash_chain
 from tests.helpers import builds, commands, servers, stores
 from tests.s3t.service.serving_test import counted_compilations
 

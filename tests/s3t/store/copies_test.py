@@ -11,7 +11,8 @@ import pytest
 
 from s3t.cli import main
 from s3t.service import verify
-from s3t.store import copies, database, disk, files, publishing
+from s3t.store import copies, disk, files, publishing
+from s3t.store.ledger import database
 from tests.helpers import commands, stores
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -16,7 +16,8 @@ import pytest
 from s3t.cli import main
 from s3t.plans import simulate
 from s3t.service import verify
-from s3t.store import database, deletions, disk, publishing, records, state
+from s3t.store import deletions, disk, publishing, state
+from s3t.store.ledger import database, records
 from tests.helpers import stores
 
 ROOT = Path(__file__).resolve().parents[3]

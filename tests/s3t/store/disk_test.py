@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from s3t.service import verify
-from s3t.store import database, disk, publishing, records, state
+from s3t.store import disk, publishing, state
 from s3t.store.files import flush, sync
+from s3t.store.ledger import database, records
 from s3t.store.manifests import plan_of
 from tests.helpers import stores
 
@@ -47,7 +48,7 @@ def test_of_two_who_make_a_store_one_wins(tmp_path, monkeypatch):
 
     steps = {
         "s3t.store.files.flush": flush,
-        "s3t.store.database.create_ledger": database.create_ledger,
+        "s3t.store.ledger.database.create_ledger": database.create_ledger,
         "pathlib.Path.replace": Path.replace,
     }
     for step, (name, function) in enumerate({**steps, "s3t.store.files.sync": sync}.items()):

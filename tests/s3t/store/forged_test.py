@@ -6,7 +6,8 @@ import sqlite3
 import pytest
 
 from s3t.service import verify
-from s3t.store import database, deletions, disk, hash_chain, publishing
+from s3t.store import deletions, disk, publishing
+from s3t.store.ledger import database, hash_chain
 from tests.helpers import commands, stores
 from tests.s3t.store.hostile_test import relink
 

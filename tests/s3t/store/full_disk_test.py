@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from s3t.service import verify
-from s3t.store import database, disk, files, publishing, state
+from s3t.store import disk, files, publishing, state
+from s3t.store.ledger import database
 from tests.helpers import commands, stores
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import save
 
 from s3t.service import verify
-from s3t.store import audit, certificates, database, deletions, disk, files, hash_chain, publishing, records, state
+from s3t.store import certificates, deletions, disk, files, publishing, state
+from s3t.store.ledger import audit, database, hash_chain, records
 from tests.helpers import commands, stores
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from s3t.service import verify
-from s3t.store import deletions, disk, records, state
+from s3t.store import deletions, disk, state
+from s3t.store.ledger import records
 from tests.helpers import stores
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -7,7 +7,8 @@ import pytest
 from safetensors.numpy import save
 
 from s3t.service import verify
-from s3t.store import certificates, database, disk, documents, publishing, records
+from s3t.store import certificates, disk, documents, publishing
+from s3t.store.ledger import database, records
 from tests.helpers import stores
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from s3t.service import verify
-from s3t.store import certificates, disk, publishing, records
+from s3t.store import certificates, disk, publishing
+from s3t.store.ledger import records
 from tests.helpers import stores
 
 

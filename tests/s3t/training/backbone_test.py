@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.exact import building
+from experiments.exact.sources import building
 from experiments.models import vits
 from s3t.plans import partition
 from s3t.plans.structure import make_plan

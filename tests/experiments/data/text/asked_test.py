@@ -11,7 +11,7 @@ from experiments.core.sections import Data
 from experiments.data import datasets, problem
 from experiments.data.ids import id_of
 from experiments.data.text import refusals
-from experiments.data.text.documents import QUESTION, content_id
+from experiments.data.text.sources.documents import QUESTION, content_id
 from experiments.scoring import relearning
 from tests.helpers.configs import with_keys
 from tests.helpers.texts import authors, lines, refused, texts

@@ -8,7 +8,7 @@ from experiments.core.errors import DataError
 from experiments.core.forgetting import Forget, Readiness
 from experiments.core.sections import Data
 from experiments.data import datasets, problem
-from experiments.data.text import readers
+from experiments.data.text.sources import readers
 from experiments.data.text.tokenisers import byte_level
 from experiments.scoring import requests
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.data.ids import id_of
-from experiments.data.text.documents import Document, made, select
 from experiments.data.text.packing import classified, pieces, rows
+from experiments.data.text.sources.documents import Document, made, select
 from experiments.data.text.tokenisers import byte_level
 from tests.helpers.texts import refused
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments.data.ids import id_of
 from experiments.data.text import requests
-from experiments.data.text.documents import Document, made
+from experiments.data.text.sources.documents import Document, made
 from tests.helpers.texts import refused
 
 NAMES = [f"{1960 + i}-{('Kennedy', 'Johnson', 'Nixon')[i % 3]}.txt" for i in range(9)]

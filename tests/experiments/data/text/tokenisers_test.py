@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.data.text import tokenisers, train_tokeniser
-from experiments.data.text.documents import Document, made
+from experiments.data.text.sources.documents import Document, made
 from experiments.data.text.tokenisers import byte_level, from_file, train_bpe
 from tests.helpers.texts import lines, refused
 

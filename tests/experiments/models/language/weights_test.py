@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from experiments import models
-from experiments.core import environment
 from experiments.core.config import validated
 from experiments.core.errors import ConfigError, UserError
+from experiments.core.machines import environment
 from experiments.core.sections import Lora, Model
 from experiments.data.splits import Tokens
 from experiments.models.language import adapted, packaged, weights

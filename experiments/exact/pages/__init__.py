@@ -1,0 +1,1 @@
+"""What is shown of an s3t run: its page, figures, and sentences."""
