@@ -1,155 +1,25 @@
-import copy
-import dataclasses
-import json
-import math
-import re
-from html.parser import HTMLParser
+"""The page of a comparison and its table in the terminal, from rows made up by hand."""
 
-import matplotlib
-import numpy as np
+import copy
+import json
+import re
+
 import pytest
 
-from experiments.comparison import figures, methods, report, summary, tried
-from experiments.core import results
+from experiments.comparison import report, tried
 from experiments.core.errors import WorkdirError
-from experiments.core.files import dumps
-from experiments.reporting import drawing
+from tests.helpers.pages import CASES, as_run, fail, finished, line_of, make, read, three_seeds
 from tests.helpers.pictures import undrawn  # noqa: F401
-from unlearn.metrics.intervals import paired
 
-NAN = math.nan
-VOID = {"br", "meta"}
 WIDE = 160
 
 
-def scores(test=0.9, forget=1.0, loss=0.1, kept=0.9):
-    return {
-        "test_accuracy": test,
-        "forget_accuracy": forget,
-        "forget_loss": loss,
-        "forget_confidence": 0.95,
-        "mia_auc": 0.6,
-        "retain_accuracy": 1.0,
-        "test_retain_accuracy": kept,
-    }
-
-
-def make(training, seed, kept=0.9, variant="default", unlearner="ascent", **changes):
-    """A row of a request that was fulfilled in 4 steps; `changes` go to the row, its scores and its extra by name."""
-    oracle = training.endswith("oracle")
-    count = 0 if oracle else changes.pop("steps", 4)
-    extra = {
-        "lanes": 3,
-        "tow": 0.8,
-        "relearning": {attack: np.linspace(0, changes.pop(attack, 0.5), 31) for attack in figures.ATTACKS},
-        "curve": {}
-        if oracle
-        else {
-            "forget_accuracy": np.linspace(1, 0, count + 1),
-            "forget_loss": np.linspace(0, 3, count + 1),
-            "watch_accuracy": np.linspace(0.9, kept, count + 1),
-        },
-        "diagnostics": {"grad_norm": 2.0, "grad_cosine": -0.5},
-        "step_flops": 10.0,
-        "meta_step_flops": 25.0 if training == "readiness" else 0.0,
-        **changes.pop("extra", {}),
-    }
-    return {
-        "training": training,
-        "variant": variant,
-        "unlearner": "none" if oracle else unlearner,
-        "setting": "class",
-        "dataset": "toys",
-        "seed": seed,
-        "before": scores(loss=changes.pop("loss", 0.1), test=changes.pop("test", 0.9)),
-        "after": scores(forget=0.0, kept=kept),
-        "steps": count,
-        "stop": "reached",
-        "train_seconds": 1.5,
-        "unlearn_seconds": 0.25,
-        "train_flops": 1500.0 if training == "readiness" else 1000.0,
-        "unlearn_flops": 100.0 * count,
-        "peak_bytes": 2_000_000,
-        "extra": extra,
-        **changes,
-    }
-
-
-def fail(row, stop="diverged"):
-    """What a lane leaves whose parameters are not finite: its accuracies look like accuracies, its losses do not."""
-    row["stop"] = stop
-    row["after"] = dict.fromkeys(row["after"], NAN)
-    row["extra"]["tow"] = NAN
-    row["extra"]["curve"]["forget_loss"][-1] = NAN
-    row["extra"]["relearning"] = {attack: np.ones(31) for attack in figures.ATTACKS}
-    return row
-
-
-def three_seeds():
-    rows = [make("oracle", s, kept) for s, kept in enumerate((0.95, 0.95, 0.95))]
-    rows += [make("vanilla", s, kept, steps=10) for s, kept in enumerate((0.7, 0.8, 0.9))]
-    rows += [make("reweight", s, 0.6, "weight=0.1", extra={"matched": True}, loss=0.4) for s in range(3)]
-    rows += [make("readiness", s, kept, steps=5, loss=0.5) for s, kept in enumerate((0.91, 0.93, 0.95))]
-    return rows
-
-
-def finished(rows, path, config=None, log=()):
-    """A workdir as a run leaves it."""
-    config = config or {"forget": {"setting": "class", "target": 3, "revocable": -1}, "seeds": 3, "request": {"parts": 1}}
-    content = {"schema": 1, "command": "python -m x", "environment": {"jax": "0.10"}, "rows": rows}
-    (path / "config.json").write_text(dumps(config))
-    (path / "results.json").write_text(dumps(content))
-    (path / "metrics.jsonl").write_text("".join(line if isinstance(line, str) else dumps(line) + "\n" for line in log))
-    return path
-
-
-def as_read(rows):
-    """Rows of version 0.1, as they are read."""
-    return results.rows_from(json.loads(dumps(rows)))
-
-
-def as_run(rows):
-    return results.Run("", {}, as_read(rows))
-
-
-def line_of(table, *words):
-    return next(line for line in table.splitlines() if line.split()[: len(words)] == list(words))
-
-
-class Reader(HTMLParser):
-    """Checks that tags close in order, and keeps what refers to something and what is said."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.links, self.ids, self.said, self.cells = [], [], [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in VOID:
-            self.open.append(tag)
-        self.links += [value for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
-        self.ids += [value for name, value in attrs if name == "id"]
-        if tag in ("td", "th"):
-            self.cells.append("")
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.said.append(data)
-        if {"td", "th"} & set(self.open):
-            self.cells[-1] += data
-
-
-def read(path):
-    reader = Reader()
-    reader.feed(path.read_text())
-    reader.close()
-    assert reader.open == []
-    return reader
-
-
-# --- The table --------------------------------------------------------------------------------------------------------
+def test_relearning_that_ends_at_its_first_look_has_one_column():
+    rows = three_seeds()
+    for row in rows:
+        row["extra"]["relearning"] = {attack: curve[:21] for attack, curve in row["extra"]["relearning"].items()}
+    header = report.table(as_run(rows), WIDE)
+    assert header.count("relearn") == header.count("@20") == 1
 
 
 def test_the_table_holds_the_numbers():
@@ -188,112 +58,6 @@ def test_unlearners_are_kept_apart():
     assert [line.split()[:2] for line in table.splitlines()[3:8]] == [
         ["Oracle", "–"], ["Vanilla", "Ascent"], ["Readiness", "Ascent"], ["Vanilla", "NPO"], ["Readiness", "NPO"],
     ]  # fmt: skip
-
-
-# --- The words --------------------------------------------------------------------------------------------------------
-
-
-def told(rows):
-    swept = [{"unlearner": "ascent", "chosen": {"learning_rate": 0.02, "clip": 0.0}}]
-    return " ".join(summary.summary(methods.group(as_read(rows)), swept))
-
-
-def test_the_summary_says_what_is_better():
-    rows = [make("vanilla", s, kept, steps=10 + s) for s, kept in enumerate((0.70, 0.71, 0.72))]
-    rows += [make("readiness", s, kept, steps=5) for s, kept in enumerate((0.91, 0.93, 0.95))]
-    text = told(rows)
-    found = paired([0.91, 0.93, 0.95], [0.70, 0.71, 0.72])
-    assert "Ascent at learning rate 0.02 on 3 seeds" in text
-    assert (
-        f"[+{100 * found.difference.low:.1f}, +{100 * found.difference.high:.1f}], p < 0.001: Readiness is better" in text
-    )
-    assert "Test accuracy on what stays: Readiness 93.0%, Vanilla 71.0% (+22.0 [" in text
-    assert re.search(
-        r"Steps: Readiness 5\.0, Vanilla 11\.0 \(−6\.0 \[−8\.5, −3\.5\], p = 0\.009: Readiness is better\)", text
-    )
-
-
-def test_the_summary_says_what_is_worse():
-    rows = [make("vanilla", s, kept, steps=5, part=0.3) for s, kept in enumerate((0.91, 0.93, 0.95))]
-    rows += [make("readiness", s, kept, steps=10 + s, part=0.9) for s, kept in enumerate((0.70, 0.71, 0.72))]
-    text = told(rows)
-    assert re.search(r"Test accuracy on what stays: .*? p < 0\.001: Readiness is worse\)", text)
-    assert re.search(r"Steps: .*? p = 0\.009: Readiness is worse\)", text)
-    assert re.search(r"Relearned after 20 steps .*? p < 0\.001: Readiness is worse\)", text)
-    assert "its requests save no FLOPs, so that is never won back" in text
-    assert "Readiness is better" not in text
-
-
-def test_the_summary_says_when_nothing_is_shown():
-    rows = [make("vanilla", s, kept) for s, kept in enumerate((0.7, 0.8, 0.9))]
-    rows += [make("readiness", s, kept) for s, kept in enumerate((0.9, 0.8, 0.75))]
-    assert re.search(
-        r"Test accuracy on what stays: [^.]*\.\d%, Vanilla 80\.0% \(\+1\.7 \[.*?: no difference is shown\)", told(rows)
-    )
-    one = told([row for row in rows if row["seed"] == 0])
-    assert "Vanilla 70.0% (+20.0 on one seed, which shows nothing)" in one and "better" not in one
-    assert told([make("vanilla", 0)]).startswith("This run does not compare readiness with vanilla")
-
-
-def test_the_summary_counts_failures():
-    rows = [make("vanilla", s, 0.7 + s / 100) for s in range(4)] + [make("readiness", s, 0.9) for s in range(4)]
-    fail(rows[0])
-    rows[-1]["stop"] = "budget"
-    text = told(rows)
-    assert "Readiness is better on 3 of 4 seeds" in text
-    assert "Aim reached: Readiness 3/4 (1 out of budget), Vanilla 3/4 (1 diverged)." in text
-    for row in rows[-3:]:
-        row["stop"] = "budget"
-    text = told(rows)
-    assert "Readiness has not forgotten, so this compares nothing." in text and "Readiness is better on" not in text
-    every = [fail(make(t, s)) for t in ("vanilla", "readiness") for s in range(2)]
-    assert "Readiness –, Vanilla – (no seed has both)" in told(every)
-
-
-def test_the_summary_names_the_hardest_rivals():
-    rows = [*three_seeds(), *(make("reweight", s, 0.92, "weight=0.02") for s in range(3))]
-    text = told(rows)
-    assert "Re-weighting 0.1 is the re-weighting nearest in forget loss before the request (0.4; Readiness: 0.5)" in text
-    assert "Re-weighting 0.02 keeps the most of all others" in text
-    assert "Re-weighting 0.02 92.0% (+1.0 [" in text
-
-
-@pytest.mark.parametrize(
-    ("extra", "saved", "expected"),
-    [(500, 100, 5), (0, 100, 0), (-50, 100, 0), (500, 0, math.inf), (500, -1, math.inf), (-50, 0, math.inf)],
-)
-def test_break_even(extra, saved, expected):
-    assert methods.break_even(extra, saved) == expected
-    assert math.isnan(methods.break_even(NAN, saved)) and math.isnan(methods.break_even(extra, NAN))
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_break_even_by_hand(tmp_path):
-    """500 FLOPs more in training; 1000 a request for vanilla, 800 for readiness, 600 where it diverged: 500 / 200 = 2.5."""
-    rows = [make("vanilla", s, steps=10) for s in range(3)]
-    rows += [make("readiness", 0, steps=8), make("readiness", 1, steps=8), fail(make("readiness", 2, steps=6))]
-    rows += [make("dpsgd", s, steps=12) for s in range(3)]
-    every = methods.group(as_read(rows))
-    assert methods.requests_to_pay(every[1], every[0]) == 2.5
-    assert "that is won back by 3 cheaper requests." in told(rows)
-    report.write(finished(rows, tmp_path))
-    text = (tmp_path / "report.md").read_text()
-    assert "| Readiness | 800 FLOP | 0.25 s | 2/3 (1 diverged) | 3 |" in text
-    assert "| DP-SGD | 1.2 kFLOP | 0.25 s | 3/3 | never |" in text
-    assert "| Readiness | 1.5 kFLOP | 1.50 | 1.5 s | 3 | 10 FLOP | 25 FLOP | 2.50 | 2 MB |" in text
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_dp_sgd_says_what_it_guarantees():
-    """Rows of 0.1 have no facts of it: their batches were shuffled."""
-    counted = {"sampling": "poisson", "epsilon": 3.5, "delta": 1e-5, "noise": 1.0}
-    rows = as_read([make(training, s) for training in ("vanilla", "dpsgd") for s in range(3)])
-    for facts, said in (({}, "no guarantee (epsilon, delta) is claimed"), (counted, "(3.5, 1e-05)-differentially private")):
-        found = results.Run("", {}, [dataclasses.replace(row, facts=facts) for row in rows])
-        assert said in str(report.compose(found, [])) and said in " ".join(report.table(found, 200).split())
-
-
-# --- The page ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -423,23 +187,6 @@ def test_the_same_files_make_the_same_bytes(written):
     assert [(written / name).read_bytes() for name in SAME] == before
 
 
-CASES = {
-    "one seed": [make(t, 0) for t in ("oracle", "heldout_oracle", "vanilla", "readiness")],
-    "no readiness": [make(t, s) for t in ("oracle", "vanilla", "dpsgd") for s in range(2)],
-    "oracle alone": [make("oracle", 0)],
-    "no oracle, no vanilla": [make("readiness", s) for s in range(2)],
-    "unlearners": [make(t, s, unlearner=u) for t in ("vanilla", "readiness") for s in range(2) for u in ("ascent", "npo")],
-    "variants": [make("readiness", s, variant=f"<b>|{i}") for i in range(8) for s in range(2)],
-    "random": [make(t, s, setting="random") for t in ("oracle", "vanilla", "readiness") for s in range(2)],
-    "all diverged": [fail(make(t, s)) for t in ("vanilla", "readiness") for s in range(2)],
-    "training diverged": [
-        fail(make("vanilla", 0, before=dict.fromkeys(scores(), NAN), train_flops=NAN, peak_bytes=NAN, steps=0)),
-        make("readiness", 0),
-    ],
-    "nothing extra": [make(t, 0) | {"extra": {}} for t in ("oracle", "vanilla", "readiness")],
-}
-
-
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.usefixtures("undrawn")
 def test_what_is_missing_does_not_break_the_page(name, tmp_path):
@@ -465,66 +212,3 @@ def test_an_unfinished_run_is_refused(tmp_path):
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(WorkdirError, match=r"results\.json cannot be read .*: remove it and run again"):
         report.write(tmp_path)
-
-
-# --- The figures ------------------------------------------------------------------------------------------------------
-
-
-def test_stopped_lanes_hold_and_diverged_lanes_leave():
-    stopped, broken = as_read([make("vanilla", 0, steps=2), fail(make("vanilla", 1, steps=4))])
-    lanes = figures.held([methods.curve(row, "forget_accuracy") for row in (stopped, broken)])
-    np.testing.assert_array_equal(lanes, [[1, 0.5, 0, 0, 0], [1, 0.75, 0.5, 0.25, NAN]])
-    for name in broken.extra["curve"]:  # as a run writes it that keeps only what is finite
-        broken.extra["curve"][name] = [v for v in broken.extra["curve"][name] if v is not None]
-    np.testing.assert_array_equal(methods.curve(broken, "forget_accuracy"), [1, 0.75, 0.5, 0.25, NAN])
-
-
-def test_a_broken_model_relearns_nothing():
-    (broken,) = as_read([fail(make("vanilla", 0), stop="budget")])
-    assert methods.end(broken) == "diverged"
-    assert math.isnan(methods.relearned(broken, "part", 20)) and methods.relearning(broken, "part") == []
-    (short,) = as_read([make("vanilla", 0, extra={"relearning": {"part": [0.1, 0.2]}})])
-    assert math.isnan(methods.relearned(short, "part", 20)) and methods.relearned(short, "part", -1) == 0.2
-
-
-def test_drawing_leaves_no_traces():
-    before = dict(matplotlib.rcParams)
-    drawn = methods.group(as_read(three_seeds()))[1:]
-    draw = lambda: figures.panel("a", "A", drawn, lambda row: methods.curve(row, "watch_accuracy"), 0.5)  # noqa: E731
-    with matplotlib.rc_context({"font.size": 30}):
-        large = draw()
-    assert draw() == large
-    assert dict(matplotlib.rcParams) == before
-
-
-@pytest.mark.parametrize("name", ["one seed", "all diverged", "nothing extra"])
-def test_sparse_lines_are_drawn(name):
-    drawn = methods.group(as_read(CASES[name]))
-    assert "<path" in figures.panel("a", "A", drawn, lambda row: methods.curve(row, "forget_accuracy")).svg
-
-
-@pytest.mark.parametrize(
-    ("curve", "area"),
-    [
-        ([0.0, 0.2, 0.4], 0.0),  # as the oracle
-        ([1.0, 1.0, 1.0], 1.0),  # never forgot
-        ([0.0, 0.6, 0.8], (0.0 + 0.4 + 0.4) / (1.0 + 0.8 + 0.6)),
-    ],
-)
-def test_the_area_of_relearning_by_hand(curve, area):
-    oracle = methods.group(as_read([make("oracle", 0, extra={"relearning": {"part": [0.0, 0.2, 0.4]}})]))[0]
-    row, other = as_read([make("vanilla", 0, extra={"relearning": {"part": curve}}), make("vanilla", 1)])
-    assert methods.relearned_area(row, oracle, "part") == pytest.approx(area)
-    assert math.isnan(methods.relearned_area(other, oracle, "part"))  # no oracle of that seed
-    assert math.isnan(methods.relearned_area(row, None, "part"))
-
-
-@pytest.mark.parametrize(
-    ("values", "ends"),
-    [
-        ([0, 90], (0, 90)), ([50, 90], (0, 90)), ([87, 99], (80, 100)), ([NAN, 95], (90, 100)), ([NAN], (0, 100)),
-        ([100], (90, 100)), ([0, 33.3], (0, 40)), ([0], (0, 10)), ([70, 70], (70, 80)),
-    ],
-)  # fmt: skip
-def test_the_axis_ends_where_the_data_end(values, ends):
-    assert drawing.ends(values) == ends

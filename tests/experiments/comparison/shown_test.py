@@ -5,7 +5,7 @@ import math
 import pytest
 
 from experiments.comparison import headline, methods, report, shown, summary
-from tests.experiments.comparison import report_test as pages
+from tests.helpers import pages
 from tests.helpers.pictures import undrawn  # noqa: F401
 
 SWEPT = [{"unlearner": "level", "chosen": {"learning_rate": 0.1, "beta": 0.5}}]

@@ -8,12 +8,11 @@ from experiments.judge import report as judge
 from experiments.pretrain import report as pretrain
 from experiments.reporting import document
 from experiments.reporting.document import Table
-from tests.experiments.comparison import report_test as comparisons
 from tests.experiments.erasure import report_test as federations
 from tests.experiments.exact.pages import report_test as exact
 from tests.experiments.judge import report_test as judgements
 from tests.experiments.judge_exact import report_test as exact_judgements
-from tests.helpers import chromium
+from tests.helpers import chromium, pages
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,12 +28,12 @@ VIEWS = {  # name -> width in CSS pixels, medium, colour scheme
 
 
 def readiness(path):
-    rows = comparisons.three_seeds()
+    rows = pages.three_seeds()
     weights = ("default", "weight=0.02", "equal_flops")
-    rows += [comparisons.make("heldout_oracle", seed) for seed in range(3)]
-    rows += [comparisons.make("reweight", seed, 0.7, weight) for seed in range(3) for weight in weights]
-    rows += [comparisons.make("dpsgd", seed, 0.8, steps=12) for seed in range(3)]
-    return comparison.write(comparisons.finished(rows, path))
+    rows += [pages.make("heldout_oracle", seed) for seed in range(3)]
+    rows += [pages.make("reweight", seed, 0.7, weight) for seed in range(3) for weight in weights]
+    rows += [pages.make("dpsgd", seed, 0.8, steps=12) for seed in range(3)]
+    return comparison.write(pages.finished(rows, path))
 
 
 def judged(path):
@@ -48,7 +47,7 @@ def pretrained(path):
     accuracies = {"train_accuracy": 0.9, "validation_accuracy": 0.8, "test_accuracy": None}
     row = {"training": "pretrain", "variant": "default", "unlearner": "none", "dataset": "<b>&", "seed": 0, "steps": 20}
     row |= {"before": accuracies, "after": accuracies, "train_seconds": 1.5, "extra": {"examples": {"train": 500}}}
-    comparisons.finished([row], path, {"name": "x"}, [{"event": "train", "step": s, "loss": 9 / s} for s in (5, 10, 20)])
+    pages.finished([row], path, {"name": "x"}, [{"event": "train", "step": s, "loss": 9 / s} for s in (5, 10, 20)])
     return pretrain.write(path)
 
 
