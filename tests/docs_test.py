@@ -1,7 +1,7 @@
 """The documentation holds: code blocks run, command lines parse and name what there is, links lead somewhere."""
 
 import argparse
-import importlib
+import importlib.util
 import os
 import re
 import runpy
@@ -295,6 +295,15 @@ def test_the_algorithm_of_contributing_goes_through_the_contract():
     state = algorithm.init(jnp.zeros((2, 2)), Request(batch), key)
     state, _ = algorithm.update(state, Request(batch), key)  # the pull is 0 at the start, so this is ascent's step
     assert state.params.tolist() == [[-0.5, 0.5], [0.0, 0.0]] and not traits_of(page.anchored).needs_retain
+
+
+REFERENCE = sorted((ROOT / "docs/site/reference").glob("*.rst"))
+
+
+@pytest.mark.parametrize("page", REFERENCE, ids=lambda page: page.stem)
+def test_the_reference_of_the_site_names_modules_that_there_are(page):
+    modules = re.findall(r"^\.\. (?:automodule|(?:py:)?currentmodule):: (\S+)$", page.read_text(), flags=re.MULTILINE)
+    assert modules and all(importlib.util.find_spec(module) for module in modules)
 
 
 def run(words, folder, *more):

@@ -108,6 +108,12 @@ def source(hyper, seed=0):
     )
 
 
+def full(root):
+    """The folder of a full store: 2 shards of the lattice's 15 nodes."""
+    disk.close(fill(make(root)))
+    return root
+
+
 def main(root):
     serving_ = server(disk.open(root), aggregate="all")
     while True:

@@ -9,53 +9,36 @@ import optax
 import pytest
 
 from experiments.configs import readiness as configs
-from readiness import Draw, MetaBatch, Terms, init_state, make_readiness, make_step, paper_terms
+from readiness import Draw, Terms, init_state, make_readiness, make_step, paper_terms
 from tests.helpers import toys
-from unlearn import ALGORITHMS, Request, traits_of, tree
+from tests.helpers.rehearsals import (
+    ALPHA,
+    KEY,
+    RELEARN_RATE,
+    UNCAPPED,
+    algorithm,
+    every_algorithm,
+    meta_batch,
+    relearner,
+)
+from unlearn import Request, tree
 from unlearn.algorithms.relabelling import other_labels
 from unlearn.base import UNDECLARED, UnlearnAlgorithm, UnlearnInfo, UnlearnState
 from unlearn.gradient import first_order, second_order
 
-ALPHA, RELEARN_RATE = 0.4, 0.25
 WEIGHTS = {"efficiency": 0.5, "retention": 1.0, "resistance": 0.7, "relearning": 0.3}
-CAPS = {"active": 1e-2, "part": 1.0, "inactive": 50.0}  # below every forget loss, some of them, none
-UNCAPPED = paper_terms(None, retention=1.0)
-ALL = paper_terms(CAPS["inactive"], **WEIGHTS)
-KEY = np.array([0, 7], np.uint32)  # a raw key
 
-SLOWLY = ("rmu", "simnpo", "undial")  # whose formulas have nothing that those of the others have not
-every_algorithm = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in SLOWLY))
-        for name in sorted(ALGORITHMS)
-        if "classifier" in traits_of(ALGORITHMS[name]).kinds
-    ],
-)
+
+CAPS = {"active": 1e-2, "part": 1.0, "inactive": 50.0}  # below every forget loss, some of them, none
+
+
+ALL = paper_terms(CAPS["inactive"], **WEIGHTS)
 
 
 @pytest.fixture
 def float64():
     with jax.enable_x64(True):
         yield
-
-
-def meta_batch(steps=2, relearn_steps=2):
-    return MetaBatch(
-        requests=toys.requests(0, steps),
-        forget=toys.batch(11, 4),
-        stable=toys.batch(12, 5, padded=1),
-        recovery=toys.batch(13, 4),
-        relearn=toys.requests(20, relearn_steps),
-    )
-
-
-def algorithm(name, rate, model=toys.MLP, **options):
-    return ALGORITHMS[name](model, optax.sgd(rate), **toys.options(name, model) | options)
-
-
-def relearner(model=toys.MLP):
-    return algorithm("finetune", RELEARN_RATE, model)
 
 
 def loss(name, terms, *, grad=second_order, model=toys.MLP, **options):
@@ -380,54 +363,6 @@ def test_init_sees_all_batches_of_a_rehearsal_together(steps):
     ours = jax.value_and_grad(lambda p: readiness(p, batch, ALPHA, jax.random.key(0))[0])(toys.mlp_params())
     moved = jax.tree.map(lambda leaf: np.float32(leaf + 3 * steps), toys.mlp_params())  # a fourth of each batch pads
     toys.assert_close(ours, jax.value_and_grad(lambda p: toys.label_loss(toys.MLP, p, batch.stable, None))(moved), 1e-5)
-
-
-# mistakes
-
-
-def with_slope(made, differentiable):
-    return made._replace(traits=made.traits._replace(differentiable=differentiable))
-
-
-def build(terms=None, *, differentiable=True, relearner=None):
-    fake = lambda rate: with_slope(algorithm("ascent", rate), differentiable)  # noqa: E731
-    return make_readiness(toys.MLP, fake, terms or UNCAPPED, relearner=relearner)
-
-
-def test_an_algorithm_without_a_derivative_is_refused():
-    with pytest.raises(ValueError, match="choose another"):
-        build(differentiable=False)
-    with pytest.raises(ValueError, match="choose another"):
-        build(relearner=with_slope(relearner(), False))
-
-
-def test_an_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="'gains' is unknown; choose 'level', 'gain', 'raw'"):
-        build(UNCAPPED._replace(form="gains"))
-
-
-def test_an_unknown_cap_is_refused():
-    with pytest.raises(ValueError, match="'all', which is unknown; choose 'each' or 'mean'"):
-        build(UNCAPPED._replace(capped="all"))
-
-
-@pytest.mark.parametrize("term, field", [("resistance", "recovery"), ("relearning", "relearn")])
-def test_a_term_without_its_data_is_refused(term, field):
-    readiness = build(UNCAPPED._replace(**{term: 0.5}), relearner=relearner())
-    without = meta_batch(1)._replace(**{field: None})
-    with pytest.raises(ValueError, match=f"the {term} term is on, but the meta-batch has no {field} data"):
-        jax.eval_shape(readiness, toys.mlp_params(), without, ALPHA, KEY)
-
-
-def test_relearning_without_a_relearner_is_refused():
-    with pytest.raises(ValueError, match="give a relearner"):
-        build(UNCAPPED._replace(relearning=0.5))
-
-
-def test_a_meta_batch_without_a_readiness_loss_is_refused():
-    step = make_step(toys.MLP, optax.sgd(0.1))
-    with pytest.raises(ValueError, match="make_readiness"):
-        step(init_state(toys.mlp_params(), optax.sgd(0.1)), toys.batch(0, 3), jax.random.key(0), meta_batch(1), ALPHA)
 
 
 # memory

@@ -1,4 +1,4 @@
-"""One run of s3t from pre-training to report, everything tiny: what it leaves, resuming, refusals, baselines by hand."""
+"""One run of s3t from pre-training to report, everything tiny: what it leaves, resuming, refusals."""
 
 import functools
 import io
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import optax
 import pytest
 
 from experiments.configs import s3t
@@ -19,39 +18,21 @@ from experiments.core.errors import UserError
 from experiments.exact import baselines, curves, data, factory, node_files, nodes, run, store
 from experiments.exact.nodes import Builder
 from experiments.exact.pages import report
-from experiments.exact.sources import building
 from experiments.models import vits
 from experiments.pretrain import run as pretrain_run
 from s3t.cli import main
 from s3t.plans import planners, structure
-from s3t.plans.partition import Places
 from s3t.service import healing, verify
 from s3t.store import disk, state
-from s3t.training import arrangement, schedule
-from s3t.training.backbone import forward
-from s3t.training.schedule import Setup
-from tests.helpers import kills, stacks
+from tests.helpers import kills
+from tests.helpers.studies import TINY, config
 from unlearn import tree
-
-TINY = {"patch": 4, "width": 8, "depth": 2, "heads": 2, "mlp_dim": 8}
 
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
     monkeypatch.setitem(vits.VITS, "tiny", TINY)
     monkeypatch.setattr(pretrain_run, "run", pretrain)
-
-
-def config():
-    made = s3t.get_config("digits")
-    made.update({"model": "tiny", "seeds": 1, "shards": 2, "slices": 2, "deletions": 3, "retrain_after": (3,)})
-    made.lora.targets = ("query",)
-    made.data.update({"train_size": 300, "validation_fraction": 0.2})
-    made.pretrain.model = "tiny"
-    made.lora.rank = 2
-    made.train.epochs = made.full_lora.epochs = 1
-    made.study.update({"planners": ("sisa", "lattice"), "streams": 20, "deletions": 12})
-    return made
 
 
 def pretrain(config, workdir):
@@ -382,8 +363,14 @@ run.run(config(), sys.argv[1], "the command")
 
 
 WHILE_IT_BUILDS = "store/nodes/*.safetensors"
+
+
 WHILE_IT_DELETES = "stages/deletion-00000.json"
+
+
 WHILE_IT_HEALS = "stages/deletion-00002.json"
+
+
 WHILE_IT_STUDIES = "logits/*"
 
 
@@ -402,123 +389,3 @@ def test_a_run_killed_with_kill_9_ends_with_the_same_results(moments, finished, 
         {path.name: path.read_bytes() for path in (folder / "store" / "nodes").iterdir()} for folder in (broken, whole)
     ]
     assert files[0] == files[1] and len(files[0]) == 6
-
-
-def test_mistakes_are_one_line_before_anything_is_written(tmp_path):
-    mistakes = (
-        ("planner", "best", "config.planner is 'best': choose sisa, cyclic"),
-        ("slices", 0, "config.slices is 0: give a whole number from 1 to 8"),
-        ("slices", 9, "config.slices is 9: give a whole number from 1 to 8"),
-        ("deletions", 10**6, "ask for fewer"),
-        ("shards", 200, "a slice has no example"),
-        ("classes", (4, 5), "examples that s3t is to unlearn"),
-        ("retrain_after", (-1,), "give none or more whole numbers from 0 to"),
-        ("checkpoint", str(tmp_path / "no.npz"), "cannot be read"),
-        ("lanes", 0, "config.lanes is 0: give a whole number from 1 to"),
-        ("cache_bytes", -1, "config.cache_bytes is -1: give a whole number from 0 to"),
-        ("budget", float("nan"), "config.budget is nan: give a number from 0 to"),
-        ("lora.rank", 0, "config.lora.rank is 0: give a whole number from 1 to"),
-        ("lora.alpha", float("nan"), "lora.alpha is nan: "),
-        ("lora.targets", ("nope",), "no layer is called 'nope'"),
-        ("full_lora.learning_rate", -1.0, "full_lora.learning_rate is -1.0: "),
-        ("pretrain.train.batch_size", 10**6, "pretrain: train.batch_size is 1000000, but 'digits' has "),
-        ("pretrain.train.steps", 0, "config.pretrain.train.steps is 0: give"),
-    )
-    for name, value, message in mistakes:
-        wrong = config()
-        wrong.update_from_flattened_dict({name: value})
-        with pytest.raises(ValueError, match=message):
-            run.run(wrong, str(tmp_path / "dir"))
-    wrong = config()
-    wrong.scale.std = (0.2, 0.3)
-    with pytest.raises(ValueError, match="std has 2 numbers, images have 1 channels: give one"):
-        run.run(wrong, str(tmp_path / "dir"))
-    assert not (tmp_path / "dir").exists()
-
-
-def test_every_config_is_complete_and_checked():
-    for name in s3t.EXPERIMENTS:
-        made = s3t.get_config(name)
-        resolved = validated(s3t.S3TStudy, made).resolved()
-        assert store.make_plan(resolved.planner, resolved.slices, resolved.budget).slices == made.slices
-        assert made.runner == "s3t" and made.name == name
-        assert resolved.given or made.pretrain.model == made.model
-    with pytest.raises(ValueError, match="unknown; choose one of digits"):
-        s3t.get_config("mnist")
-
-
-# baselines by hand
-
-
-def test_sisa_flops_by_hand():
-    """Stage d passes forward and backward through everything with d + 1 quarters: 2 (1 + 2 + 3 + 4) / 4."""
-    assert baselines.sisa_flops(4) == 5.0
-    assert baselines.sisa_flops(4, 2) == 3.5
-    assert nodes.lora_flops() == 2.0
-    places = Places(np.array([0, 1, 0]), np.array([0, 3, 2]))
-    assert baselines.sisa_flops_per_deletion(places, np.array([0, 1]), 2, 4) == pytest.approx((5.0 + 2.0) / 2 / 2)
-    assert baselines.hit_slices(places, np.array([2, 1]), 2) == [{2}, {3}]
-    lattice = planners.lattice(2).nodes
-    assert baselines.s3t_flops_to_heal(lattice, 2, {1}) == pytest.approx(0.5 * 1.5 + 1 * 2)
-
-
-SISA = planners.sisa(stacks.SLICES)
-
-
-@functools.cache
-def sisa_setup(optimizer=stacks.optimizer):
-    """The tiny stack of dense blocks, SISA's way: all adapters in the head."""
-    whole = nodes.whole_in_head(stacks.BACKBONE, stacks.LORA, stacks.SLICES)
-    recipe = stacks.RECIPE._replace(lora=nodes.NOTHING, optimizer=optimizer)
-    source = stacks.source(backbone=whole, recipe=recipe, cache_bytes=0)
-    count = arrangement.counts(stacks.data()[3], stacks.SHARDS, stacks.SLICES)
-    return Setup(source, SISA, stacks.SHARDS, stacks.KEY, schedule.make_shapes(source, SISA, count))
-
-
-def sisa_nodes(setup, slices, kept=None):
-    trained = dict(kept or {})
-    jobs = [(shard, node) for node in SISA.nodes for shard in range(stacks.SHARDS) if (shard, node) not in trained]
-    for call in schedule.build(setup, slices, jobs, lambda shard, node: trained[shard, node]):
-        trained.update(call.nodes)
-    return trained
-
-
-@functools.cache
-def sisa_table():
-    return sisa_nodes(sisa_setup(), stacks.arranged())
-
-
-def zero_rate(steps):
-    return optax.sgd(0.0)
-
-
-@pytest.mark.slow
-def test_a_stage_of_sisa_goes_on_where_the_last_one_ended():
-    """With a learning rate of 0 all checkpoints are the first one; with a real one every block's adapters move."""
-    trained, still = sisa_table(), sisa_nodes(sisa_setup(zero_rate), stacks.arranged())
-    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), trained[0, (0,)].head, trained[0, (0, 1)].head)
-    assert all(jax.tree.leaves(moved))
-    assert all(tree.bits_equal(still[0, node].head, still[0, (0,)].head) for node in SISA.nodes)
-
-
-@pytest.mark.slow
-def test_sisa_s_model_is_the_backbone_with_adapters_on_all_blocks():
-    x, (whole, trained) = stacks.data()[0], (SISA.nodes[-1], sisa_table()[1, SISA.nodes[-1]].head)
-    expected = forward(
-        stacks.BACKBONE, stacks.frozen(), x, stacks.LORA, (range(stacks.BLOCKS),), [trained["slot"]], trained["head"]
-    )
-    got = building.node_logits(sisa_setup(), sisa_table(), 1, whole, x)
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_a_suffix_is_retrained_as_if_the_deleted_never_existed():
-    """SISA's prefix is kept, its suffix trained anew: byte for byte a training without the example from the start."""
-    places = stacks.data()[3]
-    keep = np.ones(len(places.shard), bool)
-    keep[np.flatnonzero((places.shard == 0) & (places.slice == 2))[:1]] = False
-    slices, trained = stacks.arranged(keep=keep), sisa_table()
-    kept = {job: node for job, node in trained.items() if job[0] != 0 or 2 not in job[1]}
-    again, fresh = sisa_nodes(sisa_setup(), slices, kept), sisa_nodes(sisa_setup(), slices)
-    assert len(trained) - len(kept) == 2
-    assert again.keys() == fresh.keys() and all(tree.bits_equal(again[job], fresh[job]) for job in fresh)
-    assert not tree.bits_equal(again[0, (0, 1, 2)], trained[0, (0, 1, 2)])

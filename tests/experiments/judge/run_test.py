@@ -5,39 +5,22 @@ import types
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 
 from experiments.comparison.rehearsals import Prepared
-from experiments.configs import judge as configs
 from experiments.core import workdirs
 from experiments.core.errors import UserError
 from experiments.core.forgetting import ToLevel
 from experiments.core.machines import fleet
-from experiments.judge import fleets, metrics, old_logits, population, report, rows, run, tried, tuning
+from experiments.judge import fleets, run, tried, tuning
 from experiments.judge.fleets import REPEATS, ROLES, SHADOWS
-from experiments.reporting.estimates import at
-from experiments.scoring import aims, evaluation
+from experiments.scoring import aims
 from experiments.training import epochs, loop
-from tests.helpers import fleets as made
-from tests.helpers import judgements, kills, tiny
-from tests.helpers.configs import changed
+from tests.helpers import judgements, tiny
+from tests.helpers.judging import LANES, case, config_of
 from unlearn import ALGORITHMS
 from unlearn.base import UnlearnAlgorithm, UnlearnInfo, UnlearnState
-
-LANES = 8
-NONE = {"relearn.rates": (), "relearn.strong_steps": 0}  # no strong attack
-
-
-def config_of(**overrides):
-    return changed(configs.Judge(), {"judge.lanes": LANES, "judge.tuning.lanes": 2, "train.steps": 20, **NONE, **overrides})
-
-
-@functools.cache
-def case(name):
-    return judgements.case(config_of(), name, workdirs.Workdir("nowhere"), tiny.digits())
-
 
 every_case = pytest.mark.parametrize("name", ["random", "class"])
 
@@ -284,197 +267,3 @@ def test_of_texts_the_trial_is_chosen_that_costs_retained_ones_least(monkeypatch
     monkeypatch.setattr(tuning, "tried_to_level", lambda *_: trials)
     assert tuning.settled_on(case("class"), None, "vanilla", "level")[0] == fleets.Setting(0.4, 80, (("beta", 0.5),))
     assert [tried._kept(trial) for trial in trials[:2]] == ["3.00", "–"]
-
-
-def test_of_fewer_models_alike_klom_and_epsilon_are_larger():
-    """Why DP-SGD's rows have a floor of their own."""
-    rng = np.random.default_rng(0)
-    one, oracle = (made.kept(rng.normal(size=(5, 40, 60))) for _ in range(2))
-    many, few = (metrics.distances(one, oracle, made.first(60, 30), most) for most in (None, 12))
-    assert few["klom"]["forget"]["estimate"].value > many["klom"]["forget"]["estimate"].high
-
-
-def test_models_with_logits_that_are_not_finite_are_kept_and_counted(tmp_path):
-    margins = {kind: np.zeros((4, 3)) for kind in (*metrics.SETS, "shadows")}
-    margins["test"][1, 0], margins["shadows"][3, 2] = np.nan, np.inf
-    file = tmp_path / "statistics" / "some.npz"
-    witnesses = {"features": np.arange(3)[:, None, None] * np.ones((3, 5, 7)), "divergence": np.zeros((3, 5))}
-    metrics.keep(file, metrics.flat({kind: made.of_margins(of) for kind, of in margins.items()}) | witnesses)
-    included = np.arange(4)[:, None] < np.array([1, 2, 3])
-    kept = metrics.load(file, included)
-    assert kept.failed == {"repeats": 1, "shadows": 1} and len(kept.pool.loss) == 3 == len(kept.shadows.entropy)
-    assert len(kept.divergence) == 2
-    assert kept.features[:, 0, 0].tolist() == [0, 2], "of the first three models without the second"
-    assert kept.second.tolist() == [False, False, True] and np.array_equal(kept.included, included[:3])
-
-
-def test_a_damaged_file_of_statistics_is_named_in_one_line(tmp_path):
-    file, rng = tmp_path / "statistics" / "some.npz", np.random.default_rng(0)
-    statistics = metrics.flat({kind: made.of_margins(rng.normal(size=(4, 30))) for kind in (*metrics.SETS, "shadows")})
-    metrics.keep(file, statistics | {"features": rng.normal(size=(4, 30, 5)), "divergence": np.zeros((4, 30))})
-    whole, included = file.read_bytes(), np.ones((4, 30), bool)
-    half = len(whole) // 2
-    damaged = {f"a bit at {at}": whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in (90, 200, half, half + 99)}
-    for data in (*damaged.values(), whole[:-40], whole[:half], b"", b"PK"):
-        file.write_bytes(data)
-        with pytest.raises(workdirs.WorkdirError, match=r"some\.npz cannot be read") as caught:
-            metrics.load(file, included)
-        assert "\n" not in str(caught.value) and "remove it and run again" in str(caught.value)
-    file.write_bytes(whole)
-    assert len(metrics.load(file, included).pool.loss) == 4
-    with pytest.raises(workdirs.WorkdirError, match="4 shadows instead of 3"):
-        metrics.load(file, included[:3])
-
-
-def carried_out(tmp_path, monkeypatch):
-    """An entry of the class whose models are untrained: its case, and where it was kept."""
-    one = case("class")
-    one = one._replace(trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
-    lanes = fleets._lanes(one, "vanilla", REPEATS)
-    params = loop.init_lanes(one.trainer.way(1), lanes).params
-    trained = fleets.Fleets({("vanilla", role): params for role in (REPEATS, SHADOWS)}, {}, {})
-    monkeypatch.setattr(run, "relearn", lambda *_: {})
-    run.carried_out(one, trained, "vanilla", "none", None)
-    return one, params, run._file(one, "vanilla", "none")
-
-
-def test_nothing_kept_has_an_axis_of_classes(tmp_path, monkeypatch):
-    one, _, file = carried_out(tmp_path, monkeypatch)
-    kept = {path.relative_to(tmp_path).as_posix(): metrics.read(path) for path in tmp_path.rglob("*.npz")}
-    assert list(kept) == [file.relative_to(tmp_path).as_posix()]
-    shapes = {name: leaf.shape for name, leaf in kept.popitem()[1].items()}
-    classes, width = one.problem.dataset.classes, shapes["features"][-1]
-    assert classes not in (LANES, width, len(one.pool), len(one.scorer.sets.test["id"]))
-    assert not any(classes in shape for shape in shapes.values())
-    assert [name for name, shape in shapes.items() if len(shape) != 2] == ["features"]
-
-
-def test_logits_that_an_older_version_kept_are_read_as_statistics(tmp_path, monkeypatch):
-    """What a file of logits is turned into is what the device reduces, and metrics see no difference."""
-    one, params, file = carried_out(tmp_path, monkeypatch)
-    fresh = metrics.read(file)
-    few, points = fleet.lane(params, slice(len(one.shared.seeds))), run.points_of(one)
-    predict = evaluation.make_predict(one.scorer.model, one.scorer.devices)
-    logits = {kind: predict(params, batch["x"]) for kind, batch in points.items()}
-    logits |= {"shadows": logits["pool"], "features": population.features(one, few)}
-    old = tmp_path / "logits" / file.name
-    metrics.keep(old, logits)
-    file.unlink()
-    old_logits.convert(one, old, file, points)
-    converted = metrics.read(file)
-    assert converted.keys() == fresh.keys()
-    for name, leaf in fresh.items():
-        np.testing.assert_allclose(converted[name], leaf, rtol=1e-5, atol=1e-5, err_msg=name)
-    metrics.keep(old, {})
-    old_logits.convert(one, old, file, points)  # which has been done: nothing is read
-    file.unlink()
-    with pytest.raises(workdirs.WorkdirError, match=r"none\.npz cannot be read"):
-        old_logits.convert(one, old, file, points)
-
-
-def test_fleets_are_told_apart_by_what_they_know():
-    """Shadows that keep a margin of 3 on what they were trained on are found; those that forgot are not."""
-    rng = np.random.default_rng(0)
-    lanes, pool = 40, 60
-    included = np.argsort(np.argsort(rng.random((2, lanes // 2, pool)), axis=1), axis=1).reshape(lanes, pool) < lanes // 4
-
-    def fleet_of(shift):
-        margins = rng.normal(size=(5, lanes, pool))
-        margins[0, :, :30] += shift
-        margins[4] += shift * included
-        return made.kept(margins, included)
-
-    oracle, floor, knows = fleet_of(0.0), fleet_of(0.0), fleet_of(3.0)
-    found, none = (metrics.judged(one, oracle, made.first(pool, 30)) for one in (knows, floor))
-    assert found["ulira"]["estimate"].value > 0.95 and abs(none["ulira"]["estimate"].value - 0.5) < 0.05
-    assert found["klom"]["forget"]["estimate"].value > none["klom"]["forget"]["estimate"].high
-    assert found["klom"]["retain"]["estimate"].value == pytest.approx(none["klom"]["retain"]["estimate"].value, abs=0.3)
-    assert found["epsilon"]["estimate"].value > none["epsilon"]["estimate"].value
-    for metric in (lambda one: one["klom"]["forget"], lambda one: one["epsilon"]):
-        assert at(metric(found), ("published",)).value > at(metric(none), ("published",)).value > 0
-
-
-TINY = {
-    "judge.lanes": 12,
-    "judge.private_lanes": 12,
-    "judge.memorisation_lanes": 6,
-    "judge.tuning.lanes": 2,
-    "judge.tuning.learning_rates": (0.01,),
-    "judge.tuning.steps": (1, 2),
-    "seeds": 2,
-    "train.steps": 20,
-    "relearn.steps": 3,
-    "relearn.rates": (0.01, 0.1),
-    "relearn.strong_steps": 2,
-    "request.unlearners": ("ascent", "level"),
-    "request.to_level.learning_rates": (0.1,),
-    "model.options.widths": (16,),
-}
-SETS = {
-    "class": {"setting": "class", "target": 3},
-    "tier": {"setting": "memorised", "tier": "high", "fraction": 0.05},
-}
-
-
-def tiny_config(trainings, sets):
-    config = configs.get_config("digits")
-    config.update_from_flattened_dict({**TINY, "trainings": ("oracle", "heldout_oracle", *trainings)})
-    config.judge.sets = ml_collections.ConfigDict(sets)
-    return config
-
-
-@pytest.mark.slow
-def test_a_small_judgement_runs_to_the_end_and_is_read_back(tmp_path):
-    config = tiny_config(("vanilla", "reweight", "readiness", "dpsgd"), SETS)
-    found = run.run(config, str(tmp_path))
-    entries = [(row.setting, row.training, row.variant, row.unlearner) for row in found.rows]
-    assert len(entries) == len(set(entries)) == 2 * (2 + 5 * 3)
-    for row in found.rows:
-        for name in ("tow", "mia", "ulira", "klom", "relearn", "cost", "attacks", "zrf", "cka"):
-            assert at(row.extra, (name,)).value is not None or at(row.extra, (name,)).reason
-        assert row.extra["klom"].keys() >= set(metrics.KINDS)
-        strong = row.extra["relearn_strong"]
-        assert strong.keys() == {"part", "all"} and all(len(one["curves"]["0.01"]) == 3 for one in strong.values())
-        rehearsed = (row.setting, row.training, row.variant, row.unlearner) == ("class", "readiness", "default", "level")
-        assert len(row.extra["trials"]) == (0 if row.unlearner == "none" or rehearsed else 2)
-    floor = next(row for row in found.rows if row.training == "heldout_oracle")
-    assert at(floor.extra, ("klom", "forget")).value > 0
-    assert set(found.facts["calibration"]["shadows"]) == {*SETS, "pooled"}
-    assert "Held-out oracle" in report.present(str(tmp_path), found)
-    assert found == run.run(config, str(tmp_path))
-
-
-# kill -9
-
-CHILD = """
-import sys
-from tests.experiments.judge.run_test import SETS, run, tiny_config
-run.run(tiny_config(("vanilla",), SETS), sys.argv[1], "test")
-"""
-MOMENTS = (
-    "checkpoints/memorisation-0/*",
-    "checkpoints/class-plain-0/*",
-    "statistics/class-vanilla-none*",
-    "stages/trials-tier-*",
-)
-
-
-@pytest.mark.slow
-def test_a_judgement_killed_with_kill_9_ends_with_the_same_rows(tmp_path):
-    kills.check_ends_the_same(CHILD, tmp_path, MOMENTS)
-
-
-def test_what_a_model_s_requests_cost_over_its_life():
-    def cost(training, train_flops, unlearn_flops):
-        entry = rows.Entry(
-            training, "ascent", {}, {}, [], {"train_flops": train_flops, "unlearn_flops": unlearn_flops}, 0.0
-        )
-        return rows.cost_of_life(entry, 1000.0)
-
-    ready = cost("readiness", 1400.0, 20.0)
-    assert (ready["estimate"].value, ready["preparation_flops"]) == (20.0, 400.0)
-    assert ready["amortised_flops"] == {"1": 420.0, "10": 60.0, "100": 24.0}
-    assert ready["break_even_requests"] == pytest.approx(400 / 980)
-    oracle = cost("oracle", 1000.0, 0.0)
-    assert oracle["estimate"].value == oracle["amortised_flops"]["10"] == 1000.0 and oracle["break_even_requests"] == 0.0
-    assert cost("dpsgd", 9000.0, 1200.0)["break_even_requests"] == float("inf")

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers import kills, ranks
 
 CONFIG = """\
-from tests.experiments.judge.run_test import SETS, tiny_config
+from tests.helpers.judging import SETS, tiny_config
 
 
 def get_config():

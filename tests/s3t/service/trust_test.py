@@ -12,7 +12,7 @@ from s3t.service import factory, serving
 from s3t.store import certificates, disk, manifests
 from s3t.store.ledger import database, hash_chain
 from tests.helpers import builds, commands, servers, stores
-from tests.s3t.service.serving_test import counted_compilations
+from tests.helpers.compilations import counted_compilations
 
 pytestmark = pytest.mark.untrusting
 

@@ -285,7 +285,7 @@ DEVICES_CHILD = """
 import json
 from tests.helpers import stacks, toys
 from tests.s3t.training.backbone_test import built, setup
-from experiments.exact import building
+from experiments.exact.sources import building
 own = setup(devices=2, place=building.spread)
 spread = built(own)
 alone = built(own._replace(source=stacks.source()))
