@@ -4,7 +4,8 @@
 
 `digits` needs no download and takes two to four minutes on two CPU cores: 30 clients train a small network, an honest
 client leaves. `digits_backdoor` has a client that plants a backdoor, `digits_dirichlet` classes that are unevenly spread,
-`digits_partial` ten of thirty clients in each round, and three that leave. `fashion_mnist` and `fashion_mnist_backdoor`
+`digits_partial` ten of thirty clients in each round, and three that leave; of `digits_class` a class goes, of
+`digits_examples` half of a client's examples. `fashion_mnist` and `fashion_mnist_backdoor`
 take eight CPU-minutes, `cifar10` and `cifar10_backdoor` fifty; these four need `--config.data.data_dir=DIR` (or
 TFDS_DATA_DIR) with the data set prepared. Expected: retraining and rollback are exact, the rule of Fast-FedUL and MEDU
 costs accuracy that one to three rounds of the others repair, and compression costs next to nothing; see
@@ -28,6 +29,8 @@ Method = Literal[
     "retrain", "rollback", "running_sums", "fast_fedul", "medu", "federaser", "fedrecover", "crab", "ridge", "fused",
     "rr_du", "mpu",
 ]  # fmt: skip
+# Of `federated.erase`; the same test.
+Request = Literal["client", "class", "examples"]
 Lattice = Literal["hexagonal", "scalar", "D2", "E8"]
 Alpha = Annotated[float, Field(gt=-1, le=1)]
 Rounds = Annotated[int, Field(ge=1, le=100_000)]
@@ -60,9 +63,15 @@ class Federation(Section):
 
 
 class Leaver(Section):
-    """Who leaves."""
+    """Who leaves, or what goes."""
 
-    clients: int = Field(1, ge=1, le=MOST_CLIENTS, description="How many leave at once.")
+    request: Request = Field(
+        "client",
+        description="What is to go: clients whole; a class, from all clients; or some examples of clients that stay.",
+    )
+    clients: int = Field(1, ge=1, le=MOST_CLIENTS, description="How many leave at once, or lose examples.")
+    label: values.ClassNumber = Field(0, description="Of request `class`: the class that goes.")
+    examples: int = Field(20, ge=1, le=10**9, description="Of request `examples`: how many go, of each such client.")
     backdoor: bool = Field(False, description="They stamp some examples and give these the label `target`.")
     target: values.ClassNumber = Field(0, description="The label that a stamped image is to get.")
     share: float = Field(0.5, gt=0, le=1, description="Of a leaver's examples that are stamped.")
@@ -176,6 +185,16 @@ class Federated(Section):
         return self
 
     @model_validator(mode="after")
+    def _request_is_one_that_runs(self) -> Federated:
+        leaver = self.leaver
+        if leaver.request != "client" and leaver.backdoor:
+            raise Wrong((("leaver", "backdoor"), f"is of clients that leave, not of request {leaver.request}: unset one"))
+        if leaver.request != "client" and self.federation.weighting == "equal":
+            told = "is equal, and what a client has left changes its weight: set examples"
+            raise Wrong((("federation", "weighting"), told))
+        return self
+
+    @model_validator(mode="after")
     def _rounds_are_left_to_methods(self) -> Federated:
         rounds, erase = self.federation.rounds, self.erase
         if "fedrecover" in erase.methods and erase.warmup + erase.final >= rounds:
@@ -234,6 +253,18 @@ def digits_backdoor_dirichlet(config: ml_collections.ConfigDict) -> None:
     config.leaver.backdoor, config.federation.dirichlet = True, 0.5
 
 
+def digits_class(config: ml_collections.ConfigDict) -> None:
+    """Classes by a Dirichlet distribution of concentration 0.5; a class goes, from all clients."""
+    digits_dirichlet(config)
+    config.leaver.request = "class"
+
+
+def digits_examples(config: ml_collections.ConfigDict) -> None:
+    """Dealt out alike; half of a client's examples go, and the client stays."""
+    _one_lattice(config)
+    config.leaver.request = "examples"
+
+
 def digits_partial(config: ml_collections.ConfigDict) -> None:
     """Ten of thirty clients in each round, drawn anew, and three that leave: running sums cannot."""
     _one_lattice(config)
@@ -276,6 +307,7 @@ EXPERIMENTS = {
     f.__name__: f
     for f in (
         digits, digits_dirichlet, digits_dirichlet01, digits_backdoor, digits_backdoor_dirichlet, digits_partial,
+        digits_class, digits_examples,
         fashion_mnist, fashion_mnist_backdoor, cifar10, cifar10_backdoor,
     )
 }  # fmt: skip

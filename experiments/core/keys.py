@@ -95,6 +95,7 @@ class Hash(enum.StrEnum):
     JUDGE = "judge"
     LEVEL = "level"
     FEATURES = "features"
+    GOING = "going"  # of a client, in federated erasure
     DELETIONS = "deletions"
     CAST = "cast"
     PRETRAINED = "pretrained"  # documents that a backbone has seen

@@ -35,7 +35,7 @@ def calibrate(problem: Problem) -> Told:
     needed = {"alpha": {"fast_fedul", "medu"}, "mpu": {"mpu"}, "rr_du": {"rr_du"}}
     for rounds in section.repairs:
         grids[before_repair(rounds)], needed[before_repair(rounds)] = section.alphas, needed["alpha"]
-    makers = {name: maker for name, maker in _makers(problem).items() if needed[name] & set(section.methods)}
+    makers = {name: maker for name, maker in _makers(problem).items() if needed[name] & set(methods.able(problem.config))}
     look = jax.jit(lambda setup: _divergences(problem, setup, makers, grids))
     found: dict[str, list[list[float]]] = {name: [] for name in makers}
     heads: list[list[float]] = []
@@ -85,7 +85,7 @@ def _divergences(
     """A federation trained, and how far each setting of each method is from retraining."""
     trained = train(problem, setup)
     oracle = methods.retrained(problem, trained, setup.key).model
-    own, held_out = methods.of_leavers(problem, trained), problem.dataset.validation.x
+    own, held_out = methods.going(problem, trained), problem.dataset.validation.x
     sets = ((held_out, jnp.ones(len(held_out))), (own["x"], (own["weight"] > 0).astype(jnp.float32)))
     logits = lambda vector, x: problem.model.apply(problem.unravel(vector), x, None)  # noqa: E731
 

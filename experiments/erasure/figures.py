@@ -19,7 +19,7 @@ from experiments.reporting.names import Style
 LINES = {"oracle": "Retrained", "whole": "Uncompressed history", "served": "Nothing done"}
 SWEPT = {
     "test_accuracy": ("Test", Style("#009e73", "", "o", 3.0)),
-    "leaver_accuracy": ("Leavers' examples", Style("#0072b2", "5 2", "^")),
+    "leaver_accuracy": ("What goes", Style("#0072b2", "5 2", "^")),
     "backdoor": ("Backdoor", Style("#d55e00", "8 2 2 2", "s")),
 }
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from experiments.configs.federated import Federated
 from experiments.core.results import Scalar
 from experiments.erasure.problem import Problem
 from experiments.erasure.training import Trained, asked, local
@@ -90,14 +91,34 @@ def ways(problem: Problem, settings: Settings) -> list[Way]:
             "rr_du", "rr_du", lambda trained: rr_du(problem, trained, settings.rr_du), lambda _: 0, {"rate": settings.rr_du}
         ),
     ]
-    asked_for = {SERVED, "retrain", *problem.config.erase.methods}
+    asked_for = {SERVED, "retrain", *able(problem.config)}
     found = [way for way in made if way.method in asked_for]
     before = [(_rule(settings.before_repair[rounds]), rounds) for rounds in problem.config.erase.repairs]
     return [
         *found,
         *(_and_repaired(problem, found[0], rounds) for rounds in problem.config.erase.repairs),
         *(_and_repaired(problem, way, rounds) for way, rounds in before if way.method in asked_for),
+        *(_unable(problem, method) for method in problem.config.erase.methods if method not in asked_for),
     ]
+
+
+def able(config: Federated) -> list[str]:
+    """The methods of a config that can carry out its request."""
+    return [
+        method
+        for method in config.erase.methods
+        if config.leaver.request in erase.needs_of(erase.find_method(method)).requests
+    ]
+
+
+def _unable(problem: Problem, method: str) -> Way:
+    """A row that says why there is none."""
+
+    def refuse(trained: Trained) -> Erased:
+        erase.check_request(erase.find_method(method), problem.config.leaver.request)
+        raise AssertionError(method)
+
+    return Way(method, method, refuse, lambda _: 0, eager=True)
 
 
 def _rule(alpha: float) -> Way:
@@ -242,15 +263,16 @@ def repaired(problem: Problem, trained: Trained, erased: Erased, rounds: int) ->
 # --- With the leavers' help -------------------------------------------------------------------------------------------
 
 
-def of_leavers(problem: Problem, trained: Trained) -> Batch:
-    """The leavers' data in one batch, padding included."""
-    count = problem.config.leaver.clients
-    return jax.tree.map(lambda leaf: leaf[:count].reshape(-1, *leaf.shape[2:]), dict(trained.setup.data))
+def going(problem: Problem, trained: Trained) -> Batch:
+    """What is to go in one batch, all else that those clients have included with weight 0."""
+    count = len(problem.leaving) or len(trained.leavers)  # a class may go from all
+    data = {**trained.setup.data, "weight": jnp.where(trained.setup.going, trained.setup.data["weight"], 0)}
+    return jax.tree.map(lambda leaf: leaf[:count].reshape(-1, *leaf.shape[2:]), data)
 
 
 def mpu(problem: Problem, trained: Trained, rate: float | Array) -> Erased:
     """MPU, with gradient ascent on the leavers' loss as what is done to each copy, for as many epochs as in training."""
-    fed, data = problem.config.federation, of_leavers(problem, trained)
+    fed, data = problem.config.federation, going(problem, trained)
 
     def loss(params: Params, batch: Batch, key: Array) -> Array:
         return -mean_loss(problem.model, params, batch, key)
@@ -266,9 +288,9 @@ def mpu(problem: Problem, trained: Trained, rate: float | Array) -> Erased:
 def rr_du(problem: Problem, trained: Trained, rate: float | Array) -> Erased:
     """RR-DU on a graph in which all are neighbours: one node has the data of all leavers, each other that of a client."""
     section, count = problem.config.erase, problem.config.leaver.clients
-    nodes = len(problem.leaves) - count + 1
+    nodes = len(trained.leavers) - count + 1
     graph = (1 - jnp.eye(nodes)) / (nodes - 1)
-    own = of_leavers(problem, trained)
+    own = going(problem, trained)
 
     def gradient(params: Array, batch: Batch, key: Array) -> Array:
         return jax.grad(lambda flat: mean_loss(problem.model, problem.unravel(flat), batch, key))(params)
@@ -301,7 +323,7 @@ def rr_du(problem: Problem, trained: Trained, rate: float | Array) -> Erased:
 class Heads(NamedTuple):
     """Ridge heads on the network as it was drawn, [features, classes].
 
-    served: of all clients.  erased: after the leavers' message was subtracted.  retrained: of those who stay.
+    served: of all examples.  erased: after the message of what goes was subtracted.  retrained: of those that stay.
     """
 
     served: Array
@@ -310,15 +332,18 @@ class Heads(NamedTuple):
 
 
 def ridge_heads(problem: Problem, trained: Trained, penalty: float) -> Heads:
-    """The heads of all clients, of those who stay, and what subtraction makes of the first."""
-    data, classes = trained.setup.data, problem.dataset.classes
+    """The heads of all examples, of those that stay, and what subtraction makes of the first."""
+    data, classes, gone = trained.setup.data, problem.dataset.classes, trained.setup.going
     features = jax.vmap(lambda x: ridge_features(problem, trained.setup.start, x))(data["x"])
-    each = jax.vmap(erase.statistics)(features, jax.nn.one_hot(data["y"], classes), data["weight"])
-    total = lambda mask: jax.tree.map(lambda leaf: jnp.einsum("u,u...->...", mask, leaf), each)  # noqa: E731
-    gone = trained.leavers.astype(jnp.float32)
-    everybody, leavers, others = total(jnp.ones_like(gone)), total(gone), total(1 - gone)
-    erased, _ = erase.ridge(everybody, leavers, penalty)
-    return Heads(erase.head(everybody, penalty), erased, erase.head(others, penalty))
+
+    def total(weight: Array) -> erase.Statistics:
+        each = jax.vmap(erase.statistics)(features, jax.nn.one_hot(data["y"], classes), weight)
+        return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), each)
+
+    everything = total(data["weight"])
+    erased, _ = erase.ridge(everything, total(jnp.where(gone, data["weight"], 0)), penalty)
+    others = total(jnp.where(gone, 0, data["weight"]))
+    return Heads(erase.head(everything, penalty), erased, erase.head(others, penalty))
 
 
 def ridge_features(problem: Problem, start: Array, x: Any) -> Array:

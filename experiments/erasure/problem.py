@@ -1,7 +1,7 @@
 """A config's data and model as federations: one for each seed, and others that settings are chosen on.
 
-The leavers' data are the same in all seeds, so that the fleet of federations can be asked about them; whom the other
-examples belong to, initial parameters and batches are drawn anew for each seed.
+What is to go is the same in all seeds, so that the fleet of federations can be asked about it, and so are the data of
+clients that leave or lose examples; whom the others belong to, initial parameters and batches are drawn anew for each seed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ from experiments import models
 from experiments.configs.federated import Federated
 from experiments.core import keys
 from experiments.core.errors import UserError
-from experiments.core.keys import Purpose
+from experiments.core.keys import Hash, Purpose
 from experiments.core.machines import fleet
 from experiments.data import datasets, ids, sets
 from experiments.data.datasets import Dataset
+from experiments.data.ids import lowest
 from experiments.erasure import backdoor, partition
 from experiments.models import products
 from federated import participation, stack_clients
+from federated.erase import removed_shares
+from federated.erase.contract import CLASS, CLIENT, EXAMPLES
 from federated.history import Array
 from unlearn.base import Batch, Model
 
+GOING = "going"  # of a batch, while federations are made
 IMPL = "threefry2x32"  # of an archive's draws, as archives on a disk have it
 
 
@@ -39,7 +43,9 @@ class Problem(NamedTuple):
     init: key -> [parameters].
     unravel: [parameters] -> the model's parameters.
     layers: [parameters] int, the array of the model that each parameter is in.
-    leaving, others: positions of training examples, of each leaver, and of all the rest.
+    leaving: positions of training examples, of each client that leaves or loses some; none of a class.
+    going: positions of those that are to go.
+    others: positions of those on which settings may be chosen: nobody's of `leaving`, and none of a class that goes.
     size: examples that each client is padded to.
     """
 
@@ -50,6 +56,7 @@ class Problem(NamedTuple):
     unravel: Callable[[Array], Any]
     layers: np.ndarray
     leaving: Sequence[np.ndarray]
+    going: np.ndarray
     others: np.ndarray
     size: int
 
@@ -57,16 +64,13 @@ class Problem(NamedTuple):
     def parameters(self) -> int:
         return len(self.layers)
 
-    @property
-    def leaves(self) -> np.ndarray:
-        """[clients] bool; the leavers are the first."""
-        return np.arange(self.config.federation.clients) < self.config.leaver.clients
-
 
 class Setup(NamedTuple):
     """A federation before it trains.
 
     ids: [clients].  data: of the clients, [clients, examples, ...].  start: [parameters].
+    going: [clients, examples] bool, what is to go.
+    leavers: [clients] bool, who leaves; of a class or of single examples the share of each client's examples that goes.
     plan: [rounds, clients] bool, who is present.
     key, second: of its training, and of a second retraining.
     archive, erasing: of an archive's draws, and of methods'.
@@ -74,6 +78,8 @@ class Setup(NamedTuple):
 
     ids: Array
     data: Batch
+    going: Array
+    leavers: Array
     start: Array
     plan: Array
     key: Array
@@ -104,6 +110,8 @@ def make(config: Federated, dataset: Dataset) -> Problem:
     fns = models.build(config.model, dataset.train.x[:1], dataset.classes)
     if fleet.in_loops(fns.convolutional):
         fns = products.as_products(fns)  # clients are lanes of one program
+    if leaver.request == CLASS and leaver.label not in dataset.train.y:
+        raise UserError(f"leaver.label is {leaver.label}: {dataset.name} has no such class, set one of its labels")
     if "ridge" in config.erase.methods and fns.features is None:
         raise UserError("ridge heads need a model with features, and this one names none: leave ridge out of erase.methods")
     tree = fns.init(keys.unused())
@@ -111,10 +119,12 @@ def make(config: Federated, dataset: Dataset) -> Problem:
     layers = np.concatenate([np.full(leaf.size, i) for i, leaf in enumerate(jax.tree.leaves(tree))])
     parts = partition.split(dataset.train.y, fed.clients, fed.dirichlet, keys.generator(config.seed, Purpose.LEAVING))
     _check_filled(config, parts)
-    leaving = partition.middling(parts, leaver.clients)
-    others = np.setdiff1d(np.arange(len(dataset.train.id)), np.concatenate(leaving))
+    leaving = [] if leaver.request == CLASS else partition.middling(parts, leaver.clients)
+    _check_examples(config, leaving)
+    going = _going(config, dataset, leaving, leaver.label)
+    others = np.setdiff1d(np.arange(len(dataset.train.id)), np.concatenate([going, *leaving]))
     init = lambda key: ravel_pytree(fns.init(key))[0]  # noqa: E731
-    made = Problem(config, dataset, models.as_model(fns), init, unravel, layers, leaving, others, 0)
+    made = Problem(config, dataset, models.as_model(fns), init, unravel, layers, leaving, going, others, 0)
     elsewhere = calibrating(made)
     for parts in elsewhere:
         _check_filled(config, parts)
@@ -122,6 +132,26 @@ def make(config: Federated, dataset: Dataset) -> Problem:
         _check_present(config)
     drawn = [_parts(made, seed) for seed in seeds(config)] + elsewhere
     return made._replace(size=max(len(part) for parts in (leaving, *drawn) for part in parts))
+
+
+def _check_examples(config: Federated, leaving: Sequence[np.ndarray]) -> None:
+    """Refuse single examples that are all that a client has."""
+    least, leaver = min(map(len, leaving), default=0), config.leaver
+    if leaver.request == EXAMPLES and leaver.examples >= least:
+        raise UserError(
+            f"{leaver.examples} examples are to go of a client that has {least}: set fewer --config.leaver.examples, or "
+            "--config.leaver.request=client"
+        )
+
+
+def _going(config: Federated, dataset: Dataset, leaving: Sequence[np.ndarray], label: int) -> np.ndarray:
+    """Positions of what is to go: all that leavers have, some of each by their ids, or a class; at least one stays."""
+    if config.leaver.request == CLASS:
+        return np.flatnonzero(dataset.train.y == label)
+    if config.leaver.request == EXAMPLES:
+        some = lambda part: min(config.leaver.examples, len(part) - 1)  # noqa: E731
+        leaving = [part[lowest(dataset.train.id[part], some(part), Hash.GOING, 0)] for part in leaving]
+    return np.concatenate(leaving)
 
 
 def _check_filled(config: Federated, parts: Sequence[np.ndarray]) -> None:
@@ -136,7 +166,7 @@ def _check_filled(config: Federated, parts: Sequence[np.ndarray]) -> None:
 
 def _check_present(config: Federated) -> None:
     """Refuse federations of which a leaver never was a part: there would be nothing to erase."""
-    leavers = config.leaver.clients
+    leavers = config.federation.clients if config.leaver.request == CLASS else config.leaver.clients
     trained = {f"seed {seed}": keys.key(seed, Purpose.FEDERATION) for seed in seeds(config)}
     for number in range(config.erase.calibrations):
         trained[f"calibration {number}"] = keys.key(config.seed, Purpose.CALIBRATION, number)
@@ -162,14 +192,17 @@ def seeds(config: Federated) -> range:
 
 def federation(problem: Problem, seed: int) -> Setup:
     """The federation of a seed: the leavers, and clients who share the other examples as this seed draws."""
-    clean = [_batch(problem, part) for part in problem.leaving]
-    return _setup(problem, [*_leavers(problem, clean), *map(_of(problem), _parts(problem, seed))], seed, Purpose.FEDERATION)
+    clean = [_batch(problem, part, problem.going) for part in problem.leaving]
+    rest = [_batch(problem, part, problem.going) for part in _parts(problem, seed)]
+    return _setup(problem, [*_leavers(problem, clean), *rest], seed, Purpose.FEDERATION)
 
 
 def calibration(problem: Problem, number: int) -> Setup:
-    """A federation without the leavers' data, in which others leave: as many, of the same kind, with another stamp."""
-    batches = [_batch(problem, part) for part in calibrating(problem)[number]]
-    count = problem.config.leaver.clients
+    """A federation without what is to go, in which others leave: as many, of the same kind, with another stamp or class."""
+    parts, count = calibrating(problem)[number], len(problem.leaving)
+    there = np.unique(problem.dataset.train.y[problem.others])
+    going = _going(problem.config, problem.dataset, parts[:count], int(there[number % len(there)]))
+    batches = [_batch(problem, part, going) for part in parts]
     played = _leavers(problem, batches[:count], of_calibration=True)
     return _setup(problem, [*played, *batches[count:]], problem.config.seed, Purpose.CALIBRATION, number)
 
@@ -186,18 +219,22 @@ def calibrating(problem: Problem) -> list[list[np.ndarray]]:
 
 
 def forgotten(problem: Problem, setup: Setup) -> Batch:
-    """All examples of those who leave, as they train on them, without padding."""
-    count = problem.config.leaver.clients
-    flat = jax.tree.map(lambda leaf: np.asarray(leaf[:count]).reshape(-1, *leaf.shape[2:]), dict(setup.data))
-    return jax.tree.map(lambda leaf: leaf[flat["weight"] > 0], flat)
+    """All examples that are to go, as clients train on them, without padding and in one order for all seeds."""
+    chosen = np.asarray(setup.going)
+    found = jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], dict(setup.data))
+    if problem.config.leaver.request != CLASS:
+        return found  # of clients that are the same in all seeds
+    order = np.argsort(found["id"], kind="stable")
+    return jax.tree.map(lambda leaf: leaf[order], found)
 
 
 def _parts(problem: Problem, seed: int) -> list[np.ndarray]:
-    """Positions of each client that stays, in the federation of a seed."""
-    fed, labels = problem.config.federation, problem.dataset.train.y[problem.others]
+    """Positions of each client but those of `leaving`, in the federation of a seed."""
+    fed, labels = problem.config.federation, problem.dataset.train.y
+    shared = np.setdiff1d(np.arange(len(labels)), [one for part in problem.leaving for one in part])
     generator = keys.generator(seed, Purpose.PARTITION)
-    parts = partition.split(labels, fed.clients - problem.config.leaver.clients, fed.dirichlet, generator)
-    return [problem.others[part] for part in parts]
+    parts = partition.split(labels[shared], fed.clients - len(problem.leaving), fed.dirichlet, generator)
+    return [shared[part] for part in parts]
 
 
 def _leavers(problem: Problem, batches: Sequence[Batch], of_calibration: bool = False) -> list[Batch]:
@@ -211,22 +248,27 @@ def _leavers(problem: Problem, batches: Sequence[Batch], of_calibration: bool = 
     return [backdoor.poisoned(batch, leaver.share, target, leaver.stamp, bright, corner, claim) for batch in batches]
 
 
-def _of(problem: Problem) -> Callable[[np.ndarray], Batch]:
-    return lambda positions: _batch(problem, positions)
-
-
-def _batch(problem: Problem, positions: np.ndarray) -> Batch:
+def _batch(problem: Problem, positions: np.ndarray, going: np.ndarray) -> Batch:
+    """Training examples, and which of them are to go."""
     batch = datasets.batch(problem.dataset.train, positions)
-    return batch | {"id": ids.short(batch["id"]).astype(np.uint32)}
+    return batch | {"id": ids.short(batch["id"]).astype(np.uint32), GOING: np.isin(positions, going)}
 
 
 def _setup(problem: Problem, batches: Sequence[Batch], seed: int, purpose: Purpose, *more: int) -> Setup:
-    fed = problem.config.federation
+    fed, leaver = problem.config.federation, problem.config.leaver
     clients = stack_clients(range(fed.clients), [sets.padded(batch, problem.size) for batch in batches])
+    data = dict(clients.data)
+    going = data.pop(GOING)
+    if leaver.request == CLIENT:
+        leavers = jnp.arange(fed.clients) < leaver.clients
+    else:
+        leavers = removed_shares(jnp.sum(data["weight"] * going, axis=1), jnp.sum(data["weight"], axis=1))
     key = keys.key(seed, purpose, *more)
     return Setup(
         clients.ids,
-        clients.data,
+        data,
+        going,
+        leavers,
         problem.init(keys.fold(key, Purpose.INIT)),
         _plan(problem.config, key),
         keys.fold(key, Purpose.STEP),

@@ -16,6 +16,7 @@ from experiments.reporting.document import Block, Heading, Headline, Points, Sta
 from experiments.reporting.estimates import DISTANCE, SHARE, at, cell
 from experiments.reporting.numbers import NONE, Cell, Number, bare, minus
 
+GOING = {"class": "the class", "examples": "the examples"}  # by a row's setting; else clients leave
 CLOSE, GONE, RATE = 0.01, 0.05, 4.0  # of retraining's accuracy; of a backdoor; bits an entry
 HUGE = 100.0  # from which on a distance is told as such
 
@@ -30,10 +31,19 @@ def present(workdir: str, found: Run) -> str:
 def write(workdir: str | Path) -> Path:
     """Write the report of a finished run; see `write_page`."""
     config, found = workdirs.read_run(Path(workdir))
-    one, planted = config["leaver"]["clients"] == 1, config["leaver"]["backdoor"]
-    client = "a client leaves" if one else f"{config['leaver']['clients']} clients leave"
-    kind = f"{client}, with a backdoor" if planted else client
+    kind = _kind(config["leaver"])
     return pages.write_page(workdir, f"Forethought: federated {config['data']['name']}, {kind}", compose(config, found))
+
+
+def _kind(leaver: Mapping[str, Any]) -> str:
+    """What goes, for the title."""
+    one, request = leaver["clients"] == 1, leaver.get("request", "client")
+    if request == "class":
+        return f"class {leaver['label']} goes"
+    if request == "examples":
+        return f"{leaver['examples']} examples of {'a client' if one else str(leaver['clients']) + ' clients each'} go"
+    client = "a client leaves" if one else f"{leaver['clients']} clients leave"
+    return f"{client}, with a backdoor" if leaver["backdoor"] else client
 
 
 def compose(config: Mapping[str, Any], found: Run) -> list[Block]:
@@ -58,7 +68,7 @@ READING = (
     "Gap: test accuracy minus that of retraining, in points. Distance: of parameters from retraining, where nothing "
     "done is 1; retraining in other batches is its floor. Differs: test examples that get another class than by "
     "retraining. Then so many rounds: a repair, of federated averaging by those who stay; the α before it was chosen "
-    "with it. U-LiRA: the AUC of an attack that asks whether the leavers were ever there. 0.5 tells nothing; the fleet "
+    "with it. U-LiRA: the AUC of an attack that asks whether what went was ever there. 0.5 tells nothing; the fleet "
     "has few models, so read the interval (90%). Other brackets are 95% t-intervals over seeds. Ridge heads are another "
     "model, on a network as it was drawn, and stand beside a retraining of their own. Sent counts a whole model down and "
     "an update up for each update, also where a part of it would do. Seconds are a median on this machine, without "
@@ -71,8 +81,8 @@ ARCHIVES = (
     "of the variance over entries of the erased model, over that of what compression changed in it."
 )
 CHOICE = (
-    "α was chosen on clients that left other federations, without the leavers' data: the α whose model tells least "
-    "from retraining there, on validation examples and on those of who left. The table and the figure show the test "
+    "α was chosen on other federations, without the data that are to go here: the α whose model tells least "
+    "from retraining there, on validation examples and on what went there. The table and the figure show the test "
     "set at every α that was tried; nothing was chosen by them."
 )
 
@@ -83,7 +93,9 @@ def _setting(config: Mapping[str, Any], found: Run) -> str:
     spread = (
         f"classes by a Dirichlet distribution of {fed['dirichlet']:g}" if fed["dirichlet"] else "examples dealt out alike"
     )
-    who = "one leaves" if leaver["clients"] == 1 else f"{leaver['clients']} leave"
+    who = {"client": "one leaves" if leaver["clients"] == 1 else f"{leaver['clients']} leave"}.get(
+        leaver.get("request", "client"), _kind(leaver)
+    )
     claimed = f", and it claimed {leaver['claim']:g} times its examples" if fed["weighting"] == "examples" else ""
     planted = (
         f" and had planted a backdoor: {leaver['share']:.0%} of its images were stamped and called {leaver['target']}"
@@ -154,7 +166,8 @@ def _headline(found: Run, backdoor: bool) -> Headline:
     caption = "Test accuracy minus that of retraining, with 95% intervals; within the band it is within 1 point"
     panel = drawing.intervals("gap", caption, entries, "points", (-100 * CLOSE, 100 * CLOSE))
     oracle = next(row for row in found.rows if row.variant == "oracle")
-    stats = [Stat("Retrained without the leavers", _percent(oracle, "test_accuracy"), "Test accuracy.", "%")]
+    without = f"Retrained without {GOING.get(oracle.setting, 'the leavers')}"
+    stats = [Stat(without, _percent(oracle, "test_accuracy"), "Test accuracy.", "%")]
     if middle:
         bits = middle.extra["bits"].value or math.nan
         note = f"{shown.label(middle)}, {bits:.2f} bits an entry."
@@ -188,7 +201,7 @@ def _repair(row: Row, backdoor: bool) -> Stat:
 def _methods(found: Run) -> Table:
     rows = shown.main_rows(found.rows)
     backdoor = any(row.setting == "backdoor" for row in rows)
-    headers = ["way", "test\nacc. %", "gap,\npoints", "leavers'\nacc. %", *(["backdoor\n%"] if backdoor else [])]
+    headers = ["way", "test\nacc. %", "gap,\npoints", f"{_whose(rows)}\nacc. %", *(["backdoor\n%"] if backdoor else [])]
     headers += [
         "U-LiRA\nAUC",
         "told\napart",
@@ -246,7 +259,13 @@ def _archives(found: Run) -> Table | None:
     backdoor = rows[0].setting == "backdoor"
     raw, sums = float(found.facts["raw_bytes"]), float(found.facts["sums_bytes"])
     headers = ["archive", "bits an\nentry", "updates\nstored %", "stored\nkB", "× raw\ndata", "× running\nsums", "SNR"]
-    headers += ["gap,\npoints", "leavers'\nacc. %", *(["backdoor\n%"] if backdoor else []), "U-LiRA\nAUC", "distance"]
+    headers += [
+        "gap,\npoints",
+        f"{_whose(rows)}\nacc. %",
+        *(["backdoor\n%"] if backdoor else []),
+        "U-LiRA\nAUC",
+        "distance",
+    ]
     headers += ["gap,\nα = 0", *(["backdoor\n%, α = 0"] if backdoor else []), "distance,\nα = 0"]
     lines: list[list[Cell]] = []
     for row in rows:
@@ -311,6 +330,11 @@ def _divergences(found: Run) -> dict[float, float]:
     each = calibration["divergences"].get("alpha", [])
     means = [sum(column) / len(column) if None not in column else math.nan for column in zip(*each, strict=True)]
     return dict(zip(map(float, calibration["grids"]["alpha"]), means, strict=False))
+
+
+def _whose(rows: Sequence[Row]) -> str:
+    """Whose accuracy a column has, of what goes."""
+    return {"class": "class's", "examples": "examples'"}.get(rows[0].setting, "leavers'")
 
 
 def _percent(row: Row, score: str) -> Number:

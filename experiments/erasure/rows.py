@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.configs.federated import Leaver
 from experiments.core.errors import line
 from experiments.core.results import Estimate, Row, Scalar
 from experiments.erasure import trial
@@ -15,6 +16,7 @@ from experiments.erasure.trial import Programs
 from experiments.judge import ulira
 from federated import erase
 from federated.archive import Scheme
+from federated.erase.contract import CLIENT
 from unlearn.metrics.intervals import t_interval
 
 Told = Mapping[str, Any]
@@ -51,7 +53,7 @@ def rows(run: Programs, trials: Sequence[Told]) -> list[Row]:
                 training={ORACLE: "oracle", HELDOUT: "heldout_oracle"}.get(name, "federated"),
                 variant=name,
                 unlearner=str(facts[name]["method"]),
-                setting="backdoor" if config.leaver.backdoor else "honest",
+                setting=setting(config.leaver),
                 dataset=run.problem.dataset.name,
                 seed=config.seed,
                 before={score: _mean([told["ways"][SERVED]["scores"][score] for told in trials]) for score in SCORES},
@@ -66,6 +68,13 @@ def rows(run: Programs, trials: Sequence[Told]) -> list[Row]:
             )
         )
     return made
+
+
+def setting(leaver: Leaver) -> str:
+    """What a row's setting is: honest, backdoor, class or examples."""
+    if leaver.request == CLIENT:
+        return "backdoor" if leaver.backdoor else "honest"
+    return leaver.request
 
 
 def described(run: Programs) -> dict[str, dict[str, Scalar]]:

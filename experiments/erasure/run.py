@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import jax
 import ml_collections
+import numpy as np
 
 from experiments.configs.federated import Erasing, Federated, Leaver
 from experiments.core import progress, workdirs
@@ -23,6 +24,8 @@ from experiments.data import datasets, digests
 from experiments.erasure import archives, calibration, methods, problem, rows, trial
 from experiments.erasure.problem import Problem
 
+# What older versions' configs lack, which does not count while it has its defaults.
+NEW = {"erase": {"repairs": Erasing().repairs}, "leaver": Leaver().model_dump(include={"request", "label", "examples"})}
 CALIBRATING = 10.0  # what a federation of calibration takes, in erasures
 
 
@@ -37,7 +40,7 @@ def run(config: ml_collections.ConfigDict | Federated, workdir: str, command: st
     """
     with blame_user():
         config = validated(Federated, config)
-        folder = workdirs.Workdir(workdir, config.retired, {"erase": {"repairs": Erasing().repairs}})
+        folder = workdirs.Workdir(workdir, config.retired, NEW)
         if found := folder.finished(config.model_dump()):
             return found
         switches.settle()
@@ -84,9 +87,15 @@ def _trial(programs: trial.Programs, seed: int) -> trial.Told:
 
 
 def tell_what_is_not_read(leaver: Leaver, weighting: str) -> None:
-    """A warning of what was set of a backdoor that nobody plants, or of a claim where clients weigh alike."""
-    fields = type(leaver).model_fields
-    of_backdoor = [name for name in ("target", "share", "stamp", "claim") if getattr(leaver, name) != fields[name].default]
+    """A warning of what was set of other requests, of a backdoor nobody plants, or of a claim where clients weigh alike."""
+    changed = {name for name, field in type(leaver).model_fields.items() if getattr(leaver, name) != field.default}
+    of_backdoor = [name for name in ("target", "share", "stamp", "claim") if name in changed]
+    readers = {"clients": ("client", "examples"), "label": ("class",), "examples": ("examples",)}
+    for name, requests in readers.items():
+        if leaver.request not in requests and name in changed:
+            LOG.warning(
+                "leaver.%s: not of request %s; set leaver.request=%s, or leave it out", name, leaver.request, requests[0]
+            )
     if of_backdoor and not leaver.backdoor:
         named = ", ".join(f"leaver.{name}" for name in of_backdoor)
         LOG.warning("%s: of a backdoor alone, and the leavers are honest; set leaver.backdoor=True to plant one", named)
@@ -109,7 +118,7 @@ def facts(made: Problem, chosen: calibration.Told, trials: Sequence[trial.Told])
     return {
         "parameters": made.parameters,
         "examples": len(train.id),
-        "leavers_examples": [len(part) for part in made.leaving],
+        "leavers_examples": [int(np.isin(part, made.going).sum()) for part in made.leaving] or [len(made.going)],
         # A byte for each pixel of an image, four for each number of a table, and one for the label.
         "raw_bytes": len(train.id) * (int(train.x[0].size) * (1 if train.x.ndim == 4 else methods.FLOAT) + 1),
         "sums_bytes": methods.sums_bytes(fed.clients, made.parameters),

@@ -15,6 +15,8 @@ LABELS = {
     ORACLE: "Retrained",
     HELDOUT: "Retrained in other batches",
     "rollback": "Rollback",
+    "fast_fedul": "Fast-FedUL",
+    "medu": "after MEDU",
     "running_sums": "Running sums, α = 0",
     "federaser": "FedEraser",
     "fedrecover": "FedRecover",
@@ -55,9 +57,9 @@ def label(row: Row) -> str:
 
 
 def _label(row: Row) -> str:
-    if row.unlearner == "fast_fedul":
+    if row.unlearner == "fast_fedul" and "alpha" in row.facts:
         return f"Fast-FedUL, {alpha(row)}"
-    if row.unlearner == "medu":
+    if row.unlearner == "medu" and "scheme" in row.facts:
         return f"MEDU, {row.facts['scheme']}, {alpha(row)}"
     if row.unlearner == "fedrecover" and "scheme" in row.facts:
         return f"FedRecover by {row.facts['scheme']}"
@@ -73,13 +75,13 @@ def style(row: Row) -> Style:
 
 def archives(rows: Sequence[Row], chosen: bool) -> list[Row]:
     """The rows of archives, at the chosen alpha or at 0; the same ones if 0 was chosen."""
-    found = [row for row in rows if row.unlearner == "medu" and "repair" not in row.facts]
+    found = [row for row in rows if row.unlearner == "medu" and "scheme" in row.facts and "repair" not in row.facts]
     return [row for row in found if (row.facts["chosen"] if chosen else row.facts["alpha"] == 0)]
 
 
 def is_whole(row: Row) -> bool:
     """Whether it is the rule on the uncompressed history, at the chosen alpha and without a repair."""
-    return row.unlearner == "fast_fedul" and bool(row.facts["chosen"]) and "repair" not in row.facts
+    return row.unlearner == "fast_fedul" and bool(row.facts.get("chosen")) and "repair" not in row.facts
 
 
 def is_plain(row: Row) -> bool:
@@ -89,5 +91,5 @@ def is_plain(row: Row) -> bool:
 
 def main_rows(rows: Sequence[Row]) -> list[Row]:
     """The rows of the main table: all but the archives that vary the main one."""
-    first = next((row.facts["lattice"] for row in rows if row.unlearner == "medu"), "")
+    first = next((row.facts["lattice"] for row in rows if row.unlearner == "medu" and "scheme" in row.facts), "")
     return [row for row in rows if "scheme" not in row.facts or (is_plain(row) and row.facts["lattice"] == first)]

@@ -24,7 +24,7 @@ class Trained(NamedTuple):
     model: [parameters], as it is served.
     history: of all updates, uncompressed.
     checkpoints: [rounds + 1, parameters].
-    leavers: [clients] bool.
+    leavers: [clients] of the setup.
     """
 
     setup: Setup
@@ -55,7 +55,7 @@ def train(problem: Problem, setup: Setup) -> Trained:
     ended, (before, updates, weights) = jax.lax.scan(advance, begun, setup.plan)
     model = ravel_pytree(ended.params)[0]
     history = History(setup.start, updates, weights)
-    return Trained(setup, model, history, jnp.concatenate([before, model[None]]), jnp.asarray(problem.leaves))
+    return Trained(setup, model, history, jnp.concatenate([before, model[None]]), setup.leavers)
 
 
 def local(problem: Problem, epochs: int | None = None) -> ClientUpdate:
@@ -67,5 +67,6 @@ def local(problem: Problem, epochs: int | None = None) -> ClientUpdate:
 
 
 def asked(problem: Problem, setup: Setup, update: ClientUpdate) -> AskClient:
-    """What the clients of a federation answer."""
-    return asking(update, setup.data, setup.ids, problem.unravel)
+    """What the clients of a federation answer after the request: they train without what went."""
+    left = {**setup.data, "weight": jnp.where(setup.going, 0, setup.data["weight"])}
+    return asking(update, left, setup.ids, problem.unravel)

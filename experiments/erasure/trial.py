@@ -52,7 +52,7 @@ class Programs(NamedTuple):
 def programs(problem: Problem, settings: Settings) -> Programs:
     """The programs of a run."""
     made: dict[str, tuple[Scheme, Callable[[Kept, Array], Archived]]] = {}
-    if "medu" in problem.config.erase.methods:
+    if "medu" in methods.able(problem.config):
         for name, scheme in archives.schemes(problem.config).items():
             made[name] = scheme, jax.jit(functools.partial(archives.archived, scheme))
     found = methods.ways(problem, settings)
@@ -80,7 +80,7 @@ def _repair(problem: Problem, rounds: int) -> Callable[[Trained, Erased], Erased
 
 def work(config: Federated) -> float:
     """What a seed is expected to take, in erasures."""
-    found = config.erase.methods
+    found = methods.able(config)
     archived = 4 * len(archives.schemes(config)) if "medu" in found else 0
     repaired = len(config.erase.repairs) * (2 if "fast_fedul" in found else 1)
     return 2.0 + len(found) + archived + repaired
@@ -139,7 +139,7 @@ def trial(run: Programs, seed: int) -> Told:
     for name in run.archives:
         ways |= _archive(seen, name)
         progress.advance(4)
-    swept = list(run.sweep(trained)) if {"fast_fedul", "medu"} & set(config.erase.methods) else []
+    swept = list(run.sweep(trained)) if {"fast_fedul", "medu"} & set(methods.able(config)) else []
     return told | {"ways": ways, "sweep": [seen.score(vector)["scores"] for vector in swept]}
 
 
@@ -190,7 +190,7 @@ def _archive(seen: Seen, name: str) -> Told:
         | {"ratio": archives.ratio(np.asarray(whole[i]), np.asarray(found.models[i]))}
         for i, alpha in enumerate(run.alphas)
     }
-    recover = next(((way, program) for way, program in run.ways if way.method == "fedrecover"), None)
+    recover = next(((way, program) for way, program in run.ways if way.method == "fedrecover" and not way.eager), None)
     if recover and archives.is_plain(scheme, run.problem.config):
         way, fedrecover = recover
         stored = costs["stored"] + methods.checkpoint_bytes(trained)

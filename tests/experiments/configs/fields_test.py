@@ -20,7 +20,7 @@ from experiments.data import forget_sets
 from experiments.judge.run import attacked_as_begun
 from experiments.models.language import named
 from federated.archive import LATTICES
-from federated.erase import METHODS
+from federated.erase import METHODS, REQUESTS
 from s3t.plans import planners
 from unlearn import ALGORITHMS
 from unlearn.metrics.membership import FOLDS
@@ -203,6 +203,7 @@ def test_choices_are_what_there_is():
     assert choices(judged_sets.MemorisedSet, "tier") == forget_sets.TIERS
     assert values.LEAST_SCORED == FOLDS
     assert set(get_args(federated.Method)) == set(METHODS)
+    assert get_args(federated.Request) == REQUESTS
     assert set(get_args(federated.Lattice)) == set(LATTICES)
 
 

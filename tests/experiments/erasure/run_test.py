@@ -18,7 +18,7 @@ from experiments.data import datasets
 from experiments.erasure import archives, calibration, methods, problem, report, rows, run, scoring, shown, trial
 from experiments.erasure.training import train
 from federated.archive import Scheme
-from federated.erase import Erased
+from federated.erase import Erased, find_method, needs_of
 from tests.helpers import kills, peers
 from tests.helpers.configs import with_keys
 from tests.helpers.pictures import undrawn  # noqa: F401
@@ -107,6 +107,14 @@ def test_the_forgotten_are_the_leavers_examples_without_padding():
             {"erase.repairs": (1, 3)},
             "config.erase.repairs are up to 3 rounds of 3: retraining takes no more, give fewer",
         ),
+        (
+            {"leaver.request": "class", "leaver.backdoor": True},
+            "config.leaver.backdoor is of clients that leave, not of request class: unset one",
+        ),
+        (
+            {"leaver.request": "examples", "federation.weighting": "equal"},
+            "config.federation.weighting is equal, and what a client has left changes its weight: set examples",
+        ),
         ({"erase.methods": ("medu", "medu")}, "config.erase.methods is ('medu', 'medu'): give each once"),
     ],
 )
@@ -122,6 +130,11 @@ def test_a_bad_value_is_one_line(changes, told, tmp_path):
         ({"federation.clients": 100}, "are too few for 100 clients"),
         ({"data.validation_fraction": 1e-9}, "there are no validation examples"),
         ({"leaver.backdoor": True, "leaver.stamp": 8}, "set one below 8"),
+        ({"leaver.request": "class", "leaver.label": 10}, "leaver.label is 10: digits has no such class"),
+        (
+            {"leaver.request": "examples", "leaver.examples": 500},
+            "500 examples are to go of a client that has 24: set fewer",
+        ),
         ({"federation.dirichlet": 1e-4, "federation.clients": 30, "leaver.clients": 12}, "only 8 of 30 clients would have"),
         ({"federation.present": 1, "federation.rounds": 2}, "no leaver is present in any of 2 rounds of seed 0"),
     ],
@@ -141,6 +154,14 @@ def test_what_is_set_of_a_backdoor_and_not_read_is_told(caplog):
     assert "leaver.target, leaver.claim: of a backdoor alone" in caplog.text
     run.tell_what_is_not_read(configs.Leaver(backdoor=True, claim=3.0), "equal")
     assert "leaver.claim: counts where examples weigh" in caplog.text and len(caplog.records) == 2
+
+
+def test_what_is_set_of_another_request_and_not_read_is_told(caplog):
+    run.tell_what_is_not_read(configs.Leaver(request="class", clients=2, label=3, examples=4), "examples")
+    assert [record.getMessage() for record in caplog.records] == [
+        "leaver.clients: not of request class; set leaver.request=client, or leave it out",
+        "leaver.examples: not of request class; set leaver.request=examples, or leave it out",
+    ]
 
 
 def test_a_claim_counts_where_examples_weigh():
@@ -322,6 +343,17 @@ def test_a_finished_run_is_read_back(found, monkeypatch):
     assert again == found[0]
 
 
+def test_a_run_of_an_older_version_without_requests_is_read_back(found, tmp_path, monkeypatch):
+    shutil.copytree(found[1], tmp_path / "run")
+    file = tmp_path / "run" / "config.json"
+    old = json.loads(file.read_text())
+    for name in ("request", "label", "examples"):
+        del old["leaver"][name]
+    file.write_text(json.dumps(old))
+    monkeypatch.setattr(run, "_trials", lambda *_: pytest.fail("it trains"))
+    assert run.run(config("digits_backdoor"), str(tmp_path / "run")).rows == found[0].rows
+
+
 def test_what_seeds_of_an_older_version_lack_has_no_row_and_is_told(found, tmp_path, caplog):
     folder, gone = tmp_path / "run", "served, repaired 1"
     shutil.copytree(found[1], folder)
@@ -366,6 +398,70 @@ def timeless(rows):
     return told
 
 
+# --- A class, and single examples -------------------------------------------------------------------------------------
+
+
+def asking(request, **changes):
+    """A problem of which a class or some examples are to go."""
+    asked = {"leaver.request": request, "leaver.label": 3, "leaver.examples": 5, "federation.dirichlet": 0.5}
+    section = validated(configs.Federated, config(**asked, **changes))
+    return problem.make(section, datasets.load(section.data))
+
+
+@pytest.mark.parametrize("request_", ["class", "examples"])
+def test_what_goes_is_the_same_in_all_seeds_and_settings_are_chosen_without_it(request_):
+    one = asking(request_)
+    wanted = sorted(one.dataset.train.id[one.going])
+    labels = one.dataset.train.y[one.going]
+    assert (
+        ((labels == 3).all() and (one.dataset.train.y == 3).sum() == len(labels))
+        if request_ == "class"
+        else len(labels) == 5
+    )
+    order = []
+    for seed in problem.seeds(one.config):
+        setup = problem.federation(one, seed)
+        real, ids = np.asarray(setup.data["weight"]) > 0, np.asarray(setup.data["id"])
+        assert sorted(ids[real]) == sorted(one.dataset.train.id) and not setup.going[~real].any()
+        assert sorted(ids[np.asarray(setup.going)]) == wanted
+        shares = np.asarray(setup.going).sum(axis=1) / np.maximum(real.sum(axis=1), 1)
+        np.testing.assert_allclose(setup.leavers, shares, rtol=1e-6)
+        order.append(problem.forgotten(one, setup)["id"].tolist())
+    assert order[0] == order[1] and sorted(order[0]) == wanted
+    elsewhere = problem.calibration(one, 0)
+    real = np.asarray(elsewhere.data["weight"]) > 0
+    assert not set(np.asarray(elsewhere.data["id"])[real]) & set(wanted)
+    gone = np.asarray(elsewhere.data["y"])[np.asarray(elsewhere.going)]
+    assert len(set(gone)) == 1 and 3 not in gone if request_ == "class" else 0 < len(gone) <= 5
+
+
+@pytest.mark.parametrize("request_", ["class", "examples"])
+def test_retraining_is_the_training_of_clients_that_never_had_what_goes(request_):
+    one = asking(request_)
+    setup = problem.federation(one, 0)
+    trained = train(one, setup)
+    weight = np.where(setup.going, 0, setup.data["weight"])
+    never = train(one, setup._replace(data={**setup.data, "weight": weight}))
+    np.testing.assert_allclose(methods.retrained(one, trained, setup.key).model, never.model, atol=1e-6)
+    assert np.abs(trained.model - never.model).max() > 1e-3
+
+
+@pytest.mark.parametrize("request_", ["class", "examples"])
+def test_a_run_without_a_class_or_examples_says_who_cannot(request_, undrawn, tmp_path):  # noqa: F811
+    every = (*QUICK, "ridge", "federaser", "mpu")
+    asked = {"leaver.request": request_, "leaver.examples": 5, "erase.methods": every}
+    done = run.run(config(**asked), str(tmp_path))
+    rows = {row.variant: row for row in done.rows}
+    assert {row.unlearner for row in done.rows} == {"served", *every} and {row.setting for row in done.rows} == {request_}
+    refused = {row.unlearner for row in done.rows if row.extra["reason"]}
+    assert refused == ({"federaser", "mpu"} if request_ == "class" else {"running_sums", "fast_fedul", "medu", "federaser"})
+    assert rows["federaser"].extra["reason"].startswith(f"federaser removes client and no {request_}: ")
+    assert rows["rollback"].extra["distance"].value == 0 and rows["rollback"].extra["test_gap"].value == 0
+    assert rows["ridge"].extra["distance"].value < 1e-3
+    text = report.write(tmp_path).read_text()
+    assert {"class": "class 0 goes", "examples": "5 examples of a client go"}[request_] in text
+
+
 # --- All methods, all configs, kills ----------------------------------------------------------------------------------
 
 
@@ -377,12 +473,17 @@ def test_every_shipped_config_runs_with_every_method(name, tmp_path):
     if name == "digits_partial":
         changes |= {"federation.present": 3, "leaver.clients": 2}
     changes |= {"erase.warmup": 1, "erase.final": 0, "data.name": "digits", "data.validation_fraction": 0.2}
+    if name == "digits_examples":
+        changes |= {"leaver.examples": 8}
     if name.startswith("cifar10"):
         changes |= {"model.options.widths": (8,), "model.options.hidden": 8}
     done = run.run(config(name, **changes), str(tmp_path / "run"))
     assert {row.unlearner for row in done.rows} == {"served", *changes["erase.methods"]}
     refused = {row.unlearner for row in done.rows if row.extra["reason"]}
-    assert refused == ({"running_sums"} if name == "digits_partial" else set())
+    wanted = configs.get_config(name).leaver.request
+    unable = {method for method in changes["erase.methods"] if wanted not in needs_of(find_method(method)).requests}
+    assert refused == ({"running_sums"} if name == "digits_partial" else unable)
+    assert len(unable) == {"client": 0, "class": 6, "examples": 7}[wanted]
     assert report.write(tmp_path / "run").exists()
     ridge = {row.variant: row.extra["distance"].value for row in done.rows if row.unlearner == "ridge"}
     assert ridge["ridge"] < 1e-3 < ridge[trial.RIDGE_SERVED]
