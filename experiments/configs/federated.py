@@ -257,6 +257,8 @@ def digits_class(config: ml_collections.ConfigDict) -> None:
     """Classes by a Dirichlet distribution of concentration 0.5; a class goes, from all clients."""
     digits_dirichlet(config)
     config.leaver.request = "class"
+    # A class that goes asks more of the rule than a client does.
+    config.erase.alphas = (-0.1, -0.03, 0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 
 
 def digits_examples(config: ml_collections.ConfigDict) -> None:

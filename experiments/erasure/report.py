@@ -17,6 +17,7 @@ from experiments.reporting.estimates import DISTANCE, SHARE, at, cell
 from experiments.reporting.numbers import NONE, Cell, Number, bare, minus
 
 GOING = {"class": "the class", "examples": "the examples"}  # by a row's setting; else clients leave
+LEFT = {"backdoor": " and the backdoor at 5% or less", "class": " and tell 5% or less of the class"}  # what is wanted, too
 CLOSE, GONE, RATE = 0.01, 0.05, 4.0  # of retraining's accuracy; of a backdoor; bits an entry
 HUGE = 100.0  # from which on a distance is told as such
 
@@ -118,33 +119,36 @@ def verdicts(found: Run) -> list[str]:
     rows = [row for row in found.rows if "scheme" in row.facts]
     if not rows:
         return []
-    backdoor = any(row.setting == "backdoor" for row in rows)
     low = [row for row in rows if (row.extra["bits"].value or math.inf) <= RATE]
-    good = [row for row in low if _is_good(row, backdoor)]
-    wanted = "within 1 point of retraining" + (" and the backdoor at 5% or less" if backdoor else "")
+    good = [row for row in low if _is_good(row)]
+    wanted = "within 1 point of retraining" + LEFT.get(rows[0].setting, "")
     said = [f"{len(good)} of {len(low)} ways to erase by an archive of at most 4 bits an entry are {wanted}."]
     if good:
         best = min(good, key=lambda row: row.extra["bits"].value or math.inf)
         said[0] += f" The smallest is {shown.label(best)} at {best.extra['bits'].value:.2f} bits."
         served = next(row for row in found.rows if row.variant == "served")
-        said[0] += " So is the model to which nothing was done: this setting does not ask much." * _is_good(
-            served, backdoor
-        )
+        said[0] += " So is the model to which nothing was done: this setting does not ask much." * _is_good(served)
     elif low:
-        near = min(low, key=lambda row: abs(row.extra["test_gap"].value or 0) + (row.extra["backdoor"].value or 0))
+        near = min(low, key=lambda row: abs(row.extra["test_gap"].value or 0) + (_left(row) or 0))
         said[0] += f" The nearest is {shown.label(near)}: {_points(near)}."
     return [*said, _sizes(found, rows)]
 
 
-def _is_good(row: Row, backdoor: bool) -> bool:
-    gap, left = row.extra["test_gap"].value, row.extra["backdoor"].value
-    return gap is not None and abs(gap) <= CLOSE and (not backdoor or (left is not None and left <= GONE))
+def _is_good(row: Row) -> bool:
+    gap, left = row.extra["test_gap"].value, _left(row)
+    return gap is not None and abs(gap) <= CLOSE and (row.setting not in LEFT or (left is not None and left <= GONE))
+
+
+def _left(row: Row) -> float | None:
+    """What is left of a backdoor or a class."""
+    score = {"backdoor": "backdoor", "class": "leaver_accuracy"}.get(row.setting)
+    return row.extra[score].value if score else None
 
 
 def _points(row: Row) -> str:
-    gap, left = row.extra["test_gap"].value, row.extra["backdoor"].value
+    gap, left = row.extra["test_gap"].value, _left(row)
     text = minus(f"{100 * gap:.1f}") + " points of accuracy"
-    return text if left is None else f"{text}, backdoor {100 * left:.1f}%"
+    return text if left is None else f"{text}, {row.setting} {100 * left:.1f}%"
 
 
 def _sizes(found: Run, rows: Sequence[Row]) -> str:

@@ -150,7 +150,7 @@ def _erase(seen: Seen, way: Way, program: Callable[[Trained], Erased]) -> Told:
     except ValueError as refused:
         if not way.eager:
             raise
-        return {"reason": line(refused), "stored": stored}
+        return {"reason": line(refused)} | ({"stored": stored} if stored else {})
 
 
 def _costed(seen: Seen, program: Callable[[Trained], Erased], stored: float) -> Told:

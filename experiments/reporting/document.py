@@ -113,7 +113,8 @@ def to_html(title: str, blocks: Sequence[Block]) -> str:
 
 def to_markdown(title: str, blocks: Sequence[Block]) -> str:
     """The same blocks in Markdown; figures are links to their files."""
-    return "\n\n".join([f"# {escaped(title)}", *map(_markdown, blocks)]) + "\n"
+    told = [text for text in map(_markdown, blocks) if text]
+    return "\n\n".join([f"# {escaped(title)}", *told]) + "\n"
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """The page of federated erasure, from rows made up by hand."""
 
+import dataclasses
+
 import pytest
 
 from experiments.configs import federated as configs
@@ -86,6 +88,13 @@ def test_a_setting_that_asks_nothing_is_said_to():
     assert "does not ask much" in report.verdicts(easy)[0]
 
 
+def test_of_a_class_what_is_left_of_it_counts():
+    known = {"leaver_accuracy": Estimate(0.06), "backdoor": Estimate()}
+    rows = [dataclasses.replace(one, setting="class", extra={**one.extra, **known}) for one in found(*BAD, GOOD).rows]
+    said = report.verdicts(Run("", {}, rows, found().facts))[0]
+    assert "0 of 3 ways" in said and "tell 5% or less of the class" in said and "points of accuracy, class 6.0%" in said
+
+
 def test_sizes_are_beside_the_raw_data_and_running_sums():
     assert "takes 5 kB: 5 times the raw data (1 kB), 2.5 times running sums (2 kB)" in report.verdicts(found(GOOD))[1]
 
@@ -105,3 +114,4 @@ def test_a_run_without_archives_has_a_page(undrawn, tmp_path):  # noqa: F811
     run = found()
     page = written(tmp_path, Run("", {}, run.rows, dict(run.facts) | {"sweep": {}})).read_text()
     assert "Every method beside retraining" in page and "Archives after MEDU" not in page
+    assert 'class="points"' not in page, "no verdicts, no empty box"
