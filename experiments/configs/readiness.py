@@ -289,8 +289,8 @@ def tofu_small(config: ml_collections.ConfigDict) -> None:
     """TOFU, 240 of its questions: the authors of forget05 forgotten by a small GPT-2 that has learnt them by heart.
 
     Give the folder, --config.data.name=tofu:FOLDER. Ten authors are never trained on. Of the others 240 questions are drawn
-    by id, 18 of them of forget05 and 26 of forget10 (--config.forget.partition); 3 of forget01, too few to be asked for: see
-    docs/text.md.
+    by id, 18 of them of forget05 and 26 of forget10 (--config.forget.partition). The 3 of forget01 are too few to be asked
+    for; see docs/text.md.
     """
     pydoc(config)
     config.data.update({"name": "tofu:tofu", "train_size": 240, "length": 128, "tokeniser": "bpe:1024"})
