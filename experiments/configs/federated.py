@@ -70,7 +70,9 @@ class Leaver(Section):
         description="What is to go: clients whole; a class, from all clients; or some examples of clients that stay.",
     )
     clients: int = Field(1, ge=1, le=MOST_CLIENTS, description="How many leave at once, or lose examples.")
-    label: values.ClassNumber = Field(0, description="Of request `class`: the class that goes.")
+    label: values.ClassNumber = Field(
+        0, description="Of request `class`: which goes, by its number in the order of labels."
+    )
     examples: int = Field(20, ge=1, le=10**9, description="Of request `examples`: how many go, of each such client.")
     backdoor: bool = Field(False, description="They stamp some examples and give these the label `target`.")
     target: values.ClassNumber = Field(0, description="The label that a stamped image is to get.")
@@ -119,7 +121,7 @@ class Erasing(Section):
         get_args(Method), min_length=1, description="Which of the room `federated` are run."
     )
     calibrations: int = Field(
-        3, ge=1, le=1000, description="Federations without the leavers' data, in which others leave, to choose settings on."
+        3, ge=1, le=1000, description="Federations without what is to go, in which other such goes, to choose settings on."
     )
     alphas: Annotated[tuple[Alpha, ...], AfterValidator(values.each_once)] = Field(
         (-0.3, -0.2, -0.15, -0.1, -0.07, -0.05, -0.03, 0.0, 0.03, 0.07),
@@ -144,7 +146,7 @@ class Erasing(Section):
     )
     repairs: Annotated[tuple[Rounds, ...], AfterValidator(values.each_once)] = Field(
         (1, 3),
-        description="Rounds of those who stay, after the server's rule and after nothing; each has rows of its own.",
+        description="Rounds without what went, after the server's rule and after nothing; each has rows of its own.",
     )
     adapter_rounds: Rounds = Field(30, description="Of FUSED, one gradient step in each.")
     steps: Rounds = Field(100, description="Of RR-DU's walk.")
@@ -174,7 +176,11 @@ class Federated(Section):
     def _somebody_stays(self) -> Federated:
         values.check_seeds(self.seed, self.seeds)
         clients, leavers = self.federation.clients, self.leaver.clients
-        if leavers > clients - 2:
+        if self.leaver.request == "examples" and leavers >= clients:
+            raise Wrong(
+                (("leaver", "clients"), f"is {leavers} of {clients} clients: at least one has to lose none, set fewer")
+            )
+        if self.leaver.request == "client" and leavers > clients - 2:
             raise Wrong((("leaver", "clients"), f"is {leavers} of {clients} clients: at least two have to stay, set fewer"))
         present = self.federation.present or clients
         if self.archive.users > present:
@@ -197,15 +203,16 @@ class Federated(Section):
     @model_validator(mode="after")
     def _rounds_are_left_to_methods(self) -> Federated:
         rounds, erase = self.federation.rounds, self.erase
-        if "fedrecover" in erase.methods and erase.warmup + erase.final >= rounds:
+        methods = erase.methods if self.leaver.request == "client" else ()  # both take out whole clients
+        if "fedrecover" in methods and erase.warmup + erase.final >= rounds:
             told = f"is {erase.warmup}, and final {erase.final}, of {rounds} rounds: none is left to estimate, lower one"
             raise Wrong((("erase", "warmup"), told))
-        if "fedrecover" in erase.methods and erase.correct == 1:
+        if "fedrecover" in methods and erase.correct == 1:
             raise Wrong((("erase", "correct"), "is 1: all would be asked in every round, as by retraining, raise it"))
         if erase.repairs and max(erase.repairs) >= rounds:
             told = f"are up to {max(erase.repairs)} rounds of {rounds}: retraining takes no more, give fewer"
             raise Wrong((("erase", "repairs"), told))
-        if "federaser" in erase.methods and erase.interval >= rounds:
+        if "federaser" in methods and erase.interval >= rounds:
             raise Wrong(
                 (("erase", "interval"), f"is {erase.interval} of {rounds} rounds: FedEraser would redo none, lower it")
             )

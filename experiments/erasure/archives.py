@@ -22,7 +22,7 @@ class Kept(NamedTuple):
     """What archives are made of: of a federation after training, no client's data.
 
     ids: [clients].  key: of the archive's draws.  model: [parameters], as it is served.
-    history: of all updates, uncompressed.  leavers: [clients] bool.
+    history: of all updates, uncompressed.  leavers: [clients], of the setup.
     """
 
     ids: Array

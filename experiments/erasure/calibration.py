@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.data import sets
 from experiments.erasure import methods
 from experiments.erasure import problem as problems
 from experiments.erasure.methods import Settings
@@ -21,6 +22,7 @@ from experiments.erasure.problem import Problem
 from experiments.erasure.scoring import divergence
 from experiments.erasure.training import Trained, train
 from federated.history import Array
+from unlearn.base import Batch
 
 Told = dict[str, Any]
 
@@ -36,12 +38,15 @@ def calibrate(problem: Problem) -> Told:
     for rounds in section.repairs:
         grids[before_repair(rounds)], needed[before_repair(rounds)] = section.alphas, needed["alpha"]
     makers = {name: maker for name, maker in _makers(problem).items() if needed[name] & set(methods.able(problem.config))}
-    look = jax.jit(lambda setup: _divergences(problem, setup, makers, grids))
+    look = jax.jit(lambda setup, gone: _divergences(problem, setup, gone, makers, grids))
+    setups = [problems.calibration(problem, number) for number in range(section.calibrations)]
+    gone = [problems.forgotten(problem, setup) for setup in setups]
+    # One size for all, so that one program does.
+    most = max(len(problem.leaving) * problem.size, *(len(batch["id"]) for batch in gone))
     found: dict[str, list[list[float]]] = {name: [] for name in makers}
     heads: list[list[float]] = []
-    for number in range(section.calibrations):
-        setup = problems.calibration(problem, number)
-        trained, told = look(setup)
+    for setup, batch in zip(setups, gone, strict=True):
+        trained, told = look(setup, sets.padded(batch, most))
         for name, divergences in told.items():
             found[name].append(np.asarray(divergences).tolist())
         if "ridge" in section.methods:
@@ -79,18 +84,19 @@ def _makers(problem: Problem) -> dict[str, Callable[[Trained, Array], Array]]:
 def _divergences(
     problem: Problem,
     setup: problems.Setup,
+    gone: Batch,
     makers: dict[str, Callable[[Trained, Array], Array]],
     grids: dict[str, Sequence[float]],
 ) -> tuple[Trained, dict[str, Array]]:
-    """A federation trained, and how far each setting of each method is from retraining."""
+    """A federation trained, and how far each setting of each method is from retraining; `gone` is what went, padded."""
     trained = train(problem, setup)
     oracle = methods.retrained(problem, trained, setup.key).model
-    own, held_out = methods.going(problem, trained), problem.dataset.validation.x
-    sets = ((held_out, jnp.ones(len(held_out))), (own["x"], (own["weight"] > 0).astype(jnp.float32)))
+    held_out = problem.dataset.validation.x
+    looked_at = ((held_out, jnp.ones(len(held_out))), (gone["x"], (gone["weight"] > 0).astype(jnp.float32)))
     logits = lambda vector, x: problem.model.apply(problem.unravel(vector), x, None)  # noqa: E731
 
     def away(vector: Array) -> Array:
-        return jnp.mean(jnp.stack([divergence(logits(vector, x), logits(oracle, x), weights) for x, weights in sets]))
+        return jnp.mean(jnp.stack([divergence(logits(vector, x), logits(oracle, x), weights) for x, weights in looked_at]))
 
     return trained, {
         name: jax.vmap(lambda value, make=make: away(make(trained, value)))(jnp.asarray(grids[name]))

@@ -35,7 +35,7 @@ def by_rate(rows: Sequence[Row], backdoor: bool) -> list[Figures]:
     }
     if not curves:
         return []
-    left = ("backdoor", "Backdoor success, %") if backdoor else ("leaver_accuracy", "Leavers' accuracy, %")
+    left = ("backdoor", "Backdoor success, %") if backdoor else ("leaver_accuracy", "Accuracy on what goes, %")
     panels = [
         _curves("rate-accuracy", "Test accuracy by measured rate, at the chosen α", rows, curves, "test_accuracy"),
         _curves(f"rate-{left[0].replace('_', '-')}", f"{left[1].split(',')[0]} by measured rate", rows, curves, left[0]),

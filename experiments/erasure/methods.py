@@ -163,7 +163,7 @@ def unasked(model: Array) -> Erased:
 
 
 def retrained(problem: Problem, trained: Trained, key: Array) -> Erased:
-    """The federation without the leavers, from the same start; with another key than its own, in other batches."""
+    """The federation without what is to go, from the same start; with another key than its own, in other batches."""
     step = erase.averaging(asked(problem, trained.setup, local(problem)), key)
     return erase.retrain(trained.setup.start, trained.history.weights, trained.leavers, step)
 
@@ -254,7 +254,7 @@ def _fused(problem: Problem, trained: Trained) -> Erased:
 
 
 def repaired(problem: Problem, trained: Trained, erased: Erased, rounds: int) -> Erased:
-    """The last rounds of the training again, without the leavers and from an erased model on, in other batches."""
+    """The last rounds of the training again, without what went and from an erased model on, in other batches."""
     step = erase.averaging(asked(problem, trained.setup, local(problem)), trained.setup.erasing)
     again = erase.retrain(erased.model, trained.history.weights[-rounds:], trained.leavers, step)
     return Erased(again.model, erased.rounds + again.rounds, erased.updates + again.updates)
@@ -264,14 +264,14 @@ def repaired(problem: Problem, trained: Trained, erased: Erased, rounds: int) ->
 
 
 def going(problem: Problem, trained: Trained) -> Batch:
-    """What is to go in one batch, all else that those clients have included with weight 0."""
-    count = len(problem.leaving) or len(trained.leavers)  # a class may go from all
+    """What is to go of clients in one batch, all else that they have included with weight 0."""
+    count = len(problem.leaving)
     data = {**trained.setup.data, "weight": jnp.where(trained.setup.going, trained.setup.data["weight"], 0)}
     return jax.tree.map(lambda leaf: leaf[:count].reshape(-1, *leaf.shape[2:]), data)
 
 
 def mpu(problem: Problem, trained: Trained, rate: float | Array) -> Erased:
-    """MPU, with gradient ascent on the leavers' loss as what is done to each copy, for as many epochs as in training."""
+    """MPU; what is done to each copy is gradient ascent on the loss of what goes, for as many epochs as in training."""
     fed, data = problem.config.federation, going(problem, trained)
 
     def loss(params: Params, batch: Batch, key: Array) -> Array:
@@ -286,17 +286,18 @@ def mpu(problem: Problem, trained: Trained, rate: float | Array) -> Erased:
 
 
 def rr_du(problem: Problem, trained: Trained, rate: float | Array) -> Erased:
-    """RR-DU on a graph in which all are neighbours: one node has the data of all leavers, each other that of a client."""
+    """RR-DU on a graph in which all are neighbours: one node has all that is to go, each other the data of a client."""
     section, count = problem.config.erase, problem.config.leaver.clients
     nodes = len(trained.leavers) - count + 1
     graph = (1 - jnp.eye(nodes)) / (nodes - 1)
     own = going(problem, trained)
+    share = own["weight"].sum() / trained.setup.data["weight"][:count].sum()  # m / n, of what the leavers have
 
     def gradient(params: Array, batch: Batch, key: Array) -> Array:
         return jax.grad(lambda flat: mean_loss(problem.model, problem.unravel(flat), batch, key))(params)
 
     def forget(params: Array, client: Array, key: Array) -> Array:
-        return gradient(params, own, key)
+        return share * gradient(params, own, key)
 
     def retain(params: Array, client: Array, key: Array) -> Array:
         return gradient(params, jax.tree.map(lambda leaf: leaf[client + count - 1], dict(trained.setup.data)), key)

@@ -111,7 +111,10 @@ def make(config: Federated, dataset: Dataset) -> Problem:
     if fleet.in_loops(fns.convolutional):
         fns = products.as_products(fns)  # clients are lanes of one program
     if leaver.request == CLASS and leaver.label not in dataset.train.y:
-        raise UserError(f"leaver.label is {leaver.label}: {dataset.name} has no such class, set one of its labels")
+        raise UserError(
+            f"no training example is of class {leaver.label}: set --config.leaver.label to a class from 0 to "
+            f"{dataset.classes - 1}, which are numbered in the order of their labels"
+        )
     if "ridge" in config.erase.methods and fns.features is None:
         raise UserError("ridge heads need a model with features, and this one names none: leave ridge out of erase.methods")
     tree = fns.init(keys.unused())
@@ -124,12 +127,16 @@ def make(config: Federated, dataset: Dataset) -> Problem:
     going = _going(config, dataset, leaving, leaver.label)
     others = np.setdiff1d(np.arange(len(dataset.train.id)), np.concatenate([going, *leaving]))
     init = lambda key: ravel_pytree(fns.init(key))[0]  # noqa: E731
+    if leaver.request == CLASS and len(np.unique(dataset.train.y[others])) < 2:
+        raise UserError(
+            "without the class only one is left, and settings are chosen where another goes: take data of three"
+        )
     made = Problem(config, dataset, models.as_model(fns), init, unravel, layers, leaving, going, others, 0)
     elsewhere = calibrating(made)
     for parts in elsewhere:
         _check_filled(config, parts)
     if fed.present:
-        _check_present(config)
+        _check_present(made, elsewhere)
     drawn = [_parts(made, seed) for seed in seeds(config)] + elsewhere
     return made._replace(size=max(len(part) for parts in (leaving, *drawn) for part in parts))
 
@@ -145,7 +152,7 @@ def _check_examples(config: Federated, leaving: Sequence[np.ndarray]) -> None:
 
 
 def _going(config: Federated, dataset: Dataset, leaving: Sequence[np.ndarray], label: int) -> np.ndarray:
-    """Positions of what is to go: all that leavers have, some of each by their ids, or a class; at least one stays."""
+    """Positions of what is to go: all that leavers have, some of each by their ids but never all, or a class."""
     if config.leaver.request == CLASS:
         return np.flatnonzero(dataset.train.y == label)
     if config.leaver.request == EXAMPLES:
@@ -157,25 +164,44 @@ def _going(config: Federated, dataset: Dataset, leaving: Sequence[np.ndarray], l
 def _check_filled(config: Federated, parts: Sequence[np.ndarray]) -> None:
     """Refuse clients of whom so few have examples that a leaver would have none, or nobody else would."""
     filled, leavers = sum(len(part) > 0 for part in parts), config.leaver.clients
+    if config.leaver.request == CLASS:
+        leavers = 1  # a federation of one has nobody to average with
     if filled <= leavers:
+        asked = {CLIENT: f" and {leavers} of them leave", EXAMPLES: f" and {leavers} of them lose some"}
         raise UserError(
-            f"only {filled} of {config.federation.clients} clients would have examples and {leavers} of them leave: "
-            "raise --config.federation.dirichlet, or set it to 0"
+            f"only {filled} of {config.federation.clients} clients would have examples"
+            f"{asked.get(config.leaver.request, '')}: raise --config.federation.dirichlet, or set it to 0"
         )
 
 
-def _check_present(config: Federated) -> None:
-    """Refuse federations of which a leaver never was a part: there would be nothing to erase."""
-    leavers = config.federation.clients if config.leaver.request == CLASS else config.leaver.clients
-    trained = {f"seed {seed}": keys.key(seed, Purpose.FEDERATION) for seed in seeds(config)}
-    for number in range(config.erase.calibrations):
-        trained[f"calibration {number}"] = keys.key(config.seed, Purpose.CALIBRATION, number)
-    if absent := [name for name, key in trained.items() if not _plan(config, key)[:, :leavers].any()]:
+def _check_present(problem: Problem, elsewhere: Sequence[Sequence[np.ndarray]]) -> None:
+    """Refuse federations of which nobody who has what goes ever was a part: there would be nothing to erase."""
+    config = problem.config
+    trained = {
+        f"seed {seed}": (keys.key(seed, Purpose.FEDERATION), [*problem.leaving, *_parts(problem, seed)], problem.going)
+        for seed in seeds(config)
+    }
+    for number, parts in enumerate(elsewhere):
+        key = keys.key(config.seed, Purpose.CALIBRATION, number)
+        trained[f"calibration {number}"] = key, [*parts], _going_elsewhere(problem, number, parts)
+
+    def is_absent(key: Array, parts: Sequence[np.ndarray], going: np.ndarray) -> bool:
+        holders = np.array([np.isin(part, going).any() for part in parts])
+        return not _plan(config, key)[:, holders].any()
+
+    if absent := [name for name, told in trained.items() if is_absent(*told)]:
         named = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
         raise UserError(
-            f"no leaver is present in any of {config.federation.rounds} rounds of {named}: raise "
+            f"nobody who has what is to go is present in any of {config.federation.rounds} rounds of {named}: raise "
             "--config.federation.present or --config.federation.rounds"
         )
+
+
+def _going_elsewhere(problem: Problem, number: int, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Positions of what is to go of a federation of `calibration`: of a class, another one."""
+    there = np.unique(problem.dataset.train.y[problem.others])
+    label = int(there[number % len(there)])
+    return _going(problem.config, problem.dataset, parts[: len(problem.leaving)], label)
 
 
 def _plan(config: Federated, key: Array) -> Array:
@@ -200,8 +226,7 @@ def federation(problem: Problem, seed: int) -> Setup:
 def calibration(problem: Problem, number: int) -> Setup:
     """A federation without what is to go, in which others leave: as many, of the same kind, with another stamp or class."""
     parts, count = calibrating(problem)[number], len(problem.leaving)
-    there = np.unique(problem.dataset.train.y[problem.others])
-    going = _going(problem.config, problem.dataset, parts[:count], int(there[number % len(there)]))
+    going = _going_elsewhere(problem, number, parts)
     batches = [_batch(problem, part, going) for part in parts]
     played = _leavers(problem, batches[:count], of_calibration=True)
     return _setup(problem, [*played, *batches[count:]], problem.config.seed, Purpose.CALIBRATION, number)

@@ -18,7 +18,7 @@ from experiments.reporting.numbers import NONE, Cell, Number, bare, minus
 
 GOING = {"class": "the class", "examples": "the examples"}  # by a row's setting; else clients leave
 LEFT = {"backdoor": " and the backdoor at 5% or less", "class": " and tell 5% or less of the class"}  # what is wanted, too
-CLOSE, GONE, RATE = 0.01, 0.05, 4.0  # of retraining's accuracy; of a backdoor; bits an entry
+CLOSE, GONE, RATE = 0.01, 0.05, 4.0  # of retraining's accuracy; of a backdoor or a class; bits an entry
 HUGE = 100.0  # from which on a distance is told as such
 
 
@@ -42,7 +42,8 @@ def _kind(leaver: Mapping[str, Any]) -> str:
     if request == "class":
         return f"class {leaver['label']} goes"
     if request == "examples":
-        return f"{leaver['examples']} examples of {'a client' if one else str(leaver['clients']) + ' clients each'} go"
+        some = "an example" if leaver["examples"] == 1 else f"{leaver['examples']} examples"
+        return f"{some} of {'a client' if one else str(leaver['clients']) + ' clients each'} go{'es' * (some[0] == 'a')}"
     client = "a client leaves" if one else f"{leaver['clients']} clients leave"
     return f"{client}, with a backdoor" if leaver["backdoor"] else client
 
@@ -68,7 +69,7 @@ def compose(config: Mapping[str, Any], found: Run) -> list[Block]:
 READING = (
     "Gap: test accuracy minus that of retraining, in points. Distance: of parameters from retraining, where nothing "
     "done is 1; retraining in other batches is its floor. Differs: test examples that get another class than by "
-    "retraining. Then so many rounds: a repair, of federated averaging by those who stay; the α before it was chosen "
+    "retraining. Then so many rounds: a repair, of federated averaging without what went; the α before it was chosen "
     "with it. U-LiRA: the AUC of an attack that asks whether what went was ever there. 0.5 tells nothing; the fleet "
     "has few models, so read the interval (90%). Other brackets are 95% t-intervals over seeds. Ridge heads are another "
     "model, on a network as it was drawn, and stand beside a retraining of their own. Sent counts a whole model down and "
@@ -158,7 +159,7 @@ def _sizes(found: Run, rows: Sequence[Row]) -> str:
     return (
         f"The smallest archive, {small.facts['scheme']}, takes {stored / 1000:,.0f} kB: {stored / raw:.2g} times the raw "
         f"data ({raw / 1000:,.0f} kB), {stored / sums:.2g} times running sums ({sums / 1000:,.0f} kB), "
-        "which take one client out as the uncompressed history does at α = 0."
+        "which do what the uncompressed history does at α = 0 where weights do not change."
     )
 
 

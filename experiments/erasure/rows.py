@@ -16,12 +16,13 @@ from experiments.erasure.trial import Programs
 from experiments.judge import ulira
 from federated import erase
 from federated.archive import Scheme
-from federated.erase.contract import CLIENT
+from federated.erase.contract import CLASS, CLIENT
 from unlearn.metrics.intervals import t_interval
 
 Told = Mapping[str, Any]
 SCORES = ("test_accuracy", "test_gap", "leaver_accuracy", "leaver_gap", "backdoor", "distance", "disagreement")
 COSTS = ("seconds", "rounds", "updates", "stored", "sent", "bits", "kept", "ratio")
+BY_UPDATES = ("running_sums", "fast_fedul", "medu")  # exact of whole clients at most
 FEWEST = 6  # seeds for U-LiRA: three shadows of either kind in each half
 
 
@@ -92,6 +93,9 @@ def described(run: Programs) -> dict[str, dict[str, Scalar]]:
             found[trial.repaired_name(name, alpha, rounds)] = (
                 _needs("medu") | chosen | repair_facts(rounds) | _shown(scheme)
             )
+    if run.problem.config.leaver.request == CLASS:  # a client's update without a class is another one
+        for facts in found.values():
+            facts |= {"exact": "never, of a class"} if facts["method"] in BY_UPDATES else {}
     return found
 
 
@@ -137,7 +141,7 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 def membership(name: str, trials: Sequence[Told]) -> Any:
-    """U-LiRA of the leavers' data: had this federation the leavers, who were then taken out, or never?
+    """U-LiRA of what goes: had this federation these examples, which were then taken out, or never?
 
     The fleet is that of all seeds: half of its models are what a way makes of each, half their retrainings. Seeds of the
     first half attack those of the second, and the other way round. Intervals leave out seeds: their two models are much

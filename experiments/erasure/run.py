@@ -45,7 +45,7 @@ def run(config: ml_collections.ConfigDict | Federated, workdir: str, command: st
             return found
         switches.settle()
         tell_what_is_not_read(config.leaver, config.federation.weighting)
-        if "medu" in config.erase.methods:
+        if "medu" in methods.able(config):
             archives.check_coder()
         dataset = datasets.load(config.data)
         made = problem.make(config, dataset)
@@ -96,7 +96,9 @@ def tell_what_is_not_read(leaver: Leaver, weighting: str) -> None:
             LOG.warning(
                 "leaver.%s: not of request %s; set leaver.request=%s, or leave it out", name, leaver.request, requests[0]
             )
-    if of_backdoor and not leaver.backdoor:
+    if of_backdoor and leaver.request != "client":
+        LOG.warning("leaver.%s: of a backdoor, which clients have that leave; leave it out", ", leaver.".join(of_backdoor))
+    elif of_backdoor and not leaver.backdoor:
         named = ", ".join(f"leaver.{name}" for name in of_backdoor)
         LOG.warning("%s: of a backdoor alone, and the leavers are honest; set leaver.backdoor=True to plant one", named)
     elif "claim" in of_backdoor and weighting == "equal":

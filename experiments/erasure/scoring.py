@@ -23,7 +23,7 @@ AT_ONCE = 1000  # examples: activations of a test set of images, patches of conv
 class Asked(NamedTuple):
     """The examples that models are asked about.
 
-    test, validation: held out.  forgotten: all of the leavers', as they were trained on.
+    test, validation: held out.  forgotten: all that is to go, as it was trained on.
     stamped: test images of other classes than the target, with the stamp; None without a backdoor.
     """
 
@@ -37,7 +37,7 @@ class Answers(NamedTuple):
     """What a model answers.
 
     test: [test] its classes.  right: whether these are right.
-    forgotten: [leavers' examples] bool, whether right.  margins: of these, log p - log(1 - p).
+    forgotten: [examples to go] bool, whether right.  margins: of these, log p - log(1 - p).
     triggered: share of stamped images that get the target; NaN without a backdoor.
     """
 
@@ -49,7 +49,7 @@ class Answers(NamedTuple):
 
 
 def asked(problem: Problem, forgotten: Batch) -> Asked:
-    """The examples of a problem's models, given the leavers'."""
+    """The examples of a problem's models, given those that are to go."""
     dataset, leaver = problem.dataset, problem.config.leaver
     test = datasets.batch(dataset.test)
     stamped = None
@@ -67,7 +67,7 @@ def answers(problem: Problem, asked: Asked, apply: Apply, vector: Array) -> Answ
       vector: its parameters.
     """
     told = classes(apply, vector, asked.test["x"])
-    forgotten = apply(vector, asked.forgotten["x"])
+    forgotten = jnp.asarray(in_parts(apply, vector, asked.forgotten["x"]))
     batch = jax.tree.map(jnp.asarray, asked.forgotten)
     triggered = np.nan
     if asked.stamped is not None:
@@ -82,9 +82,14 @@ def answers(problem: Problem, asked: Asked, apply: Apply, vector: Array) -> Answ
 
 
 def classes(apply: Apply, vector: Array, x: Any) -> np.ndarray:
-    """The class that a model tells of each example, some at once, [examples]."""
+    """The class that a model tells of each example, [examples]."""
+    return in_parts(apply, vector, x).argmax(axis=1)
+
+
+def in_parts(apply: Apply, vector: Array, x: Any) -> np.ndarray:
+    """A model's logits, of some examples at once, [examples, classes]."""
     parts = [apply(vector, x[first : first + AT_ONCE]) for first in range(0, len(x), AT_ONCE)]
-    return np.concatenate([np.asarray(logits) for logits in parts]).argmax(axis=1)
+    return np.concatenate([np.asarray(logits) for logits in parts])
 
 
 def score(found: Answers, reference: Answers, gap: float, served_gap: float) -> dict[str, float]:

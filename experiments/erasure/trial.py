@@ -23,6 +23,7 @@ from experiments.erasure.scoring import Answers, Asked
 from experiments.erasure.training import Trained, train
 from federated.archive import Scheme
 from federated.erase import Erased
+from federated.erase.contract import CLIENT
 from federated.history import Array
 
 Told = dict[str, Any]
@@ -238,10 +239,14 @@ def _ridge(seen: Seen) -> Told:
         name: float(jnp.linalg.norm(head - heads.retrained))
         for name, head in ((RIDGE_SERVED, heads.served), (methods.RIDGE, heads.erased), (RIDGE_ORACLE, heads.retrained))
     }
-    stored = methods.ridge_bytes(heads, len(trained.leavers))
+    # Of whole clients the server keeps the messages; else the sum will do, and who has what goes sends a message of it.
+    whole = run.problem.config.leaver.request == CLIENT
+    stored = methods.ridge_bytes(heads, len(trained.leavers) if whole else 1)
+    sent = 0 if whole else methods.ridge_bytes(heads, int((trained.leavers > 0).sum()))
     costs = {"seconds": took, "rounds": 0, "updates": 0, "stored": stored, "sent": 0}
+    of = {methods.RIDGE: {**costs, "sent": sent}}
     reference = found[RIDGE_ORACLE]
     return {
-        name: _told(one, scoring.score(one, reference, gaps[name], gaps[RIDGE_SERVED])) | costs
+        name: _told(one, scoring.score(one, reference, gaps[name], gaps[RIDGE_SERVED])) | of.get(name, costs)
         for name, one in found.items()
     }

@@ -73,6 +73,6 @@ def check_request(method: Callable[..., Any], request: str) -> None:
     if request not in needs.requests:
         name = getattr(method, "__name__", "the method")
         raise ValueError(
-            f"{name} removes {' or '.join(needs.requests)} and no {request}: remove the whole client, or choose ridge or "
-            "rollback"
+            f"{name} removes {' or '.join(needs.requests)} and no {request}: choose ridge or rollback, or ask for "
+            f"{' or '.join(needs.requests)}"
         )

@@ -22,6 +22,7 @@ from federated.erase import Erased, find_method, needs_of
 from tests.helpers import kills, peers
 from tests.helpers.configs import with_keys
 from tests.helpers.pictures import undrawn  # noqa: F401
+from unlearn.base import mean_loss
 
 TINY = {
     "seeds": 2, "data.train_size": 120, "model.options.widths": (4,), "federation.clients": 5, "federation.rounds": 3,
@@ -112,6 +113,10 @@ def test_the_forgotten_are_the_leavers_examples_without_padding():
             "config.leaver.backdoor is of clients that leave, not of request class: unset one",
         ),
         (
+            {"leaver.request": "examples", "leaver.clients": 5},
+            "config.leaver.clients is 5 of 5 clients: at least one has to lose none, set fewer",
+        ),
+        (
             {"leaver.request": "examples", "federation.weighting": "equal"},
             "config.federation.weighting is equal, and what a client has left changes its weight: set examples",
         ),
@@ -130,13 +135,19 @@ def test_a_bad_value_is_one_line(changes, told, tmp_path):
         ({"federation.clients": 100}, "are too few for 100 clients"),
         ({"data.validation_fraction": 1e-9}, "there are no validation examples"),
         ({"leaver.backdoor": True, "leaver.stamp": 8}, "set one below 8"),
-        ({"leaver.request": "class", "leaver.label": 10}, "leaver.label is 10: digits has no such class"),
+        (
+            {"leaver.request": "class", "leaver.label": 10},
+            "no training example is of class 10: set",
+        ),
         (
             {"leaver.request": "examples", "leaver.examples": 500},
             "500 examples are to go of a client that has 24: set fewer",
         ),
         ({"federation.dirichlet": 1e-4, "federation.clients": 30, "leaver.clients": 12}, "only 8 of 30 clients would have"),
-        ({"federation.present": 1, "federation.rounds": 2}, "no leaver is present in any of 2 rounds of seed 0"),
+        (
+            {"federation.present": 1, "federation.rounds": 2},
+            "nobody who has what is to go is present in any of 2 rounds of seed 0",
+        ),
     ],
 )
 def test_data_that_will_not_do_are_one_line(changes, told, tmp_path):
@@ -158,10 +169,49 @@ def test_what_is_set_of_a_backdoor_and_not_read_is_told(caplog):
 
 def test_what_is_set_of_another_request_and_not_read_is_told(caplog):
     run.tell_what_is_not_read(configs.Leaver(request="class", clients=2, label=3, examples=4), "examples")
+    run.tell_what_is_not_read(configs.Leaver(request="class", target=3, claim=2.0), "examples")
     assert [record.getMessage() for record in caplog.records] == [
         "leaver.clients: not of request class; set leaver.request=client, or leave it out",
         "leaver.examples: not of request class; set leaver.request=examples, or leave it out",
+        "leaver.target, leaver.claim: of a backdoor, which clients have that leave; leave it out",
     ]
+
+
+def test_what_a_request_does_not_use_is_not_checked():
+    """FedRecover and FedEraser take out whole clients, and of a class no client leaves."""
+    of_clients = {"erase.methods": ("fedrecover", "federaser"), "erase.interval": 3, "erase.warmup": 3}
+    made = config(**{"leaver.request": "class", "leaver.clients": 5}, **of_clients)
+    assert validated(configs.Federated, made).leaver.request == "class"
+
+
+def test_of_two_classes_none_can_go():
+    one = made("digits")
+    of_two = one.dataset.train.y < 2
+    train = type(one.dataset.train)(*(None if leaf is None else leaf[of_two] for leaf in one.dataset.train))
+    section = validated(configs.Federated, config(**{"leaver.request": "class"}))
+    with pytest.raises(UserError, match="without the class only one is left"):
+        problem.make(section, one.dataset._replace(train=train, classes=2))
+
+
+def test_somebody_who_has_the_class_has_to_be_there():
+    few = {"federation.present": 1, "federation.rounds": 2, "federation.dirichlet": 0.01, "federation.clients": 12}
+    section = validated(configs.Federated, config(**{"leaver.request": "class", "erase.repairs": ()}, **few))
+    with pytest.raises(UserError, match="nobody who has what is to go is present in any of 2 rounds of"):
+        problem.make(section, datasets.load(section.data))
+
+
+def test_the_walk_ascends_on_examples_by_their_share_of_what_the_client_has(monkeypatch):
+    one = asking("examples")
+    trained = train(one, problem.federation(one, 0))
+    given = {}
+    monkeypatch.setattr(methods.erase, "rr_du", lambda *args, **_: given.update(forget=args[3]) or Erased(args[0], 0, 0))
+    methods.rr_du(one, trained, 0.1)
+    going, data = np.asarray(trained.setup.going[0]), dict(trained.setup.data)
+    batch = {name: leaf[0][going] for name, leaf in data.items()}
+    slope = jax.grad(lambda flat: mean_loss(one.model, one.unravel(flat), batch, None))(trained.model)
+    share = going.sum() / (np.asarray(data["weight"][0]) > 0).sum()
+    assert 0 < share < 1
+    np.testing.assert_allclose(given["forget"](trained.model, 0, None), share * slope, atol=1e-6)
 
 
 def test_a_claim_counts_where_examples_weigh():
@@ -458,6 +508,10 @@ def test_a_run_without_a_class_or_examples_says_who_cannot(request_, undrawn, tm
     assert rows["federaser"].extra["reason"].startswith(f"federaser removes client and no {request_}: ")
     assert rows["rollback"].extra["distance"].value == 0 and rows["rollback"].extra["test_gap"].value == 0
     assert rows["ridge"].extra["distance"].value < 1e-3
+    message = rows["ridge"].extra["stored"].value
+    assert rows["ridge"].extra["sent"].value == message * {"class": 5, "examples": 1}[request_], "from each who has some"
+    assert rows[trial.RIDGE_SERVED].extra["sent"].value == 0
+    assert rows["running_sums"].facts["exact"].startswith({"class": "never", "examples": "alpha = 0"}[request_])
     text = report.write(tmp_path).read_text()
     assert {"class": "class 0 goes", "examples": "5 examples of a client go"}[request_] in text
 
