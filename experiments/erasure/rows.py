@@ -16,7 +16,7 @@ from experiments.erasure.trial import Programs
 from experiments.judge import ulira
 from federated import erase
 from federated.archive import Scheme
-from federated.erase.contract import CLASS, CLIENT
+from federated.erase.contract import CLASS, CLIENT, REMAINING
 from unlearn.metrics.intervals import t_interval
 
 Told = Mapping[str, Any]
@@ -93,9 +93,12 @@ def described(run: Programs) -> dict[str, dict[str, Scalar]]:
             found[trial.repaired_name(name, alpha, rounds)] = (
                 _needs("medu") | chosen | repair_facts(rounds) | _shown(scheme)
             )
-    if run.problem.config.leaver.request == CLASS:  # a client's update without a class is another one
-        for facts in found.values():
-            facts |= {"exact": "never, of a class"} if facts["method"] in BY_UPDATES else {}
+    request = run.problem.config.leaver.request
+    for facts in found.values():
+        if request != CLIENT and facts["helpers"] == REMAINING:  # nobody leaves
+            facts["helpers"] = "all clients"
+        if request == CLASS and facts["method"] in BY_UPDATES:  # a client's update without a class is another one
+            facts["exact"] = "never, of a class"
     return found
 
 

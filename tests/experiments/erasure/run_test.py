@@ -1,6 +1,5 @@
-"""Federated erasure end to end: tiny federations of digits, their rows, and runs that are killed."""
+"""Federated erasure end to end: archives, rows, whole runs of tiny federations, and runs that are killed."""
 
-import functools
 import json
 import shutil
 
@@ -8,11 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import models
 from experiments.configs import federated as configs
 from experiments.core import files
 from experiments.core.config import validated
-from experiments.core.errors import ConfigError, UserError
 from experiments.core.results import Estimate
 from experiments.data import datasets
 from experiments.erasure import archives, calibration, methods, problem, report, rows, run, scoring, shown, trial
@@ -20,233 +17,14 @@ from experiments.erasure.training import train
 from federated.archive import Scheme
 from federated.erase import Erased, find_method, needs_of
 from tests.helpers import kills, peers
-from tests.helpers.configs import with_keys
+from tests.helpers.erasures import config, made
 from tests.helpers.pictures import undrawn  # noqa: F401
-from unlearn.base import mean_loss
-
-TINY = {
-    "seeds": 2, "data.train_size": 120, "model.options.widths": (4,), "federation.clients": 5, "federation.rounds": 3,
-    "federation.epochs": 1, "leaver.claim": 2.0, "archive.lattices": ("scalar",), "archive.rates": (2.0,),
-    "archive.users": 0, "archive.threshold": 0.0, "archive.share": 0.0, "archive.coded": 1, "erase.calibrations": 1,
-    "erase.alphas": (-0.1, 0.0), "erase.repairs": (1,),
-}  # fmt: skip
-QUICK = ("retrain", "rollback", "running_sums", "fast_fedul", "medu")
-
-
-def config(name="digits", **changes):
-    made = configs.get_config(name)
-    return with_keys(made, TINY | {"erase.methods": QUICK} | changes)
-
-
-@functools.cache
-def made(name):
-    section = validated(configs.Federated, config(name))
-    return problem.make(section, datasets.load(section.data))
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("federated") / "run"
     return run.run(config("digits_backdoor"), str(folder), "a command"), folder
-
-
-# --- Federations ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["digits", "digits_dirichlet"])
-def test_leavers_are_the_same_in_all_seeds_and_the_others_share_the_rest(name):
-    one = made(name)
-    owned = []
-    for seed in problem.seeds(one.config):
-        setup = problem.federation(one, seed)
-        real = np.asarray(setup.data["weight"]) > 0
-        ids = np.asarray(setup.data["id"])
-        assert sorted(ids[0][real[0]]) == sorted(one.dataset.train.id[one.leaving[0]])
-        assert sorted(ids[real]) == sorted(one.dataset.train.id)
-        owned.append(ids[1][real[1]].tolist())
-    assert owned[0] != owned[1]
-
-
-def test_settings_are_chosen_without_the_leavers_data():
-    one = made("digits")
-    setup = problem.calibration(one, 0)
-    used = np.asarray(setup.data["id"])[np.asarray(setup.data["weight"]) > 0]
-    assert not set(used) & set(one.dataset.train.id[one.leaving[0]])
-    assert sorted(used) == sorted(one.dataset.train.id[one.others])
-
-
-def test_the_forgotten_are_the_leavers_examples_without_padding():
-    one = made("digits_backdoor")
-    batch = problem.forgotten(one, problem.federation(one, 0))
-    assert sorted(batch["id"]) == sorted(one.dataset.train.id[one.leaving[0]])
-    assert (batch["weight"] == 2).all() and (batch["y"] == 0).sum() >= len(batch["y"]) / 2
-
-
-@pytest.mark.parametrize(
-    "changes, told",
-    [
-        ({"leaver.clients": 4}, "config.leaver.clients is 4 of 5 clients: at least two have to stay, set fewer"),
-        ({"federation.present": 6}, "config.federation.present is 6 of 5 clients: set at most all, or 0"),
-        ({"archive.users": 6}, "config.archive.users is 6 of 5 clients in a round: set at most all, or 0"),
-        (
-            {"archive.users": 4, "federation.present": 3},
-            "config.archive.users is 4 of 3 clients in a round: set at most all, or 0",
-        ),
-        (
-            {"erase.methods": ("fedrecover",), "erase.final": 1, "erase.warmup": 2},
-            "config.erase.warmup is 2, and final 1, of 3 rounds: none is left to estimate, lower one",
-        ),
-        (
-            {"erase.methods": ("fedrecover",), "erase.final": 0, "erase.warmup": 1, "erase.correct": 1},
-            "config.erase.correct is 1: all would be asked in every round, as by retraining, raise it",
-        ),
-        (
-            {"erase.methods": ("federaser",), "erase.interval": 3},
-            "config.erase.interval is 3 of 3 rounds: FedEraser would redo none, lower it",
-        ),
-        (
-            {"erase.repairs": (1, 3)},
-            "config.erase.repairs are up to 3 rounds of 3: retraining takes no more, give fewer",
-        ),
-        (
-            {"leaver.request": "class", "leaver.backdoor": True},
-            "config.leaver.backdoor is of clients that leave, not of request class: unset one",
-        ),
-        (
-            {"leaver.request": "examples", "leaver.clients": 5},
-            "config.leaver.clients is 5 of 5 clients: at least one has to lose none, set fewer",
-        ),
-        (
-            {"leaver.request": "examples", "federation.weighting": "equal"},
-            "config.federation.weighting is equal, and what a client has left changes its weight: set examples",
-        ),
-        ({"erase.methods": ("medu", "medu")}, "config.erase.methods is ('medu', 'medu'): give each once"),
-    ],
-)
-def test_a_bad_value_is_one_line(changes, told, tmp_path):
-    with pytest.raises(ConfigError) as caught:
-        run.run(config(**changes), str(tmp_path / "run"))
-    assert list(caught.value.mistakes) == [told] and not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "changes, told",
-    [
-        ({"federation.clients": 100}, "are too few for 100 clients"),
-        ({"data.validation_fraction": 1e-9}, "there are no validation examples"),
-        ({"leaver.backdoor": True, "leaver.stamp": 8}, "set one below 8"),
-        (
-            {"leaver.request": "class", "leaver.label": 10},
-            "no training example is of class 10: set",
-        ),
-        (
-            {"leaver.request": "examples", "leaver.examples": 500},
-            "500 examples are to go of a client that has 24: set fewer",
-        ),
-        ({"federation.dirichlet": 1e-4, "federation.clients": 30, "leaver.clients": 12}, "only 8 of 30 clients would have"),
-        (
-            {"federation.present": 1, "federation.rounds": 2},
-            "nobody who has what is to go is present in any of 2 rounds of seed 0",
-        ),
-    ],
-)
-def test_data_that_will_not_do_are_one_line(changes, told, tmp_path):
-    with pytest.raises(UserError, match=told):
-        run.run(config(**changes), str(tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
-
-
-def test_what_is_set_of_a_backdoor_and_not_read_is_told(caplog):
-    run.tell_what_is_not_read(configs.Leaver(), "equal")
-    run.tell_what_is_not_read(configs.Leaver(backdoor=True, target=3), "equal")
-    run.tell_what_is_not_read(configs.Leaver(backdoor=True, claim=3.0), "examples")
-    assert not caplog.records
-    run.tell_what_is_not_read(configs.Leaver(target=3, claim=1.0), "examples")
-    assert "leaver.target, leaver.claim: of a backdoor alone" in caplog.text
-    run.tell_what_is_not_read(configs.Leaver(backdoor=True, claim=3.0), "equal")
-    assert "leaver.claim: counts where examples weigh" in caplog.text and len(caplog.records) == 2
-
-
-def test_what_is_set_of_another_request_and_not_read_is_told(caplog):
-    run.tell_what_is_not_read(configs.Leaver(request="class", clients=2, label=3, examples=4), "examples")
-    run.tell_what_is_not_read(configs.Leaver(request="class", target=3, claim=2.0), "examples")
-    assert [record.getMessage() for record in caplog.records] == [
-        "leaver.clients: not of request class; set leaver.request=client, or leave it out",
-        "leaver.examples: not of request class; set leaver.request=examples, or leave it out",
-        "leaver.target, leaver.claim: of a backdoor, which clients have that leave; leave it out",
-    ]
-
-
-def test_what_a_request_does_not_use_is_not_checked():
-    """FedRecover and FedEraser take out whole clients, and of a class no client leaves."""
-    of_clients = {"erase.methods": ("fedrecover", "federaser"), "erase.interval": 3, "erase.warmup": 3}
-    made = config(**{"leaver.request": "class", "leaver.clients": 5}, **of_clients)
-    assert validated(configs.Federated, made).leaver.request == "class"
-
-
-def test_of_two_classes_none_can_go():
-    one = made("digits")
-    of_two = one.dataset.train.y < 2
-    train = type(one.dataset.train)(*(None if leaf is None else leaf[of_two] for leaf in one.dataset.train))
-    section = validated(configs.Federated, config(**{"leaver.request": "class"}))
-    with pytest.raises(UserError, match="without the class only one is left"):
-        problem.make(section, one.dataset._replace(train=train, classes=2))
-
-
-def test_somebody_who_has_the_class_has_to_be_there():
-    few = {"federation.present": 1, "federation.rounds": 2, "federation.dirichlet": 0.01, "federation.clients": 12}
-    section = validated(configs.Federated, config(**{"leaver.request": "class", "erase.repairs": ()}, **few))
-    with pytest.raises(UserError, match="nobody who has what is to go is present in any of 2 rounds of"):
-        problem.make(section, datasets.load(section.data))
-
-
-def test_the_walk_ascends_on_examples_by_their_share_of_what_the_client_has(monkeypatch):
-    one = asking("examples")
-    trained = train(one, problem.federation(one, 0))
-    given = {}
-    monkeypatch.setattr(methods.erase, "rr_du", lambda *args, **_: given.update(forget=args[3]) or Erased(args[0], 0, 0))
-    methods.rr_du(one, trained, 0.1)
-    going, data = np.asarray(trained.setup.going[0]), dict(trained.setup.data)
-    batch = {name: leaf[0][going] for name, leaf in data.items()}
-    slope = jax.grad(lambda flat: mean_loss(one.model, one.unravel(flat), batch, None))(trained.model)
-    share = going.sum() / (np.asarray(data["weight"][0]) > 0).sum()
-    assert 0 < share < 1
-    np.testing.assert_allclose(given["forget"](trained.model, 0, None), share * slope, atol=1e-6)
-
-
-def test_a_claim_counts_where_examples_weigh():
-    """Nobody asks how many examples a client has where all clients weigh alike."""
-    for weighting, weight in (("examples", 2), ("equal", 1)):
-        section = validated(configs.Federated, config("digits_backdoor", **{"federation.weighting": weighting}))
-        one = problem.make(section, datasets.load(section.data))
-        assert (problem.forgotten(one, problem.federation(one, 0))["weight"] == weight).all()
-
-
-def test_ridge_heads_of_a_model_without_features_are_refused(monkeypatch):
-    section = validated(configs.Federated, config(**{"erase.methods": ("ridge",)}))
-    build = models.build
-    monkeypatch.setattr(models, "build", lambda *given: build(*given)._replace(features=None))
-    with pytest.raises(UserError, match="leave ridge out"):
-        problem.make(section, datasets.load(section.data))
-
-
-def test_clients_of_a_convolutional_net_are_matrix_products_on_a_cpu():
-    one = problem.make(
-        validated(configs.Federated, config("cifar10", **{"data.name": "digits", "model.options.widths": (8,)})),
-        made("digits").dataset,
-    )
-    program = str(jax.make_jaxpr(lambda flat, x: one.model.apply(one.unravel(flat), x, None))(
-        np.zeros(one.parameters, np.float32), one.dataset.train.x[:1]
-    ))  # fmt: skip
-    assert ("conv_general_dilated" in program) == (jax.default_backend() != "cpu")
-
-
-def test_raw_data_are_a_byte_a_pixel_and_four_a_number_of_a_table():
-    one = made("digits")
-    train = one.dataset.train
-    table = one._replace(dataset=one.dataset._replace(train=train._replace(x=train.x.reshape(-1, 64))))
-    sizes = [run.facts(each, {}, [])["raw_bytes"] for each in (one, table)]
-    assert sizes == [120 * (64 + 1), 120 * (4 * 64 + 1)]
 
 
 # --- Archives ---------------------------------------------------------------------------------------------------------
@@ -448,74 +226,6 @@ def timeless(rows):
     return told
 
 
-# --- A class, and single examples -------------------------------------------------------------------------------------
-
-
-def asking(request, **changes):
-    """A problem of which a class or some examples are to go."""
-    asked = {"leaver.request": request, "leaver.label": 3, "leaver.examples": 5, "federation.dirichlet": 0.5}
-    section = validated(configs.Federated, config(**asked, **changes))
-    return problem.make(section, datasets.load(section.data))
-
-
-@pytest.mark.parametrize("request_", ["class", "examples"])
-def test_what_goes_is_the_same_in_all_seeds_and_settings_are_chosen_without_it(request_):
-    one = asking(request_)
-    wanted = sorted(one.dataset.train.id[one.going])
-    labels = one.dataset.train.y[one.going]
-    assert (
-        ((labels == 3).all() and (one.dataset.train.y == 3).sum() == len(labels))
-        if request_ == "class"
-        else len(labels) == 5
-    )
-    order = []
-    for seed in problem.seeds(one.config):
-        setup = problem.federation(one, seed)
-        real, ids = np.asarray(setup.data["weight"]) > 0, np.asarray(setup.data["id"])
-        assert sorted(ids[real]) == sorted(one.dataset.train.id) and not setup.going[~real].any()
-        assert sorted(ids[np.asarray(setup.going)]) == wanted
-        shares = np.asarray(setup.going).sum(axis=1) / np.maximum(real.sum(axis=1), 1)
-        np.testing.assert_allclose(setup.leavers, shares, rtol=1e-6)
-        order.append(problem.forgotten(one, setup)["id"].tolist())
-    assert order[0] == order[1] and sorted(order[0]) == wanted
-    elsewhere = problem.calibration(one, 0)
-    real = np.asarray(elsewhere.data["weight"]) > 0
-    assert not set(np.asarray(elsewhere.data["id"])[real]) & set(wanted)
-    gone = np.asarray(elsewhere.data["y"])[np.asarray(elsewhere.going)]
-    assert len(set(gone)) == 1 and 3 not in gone if request_ == "class" else 0 < len(gone) <= 5
-
-
-@pytest.mark.parametrize("request_", ["class", "examples"])
-def test_retraining_is_the_training_of_clients_that_never_had_what_goes(request_):
-    one = asking(request_)
-    setup = problem.federation(one, 0)
-    trained = train(one, setup)
-    weight = np.where(setup.going, 0, setup.data["weight"])
-    never = train(one, setup._replace(data={**setup.data, "weight": weight}))
-    np.testing.assert_allclose(methods.retrained(one, trained, setup.key).model, never.model, atol=1e-6)
-    assert np.abs(trained.model - never.model).max() > 1e-3
-
-
-@pytest.mark.parametrize("request_", ["class", "examples"])
-def test_a_run_without_a_class_or_examples_says_who_cannot(request_, undrawn, tmp_path):  # noqa: F811
-    every = (*QUICK, "ridge", "federaser", "mpu")
-    asked = {"leaver.request": request_, "leaver.examples": 5, "erase.methods": every}
-    done = run.run(config(**asked), str(tmp_path))
-    rows = {row.variant: row for row in done.rows}
-    assert {row.unlearner for row in done.rows} == {"served", *every} and {row.setting for row in done.rows} == {request_}
-    refused = {row.unlearner for row in done.rows if row.extra["reason"]}
-    assert refused == ({"federaser", "mpu"} if request_ == "class" else {"running_sums", "fast_fedul", "medu", "federaser"})
-    assert rows["federaser"].extra["reason"].startswith(f"federaser removes client and no {request_}: ")
-    assert rows["rollback"].extra["distance"].value == 0 and rows["rollback"].extra["test_gap"].value == 0
-    assert rows["ridge"].extra["distance"].value < 1e-3
-    message = rows["ridge"].extra["stored"].value
-    assert rows["ridge"].extra["sent"].value == message * {"class": 5, "examples": 1}[request_], "from each who has some"
-    assert rows[trial.RIDGE_SERVED].extra["sent"].value == 0
-    assert rows["running_sums"].facts["exact"].startswith({"class": "never", "examples": "alpha = 0"}[request_])
-    text = report.write(tmp_path).read_text()
-    assert {"class": "class 0 goes", "examples": "5 examples of a client go"}[request_] in text
-
-
 # --- All methods, all configs, kills ----------------------------------------------------------------------------------
 
 
@@ -544,9 +254,10 @@ def test_every_shipped_config_runs_with_every_method(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_runs_end_with_the_rows_of_one_that_never_was(tmp_path):
+@pytest.mark.parametrize("name", ["digits", "digits_class"])
+def test_killed_runs_end_with_the_rows_of_one_that_never_was(name, tmp_path):
     code = (
-        "import sys; from tests.experiments.erasure import run_test; "
-        "run_test.run.run(run_test.config('digits'), sys.argv[1])"
+        "import sys; from experiments.erasure import run; from tests.helpers.erasures import config; "
+        f"run.run(config({name!r}), sys.argv[1])"
     )
     kills.check_ends_the_same(code, tmp_path, ["stages/calibration.json", "stages/seed-0.json"])
