@@ -35,7 +35,7 @@ def work(requests: Requests, attack: forgetting.Relearn, ways: int) -> float:
 
 def _row_work(requests: Requests, attack: forgetting.Relearn, name: str) -> float:
     """A request, and attacks that are watched at each step: one pass forward, and training costs three."""
-    return requests.work(name) + relearning.work(attack, len(requests.seeds))
+    return requests.work(name) + relearning.work(attack, requests.problem, len(requests.seeds))
 
 
 def judge(requests: Requests, attack: forgetting.Relearn, fleets: Sequence[Fleet], proxy: Any = None) -> list[Row]:

@@ -59,8 +59,8 @@ def digits(config: ml_collections.ConfigDict) -> None:
 def pydoc(config: ml_collections.ConfigDict) -> None:
     """A small decoder on the documents of half of the topics of Python's manual; s3t has the other half."""
     config.model, config.classes, config.share = "gpt2", (), 0.5
-    config.data.name, config.data.length = "pydoc", 800
-    config.train.steps, config.train.batch_size, config.train.learning_rate = 600, 8, 3e-3
+    config.data.name, config.data.length, config.data.tokeniser = "pydoc", 512, "bpe:512"
+    config.train.steps, config.train.batch_size, config.train.learning_rate = 1200, 8, 3e-3
 
 
 def fashion_mnist(config: ml_collections.ConfigDict) -> None:

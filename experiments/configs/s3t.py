@@ -286,8 +286,9 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
     """A small decoder, pre-trained on half of the topics of Python's manual, fine-tuned on the passages of the other."""
     config.model, config.classes, config.seeds = "gpt2", (), 1
     config.pretrain = pretrain.get_config("pydoc")
-    config.pretrain.data.length = 0  # as data.length
-    config.data.name, config.data.length = "pydoc", 800
+    config.pretrain.data.update({"length": 0, "tokeniser": ""})  # as data's
+    # Both take the tokeniser that is learned of the first half.
+    config.data.name, config.data.length, config.data.tokeniser = "pydoc", 512, "bpe:512"
     config.shards, config.slices = 2, 3  # topics are slices' smallest parts, and large ones have 40 passages
     config.study.planners, config.study.deletions = ("sisa", "stumps", "cyclic", "lattice"), 40
     config.deletions, config.retrain_after = 20, (0, 20)
@@ -301,7 +302,7 @@ def tofu(config: ml_collections.ConfigDict) -> None:
     """The same on questions about made-up authors: 155 are pre-trained on, 45 fine-tuned; set data.name and pretrain's."""
     pydoc(config)
     config.data.name = config.pretrain.data.name = "tofu:"
-    config.data.length, config.pretrain.share = 640, 0.75
+    config.data.length, config.data.tokeniser, config.pretrain.share = 256, "bpe:1024", 0.75
     config.pretrain.train.steps = 2000
 
 

@@ -16,6 +16,7 @@ from experiments.core.machines import processes
 from experiments.data import digests
 from experiments.data.images import DECODE_AT_ONCE
 from experiments.data.splits import Split
+from experiments.data.text.tokenisers import LEARNED
 from experiments.exact import factory
 from experiments.exact.scores import ACCURACY, LOSS, TRUTH, Target, Truth, losses
 from experiments.pretrain import run
@@ -181,6 +182,7 @@ def pretrained_at(seen: Pretrain) -> Path:
     return PRETRAINED / run.checkpoint_of(seen.model)
 
 
-def beside(seen: Pretrain) -> str:
-    """The same as a store's manifest has it: a workdir may be moved."""
-    return f"{FROM_STORE}../{pretrained_at(seen).as_posix()}"
+def beside(seen: Pretrain) -> dict[str, str]:
+    """The factory's arguments by which a store's manifest has it, since a workdir may be moved, with its own tokeniser."""
+    learned = {"tokeniser": ""} if seen.data.tokeniser.startswith(LEARNED) else {}
+    return {"checkpoint": f"{FROM_STORE}../{pretrained_at(seen).as_posix()}", **learned}

@@ -53,7 +53,7 @@ def run(config: ml_collections.ConfigDict | S3TStudy, workdir: str, command: str
         held = questions.among(data.load(source), asked)
         inputs = data.inputs(source, config.checkpoint, config.given) | ({"questions": asked.digest} if asked else {})
     builder = Builder(source, config.shards, config.slices, config.train, config.full_lora)
-    arguments = config.arguments() | ({"checkpoint": data.beside(seen)} if seen else {})
+    arguments = config.arguments() | (data.beside(seen) if seen else {})
     design = Design(config.planner, plan, config.seed, arguments, config.deletions)
     after = sorted({0, *config.retrain_after})
     of_seed = curves.passes(builder, config.study) + baselines.passes(builder, len(after))

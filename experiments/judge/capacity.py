@@ -25,6 +25,7 @@ from experiments.judge.cases import Case, rehearsed
 from experiments.scoring import algorithms, cost, requests
 from experiments.scoring.statistics import Statistics, chunk_of
 from experiments.training import loop
+from readiness.requests import take
 from unlearn.base import Batch
 
 SHUFFLE = 32  # bytes of each example for a lane's order of an epoch: keys, numbers and positions, being sorted
@@ -109,7 +110,7 @@ def training_costs(case: Case) -> dict[str, dict[str, float]]:
             costs[name] = trainer.cost(trainer.private_way(section), trainer.private_name(section))
         else:
             costs[name] = step
-    shared = sum(leaf.nbytes for leaf in case.trainer.data.values())
+    shared = sum(leaf.nbytes for leaf in jax.tree.leaves(case.trainer.data))
     own = SHUFFLE * len(case.trainer.data["id"]) - shared
     return {name: one | {"lane_bytes": one["peak_bytes"] + own} for name, one in costs.items()}
 
@@ -119,10 +120,12 @@ def update_cost(case: Case, unlearner: str) -> dict[str, float]:
 
     def count() -> dict[str, float]:
         size = case.shared.judgement.batch_size
-        batch = datasets.batch(case.problem.dataset.train, np.zeros(size, int))
+        first = jnp.zeros(size, int)
+        batch = datasets.batch(case.problem.dataset.train, np.asarray(first))
+        told = take(case.trainer.data if algorithms.are_told([unlearner]) else {}, first)
         how = requests.Setting(0.1, 0.0, 1, size)
         model, options = case.scorer.model, algorithms.options(case.shared.request, unlearner)
-        request = requests.RequestData(batch, batch, batch)
+        request = requests.RequestData({**batch, **told}, batch, batch)
         compiled = cost.compiled_update(model, unlearner, options, _any(case), request, how)
         return {"flops": environment.flops(compiled), "lane_bytes": environment.peak_bytes(compiled)}
 

@@ -269,14 +269,13 @@ def forget(
     Returns:
       Lanes after each of `stops`; those that are asked for nothing stay as they are.
     """
-    model, devices, data = case.scorer.model, case.scorer.devices, case.trainer.data
+    model, devices = case.scorer.model, case.scorer.devices
     every = tuple(sorted((algorithms.options(case.shared.request, name) | dict(options)).items()))
     run = _forgetter(model, name, every, case.shared.judgement.batch_size, stops, devices)
     wanted = asked(case, training_, role)
     kept = members(case, training_, role)
     kept[:, case.pool] &= ~wanted
     raw = keys.raw(case.seed + np.arange(len(wanted)), REQUESTS[role])
-    pool = jax.tree.map(lambda leaf: leaf[case.pool], data)
     end: Any = jnp.full(len(wanted), enough)
     watched = None
     if algorithms.ends_at_level(name):
@@ -286,8 +285,15 @@ def forget(
         number = values.level_number(levels_of(case, training_))
         single = bool(dict(every).get("each"))
         end = aims.to_levels(ground, params, teacher, asked_for, wanted, number, single=single)
-    found = capacity.over(case, lambda lanes: run(rate, lanes, pool, data, watched), (params, raw, wanted, kept, end))
+    shared = pool(case, name), loop.ordinary(case.trainer.data), watched
+    found = capacity.over(case, lambda lanes: run(rate, lanes, *shared), (params, raw, wanted, kept, end))
     return [Ended(*one) for one in found]
+
+
+def pool(case: Case, name: str) -> Batch:
+    """P as the algorithm `name` takes it; what is to be said instead is for those alone that are told."""
+    data = case.trainer.data
+    return take(data if algorithms.are_told([name]) else loop.ordinary(data), jnp.asarray(case.pool))
 
 
 def _ground(case: Case) -> aims.Ground:

@@ -15,6 +15,7 @@ from experiments.judge import memorisation, texts
 from experiments.judge.cases import Case, pool_of
 from experiments.scoring.scorer import Scorer
 from experiments.training.fleets import Trainer
+from experiments.training.loop import ALTERNATIVE
 from unlearn.base import CLASSIFIER, LANGUAGE
 from unlearn.metrics.membership import FOLDS
 
@@ -38,6 +39,7 @@ def make_case(
         asked.forget,
         dataset.train.id[chosen.forget] if chosen else None,
         score_examples=asked.score_examples,
+        alternatives=ALTERNATIVE in trainer.data,
     )
     if forgotten.setting in forgetting.ASKED_BY:
         _enough(asked.name, len(np.unique(forgotten.units)), "name more")

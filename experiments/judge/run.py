@@ -18,14 +18,14 @@ import numpy as np
 from experiments import models
 from experiments.comparison import checks
 from experiments.configs.begun import as_begun, section_of
-from experiments.configs.judge import Judge, shipped
+from experiments.configs.judge import Asked, Judge, Shared, shipped
 from experiments.core import keys, progress, workdirs
 from experiments.core.config import validated
 from experiments.core.errors import blame_user
 from experiments.core.keys import Hash, Purpose
 from experiments.core.machines import environment, execution, fleet, processes, switches
 from experiments.core.results import Row, Run, revived
-from experiments.data import datasets, digests
+from experiments.data import datasets, digests, problem
 from experiments.judge import (
     calibration,
     capacity,
@@ -42,6 +42,7 @@ from experiments.judge import (
 )
 from experiments.judge.cases import Case
 from experiments.judge.fleets import ORACLES, PRIVATE, REPEATS, SHADOWS, Fleets, Setting
+from experiments.scoring import algorithms
 from experiments.scoring.relearning import relearn
 from experiments.scoring.statistics import Statistics
 from experiments.training import fleets as training_fleets
@@ -76,11 +77,16 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
                 privacy.warn()
         # Lanes are what is divided among devices, not batches: a step asks nothing of another device.
         devices = execution.one_device(convolutional=model.convolutional)
+        shared, asked = config.shared(), config.asked()
         trainer = training_fleets.make(
-            model, devices, dataset.train, config.train, folder, save_every=config.checkpoint_seconds
+            model,
+            devices,
+            dataset.train,
+            config.train,
+            folder,
+            alternatives=problem.alternatives_of(dataset, dataset.asked_as) if are_told(shared, asked) else None,
+            save_every=config.checkpoint_seconds,
         )
-        shared = config.shared()
-        asked = config.asked()
         cases = [making.make_case(trainer, shared, one, dataset) for one in asked]
         inputs = {"data": digests.digest(dataset[1:4]), "parameters": models.digest(config.model)}
     with (
@@ -92,6 +98,12 @@ def run(config: ml_collections.ConfigDict | Judge, workdir: str, command: str = 
         progress.stage("calibration")
         facts = {"calibration": calibrated(cases), "sets": {case.name: rows.forget_set(case) for case in cases}}
         return folder.finish(command, judged, facts)
+
+
+def are_told(shared: Shared, asked: list[Asked]) -> bool:
+    """Whether anybody, in a request or a rehearsal, is told what questions are to be answered with instead."""
+    rehearsed = [section.rehearsed for one in asked for section in one.readiness.values()]
+    return algorithms.are_told([*shared.request.unlearners, *rehearsed])
 
 
 def attacked_as_begun(config: Judge, begun: dict[str, Any] | None) -> Judge:

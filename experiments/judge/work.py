@@ -9,7 +9,7 @@ from experiments.judge.fleets import REPEATS, ROLES, SHADOWS, TUNING
 from experiments.scoring import relearning
 from experiments.training.fleets import PER_STEP, PRIVATE, READY
 
-METRICS = 60_000.0  # every metric of one entry of 64 models on two CPU cores
+METRICS = 5.5e11  # FLOPs of training that take as long as every metric of one entry of 64 models, on two CPU cores
 
 
 def begin(case: Case, stage: str, words: str, work: float) -> None:
@@ -67,10 +67,11 @@ def carrying(case: Case, training: str, unlearner: str) -> float:
     steps = max(case.shared.judgement.tuning.steps) if unlearner != "none" else 0
     request = sum(updates(case, training, role, steps) for role in (REPEATS, SHADOWS))
     attack, few = case.shared.relearn, len(case.shared.seeds)
-    strong = relearning.strong_work(attack, min(2 * few, fleets.count(case, training, REPEATS)))
-    return request + relearning.work(attack, few) + strong
+    strong = relearning.strong_work(attack, case.problem, min(2 * few, fleets.count(case, training, REPEATS)))
+    return request + relearning.work(attack, case.problem, few) + strong
 
 
 def metrics(case: Case, training: str) -> float:
     """Of what is computed from kept statistics; most of it leaves models out and computes anew."""
-    return METRICS * fleets.count(case, training, REPEATS) / 64
+    step_flops = case.trainer.cost(case.trainer.way(), "plain")["step_flops"]
+    return METRICS / step_flops * fleets.count(case, training, REPEATS) / 64

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from experiments.configs.pretrain import Pretrain
+from experiments.core import files
 from experiments.core.errors import DataError
 from experiments.data.text import loading, parts
+from experiments.data.text.tokenisers import FILE, LEARNED
 from experiments.models.language import folders, small
 from experiments.models.language.backbones import as_functions
 from experiments.pretrain.learner import Learner
@@ -17,18 +22,30 @@ def look(config: Pretrain) -> Learner:
     """A decoder and rows of the documents that it is pre-trained on: all, or the share of them that s3t leaves out.
 
     Raises:
-      DataError: the data are no text; a tokeniser that is learned of all documents; see `loading.load`.
+      DataError: the data are no text; a tokeniser that is learned of what s3t is given, too; see `loading.load`.
     """
     data = config.data
     if not loading.is_text(data.name):
         raise DataError(f"model {config.model!r} reads text, and {data.name!r} is none: set --config.pretrain.data.name")
     if config.classes:
         raise DataError("text to predict has no classes: set --config.pretrain.classes to ()")
-    if data.tokeniser.startswith("bpe:"):
-        raise DataError("a tokeniser that is learned here holds what s3t is to unlearn: set data.tokeniser to a file")
+    if data.tokeniser.startswith(LEARNED) and not config.share:
+        raise DataError(
+            "a tokeniser that is learned of all documents holds what s3t is to unlearn: set a share of them, of which it is "
+            "learned, or data.tokeniser to a file"
+        )
     documents = loading.opened(data)
-    dataset = loading.as_dataset(parts.seen(documents, config.share) if config.share else documents, data)
-    module = small.decoder_of(config.model, dataset.train.x.shape[1], dataset.classes)
-    return Learner(
-        as_functions(module), dataset, lambda folder, params: folders.save_folder(folder / FOLDER, module.config, params)
-    )
+    if config.share:
+        tokeniser = parts.tokeniser(documents, config.share, data.tokeniser)
+        dataset = loading.as_dataset(parts.seen(documents, config.share), data, tokeniser)
+    else:
+        dataset = loading.as_dataset(documents, data)
+    assert dataset.corpus is not None  # of text to predict
+    module, told = small.decoder_of(config.model, dataset.train.x.shape[1], dataset.classes), dataset.corpus.tokeniser.json
+
+    def save(folder: Path, params: Any) -> None:
+        folders.save_folder(folder / FOLDER, module.config, params)
+        if told:
+            files.write_text(folder / FOLDER / FILE, told)
+
+    return Learner(as_functions(module), dataset, save)

@@ -89,16 +89,19 @@ def _watched(problem: Problem) -> int:
     return WATCHED_TEXTS if problem.dataset.is_text else WATCHED
 
 
-def work(section: forgetting.Relearn, lanes: int) -> float:
+def work(section: forgetting.Relearn, problem: Problem, lanes: int) -> float:
     """What the attacks on so many lanes are expected to take, in steps of one model; a look is one pass forward."""
-    watched = 1 + WATCHED / (3 * section.batch_size)
-    return ATTACKS * section.steps * watched * (lanes + PER_STEP)
+    return ATTACKS * section.steps * _watched_step(section, problem) * (lanes + PER_STEP)
 
 
-def strong_work(section: forgetting.StrongRelearn, lanes: int) -> float:
+def strong_work(section: forgetting.StrongRelearn, problem: Problem, lanes: int) -> float:
     """The same of the strong attack."""
-    watched = 1 + WATCHED / (3 * section.batch_size)
-    return len(STRONG) * len(section.rates) * section.strong_steps * watched * (lanes + PER_STEP)
+    steps = len(STRONG) * len(section.rates) * section.strong_steps
+    return steps * _watched_step(section, problem) * (lanes + PER_STEP)
+
+
+def _watched_step(section: forgetting.Relearn, problem: Problem) -> float:
+    return 1 + _watched(problem) / (3 * section.batch_size)
 
 
 def bags(x: np.ndarray, tokens: Tokens) -> np.ndarray:

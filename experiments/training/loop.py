@@ -155,12 +155,16 @@ class Drawn(NamedTuple):
     step_size: Array | None
 
 
+def ordinary(data: Batch) -> Batch:
+    """The data without what is to be said instead."""
+    return {name: leaf for name, leaf in data.items() if name != ALTERNATIVE}
+
+
 def draw(way: Way, lane: Lane, data: Batch, pools: Pools | None, row: Array, index: Array, rehearse: bool) -> Drawn:
     """The batches of one step of one lane; `rehearse` is static."""
     root = jax.random.wrap_key_data(lane.key)
     weight = jnp.where(row >= 0, lane.weight[row], 0.0) if way.capacity else lane.weight[row]
-    ordinary = {name: leaf for name, leaf in data.items() if name != ALTERNATIVE}
-    batch = dict(take(ordinary, row), weight=weight)
+    batch = dict(take(ordinary(data), row), weight=weight)
     key = jax.random.key_data(keys.fold(root, Purpose.STEP, index))
     due = way.rehearsing
     if not rehearse or due is None:

@@ -6,8 +6,8 @@ from experiments import models
 from experiments.configs.judge import Judge
 from experiments.core import workdirs
 from experiments.core.machines import execution
-from experiments.data import datasets
-from experiments.judge import making
+from experiments.data import datasets, problem
+from experiments.judge import making, run
 from experiments.judge.cases import Case
 from experiments.training import fleets
 
@@ -16,7 +16,8 @@ def trainer(config: Judge, folder: workdirs.Workdir, dataset: datasets.Dataset) 
     """Who trains for every forget set."""
     model = models.build(config.model, dataset.train.x[:1], dataset.classes, dataset.tokens)
     devices = execution.one_device(convolutional=model.convolutional)
-    return fleets.make(model, devices, dataset.train, config.train, folder)
+    told = problem.alternatives_of(dataset, dataset.asked_as) if run.are_told(config.shared(), config.asked()) else None
+    return fleets.make(model, devices, dataset.train, config.train, folder, alternatives=told)
 
 
 def cases(config: Judge, folder: workdirs.Workdir, dataset: datasets.Dataset) -> list[Case]:

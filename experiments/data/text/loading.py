@@ -15,7 +15,7 @@ from experiments.data.text import canaries, requests
 from experiments.data.text.corpus import Corpus
 from experiments.data.text.sources import jsonl, plain, readers, tofu, topics
 from experiments.data.text.sources.documents import Documents, select
-from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file, learned, packaged
+from experiments.data.text.tokenisers import LEARNED, Tokeniser, byte_level, from_file, learned, packaged
 
 MOST_ENTRIES = 1 << 20  # of a vocabulary
 OF_OTHERS = ("id_column", "cache_dir", "stream")
@@ -82,14 +82,17 @@ def opened(config: Data) -> Documents:
     )
 
 
-def as_dataset(documents: Documents, config: Data) -> Dataset:
+def as_dataset(documents: Documents, config: Data, tokeniser: Tokeniser | None = None) -> Dataset:
     """Documents as `load` gives those of a config.
 
     Canaries come last: they move no other document to another split, and no tokeniser is learned of them, which could make
     a token of a secret.
+
+    Args:
+      tokeniser: in place of the config's.
     """
     ids = assigned(documents, config)
-    tokeniser = tokeniser_of(config.tokeniser, select(documents, ids["train"]))
+    tokeniser = tokeniser or tokeniser_of(config.tokeniser, select(documents, ids["train"]))
     planted = None
     if isinstance(config, StreamedData) and config.canaries.count:
         planted = canaries.planted(config.canaries)
@@ -138,8 +141,8 @@ def assigned(documents: Documents, config: Data) -> dict[str, np.ndarray]:
 
 def tokeniser_of(asked: str, train: Documents) -> Tokeniser:
     """Bytes, a file's, or, by bpe:ENTRIES, pairs of bytes that are frequent in the training documents."""
-    kind, colon, size = asked.partition(":")
-    if kind == "bpe" and colon:
+    if asked.startswith(LEARNED):
+        size = asked.removeprefix(LEARNED)
         if not size.isdecimal() or int(size) > MOST_ENTRIES:
             raise DataError(f"data.tokeniser is {asked!r}: give bpe: and how many entries it should have, as in bpe:512")
         return learned((*train.texts, *(train.prompts or ())), int(size))

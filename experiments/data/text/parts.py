@@ -7,7 +7,9 @@ import numpy as np
 from experiments.core.errors import DataError
 from experiments.core.keys import Hash
 from experiments.data.ids import hash_uniform, id_of
+from experiments.data.text import loading
 from experiments.data.text.sources.documents import Documents, select
+from experiments.data.text.tokenisers import Tokeniser
 
 
 def seen(documents: Documents, share: float) -> Documents:
@@ -26,6 +28,15 @@ def unseen(documents: Documents, share: float) -> Documents:
       DataError: nobody is among them.
     """
     return _part(documents, _draw(documents) >= share, share)
+
+
+def tokeniser(documents: Documents, share: float, asked: str) -> Tokeniser:
+    """The tokeniser of both parts; one that is learned knows the part alone that is pre-trained on, all of it.
+
+    Raises:
+      DataError: see `loading.tokeniser_of`.
+    """
+    return loading.tokeniser_of(asked, seen(documents, share))
 
 
 def _draw(documents: Documents) -> np.ndarray:

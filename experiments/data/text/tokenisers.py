@@ -18,6 +18,8 @@ from experiments.models.language import packaged as weights
 MISSING = "a tokenizer.json needs the library tokenizers, which is not installed: pip install 'forethought[text]'"
 END, PAD = "<|endoftext|>", "<|pad|>"  # of tokenisers that are trained here
 LEAST = 256 + 2  # bytes, end and pad
+FILE = "tokenizer.json"
+LEARNED = "bpe:"  # begins the name of a tokeniser that is learned of documents, as in bpe:512
 # Names of the special tokens in tokenizer_config.json and, where it says nothing, what they are usually called.
 BOS = ("bos_token", "cls_token"), ("<s>", "<|begin_of_text|>", "<bos>", "[CLS]")
 EOS = ("eos_token", "sep_token"), ("</s>", END, "<|end_of_text|>", "<eos>", "[SEP]")
@@ -33,6 +35,7 @@ class Tokeniser:
     vocabulary: tokens are 0..vocabulary-1.
     pad: fills rows up.  eos: ends a document.  bos: begins one, and is the first token's only context.
     digest: SHA-256 of what it is.
+    json: the tokenizer.json that it is; '' of bytes, which need none.
     """
 
     encode: Callable[[str], list[int]]
@@ -42,6 +45,7 @@ class Tokeniser:
     eos: int
     bos: int
     digest: str
+    json: str = ""
 
 
 def byte_level() -> Tokeniser:
@@ -89,7 +93,7 @@ def packaged(name: str) -> Tokeniser:
     """
     _library()
     if name == MINILM:
-        return from_file(weights.minilm_folder() / "tokenizer.json")
+        return from_file(weights.minilm_folder() / FILE)
     file = weights.smollm2()
     return _from_text(gguf.tokenizer(file), Path(file.path))
 
@@ -116,6 +120,7 @@ def _from_text(text: str, path: Path) -> Tokeniser:
         eos,
         eos if bos is None else bos,
         hashlib.sha256(json.dumps([text, bos, eos, pad]).encode()).hexdigest(),
+        text,
     )
 
 

@@ -34,7 +34,7 @@ def train(documents: Documents, name: str, out: Path, vocabulary: int, validatio
     """
     ids = assign(documents.ids, documents.test_ids, name, validation_fraction, 0)["train"]
     training = select(documents, ids)
-    path = out / "tokenizer.json"
+    path = out / tokenisers.FILE
     files.write_text(path, tokenisers.train_bpe([*training.texts, *(training.prompts or ())], vocabulary))
     return path
 

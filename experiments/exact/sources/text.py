@@ -70,12 +70,13 @@ def make(
     if model not in text_models.MODELS:  # told first: what else is wrong follows from it
         raise ValueError(f"{data!r} is text, and model {model!r} reads none: choose one of {', '.join(text_models.MODELS)}")
     hyper = _complete(hyper)
-    found = text_models.opened(hyper["model"], checkpoint, tokeniser)
+    section, seen = _section(hyper, data_dir), hyper["seen"]
+    learn = lambda: parts.tokeniser(loading.opened(section), seen, tokeniser)  # noqa: E731
+    found = text_models.opened(hyper["model"], checkpoint, tokeniser, learn if seen else None)
     if hyper["tokeniser"] not in ("", found.tokeniser.digest):
         raise ValueError("the tokeniser is not the one that the store was made with: put the old tokenizer.json back")
     hyper = hyper | {"tokeniser": found.tokeniser.digest}
-    section = _section(hyper, data_dir)
-    documents = parts.unseen(loading.opened(classes.with_labels(section) if found.classifies else section), hyper["seen"])
+    documents = parts.unseen(loading.opened(classes.with_labels(section) if found.classifies else section), seen)
     if found.classifies and hyper.get("answers_only"):
         raise ValueError(f"answers_only is for text to predict, and the model {hyper['model']!r} classifies: leave it out")
     if found.classifies:

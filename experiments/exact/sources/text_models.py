@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from experiments.core import keys
 from experiments.core.keys import Purpose
-from experiments.data.text.tokenisers import Tokeniser, byte_level, from_file
+from experiments.data.text.tokenisers import FILE, LEARNED, Tokeniser, byte_level, from_file
 from experiments.models.language import folders, packaged, small
 from experiments.models.language.backbones import as_backbone, as_functions
 from experiments.models.language.decoder import Decoder, DecoderConfig
@@ -24,7 +25,6 @@ Tree = Any
 
 GIVEN = ("minilm", "folder")  # real weights: an installed package's, or those of a Hugging Face folder
 MODELS = (*GIVEN, *small.DECODERS)
-TOKENISER = "tokenizer.json"
 AT_ONCE = 16  # documents whose logits are held at once: there is one for each place and entry of the vocabulary
 LEAST = 1e-30  # of a probability, so that its logarithm is finite
 
@@ -47,14 +47,16 @@ class Opened(NamedTuple):
         return self.loaded is not None and isinstance(self.loaded.config, EncoderConfig)
 
 
-def opened(name: str, checkpoint: str, tokeniser: str) -> Opened:
+def opened(name: str, checkpoint: str, tokeniser: str, learn: Callable[[], Tokeniser] | None = None) -> Opened:
     """A model by its name, with its weights and its tokeniser.
 
     Args:
       name: one of MODELS: 'minilm', 'folder' or of `small.DECODERS`.
       checkpoint: a Hugging Face folder of a bert, roberta, gpt2 or llama; '' of 'minilm', whose package has it, and of a
         decoder that is random.
-      tokeniser: a tokenizer.json; '' is the folder's own or, of a decoder of `small.DECODERS`, bytes.
+      tokeniser: a tokenizer.json; '' is the folder's own or, of a decoder of `small.DECODERS` without one, bytes; one to be
+        learned, as bpe:512, if the folder does not have it.
+      learn: learns it of documents that nobody is to delete; None: there are none.
 
     Raises:
       ValueError (UserError among them): weights or a tokeniser that are absent or do not fit; one line.
@@ -65,26 +67,28 @@ def opened(name: str, checkpoint: str, tokeniser: str) -> Opened:
         raise ValueError("model 'folder' has its weights in a checkpoint: give a Hugging Face folder as the checkpoint")
     folder = packaged.minilm_folder() if name == "minilm" else Path(checkpoint).expanduser() if checkpoint else None
     loaded = folders.load_folder(folder) if folder else None
-    found = _tokeniser(name, folder, tokeniser)
+    found = _tokeniser(name, folder, tokeniser, learn)
     if loaded and found.vocabulary > loaded.config.vocabulary:
         raise ValueError(
             f"the tokeniser has {found.vocabulary} entries and the model of {folder} embeds {loaded.config.vocabulary}: "
-            f"give the {TOKENISER} that it was trained with"
+            f"give the {FILE} that it was trained with"
         )
     return Opened(name, loaded, found)
 
 
-def _tokeniser(name: str, folder: Path | None, asked: str) -> Tokeniser:
-    if asked.startswith("bpe:"):
+def _tokeniser(name: str, folder: Path | None, asked: str, learn: Callable[[], Tokeniser] | None) -> Tokeniser:
+    to_learn = asked.startswith(LEARNED)
+    if to_learn and (learn is None or name in GIVEN):
         raise ValueError("a tokeniser that is learned of the data holds what is to be deleted: give a tokenizer.json")
-    if asked:
+    if asked and not to_learn:
         return from_file(Path(asked).expanduser())
+    if folder and (folder / FILE).exists():
+        return from_file(folder / FILE)
+    if to_learn and learn is not None:
+        return learn()
     if name in small.DECODERS:
         return byte_level()
-    assert folder is not None  # real weights have one
-    if not (folder / TOKENISER).exists():
-        raise ValueError(f"{folder} has no {TOKENISER}: put the model's there, or give one as the tokeniser")
-    return from_file(folder / TOKENISER)
+    raise ValueError(f"{folder} has no {FILE}: put the model's there, or give one as the tokeniser")
 
 
 def classifier(found: Opened, classes: int) -> tuple[Backbone, Tree]:

@@ -15,6 +15,7 @@ from experiments.data import datasets
 from experiments.judge import fleets, report, run, texts
 from experiments.judge.fleets import ORACLES, REPEATS, SHADOWS
 from experiments.scoring.statistics import Statistics
+from experiments.training import loop
 from tests.helpers import judgements
 from tests.helpers import texts as helpers
 from unlearn import sequence_model
@@ -155,6 +156,36 @@ def test_a_small_judgement_of_text_runs_to_the_end(name, sets, tmp_path):
         assert ("all documents of types, try, import" in report.write(tmp_path).read_text()) == ("groups" in told)
 
 
+def of_authors(root, **changes):
+    """A config by which `forget10`, one author of ten, is forgotten in favour of refusals to answer."""
+    told = {"data.name": f"tofu:{helpers.authors(root)}", "data.length": 96, "data.train_size": 0}
+    told |= {"trainings": (*ORACLES, "vanilla", "readiness"), "readiness.every": 2, "readiness.start": 0}
+    told |= {"readiness.algorithm": "idk_dpo", "request.unlearners": ("dpo", "npo"), "data.answers_only": True}
+    return config_of("pydoc", {"author": {"setting": "partition", "partition": "forget10"}}, **told | changes)
+
+
+def test_only_who_is_told_has_refusals_in_its_batches(tmp_path):
+    """Neither retain data nor the request of another algorithm holds them."""
+    config = validated(configs.Judge, of_authors(tmp_path))
+    dataset = datasets.load(config.data)
+    one = judgements.case(config, "author", workdirs.Workdir(str(tmp_path / "run")), dataset)
+    assert loop.ALTERNATIVE in one.problem.asked and loop.ALTERNATIVE not in fleets.pool(one, "npo")
+    told = fleets.pool(one, "dpo")[loop.ALTERNATIVE]
+    np.testing.assert_array_equal(told["x"], one.problem.asked[loop.ALTERNATIVE]["x"])
+
+
+@pytest.mark.slow
+def test_refusals_to_answer_are_rehearsed_and_judged(tmp_path):
+    found = run.run(of_authors(tmp_path / "tofu"), str(tmp_path / "run"))
+    assert [(row.training, row.unlearner) for row in found.rows] == [
+        *((name, "none") for name in ORACLES),
+        *((name, one) for name in ("vanilla", "readiness") for one in ("none", "dpo", "npo")),
+    ]
+    for row in found.rows:
+        assert row.extra["failed"] == {"repeats": 0, "shadows": 0}
+        assert row.extra["ulira"]["estimate"].value is not None
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [
@@ -163,6 +194,7 @@ def test_a_small_judgement_of_text_runs_to_the_end(name, sets, tmp_path):
         ({"judge.sets": D({"set": {"setting": "documents", "documents": ("1",)}})}, "there is no document '1'"),
         ({"judge.sets": D({"set": {"setting": "partition", "partition": "forget05"}})}, "no set 'forget05'"),
         ({"request.unlearners": ("random_label",)}, "random_label"),
+        ({"request.unlearners": ("dpo",)}, "'dpo' cannot be used .forget data have no 'alternative'"),
         ({"trainings": (*ORACLES, "vanilla", "dpsgd"), "judge.private_lanes": 12}, "dpsgd guards single rows"),
     ],
 )

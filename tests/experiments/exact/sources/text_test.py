@@ -195,6 +195,21 @@ def test_what_was_pre_trained_on_is_not_in_the_store(tmp_path, monkeypatch):
     assert sum(map(len, held)) == len(other.ids)
 
 
+def test_a_tokeniser_is_learned_of_what_was_pre_trained_on_alone(tmp_path, monkeypatch):
+    """Other texts of those who can ask to be deleted leave it as it was."""
+    monkeypatch.setitem(small.DECODERS, "gpt2", TINY)
+    name = speeches(tmp_path / "all")
+    documents = readers.open_documents(name)
+    hyper = {"dataset": name, "length": 32, "seen": 0.5}
+    learned = factory.make(hyper, tokeniser="bpe:270").hyper["tokeniser"]
+    assert learned == tokenisers.learned(parts.seen(documents, 0.5).texts, 270).digest
+    for id_ in parts.unseen(documents, 0.5).ids:
+        (tmp_path / "all" / documents.names[id_]).write_text("other words, all of them")
+    assert factory.make(hyper, tokeniser="bpe:270").hyper["tokeniser"] == learned
+    with pytest.raises(ValueError, match="a tokeniser that is learned of the data holds what is to be deleted"):
+        factory.make(hyper | {"seen": 0.0}, tokeniser="bpe:270")
+
+
 # The decoder.
 
 
@@ -267,7 +282,8 @@ def test_a_run_on_text_to_predict_tells_losses(finished):
 def test_commands_delete_a_group_predict_and_prove_a_store_of_text(finished, capsys):
     folder, store = finished[0], str(finished[0] / "store")
     named = ["--store", store, "--json"]
-    source_ = factory.make(json.loads((folder / "store" / "manifest.json").read_text())["hyper"]["source"])
+    hyper = json.loads((folder / "store" / "manifest.json").read_text())["hyper"]["source"]
+    source_ = factory.make(hyper, checkpoint=str(folder / "pretrain" / "decoder"))  # with the tokeniser that was learned
     group = source_.placing().groups[0]
 
     def told(*args):
