@@ -335,15 +335,18 @@ def levels(config: ml_collections.ConfigDict) -> None:
 
 
 def trec(config: ml_collections.ConfigDict) -> None:
-    """trec, questions of six classes, by a small BERT: a random tenth and a class. For an accelerator."""
-    _as_compared(config, "trec")
+    """trec, questions of six classes, by a small BERT: a class, questions about people, 32 models of each kind."""
+    _of_text(config, "trec")
+    config.request.unlearners = ("level",)
+    config.relearn.steps, config.relearn.size = 20, 200
+    config.judge.tuning.update(learning_rates=(0.03, 0.1, 0.3), steps=(20, 80))
+    config.judge.sets = ml_collections.ConfigDict({"class": {"setting": "class", "target": 3}})
 
 
 def pydoc(config: ml_collections.ConfigDict) -> None:
     """Python's own manual, by a small GPT-2: six of 60 documents, of which every attack sees whole documents."""
-    _as_compared(config, "pydoc")
+    _of_text(config, "pydoc")
     config.request.to_level.retained = 48
-    config.trainings = (*ORACLES, "vanilla", "reweight", "readiness")
     config.request.unlearners = ("level", "npo")
     config.relearn.size, config.relearn.batch_size = 64, 16
     config.judge.update(batch_size=16, retain=32)
@@ -353,6 +356,14 @@ def pydoc(config: ml_collections.ConfigDict) -> None:
 def cifar10(config: ml_collections.ConfigDict) -> None:
     """cifar10, 20,000 training images, by the quick recipe; a random tenth and a class. For an accelerator."""
     _as_compared(config, "cifar10_quick")
+
+
+def _of_text(config: ml_collections.ConfigDict, name: str) -> None:
+    """What two cores judge in hours: half as many models, fewer rates of attacks, nobody trained in private."""
+    _as_compared(config, name)
+    config.trainings = (*ORACLES, "vanilla", "reweight", "readiness")
+    config.seeds, config.judge.lanes = 5, 32
+    config.relearn.rates, config.relearn.strong_steps = (0.03, 0.1, 0.3), 40
 
 
 def _as_compared(config: ml_collections.ConfigDict, name: str) -> None:

@@ -31,8 +31,8 @@ def look(config: Pretrain) -> Learner:
         raise DataError("text to predict has no classes: set --config.pretrain.classes to ()")
     if data.tokeniser.startswith(LEARNED) and not config.share:
         raise DataError(
-            "a tokeniser that is learned of all documents holds what s3t is to unlearn: set a share of them, of which it is "
-            "learned, or data.tokeniser to a file"
+            "a tokeniser that is learned of all documents holds what s3t is to unlearn: set a share of them, of which one "
+            "is learned, or data.tokeniser to a file"
         )
     documents = loading.opened(data)
     if config.share:
