@@ -2,10 +2,10 @@
 
     python -m experiments.main --config=experiments/configs/s3t.py:digits --workdir=runs/s3t_digits
 
-`digits` needs no download and takes about ten minutes on two CPU cores. Text takes the extra `text`:
-`sst2` and `trec` the real MiniLM (extra `weights`) and data prepared by TFDS, `pydoc` no more, `tofu` a folder
-(--config.data.name=tofu:PATH and --config.pretrain.data.name=tofu:PATH). `fashion_mnist` (100 CPU-minutes) and `cifar10_gpu`
-(for an accelerator, not yet run) need `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared.
+`digits` needs no download and takes about ten minutes on two CPU cores. Text takes the extra `text`: `sst2` and `trec`
+the real MiniLM (extra `weights`) and data prepared by TFDS, `pydoc` no more, `tofu` a folder (--config.data.name=tofu:PATH
+and --config.pretrain.data.name=tofu:PATH). `fashion_mnist` (100 CPU-minutes) and `cifar10_gpu` (for an accelerator, not yet
+run) need `--config.data.data_dir=DIR` (or TFDS_DATA_DIR) with the data set prepared.
 Expected: accuracy falls more slowly with deletions for plans that keep more subsets of slices, a deletion takes
 milliseconds, and the deepest node is near full LoRA; see docs/s3t.md.
 """
