@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import main
+from experiments import command_line, main
 from experiments.loading import Run, load
 
 
@@ -35,6 +35,6 @@ def run(config: str, workdir: str | os.PathLike[str], overrides: Mapping[str, An
     """
     given = [f"--config.{key}={value}" for key, value in (overrides or {}).items()]
     arguments = ["forethought", f"--config={config}", *given, f"--workdir={os.fspath(workdir)}"]
-    parsed, folder = main.parse(arguments, flags.FlagValues())
+    parsed, folder = command_line.parse(arguments, flags.FlagValues())
     print(main.carry_out(parsed, folder, shlex.join(arguments), sys.stdout))
     return load(folder)

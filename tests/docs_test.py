@@ -14,7 +14,7 @@ from configparser import ConfigParser
 
 import pytest
 
-from experiments import main
+from experiments import command_line, main
 from s3t.cli import program
 from tests.faults import suite
 from tests.helpers import docs
@@ -60,7 +60,7 @@ def parse(*arguments):
     from absl import flags
 
     named = any(word.startswith("--workdir") for word in arguments)
-    return main.parse(["forethought", *arguments, *([] if named else ["--workdir=DIR"])], flags.FlagValues())
+    return command_line.parse(["forethought", *arguments, *([] if named else ["--workdir=DIR"])], flags.FlagValues())
 
 
 def check_run(words, monkeypatch):

@@ -24,7 +24,7 @@ ALSO = {"unlearn/metrics": {"sklearn"}, "s3t": {"safetensors"}}  # folder -> wha
 WHOLE = {"Config", "ConfigDict", "Bench", "Comparison", "Judge", "Judged", "JudgeExact", "S3TStudy", "Exact"}
 UNTYPED = {"Any", "Mapping", "dict", "str"}  # what may as well be a whole config if it is called one
 MAY = ("run", "resolved")  # functions
-RESOLVING = ("experiments/configs/", "experiments/core/config.py", "experiments/main.py")
+RESOLVING = ("experiments/configs/", "experiments/core/config.py", "experiments/main.py", "experiments/command_line.py")
 LONG_FILE, LONG_FUNCTION, SHOWN = 350, 60, 5
 
 Tree = Mapping[str, str]  # path of a Python file, with "/" -> its text

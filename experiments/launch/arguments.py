@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import ml_collections
 from absl import flags
 
-from experiments import main
+from experiments import command_line, main
 from experiments.core.config import Section, validated
 from experiments.core.errors import UserError
 
@@ -43,7 +43,7 @@ def configured(arguments: Sequence[str]) -> tuple[ml_collections.ConfigDict, Sec
     Raises:
       UserError: a command line or a config that a run would refuse.
     """
-    config, workdir = main.parse(["forethought", *arguments], flags.FlagValues())
+    config, workdir = command_line.parse(["forethought", *arguments], flags.FlagValues())
     runner = getattr(config, "runner", None)
     if runner not in main.MODELS:
         raise UserError(f"config.runner {runner!r} is unknown; choose one of {', '.join(main.MODELS)}")

@@ -25,7 +25,7 @@ from absl.flags import FlagValues
 from ml_collections.config_flags import config_path
 
 import experiments
-from experiments import main
+from experiments import command_line
 from experiments.core import workdirs
 from experiments.core.config import Section
 from experiments.core.errors import UserError, line
@@ -125,7 +125,7 @@ def understood(axes: Sequence[str], common: Sequence[str], workdir: str) -> Swee
     place = f"--workdir={folder}"
     if (count := math.prod(map(len, values.values()))) > MOST:
         raise UserError(f"--grid has {count} points: give at most {MOST}")
-    usual, _ = main.parse(["forethought", *common, place], FlagValues())  # it need not do without the grid
+    usual, _ = command_line.parse(["forethought", *common, place], FlagValues())  # it need not do without the grid
     sections: list[Section] = []
     points: dict[str, Point] = {}
     for override in grid.overrides(values):
@@ -144,7 +144,7 @@ def understood(axes: Sequence[str], common: Sequence[str], workdir: str) -> Swee
 
 def _path(key: str) -> str:
     """A key as ml_collections finds it."""
-    return main.quoted(f"--config.{key}").removeprefix("--config.")
+    return command_line.quoted(f"--config.{key}").removeprefix("--config.")
 
 
 def _without(keys: Iterable[str], section: Section, usual: ml_collections.ConfigDict) -> dict[str, Any]:

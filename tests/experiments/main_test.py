@@ -17,7 +17,7 @@ import experiments
 import readiness
 import s3t
 import unlearn
-from experiments import main
+from experiments import command_line, main
 from experiments.core import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,7 +225,7 @@ def test_a_config_file_that_raises_is_one_line(ran, tmp_path, capsys):
     ],
 )
 def test_a_mistake_in_a_config_file_is_one_line_that_says_where(ran, tmp_path, capsys, monkeypatch, text, told):
-    monkeypatch.delitem(sys.modules, main.CONFIG_MODULE, raising=False)  # in this process there may be one before
+    monkeypatch.delitem(sys.modules, command_line.CONFIG_MODULE, raising=False)  # in this process there may be one before
     (tmp_path / "bad.py").write_text(text)
     assert called(f"--config={tmp_path / 'bad.py'}", "--workdir=there") == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -8,7 +8,7 @@ import os
 
 from absl import flags
 
-from experiments import main
+from experiments import command_line
 from experiments.configs import comparison, federated, judge, judge_exact, pretrain, s3t
 from experiments.core import config, files
 from experiments.core.errors import UserError
@@ -43,7 +43,7 @@ def attack(room, rng, limit, tally):
                     raise
         typed = override(rng, rng.choice(["readiness:digits", "judge:digits", "s3t:digits", "pretrain:digits"]))
         with tally.trial(f"{typed} {number}", UserError):
-            main.parse(["forethought", *typed], flags.FlagValues())
+            command_line.parse(["forethought", *typed], flags.FlagValues())
     if room.surroundings() != before:
         tally.bad("outside", "a config left something behind")
 
