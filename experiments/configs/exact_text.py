@@ -13,11 +13,17 @@ if TYPE_CHECKING:
 
 GIVEN = ("minilm", "folder")  # models whose weights are real
 MODELS = (*GIVEN, "gpt2")  # a test holds them equal to those of experiments.exact.sources.text_models
-COLUMNS = ("label", "encoding", "group", "answers_only")  # settings of data that hyper-parameters have where they are set
+COLUMNS = (
+    "label",
+    "encoding",
+    "group",
+    "fields",
+    "answers_only",
+)  # settings of data that hyper-parameters have where they are set
 OF_IMAGES = ("id_column", "cache_dir", "factory")  # settings of data that text does not heed
-OF_COMPARISONS = ("rows", "fields", "holdout")  # and those of text that stores do not heed
+OF_COMPARISONS = ("rows", "holdout")  # and those of text that stores do not heed
 HANDED_ON = ("length", "tokeniser")  # to pre-training
-OF_DOCUMENTS = ("data_dir", "encoding", "group", "label")  # handed on, too, where both have the same documents
+OF_DOCUMENTS = ("data_dir", "encoding", "group", "label", "fields")  # handed on, too, where both have the same documents
 
 Mistake = tuple[tuple[str, ...], str]
 
@@ -38,6 +44,11 @@ def mistakes(config: Exact) -> Iterator[Mistake]:
         yield ("checkpoint",), "is set, but minilm has the weights of its package: set --config.model=folder"
     if config.model == "folder" and not config.checkpoint:
         yield ("checkpoint",), "is empty, and the model folder has its weights there: give a Hugging Face folder"
+    if config.model in GIVEN and config.data.tokeniser.startswith("bpe:"):
+        yield (
+            ("data", "tokeniser"),
+            f"is learned, and the model {config.model} has the one it was trained with: set it to ''",
+        )
 
 
 def mistakes_of_others(config: Exact) -> Iterator[Mistake]:
@@ -76,7 +87,7 @@ def handed_on(config: Exact) -> dict[str, Any]:
 
 def hyper(config: Exact) -> dict[str, Any]:
     """What the factory calls hyper-parameters, but for those of training."""
-    parted = not config.given and same_documents(config)
+    parted = config.model not in GIVEN and same_documents(config)  # of a checkpoint, too, which saw the share
     return {
         "dataset": config.data.name,
         **{name: column for name in COLUMNS if (column := getattr(config.data, name))},
@@ -86,6 +97,13 @@ def hyper(config: Exact) -> dict[str, Any]:
         "length": config.data.length or sections.LENGTH,
         "model": config.model,
     }
+
+
+def arguments(config: Exact) -> dict[str, str]:
+    """What the factory is called with for text; a store finds texts of one's own from wherever it is opened."""
+    kind, _, path = config.data.name.partition(":")
+    where = os.path.abspath(os.path.expanduser(path)) if kind in sections.TEXTS and path else ""
+    return {name: value for name, value in (("tokeniser", config.data.tokeniser), ("data_path", where)) if value}
 
 
 def _nested(one: str, other: str) -> bool:

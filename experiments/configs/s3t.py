@@ -186,7 +186,7 @@ class Exact(Section):
             "data_dir": self.data.data_dir,
             "cache_dir": self.data.cache_dir,
             "checkpoint": self.checkpoint,
-            **({"tokeniser": self.data.tokeniser} if self.of_text and self.data.tokeniser else {}),
+            **(exact_text.arguments(self) if self.of_text else {}),
             "most_lanes": self.lanes,
             "lane_bytes": self.lane_bytes,
             "cache_bytes": self.cache_bytes,

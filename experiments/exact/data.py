@@ -16,9 +16,11 @@ from experiments.core.machines import processes
 from experiments.data import digests
 from experiments.data.images import DECODE_AT_ONCE
 from experiments.data.splits import Split
+from experiments.data.text import parts
 from experiments.data.text.tokenisers import LEARNED
 from experiments.exact import factory
 from experiments.exact.scores import ACCURACY, LOSS, TRUTH, Target, Truth, losses
+from experiments.exact.sources import text
 from experiments.pretrain import run
 from s3t.service import creation
 from s3t.service.factory import FROM_STORE
@@ -94,7 +96,7 @@ class Data(NamedTuple):
 
 
 def check_trainable(source: Source, seen: Pretrain | None) -> None:
-    """Refuse adapters that hit no layer, and what the backbone cannot be pre-trained on.
+    """Refuse adapters that hit no layer, and what the backbone cannot, or must not, be pre-trained on.
 
     Args:
       seen: how it is pre-trained; None if one is given.
@@ -105,7 +107,9 @@ def check_trainable(source: Source, seen: Pretrain | None) -> None:
     creation.check_trainable(source, keys.unused())  # the targets of the adapters are layers
     if seen is not None:
         try:
-            run.look(seen)
+            corpus = run.look(seen).dataset.corpus
+            if corpus is not None and isinstance(source.split, text.Splits):
+                parts.check_apart(source.split.documents, parts.known_by(corpus.documents))
         except ValueError as error:
             raise ValueError(f"pretrain: {error}") from error
 

@@ -81,7 +81,7 @@ RULES: dict[str, Rule] = {
 
 # The same of make's keyword arguments.
 ARGUMENTS: dict[str, Rule] = {
-    **dict.fromkeys(("data_dir", "cache_dir", "checkpoint", "tokeniser", "groups", "risks"), TEXT),
+    **dict.fromkeys(("data_dir", "data_path", "cache_dir", "checkpoint", "tokeniser", "groups", "risks"), TEXT),
     "edges": list_of((is_number, "a number"), 0),
     "band_slices": list_of(whole(1), 0),
     "stream": FLAG,
@@ -95,6 +95,7 @@ def make(
     hyper: Mapping[str, Any],
     *,
     data_dir: str = "",
+    data_path: str = "",
     cache_dir: str = "",
     stream: bool = False,
     checkpoint: str = "",
@@ -114,6 +115,7 @@ def make(
         the value there.
       data_dir, cache_dir: see `experiments.data.datasets.load`. The cache is written: a store's manifest may hold a
         cache_dir, but only one that the command itself gives has an effect.
+      data_path: of texts of one's own, where they now are; '' is the path in the data set's name.
       stream: leave the images on disk and decode those that are asked for.
       checkpoint: the backbone, an .npz file of the published layout (`experiments.pretrain.run` writes one), of text a
         Hugging Face folder; random if ''.
@@ -137,12 +139,12 @@ def make(
     places = {"data_dir": data_dir, "cache_dir": cache_dir, "stream": stream}
     limits = {"most_lanes": most_lanes, "lane_bytes": lane_bytes, "cache_bytes": cache_bytes}
     placing = {"groups": groups, "risks": risks, "edges": edges, "band_slices": band_slices}
-    files = {"checkpoint": checkpoint, "tokeniser": tokeniser}
+    files = {"checkpoint": checkpoint, "tokeniser": tokeniser, "data_path": data_path}
     hypers.check("the factory's", {**places, **files, **placing, **limits}, ARGUMENTS)
     if of_text:
         _refuse("images", hyper, {"cache_dir": cache_dir, "stream": stream})
-        return text.make(hyper, data_dir, checkpoint, tokeniser, placing, limits)
-    _refuse("text", hyper, {"tokeniser": tokeniser})
+        return text.make(hyper, data_dir, data_path, checkpoint, tokeniser, placing, limits)
+    _refuse("text", hyper, {"tokeniser": tokeniser, "data_path": data_path})
     return _of_images(hyper, places, checkpoint, placing, limits)
 
 

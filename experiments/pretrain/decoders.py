@@ -9,13 +9,14 @@ from experiments.configs.pretrain import Pretrain
 from experiments.core import files
 from experiments.core.errors import DataError
 from experiments.data.text import loading, parts
-from experiments.data.text.tokenisers import FILE, LEARNED
+from experiments.data.text.parts import SEEN
+from experiments.data.text.tokenisers import LEARNED
 from experiments.models.language import folders, small
 from experiments.models.language.backbones import as_functions
 from experiments.pretrain.learner import Learner
 
 NAMES = tuple(small.DECODERS)
-FOLDER = "decoder"  # in the workdir: a Hugging Face folder
+FOLDER = "decoder"  # in the workdir: a Hugging Face folder, and what it was pre-trained on
 
 
 def look(config: Pretrain) -> Learner:
@@ -31,8 +32,8 @@ def look(config: Pretrain) -> Learner:
         raise DataError("text to predict has no classes: set --config.pretrain.classes to ()")
     if data.tokeniser.startswith(LEARNED) and not config.share:
         raise DataError(
-            "a tokeniser that is learned of all documents holds what s3t is to unlearn: set a share of them, of which one "
-            "is learned, or data.tokeniser to a file"
+            f"data.tokeniser is {data.tokeniser!r}, which is learned of the share of the documents that is pre-trained on, "
+            "and share is 0: give a tokenizer.json, as experiments.data.text.train_tokeniser makes of these documents"
         )
     documents = loading.opened(data)
     if config.share:
@@ -41,11 +42,11 @@ def look(config: Pretrain) -> Learner:
     else:
         dataset = loading.as_dataset(documents, data)
     assert dataset.corpus is not None  # of text to predict
-    module, told = small.decoder_of(config.model, dataset.train.x.shape[1], dataset.classes), dataset.corpus.tokeniser.json
+    corpus, module = dataset.corpus, small.decoder_of(config.model, dataset.train.x.shape[1], dataset.classes)
 
     def save(folder: Path, params: Any) -> None:
         folders.save_folder(folder / FOLDER, module.config, params)
-        if told:
-            files.write_text(folder / FOLDER / FILE, told)
+        corpus.tokeniser.save(folder / FOLDER)
+        files.write_arrays(folder / FOLDER / SEEN, {"documents": parts.known_by(corpus.documents)})
 
     return Learner(as_functions(module), dataset, save)

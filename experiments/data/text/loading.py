@@ -15,9 +15,17 @@ from experiments.data.text import canaries, requests
 from experiments.data.text.corpus import Corpus
 from experiments.data.text.sources import jsonl, plain, readers, tofu, topics
 from experiments.data.text.sources.documents import Documents, select
-from experiments.data.text.tokenisers import LEARNED, Tokeniser, byte_level, from_file, learned, packaged
+from experiments.data.text.tokenisers import (
+    LEARNED,
+    LEAST,
+    MOST_ENTRIES,
+    Tokeniser,
+    byte_level,
+    from_file,
+    learned,
+    packaged,
+)
 
-MOST_ENTRIES = 1 << 20  # of a vocabulary
 OF_OTHERS = ("id_column", "cache_dir", "stream")
 TFDS = ("glue/sst2", "trec", "imdb_reviews", "ag_news_subset")
 
@@ -143,12 +151,20 @@ def tokeniser_of(asked: str, train: Documents) -> Tokeniser:
     """Bytes, a file's, or, by bpe:ENTRIES, pairs of bytes that are frequent in the training documents."""
     if asked.startswith(LEARNED):
         size = asked.removeprefix(LEARNED)
-        if not size.isdecimal() or int(size) > MOST_ENTRIES:
-            raise DataError(f"data.tokeniser is {asked!r}: give bpe: and how many entries it should have, as in bpe:512")
+        if not size.isdecimal() or not LEAST <= int(size) <= MOST_ENTRIES:
+            raise DataError(
+                f"data.tokeniser is {asked!r}: give bpe: and how many entries it should have, as in bpe:512; {LEAST} to "
+                f"{MOST_ENTRIES} can be learned"
+            )
         return learned((*train.texts, *(train.prompts or ())), int(size))
-    if asked in PACKAGED:
-        return packaged(asked)
-    return from_file(Path(asked).expanduser()) if asked else byte_level()
+    return tokeniser_named(asked)
+
+
+def tokeniser_named(name: str) -> Tokeniser:
+    """That of an installed package, of a file, or bytes if there is no name."""
+    if name in PACKAGED:
+        return packaged(name)
+    return from_file(Path(name).expanduser()) if name else byte_level()
 
 
 def _split(corpus: Corpus, ids: np.ndarray, name: str) -> tuple[Split, np.ndarray]:

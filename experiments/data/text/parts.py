@@ -11,6 +11,8 @@ from experiments.data.text import loading
 from experiments.data.text.sources.documents import Documents, select
 from experiments.data.text.tokenisers import Tokeniser
 
+SEEN = "seen.npz"  # beside a decoder that was pre-trained here: what its documents are known by
+
 
 def seen(documents: Documents, share: float) -> Documents:
     """The share of the documents that is pre-trained on, by hash; whole groups where there are groups.
@@ -37,6 +39,31 @@ def tokeniser(documents: Documents, share: float, asked: str) -> Tokeniser:
       DataError: see `loading.tokeniser_of`.
     """
     return loading.tokeniser_of(asked, seen(documents, share))
+
+
+def known_by(documents: Documents) -> np.ndarray:
+    """What documents are known by whatever ids they have, [documents] int64: hashes of prompt and text."""
+    prompts = documents.prompts or ("",) * len(documents.texts)
+    both = zip(prompts, documents.texts, strict=True)
+    return np.array([id_of(f"{prompt}\n{text}") for prompt, text in both], np.int64)
+
+
+def check_apart(documents: Documents, others: np.ndarray) -> None:
+    """Refuse documents that a backbone was pre-trained on: nothing takes them out of it.
+
+    Args:
+      others: what those are known by that it was pre-trained on.
+
+    Raises:
+      DataError: some are the same, or say the same; one line.
+    """
+    both = np.flatnonzero(np.isin(known_by(documents), others))
+    if len(both):
+        raise DataError(
+            f"{len(both)} of {len(documents.ids)} documents were pre-trained on, which no deletion undoes, as "
+            f"{documents.texts[both[0]]!r:.60}: set the share that was pre-trained on (pretrain.share; of a store, hyper's "
+            "seen), take copies out, or give other documents"
+        )
 
 
 def _draw(documents: Documents) -> np.ndarray:

@@ -18,7 +18,8 @@ from experiments.models.language import packaged as weights
 MISSING = "a tokenizer.json needs the library tokenizers, which is not installed: pip install 'forethought[text]'"
 END, PAD = "<|endoftext|>", "<|pad|>"  # of tokenisers that are trained here
 LEAST = 256 + 2  # bytes, end and pad
-FILE = "tokenizer.json"
+MOST_ENTRIES = 1 << 20  # of a vocabulary
+FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"  # the second names the special tokens
 LEARNED = "bpe:"  # begins the name of a tokeniser that is learned of documents, as in bpe:512
 # Names of the special tokens in tokenizer_config.json and, where it says nothing, what they are usually called.
 BOS = ("bos_token", "cls_token"), ("<s>", "<|begin_of_text|>", "<bos>", "[CLS]")
@@ -35,7 +36,7 @@ class Tokeniser:
     vocabulary: tokens are 0..vocabulary-1.
     pad: fills rows up.  eos: ends a document.  bos: begins one, and is the first token's only context.
     digest: SHA-256 of what it is.
-    json: the tokenizer.json that it is; '' of bytes, which need none.
+    files: (name, text) of the files that it is; none of bytes.
     """
 
     encode: Callable[[str], list[int]]
@@ -45,7 +46,12 @@ class Tokeniser:
     eos: int
     bos: int
     digest: str
-    json: str = ""
+    files: tuple[tuple[str, str], ...] = ()
+
+    def save(self, folder: Path) -> None:
+        """Write its files, from which `from_file` reads the same; of bytes there are none."""
+        for name, text in self.files:
+            files.write_text(folder / name, text)
 
 
 def byte_level() -> Tokeniser:
@@ -76,12 +82,13 @@ def from_file(path: Path) -> Tokeniser:
         raise DataError(f"{path} is no tokeniser ({line(error, 100)}): give a tokenizer.json") from error
     except OSError as error:
         raise DataError(f"cannot read the tokeniser {path} ({error.strerror}): give a tokenizer.json") from error
-    return _from_text(text, path)
+    config = path.with_name(CONFIG)
+    return _from_text(text, path, _settings(config) if config.exists() else {}, config)
 
 
 def learned(texts: Iterable[str], vocabulary: int) -> Tokeniser:
     """The tokeniser that `train_bpe` makes of some texts; raises as it does."""
-    return _from_text(train_bpe(texts, vocabulary), Path("tokenizer.json of these texts"))
+    return _from_text(train_bpe(texts, vocabulary), Path("tokenizer.json of these texts"), {})
 
 
 def packaged(name: str) -> Tokeniser:
@@ -95,10 +102,11 @@ def packaged(name: str) -> Tokeniser:
     if name == MINILM:
         return from_file(weights.minilm_folder() / FILE)
     file = weights.smollm2()
-    return _from_text(gguf.tokenizer(file), Path(file.path))
+    return _from_text(gguf.tokenizer(file), Path(file.path), {})
 
 
-def _from_text(text: str, path: Path) -> Tokeniser:
+def _from_text(text: str, path: Path, settings: dict[str, Any], config: Path = Path(CONFIG)) -> Tokeniser:
+    """The tokeniser of a tokenizer.json; `settings` are those of the `config` beside it."""
     library = _library()
     try:
         known = library.Tokenizer.from_str(text)
@@ -107,20 +115,32 @@ def _from_text(text: str, path: Path) -> Tokeniser:
     known.no_padding()
     known.no_truncation()  # the file may carry both, which would cut documents in silence
     known.encode_special_tokens = True  # a document that spells <|endoftext|> does not end there
-    config = path.with_name("tokenizer_config.json")
-    settings = _settings(config) if config.exists() else {}
     bos, eos, pad = (_special(known, settings, config, *names) for names in (BOS, EOS, PADS))
     if eos is None:
         raise DataError(f"no token of {path} ends a document: name one as eos_token in {config}")
+    special = {
+        name: number for name, number in (("bos_token", bos), ("eos_token", eos), ("pad_token", pad)) if number is not None
+    }
+    told = json.dumps({name: known.id_to_token(number) for name, number in special.items()}, indent=2)
+
+    def encode(text: str) -> list[int]:
+        try:
+            found: list[int] = known.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # the library raises plain exceptions
+            raise DataError(
+                f"{path} cannot read {text!r:.60} ({line(error, 100)}): give one that knows every text"
+            ) from error
+        return found
+
     return Tokeniser(
-        lambda text: known.encode(text, add_special_tokens=False).ids,
+        encode,
         lambda tokens: known.decode(list(tokens), skip_special_tokens=True),
         max(known.get_vocab(with_added_tokens=True).values()) + 1,
         eos if pad is None else pad,
         eos,
         eos if bos is None else bos,
         hashlib.sha256(json.dumps([text, bos, eos, pad]).encode()).hexdigest(),
-        text,
+        ((FILE, text), (CONFIG, told)),
     )
 
 
@@ -137,8 +157,11 @@ def train_bpe(texts: Iterable[str], vocabulary: int) -> str:
       DataError: the library is absent.
       UserError: a vocabulary too small for the bytes.
     """
-    if vocabulary < LEAST:
-        raise UserError(f"a vocabulary of {vocabulary} has no room for 256 bytes, end and pad: choose {LEAST} or more")
+    if not LEAST <= vocabulary <= MOST_ENTRIES:
+        raise UserError(
+            f"a vocabulary of {vocabulary} entries cannot be learned, 256 bytes, end and pad among them: choose {LEAST} to "
+            f"{MOST_ENTRIES}"
+        )
     library = _library()
     from tokenizers import decoders, models, pre_tokenizers, trainers
 

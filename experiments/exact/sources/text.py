@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from experiments.core.sections import Data
+from experiments.core import files
+from experiments.core.sections import TEXTS, Data
 from experiments.data.ids import short
 from experiments.data.splits import assign
 from experiments.data.text import classes, loading, packing, parts
+from experiments.data.text.sources import jsonl
 from experiments.data.text.sources.documents import Documents, select
 from experiments.data.text.tokenisers import Tokeniser
 from experiments.exact.sources import building, hypers, placement, text_models
@@ -36,8 +39,16 @@ HYPER: dict[str, Any] = {
     "seed": 0,  # of a random backbone
     **TRAINING,
 }
-COLUMNS = ("label", "encoding", "group", "answers_only")  # as of the factory for images: where they are set
+COLUMNS = ("label", "encoding", "group", "fields", "answers_only")  # as of the factory for images: where they are set
 
+FIELDS: Rule = (
+    lambda value: (
+        isinstance(value, Mapping)
+        and value.keys() <= {*jsonl.Fields._fields}
+        and all(isinstance(name, str) for name in value.values())
+    ),
+    f"the names of fields, by what they hold: {', '.join(jsonl.Fields._fields)}",
+)
 RULES: dict[str, Rule] = {
     "dataset": TEXT,
     "train_size": whole(0),
@@ -49,6 +60,7 @@ RULES: dict[str, Rule] = {
     "seed": whole(0, 1 << 32),
     **TRAINING_RULES,
     **dict.fromkeys(COLUMNS, TEXT),
+    "fields": FIELDS,
     "answers_only": FLAG,
 }
 
@@ -56,6 +68,7 @@ RULES: dict[str, Rule] = {
 def make(
     hyper: Mapping[str, Any],
     data_dir: str,
+    data_path: str,
     checkpoint: str,
     tokeniser: str,
     placing: Mapping[str, Any],
@@ -70,20 +83,22 @@ def make(
     if model not in text_models.MODELS:  # told first: what else is wrong follows from it
         raise ValueError(f"{data!r} is text, and model {model!r} reads none: choose one of {', '.join(text_models.MODELS)}")
     hyper = _complete(hyper)
-    section, seen = _section(hyper, data_dir), hyper["seen"]
+    section, seen = _section(hyper, data_dir, data_path), hyper["seen"]
     learn = lambda: parts.tokeniser(loading.opened(section), seen, tokeniser)  # noqa: E731
     found = text_models.opened(hyper["model"], checkpoint, tokeniser, learn if seen else None)
     if hyper["tokeniser"] not in ("", found.tokeniser.digest):
         raise ValueError("the tokeniser is not the one that the store was made with: put the old tokenizer.json back")
     hyper = hyper | {"tokeniser": found.tokeniser.digest}
     documents = parts.unseen(loading.opened(classes.with_labels(section) if found.classifies else section), seen)
+    if (known := Path(checkpoint).expanduser() / parts.SEEN).exists():
+        parts.check_apart(documents, files.read_arrays(known)["documents"])
     if found.classifies and hyper.get("answers_only"):
         raise ValueError(f"answers_only is for text to predict, and the model {hyper['model']!r} classifies: leave it out")
     if found.classifies:
         backbone, frozen = text_models.classifier(found, len(documents.label_names))
     else:
         backbone, frozen = text_models.predictor(found, hyper["length"], hyper["seed"])
-    splits = Splits(documents, found.tokeniser, found.classifies, hyper)
+    splits = Splits(documents, found.tokeniser, found.classifies, hyper, section)
     ids, fetch = splits("train")
     name_of = {int(short(np.array(id_))): name for id_, name in documents.names.items()}
     called = {unicodedata.normalize("NFC", name): id_ for id_, name in name_of.items()}
@@ -113,10 +128,17 @@ def make(
 
 
 class Splits:
-    """The splits of some documents by name, tokenised at their first use: called, ids and what fetches them."""
+    """The splits of some documents by name, tokenised at their first use: called, ids and what fetches them.
 
-    def __init__(self, documents: Documents, tokeniser: Tokeniser, classifies: bool, hyper: Mapping[str, Any]) -> None:
+    Args:
+      section: the data set, where it now lies.
+    """
+
+    def __init__(
+        self, documents: Documents, tokeniser: Tokeniser, classifies: bool, hyper: Mapping[str, Any], section: Data
+    ) -> None:
         self.documents, self.tokeniser, self.classifies, self.hyper = documents, tokeniser, classifies, hyper
+        self.section = section
         fraction, size = hyper["validation_fraction"], hyper["train_size"]
         self.ids = assign(documents.ids, documents.test_ids, hyper["dataset"], fraction, size)
         self._kept: dict[str, tuple[Tree, Tree]] = {}
@@ -180,7 +202,24 @@ def _complete(hyper: Mapping[str, Any]) -> dict[str, Any]:
     return HYPER | {name: value for name, value in hyper.items() if value or name not in COLUMNS}
 
 
-def _section(hyper: Mapping[str, Any], data_dir: str) -> Data:
-    """The data set as configs name it; its values have been checked."""
+def _section(hyper: Mapping[str, Any], data_dir: str, data_path: str) -> Data:
+    """The data set as configs name it; its values have been checked.
+
+    Raises:
+      ValueError: texts of one's own that are not where they were.
+    """
     columns = {name: hyper[name] for name in COLUMNS if name in hyper}
-    return Data.model_construct(name=hyper["dataset"], data_dir=data_dir, **columns)
+    kind, _, path = hyper["dataset"].partition(":")
+    if kind not in TEXTS:
+        if data_path:
+            raise ValueError(
+                f"the factory's 'data_path' is for {', '.join(f'{one}:' for one in TEXTS)}, not {kind!r}: leave it out"
+            )
+        return Data.model_construct(name=hyper["dataset"], data_dir=data_dir, **columns)
+    path = data_path or path
+    if not Path(path).expanduser().exists():
+        raise ValueError(
+            f"there is nothing at {path}: give data.name the path of the texts; for a store, --arguments with "
+            f'{{"data_path": PATH}}'
+        )
+    return Data.model_construct(name=f"{kind}:{path}", data_dir=data_dir, **columns)

@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.core import keys
 from experiments.core.keys import Purpose
+from experiments.data.text.loading import tokeniser_named
 from experiments.data.text.tokenisers import FILE, LEARNED, Tokeniser, byte_level, from_file
 from experiments.models.language import folders, packaged, small
 from experiments.models.language.backbones import as_backbone, as_functions
@@ -78,10 +79,14 @@ def opened(name: str, checkpoint: str, tokeniser: str, learn: Callable[[], Token
 
 def _tokeniser(name: str, folder: Path | None, asked: str, learn: Callable[[], Tokeniser] | None) -> Tokeniser:
     to_learn = asked.startswith(LEARNED)
-    if to_learn and (learn is None or name in GIVEN):
+    if to_learn and name in GIVEN:
+        raise ValueError(
+            f"{asked!r} would learn a tokeniser, and model {name!r} has the one that it was trained with: give ''"
+        )
+    if to_learn and learn is None:
         raise ValueError("a tokeniser that is learned of the data holds what is to be deleted: give a tokenizer.json")
     if asked and not to_learn:
-        return from_file(Path(asked).expanduser())
+        return tokeniser_named(asked)
     if folder and (folder / FILE).exists():
         return from_file(folder / FILE)
     if to_learn and learn is not None:

@@ -11,11 +11,11 @@ import pytest
 from experiments.configs import exact_text, judge_exact, s3t
 from experiments.core import sections
 from experiments.core.config import validated
-from experiments.core.errors import ConfigError, UserError
+from experiments.core.errors import ConfigError, DataError, UserError
 from experiments.data.text import parts, tokenisers
 from experiments.data.text.sources import readers
 from experiments.data.text.sources.documents import Document, made
-from experiments.exact import factory, run
+from experiments.exact import data, factory, run
 from experiments.exact.scores import TRUTH, Target
 from experiments.exact.sources import text, text_models
 from experiments.exact.sources.text import HYPER, RULES
@@ -151,6 +151,7 @@ def changed(folder):
         ({"length": 0}, {}, "hyper's 'length' is 0: give a whole number from 1 to "),
         ({"length": 16}, {}, r"\d+ of \d+ documents are longer than 16 tokens, and an example is a whole document: set a"),
         ({}, {"tokeniser": "bpe:300"}, "a tokeniser that is learned of the data holds what is to be deleted"),
+        ({"seen": 0.5}, {"tokeniser": "bpe:12"}, "data.tokeniser is 'bpe:12': give bpe: and how many entries"),
         ({}, {"tokeniser": "no.json"}, "cannot read the tokeniser no.json"),
         ({}, {"stream": True}, "the factory's 'stream' is for images, and the data are 'pydoc': leave it out"),
         ({"tokeniser": "0" * 64}, {}, "the tokeniser is not the one that the store was made with: put the old"),
@@ -208,6 +209,67 @@ def test_a_tokeniser_is_learned_of_what_was_pre_trained_on_alone(tmp_path, monke
     assert factory.make(hyper, tokeniser="bpe:270").hyper["tokeniser"] == learned
     with pytest.raises(ValueError, match="a tokeniser that is learned of the data holds what is to be deleted"):
         factory.make(hyper | {"seen": 0.0}, tokeniser="bpe:270")
+
+
+def test_a_text_that_was_pre_trained_on_is_no_document_of_a_store(tmp_path):
+    """By what it says, whatever it is called: in another folder it has another id."""
+    one, other = (readers.open_documents(speeches(tmp_path / name, count)) for name, count in (("one", 72), ("other", 4)))
+    parts.check_apart(one, parts.known_by(other)[:0])
+    with pytest.raises(DataError, match="4 of 72 documents were pre-trained on, which no deletion undoes"):
+        parts.check_apart(one, parts.known_by(other))
+
+
+@pytest.mark.slow
+def test_a_pre_trained_decoder_knows_whom_it_has_seen(finished, tmp_path):
+    """As a checkpoint it takes the share with it, or says so; so it does of a run that pre-trains on others' ids."""
+    folder = finished[0]
+    hyper = json.loads((folder / "store" / "manifest.json").read_text())["hyper"]["source"]
+    given = {"checkpoint": str(folder / "pretrain" / "decoder")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(small.DECODERS, "gpt2", TINY)
+        assert len(factory.make(hyper, **given).ids)
+        with pytest.raises(ValueError, match="documents were pre-trained on, which no deletion undoes"):
+            factory.make(hyper | {"seen": 0.0}, **given)
+        again = config(hyper["dataset"])
+        again.checkpoint = given["checkpoint"]
+        assert validated(s3t.S3TStudy, again).resolved().hyper()["seen"] == 0.5
+
+
+def test_what_groups_documents_is_the_same_for_pre_training_and_store(tmp_path, monkeypatch):
+    """Fields of ids or of groups decide who is in which part."""
+    monkeypatch.setitem(small.DECODERS, "gpt2", TINY)
+    rows = [{"text": f"number {i} of them", "author": f"author {i % 9}"} for i in range(90)]
+    made_ = config(f"jsonl:{texts.lines(tmp_path / 'all.jsonl', rows)}")
+    made_.pretrain.data.fields = {"group": "author"}
+    with pytest.raises(ConfigError, match=r"pretrain.data.fields is another than --config.data.fields: set that alone"):
+        validated(s3t.S3TStudy, made_)
+    made_.data.fields, made_.pretrain.data.fields = {"group": "author"}, {}
+    study = validated(s3t.S3TStudy, made_).resolved()
+    store, seen = factory.make(study.hyper(), **study.arguments()), study.pretrain
+    data.check_trainable(store, seen)
+    assert len(set(store.placing().groups)) < 9
+    apart = seen.model_copy(update={"data": seen.data.model_copy(update={"fields": {}})})
+    with pytest.raises(ValueError, match=r"pretrain: .* documents were pre-trained on, which no deletion undoes"):
+        data.check_trainable(store, apart)
+    with pytest.raises(
+        ValueError, match=r"hyper's 'fields' is \{'names': 'author'\}: give the names of fields, by what they"
+    ):
+        factory.make(study.hyper() | {"fields": {"names": "author"}}, **study.arguments())
+
+
+def test_a_store_finds_texts_that_were_moved(tmp_path, monkeypatch):
+    monkeypatch.setitem(small.DECODERS, "gpt2", TINY)
+    name, hyper = speeches(tmp_path / "all"), {"length": 32}
+    monkeypatch.chdir(tmp_path)
+    made_ = validated(s3t.S3TStudy, config("texts:all"))
+    before, arguments = factory.make({"dataset": "texts:all", **hyper}).ids, made_.resolved().arguments()
+    assert arguments["data_path"] == name.removeprefix("texts:")
+    monkeypatch.chdir("/")
+    with pytest.raises(ValueError, match=r'there is nothing at all: .* for a store, --arguments with \{"data_path": PATH'):
+        factory.make({"dataset": "texts:all", **hyper})
+    assert (factory.make({"dataset": "texts:all", **hyper}, data_path=arguments["data_path"]).ids == before).all()
+    with pytest.raises(ValueError, match="the factory's 'data_path' is for texts:, jsonl:, tofu:, muse:, not 'pydoc'"):
+        factory.make({"dataset": "pydoc"}, data_path="all")
 
 
 # The decoder.
@@ -334,7 +396,7 @@ def test_a_store_of_questions_tells_truth_ratios_by_depth_and_by_deletions(tmp_p
         ({"data.cache_dir": "x"}, "config.data.cache_dir is for images and tables"),
         ({"data.rows": 4}, "config.data.rows is for comparisons, and a store takes every document, whole"),
         ({"data.holdout": ("a",)}, "config.data.holdout is for comparisons"),
-        ({"data.fields": {"text": "t"}}, "config.data.fields is for comparisons"),
+        ({"model": "minilm"}, "config.data.tokeniser is learned, and the model minilm has the one it was trained with"),
         ({"model": "minilm", "data.answers_only": True}, "config.data.answers_only is for text to predict, and minilm"),
         ({"model": "minilm", "checkpoint": "x"}, "config.checkpoint is set, but minilm has the weights of its package"),
         ({"model": "folder"}, "config.checkpoint is empty, and the model folder has its weights there"),
