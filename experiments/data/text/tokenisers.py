@@ -157,11 +157,10 @@ def train_bpe(texts: Iterable[str], vocabulary: int) -> str:
       DataError: the library is absent.
       UserError: a vocabulary too small for the bytes.
     """
-    if not LEAST <= vocabulary <= MOST_ENTRIES:
-        raise UserError(
-            f"a vocabulary of {vocabulary} entries cannot be learned, 256 bytes, end and pad among them: choose {LEAST} to "
-            f"{MOST_ENTRIES}"
-        )
+    if vocabulary < LEAST:
+        raise UserError(f"a vocabulary of {vocabulary} has no room for 256 bytes, end and pad: choose {LEAST} or more")
+    if vocabulary > MOST_ENTRIES:
+        raise UserError(f"a vocabulary of {vocabulary} entries is too large to be learned: choose up to {MOST_ENTRIES}")
     library = _library()
     from tokenizers import decoders, models, pre_tokenizers, trainers
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from experiments.data.text import tokenisers, train_tokeniser
 from experiments.data.text.sources.documents import Document, made
-from experiments.data.text.tokenisers import byte_level, from_file, train_bpe
+from experiments.data.text.tokenisers import byte_level, from_file, learned, train_bpe
 from tests.helpers.texts import lines, refused
 
 QUICKLY = settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -50,12 +50,49 @@ def test_training_merges_what_is_frequent_and_repeats_itself(trained):
     assert (tokeniser.eos, tokeniser.bos, tokeniser.pad) == (0, 0, 1)
     assert trained.read_text("utf-8") == train_bpe(TEXTS, 280)
     refused("a vocabulary of 257 has no room for 256 bytes, end and pad: choose 258 or more", train_bpe, TEXTS, 257)
+    refused(
+        "a vocabulary of 10000000000 entries is too large to be learned: choose up to 1048576", train_bpe, TEXTS, 10**10
+    )
 
 
 def test_a_text_that_spells_a_special_token_is_text(trained):
     tokeniser = from_file(trained)
     tokens = tokeniser.encode("a<|endoftext|>b")
     assert tokeniser.eos not in tokens and tokeniser.decode(tokens) == "a<|endoftext|>b"
+
+
+def test_what_is_learned_heeds_no_file_of_the_current_folder(trained, tmp_path, monkeypatch):
+    usual = learned(TEXTS, 280)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "t", "cls_token": "[CLS]"}))
+    monkeypatch.chdir(tmp_path)
+    assert learned(TEXTS, 280).digest == usual.digest
+
+
+def test_a_tokeniser_that_is_saved_is_the_same(trained, tmp_path):
+    """With its special tokens, which its file alone does not name."""
+    for folder, told in (("usual", {}), ("own", {"eos_token": "t", "bos_token": "h"})):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "tokenizer.json").write_bytes(trained.read_bytes())
+        (tmp_path / folder / "tokenizer_config.json").write_text(json.dumps(told))
+        one = from_file(tmp_path / folder / "tokenizer.json")
+        one.save(tmp_path / "saved")
+        other = from_file(tmp_path / "saved" / "tokenizer.json")
+        assert (one.digest, one.bos, one.eos, one.pad) == (other.digest, other.bos, other.eos, other.pad)
+    byte_level().save(tmp_path / "bytes")
+    assert not (tmp_path / "bytes").exists()
+
+
+def test_a_text_that_a_tokeniser_cannot_read_is_one_line(tmp_path):
+    tokenizers = pytest.importorskip(
+        "tokenizers", reason="the extra `text` is not installed: nothing reads a tokenizer.json"
+    )
+    path = tmp_path / "tokenizer.json"
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 0, "</s>": 1, "the": 2}, unk_token="[UNK]"))
+    words.add_special_tokens(["<s>", "</s>"])
+    words.save(str(path))
+    refused(
+        "tokenizer.json cannot read 'unheard of' .*: give one that knows every text", from_file(path).encode, "unheard of"
+    )
 
 
 def test_the_config_beside_it_says_which_tokens_are_special(trained, tmp_path):
