@@ -150,19 +150,17 @@ def answer_losses(scorer: Scorer, params: Any, corpus: Corpus, pairs: list[tuple
 
 
 def recalls(generate: verbatim.Generate, params: Any, corpus: Corpus, asked: tofu.Queries) -> np.ndarray:
-    """ROUGE-L recall of greedy answers, [lanes, questions]; an answer ends where the row of the longest question does."""
+    """ROUGE-L recall of greedy answers, [lanes, questions]; each as long as the longest right one, if it has room."""
     tokeniser = corpus.tokeniser
     prompts = [[tokeniser.bos, *tokeniser.encode(prompt.rstrip())] for prompt in asked.prompts]
     lengths = np.array([*map(len, prompts)])
     filled = np.full((len(prompts), lengths.max()), tokeniser.pad, np.int32)
     for row, prompt in zip(filled, prompts, strict=True):
         row[: len(prompt)] = prompt
-    room = max(
-        1, min(corpus.length - filled.shape[1], max(len(tokeniser.encode(f" {answer}")) for answer in asked.answers))
-    )
+    longest = max(len(tokeniser.encode(f" {answer}")) for answer in asked.answers)
     every = []
     for lane in range(fleet.lane_count(params)):
-        said = generate(fleet.lane(params, lane), filled, lengths, room, stop=tokeniser.eos)
+        said = generate(fleet.lane(params, lane), filled, lengths, longest, stop=tokeniser.eos)
         every.append(rouge_l(asked.answers, [tokeniser.decode(row) for row in np.asarray(said).tolist()]).recall)
     return np.array(every)
 

@@ -3,6 +3,7 @@
 import types
 from unittest.mock import Mock
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from experiments.data import datasets, problem
 from experiments.data.text.corpus import Corpus
 from experiments.data.text.sources import tofu as questions
 from experiments.data.text.sources.documents import content_id
-from experiments.data.text.tokenisers import byte_level
+from experiments.data.text.tokenisers import Tokeniser, byte_level
+from experiments.models.language.backbones import as_functions
+from experiments.models.language.decoder import Decoder, gpt2
 from experiments.scoring import tofu
 from experiments.scoring.scorer import Scorer
 from tests.helpers.texts import authors
@@ -134,6 +137,25 @@ def test_what_a_decoder_says_is_set_beside_the_answer(asked):
     _, prompts, lengths, room = generate.call_args.args
     assert prompts.tolist() == [[TOKENS.bos, *b"Question: What is wet?\nAnswer:"]] and lengths == len(prompts[0])
     assert room == len(" Water.") and generate.call_args.kwargs == {"stop": TOKENS.eos}
+
+
+def test_the_right_answer_is_recalled_beside_a_long_question():
+    """A decoder that says one word after the other, as all answers do: to short questions, and to one that is long."""
+    pytest.importorskip("rouge_score", reason="the extra text is not installed")
+    words = ["<end>", "so", "Question:", "Answer:", *(f"word{i}" for i in range(10))]
+    encode = lambda text: [words.index(word) for word in text.split()]  # noqa: E731
+    decode = lambda tokens: " ".join(words[token] for token in tokens if token)  # noqa: E731
+    tokeniser = Tokeniser(encode, decode, len(words), 0, 0, 0, "")
+    decoder = Decoder(gpt2(vocabulary=len(words), width=len(words), depth=1, heads=1, positions=14, tied=False))
+    fns = as_functions(decoder)
+    blank = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape)), jax.eval_shape(fns.init, jax.random.key(0)))
+    norm = blank["norm"] | {"scale": jnp.ones((1, len(words)))}
+    following = jnp.roll(jnp.eye(len(words)), 1, axis=0)[None]  # row v is the token before v
+    params = blank | {"tokens": {"embedding": jnp.eye(len(words))[None]}, "norm": norm, "output": {"embedding": following}}
+    prompts = [f"Question:{' so' * count} \nAnswer: " for count in (10, 1, 4)]  # and what begins them: 13, 4 and 7 of 14
+    answers = [" ".join(words[4 : 4 + count]) for count in (1, 10, 7)]
+    asked = questions.Queries(np.arange(3), (*prompts,), (*answers,), None, None, ((),) * 3)
+    assert tofu.recalls(fns.generate, params, Corpus(None, tokeniser, 14), asked).tolist() == [[1.0, 1.0, 1.0]]
 
 
 def test_utility_is_of_three_sets_and_of_what_is_said():
