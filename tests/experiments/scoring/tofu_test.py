@@ -22,7 +22,7 @@ from experiments.models.language.backbones import as_functions
 from experiments.models.language.decoder import Decoder, gpt2
 from experiments.scoring import tofu
 from experiments.scoring.scorer import Scorer
-from tests.helpers.texts import authors
+from tests.helpers.texts import authors, refused
 from unlearn import sequence_model
 from unlearn.metrics.tofu import SETS, forget_quality
 
@@ -40,19 +40,21 @@ def by_hand(lane, answer):
     return -log_softmax(lane.astype(np.float64))[tokens].mean()
 
 
-def test_the_loss_of_an_answer_is_that_of_its_tokens_over_all_its_rows():
-    corpus = Corpus(None, TOKENS, 12)
+def test_the_loss_of_an_answer_is_that_of_its_tokens_in_its_one_row():
     pairs = [("Q: who?\nA: ", "It was the one with the longest name."), ("Q: so?\nA: ", "No.")]
+    corpus = Corpus(None, TOKENS, 1 + len(b"Q: who?\nA: It was the one with the longest name."))
     found = tofu.answer_losses(SCORER, LANES, corpus, pairs)
     np.testing.assert_allclose(found, [[by_hand(lane, answer) for _, answer in pairs] for lane in LANES], rtol=1e-5)
     nan = np.where(np.arange(3)[:, None] == 1, np.nan, LANES)
     assert np.isnan(tofu.answer_losses(SCORER, nan, corpus, pairs)).all(axis=1).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match="longer than a row of 48 tokens: leave them out"):
+        tofu.answer_losses(SCORER, LANES, corpus._replace(length=corpus.length - 1), pairs)
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
     root = authors(tmp_path_factory.mktemp("tofu"))
-    data = datasets.load(Data(name=f"tofu:{root}", length=64, answers_only=True))
+    data = datasets.load(Data(name=f"tofu:{root}", length=96, answers_only=True))
     few = np.intersect1d(data.corpus.documents.sets["forget10"], data.units)[:6]
     return problem.make(data, Forget(setting="documents", documents=tuple(map(str, few.tolist()))))
 
@@ -67,12 +69,18 @@ def test_the_forgotten_the_retained_and_the_world_are_asked_about(asked):
     assert set(sets["forget"].ids) == set(asked.units) and not set(sets["retain"].ids) & set(asked.units)
     plain = asked._replace(dataset=asked.dataset._replace(corpus=asked.dataset.corpus._replace(queries={})))
     assert tofu.questions(plain) == {}
-    narrow = asked.dataset.corpus._replace(length=35)  # "Question: Who wrote book 100?\nAnswer:" has 37 bytes
-    left = tofu.questions(asked._replace(dataset=asked.dataset._replace(corpus=narrow)))
-    assert left == {}
-    prompt = len(b"Question: What is wet?\nAnswer:")
-    fits = [len(tofu._fitting(asked.dataset.corpus._replace(length=prompt + more), "world_facts").ids) for more in (1, 2)]
-    assert fits == [0, 1]  # what begins a text takes a place, too
+
+
+def test_a_question_whose_answer_no_row_holds_is_not_asked(asked):
+    """The longest pair is the question in other words with the right answer; without the forgotten nothing is asked."""
+    longest = 1 + len(b"Question: Book 190 is by whom?\nAnswer: Author 9 wrote book 190.")
+    found = []
+    for length in (longest, longest - 1):
+        corpus = asked.dataset.corpus._replace(length=length)
+        found.append(tofu.questions(asked._replace(dataset=asked.dataset._replace(corpus=corpus))))
+    assert {*found[0]} == {"forget", "retain", "world_facts"} and len(found[0]["forget"].ids) == 6 and found[1] == {}
+    for part in found[0].values():  # each answer in one row
+        tofu.losses(SCORER, LANES, asked.dataset.corpus._replace(length=longest), part)
 
 
 def test_losses_of_every_answer_stand_where_their_questions_do(asked):
@@ -81,8 +89,9 @@ def test_losses_of_every_answer_stand_where_their_questions_do(asked):
     for i, lane in enumerate(LANES):
         for column, answers in ((found.true, part.answers), (found.paraphrased, part.paraphrased_answers)):
             np.testing.assert_allclose(column[i], [by_hand(lane, answer) for answer in answers], rtol=1e-5)
-        for row, wrong in zip(found.perturbed[i], part.perturbed, strict=True):  # as many as all have
-            np.testing.assert_allclose(row, [by_hand(lane, answer) for answer in wrong[:2]], rtol=1e-5)
+        assert {*map(len, part.perturbed)} == {2}  # as many as all have
+        for row, wrong in zip(found.perturbed[i], part.perturbed, strict=True):
+            np.testing.assert_allclose(row, [by_hand(lane, answer) for answer in wrong], rtol=1e-5)
     np.testing.assert_allclose(found.rephrased, found.true, rtol=1e-6)  # this model hears no question
 
 
@@ -119,6 +128,16 @@ def test_forget_quality_is_against_the_oracles_and_of_an_oracle_against_the_othe
     lane = tofu.scores(requests, LANES, np.where(np.arange(3)[:, None] == 1, np.nan, LANES), LANES)
     assert lane[0]["before"]["forget_quality"] == np.median([forget_quality(ratios[0], other).p_value for other in ratios])
     assert np.isnan([each["after"]["forget_quality"] for each in lane]).tolist() == [False, True, False]
+
+
+def test_scores_of_other_questions_are_not_gone_on_with(tmp_path):
+    workdir = workdirs.Workdir(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    tofu.check_begun(workdir)
+    workdir.stage(tofu.STAGE, lambda: [[1.0]])
+    tofu.check_begun(workdir)
+    workdir.stage("tofu-oracle", lambda: [[1.0, 2.0]])
+    refused("asked other questions of TOFU: remove tofu-oracle.json and all rows-", tofu.check_begun, workdir)
 
 
 def test_questions_of_several_files_are_asked_once(tmp_path):
