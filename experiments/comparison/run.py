@@ -19,7 +19,7 @@ from experiments.core.machines import execution, switches
 from experiments.core.notices import LOG
 from experiments.core.results import Run
 from experiments.data import datasets, digests, ids, problem
-from experiments.scoring import algorithms, verbatim
+from experiments.scoring import algorithms, tofu, verbatim
 from experiments.scoring.scorer import Scorer
 from experiments.scoring.serving import Requests
 from experiments.training import fleets, neftune, privacy, room
@@ -39,6 +39,7 @@ def run(config: ml_collections.ConfigDict | Comparison, workdir: str, command: s
         config = checks.resolved(config, folder.begun)
         if found := folder.finished(config.model_dump()):
             return found
+        tofu.check_begun(folder)
         switches.settle()
         dataset = datasets.load(config.data, models.classifies_text(config.model))
         datasets.check_splits(dataset, config.train.batch_size)

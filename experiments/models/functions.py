@@ -26,7 +26,8 @@ class ModelFns(NamedTuple):
     module: the Linen module behind it, if it is one: DP-SGD has a short cut for those.
     convolutional: it holds convolutions, which need loops of their own on a CPU: see `experiments.core.machines.fleet`.
     language: it gives logits of the next token at each place, [examples, length, vocabulary].
-    generate: (params, prompts, lengths, new, ...) -> tokens, as `language.generate` continues texts; None: of no decoder.
+    generate: (params, prompts, lengths, new, ...) -> tokens, as `language.generate` continues texts until the
+      model's positions are full; None: of no decoder.
     noisy: (params, x, key, noise [examples, length, width]) -> logits, as `apply` with noise on the embedded tokens; None:
       it embeds none.
     width: of an embedded token.

@@ -69,7 +69,7 @@ def score(scorer: Scorer, dataset: Dataset, params: Any) -> list[Scores]:
     if dataset.corpus is None or scorer.generate is None or verbatim.lacking():
         return scores
     documents = dataset.units_of(sets.forget["id"])
-    rouge = verbatim.score(scorer.generate, dataset.corpus.tokeniser.decode, params, sets.forget, documents)
+    rouge = verbatim.score(scorer.generate, dataset.corpus.tokeniser, params, sets.forget, documents)
     sound = [math.isfinite(lane["forget_token_loss"]) for lane in scores]
     return [
         {**lane, "forget_rouge_l": value if ok else math.nan} for lane, value, ok in zip(scores, rouge, sound, strict=True)

@@ -14,11 +14,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from experiments.core.errors import WorkdirError
 from experiments.core.keys import Hash
 from experiments.core.machines import fleet
-from experiments.core.notices import LOG
+from experiments.core.workdirs import Workdir
 from experiments.data.problem import Problem
 from experiments.data.splits import lowest
+from experiments.data.text import answers
 from experiments.data.text.corpus import Corpus
 from experiments.data.text.sources import tofu
 from experiments.data.text.sources.documents import Documents
@@ -29,7 +31,8 @@ from experiments.scoring.serving import Requests
 from unlearn.metrics import tofu as metrics
 
 MOST = 50  # questions of each set but the forgotten
-STAGE = "tofu-oracle"  # where the oracles' truth ratios are kept
+STAGE = "tofu-oracle-whole"  # where the oracles' truth ratios are kept
+BEFORE = "tofu-oracle"  # of versions that also asked questions whose answers take several rows
 AVERAGE: Literal["losses"] = "losses"  # over wrong answers: as forget quality is published, and everywhere alike
 Lane = dict[str, Any]
 
@@ -69,67 +72,66 @@ def scores(requests: Requests, before: Any, after: Any, oracle: Any, *, itself: 
     return [{"before": first, "after": last} for first, last in zip(found[0], found[-1], strict=True)]
 
 
+def check_begun(workdir: Workdir) -> None:
+    """Refuse to go on with a run whose scores are of other questions than are asked now.
+
+    Raises:
+      WorkdirError: an older version began to score in the folder.
+    """
+    if workdir.has(BEFORE):
+        raise WorkdirError(
+            f"{workdir.path} holds scores of an older version, which asked other questions of TOFU: remove {BEFORE}.json "
+            "and all rows-*.json in its stages and run again, or use an empty --workdir"
+        )
+
+
 def questions(problem: Problem) -> dict[str, tofu.Queries]:
     """What is asked about the forgotten, what stays, and what is never trained on; nothing without the first.
 
-    Of each set but the forgotten at most `MOST`, those of lowest hash. A question that leaves no room for its answer in a
-    row is not asked.
+    Of each set but the forgotten at most `MOST`, those of lowest hash. A question is asked only if `answers.whole` holds of
+    it, and all of a set have as many wrong answers.
     """
     corpus = problem.dataset.corpus
     if corpus is None or "full" not in corpus.queries:
         return {}
-    full, train = _fitting(corpus, "full"), np.unique(problem.dataset.asked_as)
+    full, train = corpus.queries["full"], np.unique(problem.dataset.asked_as)
     sets = {"forget": tofu.select(full, problem.units), "retain": tofu.select(full, np.setdiff1d(train, problem.units))}
-    sets |= {name: _fitting(corpus, name) for name in tofu.OUTSIDE if name in corpus.queries}
+    sets |= {name: corpus.queries[name] for name in tofu.OUTSIDE if name in corpus.queries}
+    sets = {name: answers.whole(part, corpus.tokeniser, corpus.length, name) for name, part in sets.items()}
     if not len(sets["forget"].ids):
         return {}
     few = lambda ids, name: ids if name == "forget" else ids[lowest(ids, MOST, Hash.SCORE, 0)]  # noqa: E731
-    return {name: tofu.select(part, few(part.ids, name)) for name, part in sets.items() if len(part.ids)}
-
-
-def _fitting(corpus: Corpus, name: str) -> tofu.Queries:
-    """The questions of a set that, either way asked and with the token that begins them, leave a row room for an answer."""
-    asked = corpus.queries[name]
-    spoken = zip(asked.prompts, asked.paraphrased_prompts or asked.prompts, strict=True)
-    fits = [all(_leaves_room(corpus, prompt) for prompt in pair) for pair in spoken]
-    if lacking := fits.count(False):
-        LOG.warning("%d questions of %s fill a row of %d tokens: they are not asked", lacking, name, corpus.length)
-    return tofu.select(asked, asked.ids[np.array(fits, bool)])
+    sets = {name: tofu.select(part, few(part.ids, name)) for name, part in sets.items() if len(part.ids)}
+    return {name: answers.even(part, name) for name, part in sets.items()}
 
 
 def together(corpus: Corpus, asked: dict[str, tofu.Queries]) -> dict[str, tofu.Queries]:
     """Forgotten questions with a retained one in their prompt, and retained ones with a forgotten one; none without both.
 
-    A pair that leaves no room for an answer in a row is not asked.
+    Right answers are all that is asked for; a pair is left out where one is not whole in a row with both questions.
     """
     if "retain" not in asked:
         return {}
     found = {}
     for name, other in (("forget", "retain"), ("retain", "forget")):
         pairs = tofu.together(asked[name], asked[other])
-        fits = np.array([_leaves_room(corpus, prompt) for prompt in pairs.prompts], bool)
-        if not fits.all():
-            LOG.warning("%d of %d pairs of questions fill a row: they are not asked", (~fits).sum(), len(fits))
-        if fits.any():
-            found[name] = tofu.select(pairs, pairs.ids[fits])
+        bare = pairs._replace(paraphrased_answers=None, perturbed=((),) * len(pairs.ids))
+        fitting = answers.whole(bare, corpus.tokeniser, corpus.length, f"{name} beside {other}")
+        if len(fitting.ids):
+            found[name] = fitting
     return found
 
 
-def _leaves_room(corpus: Corpus, prompt: str) -> bool:
-    """Whether a row has room for an answer after a prompt and the token that begins it."""
-    return 1 + len(corpus.tokeniser.encode(prompt.rstrip())) < corpus.length
-
-
 def losses(scorer: Scorer, params: Any, corpus: Corpus, asked: tofu.Queries) -> Losses:
-    """The losses of all answers to some questions; of as many wrong ones as every question has."""
-    count, wrong = len(asked.ids), min(map(len, asked.perturbed))
+    """The losses of all answers to some questions, which have as many wrong ones each."""
+    count, wrong = len(asked.ids), len(asked.perturbed[0])
     rephrased = asked.paraphrased_prompts or asked.prompts
     paraphrased = asked.paraphrased_answers or asked.answers
     pairs = [
         *_pairs(asked),
         *zip(rephrased, asked.answers, strict=True),
         *zip(asked.prompts, paraphrased, strict=True),
-        *((asked.prompts[i], answer) for i, answers in enumerate(asked.perturbed) for answer in answers[:wrong]),
+        *((prompt, answer) for prompt, each in zip(asked.prompts, asked.perturbed, strict=True) for answer in each),
     ]
     every = answer_losses(scorer, params, corpus, pairs)
     true, rephrased_, paraphrased_, perturbed = np.split(every, [count, 2 * count, 3 * count], axis=1)
@@ -137,32 +139,34 @@ def losses(scorer: Scorer, params: Any, corpus: Corpus, asked: tofu.Queries) -> 
 
 
 def answer_losses(scorer: Scorer, params: Any, corpus: Corpus, pairs: list[tuple[str, str]]) -> np.ndarray:
-    """The mean token loss of each answer after its prompt, [lanes, pairs] float64; NaN of lanes that are not finite."""
-    prompts, answers = zip(*pairs, strict=True)
-    documents = Documents(np.arange(len(pairs)), answers, prompts)
+    """The mean token loss of each answer after its prompt, [lanes, pairs] float64; NaN of lanes that are not finite.
+
+    Raises:
+      ValueError: a pair that takes several rows, of which the later ones do not see the prompt.
+    """
+    prompts, texts = zip(*pairs, strict=True)
+    documents = Documents(np.arange(len(pairs)), texts, prompts)
     rows = corpus._replace(answers_only=True, most=0).rows(documents)
+    if len(rows.id) > len(pairs):
+        raise ValueError(f"some answers are longer than a row of {corpus.length} tokens: leave them out, see answers.whole")
     y = np.where(rows.token_weight > 0, rows.y, 0)
     batch = {"x": rows.x, "y": y, "token_weight": rows.token_weight, "weight": np.ones(len(rows.id), np.float32)}
     _, loss = scorer.measure(params, batch)
-    tokens = rows.token_weight.sum(axis=1)
-    starts = np.searchsorted(rows.document, documents.ids)  # an answer may take several rows
-    return np.add.reduceat(loss * tokens, starts, axis=1) / np.add.reduceat(tokens, starts)
+    return np.asarray(loss, np.float64)
 
 
 def recalls(generate: verbatim.Generate, params: Any, corpus: Corpus, asked: tofu.Queries) -> np.ndarray:
-    """ROUGE-L recall of greedy answers, [lanes, questions]; an answer ends where the row of the longest question does."""
+    """ROUGE-L recall of greedy answers, [lanes, questions]; each as long as the longest right one, if it has room."""
     tokeniser = corpus.tokeniser
     prompts = [[tokeniser.bos, *tokeniser.encode(prompt.rstrip())] for prompt in asked.prompts]
     lengths = np.array([*map(len, prompts)])
     filled = np.full((len(prompts), lengths.max()), tokeniser.pad, np.int32)
     for row, prompt in zip(filled, prompts, strict=True):
         row[: len(prompt)] = prompt
-    room = max(
-        1, min(corpus.length - filled.shape[1], max(len(tokeniser.encode(f" {answer}")) for answer in asked.answers))
-    )
+    longest = max(len(tokeniser.encode(f" {answer}")) for answer in asked.answers)
     every = []
     for lane in range(fleet.lane_count(params)):
-        said = generate(fleet.lane(params, lane), filled, lengths, room, stop=tokeniser.eos)
+        said = generate(fleet.lane(params, lane), filled, lengths, longest, stop=tokeniser.eos)
         every.append(rouge_l(asked.answers, [tokeniser.decode(row) for row in np.asarray(said).tolist()]).recall)
     return np.array(every)
 

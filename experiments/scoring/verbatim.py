@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.core.machines import fleet
 from experiments.data.ids import Array
+from experiments.data.text.tokenisers import Tokeniser
 from experiments.scoring.rouge import rouge_l
 from unlearn.base import Batch
 
 DOCUMENTS = 16  # at most, the first row of each
-Decode = Callable[[Sequence[int]], str]
 Generate = Callable[..., Any]  # as of `ModelFns`
 
 
@@ -27,8 +27,10 @@ class Halves(NamedTuple):
     rests: list[Array]
 
 
-def score(generate: Generate, decode: Decode, params: Any, batch: Batch, documents: Array) -> list[float]:
+def score(generate: Generate, tokeniser: Tokeniser, params: Any, batch: Batch, documents: Array) -> list[float]:
     """Mean ROUGE-L F1 of greedy continuations with what the rows say, for each lane (VerbMem of MUSE, 2407.06460).
+
+    A continuation ends where the model ends a document, or where its row has no place for more.
 
     Args:
       params: of all lanes.
@@ -43,11 +45,11 @@ def score(generate: Generate, decode: Decode, params: Any, batch: Batch, documen
     if not rows.size:
         return [math.nan] * fleet.lane_count(params)
     prompts, lengths, rests = halves(batch, rows)
-    said, most = [decode(rest.tolist()) for rest in rests], max(map(len, rests))
+    said, most = [tokeniser.decode(rest.tolist()) for rest in rests], max(map(len, rests))
     scores = []
     for lane in range(fleet.lane_count(params)):
-        made = np.asarray(generate(fleet.lane(params, lane), prompts, lengths, most))
-        told = [decode(row[: len(rest)].tolist()) for row, rest in zip(made, rests, strict=True)]
+        made = np.asarray(generate(fleet.lane(params, lane), prompts, lengths, most, stop=tokeniser.eos))
+        told = [tokeniser.decode(row[: len(rest)].tolist()) for row, rest in zip(made, rests, strict=True)]
         scores.append(float(rouge_l(said, told).f1.mean()))
     return scores
 
@@ -72,7 +74,7 @@ def has_place(batch: Batch, rows: Array) -> Array:
 
 
 def halves(batch: Batch, rows: Array) -> Halves:
-    """Rows cut in the middle of the tokens that count; the rest ends where the row has no place for more.
+    """Rows cut in the middle of the tokens that count; each rest ends where its own row has no place for more.
 
     Example:
       >>> tokens = {"x": np.array([[9, 1, 2, 3]]), "y": np.array([[1, 2, 3, 4]]), "token_weight": np.ones((1, 4))}
@@ -83,8 +85,7 @@ def halves(batch: Batch, rows: Array) -> Halves:
     length = counts.shape[1]
     first, end = counts.argmax(axis=1), length - counts[:, ::-1].argmax(axis=1)
     cuts = first + np.maximum((end - first) // 2, 1)
-    widest = int(cuts.max())
     rests = [
-        batch["y"][row, cut - 1 : end_][: max(length - widest, 1)] for row, cut, end_ in zip(rows, cuts, end, strict=True)
+        batch["y"][row, cut - 1 : end_][: max(length - cut, 1)] for row, cut, end_ in zip(rows, cuts, end, strict=True)
     ]
-    return Halves(batch["x"][rows, :widest], cuts, rests)
+    return Halves(batch["x"][rows, : int(cuts.max())], cuts, rests)

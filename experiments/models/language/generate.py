@@ -30,7 +30,8 @@ def generate(
 ) -> jax.Array:
     """Continue prompts by `new` tokens.
 
-    The prompts are read at once; then each row goes on from its own end, a token at a time, and looks back at the cache.
+    The prompts are read at once; then each row goes on from its own end, a token at a time, and looks back at the cache. It
+    goes on until the model's positions are full, however long the other rows are.
 
     Args:
       prompts: [n, P] tokens, shorter ones padded at the right with any token.
@@ -38,23 +39,27 @@ def generate(
       new: how many tokens to add.
       key: of the draws; without one the likeliest token is taken.
       temperature: logits are divided by it before a draw.
-      stop: after this token a row has only it.
+      stop: after this token, and where the positions are full, a row has only it; without one every row needs room.
       adapters: those of each block, or of none.
 
     Returns:
       [n, new] int32, what comes after each prompt.
 
     Raises:
-      ValueError: prompts with no token or with more than P, too many tokens for the model, or no positive temperature.
+      ValueError: prompts with no token or with more than P, wider than the model's positions, or with no room for `new`
+        tokens and no stop; or no positive temperature.
     """
     prompts, lengths = np.asarray(prompts, np.int32), np.asarray(lengths, np.int32)
     if prompts.ndim != 2 or lengths.shape != prompts.shape[:1]:
         raise ValueError(f"prompts are {prompts.shape} and lengths {lengths.shape}: give [n, P] tokens and [n] lengths")
     if ((lengths < 1) | (lengths > prompts.shape[1])).any():
         raise ValueError(f"lengths of prompts are {lengths.min()} to {lengths.max()}: give 1 to {prompts.shape[1]} tokens")
-    room, most = prompts.shape[1] + new, module.config.positions
-    if new < 1 or room > most:
-        raise ValueError(f"{new} tokens after prompts of {prompts.shape[1]} are not within 1 and {most} positions")
+    longest, most = int(lengths.max(initial=1)), module.config.positions
+    if prompts.shape[1] > most:
+        raise ValueError(f"prompts of {prompts.shape[1]} tokens are wider than {most} positions: cut them")
+    if new < 1 or (stop is None and longest + new > most):
+        said = f"{new} tokens after prompts of {longest} are not within 1 and {most} positions"
+        raise ValueError(f"{said}: ask for {max(most - longest, 1)}, or give a stop")
     if not temperature > 0:
         raise ValueError(f"a temperature of {temperature} divides nothing: give a positive one, or no key to be greedy")
     return _generate(module, params, tuple(adapters), prompts, lengths, new, key, temperature, stop)
@@ -86,15 +91,17 @@ def _generate(
 
     def go_on(carry: Any, step: jax.Array) -> tuple[Any, jax.Array]:
         last, caches, stopped = carry
-        token = pick(logits(last), step).astype(jnp.int32)
+        token, places = pick(logits(last), step).astype(jnp.int32), lengths + step
         if stop is not None:
-            token = jnp.where(stopped, stop, token)
+            token = jnp.where(stopped | (places >= most), stop, token)
             stopped = token == stop
-        h, caches = read(token[:, None], (lengths + step)[:, None], caches)
+        # A full row writes over its own last place: all that it says from here on is the stop.
+        h, caches = read(token[:, None], jnp.minimum(places, room - 1)[:, None], caches)
         return (h[:, 0], caches, stopped), token
 
-    n, length = prompts.shape
-    h, caches = read(prompts, jnp.broadcast_to(jnp.arange(length), prompts.shape), _empty(module, params, n, length + new))
+    (n, length), most = prompts.shape, module.config.positions
+    room = min(length + new, most)
+    h, caches = read(prompts, jnp.broadcast_to(jnp.arange(length), prompts.shape), _empty(module, params, n, room))
     # What the cache holds of the pads is overwritten before any token looks that far.
     start = h[jnp.arange(n), lengths - 1], caches, jnp.zeros(n, bool)
     return jax.lax.scan(go_on, start, jnp.arange(new))[1].T

@@ -3,6 +3,7 @@
 import types
 from unittest.mock import Mock
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from experiments.data import datasets, problem
 from experiments.data.text.corpus import Corpus
 from experiments.data.text.sources import tofu as questions
 from experiments.data.text.sources.documents import content_id
-from experiments.data.text.tokenisers import byte_level
+from experiments.data.text.tokenisers import Tokeniser, byte_level
+from experiments.models.language.backbones import as_functions
+from experiments.models.language.decoder import Decoder, gpt2
 from experiments.scoring import tofu
 from experiments.scoring.scorer import Scorer
-from tests.helpers.texts import authors
+from tests.helpers.texts import authors, refused
 from unlearn import sequence_model
 from unlearn.metrics.tofu import SETS, forget_quality
 
@@ -37,19 +40,21 @@ def by_hand(lane, answer):
     return -log_softmax(lane.astype(np.float64))[tokens].mean()
 
 
-def test_the_loss_of_an_answer_is_that_of_its_tokens_over_all_its_rows():
-    corpus = Corpus(None, TOKENS, 12)
+def test_the_loss_of_an_answer_is_that_of_its_tokens_in_its_one_row():
     pairs = [("Q: who?\nA: ", "It was the one with the longest name."), ("Q: so?\nA: ", "No.")]
+    corpus = Corpus(None, TOKENS, 1 + len(b"Q: who?\nA: It was the one with the longest name."))
     found = tofu.answer_losses(SCORER, LANES, corpus, pairs)
     np.testing.assert_allclose(found, [[by_hand(lane, answer) for _, answer in pairs] for lane in LANES], rtol=1e-5)
     nan = np.where(np.arange(3)[:, None] == 1, np.nan, LANES)
     assert np.isnan(tofu.answer_losses(SCORER, nan, corpus, pairs)).all(axis=1).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match="longer than a row of 48 tokens: leave them out"):
+        tofu.answer_losses(SCORER, LANES, corpus._replace(length=corpus.length - 1), pairs)
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
     root = authors(tmp_path_factory.mktemp("tofu"))
-    data = datasets.load(Data(name=f"tofu:{root}", length=64, answers_only=True))
+    data = datasets.load(Data(name=f"tofu:{root}", length=96, answers_only=True))
     few = np.intersect1d(data.corpus.documents.sets["forget10"], data.units)[:6]
     return problem.make(data, Forget(setting="documents", documents=tuple(map(str, few.tolist()))))
 
@@ -64,12 +69,18 @@ def test_the_forgotten_the_retained_and_the_world_are_asked_about(asked):
     assert set(sets["forget"].ids) == set(asked.units) and not set(sets["retain"].ids) & set(asked.units)
     plain = asked._replace(dataset=asked.dataset._replace(corpus=asked.dataset.corpus._replace(queries={})))
     assert tofu.questions(plain) == {}
-    narrow = asked.dataset.corpus._replace(length=35)  # "Question: Who wrote book 100?\nAnswer:" has 37 bytes
-    left = tofu.questions(asked._replace(dataset=asked.dataset._replace(corpus=narrow)))
-    assert left == {}
-    prompt = len(b"Question: What is wet?\nAnswer:")
-    fits = [len(tofu._fitting(asked.dataset.corpus._replace(length=prompt + more), "world_facts").ids) for more in (1, 2)]
-    assert fits == [0, 1]  # what begins a text takes a place, too
+
+
+def test_a_question_whose_answer_no_row_holds_is_not_asked(asked):
+    """The longest pair is the question in other words with the right answer; without the forgotten nothing is asked."""
+    longest = 1 + len(b"Question: Book 190 is by whom?\nAnswer: Author 9 wrote book 190.")
+    found = []
+    for length in (longest, longest - 1):
+        corpus = asked.dataset.corpus._replace(length=length)
+        found.append(tofu.questions(asked._replace(dataset=asked.dataset._replace(corpus=corpus))))
+    assert {*found[0]} == {"forget", "retain", "world_facts"} and len(found[0]["forget"].ids) == 6 and found[1] == {}
+    for part in found[0].values():  # each answer in one row
+        tofu.losses(SCORER, LANES, asked.dataset.corpus._replace(length=longest), part)
 
 
 def test_losses_of_every_answer_stand_where_their_questions_do(asked):
@@ -78,8 +89,9 @@ def test_losses_of_every_answer_stand_where_their_questions_do(asked):
     for i, lane in enumerate(LANES):
         for column, answers in ((found.true, part.answers), (found.paraphrased, part.paraphrased_answers)):
             np.testing.assert_allclose(column[i], [by_hand(lane, answer) for answer in answers], rtol=1e-5)
-        for row, wrong in zip(found.perturbed[i], part.perturbed, strict=True):  # as many as all have
-            np.testing.assert_allclose(row, [by_hand(lane, answer) for answer in wrong[:2]], rtol=1e-5)
+        assert {*map(len, part.perturbed)} == {2}  # as many as all have
+        for row, wrong in zip(found.perturbed[i], part.perturbed, strict=True):
+            np.testing.assert_allclose(row, [by_hand(lane, answer) for answer in wrong], rtol=1e-5)
     np.testing.assert_allclose(found.rephrased, found.true, rtol=1e-6)  # this model hears no question
 
 
@@ -118,6 +130,16 @@ def test_forget_quality_is_against_the_oracles_and_of_an_oracle_against_the_othe
     assert np.isnan([each["after"]["forget_quality"] for each in lane]).tolist() == [False, True, False]
 
 
+def test_scores_of_other_questions_are_not_gone_on_with(tmp_path):
+    workdir = workdirs.Workdir(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    tofu.check_begun(workdir)
+    workdir.stage(tofu.STAGE, lambda: [[1.0]])
+    tofu.check_begun(workdir)
+    workdir.stage("tofu-oracle", lambda: [[1.0, 2.0]])
+    refused("asked other questions of TOFU: remove tofu-oracle.json and all rows-", tofu.check_begun, workdir)
+
+
 def test_questions_of_several_files_are_asked_once(tmp_path):
     root = authors(tmp_path)
     (root / "forget05_perturbed.json").write_text((root / "forget10_perturbed.json").read_text())
@@ -134,6 +156,25 @@ def test_what_a_decoder_says_is_set_beside_the_answer(asked):
     _, prompts, lengths, room = generate.call_args.args
     assert prompts.tolist() == [[TOKENS.bos, *b"Question: What is wet?\nAnswer:"]] and lengths == len(prompts[0])
     assert room == len(" Water.") and generate.call_args.kwargs == {"stop": TOKENS.eos}
+
+
+def test_the_right_answer_is_recalled_beside_a_long_question():
+    """A decoder that says one word after the other, as all answers do: to short questions, and to one that is long."""
+    pytest.importorskip("rouge_score", reason="the extra text is not installed")
+    words = ["<end>", "so", "Question:", "Answer:", *(f"word{i}" for i in range(10))]
+    encode = lambda text: [words.index(word) for word in text.split()]  # noqa: E731
+    decode = lambda tokens: " ".join(words[token] for token in tokens if token)  # noqa: E731
+    tokeniser = Tokeniser(encode, decode, len(words), 0, 0, 0, "")
+    decoder = Decoder(gpt2(vocabulary=len(words), width=len(words), depth=1, heads=1, positions=14, tied=False))
+    fns = as_functions(decoder)
+    blank = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape)), jax.eval_shape(fns.init, jax.random.key(0)))
+    norm = blank["norm"] | {"scale": jnp.ones((1, len(words)))}
+    following = jnp.roll(jnp.eye(len(words)), 1, axis=0)[None]  # row v is the token before v
+    params = blank | {"tokens": {"embedding": jnp.eye(len(words))[None]}, "norm": norm, "output": {"embedding": following}}
+    prompts = [f"Question:{' so' * count} \nAnswer: " for count in (10, 1, 4)]  # and what begins them: 13, 4 and 7 of 14
+    answers = [" ".join(words[4 : 4 + count]) for count in (1, 10, 7)]
+    asked = questions.Queries(np.arange(3), (*prompts,), (*answers,), None, None, ((),) * 3)
+    assert tofu.recalls(fns.generate, params, Corpus(None, tokeniser, 14), asked).tolist() == [[1.0, 1.0, 1.0]]
 
 
 def test_utility_is_of_three_sets_and_of_what_is_said():

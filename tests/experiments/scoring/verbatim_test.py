@@ -16,10 +16,10 @@ ROWS = {"x": X, "y": X + 1, "token_weight": WEIGHTS}
 
 
 def test_rows_are_cut_in_the_middle_of_what_counts():
-    """Six tokens: three and, of the rest, what fits beside the longest prompt of four. Three: one and two. Answers: two."""
+    """Six tokens: three and, of the rest, what its own row has places for. Three: one and two. Answers: two."""
     prompts, lengths, rests = verbatim.halves(ROWS, np.arange(3))
     assert lengths.tolist() == [3, 1, 4] and prompts.shape == (3, 4)
-    assert [rest.tolist() for rest in rests] == [[3, 4], [7, 8], [16, 17]]
+    assert [rest.tolist() for rest in rests] == [[3, 4, 5], [7, 8, 9], [16, 17]]
     alone = verbatim.halves(ROWS, np.array([0]))
     assert alone.rests[0].tolist() == [3, 4, 5] and alone.prompts.tolist() == [[0, 1, 2]]
 
@@ -51,7 +51,7 @@ def test_a_decoder_that_says_the_text_again_scores_one_and_another_less():
     lanes = lanes | {norm: lanes[norm] | {"bias": bias}, "tokens": {"embedding": tokens}}
     y = np.array([[ord("a")] * 8])
     rows = {"x": y, "y": y, "token_weight": np.ones((1, 8)), "id": np.array([3])}
-    assert verbatim.score(as_functions(decoder).generate, tokeniser.decode, lanes, rows, np.array([3])) == [1, 0]
+    assert verbatim.score(as_functions(decoder).generate, tokeniser, lanes, rows, np.array([3])) == [1, 0]
 
 
 def test_what_is_lacking_to_compare_is_said(monkeypatch):

@@ -10,6 +10,7 @@ Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs", 2024 (arXiv:2401
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,26 +69,29 @@ def read(root: Path, encoding: str = plain.UTF8) -> Documents:
     where = {content_id(document.prompt, document.text): document.where for document in documents}
     sets = {}
     for file in sorted(path for path in root.iterdir() if FORGET.fullmatch(path.name)):
-        forget = _ids(file, where, encoding)
+        forget = _ids(_records(file, encoding), where)
         retain = root / f"retain{100 - int(FORGET.fullmatch(file.name)[1]):02d}.json"  # type: ignore[index]  # it matched
         if retain.exists():
-            _check_parts(file, retain, {*forget}, {*_ids(retain, where, encoding)}, where)
+            _check_parts(file, retain, {*forget}, {*_ids(_records(retain, encoding), where)}, where)
         sets[file.stem] = np.array(sorted(forget), np.int64)
     return full._replace(sets=sets)
 
 
-def queries(root: Path, name: str, encoding: str = plain.UTF8) -> Queries:
+def queries(root: Path, name: str, encoding: str = plain.UTF8, full: Collection[int] | None = None) -> Queries:
     """The questions of NAME_perturbed.json, as forget10, retain, real_authors and world_facts are.
 
+    Args:
+      full: ids of the pairs that these are to be among; None: of any.
+
     Raises:
-      DataError: a file that cannot be read.
+      DataError: a file that cannot be read, a pair that is there twice, or one that `full` lacks.
     """
     records = _records(root / f"{name}{PERTURBED}", encoding)
     column = lambda field: tuple(jsonl.text_of(record, field) for record in records)  # noqa: E731
     prompts, answers = tuple(map(QUESTION.format, column("question"))), column("answer")
     has = lambda field: any(field in record.value for record in records if isinstance(record.value, dict))  # noqa: E731
     return Queries(
-        np.array([content_id(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)], np.int64),
+        np.array([*_ids(records, full)], np.int64),
         prompts,
         answers,
         tuple(map(QUESTION.format, column("paraphrased_question"))) if has("paraphrased_question") else None,
@@ -100,11 +104,13 @@ def every_query(root: Path, encoding: str = plain.UTF8) -> dict[str, Queries]:
     """The questions of all NAME_perturbed.json in a folder: `full` has those of forget sets and retain, each once.
 
     Raises:
-      DataError: a file that cannot be read, or a question in two forms.
+      DataError: a file that cannot be read, a pair that is in a file twice or not in full.json, or a question in two forms.
     """
     names = sorted(path.name.removesuffix(PERTURBED) for path in root.glob(f"*{PERTURBED}"))
-    read_ = {name: queries(root, name, encoding) for name in names}
-    outside = {name: read_.pop(name) for name in OUTSIDE if name in read_}
+    outside = {name: queries(root, name, encoding) for name in OUTSIDE if name in names}
+    names = [name for name in names if name not in outside]
+    full = _ids(_records(root / "full.json", encoding)) if names else {}
+    read_ = {name: queries(root, name, encoding, full) for name in names}
     return outside | ({"full": _joined(root, read_)} if read_ else {})
 
 
@@ -158,16 +164,16 @@ def _records(file: Path, encoding: str) -> list[jsonl.Record]:
     return jsonl.records(file, encoding)
 
 
-def _ids(file: Path, full: dict[int, str], encoding: str) -> dict[int, str]:
-    """The ids of a part's pairs, and where each stands.
+def _ids(records: Sequence[jsonl.Record], full: Collection[int] | None = None) -> dict[int, str]:
+    """The ids of a file's pairs, and where each stands.
 
     Raises:
-      DataError: a pair that full.json lacks, or that is there twice.
+      DataError: a pair that full.json lacks, if its ids are given, or that is there twice.
     """
     found: dict[int, str] = {}
-    for record in _records(file, encoding):
+    for record in records:
         id_ = content_id(QUESTION.format(jsonl.text_of(record, "question")), jsonl.text_of(record, "answer"))
-        if id_ not in full:
+        if full is not None and id_ not in full:
             raise DataError(f"{record.where} has a pair that is not in full.json: mend one of the files")
         if id_ in found:
             raise DataError(f"{found[id_]} and {record.where} hold the same: keep one")

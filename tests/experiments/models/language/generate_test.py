@@ -45,6 +45,40 @@ def test_the_cache_says_what_reading_anew_says(name):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama3"])
+@pytest.mark.parametrize("key", [None, jax.random.key(3)])
+def test_each_row_has_its_own_room_beside_long_ones(name, key):
+    """Prompts of 32 positions, of all but one, and short ones: each says what it says alone, and then only the stop."""
+    module, params = loaded(name)
+    read = quick_jit(lambda tokens: module.apply({"params": params}, tokens))
+    lengths, new, stop = np.array([32, 31, 3, 1, 20]), 40, 46
+    prompts = np.random.default_rng(2).integers(1, 45, (5, 32))
+    said = np.asarray(generate(module, params, prompts, lengths, new, stop=stop, key=key))
+    for row, prompt, length in zip(said, prompts, lengths, strict=True):
+        room = 32 - length
+        assert row[room:].tolist() == [stop] * (new - room)
+        if room and key is None:
+            alone = generate(module, params, prompt[None, :length], [length], room, stop=stop)
+            assert row[:room].tolist() == np.asarray(alone)[0].tolist()
+            assert row[:room].tolist() == read_anew(read, prompt[:length], room, stop)
+    if key is not None:  # draws are of the whole batch: rows that are full change nobody's
+        narrow = np.asarray(generate(module, params, prompts[:, :20], np.minimum(lengths, 20), 12, stop=stop, key=key))
+        np.testing.assert_array_equal(said[2:, :12], narrow[2:])
+
+
+def read_anew(read, prompt, new, stop):
+    """What comes after a prompt: the whole text is read for each token, until the stop."""
+    text = prompt.tolist()
+    for _ in range(new):
+        padded = np.zeros((1, 32), np.int32)
+        padded[0, : len(text)] = text
+        text.append(int(jnp.argmax(read(padded)[0, len(text) - 1])))
+        if text[-1] == stop:
+            break
+    said = text[len(prompt) :]
+    return said + [stop] * (new - len(said))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama3"])
 def test_adapters_act_in_the_cache_as_they_do_without(name):
     """A text read in two parts, and at once: the same logits, which those of no adapters are not."""
     module, params = loaded(name)
@@ -95,7 +129,9 @@ def test_draws_follow_key_and_temperature():
         ({"lengths": [4, 0, 2]}, "lengths of prompts are 0 to 4: give 1 to 4"),
         ({"lengths": [4, 5, 2]}, "lengths of prompts are 2 to 5"),
         ({"lengths": [4, 1]}, r"lengths \(2,\)"),
-        ({"new": 29}, "29 tokens after prompts of 4 are not within 1 and 32"),
+        ({"new": 29}, "29 tokens after prompts of 4 are not within 1 and 32 positions: ask for 28, or give a stop"),
+        ({"new": 0, "stop": 1}, "0 tokens after"),
+        ({"prompts": np.ones((3, 33), int), "stop": 1}, "prompts of 33 tokens are wider than 32 positions"),
         ({"temperature": 0.0}, "temperature of 0.0"),
     ],
 )

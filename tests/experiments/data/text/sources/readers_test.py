@@ -181,6 +181,22 @@ def test_a_question_of_two_files_has_one_form(tofu_folder):
     refused(told, tofu.every_query, tofu_folder)
 
 
+def test_questions_are_of_the_data_and_each_is_asked_once(tofu_folder):
+    more = {"paraphrased_answer": "p", "paraphrased_question": "pq", "perturbed_answer": ["a", "b"]}
+    lines(tofu_folder / "retain_perturbed.json", [pair(1, **more), pair(2, **more) | {"answer": "nobody"}])
+    told = r"line 2 of .*retain_perturbed\.json has a pair that is not in full\.json: mend one of the files"
+    refused(told, tofu.every_query, tofu_folder)
+    lines(tofu_folder / "retain_perturbed.json", [pair(1, **more), pair(2, **more), pair(1, **more)])
+    refused(r"line 1 of .*retain_perturbed\.json and line 3 of .* hold the same: keep one", tofu.every_query, tofu_folder)
+    lines(tofu_folder / "retain_perturbed.json", [pair(1, **more)])
+    for name in tofu.OUTSIDE:  # of these no pair is in full.json
+        lines(tofu_folder / f"{name}_perturbed.json", [pair(i, perturbed_answer=["b"]) for i in (90, 91, 90)])
+        refused(rf"line 1 of .*{name}_perturbed\.json and line 3 of .* hold the same", tofu.every_query, tofu_folder)
+        lines(tofu_folder / f"{name}_perturbed.json", [pair(i, perturbed_answer=["b"]) for i in (90, 91)])
+    every = tofu.every_query(tofu_folder)
+    assert {name: len(part.ids) for name, part in every.items()} == {"real_authors": 2, "world_facts": 2, "full": 21}
+
+
 # --- MUSE ---
 
 
