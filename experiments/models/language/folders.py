@@ -30,6 +30,7 @@ Shape = tuple[int, ...]
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names
+ROWS = 4096  # of a tensor that are compared at once
 
 
 class Pretrained(NamedTuple):
@@ -76,6 +77,8 @@ def load_folder(folder: str | Path, dtype: Any = jnp.float32) -> Pretrained:
     family = tensors.FAMILIES[kind]
     found = _whole_names(family, _tensors(folder))
     wanted = _wanted(folder, family, config, found)
+    if _is_tied(config) and tensors.TIED in found:
+        _check_repeated(found[tensors.TIED], found[tensors.embedding(family)])
     leaves: dict[str, jax.Array] = {}
     for tensor, entry in sorted(wanted, key=lambda pair: -math.prod(pair[0].shape)):
         for path, leaf in zip(entry.ours, tensors.theirs_to_ours(entry, _read(tensor, dtype)), strict=True):
@@ -183,6 +186,24 @@ def _read(tensor: _Tensor, dtype: Any) -> np.ndarray:
             f"{tensor.path}: {tensor.name} is not finite as {np.dtype(dtype)}: choose another precision or file"
         )
     return cast
+
+
+def _check_repeated(output: _Tensor, embedding: _Tensor) -> None:
+    """Refuse an output layer of its own where the config ties it to the embedding: one of the two is wrong.
+
+    Rows are compared some at a time, so that neither tensor is held whole.
+    """
+    same = output.shape == embedding.shape
+    with _opened(output.path) as file, _opened(embedding.path) as other:
+        one, two = file.get_slice(output.name), other.get_slice(embedding.name)
+        for start in range(0, output.shape[0] if same else 0, ROWS):
+            rows = slice(start, min(start + ROWS, output.shape[0]))
+            same = same and np.array_equal(one[rows], two[rows])
+    if not same:
+        raise UserError(
+            f"{output.path}: {output.name} differs from {embedding.name}, to which its {CONFIG} ties it: set "
+            f"tie_word_embeddings to false there, or leave {output.name} out"
+        )
 
 
 def _opened(path: Path) -> Any:

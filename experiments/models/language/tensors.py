@@ -149,6 +149,11 @@ def is_harmless(family: Family, name: str, tied: bool) -> bool:
     return (tied and name == TIED) or any(re.fullmatch(pattern, name) for pattern in family.harmless)
 
 
+def embedding(family: Family) -> str:
+    """Their name of the token embeddings."""
+    return next(theirs for theirs, entry in family.table.items() if entry.ours == ("tokens/embedding",))
+
+
 def is_of_head(entry: Entry) -> bool:
     """Whether a file may lack a tensor: a new task brings a head of its own."""
     return entry.ours[0].startswith("head/")

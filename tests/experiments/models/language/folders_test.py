@@ -123,8 +123,34 @@ def test_a_bare_model_lacks_the_prefix(name, prefix, copied):
 
 def test_what_is_harmless_is_passed_over(copied):
     folder = copied("llama3")
-    tied = {"lm_head.weight": np.zeros((48, 24), np.float32)}
-    edit(folder, lambda arrays: arrays.update(tied | {"model.layers.1.self_attn.rotary_emb.inv_freq": np.zeros(3)}))
+    edit(folder, put("model.layers.1.self_attn.rotary_emb.inv_freq", np.zeros(3)))
+    folders.load_folder(folder)
+
+
+@pytest.mark.parametrize("name, embedding", [("gpt2", "transformer.wte.weight"), ("llama3", "model.embed_tokens.weight")])
+def test_a_tied_output_is_the_embedding_or_refused(name, embedding, copied, monkeypatch):
+    """Untied, as the message says, it is another model."""
+    monkeypatch.setattr(folders, "ROWS", 10)
+    folder = copied(name)
+    table = load_file(folder / "model.safetensors")[embedding]
+    edit(folder, put("lm_head.weight", table))
+    assert "output" not in folders.load_folder(folder).params
+    other = table.copy()
+    other[-1, 0] += 1
+    for odd in (other, table[:-1]):
+        edit(folder, put("lm_head.weight", odd))
+        with pytest.raises(UserError, match=rf"lm_head\.weight differs from {embedding}, .*: set tie_word_embeddings to f"):
+            folders.load_folder(folder)
+    edit(folder, put("lm_head.weight", other))
+    edit_config(folder, tie_word_embeddings=False)
+    np.testing.assert_array_equal(folders.load_folder(folder).params["output"]["embedding"], other)
+
+
+def test_a_repeated_output_is_compared_in_short_precision(copied):
+    folder = copied("llama3")
+    loaded = folders.load_folder(folder, jnp.bfloat16)
+    folders.save_folder(folder, loaded.config, loaded.params, None, loaded.values)
+    edit(folder, lambda arrays: arrays.update({"lm_head.weight": arrays["model.embed_tokens.weight"]}))
     assert "output" not in folders.load_folder(folder).params
 
 
