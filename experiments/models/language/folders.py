@@ -124,7 +124,7 @@ def save_folder(
         told |= {"id2label": {str(i): f"LABEL_{i}" for i in range(classes)}}
         told |= {"label2id": {f"LABEL_{i}": i for i in range(classes)}}
     more.pop("rope_parameters", None)  # the same as `rope_theta` and `rope_scaling`
-    told["torch_dtype"] = str(next(iter(theirs.values())).dtype)
+    told["dtype"] = told["torch_dtype"] = str(next(iter(theirs.values())).dtype)  # by its new and its old name
     _write_tensors(folder / WEIGHTS, theirs)
     files.write_json(folder / CONFIG, {**more, **told}, indent=2)
 

@@ -85,8 +85,10 @@ def test_what_is_saved_has_the_tensors_that_were_read(name, tmp_path):
 def test_short_tensors_are_read_and_made(dtype, tmp_path):
     loaded = folders.load_folder(FIXTURES / "llama3", dtype)
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded.params)} == {jnp.dtype(dtype)}
-    folders.save_folder(tmp_path, loaded.config, loaded.params)
-    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == jnp.dtype(dtype).name
+    assert loaded.values["dtype"] == "float32"
+    folders.save_folder(tmp_path, loaded.config, loaded.params, None, loaded.values)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert {written[key] for key in ("dtype", "torch_dtype")} == {jnp.dtype(dtype).name}
     again = folders.load_folder(tmp_path)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.float32(a), b), loaded.params, again.params)
 
