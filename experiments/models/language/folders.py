@@ -120,7 +120,8 @@ def save_folder(
     for path in leaves:
         raise ValueError(f"the parameters hold {path}, which a {kind} of this config does not")
     classes = next((len(theirs[name]) for name in tensors.CLASSIFIERS if name in theirs), None)
-    if classes is not None and len(more.get("id2label", ())) != classes:
+    names = more.get("id2label")
+    if classes is not None and not (isinstance(names, Mapping) and len(names) == classes):
         told |= {"id2label": {str(i): f"LABEL_{i}" for i in range(classes)}}
         told |= {"label2id": {f"LABEL_{i}": i for i in range(classes)}}
     more.pop("rope_parameters", None)  # the same as `rope_theta` and `rope_scaling`

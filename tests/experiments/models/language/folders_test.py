@@ -192,6 +192,7 @@ def test_a_tensor_that_differs_is_named(change, says, copied):
         ("gpt2", {"model_type": "opt"}, "config.json: model_type is 'opt'"),
         ("gpt2", {"activation_function": "relu"}, "activation_function is 'relu': only 'gelu_new'"),
         ("gpt2", {"n_embd": 24.0}, "n_embd is 24.0"),
+        ("gpt2", {"n_embd": 10**12}, "n_embd is 1000000000000: give a whole number from 1 to"),
         ("gpt2", {"n_head": 5}, "24 is not shared among 5 heads"),
         ("llama2", {"attention_bias": True}, "attention_bias is True"),
         ("llama2", {"head_dim": 12}, "head_dim is 12"),
@@ -209,6 +210,45 @@ def test_a_config_of_another_model_is_refused(name, changes, says, copied):
     with pytest.raises(UserError, match=says) as raised:
         folders.load_folder(folder)
     assert "\n" not in str(raised.value)
+
+
+ODD = (["x"], {"x": 1}, "12", "", True, -1, 10**400, float("nan"), float("inf"))
+
+
+@pytest.mark.parametrize(
+    "name, keys",
+    [
+        ("gpt2", ("model_type", "activation_function", "n_embd", "n_layer", "n_positions", "layer_norm_epsilon")),
+        ("llama3", ("model_type", "num_key_value_heads", "rms_norm_eps", "rope_theta", "hidden_act", "head_dim")),
+        ("roberta", ("model_type", "pad_token_id", "type_vocab_size", "layer_norm_eps", "is_decoder")),
+    ],
+)
+@pytest.mark.parametrize("value", [*ODD, pytest.param(None, id="null")])
+def test_a_value_of_another_type_is_one_line_that_names_its_key(name, keys, value):
+    given = json.loads((FIXTURES / name / "config.json").read_text())
+    defaults = ("layer_norm_epsilon", "num_key_value_heads", "rms_norm_eps", "rope_theta", "head_dim", "pad_token_id")
+    for key in keys:
+        if value is None and key in (*defaults, "type_vocab_size", "layer_norm_eps"):
+            continue
+        with pytest.raises(UserError, match=rf"config\.json: {key} is ") as raised:
+            configs.read(Path("config.json"), given | {"rope_parameters": None} | {key: value})
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["rope_theta", "factor", "low_freq_factor", "original_max_position_embeddings", "rope_type"])
+@pytest.mark.parametrize("value", ODD)
+def test_a_value_of_another_type_among_rope_parameters_is_one_line(key, value):
+    given = json.loads((FIXTURES / "llama3/config.json").read_text())
+    with pytest.raises(UserError, match=rf"rope_parameters: {key} is "):
+        configs.read(Path("config.json"), given | {"rope_parameters": given["rope_parameters"] | {key: value}})
+    with pytest.raises(UserError, match="rope_parameters is .*: give a mapping"):
+        configs.read(Path("config.json"), given | {"rope_parameters": [value]})
+
+
+def test_names_of_classes_that_are_none_are_made_anew(tmp_path):
+    loaded = folders.load_folder(FIXTURES / "bert")
+    folders.save_folder(tmp_path, loaded.config, loaded.params, loaded.head, loaded.values | {"id2label": None})
+    assert len(folders.load_folder(tmp_path).values["id2label"]) == 3
 
 
 def test_pickles_and_other_files_are_refused(copied, tmp_path):
