@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ Tree = Any
 Shape = tuple[int, ...]
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+SHARD = re.compile(r".+-\d+-of-\d+\.safetensors")
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names
 ROWS = 4096  # of a tensor that are compared at once
 
@@ -149,10 +151,22 @@ def _tensors(folder: Path) -> dict[str, _Tensor]:
     if (folder / INDEX).exists():
         return _sharded(folder)
     if not (folder / WEIGHTS).exists():
-        pickled = sorted(path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind))
-        held = f"it holds pickled {pickled[0]}, which could run code when read" if pickled else "it holds no weights"
-        raise UserError(f"{folder} has no {WEIGHTS} ({held}): save the model as safetensors")
+        raise _without_weights(folder)
     return {tensor.name: tensor for tensor in _headers(folder / WEIGHTS)}
+
+
+def _without_weights(folder: Path) -> UserError:
+    """What is said of a folder by what it holds instead."""
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if shard := next((name for name in others if SHARD.fullmatch(name)), None):
+        return UserError(f"{folder} has shards, as {shard}, but no {INDEX}, which says what is where: add that file")
+    pickled = sorted(path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind))
+    held = "it holds no weights"
+    if pickled:
+        held = f"it holds pickled {pickled[0]}, which could run code when read"
+    elif others:
+        held = f"it holds {others[0]}"
+    return UserError(f"{folder} has no {WEIGHTS} ({held}): save the model as safetensors")
 
 
 def _sharded(folder: Path) -> dict[str, _Tensor]:

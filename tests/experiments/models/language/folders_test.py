@@ -111,6 +111,10 @@ def test_shards_are_one_model(copied):
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": odd}))
         with pytest.raises(UserError, match=says):
             folders.load_folder(folder)
+    (folder / "model.safetensors.index.json").unlink()
+    says = r"has shards, as model-1-of-2\.safetensors, but no model\.safetensors\.index\.json, which says what is where: add"
+    with pytest.raises(UserError, match=says):
+        folders.load_folder(folder)
 
 
 @pytest.mark.parametrize("name, prefix", [("gpt2", "transformer."), ("bert", "bert.")])
@@ -258,6 +262,9 @@ def test_pickles_and_other_files_are_refused(copied, tmp_path):
         folders.load_folder(folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"pickled pytorch_model.bin, .*: save the model as safetensors"):
+        folders.load_folder(folder)
+    (folder / "pytorch_model.bin").rename(folder / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=r"has no model\.safetensors \(it holds adapter_model\.safetensors\): save the model"):
         folders.load_folder(folder)
     with pytest.raises(UserError, match=r"config.json cannot be read"):
         folders.load_folder(tmp_path / "nowhere")
