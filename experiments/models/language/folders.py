@@ -40,7 +40,7 @@ class Pretrained(NamedTuple):
 
     config: sizes and choices; `decoder.Decoder(config)` or `encoder.Encoder(config)` is the model.
     params: of the module, but for an encoder's `head`.
-    head: an encoder's `head`, whole or in part as the file has it; None of a decoder, or where there is nothing of it.
+    head: an encoder's `head`, whole or BERT's pooler alone, as the file has it; None of a decoder, or where there is none.
     values: the whole of `config.json`.
     """
 
@@ -106,7 +106,7 @@ def save_folder(
       values: more of `config.json`, as `Pretrained.values`; what follows from `config` wins.
 
     Raises:
-      ValueError: a config that is of no family, or parameters that are not those of the config.
+      ValueError: a config that is of no family, parameters that are not those of the config, or a head in part.
       UnwritableError: the folder cannot be written.
     """
     folder = Path(folder).expanduser()
@@ -121,6 +121,8 @@ def save_folder(
             raise ValueError(f"the parameters lack {entry.ours[0]}: give all of a {kind} of this config")
     for path in leaves:
         raise ValueError(f"the parameters hold {path}, which a {kind} of this config does not")
+    if lacking := tensors.missing_of_head(tensors.FAMILIES[kind], theirs):
+        raise ValueError(f"the head lacks {lacking}: give all of a {kind}'s head, or none")
     classes = next((len(theirs[name]) for name in tensors.CLASSIFIERS if name in theirs), None)
     names = more.get("id2label")
     if classes is not None and not (isinstance(names, Mapping) and len(names) == classes):
@@ -242,14 +244,13 @@ def _wanted(
     folder: Path, family: tensors.Family, config: Config, found: Mapping[str, _Tensor]
 ) -> list[tuple[_Tensor, Entry]]:
     """What is to be read; every difference between a folder and the model is refused."""
+    _check_whole(folder, family, config, found)
     shapes, wanted, used = _shapes(config), [], set()
     for name, entry in tensors.entries(family, config.depth):
         if _is_tied(config) and name == tensors.TIED:
             continue
         used.add(name)
-        if name not in found:
-            if not tensors.is_of_head(entry):
-                raise UserError(f"{folder} lacks {name}: it is not the whole of the model that its {CONFIG} tells")
+        if name not in found:  # of a head that is not there
             continue
         tensor = found[name]
         shape = _their_shape(entry, [shapes[path] for path in entry.ours])
@@ -263,6 +264,15 @@ def _wanted(
         if not tensors.is_harmless(family, name, _is_tied(config)):
             raise UserError(f"{found[name].path} holds {name}, which the model that its {CONFIG} tells does not")
     return wanted
+
+
+def _check_whole(folder: Path, family: tensors.Family, config: Config, found: Mapping[str, _Tensor]) -> None:
+    """Refuse a folder that lacks a tensor, before anything is made of the sizes that it tells."""
+    for name, entry in tensors.entries(family, config.depth):
+        if name not in found and not tensors.is_of_head(entry) and not (_is_tied(config) and name == tensors.TIED):
+            raise UserError(f"{folder} lacks {name}: it is not the whole of the model that its {CONFIG} tells")
+    if lacking := tensors.missing_of_head(family, found):
+        raise UserError(f"{folder} lacks {lacking}, and holds other tensors of the head: add it, or leave out the whole head")
 
 
 @functools.lru_cache

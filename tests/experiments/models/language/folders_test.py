@@ -249,6 +249,34 @@ def test_a_value_of_another_type_among_rope_parameters_is_one_line(key, value):
         configs.read(Path("config.json"), given | {"rope_parameters": [value]})
 
 
+@pytest.mark.parametrize("layer", ["classifier.dense", "classifier.out_proj", "bert.pooler.dense", "classifier"])
+@pytest.mark.parametrize("parts", [("weight",), ("bias",), ("weight", "bias")])
+def test_half_a_head_is_refused_by_the_name_of_what_is_missing(layer, parts, copied):
+    """All but the pooler of a BERT, as it is pre-trained."""
+    folder = copied("bert" if layer in ("bert.pooler.dense", "classifier") else "roberta")
+    whole = folders.load_folder(folder)
+    for part in parts:
+        edit(folder, drop(f"{layer}.{part}"))
+    if (layer, len(parts)) == ("classifier", 2):
+        assert folders.load_folder(folder).head.keys() == {"pooler"}
+        return
+    with pytest.raises(UserError, match=f"lacks {layer}.{parts[0]}, and holds other tensors of the head: add it, or leave"):
+        folders.load_folder(folder)
+    ours = "classifier" if layer in ("classifier.out_proj", "classifier") else "pooler"
+    kept = {"weight": "bias", "bias": "kernel"}
+    head = {name: dict(leaves) for name, leaves in whole.head.items()}
+    head[ours] = {} if len(parts) == 2 else {kept[parts[0]]: head[ours][kept[parts[0]]]}
+    with pytest.raises(ValueError, match=f"the head lacks {layer}.{parts[0]}: give all of a"):
+        folders.save_folder(folder, whole.config, whole.params, head)
+
+
+def test_a_depth_that_no_folder_has_is_told_at_once(copied):
+    folder = copied("gpt2")
+    edit_config(folder, n_layer=10**9)
+    with pytest.raises(UserError, match=r"lacks transformer\.h\.2\.ln_1\.weight"):
+        folders.load_folder(folder)
+
+
 def test_names_of_classes_that_are_none_are_made_anew(tmp_path):
     loaded = folders.load_folder(FIXTURES / "bert")
     folders.save_folder(tmp_path, loaded.config, loaded.params, loaded.head, loaded.values | {"id2label": None})
