@@ -272,7 +272,7 @@ def _check_whole(folder: Path, family: tensors.Family, config: Config, found: Ma
         if name not in found and not tensors.is_of_head(entry) and not (_is_tied(config) and name == tensors.TIED):
             raise UserError(f"{folder} lacks {name}: it is not the whole of the model that its {CONFIG} tells")
     if lacking := tensors.missing_of_head(family, found):
-        raise UserError(f"{folder} lacks {lacking}, and holds other tensors of the head: add it, or leave out the whole head")
+        raise UserError(f"{folder} lacks {lacking}, and holds others of the head: add it, or leave out the whole head")
 
 
 @functools.lru_cache

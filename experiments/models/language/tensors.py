@@ -160,7 +160,7 @@ def is_of_head(entry: Entry) -> bool:
 
 
 def missing_of_head(family: Family, held: Container[str]) -> str | None:
-    """The first tensor that a head lacks of which a part is held; the pooler of BERT may stand alone, as it is pre-trained."""
+    """The first tensor that a head lacks of which a part is held; BERT's pooler may stand alone, as it is pre-trained."""
     names = [name for name, entry in family.table.items() if is_of_head(entry)]
     whole = any(name in held for name in names if not name.startswith(family.base))
     pooler = [name for name in names if name.startswith(family.base)]
