@@ -129,7 +129,7 @@ def assigned(documents: Documents, config: Data) -> dict[str, np.ndarray]:
     """The ids of each split. With groups that are held out all others are for training, and those for nothing else.
 
     Raises:
-      DataError: numbers that will not do, a group that there is not, or test documents outside of the groups.
+      DataError: numbers that will not do, a group that there is not, all groups, or test documents outside of the groups.
     """
     name, share = config.name, config.validation_fraction
     if not config.holdout:
@@ -139,6 +139,8 @@ def assigned(documents: Documents, config: Data) -> dict[str, np.ndarray]:
         raise DataError(
             f"data.holdout leaves {len(outside)} test documents of {name!r} to be trained on: name their groups as well"
         )
+    if len(held_out) == len(documents.ids):
+        raise DataError(f"data.holdout names every group of {name!r}, and none is left to train on: name fewer groups")
     validation = held_out[hash_uniform(held_out, Hash.SPLIT, 0) < share]
     rest = np.setdiff1d(documents.ids, held_out)
     return assign(rest, rest[:0], name, 0.0, config.train_size) | {

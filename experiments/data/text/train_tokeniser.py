@@ -9,15 +9,17 @@ What it writes, DIR/tokenizer.json, is read by `tokenisers.from_file` and by the
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 from pathlib import Path
 
 from experiments.core import files
-from experiments.core.errors import UserError
+from experiments.core.errors import DataError, UserError
 from experiments.core.sections import ScoredData
 from experiments.data.splits import assign
 from experiments.data.text import tokenisers
 from experiments.data.text.sources.documents import Documents, select
+from experiments.data.text.sources.jsonl import Fields
 from experiments.data.text.sources.readers import open_documents
 
 
@@ -39,6 +41,23 @@ def train(documents: Documents, name: str, out: Path, vocabulary: int, validatio
     return path
 
 
+def fields_of(given: str) -> Fields | None:
+    """The fields that a dictionary of the command line names, as `data.fields` of configs; None of an empty one.
+
+    Raises:
+      DataError: no such dictionary, or a name that there is not.
+    """
+    try:
+        named = ast.literal_eval(given.strip()) if given.strip() else {}
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        named = None
+    if not isinstance(named, dict) or not all(isinstance(field, str) for field in named.values()):
+        raise DataError(f"--fields is {given!r:.80}: give a dictionary, as in \"{{'text': 'answer', 'question': 'q'}}\"")
+    if unknown := [name for name in named if name not in Fields._fields]:
+        raise DataError(f"--fields names {unknown[0]!r:.60}: it takes {', '.join(Fields._fields)}")
+    return Fields(**named) if named else None
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train a tokeniser as the command line says; a mistake of the user's is one line and exit status 2."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -47,11 +66,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--vocabulary", type=int, default=2048, help="tokens, with the end and the pad (2048)")
     parser.add_argument("--data_dir", default="", help="where TFDS prepared the data; if empty, TFDS_DATA_DIR")
     parser.add_argument("--encoding", default="", help="of files of your own; if empty, UTF-8")
+    parser.add_argument("--fields", default="", help="of a jsonl, as data.fields, as in \"{'text': 'answer'}\"")
     share = ScoredData.model_fields["validation_fraction"].default
     parser.add_argument("--validation_fraction", type=float, default=share, help=f"as in the run that uses it ({share})")
     args = parser.parse_args(argv)
     try:
-        documents = open_documents(args.data, data_dir=args.data_dir, encoding=args.encoding)
+        fields = fields_of(args.fields)
+        documents = open_documents(args.data, data_dir=args.data_dir, encoding=args.encoding, fields=fields)
         path = train(documents, args.data, args.out.expanduser(), args.vocabulary, args.validation_fraction)
         print(f"{path}: {tokenisers.from_file(path).vocabulary} tokens")
     except UserError as error:

@@ -23,6 +23,7 @@ from experiments.data.text.sources.documents import Documents, select
 from experiments.data.text.tokenisers import Tokeniser
 from experiments.exact.sources import building, hypers, placement, text_models
 from experiments.exact.sources.hypers import FLAG, SHARE, TEXT, TRAINING, TRAINING_RULES, Rule, whole
+from experiments.models.language import weights
 from s3t.training.source import Fetch, Placing, Source
 
 Tree = Any
@@ -88,6 +89,8 @@ def make(
     found = text_models.opened(hyper["model"], checkpoint, tokeniser, learn if seen else None)
     if hyper["tokeniser"] not in ("", found.tokeniser.digest):
         raise ValueError("the tokeniser is not the one that the store was made with: put the old tokenizer.json back")
+    if found.loaded:
+        weights.check_length(hyper["length"], found.loaded.config, checkpoint or hyper["model"])
     hyper = hyper | {"tokeniser": found.tokeniser.digest}
     documents = parts.unseen(loading.opened(classes.with_labels(section) if found.classifies else section), seen)
     if (known := Path(checkpoint).expanduser() / parts.SEEN).exists():
@@ -186,11 +189,12 @@ def predicted(documents: Documents, tokeniser: Tokeniser, length: int, answers_o
       ValueError: a document that is longer than a row; see `packing.rows`.
     """
     rows = packing.rows(documents, tokeniser, length, answers_only)
-    chunks = np.unique(rows.document, return_counts=True)[1]
-    if (most := int(chunks.max(initial=1))) > 1:
+    _, first, chunks = np.unique(rows.document, return_index=True, return_counts=True)
+    if (chunks > 1).any():
+        filled = rows.token_weight[first + chunks - 1, ::-1].argmax(axis=1)  # pads at the end of each document
         raise ValueError(
             f"{int((chunks > 1).sum())} of {len(chunks)} documents are longer than {length} tokens, and an example is a "
-            f"whole document: set a length of up to {most * length}"
+            f"whole document: set --config.data.length to {int((chunks * length - filled).max())} or more"
         )
     return {"tokens": rows.x, "next": rows.y}, {"weight": rows.token_weight}
 

@@ -39,6 +39,7 @@ REQUIRED["roberta"] = REQUIRED["bert"]
 ARCHITECTURES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"} | {
     kind: f"{name}ForSequenceClassification" for kind, name in (("bert", "Bert"), ("roberta", "Roberta"))
 }
+MOST_WHOLE, MOST = 10**9, 1e30  # of sizes and of other numbers
 # Their names of sizes, ours.
 GPT2_SIZES = {
     "vocab_size": "vocabulary",
@@ -75,9 +76,10 @@ class _Reader:
     def number(self, key: str, default: float | None = None, whole: bool = False, least: float = 0.0) -> Any:
         value: Any = self.given.get(key)
         value = default if value is None else value
-        if not is_number(value) or value < least or (whole and not isinstance(value, int)):
-            raise self.refuse(key, f"give a {'whole ' if whole else ''}number from {least:g} up")
-        return value
+        most = MOST_WHOLE if whole else MOST
+        if not is_number(value) or not least <= value <= most or (whole and not isinstance(value, int)):  # NaN is not, too
+            raise self.refuse(key, f"give a {'whole ' if whole else ''}number from {least:g} to {most:g}")
+        return value if whole else float(value)
 
     def sizes(self, names: Mapping[str, str]) -> dict[str, int]:
         return {ours: self.number(theirs, whole=True, least=1) for theirs, ours in names.items()}
@@ -96,7 +98,7 @@ def read(path: Path, given: Json) -> tuple[str, Config]:
       UserError: a model that is not one of the four families, or a choice within a family that is not here.
     """
     reader, kind = _Reader(path, given), given.get("model_type")
-    if kind not in REQUIRED:
+    if not isinstance(kind, str) or kind not in REQUIRED:
         raise reader.refuse("model_type", f"choose a folder of one of {', '.join(REQUIRED)}")
     for key, allowed in REQUIRED[kind].items():
         if key in given and not any(given[key] is value or given[key] == value for value in allowed):
@@ -150,7 +152,8 @@ def _read_rope(reader: _Reader) -> tuple[float, RopeScaling | None]:
         return theta, None
     if kind != "llama3":
         raise inner.refuse("rope_type" if "rope_type" in given else "type", "only 'default' and 'llama3' are supported")
-    return theta, RopeScaling(**{ours: inner.number(theirs) for theirs, ours in SCALING.items()})
+    sizes = {ours: inner.number(theirs, whole=ours == "original_positions") for theirs, ours in SCALING.items()}
+    return theta, RopeScaling(**sizes)
 
 
 def _read_encoder(reader: _Reader) -> EncoderConfig:

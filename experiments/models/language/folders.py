@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +30,9 @@ Tree = Any
 Shape = tuple[int, ...]
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+SHARD = re.compile(r".+-\d+-of-\d+\.safetensors")
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names
+ROWS = 4096  # of a tensor that are compared at once
 
 
 class Pretrained(NamedTuple):
@@ -37,7 +40,7 @@ class Pretrained(NamedTuple):
 
     config: sizes and choices; `decoder.Decoder(config)` or `encoder.Encoder(config)` is the model.
     params: of the module, but for an encoder's `head`.
-    head: an encoder's `head`, whole or in part as the file has it; None of a decoder, or where there is nothing of it.
+    head: an encoder's `head`, whole or BERT's pooler alone, as the file has it; None of a decoder, or where there is none.
     values: the whole of `config.json`.
     """
 
@@ -76,6 +79,8 @@ def load_folder(folder: str | Path, dtype: Any = jnp.float32) -> Pretrained:
     family = tensors.FAMILIES[kind]
     found = _whole_names(family, _tensors(folder))
     wanted = _wanted(folder, family, config, found)
+    if _is_tied(config) and tensors.TIED in found:
+        _check_repeated(found[tensors.TIED], found[tensors.embedding(family)])
     leaves: dict[str, jax.Array] = {}
     for tensor, entry in sorted(wanted, key=lambda pair: -math.prod(pair[0].shape)):
         for path, leaf in zip(entry.ours, tensors.theirs_to_ours(entry, _read(tensor, dtype)), strict=True):
@@ -101,7 +106,7 @@ def save_folder(
       values: more of `config.json`, as `Pretrained.values`; what follows from `config` wins.
 
     Raises:
-      ValueError: a config that is of no family, or parameters that are not those of the config.
+      ValueError: a config that is of no family, parameters that are not those of the config, or a head in part.
       UnwritableError: the folder cannot be written.
     """
     folder = Path(folder).expanduser()
@@ -116,12 +121,15 @@ def save_folder(
             raise ValueError(f"the parameters lack {entry.ours[0]}: give all of a {kind} of this config")
     for path in leaves:
         raise ValueError(f"the parameters hold {path}, which a {kind} of this config does not")
+    if lacking := tensors.missing_of_head(tensors.FAMILIES[kind], theirs):
+        raise ValueError(f"the head lacks {lacking}: give all of a {kind}'s head, or none")
     classes = next((len(theirs[name]) for name in tensors.CLASSIFIERS if name in theirs), None)
-    if classes is not None and len(more.get("id2label", ())) != classes:
+    names = more.get("id2label")
+    if classes is not None and not (isinstance(names, Mapping) and len(names) == classes):
         told |= {"id2label": {str(i): f"LABEL_{i}" for i in range(classes)}}
         told |= {"label2id": {f"LABEL_{i}": i for i in range(classes)}}
     more.pop("rope_parameters", None)  # the same as `rope_theta` and `rope_scaling`
-    told["torch_dtype"] = str(next(iter(theirs.values())).dtype)
+    told["dtype"] = told["torch_dtype"] = str(next(iter(theirs.values())).dtype)  # by its new and its old name
     _write_tensors(folder / WEIGHTS, theirs)
     files.write_json(folder / CONFIG, {**more, **told}, indent=2)
 
@@ -145,10 +153,22 @@ def _tensors(folder: Path) -> dict[str, _Tensor]:
     if (folder / INDEX).exists():
         return _sharded(folder)
     if not (folder / WEIGHTS).exists():
-        pickled = sorted(path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind))
-        held = f"it holds pickled {pickled[0]}, which could run code when read" if pickled else "it holds no weights"
-        raise UserError(f"{folder} has no {WEIGHTS} ({held}): save the model as safetensors")
+        raise _without_weights(folder)
     return {tensor.name: tensor for tensor in _headers(folder / WEIGHTS)}
+
+
+def _without_weights(folder: Path) -> UserError:
+    """What is said of a folder by what it holds instead."""
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if shard := next((name for name in others if SHARD.fullmatch(name)), None):
+        return UserError(f"{folder} has shards, as {shard}, but no {INDEX}, which says what is where: add that file")
+    pickled = sorted(path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind))
+    held = "it holds no weights"
+    if pickled:
+        held = f"it holds pickled {pickled[0]}, which could run code when read"
+    elif others:
+        held = f"it holds {others[0]}"
+    return UserError(f"{folder} has no {WEIGHTS} ({held}): save the model as safetensors")
 
 
 def _sharded(folder: Path) -> dict[str, _Tensor]:
@@ -185,6 +205,24 @@ def _read(tensor: _Tensor, dtype: Any) -> np.ndarray:
     return cast
 
 
+def _check_repeated(output: _Tensor, embedding: _Tensor) -> None:
+    """Refuse an output layer of its own where the config ties it to the embedding: one of the two is wrong.
+
+    Rows are compared some at a time, so that neither tensor is held whole.
+    """
+    same = output.shape == embedding.shape
+    with _opened(output.path) as file, _opened(embedding.path) as other:
+        one, two = file.get_slice(output.name), other.get_slice(embedding.name)
+        for start in range(0, output.shape[0] if same else 0, ROWS):
+            rows = slice(start, min(start + ROWS, output.shape[0]))
+            same = same and np.array_equal(one[rows], two[rows])
+    if not same:
+        raise UserError(
+            f"{output.path}: {output.name} differs from {embedding.name}, to which its {CONFIG} ties it: set "
+            f"tie_word_embeddings to false there, or leave {output.name} out"
+        )
+
+
 def _opened(path: Path) -> Any:
     from safetensors import SafetensorError, safe_open
 
@@ -206,14 +244,13 @@ def _wanted(
     folder: Path, family: tensors.Family, config: Config, found: Mapping[str, _Tensor]
 ) -> list[tuple[_Tensor, Entry]]:
     """What is to be read; every difference between a folder and the model is refused."""
+    _check_whole(folder, family, config, found)
     shapes, wanted, used = _shapes(config), [], set()
     for name, entry in tensors.entries(family, config.depth):
         if _is_tied(config) and name == tensors.TIED:
             continue
         used.add(name)
-        if name not in found:
-            if not tensors.is_of_head(entry):
-                raise UserError(f"{folder} lacks {name}: it is not the whole of the model that its {CONFIG} tells")
+        if name not in found:  # of a head that is not there
             continue
         tensor = found[name]
         shape = _their_shape(entry, [shapes[path] for path in entry.ours])
@@ -227,6 +264,15 @@ def _wanted(
         if not tensors.is_harmless(family, name, _is_tied(config)):
             raise UserError(f"{found[name].path} holds {name}, which the model that its {CONFIG} tells does not")
     return wanted
+
+
+def _check_whole(folder: Path, family: tensors.Family, config: Config, found: Mapping[str, _Tensor]) -> None:
+    """Refuse a folder that lacks a tensor, before anything is made of the sizes that it tells."""
+    for name, entry in tensors.entries(family, config.depth):
+        if name not in found and not tensors.is_of_head(entry) and not (_is_tied(config) and name == tensors.TIED):
+            raise UserError(f"{folder} lacks {name}: it is not the whole of the model that its {CONFIG} tells")
+    if lacking := tensors.missing_of_head(family, found):
+        raise UserError(f"{folder} lacks {lacking}, and holds others of the head: add it, or leave out the whole head")
 
 
 @functools.lru_cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -149,9 +149,23 @@ def is_harmless(family: Family, name: str, tied: bool) -> bool:
     return (tied and name == TIED) or any(re.fullmatch(pattern, name) for pattern in family.harmless)
 
 
+def embedding(family: Family) -> str:
+    """Their name of the token embeddings."""
+    return next(theirs for theirs, entry in family.table.items() if entry.ours == ("tokens/embedding",))
+
+
 def is_of_head(entry: Entry) -> bool:
     """Whether a file may lack a tensor: a new task brings a head of its own."""
     return entry.ours[0].startswith("head/")
+
+
+def missing_of_head(family: Family, held: Container[str]) -> str | None:
+    """The first tensor that a head lacks of which a part is held; BERT's pooler may stand alone, as it is pre-trained."""
+    names = [name for name, entry in family.table.items() if is_of_head(entry)]
+    whole = any(name in held for name in names if not name.startswith(family.base))
+    pooler = [name for name in names if name.startswith(family.base)]
+    needed = names if whole else pooler if any(name in held for name in pooler) else []
+    return next((name for name in needed if name not in held), None)
 
 
 def theirs_to_ours(entry: Entry, tensor: Array) -> tuple[Array, ...]:

@@ -66,11 +66,11 @@ def build(section: Model, length: int, classes: int, tokens: Tokens | None = Non
     if isinstance(config, EncoderConfig):
         if tokens is None:
             raise UserError(f"{what} is an encoder, which tells no next token: give a gpt2 or llama")
-        _check_fits(loaded, length, config.positions - config.position_offset, tokens.vocabulary)
+        _check_fits(loaded, length, tokens.vocabulary)
         # What fills rows up is the data's: it is never looked at.
         module = Encoder(dataclasses.replace(config, pad=tokens.pad), classes, "mean", **how)
     else:
-        _check_fits(loaded, length, config.positions, classes)
+        _check_fits(loaded, length, classes)
         module = Decoder(config, **how)
     if section.lora.rank:
         return adapted.build(module, params, section.lora)
@@ -83,12 +83,25 @@ def _begun(module: Decoder | Encoder, params: Tree, key: jax.Array) -> Tree:
     return jax.tree.map(jnp.asarray, params) | head
 
 
-def _check_fits(loaded: Weights, length: int, positions: int, vocabulary: int) -> None:
+def check_length(length: int, config: Config, what: str) -> None:
+    """Refuse rows of more tokens than a model has positions for.
+
+    Args:
+      what: how a line calls the model.
+
+    Raises:
+      UserError: they are too long.
+    """
+    positions = config.positions - (config.position_offset if isinstance(config, EncoderConfig) else 0)
     if length > positions:
         raise UserError(
-            f"rows of {length} tokens are too long for the {positions} positions of {loaded.what}: set "
+            f"rows of {length} tokens are too long for the {positions} positions of {what}: set "
             f"--config.data.length to {positions} or less"
         )
+
+
+def _check_fits(loaded: Weights, length: int, vocabulary: int) -> None:
+    check_length(length, loaded.config, loaded.what)
     if vocabulary > loaded.config.vocabulary:
         raise UserError(
             f"the data have tokens up to {vocabulary - 1}, {loaded.what} knows {loaded.config.vocabulary}: leave "

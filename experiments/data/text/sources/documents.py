@@ -18,6 +18,7 @@ from experiments.core.errors import DataError
 from experiments.data.ids import Array, check_spelling, distinct, hashed_names, id_of, some
 from experiments.data.sources import check_classes
 from experiments.data.tables import ordered
+from experiments.data.text.sources.plain import is_blank
 
 QUESTION = "Question: {}\nAnswer: "  # the prompt of a question
 NONE: Mapping[str, Array] = MappingProxyType({})
@@ -121,13 +122,15 @@ def made(
 
 
 def check_text(where: str, text: str) -> None:
-    """Refuse a text without a letter, or one that no encoding can write.
+    """Refuse a text of which nothing can be seen, one with a NUL, as plain files do, or one that no encoding can write.
 
     Raises:
       DataError: one line that names it.
     """
-    if not text.strip():
+    if is_blank(text):
         raise DataError(f"{where} is empty: fill it in, or leave it out")
+    if "\0" in text:
+        raise DataError(f"{where} has a NUL at character {text.index(chr(0))}: take it out, or leave the text out")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -76,8 +76,8 @@ def text_of(record: Record, field: str) -> str:
       DataError: the entry is no object, has no such field, or no text in it.
     """
     value = _value(record, field)
-    if not isinstance(value, str) or not value.strip():
-        what = "nothing" if value == "" or isinstance(value, str) else f"{_shown(value)}, which is no text,"
+    if not isinstance(value, str) or plain.is_blank(value):
+        what = "nothing" if isinstance(value, str) else f"{_shown(value)}, which is no text,"
         raise DataError(f"{record.where} has {what} in {field!r}: give a text, or leave the line out")
     check_text(record.where, value)
     return value
@@ -90,7 +90,7 @@ def texts_of(record: Record, field: str) -> tuple[str, ...]:
       DataError: see `text_of`.
     """
     value = _value(record, field)
-    if not isinstance(value, list) or not value or not all(isinstance(text, str) and text.strip() for text in value):
+    if not isinstance(value, list) or not value or not all(isinstance(e, str) and not plain.is_blank(e) for e in value):
         raise DataError(f"{record.where} has {_shown(value)} in {field!r}: give a list of texts, or leave the line out")
     for text in value:
         check_text(record.where, text)

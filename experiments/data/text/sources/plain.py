@@ -6,6 +6,7 @@ import codecs
 import difflib
 import encodings.aliases
 import re
+import unicodedata
 from pathlib import Path
 
 from experiments.core.archives import is_endless
@@ -13,6 +14,7 @@ from experiments.core.errors import DataError, line
 
 MOST, LEAST = 600, 200  # characters of a passage
 UTF8 = "utf-8"
+UNSEEN = ("Zs", "Zl", "Zp", "Cc", "Cf")  # categories of Unicode: separators, controls and format, as zero-width spaces
 
 
 def read(path: Path, encoding: str = UTF8) -> str:
@@ -39,9 +41,14 @@ def read(path: Path, encoding: str = UTF8) -> str:
         raise DataError(f"cannot read {path} as {codec.upper()} ({line(error, 100)}): {other}") from error
     if "\0" in text:
         raise DataError(f"{path} has a NUL at character {text.index(chr(0))}: it is no text, or in UTF-16; {other}")
-    if not text.strip():
+    if is_blank(text):
         raise DataError(f"{path} is empty: fill it in, or move it away")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: it is empty, or all white space, controls and characters without width."""
+    return all(unicodedata.category(character) in UNSEEN for character in text)
 
 
 def codec_of(encoding: str) -> str:

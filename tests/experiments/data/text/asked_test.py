@@ -82,6 +82,7 @@ def test_a_text_may_be_cut_to_its_first_rows(speeches):
     [
         ({}, Forget(setting="group", groups=("Bel",)), r"there is no group 'Bel': did you mean 'Bell'"),
         ({"holdout": ("Cole",)}, Forget(setting="group", groups=("Cole",)), "no document of group 'Cole' is in the train"),
+        ({"holdout": SPEAKERS}, Forget(), "data.holdout names every group of 'texts:.*', and none is left .*: name fewer"),
         ({"holdout": ("Colé",)}, Forget(), "there is no group 'Colé': did you mean 'Cole'"),
         ({"group": "", "holdout": ("Cole",)}, Forget(), "these documents have no group, and 'Cole' was asked for"),
         ({}, Forget(setting="documents", documents=("0-Ams.txt",)), "no document '0-Ams.txt': did you mean '0-Ames.txt'"),

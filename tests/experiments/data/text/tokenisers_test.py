@@ -164,3 +164,23 @@ def test_the_command_writes_a_file_or_says_why_not(tmp_path, trained, capsys):
         assert train_tokeniser.main(arguments) == 2
         told = capsys.readouterr().err
         assert told.startswith("error: ") and told.count("\n") == 1
+
+
+def test_the_command_takes_fields_as_configs_do(tmp_path, capsys):
+    data = lines(tmp_path / "a.jsonl", [{"answer": text, "q": f"why {i}?"} for i, text in enumerate(TEXTS)])
+    line = [f"--data=jsonl:{data}", "--vocabulary=270", "--validation_fraction=0", f"--out={tmp_path / 'new'}"]
+    assert train_tokeniser.main([*line, "--fields={'text': 'answer', 'question': 'q'}"]) == 0
+    capsys.readouterr()
+    for arguments, said in (
+        (line, "has no field 'text' (it has 'answer', 'q')"),
+        ([*line, "--fields={'text': 'a'}"], "has no field 'a' (it has"),
+        ([*line, "--fields={'txt': 'answer'}"], "--fields names 'txt': it takes text, prompt, question, id"),
+        ([*line, "--fields={['text']: 'answer'}"], "--fields is \"{['text']: 'answer'}\": give a dictionary, as in"),
+        ([*line, "--fields={'text': 3}"], ": give a dictionary, as in"),
+        ([*line, "--fields=text"], "--fields is 'text': give a dictionary, as in"),
+        ([*line, "--fields=" + "(" * 10_000], ": give a dictionary, as in"),
+        (["--data=pydoc", "--out=x", "--fields={'text': 'answer'}"], "data.fields is for jsonl:PATH"),
+    ):
+        assert train_tokeniser.main(arguments) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("error: ") and told.count("\n") == 1 and said in told

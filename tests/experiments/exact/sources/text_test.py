@@ -132,6 +132,32 @@ def test_labels_of_a_jsonl_stand_in_the_field_that_is_named(encoder, tmp_path):
         factory.make(hyper | {"answers_only": True}, checkpoint=str(encoder))
 
 
+@pytest.mark.parametrize("made_", ["bert", "gpt2"])
+def test_rows_longer_than_the_positions_of_a_checkpoint_are_refused_at_once(made_, encoder, tmp_path):
+    folder, dataset = encoder, "glue/sst2"
+    if made_ == "gpt2":
+        folder, dataset = tmp_path / "gpt2", speeches(tmp_path / "all")
+        module = Decoder(gpt2(vocabulary=300, positions=16, **TINY))
+        params = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 2), int))["params"]
+        folders.save_folder(folder, module.config, params)
+        (encoder / "tokenizer.json").rename(folder / "tokenizer.json")
+    said = f"rows of 17 tokens are too long for the 16 positions of {folder}: set --config.data.length to 16 or less"
+    with pytest.raises(UserError, match=said):
+        factory.make(hyper_of(encoder, length=17, dataset=dataset), checkpoint=str(folder))
+
+
+def test_the_length_that_is_asked_for_holds_the_longest_document():
+    """And no more: 35 bytes and the end."""
+    documents = made("it", [Document(letter, letter * 20, letter) for letter in "abc"] + [Document("d", "long " * 7, "d")])
+    for length, count in ((35, 1), (21, 1), (18, 4), (7, 4)):
+        with pytest.raises(ValueError, match=rf"{count} of 4 documents are .*: set --config\.data\.length to 36 or more$"):
+            text.predicted(documents, tokenisers.byte_level(), length, False)
+    assert text.predicted(documents, tokenisers.byte_level(), 36, False)[0]["tokens"].shape == (4, 36)
+    asked = made("it", [Document("q", "yes", "q", "is it? ")])
+    with pytest.raises(ValueError, match=r"to 11 or more$"):
+        text.predicted(asked, tokenisers.byte_level(), 7, True)
+
+
 def changed(folder):
     """The model of a folder with one number changed."""
     loaded = folders.load_folder(folder)
@@ -149,7 +175,7 @@ def changed(folder):
         ({"model": "folder"}, {"checkpoint": "nowhere"}, "nowhere/config.json"),
         ({"classes": [1]}, {}, "hyper has no 'classes' of text: it takes dataset, "),
         ({"length": 0}, {}, "hyper's 'length' is 0: give a whole number from 1 to "),
-        ({"length": 16}, {}, r"\d+ of \d+ documents are longer than 16 tokens, and an example is a whole document: set a"),
+        ({"length": 16}, {}, r"\d+ of \d+ documents are longer than 16 tokens, and an example is a whole document: set"),
         ({}, {"tokeniser": "bpe:300"}, "a tokeniser that is learned of the data holds what is to be deleted"),
         ({"seen": 0.5}, {"tokeniser": "bpe:12"}, "data.tokeniser is 'bpe:12': give bpe: and how many entries"),
         ({}, {"tokeniser": "no.json"}, "cannot read the tokeniser no.json"),

@@ -85,8 +85,10 @@ def test_what_is_saved_has_the_tensors_that_were_read(name, tmp_path):
 def test_short_tensors_are_read_and_made(dtype, tmp_path):
     loaded = folders.load_folder(FIXTURES / "llama3", dtype)
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded.params)} == {jnp.dtype(dtype)}
-    folders.save_folder(tmp_path, loaded.config, loaded.params)
-    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == jnp.dtype(dtype).name
+    assert loaded.values["dtype"] == "float32"
+    folders.save_folder(tmp_path, loaded.config, loaded.params, None, loaded.values)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert {written[key] for key in ("dtype", "torch_dtype")} == {jnp.dtype(dtype).name}
     again = folders.load_folder(tmp_path)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.float32(a), b), loaded.params, again.params)
 
@@ -109,6 +111,10 @@ def test_shards_are_one_model(copied):
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": odd}))
         with pytest.raises(UserError, match=says):
             folders.load_folder(folder)
+    (folder / "model.safetensors.index.json").unlink()
+    says = r"has shards, as model-1-of-2\.safetensors, but no model\.safetensors\.index\.json, which says what is where"
+    with pytest.raises(UserError, match=says):
+        folders.load_folder(folder)
 
 
 @pytest.mark.parametrize("name, prefix", [("gpt2", "transformer."), ("bert", "bert.")])
@@ -123,8 +129,34 @@ def test_a_bare_model_lacks_the_prefix(name, prefix, copied):
 
 def test_what_is_harmless_is_passed_over(copied):
     folder = copied("llama3")
-    tied = {"lm_head.weight": np.zeros((48, 24), np.float32)}
-    edit(folder, lambda arrays: arrays.update(tied | {"model.layers.1.self_attn.rotary_emb.inv_freq": np.zeros(3)}))
+    edit(folder, put("model.layers.1.self_attn.rotary_emb.inv_freq", np.zeros(3)))
+    folders.load_folder(folder)
+
+
+@pytest.mark.parametrize("name, embedding", [("gpt2", "transformer.wte.weight"), ("llama3", "model.embed_tokens.weight")])
+def test_a_tied_output_is_the_embedding_or_refused(name, embedding, copied, monkeypatch):
+    """Untied, as the message says, it is another model."""
+    monkeypatch.setattr(folders, "ROWS", 10)
+    folder = copied(name)
+    table = load_file(folder / "model.safetensors")[embedding]
+    edit(folder, put("lm_head.weight", table))
+    assert "output" not in folders.load_folder(folder).params
+    other = table.copy()
+    other[-1, 0] += 1
+    for odd in (other, table[:-1]):
+        edit(folder, put("lm_head.weight", odd))
+        with pytest.raises(UserError, match=rf"lm_head\.weight differs from {embedding}, .*: set tie_word_embeddings to f"):
+            folders.load_folder(folder)
+    edit(folder, put("lm_head.weight", other))
+    edit_config(folder, tie_word_embeddings=False)
+    np.testing.assert_array_equal(folders.load_folder(folder).params["output"]["embedding"], other)
+
+
+def test_a_repeated_output_is_compared_in_short_precision(copied):
+    folder = copied("llama3")
+    loaded = folders.load_folder(folder, jnp.bfloat16)
+    folders.save_folder(folder, loaded.config, loaded.params, None, loaded.values)
+    edit(folder, lambda arrays: arrays.update({"lm_head.weight": arrays["model.embed_tokens.weight"]}))
     assert "output" not in folders.load_folder(folder).params
 
 
@@ -164,6 +196,7 @@ def test_a_tensor_that_differs_is_named(change, says, copied):
         ("gpt2", {"model_type": "opt"}, "config.json: model_type is 'opt'"),
         ("gpt2", {"activation_function": "relu"}, "activation_function is 'relu': only 'gelu_new'"),
         ("gpt2", {"n_embd": 24.0}, "n_embd is 24.0"),
+        ("gpt2", {"n_embd": 10**12}, "n_embd is 1000000000000: give a whole number from 1 to"),
         ("gpt2", {"n_head": 5}, "24 is not shared among 5 heads"),
         ("llama2", {"attention_bias": True}, "attention_bias is True"),
         ("llama2", {"head_dim": 12}, "head_dim is 12"),
@@ -183,6 +216,73 @@ def test_a_config_of_another_model_is_refused(name, changes, says, copied):
     assert "\n" not in str(raised.value)
 
 
+ODD = (["x"], {"x": 1}, "12", "", True, -1, 10**400, float("nan"), float("inf"))
+
+
+@pytest.mark.parametrize(
+    "name, keys",
+    [
+        ("gpt2", ("model_type", "activation_function", "n_embd", "n_layer", "n_positions", "layer_norm_epsilon")),
+        ("llama3", ("model_type", "num_key_value_heads", "rms_norm_eps", "rope_theta", "hidden_act", "head_dim")),
+        ("roberta", ("model_type", "pad_token_id", "type_vocab_size", "layer_norm_eps", "is_decoder")),
+    ],
+)
+@pytest.mark.parametrize("value", [*ODD, pytest.param(None, id="null")])
+def test_a_value_of_another_type_is_one_line_that_names_its_key(name, keys, value):
+    given = json.loads((FIXTURES / name / "config.json").read_text())
+    defaults = ("layer_norm_epsilon", "num_key_value_heads", "rms_norm_eps", "rope_theta", "head_dim", "pad_token_id")
+    for key in keys:
+        if value is None and key in (*defaults, "type_vocab_size", "layer_norm_eps"):
+            continue
+        with pytest.raises(UserError, match=rf"config\.json: {key} is ") as raised:
+            configs.read(Path("config.json"), given | {"rope_parameters": None} | {key: value})
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["rope_theta", "rope_type", *configs.SCALING])
+@pytest.mark.parametrize("value", ODD)
+def test_a_value_of_another_type_among_rope_parameters_is_one_line(key, value):
+    given = json.loads((FIXTURES / "llama3/config.json").read_text())
+    with pytest.raises(UserError, match=rf"rope_parameters: {key} is "):
+        configs.read(Path("config.json"), given | {"rope_parameters": given["rope_parameters"] | {key: value}})
+    with pytest.raises(UserError, match=r"rope_parameters is .*: give a mapping"):
+        configs.read(Path("config.json"), given | {"rope_parameters": [value]})
+
+
+@pytest.mark.parametrize("layer", ["classifier.dense", "classifier.out_proj", "bert.pooler.dense", "classifier"])
+@pytest.mark.parametrize("parts", [("weight",), ("bias",), ("weight", "bias")])
+def test_half_a_head_is_refused_by_the_name_of_what_is_missing(layer, parts, copied):
+    """All but the pooler of a BERT, as it is pre-trained."""
+    folder = copied("bert" if layer in ("bert.pooler.dense", "classifier") else "roberta")
+    whole = folders.load_folder(folder)
+    for part in parts:
+        edit(folder, drop(f"{layer}.{part}"))
+    if (layer, len(parts)) == ("classifier", 2):
+        assert folders.load_folder(folder).head.keys() == {"pooler"}
+        return
+    with pytest.raises(UserError, match=f"lacks {layer}.{parts[0]}, and holds others of the head: add it, or leave"):
+        folders.load_folder(folder)
+    ours = "classifier" if layer in ("classifier.out_proj", "classifier") else "pooler"
+    kept = {"weight": "bias", "bias": "kernel"}
+    head = {name: dict(leaves) for name, leaves in whole.head.items()}
+    head[ours] = {} if len(parts) == 2 else {kept[parts[0]]: head[ours][kept[parts[0]]]}
+    with pytest.raises(ValueError, match=f"the head lacks {layer}.{parts[0]}: give all of a"):
+        folders.save_folder(folder, whole.config, whole.params, head)
+
+
+def test_a_depth_that_no_folder_has_is_told_at_once(copied):
+    folder = copied("gpt2")
+    edit_config(folder, n_layer=10**9)
+    with pytest.raises(UserError, match=r"lacks transformer\.h\.2\.ln_1\.weight"):
+        folders.load_folder(folder)
+
+
+def test_names_of_classes_that_are_none_are_made_anew(tmp_path):
+    loaded = folders.load_folder(FIXTURES / "bert")
+    folders.save_folder(tmp_path, loaded.config, loaded.params, loaded.head, loaded.values | {"id2label": None})
+    assert len(folders.load_folder(tmp_path).values["id2label"]) == 3
+
+
 def test_pickles_and_other_files_are_refused(copied, tmp_path):
     folder = copied("gpt2")
     (folder / "model.safetensors").write_bytes(b"no tensors")
@@ -190,6 +290,9 @@ def test_pickles_and_other_files_are_refused(copied, tmp_path):
         folders.load_folder(folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"pickled pytorch_model.bin, .*: save the model as safetensors"):
+        folders.load_folder(folder)
+    (folder / "pytorch_model.bin").rename(folder / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=r"has no model\.safetensors \(it holds adapter_model\.safetensors\): save"):
         folders.load_folder(folder)
     with pytest.raises(UserError, match=r"config.json cannot be read"):
         folders.load_folder(tmp_path / "nowhere")

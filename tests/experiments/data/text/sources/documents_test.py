@@ -65,6 +65,8 @@ def test_a_label_or_a_prompt_makes_another_document_and_an_accent_does_not():
 def test_what_is_no_document_is_refused():
     refused("nothing here has no documents: add some", made, "nothing here", [])
     refused("a.txt is empty: fill it in, or leave it out", made, "it", [Document("a.txt", " \n")])
+    refused("a.txt is empty: fill it in, or leave it out", made, "it", [Document("a.txt", "\u200b\0\n")])
+    refused("a.txt has a NUL at character 0", made, "it", [Document("a.txt", "\0x")])
     refused("the prompt of a.txt is empty", made, "it", [Document("a.txt", "x", prompt="")])
     refused("a.txt has half a character at position 1", made, "it", [Document("a.txt", "x\ud800")])
     refused("a and b hold the same: keep one", made, "it", [Document("a", "x"), Document("b", "x")])

@@ -69,6 +69,8 @@ BAD_LINES = {
     '{"text": 3}': "line 2 of .* has 3, which is no text, in 'text'",
     '{"text": null}': "line 2 of .* has null, which is no text",
     '{"text": " "}': "line 2 of .* has nothing in 'text'",
+    '{"text": "\\u200b\\ufeff\\u00ad\\u0000"}': "line 2 of .* has nothing in 'text'",
+    '{"text": "b\\u0000"}': "line 2 of .* has a NUL at character 1: take it out, or leave the text out",
     '"b"': 'line 2 of .* is "b": give an object',
     '{"text": "\\ud800"}': "line 2 of .* has half a character at position 0",
     '{"text": "a"}': "line 1 of .* and line 2 of .* hold the same, and nothing tells them apart: name a field of ids",
@@ -116,6 +118,8 @@ def test_bad_folders_are_refused(tmp_path):
     refused("which is no regular expression", folders.read, tmp_path, "(")
     refused("put one pair of brackets", folders.read, tmp_path, "a")
     texts(tmp_path, {"a/1.txt": ""})
+    refused(r"a/1\.txt is empty", folders.read, tmp_path / "a")
+    texts(tmp_path, {"a/1.txt": "\u200b \u2060"})
     refused(r"a/1\.txt is empty", folders.read, tmp_path / "a")
     texts(tmp_path, {"a/1.txt": b"\xe9"})
     refused(r"a/1\.txt as UTF-8 \(byte 0 is 0xe9\)", folders.read, tmp_path / "a")
