@@ -44,10 +44,12 @@ def of(source: Source) -> Questions | None:
     A question is asked only if `answers.whole` holds of it, and all have as many wrong answers. Those of
     held-out documents are left out: a small model knows nothing of what it was not told.
     """
-    splits, (kind, _, path) = source.split, source.hyper["dataset"].partition(":")
-    if kind != "tofu" or not isinstance(splits, text.Splits) or splits.classifies:
+    splits, length = source.split, source.hyper["length"]
+    if not isinstance(splits, text.Splits) or splits.classifies:
         return None
-    length = source.hyper["length"]
+    kind, _, path = splits.section.name.partition(":")
+    if kind != "tofu":
+        return None
     every = tofu.every_query(Path(path).expanduser(), source.hyper.get("encoding") or plain.UTF8)
     if "full" not in every:
         return None
