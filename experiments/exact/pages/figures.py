@@ -50,6 +50,16 @@ def figures(charts: Sequence[Chart]) -> Figures:
     return Figures(legend, [_panel(chart, styles) for chart in charts])
 
 
+def limits(low: float, high: float) -> tuple[float, float]:
+    """Where an axis without a share begins and ends: at 0 or, where all values keep above a half of the highest, near both.
+
+    >>> limits(0.0, 3.0), limits(2.5, 3.5)
+    ((0.0, 3.0), (2.4, 3.6))
+    """
+    margin = 0.1 * (high - low)
+    return (low - margin, high + margin) if low > high / 2 and margin else (0.0, max(1.0, high))
+
+
 def _panel(chart: Chart, styles: dict[Method, Style]) -> Panel:
     """One chart."""
 
@@ -63,10 +73,12 @@ def _panel(chart: Chart, styles: dict[Method, Style]) -> Panel:
                 drawing.line(axes, curve.x, curve.mean, style, (curve.low, curve.high), i / len(chart.curves))
         axes.set(xlabel="deletions", ylabel=chart.label, xlim=(0, max(1, *(max(curve.x) for curve in chart.curves))))
         axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
+        drawn = np.concatenate(
+            [np.ravel(values) for curve in chart.curves for values in (curve.mean, curve.low, curve.high)]
+        )
         if chart.share:
-            drawn = [np.ravel(values) for curve in chart.curves for values in (curve.mean, curve.low, curve.high)]
-            drawing.percent(axes, np.clip(np.concatenate(drawn), 0, 100).tolist())
+            drawing.percent(axes, np.clip(drawn, 0, 100).tolist())
         else:
-            axes.set_ylim(0, max(1.0, float(np.max([np.max(curve.high) for curve in chart.curves]))))
+            axes.set_ylim(*limits(float(drawn.min()), float(drawn.max())))
 
     return drawing.panel(chart.name, chart.caption, draw)

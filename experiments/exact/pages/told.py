@@ -11,6 +11,7 @@ from experiments.comparison import methods
 from experiments.comparison.methods import Way
 from experiments.exact.pages import ways
 from experiments.reporting import names
+from experiments.reporting.numbers import minus
 
 
 def of_store(every: Sequence[Way]) -> list[str]:
@@ -36,7 +37,7 @@ def of_lora(every: Sequence[Way]) -> str:
     one, lora, shown = ways.find(every, "s3t", "one shard"), ways.find(every, "lora"), ways.shown(every)
     before = shown.measure("test")
     found, _ = methods.compare(one, lora, before)
-    low, high, mean = (f"{shown.scale * value:+{shown.digits}}" for value in (found.low, found.high, found.mean))
+    low, high, mean = (minus(f"{shown.scale * value:+{shown.digits}}") for value in (found.low, found.high, found.mean))
     interval = f" [{low}, {high}]" if math.isfinite(found.low) else ""
     gets = "gets {}% of the test data correct" if shown.share else "has a loss of {} nats per token on test data"
     other = f"{methods.interval(lora, before)}{'%' if shown.share else ''}"
