@@ -93,7 +93,7 @@ def make(
         weights.check_length(hyper["length"], found.loaded.config, checkpoint or hyper["model"])
     hyper = hyper | {"tokeniser": found.tokeniser.digest}
     documents = parts.unseen(loading.opened(classes.with_labels(section) if found.classifies else section), seen)
-    if (known := Path(checkpoint).expanduser() / parts.SEEN).exists():
+    if checkpoint and (known := Path(checkpoint).expanduser() / parts.SEEN).exists():
         parts.check_apart(documents, files.read_arrays(known)["documents"])
     if found.classifies and hyper.get("answers_only"):
         raise ValueError(f"answers_only is for text to predict, and the model {hyper['model']!r} classifies: leave it out")
