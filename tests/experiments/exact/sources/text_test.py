@@ -237,12 +237,16 @@ def test_a_tokeniser_is_learned_of_what_was_pre_trained_on_alone(tmp_path, monke
         factory.make(hyper | {"seen": 0.0}, tokeniser="bpe:270")
 
 
-def test_a_text_that_was_pre_trained_on_is_no_document_of_a_store(tmp_path):
+def test_a_text_that_was_pre_trained_on_is_no_document_of_a_store(tmp_path, monkeypatch):
     """By what it says, whatever it is called: in another folder it has another id."""
     one, other = (readers.open_documents(speeches(tmp_path / name, count)) for name, count in (("one", 72), ("other", 4)))
     parts.check_apart(one, parts.known_by(other)[:0])
     with pytest.raises(DataError, match="4 of 72 documents were pre-trained on, which no deletion undoes"):
         parts.check_apart(one, parts.known_by(other))
+    np.savez(tmp_path / parts.SEEN, documents=parts.known_by(one))
+    monkeypatch.chdir(tmp_path)  # what lies there is beside no checkpoint
+    monkeypatch.setitem(small.DECODERS, "gpt2", TINY)
+    assert len(factory.make({"dataset": "texts:one", "length": 32}).ids)
 
 
 @pytest.mark.slow
