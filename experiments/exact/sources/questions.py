@@ -44,12 +44,13 @@ def of(source: Source) -> Questions | None:
     A question is asked only if `answers.whole` holds of it, and all have as many wrong answers. Those of
     held-out documents are left out: a small model knows nothing of what it was not told.
     """
-    splits, length = source.split, source.hyper["length"]
+    splits = source.split
     if not isinstance(splits, text.Splits) or splits.classifies:
         return None
     kind, _, path = splits.section.name.partition(":")
     if kind != "tofu":
         return None
+    length = source.hyper["length"]
     every = tofu.every_query(Path(path).expanduser(), source.hyper.get("encoding") or plain.UTF8)
     if "full" not in every:
         return None
