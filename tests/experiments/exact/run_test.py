@@ -313,7 +313,7 @@ def killed_of_0_1(tmp_path_factory):
         patch.setitem(vits.VITS, "tiny", TINY)
         patch.setattr(pretrain_run, "run", pretrain)
         patch.setattr(store, "FACTORY", "experiments.s3t_factory:make")
-        patch.setattr(data, "beside", lambda seen: str((folder / "pretrain" / "vit.npz").absolute()))
+        patch.setattr(data, "beside", lambda seen: {"checkpoint": str((folder / "pretrain" / "vit.npz").absolute())})
         patch.setattr(healing, "heal", killed)
         patch.setattr(curves, "rows", lambda *_: [])
         patch.setattr(baselines, "rows", lambda *_: [])
