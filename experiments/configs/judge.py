@@ -5,8 +5,8 @@
 `digits` needs no download and takes less than 20 minutes on two CPU cores. `quick` is a look, no result: one class, one
 algorithm, 32 models of each kind, in two minutes.
 `digits_full` is `digits` over twelve forget sets, two hours and a half on two busy cores; docs/judge.md has what both
-showed. `cifar10`, a small convolutional net, is for an accelerator, and its time has not been measured; nor has that of
-`trec` and `pydoc`, which are text and take the extra `text`. A run that was stopped goes on with the same command.
+showed. `cifar10`, a small convolutional net, is for an accelerator, and its time has not been measured. `pydoc` and `trec`
+are text and take the extra `text`; of `pydoc`, 24 models took two hours of a core (docs/text.md). A run that was stopped goes on with the same command.
 What is trained and rehearsed, and how, is as in `configs/readiness.py`, whose sections it shares.
 Forget sets are given as a whole, each with a name of its own:
 `--config.judge.sets='{"most": {"setting": "memorised", "tier": "high", "fraction": 0.05}}'`. A set's `setting` is
@@ -371,7 +371,7 @@ def _as_compared(config: ml_collections.ConfigDict, name: str) -> None:
     compared = readiness.get_config(name)
     if "widths" not in compared.model.options:
         config.model.options = ml_collections.ConfigDict()
-    for part in ("data", "model", "train", "suited"):
+    for part in ("data", "model", "train", "readiness", "suited"):
         config[part].update({name: value for name, value in compared[part].items() if name in config[part]})
 
 
