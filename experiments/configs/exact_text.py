@@ -13,13 +13,8 @@ if TYPE_CHECKING:
 
 GIVEN = ("minilm", "folder")  # models whose weights are real
 MODELS = (*GIVEN, "gpt2")  # a test holds them equal to those of experiments.exact.sources.text_models
-COLUMNS = (
-    "label",
-    "encoding",
-    "group",
-    "fields",
-    "answers_only",
-)  # settings of data that hyper-parameters have where they are set
+# Settings of data that hyper-parameters have where they are set.
+COLUMNS = ("label", "encoding", "group", "fields", "answers_only")
 OF_IMAGES = ("id_column", "cache_dir", "factory")  # settings of data that text does not heed
 OF_COMPARISONS = ("rows", "holdout")  # and those of text that stores do not heed
 HANDED_ON = ("length", "tokeniser")  # to pre-training
@@ -44,7 +39,7 @@ def mistakes(config: Exact) -> Iterator[Mistake]:
         yield ("checkpoint",), "is set, but minilm has the weights of its package: set --config.model=folder"
     if config.model == "folder" and not config.checkpoint:
         yield ("checkpoint",), "is empty, and the model folder has its weights there: give a Hugging Face folder"
-    if config.model in GIVEN and config.data.tokeniser.startswith("bpe:"):
+    if config.model in GIVEN and config.data.tokeniser.startswith(sections.LEARNED):
         yield (
             ("data", "tokeniser"),
             f"is learned, and the model {config.model} has the one it was trained with: set it to ''",

@@ -29,6 +29,7 @@ LENGTH = 256  # tokens in a row of text, unless a config says another
 # Settings of data that nothing else heeds.
 OF_TEXT = ("length", "rows", "tokeniser", "answers_only", "encoding", "group", "fields", "holdout")
 FOLDER, SMOLLM2, MINILM = "folder", "smollm2", "minilm"  # pre-trained models
+LEARNED = "bpe:"  # begins the name of a tokeniser that is learned of documents, as in bpe:512
 PACKAGED = (SMOLLM2, MINILM)  # those whose weights and tokeniser are installed as a package
 Backbone = str  # of experiments.models.vits.VITS, or of text; others are refused when the data are looked at
 

@@ -13,11 +13,11 @@ import numpy as np
 from experiments.configs.pretrain import Pretrain
 from experiments.core import files, keys
 from experiments.core.machines import processes
+from experiments.core.sections import LEARNED
 from experiments.data import digests
 from experiments.data.images import DECODE_AT_ONCE
 from experiments.data.splits import Split
 from experiments.data.text import parts
-from experiments.data.text.tokenisers import LEARNED
 from experiments.exact import factory
 from experiments.exact.scores import ACCURACY, LOSS, TRUTH, Target, Truth, losses
 from experiments.exact.sources import text

@@ -8,9 +8,9 @@ from typing import Any
 from experiments.configs.pretrain import Pretrain
 from experiments.core import files
 from experiments.core.errors import DataError
+from experiments.core.sections import LEARNED
 from experiments.data.text import loading, parts
 from experiments.data.text.parts import SEEN
-from experiments.data.text.tokenisers import LEARNED
 from experiments.models.language import folders, small
 from experiments.models.language.backbones import as_functions
 from experiments.pretrain.learner import Learner

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.core.errors import DataError
 from experiments.core.keys import Hash
-from experiments.core.sections import LENGTH, PACKAGED, Data, StreamedData
+from experiments.core.sections import LEARNED, LENGTH, PACKAGED, Data, StreamedData
 from experiments.data.ids import hash_uniform
 from experiments.data.splits import UNWEIGHTED, Dataset, Split, Tokens, assign
 from experiments.data.text import canaries, requests
@@ -16,7 +16,6 @@ from experiments.data.text.corpus import Corpus
 from experiments.data.text.sources import jsonl, plain, readers, tofu, topics
 from experiments.data.text.sources.documents import Documents, select
 from experiments.data.text.tokenisers import (
-    LEARNED,
     LEAST,
     MOST_ENTRIES,
     Tokeniser,

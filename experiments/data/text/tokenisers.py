@@ -20,7 +20,6 @@ END, PAD = "<|endoftext|>", "<|pad|>"  # of tokenisers that are trained here
 LEAST = 256 + 2  # bytes, end and pad
 MOST_ENTRIES = 1 << 20  # of a vocabulary
 FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"  # the second names the special tokens
-LEARNED = "bpe:"  # begins the name of a tokeniser that is learned of documents, as in bpe:512
 # Names of the special tokens in tokenizer_config.json and, where it says nothing, what they are usually called.
 BOS = ("bos_token", "cls_token"), ("<s>", "<|begin_of_text|>", "<bos>", "[CLS]")
 EOS = ("eos_token", "sep_token"), ("</s>", END, "<|end_of_text|>", "<eos>", "[SEP]")

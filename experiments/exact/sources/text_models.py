@@ -13,8 +13,9 @@ import numpy as np
 
 from experiments.core import keys
 from experiments.core.keys import Purpose
+from experiments.core.sections import LEARNED
 from experiments.data.text.loading import tokeniser_named
-from experiments.data.text.tokenisers import FILE, LEARNED, Tokeniser, byte_level, from_file
+from experiments.data.text.tokenisers import FILE, Tokeniser, byte_level, from_file
 from experiments.models.language import folders, packaged, small
 from experiments.models.language.backbones import as_backbone, as_functions
 from experiments.models.language.decoder import Decoder, DecoderConfig

@@ -130,7 +130,8 @@ def test_a_bare_model_lacks_the_prefix(name, prefix, copied):
 def test_what_is_harmless_is_passed_over(copied):
     folder = copied("llama3")
     edit(folder, put("model.layers.1.self_attn.rotary_emb.inv_freq", np.zeros(3)))
-    folders.load_folder(folder)
+    loaded, whole = folders.load_folder(folder), folders.load_folder(FIXTURES / "llama3")
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, whole.params)
 
 
 @pytest.mark.parametrize("name, embedding", [("gpt2", "transformer.wte.weight"), ("llama3", "model.embed_tokens.weight")])
