@@ -339,6 +339,9 @@ def trec(config: ml_collections.ConfigDict) -> None:
     """trec, questions of six classes, by a small BERT: a class, questions about people, 32 models of each kind."""
     _of_text(config, "trec")
     config.request.unlearners = ("level",)
+    # As in the comparison: with a beta of .95 every update costs more of what stays than is allowed, and is undone.
+    compared = readiness.get_config("trec").request.to_level
+    config.request.to_level.update({name: compared[name] for name in ("learning_rates", "betas", "retained")})
     config.relearn.steps, config.relearn.size = 20, 200
     config.judge.tuning.update(learning_rates=(0.03, 0.1, 0.3), steps=(20, 80))
     config.judge.sets = ml_collections.ConfigDict({"class": {"setting": "class", "target": 3}})
