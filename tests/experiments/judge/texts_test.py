@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.configs import judge as configs
+from experiments.configs import readiness
 from experiments.core import sections, workdirs
 from experiments.core.config import validated
 from experiments.core.results import Estimate
@@ -203,3 +204,11 @@ def test_what_cannot_be_judged_of_text_is_refused(changes, said, tmp_path):
     config.judge.sets = changes.pop("judge.sets", config.judge.sets)
     config.update_from_flattened_dict(changes)
     helpers.refused(said, run.run, config, str(tmp_path / "new"))
+
+
+def test_trec_is_judged_with_the_settings_of_its_comparison_s_request() -> None:
+    # With the default betas every update of its level request was undone, and the judged models were those that were trained.
+    ours, theirs = configs.get_config("trec").request.to_level, readiness.get_config("trec").request.to_level
+    for name in ("learning_rates", "betas", "retained"):
+        assert ours[name] == theirs[name]
+    assert ours.betas != configs.defaults().request.to_level.betas
