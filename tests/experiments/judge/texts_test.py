@@ -207,7 +207,7 @@ def test_what_cannot_be_judged_of_text_is_refused(changes, said, tmp_path):
 
 
 def test_trec_is_judged_with_the_settings_of_its_comparison_s_request() -> None:
-    # With the default betas every update of its level request was undone, and the judged models were those that were trained.
+    # With the default betas every update of its level request was undone: what was judged was what was trained.
     ours, theirs = configs.get_config("trec").request.to_level, readiness.get_config("trec").request.to_level
     for name in ("learning_rates", "betas", "retained"):
         assert ours[name] == theirs[name]
