@@ -42,7 +42,9 @@ def section(swept: Sequence[dict[str, Any]], seen: shown.Shown) -> list[Block]:
         for trial in event["trials"]:
             second = _second(trial) or "clip"
             beside = f"{second} {trial[second]:g}" if trial[second] or second == "beta" else "no clip"
-            taken = [f"{trial['reached']}/{len(trial['steps'])}", f"{np.median(trial['steps']):g} / {max(trial['steps'])}"]
+            led = f", {100 * trial['way']:.0f}%" if "way" in trial and not trial["reached"] else ""
+            reached = f"{trial['reached']}/{len(trial['steps'])}{led}"
+            taken = [reached, f"{np.median(trial['steps']):g} / {max(trial['steps'])}"]
             kept = trial.get(seen.tried)
             kept = methods.plain(math.nan if kept is None else kept, seen.kept)
             mark = "chosen" if event["chosen"].items() <= trial.items() else ""
@@ -52,7 +54,8 @@ def section(swept: Sequence[dict[str, Any]], seen: shown.Shown) -> list[Block]:
     note = (
         f"Settings are chosen on {seen.chosen}. "
         "Requests that end at an accuracy: for vanilla, and all methods then use them. Requests that end at a level: for "
-        f"each method on its own, with as many trials; one that has rehearsed its request makes it as rehearsed.{edges}"
+        "each method on its own, with as many trials; one that has rehearsed its request makes it as rehearsed. Where no "
+        f"request was fulfilled, the mean share of the way to its end follows; less than half comes last.{edges}"
     )
     headers = ["algorithm", "chosen for", "learning rate", "", "reached", "steps\nmed / max", seen.chosen_by]
     return [Heading("Learning rate"), Text(note), Table([*headers, ""], rows, left=2, name="learning-rate")]
@@ -89,5 +92,6 @@ def _is_trial(trial: Any) -> bool:
     if _second(trial) is None:
         return False
     kept = [trial[name] for name in ("validation_retain_accuracy", "retained_loss") if trial.get(name) is not None]
+    kept += [trial["way"]] if "way" in trial else []  # not in those of older versions
     numbers = (trial["learning_rate"], trial["reached"], *kept, *trial["steps"])
     return bool(trial["steps"]) and all(map(files.is_number, numbers))

@@ -233,11 +233,16 @@ class Setting(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Lanes after a request: parameters, how many updates each was given, and how its request ended, [lanes] int."""
+    """Lanes after a request.
+
+    updates: how many each was given.  stop: how its request ended, [lanes] int.
+    way: the share of the way to its end that its request led, [lanes]; NaN if it failed or was asked for nothing.
+    """
 
     params: Any
     updates: np.ndarray
     stop: np.ndarray
+    way: np.ndarray
 
 
 def forget(
@@ -391,6 +396,11 @@ def _forgetter(
         params, raw, wanted, kept, end = lane
         key = jax.random.wrap_key_data(raw)
         outcome = run(params, (_asked(key, wanted, kept, pool, train), end, watched), key)
-        return tuple(Ended(recorded.params, recorded.steps, outcome.stop) for recorded in outcome.recorded)
+
+        def way(steps: Array) -> Array:
+            after, before = ({which: rows[at] for which, rows in outcome.curve.items()} for at in (steps, 0))
+            return jnp.where(jnp.any(wanted), aims.way(after, before, end), jnp.nan)
+
+        return tuple(Ended(one.params, one.steps, outcome.stop, way(one.steps)) for one in outcome.recorded)
 
     return requests.over_lanes(until, single, devices)

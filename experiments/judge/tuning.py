@@ -11,7 +11,7 @@ from experiments.core.errors import UserError
 from experiments.judge import fleets, texts, work
 from experiments.judge.cases import Case, rehearsed
 from experiments.judge.fleets import TUNING, Fleets, Setting
-from experiments.scoring import algorithms
+from experiments.scoring import aims, algorithms
 from unlearn.until import REACHED
 
 
@@ -33,16 +33,17 @@ def settled_on(case: Case, trained: Fleets, name: str, unlearner: str) -> tuple[
     return chosen(trials), trials
 
 
-def _rank(trial: dict[str, Any]) -> tuple[int, float]:
-    """The models of a trial that settled, and what they kept: accuracy or, of texts to predict, less loss of what stays."""
+def _rank(trial: dict[str, Any]) -> tuple[int, float, float]:
+    """The merit of a trial; what it kept is accuracy or, of texts to predict, less loss of what stays."""
     if "retained_loss" in trial:  # not in trials of older versions
         loss = trial["retained_loss"]
-        return trial["reached"], -np.inf if loss is None else -loss
-    return trial["reached"], -1.0 if trial["kept"] is None else trial["kept"]
+        return aims.merit(trial, -np.inf if loss is None else -loss)
+    return aims.merit(trial, -1.0 if trial["kept"] is None else trial["kept"])
 
 
 def tried_to_level(case: Case, trained: Fleets, name: str, unlearner: str) -> list[dict[str, Any]]:
-    """The trials of one way whose request ends at a level: each setting, how many models settled, and what they kept.
+    """The trials of one way whose request ends at a level: each setting, how many models settled, how far they came on the
+    way there, and what they kept.
 
     As many for every way, on models that nothing is reported of. No oracle is asked: what is kept is on
     validation data or, of texts to predict, on retained ones.
@@ -70,7 +71,8 @@ def tried_to_level(case: Case, trained: Fleets, name: str, unlearner: str) -> li
             )
             forget, kept = _accuracies(case, ended.params)
             reached = int((ended.stop == REACHED).sum())
-            trial = setting | {"steps": most, "reached": reached, "forget": forget, "kept": kept}
+            way = float(np.nan_to_num(ended.way).mean())
+            trial = setting | {"steps": most, "reached": reached, "way": way, "forget": forget, "kept": kept}
             found.append(trial | texts.costs(case, ended.params))
             progress.advance(work.trials(case, name) / len(settings))
         return found

@@ -6,6 +6,7 @@ those of random examples off held-out ones, or either off a proxy of the oracle 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from experiments.scoring.statistics import Reduction
 from unlearn import levels
 from unlearn.base import Array, Batch
 from unlearn.levels import Aim
+
+HALF = 0.5  # of the way: trials of requests that none fulfils are told apart by what they kept from there on
 
 
 class Levels(NamedTuple):
@@ -138,6 +141,49 @@ def column(statistics: Reduction, problem: Problem, teacher: Any, told: np.ndarr
     levels_of_all = np.zeros((len(each), len(train.id)), np.float32)
     levels_of_all[:, told] = each
     return levels_of_all
+
+
+def way(after: Mapping[str, Array], before: Mapping[str, Array], end: Any) -> Array:
+    """The share of the way to its end that a request has led: 1 at the end, 0 if it came no nearer, NaN of one that failed.
+
+    max(1 - left / had, 0), where left and had are the distances after and before: |margin - level| beyond the tolerance
+    or, of a request that ends at an accuracy, what is told right beyond it.
+
+    Args:
+      after, before: what was seen then: `forget_margin` or `forget_accuracy`.
+      end: `Levels`, or an accuracy.
+
+    Example:
+      >>> seen = [dict(forget_accuracy=jnp.float32(share)) for share in (0.4, 1.0)]
+      >>> print(f"{way(*seen, 0.2):.2f}")
+      0.75
+    """
+
+    def distance(seen: Mapping[str, Array]) -> Array:
+        if isinstance(end, Levels):
+            return jnp.abs(seen["forget_margin"] - end.aim.level) - end.aim.tolerance
+        return seen["forget_accuracy"] - end
+
+    left, had = (jnp.maximum(distance(seen), 0) for seen in (after, before))
+    return jnp.where(left == 0, 1.0, jnp.maximum(1 - left / jnp.where(had == 0, left, had), 0))
+
+
+def merit(trial: Mapping[str, Any], kept: float) -> tuple[int, float, float]:
+    """What trials of a request are compared by: the models it was fulfilled for, then the way it led, then what it kept.
+
+    From `HALF` of the way on all are alike in it, so that neither who did nothing wins by what it kept, nor who ruined the
+    model by the last step to the end.
+
+    Args:
+      trial: `reached`, and `way`, a mean over models in which one that failed counts 0; those of older versions lack it.
+      kept: more is better.
+
+    Example:
+      >>> nothing, half, ruin = ({"reached": 0, "way": way} for way in (0.0, 0.5, 0.9))
+      >>> merit(nothing, 0.99) < merit(ruin, 0.2) < merit(half, 0.9) < merit({"reached": 1, "way": 0.4}, 0.1)
+      True
+    """
+    return trial["reached"], min(trial.get("way", HALF), HALF), kept
 
 
 def _single(values: np.ndarray) -> Array:

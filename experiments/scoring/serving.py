@@ -26,6 +26,7 @@ class Served(NamedTuple):
     """How the lanes came out of a request, or of several in a row: a stop is the worst of them, steps are their sum.
 
     undone: of the steps, how many were taken back.  level: at which the last request of a level ended; NaN without one.
+    way: the share of the way to its end that the request led, [lanes]; of several their mean.
     """
 
     params: Any
@@ -34,6 +35,7 @@ class Served(NamedTuple):
     curve: dict[str, np.ndarray]
     undone: np.ndarray | int = 0
     level: np.ndarray | float = float("nan")
+    way: np.ndarray | float = float("nan")
 
 
 class Teachers(NamedTuple):
@@ -156,17 +158,20 @@ class Requests(NamedTuple):
         single = bool((options | dict(setting.options)).get("each"))
         raw, ends = self.keys(Purpose.REQUEST), self._ends(params, teachers, name, levels, single)
         steps, stop, undone = (np.zeros(len(self.seeds), int) for _ in range(3))
-        curves, seconds = [], 0.0
+        curves, ways, seconds = [], [], 0.0
         for part, end in zip(self.data(name), ends, strict=True):
             with environment.stopwatch() as stopwatch:
                 outcome = jax.block_until_ready(run((params, raw, end), part))
             params, seconds = outcome.state.params, seconds + stopwatch()
             steps, stop = steps + np.asarray(outcome.steps), _worst(stop, np.asarray(outcome.stop))
             undone = undone + np.asarray(outcome.undone)
-            curves.append(outcome.curve)
-        joined = {which: np.concatenate([np.asarray(curve[which]) for curve in curves], axis=1) for which in curves[0]}
+            rows, lanes = {which: np.asarray(each) for which, each in outcome.curve.items()}, np.arange(len(self.seeds))
+            at = lambda step: {which: each[lanes, step] for which, each in rows.items()}  # noqa: B023, E731
+            ways.append(aims.way(at(np.asarray(outcome.steps)), at(0), end))
+            curves.append(rows)
+        joined = {which: np.concatenate([curve[which] for curve in curves], axis=1) for which in curves[0]}
         level = np.asarray(ends[-1].aim.level) if isinstance(ends[-1], aims.Levels) else float("nan")
-        return Served(params, steps, stop, joined, undone, level), seconds
+        return Served(params, steps, stop, joined, undone, level, np.mean(ways, axis=0)), seconds
 
     def _ends(self, params: Any, teachers: Teachers, name: str, levels: str | None, single: bool) -> list[Any]:
         """Where each part of a request ends. Levels are those of the parameters that meet the first."""
@@ -188,7 +193,7 @@ class Requests(NamedTuple):
         """For each unlearner whose requests end at an accuracy, the learning rate and clipping that serve vanilla best.
 
         Best is what keeps most of what stays (`_kept`), among the settings that fulfil the request in every lane; failing
-        that, among those that fulfil it in the most lanes.
+        that, among those that fulfil it in the most lanes and lead at least half of the way (`aims.merit`).
 
         Args:
           vanilla, teachers: parameters as trained.
@@ -230,7 +235,7 @@ class Requests(NamedTuple):
         if self.workdir.has(stage):
             progress.skip()
         trials = self.workdir.stage(stage, sweep)
-        best = max(trials, key=lambda trial: (trial["reached"], _kept(trial)))
+        best = max(trials, key=lambda trial: aims.merit(trial, _kept(trial)))
         chosen = {which: best[which] for which in grid[0]}
         self.workdir.log("sweep", unlearner=algorithms.short(name), trials=trials, chosen=chosen, selected_for=way)
         return self.setting(name, **chosen)
@@ -242,6 +247,7 @@ class Requests(NamedTuple):
         right, _ = self.scorer.measure(served.params, self.problem.sets.validation_retain)
         trial = point | {
             "reached": int((served.stop == REACHED).sum()),
+            "way": float(np.nan_to_num(served.way).mean()),
             "steps": served.steps,
             "validation_retain_accuracy": np.nan_to_num(right).mean(),
         }

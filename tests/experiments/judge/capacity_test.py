@@ -40,7 +40,7 @@ def judged(folder, memory_bytes):
     lanes = fleets._lanes(one, "vanilla", REPEATS)
     way = one.trainer.way()
     params = capacity.train(one, way, lanes, "some").params
-    ((after, _),) = fleets.forget(one, params, "vanilla", REPEATS, "ascent", 0.01, (2,))
+    ((after, *_),) = fleets.forget(one, params, "vanilla", REPEATS, "ascent", 0.01, (2,))
     batch = {name: leaf[:20] for name, leaf in one.scorer.sets.test.items()}
     margins = capacity.statistics(one, after, batch).margin
     divided = [len(leaf.sharding.device_set) for leaf in jax.tree.leaves(capacity.spread(params))]

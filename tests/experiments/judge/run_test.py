@@ -152,7 +152,7 @@ def test_a_shadow_that_holds_none_of_the_pool_has_nothing_to_forget(tmp_path):
     one = one._replace(pool=one.pool[:1], trainer=one.trainer._replace(workdir=workdirs.Workdir(tmp_path)))
     lanes = fleets._lanes(one, "vanilla", SHADOWS)
     params = loop.init_lanes(one.trainer.way(1), lanes).params
-    ((after, updates, _),) = fleets.forget(one, params, "vanilla", SHADOWS, "ascent", 0.05, (2,))
+    ((after, updates, *_),) = fleets.forget(one, params, "vanilla", SHADOWS, "ascent", 0.05, (2,))
     same = [
         np.asarray(a == b).reshape(LANES, -1).all(axis=1)
         for a, b in zip(*map(jax.tree.leaves, (after, params)), strict=True)
@@ -205,6 +205,9 @@ def test_a_lane_rests_at_its_own_level(tmp_path):
     away = np.abs(one.scorer.statistics(ended.params, pool).margin.mean(axis=1) - aim.level)
     rests = ended.updates < 40
     assert rests.any() and ended.updates.min() > 0 and (away[rests] <= aim.tolerance[rests] + 1e-3).all()
+    had = np.abs(one.scorer.statistics(params, pool).margin.mean(axis=1) - aim.level) - aim.tolerance
+    led = np.clip(1 - np.maximum(away - aim.tolerance, 0) / had, 0, 1)
+    np.testing.assert_allclose(ended.way, led, atol=1e-3)
     assert not np.isin(fleets._ground(one).retained["id"], one.problem.dataset.train.id[one.pool]).any()
 
 
@@ -250,6 +253,10 @@ def test_what_was_rehearsed_is_asked_for_so_and_other_requests_are_tried(monkeyp
     assert settled_on("vanilla", "level") == (fleets.Setting(0.4, 80, (("beta", 0.95),)), trials)
     assert settled_on("readiness", "npo@level")[1] == trials == settled_on("vanilla", "npo@level")[1]
     assert settled_on("vanilla", "none") == (None, [])
+    never = [trial | {"reached": 0, "way": way} for trial, way in zip(trials, (0.6, 0.9, 0.1, 0.5), strict=True)]
+    monkeypatch.setattr(tuning, "tried_to_level", lambda *_: never)
+    assert settled_on("vanilla", "level")[0].learning_rate == 0.4, "at .3 models kept more, and hardly moved"
+    monkeypatch.setattr(tuning, "tried_to_level", lambda *_: trials)
     prepared = types.SimpleNamespace(prepared=Prepared("neggrad_plus", 0.1, {}, "own"))
     monkeypatch.setattr(tuning, "rehearsed", lambda *_: prepared)
     monkeypatch.setattr(tuning, "tried", lambda *_: [{"learning_rate": 0.2, "steps": 5, "gap": 0.0}])

@@ -132,6 +132,33 @@ def test_an_update_that_overshoots_is_undone_and_counted():
     assert outcome.undone[0] >= 1 and margin[1] == margin[0], "the first one went too far"
 
 
+@pytest.mark.parametrize(
+    "before, after, led",
+    [
+        (4.0, 4.0, 0.0),  # the level is -5, its tolerance .5: 8.5 nats to go
+        (4.0, -2.8, 0.8),  # of which 1.7 are left
+        (4.0, -4.6, 1.0),
+        (4.0, 6.0, 0.0),  # led away
+        (-14.0, -7.2, 0.8),  # from below
+        (-5.2, -4.8, 1.0),  # it was there
+        (-5.2, 4.0, 0.0),  # and has left
+        (4.0, np.nan, np.nan),
+        (np.nan, np.nan, np.nan),
+    ],
+)
+def test_the_way_to_a_level_by_hand(before, after, led):
+    end = aims.Levels(levels.aim_at(jnp.float32(-5.0), known=0.0, retained=jnp.float32(1.0)), jnp.zeros(0))
+    seen = [{"forget_margin": jnp.float32(margin), "forget_accuracy": jnp.float32(0.0)} for margin in (after, before)]
+    assert float(aims.way(*seen, end)) == pytest.approx(led, abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("before, after, led", [(0.9, 0.9, 0.0), (0.9, 0.3, 0.75), (0.9, 0.0, 1.0), (0.1, 0.1, 1.0)])
+def test_the_way_to_an_accuracy_by_hand(before, after, led):
+    """It ends at .1 or below."""
+    seen = [{"forget_accuracy": jnp.float32(share)} for share in (after, before)]
+    assert float(aims.way(*seen, jnp.float32(0.1))) == pytest.approx(led, abs=1e-6)
+
+
 @pytest.mark.parametrize("loops", [False, True])
 def test_a_repair_goes_on_from_where_a_request_settled_and_leaves_it_settled(loops):
     """The request's own rows are those without a repair; a lane that never settled is not repaired."""

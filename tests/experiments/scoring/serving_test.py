@@ -28,6 +28,11 @@ TEXTS = {
     0.4: (1, (0.1, 0.1), 0.1, 0.1),  # keeps more, and forgets less
 }
 NEVER_ALL = {0.1: (0, (0.9, 0.9), 0.9, 0.9), 0.2: (1, (0.2, 0.2), 0.2, 0.2), 0.3: (1, (0.3, 0.3), 0.1, 0.1)}
+NEVER = {
+    rate: (0, (kept, kept), kept, kept) for rate, kept in ((0.1, 0.99), (0.2, 0.5), (0.3, 0.6), (0.4, 0.7), (0.5, 0.2))
+}
+# Of the way there both lanes led; NaN is of a lane that failed, which led none of it.
+LED = {0.1: (0.0, 0.1), 0.2: (0.6, 0.6), 0.3: (0.4, 0.7), 0.4: (0.9, np.nan), 0.5: (1.0, 0.9)}
 
 
 @pytest.fixture
@@ -40,13 +45,14 @@ def sweep(tmp_path, monkeypatch):
         right = by_lane if batch == "validation_retain" else [validation if batch == "validation" else test] * 2
         return np.array(right)[:, None], np.array(by_lane)[:, None] if batch == "watched" else None
 
-    def run(outcomes, is_text=False):
+    def run(outcomes, is_text=False, led=None):
         def carry_out(requests, params, teachers, name, setting, levels):
             assert levels is None
             assert params == "vanilla", "the setting is chosen for the rival of readiness"
             reached, *kept = outcomes[setting.learning_rate]
             stop = np.where(np.arange(2) < reached, REACHED, BUDGET)
-            return serving.Served(kept, np.array([3, 3]), stop, {}), 0.0
+            way = np.array(led[setting.learning_rate] if led else (0.3, 0.3))
+            return serving.Served(kept, np.array([3, 3]), stop, {}, way=way), 0.0
 
         monkeypatch.setattr(serving.Requests, "carry_out", carry_out)
         monkeypatch.setattr(serving.Requests, "_watched", lambda requests: "watched")
@@ -69,6 +75,12 @@ def test_of_texts_the_setting_keeps_what_is_known_of_retained_documents(sweep):
 
 def test_if_no_setting_fulfils_all_requests_that_which_fulfils_most_is_chosen(sweep):
     assert sweep(NEVER_ALL).learning_rate == 0.3
+
+
+@pytest.mark.parametrize("led, best", [(LED, 0.3), ({rate: (0.1 * rate, 0.1) for rate in NEVER}, 0.5)])
+def test_if_none_fulfils_any_that_which_leads_half_of_the_way_and_keeps_most_is_chosen(sweep, led, best):
+    """Not what does nothing, and not what comes nearest and ruins the model; if all fall short, what leads furthest."""
+    assert sweep(NEVER, led=led).learning_rate == best
 
 
 # requests to a level
