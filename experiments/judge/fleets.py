@@ -397,7 +397,7 @@ def _forgetter(
         key = jax.random.wrap_key_data(raw)
         outcome = run(params, (_asked(key, wanted, kept, pool, train), end, watched), key)
 
-        def way(steps: Array) -> Array:
+        def way(steps: Array) -> Any:
             after, before = ({which: rows[at] for which, rows in outcome.curve.items()} for at in (steps, 0))
             return jnp.where(jnp.any(wanted), aims.way(after, before, end), jnp.nan)
 

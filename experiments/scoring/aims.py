@@ -143,7 +143,7 @@ def column(statistics: Reduction, problem: Problem, teacher: Any, told: np.ndarr
     return levels_of_all
 
 
-def way(after: Mapping[str, Array], before: Mapping[str, Array], end: Any) -> Array:
+def way(after: Mapping[str, Any], before: Mapping[str, Any], end: Any) -> Array:
     """The share of the way to its end that a request has led: 1 at the end, 0 if it came no nearer, NaN of one that failed.
 
     max(1 - left / had, 0), where left and had are the distances after and before: |margin - level| beyond the tolerance
@@ -159,7 +159,7 @@ def way(after: Mapping[str, Array], before: Mapping[str, Array], end: Any) -> Ar
       0.75
     """
 
-    def distance(seen: Mapping[str, Array]) -> Array:
+    def distance(seen: Mapping[str, Any]) -> Array:
         if isinstance(end, Levels):
             return jnp.abs(seen["forget_margin"] - end.aim.level) - end.aim.tolerance
         return seen["forget_accuracy"] - end

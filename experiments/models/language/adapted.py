@@ -60,6 +60,7 @@ def _decoder(module: Decoder, lora: Lora, ends: Tree, blocks: Tree) -> ModelFns:
         # Left alone by XLA, which would transpose constants of this size while it compiles. Not so what tokens are looked
         # up in: behind a barrier, a lookup of many tokens on a CPU ends in a segmentation fault (jaxlib 0.10).
         inner = jax.lax.optimization_barrier(blocks)
+        tokens = jnp.asarray(tokens)  # lists are taken, too
         places = jnp.arange(tokens.shape[1])[None]
 
         def through(weights: Tree, h: jax.Array, adapters: Adapters, rngs: Tree) -> jax.Array:

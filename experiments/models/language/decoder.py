@@ -240,6 +240,7 @@ class Decoder(nn.Module):
 
     def embed(self, tokens: jax.Array, positions: jax.Array | None = None, noise: jax.Array | None = None) -> jax.Array:
         """[n, L, width], of tokens at the places 0, 1, ... or at `positions` [n, L]; noise is added to embedded tokens."""
+        tokens = jnp.asarray(tokens)  # lists are taken, too
         places = self._places(tokens.shape[1]) if positions is None else positions
         h = self.tokens(tokens)
         h = h if noise is None else h + noise.astype(h.dtype)

@@ -164,9 +164,9 @@ class Encoder(nn.Module):
 
     def embed(self, x: Mapping[str, jax.Array] | jax.Array) -> Hidden:
         x = x if isinstance(x, Mapping) else {"tokens": x}
-        tokens = x["tokens"]
-        mask = (tokens != self.config.pad) if "mask" not in x else x["mask"].astype(bool)
-        types = x["types"] if "types" in x else jnp.zeros_like(tokens)
+        tokens = jnp.asarray(x["tokens"])  # lists are taken, too
+        mask = jnp.asarray(x["mask"], bool) if "mask" in x else tokens != self.config.pad
+        types = jnp.asarray(x["types"]) if "types" in x else jnp.zeros_like(tokens)
         hidden = self.embedding_norm(self.tokens(tokens) + self.positions(self._places(mask)) + self.types(types))
         return {"hidden": self.embedding_dropout(hidden, deterministic=not self.has_rng("dropout")), "mask": mask}
 

@@ -48,7 +48,7 @@ def finetuned(folder, **model):
     config.model.update({"name": "folder", "params": str(folder), **model})
     config.model.options = configs.ml_collections.ConfigDict({"remat": True})
     config.trainings = ("oracle", "vanilla", "neftune", "readiness")
-    config.seeds, config.readiness.inner_steps = 1, 2
+    config.seeds, config.readiness.inner_steps, config.readiness.start = 1, 2, 0
     return config
 
 

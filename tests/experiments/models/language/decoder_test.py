@@ -83,6 +83,13 @@ def test_what_comes_later_changes_nothing_before(name):
     assert not np.array_equal(before[:, 3], after[:, 3])
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_tokens_may_be_lists(name):
+    module, params = some(CONFIGS[name])
+    given, listed = (module.apply({"params": params}, tokens) for tokens in (TOKENS, TOKENS.tolist()))
+    np.testing.assert_array_equal(given, listed)
+
+
 def test_short_activations_give_logits_in_full_precision():
     module, params = some(LLAMA)
     brief = Decoder(LLAMA, dtype=jnp.bfloat16)

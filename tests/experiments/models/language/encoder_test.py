@@ -54,6 +54,12 @@ def test_types_are_added():
     assert not np.allclose(first, second)
 
 
+def test_what_is_given_may_be_lists():
+    apply, given = some(BERT), {"tokens": TOKENS, "mask": (TOKENS != 1).astype(int), "types": np.zeros_like(TOKENS)}
+    np.testing.assert_array_equal(apply({name: leaf.tolist() for name, leaf in given.items()}), apply(given))
+    np.testing.assert_array_equal(apply(TOKENS.tolist()), apply(TOKENS))
+
+
 def test_remat_and_features():
     x = {"tokens": TOKENS}
     np.testing.assert_allclose(some(BERT)(x), some(BERT, remat=True)(x), rtol=1e-5, atol=1e-6)
