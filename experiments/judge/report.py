@@ -109,14 +109,14 @@ def compose(found: Run, seeds: int, judgement: Mapping[str, Any]) -> list[Block]
 
 
 def _how_to_read(found: Run, seeds: int, judgement: Mapping[str, Any]) -> str:
-    models, tuning = judgement["lanes"], judgement["tuning"]
+    models = judgement["lanes"]
     text = (
         "Read every value beside the held-out oracle's, the floor: models retrained without the forget set, compared with "
         "others of their kind. KLoM, epsilon and RMIA compare all methods with them, too, since oracles start from the "
         f"same keys as the methods. A row is {models} models that forgot one set: all of them for KLoM, epsilon and RMIA, "
         f"the first {seeds} for ToW, MIA and relearning. U-LiRA has {models} shadows, each of which forgot a "
-        "half of its own of a pool. Brackets are 95% intervals over models. Learning rate and steps were chosen for every "
-        f"row from the same {len(tuning['learning_rates']) * len(tuning['steps'])} trials."
+        "half of its own of a pool. Brackets are 95% intervals over models. Learning rate and steps were chosen by "
+        "trials, as many for every method."
     )
     private = next((row.extra["models"] for row in _rows(found) if row.facts["few"]), None)
     if private:
