@@ -16,6 +16,10 @@ from experiments.reporting import names
 from experiments.reporting.document import Block, Heading, Table, Text
 
 TRIAL = {"learning_rate", "reached", "steps", "validation_retain_accuracy"}
+LED = (
+    " Where not all were reached, the mean share of the way to their end that requests led follows; of settings with as "
+    "many reached, those that led less than half of the way come last."
+)
 SECOND = ("clip", "beta")  # what is chosen beside the learning rate: of requests to an accuracy, and of `level`
 
 
@@ -42,7 +46,7 @@ def section(swept: Sequence[dict[str, Any]], seen: shown.Shown) -> list[Block]:
         for trial in event["trials"]:
             second = _second(trial) or "clip"
             beside = f"{second} {trial[second]:g}" if trial[second] or second == "beta" else "no clip"
-            led = f", {100 * trial['way']:.0f}%" if "way" in trial and not trial["reached"] else ""
+            led = f", {int(100 * trial['way'])}%" if "way" in trial and trial["reached"] < len(trial["steps"]) else ""
             reached = f"{trial['reached']}/{len(trial['steps'])}{led}"
             taken = [reached, f"{np.median(trial['steps']):g} / {max(trial['steps'])}"]
             kept = trial.get(seen.tried)
@@ -51,11 +55,12 @@ def section(swept: Sequence[dict[str, Any]], seen: shown.Shown) -> list[Block]:
             rows.append([algorithm, way, f"{trial['learning_rate']:g}", beside, *taken, kept, mark])
     if not rows:
         return []
+    led = LED if any("way" in trial for event in swept for trial in event["trials"]) else ""
     note = (
         f"Settings are chosen on {seen.chosen}. "
         "Requests that end at an accuracy: for vanilla, and all methods then use them. Requests that end at a level: for "
-        "each method on its own, with as many trials; one that has rehearsed its request makes it as rehearsed. Where no "
-        f"request was fulfilled, the mean share of the way to its end follows; less than half comes last.{edges}"
+        "each method on its own, with as many trials; one that has rehearsed its request makes it as rehearsed."
+        f"{led}{edges}"
     )
     headers = ["algorithm", "chosen for", "learning rate", "", "reached", "steps\nmed / max", seen.chosen_by]
     return [Heading("Learning rate"), Text(note), Table([*headers, ""], rows, left=2, name="learning-rate")]
@@ -92,6 +97,7 @@ def _is_trial(trial: Any) -> bool:
     if _second(trial) is None:
         return False
     kept = [trial[name] for name in ("validation_retain_accuracy", "retained_loss") if trial.get(name) is not None]
-    kept += [trial["way"]] if "way" in trial else []  # not in those of older versions
+    if "way" in trial and not (files.is_number(trial["way"]) and 0 <= trial["way"] <= 1):  # older versions have none
+        return False
     numbers = (trial["learning_rate"], trial["reached"], *kept, *trial["steps"])
     return bool(trial["steps"]) and all(map(files.is_number, numbers))

@@ -35,6 +35,7 @@ from experiments.training.fleets import proxy_steps
 from readiness.requests import take
 from unlearn import Request, levels, unlearn_until
 from unlearn.base import Array, Batch, Model
+from unlearn.until import DIVERGED
 
 REPEATS, SHADOWS, TUNING = "repeats", "shadows", "tuning"
 ROLES = (REPEATS, SHADOWS, TUNING)
@@ -399,7 +400,8 @@ def _forgetter(
 
         def way(steps: Array) -> Any:
             after, before = ({which: rows[at] for which, rows in outcome.curve.items()} for at in (steps, 0))
-            return jnp.where(jnp.any(wanted), aims.way(after, before, end), jnp.nan)
+            sound = jnp.any(wanted) & (outcome.stop != DIVERGED)
+            return jnp.where(sound, aims.way(after, before, end), jnp.nan)
 
         return tuple(Ended(one.params, one.steps, outcome.stop, way(one.steps)) for one in outcome.recorded)
 

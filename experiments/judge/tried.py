@@ -34,9 +34,9 @@ def section(
     note = (
         "The gap of every trial, in points: the mean distance to the oracles in accuracy on forget data and on validation "
         "data that stay. It is measured on models that nothing else is reported of. The smallest, marked *, was chosen. "
-        "Of requests to a level: how many models settled and, if none did, how far they came on the way there, in %; then "
+        "Of requests to a level: how many models settled and, if not all, how far they came on the way there, in %; then "
         "their accuracy on validation data that stay or, of texts to predict, their loss of retained ones, in nats per "
-        "token. No oracle takes part, and of trials in which no model settled, those that came less than half of the way "
+        "token. No oracle takes part, and of trials in which as many settled, those that came less than half of the way "
         "come last. A readiness that has rehearsed its request has no trials."
     )
     return [Heading("Tuning"), Text(note), *blocks] if blocks else []
@@ -51,7 +51,8 @@ def _tried(row: Row) -> Iterator[str]:
     setting = row.extra["setting"]
     for trial in row.extra["trials"]:
         if "reached" in trial:
-            led = f" ({100 * trial['way']:.0f}%)" if "way" in trial and not trial["reached"] else ""
+            all_settled = trial["reached"] == row.extra["models"]["tuning"]
+            led = f" ({int(100 * trial['way'])}%)" if "way" in trial and not all_settled else ""
             text = f"{trial['reached']}{led}: {_kept(trial)}"
         else:
             text = NONE if trial["gap"] is None else f"{100 * trial['gap']:.1f}"

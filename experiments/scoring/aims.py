@@ -6,7 +6,7 @@ those of random examples off held-out ones, or either off a proxy of the oracle 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from unlearn import levels
 from unlearn.base import Array, Batch
 from unlearn.levels import Aim
 
-HALF = 0.5  # of the way: trials of requests that none fulfils are told apart by what they kept from there on
+HALF = 0.5  # of the way: trials that led further are told apart by what they kept
 
 
 class Levels(NamedTuple):
@@ -144,13 +144,13 @@ def column(statistics: Reduction, problem: Problem, teacher: Any, told: np.ndarr
 
 
 def way(after: Mapping[str, Any], before: Mapping[str, Any], end: Any) -> Array:
-    """The share of the way to its end that a request has led: 1 at the end, 0 if it came no nearer, NaN of one that failed.
+    """The share of the way to its end that a request has led: 1 at the end, 0 if it came no nearer, else NaN.
 
-    max(1 - left / had, 0), where left and had are the distances after and before: |margin - level| beyond the tolerance
-    or, of a request that ends at an accuracy, what is told right beyond it.
+    max(1 - left / had, 0), where left and had are the distances after and before: of accuracy beyond what may be told right
+    and, of a request to a level, of the margin beyond the level's tolerance, too; then the smaller share counts.
 
     Args:
-      after, before: what was seen then: `forget_margin` or `forget_accuracy`.
+      after, before: what was seen then: `forget_accuracy` and `forget_margin`.
       end: `Levels`, or an accuracy.
 
     Example:
@@ -159,13 +159,15 @@ def way(after: Mapping[str, Any], before: Mapping[str, Any], end: Any) -> Array:
       0.75
     """
 
-    def distance(seen: Mapping[str, Any]) -> Array:
-        if isinstance(end, Levels):
-            return jnp.abs(seen["forget_margin"] - end.aim.level) - end.aim.tolerance
-        return seen["forget_accuracy"] - end
+    def share(distance: Callable[[Mapping[str, Any]], Array]) -> Array:
+        left, had = (jnp.maximum(distance(seen), 0) for seen in (after, before))
+        return jnp.where(left == 0, 1.0, jnp.maximum(1 - left / jnp.where(had == 0, left, had), 0))
 
-    left, had = (jnp.maximum(distance(seen), 0) for seen in (after, before))
-    return jnp.where(left == 0, 1.0, jnp.maximum(1 - left / jnp.where(had == 0, left, had), 0))
+    if not isinstance(end, Levels):
+        return share(lambda seen: seen["forget_accuracy"] - end)
+    aim = end.aim
+    of_margin = share(lambda seen: jnp.abs(seen["forget_margin"] - aim.level) - aim.tolerance)
+    return jnp.minimum(of_margin, share(lambda seen: seen["forget_accuracy"] - aim.known))
 
 
 def merit(trial: Mapping[str, Any], kept: float) -> tuple[int, float, float]:

@@ -26,7 +26,7 @@ class Served(NamedTuple):
     """How the lanes came out of a request, or of several in a row: a stop is the worst of them, steps are their sum.
 
     undone: of the steps, how many were taken back.  level: at which the last request of a level ended; NaN without one.
-    way: the share of the way to its end that the request led, [lanes]; of several their mean.
+    way: the share of the way to its end that the request led, [lanes]; of several the least, NaN if one failed.
     """
 
     params: Any
@@ -167,11 +167,12 @@ class Requests(NamedTuple):
             undone = undone + np.asarray(outcome.undone)
             rows, lanes = {which: np.asarray(each) for which, each in outcome.curve.items()}, np.arange(len(self.seeds))
             at = lambda step: {which: each[lanes, step] for which, each in rows.items()}  # noqa: B023, E731
-            ways.append(aims.way(at(np.asarray(outcome.steps)), at(0), end))
+            way = aims.way(at(np.asarray(outcome.steps)), at(0), end)
+            ways.append(np.where(stop == DIVERGED, np.nan, way))  # who failed tells nothing right
             curves.append(rows)
         joined = {which: np.concatenate([curve[which] for curve in curves], axis=1) for which in curves[0]}
         level = np.asarray(ends[-1].aim.level) if isinstance(ends[-1], aims.Levels) else float("nan")
-        return Served(params, steps, stop, joined, undone, level, np.mean(ways, axis=0)), seconds
+        return Served(params, steps, stop, joined, undone, level, np.min(ways, axis=0)), seconds
 
     def _ends(self, params: Any, teachers: Teachers, name: str, levels: str | None, single: bool) -> list[Any]:
         """Where each part of a request ends. Levels are those of the parameters that meet the first."""

@@ -67,8 +67,8 @@ def written(tmp_path_factory):
     rows[4]["stop"] = "budget"
     path = tmp_path_factory.mktemp("run")
     trials = [
-        {"learning_rate": r, "clip": 0.0, "reached": n, "steps": [9, 7, 8], "validation_retain_accuracy": 0.5}
-        for r, n in ((1, 0), (2, 3))
+        {"learning_rate": r, "clip": 0.0, "reached": n, "way": way, "steps": [9, 7, 8], "validation_retain_accuracy": 0.5}
+        for r, n, way in ((1, 0, 0.499), (2, 3, 1.0))
     ]
     sweep = {
         "event": "sweep",
@@ -146,15 +146,16 @@ def test_failures_are_listed(written):
 def test_the_last_sweep_counts(written):
     text = (written / "report.md").read_text()
     assert (
-        "| Ascent | Vanilla | 1 | no clip | 0/3 | 8 / 9 | 50.0 |  |" in text
+        "| Ascent | Vanilla | 1 | no clip | 0/3, 49% | 8 / 9 | 50.0 |  |" in text
         and "| Ascent | Vanilla | 2 | no clip | 3/3 | 8 / 9 | 50.0 | chosen |" in text
     )
+    assert "those that led less than half of the way come last" in text
     assert "lies at the edge of its grid" in text and "learning rate 2 on 3 seeds" in text
 
 
 @pytest.mark.parametrize("name, value", [
     ("learning_rate", [1]), ("clip", "0"), ("reached", None), ("steps", []), ("steps", ["9"]), ("steps", 9),
-    ("validation_retain_accuracy", {}),
+    ("validation_retain_accuracy", {}), ("way", "0.5"), ("way", None), ("way", float("nan")), ("way", 2), ("way", True),
 ])  # fmt: skip
 def test_a_sweep_without_a_number_where_one_belongs_is_refused(tmp_path, name, value):
     trial = {"learning_rate": 1, "clip": 0.0, "reached": 0, "steps": [9], "validation_retain_accuracy": None, name: value}

@@ -205,9 +205,13 @@ def test_a_lane_rests_at_its_own_level(tmp_path):
     away = np.abs(one.scorer.statistics(ended.params, pool).margin.mean(axis=1) - aim.level)
     rests = ended.updates < 40
     assert rests.any() and ended.updates.min() > 0 and (away[rests] <= aim.tolerance[rests] + 1e-3).all()
-    had = np.abs(one.scorer.statistics(params, pool).margin.mean(axis=1) - aim.level) - aim.tolerance
-    led = np.clip(1 - np.maximum(away - aim.tolerance, 0) / had, 0, 1)
-    np.testing.assert_allclose(ended.way, led, atol=1e-3)
+    assert (ended.way[rests] == 1).all()
+    (halted,) = fleets.forget(one, params, "vanilla", REPEATS, "level", 0.03, (3,), **beta)
+    had, left = (one.scorer.statistics(which, pool) for which in (params, halted.params))
+    beyond = lambda seen: np.abs(seen.margin.mean(axis=1) - aim.level) - aim.tolerance  # noqa: E731
+    led = np.minimum(1 - beyond(left) / beyond(had), 1 - left.correct.mean(axis=1) / had.correct.mean(axis=1))
+    assert ((led > 0) & (led < 1)).any()
+    np.testing.assert_allclose(halted.way, np.clip(led, 0, 1), atol=1e-3)
     assert not np.isin(fleets._ground(one).retained["id"], one.problem.dataset.train.id[one.pool]).any()
 
 
@@ -274,3 +278,6 @@ def test_of_texts_the_trial_is_chosen_that_costs_retained_ones_least(monkeypatch
     monkeypatch.setattr(tuning, "tried_to_level", lambda *_: trials)
     assert tuning.settled_on(case("class"), None, "vanilla", "level")[0] == fleets.Setting(0.4, 80, (("beta", 0.5),))
     assert [tried._kept(trial) for trial in trials[:2]] == ["3.00", "–"]
+    led = [trial | {"way": 0.499} for trial in trials[1:]] + trials[:1]
+    row = types.SimpleNamespace(extra={"trials": led, "setting": {"learning_rate": 0.4}, "models": {"tuning": 2}})
+    assert list(tried._tried(row)) == ["2: –", "1 (49%): 0.10", "2: 1.00*", "2: 3.00"]

@@ -150,6 +150,9 @@ def test_the_way_to_a_level_by_hand(before, after, led):
     end = aims.Levels(levels.aim_at(jnp.float32(-5.0), known=0.0, retained=jnp.float32(1.0)), jnp.zeros(0))
     seen = [{"forget_margin": jnp.float32(margin), "forget_accuracy": jnp.float32(0.0)} for margin in (after, before)]
     assert float(aims.way(*seen, end)) == pytest.approx(led, abs=1e-6, nan_ok=True)
+    known = [one | {"forget_accuracy": jnp.float32(share)} for one, share in zip(seen, (0.9, 1.0), strict=True)]
+    least = min(led, 0.1) if np.isfinite(led) else led
+    assert float(aims.way(*known, end)) == pytest.approx(least, abs=1e-6, nan_ok=True), "nine tenths are told right yet"
 
 
 @pytest.mark.parametrize("before, after, led", [(0.9, 0.9, 0.0), (0.9, 0.3, 0.75), (0.9, 0.0, 1.0), (0.1, 0.1, 1.0)])

@@ -8,7 +8,8 @@ import pytest
 from experiments.core import forgetting, workdirs
 from experiments.data.sets import Sets
 from experiments.scoring import serving
-from unlearn.until import BUDGET, REACHED
+from unlearn.base import UnlearnState
+from unlearn.until import BUDGET, DIVERGED, REACHED, Outcome
 
 # Learning rate: requests fulfilled of two, then accuracy of both lanes on the validation data that stay, on all of the
 # validation data, and on the test data that stay.
@@ -81,6 +82,26 @@ def test_if_no_setting_fulfils_all_requests_that_which_fulfils_most_is_chosen(sw
 def test_if_none_fulfils_any_that_which_leads_half_of_the_way_and_keeps_most_is_chosen(sweep, led, best):
     """Not what does nothing, and not what comes nearest and ruins the model; if all fall short, what leads furthest."""
     assert sweep(NEVER, led=led).learning_rate == best
+
+
+def test_the_way_of_a_request_in_parts_is_that_of_the_part_that_led_least(tmp_path, monkeypatch):
+    """Nobody may tell more than .2 right. The last lane fails in the first part, and tells nothing right from then on."""
+    told = iter([([1.0, 0.4, 0.0], [1.0, 0.8, 0.8]), ([0.2, 0.4, 0.2], [1.0, 0.6, 0.0])])  # of each lane, update by update
+
+    def run(lanes, part):
+        rows = next(told)
+        curve = {"forget_accuracy": np.array([[*rows[0], np.nan], [*rows[1], np.nan], [1.0, 0.0, np.nan, np.nan]])}
+        steps, stop = np.array([2, 2, 1]), np.array([REACHED, BUDGET, DIVERGED if part == "first" else REACHED])
+        return Outcome(UnlearnState(lanes[0], (), ()), steps, stop, curve)
+
+    monkeypatch.setattr(serving.requests, "make_request", lambda *_: run)
+    monkeypatch.setattr(serving.Requests, "data", lambda *_: ["first", "second"])
+    monkeypatch.setattr(serving.Requests, "_ends", lambda *_: [np.full(3, 0.2)] * 2)
+    scorer, section = types.SimpleNamespace(model=None, devices=None), forgetting.Request()
+    requests = serving.Requests(scorer, None, section, range(3), 64, workdirs.Workdir(tmp_path))
+    served, _ = requests.carry_out({}, None, "ascent", requests.setting("ascent", 0.1))
+    np.testing.assert_allclose(served.way, [1.0, 0.25, np.nan], atol=1e-6)
+    assert served.steps.tolist() == [4, 4, 2] and served.stop.tolist() == [REACHED, BUDGET, DIVERGED]
 
 
 # requests to a level
