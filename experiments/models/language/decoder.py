@@ -29,6 +29,14 @@ class RopeScaling:
     high_freq_factor: float
     original_positions: int
 
+    def __post_init__(self) -> None:
+        """Refuse what would divide by zero or quicken rotations."""
+        if not (self.factor >= 1 and self.original_positions >= 1 and 0 < self.low_freq_factor < self.high_freq_factor):
+            raise ValueError(
+                f"rotary positions are stretched by {self}: give a factor and original positions of 1 or more, and a "
+                "high_freq_factor above the low one, which is above 0"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:

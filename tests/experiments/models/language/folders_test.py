@@ -250,6 +250,15 @@ def test_a_value_of_another_type_among_rope_parameters_is_one_line(key, value):
         configs.read(Path("config.json"), given | {"rope_parameters": [value]})
 
 
+@pytest.mark.parametrize("key, value", [*((key, 0) for key in configs.SCALING), ("factor", 0.5), ("high_freq_factor", 1.0)])
+def test_a_stretching_that_divides_by_zero_or_quickens_is_one_line(key, value):
+    """The low factor of the fixture is 1."""
+    given = json.loads((FIXTURES / "llama3/config.json").read_text())
+    with pytest.raises(UserError, match=r"config\.json: rotary positions are stretched by .*: give a factor") as raised:
+        configs.read(Path("config.json"), given | {"rope_parameters": given["rope_parameters"] | {key: value}})
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize("layer", ["classifier.dense", "classifier.out_proj", "bert.pooler.dense", "classifier"])
 @pytest.mark.parametrize("parts", [("weight",), ("bias",), ("weight", "bias")])
 def test_half_a_head_is_refused_by_the_name_of_what_is_missing(layer, parts, copied):
