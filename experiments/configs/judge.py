@@ -6,7 +6,7 @@
 algorithm, 32 models of each kind, in two minutes.
 `digits_full` is `digits` over twelve forget sets, two hours and a half on two busy cores; docs/judge.md has what both
 showed. `cifar10`, a small convolutional net, is for an accelerator, and its time has not been measured. `pydoc` and `trec`
-are text and take the extra `text`; of `pydoc`, 24 models took two hours of a core, `trec` under one (docs/text.md).
+are text and take the extra `text`: two hours and a half of a core, and less than one (docs/text.md).
 A run that was stopped goes on with the same command.
 What is trained and rehearsed, and how, is as in `configs/readiness.py`, whose sections it shares.
 Forget sets are given as a whole, each with a name of its own:
