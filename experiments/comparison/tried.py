@@ -12,7 +12,7 @@ import numpy as np
 from experiments.comparison import methods, shown
 from experiments.core import files, workdirs
 from experiments.core.errors import WorkdirError
-from experiments.reporting import names
+from experiments.reporting import names, numbers
 from experiments.reporting.document import Block, Heading, Table, Text
 
 TRIAL = {"learning_rate", "reached", "steps", "validation_retain_accuracy"}
@@ -46,8 +46,8 @@ def section(swept: Sequence[dict[str, Any]], seen: shown.Shown) -> list[Block]:
         for trial in event["trials"]:
             second = _second(trial) or "clip"
             beside = f"{second} {trial[second]:g}" if trial[second] or second == "beta" else "no clip"
-            led = f", {int(100 * trial['way'])}%" if "way" in trial and trial["reached"] < len(trial["steps"]) else ""
-            reached = f"{trial['reached']}/{len(trial['steps'])}{led}"
+            models = len(trial["steps"])
+            reached = f"{trial['reached']}/{models}{numbers.led(trial, models)}"
             taken = [reached, f"{np.median(trial['steps']):g} / {max(trial['steps'])}"]
             kept = trial.get(seen.tried)
             kept = methods.plain(math.nan if kept is None else kept, seen.kept)
@@ -55,12 +55,12 @@ def section(swept: Sequence[dict[str, Any]], seen: shown.Shown) -> list[Block]:
             rows.append([algorithm, way, f"{trial['learning_rate']:g}", beside, *taken, kept, mark])
     if not rows:
         return []
-    led = LED if any("way" in trial for event in swept for trial in event["trials"]) else ""
+    explained = LED if any("way" in trial for event in swept for trial in event["trials"]) else ""
     note = (
         f"Settings are chosen on {seen.chosen}. "
         "Requests that end at an accuracy: for vanilla, and all methods then use them. Requests that end at a level: for "
         "each method on its own, with as many trials; one that has rehearsed its request makes it as rehearsed."
-        f"{led}{edges}"
+        f"{explained}{edges}"
     )
     headers = ["algorithm", "chosen for", "learning rate", "", "reached", "steps\nmed / max", seen.chosen_by]
     return [Heading("Learning rate"), Text(note), Table([*headers, ""], rows, left=2, name="learning-rate")]
@@ -99,5 +99,5 @@ def _is_trial(trial: Any) -> bool:
     kept = [trial[name] for name in ("validation_retain_accuracy", "retained_loss") if trial.get(name) is not None]
     if "way" in trial and not (files.is_number(trial["way"]) and 0 <= trial["way"] <= 1):  # older versions have none
         return False
-    numbers = (trial["learning_rate"], trial["reached"], *kept, *trial["steps"])
-    return bool(trial["steps"]) and all(map(files.is_number, numbers))
+    every = (trial["learning_rate"], trial["reached"], *kept, *trial["steps"])
+    return bool(trial["steps"]) and all(map(files.is_number, every))

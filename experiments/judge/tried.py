@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.core.results import Row
 from experiments.reporting.document import Block, Heading, Table, Text, slug
-from experiments.reporting.numbers import NONE, Cell
+from experiments.reporting.numbers import NONE, Cell, led
 
 
 def section(
@@ -51,9 +51,7 @@ def _tried(row: Row) -> Iterator[str]:
     setting = row.extra["setting"]
     for trial in row.extra["trials"]:
         if "reached" in trial:
-            all_settled = trial["reached"] == row.extra["models"]["tuning"]
-            led = f" ({int(100 * trial['way'])}%)" if "way" in trial and not all_settled else ""
-            text = f"{trial['reached']}{led}: {_kept(trial)}"
+            text = f"{trial['reached']}{led(trial, row.extra['models']['tuning'])}: {_kept(trial)}"
         else:
             text = NONE if trial["gap"] is None else f"{100 * trial['gap']:.1f}"
         yield f"{text}*" if setting and setting.items() <= trial.items() else text

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 NONE = "–"  # where there is no value
 
@@ -46,6 +48,13 @@ def bracketed(value: float, low: float, high: float, digits: int = 1) -> Number:
         return Number(value, text)
     around = f"[{minus(f'{low:.{digits}f}')}, {minus(f'{high:.{digits}f}')}]"
     return Number(value, text, around, low, high)
+
+
+def led(trial: Mapping[str, Any], models: int) -> str:
+    """How far a trial led on the way to its end, in whole % rounded down; "" if all models got there or nobody knows."""
+    if "way" not in trial or trial["reached"] == models:  # older versions kept no way
+        return ""
+    return f" ({int(100 * trial['way'])}%)"
 
 
 def minus(text: str) -> str:

@@ -146,7 +146,7 @@ def test_failures_are_listed(written):
 def test_the_last_sweep_counts(written):
     text = (written / "report.md").read_text()
     assert (
-        "| Ascent | Vanilla | 1 | no clip | 0/3, 49% | 8 / 9 | 50.0 |  |" in text
+        "| Ascent | Vanilla | 1 | no clip | 0/3 (49%) | 8 / 9 | 50.0 |  |" in text
         and "| Ascent | Vanilla | 2 | no clip | 3/3 | 8 / 9 | 50.0 | chosen |" in text
     )
     assert "those that led less than half of the way come last" in text
